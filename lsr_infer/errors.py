@@ -1,0 +1,84 @@
+"""What can go wrong, as types that carry the exit code of the command in which it happened.
+
+A message says what happened, where, and what to do about it. Everything here is free of any dependency, because every
+package of the project raises these errors.
+"""
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+__all__ = [
+    "DeviceError",
+    "InputError",
+    "LsrError",
+    "PartialResultError",
+    "QualityGateError",
+    "UsageError",
+    "exit_status",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class LsrError(Exception):
+    """Base of every error a user can act on."""
+
+    exit_code = 1
+
+
+class UsageError(LsrError, ValueError):
+    """A flag, a field or a combination of them is not allowed, or an output already exists."""
+
+    exit_code = 2
+
+
+class DeviceError(LsrError):
+    """The device, precision or extra that was asked for is not there."""
+
+    exit_code = 3
+
+
+class InputError(LsrError):
+    """An input, a model or the output place is unusable."""
+
+    exit_code = 4
+
+
+class QualityGateError(LsrError):
+    """A result was computed and is not good enough to be kept."""
+
+    exit_code = 5
+
+
+class PartialResultError(LsrError):
+    """Some of the work is done and kept; the message counts what is missing."""
+
+    exit_code = 6
+
+
+def exit_status(command: Callable[[], int | None]) -> int:
+    """Run a command and translate how it ended into a process exit code.
+
+    Args:
+        command: the body of a `main`; its return value is the exit code, None meaning 0.
+
+    Returns:
+        The command's own code; the code of an `LsrError`, after one line on stderr; 130 after Ctrl-C or an
+        interruption; 1 after any other exception, with its traceback; 141 where the reader of stdout has gone.
+    """
+    try:
+        return command() or 0
+    except LsrError as error:
+        print(f"error: {' '.join(str(error).splitlines()) if len(str(error)) < 400 else error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        return 128 + int(getattr(signal, "SIGPIPE", 13))
+    except Exception:  # noqa: BLE001 - the outermost frame: whatever it is, it must end in a code and a traceback
+        traceback.print_exc()
+        return 1

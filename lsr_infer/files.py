@@ -1,0 +1,133 @@
+"""Files that appear whole or not at all.
+
+One helper writes under a temporary name beside the target, flushes to the disk and renames. A kill at any instant
+leaves either the old file or the new one; a full disk leaves the old one and an `InputError`.
+"""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lsr_infer.errors import InputError, UsageError
+
+__all__ = [
+    "place_error",
+    "refuse_existing",
+    "sync_folder",
+    "sync_tree",
+    "whole_file",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+_PLACE_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "the folder does not exist",
+    errno.ENOTDIR: "a part of the path is not a folder",
+    errno.EISDIR: "there is a folder of that name",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+def place_error(path: Path, error: OSError) -> InputError:
+    """Describe an `OSError` met while writing `path` as one line with what to do."""
+    reason = _PLACE_ERRORS.get(error.errno or 0, error.strerror or str(error))
+    return InputError(
+        f"{path}: cannot be written, {reason}. Free space or choose another place; nothing there changed."
+    )
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise unless `path` is free to be written.
+
+    Raises:
+        UsageError: `path` exists and `overwrite` is false.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} already exists. Choose another output, or pass --overwrite.")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file below `folder`, and the folder itself, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` and rename it there once the block has ended well.
+
+    The temporary name ends in the target's suffix, so that writers which choose a format by suffix work.
+
+    Args:
+        path: where the file shall appear; an existing file is replaced in one step.
+
+    Yields:
+        The temporary path to write to.
+
+    Raises:
+        InputError: the place cannot be written (full, read-only, missing folder).
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}", dir=path.parent)
+    except OSError as error:
+        raise place_error(path, error) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise place_error(path, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _umask() -> int:
+    """Return the process umask (mkstemp ignores it, a finished file should not)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write `document` as indented JSON to `path`, whole or not at all; NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,576 @@
+"""The configuration of a run: a tree of frozen dataclasses that check themselves.
+
+It knows methods, layouts and recipes by name only and imports no torch, so that the command line answers at once. What
+runs is always the resolved tree; it is changed through `dataclasses.replace`, which checks again. Numbers of the paper
+live in the recipes, not here.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from lsr_infer.errors import UsageError
+
+__all__ = [
+    "BACKBONES",
+    "LAYOUTS",
+    "METHOD_NAMES",
+    "TARGET_LAYOUTS",
+    "AugmentConfig",
+    "ClusteringConfig",
+    "Config",
+    "DataConfig",
+    "HistogramConfig",
+    "LogConfig",
+    "LrMultipliers",
+    "NetworkConfig",
+    "NormConfig",
+    "OptimConfig",
+    "PrototypesConfig",
+    "PseudoLabelsConfig",
+    "SelectionConfig",
+    "SourceConfig",
+    "TargetConfig",
+    "TrainConfig",
+    "WeightsConfig",
+]
+
+METHOD_NAMES = ("source-only", "target-only", "lsr", "lsr-em")
+"""Names of `lsr_train.methods.METHODS`; a test holds the two together."""
+
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+BACKBONES: tuple[str, ...] = get_args(Backbone)
+Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+TargetLayout = Literal["frames", "gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
+TARGET_LAYOUTS: tuple[str, ...] = get_args(TargetLayout)
+
+
+def _one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise unless `value` is among `allowed`."""
+    if value not in allowed:
+        names = ", ".join(str(item) for item in allowed)
+        raise UsageError(f"{key} is {value!r}; allowed: {names}. Set --{key}.")
+
+
+def _in_range(key: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
+    """Raise unless `value` is a finite number in [low, high], or in (low, high] with `open_low`."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UsageError(f"{key} is {value!r}; a number is needed. Set --{key}.")
+    inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
+    if not inside:
+        bracket = "(" if open_low else "["
+        end = f"{high:g}]" if math.isfinite(high) else "infinity)"
+        raise UsageError(f"{key} is {value}; allowed: {bracket}{low:g}, {end}. Set --{key}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """DeepLabV2 and how its batch-norm behaves.
+
+    Args:
+        backbone: which ResNet.
+        width: channel factor of the backbone; 0.5 is the half-width network.
+        output_stride: image pixels per feature cell, 8 or 16.
+        stem: `caffe` has the stride in the first 1x1 of a stage and a ceil-mode max-pool without padding (AdaptSegNet's
+            line of checkpoints); `torchvision` has it in the 3x3 and pads.
+        dilations: dilation of each branch of the classifier; their outputs are summed.
+        normalization: `caffe-bgr` is BGR 0..255 minus a mean; `imagenet-rgb` is RGB 0..1 minus mean, divided by std.
+        weights: `imagenet` (torchvision's published file, fetched with its hash), `none` (random), or a file.
+        batch_norm: `train` (statistics of each batch), `frozen` (those of the starting weights), `target`
+            (re-estimated once on unlabelled target frames, then frozen).
+        batch_norm_frames: how many target frames `target` looks at.
+        forward: `separate` runs source and target one after the other, `joint` as one batch.
+    """
+
+    backbone: Backbone = "resnet101"
+    width: float = 1.0
+    output_stride: int = 8
+    stem: Literal["torchvision", "caffe"] = "torchvision"
+    dilations: tuple[int, ...] = (6, 12, 18, 24)
+    normalization: Literal["imagenet-rgb", "caffe-bgr"] = "imagenet-rgb"
+    weights: str = "imagenet"
+    batch_norm: Literal["train", "frozen", "target"] = "train"
+    batch_norm_frames: int = 160
+    forward: Literal["separate", "joint"] = "separate"
+
+    def __post_init__(self) -> None:
+        _one_of("network.backbone", self.backbone, BACKBONES)
+        _in_range("network.width", self.width, 0.0625, 2)
+        _one_of("network.output_stride", self.output_stride, (8, 16))
+        _one_of("network.stem", self.stem, ("torchvision", "caffe"))
+        _one_of("network.normalization", self.normalization, ("imagenet-rgb", "caffe-bgr"))
+        _one_of("network.batch_norm", self.batch_norm, ("train", "frozen", "target"))
+        _one_of("network.forward", self.forward, ("separate", "joint"))
+        _in_range("network.batch_norm_frames", self.batch_norm_frames, 1)
+        if not self.dilations or any(dilation < 1 for dilation in self.dilations):
+            raise UsageError(f"network.dilations is {self.dilations}; allowed: one or more numbers of at least 1.")
+        if not self.weights:
+            raise UsageError("network.weights is empty; allowed: imagenet, none or a file.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """The labelled data set.
+
+    Args:
+        layout: how the folder is arranged. `folder` is images/ and labels/ matched by stem, with a classes.yaml.
+        root: the folder. Toytown needs none.
+        split: a split by the layout's own name (`train`, `val`); empty means everything there is.
+        ids: what the label files hold: `auto` (what the layout's publisher wrote), `cityscapes-id`,
+            `cityscapes-trainid`, `synthia-id`, or `classes` (as classes.yaml or the label space has them).
+        height: training height in pixels, before any crop.
+        width: training width in pixels, before any crop.
+        limit: use only the first so many images in name order; 0 means all. For Toytown: how many scenes there are.
+        ignore_mask: PNG whose non-zero pixels count as void in every image, resized to each; empty means none.
+    """
+
+    layout: Layout = "folder"
+    root: str = ""
+    split: str = ""
+    ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
+    height: int = 512
+    width: int = 1024
+    limit: int = 0
+    ignore_mask: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("data.source.layout", self.layout, LAYOUTS)
+        _one_of("data.source.ids", self.ids, ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"))
+        _in_range("data.source.height", self.height, 32, 8192)
+        _in_range("data.source.width", self.width, 32, 8192)
+        _in_range("data.source.limit", self.limit, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """The unlabelled frames of the camera the network is for. There is no label field.
+
+    Args:
+        layout: `frames` is a folder (searched below), a glob or a video; the others find a data set's images.
+        root: the folder, glob or video. Empty means no target (plain source-only training). Toytown needs none.
+        split: a split by the layout's own name; empty means everything there is.
+        height: training height in pixels, before any crop.
+        width: training width in pixels, before any crop.
+        limit: use only so many frames, evenly spread; 0 means all. For Toytown: how many scenes there are.
+        seconds: spacing of the frames that are taken from a video, in seconds.
+        static: frames of a video whose mean absolute grey difference from the last kept one is below this many of 255
+            levels are left out, so that a standing car does not fill the set; 0 keeps all.
+    """
+
+    layout: TargetLayout = "frames"
+    root: str = ""
+    split: str = ""
+    height: int = 512
+    width: int = 1024
+    limit: int = 0
+    seconds: float = 0.5
+    static: float = 2.0
+
+    def __post_init__(self) -> None:
+        _one_of("data.target.layout", self.layout, TARGET_LAYOUTS)
+        _in_range("data.target.height", self.height, 32, 8192)
+        _in_range("data.target.width", self.width, 32, 8192)
+        _in_range("data.target.limit", self.limit, 0)
+        _in_range("data.target.seconds", self.seconds, 0)
+        _in_range("data.target.static", self.static, 0, 255)
+
+    @property
+    def given(self) -> bool:
+        """True where there are target frames at all."""
+        return bool(self.root) or self.layout.startswith("toytown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read, and how.
+
+    Args:
+        source: the labelled simulator.
+        target: the unlabelled footage.
+        batch_size: images of each domain in a step, over all processes.
+        workers: loader processes for each domain; 0 loads in the training process. No result depends on it.
+        on_bad: `stop` lists every unusable file and ends with exit code 4; `skip` leaves them out, counts and says so.
+        ignore_mask: PNG whose non-zero pixels of the target camera never count (the car's own hood, burnt-in text).
+    """
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    batch_size: int = 1
+    workers: int = 2
+    on_bad: Literal["stop", "skip"] = "stop"
+    ignore_mask: str = ""
+
+    def __post_init__(self) -> None:
+        _in_range("data.batch_size", self.batch_size, 1)
+        _in_range("data.workers", self.workers, 0, 256)
+        _one_of("data.on_bad", self.on_bad, ("stop", "skip"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What happens to an image between the file and the batch. 0 switches a part off.
+
+    Args:
+        crop_height: height of the random crop that is trained on; 0 means the whole image.
+        crop_width: width of the random crop; 0 means the whole image.
+        flip: probability of a left-right flip.
+        scale_min: smallest factor of random resizing; a crop always stays inside the image.
+        scale_max: largest factor of random resizing.
+        white_point: each channel's white point moves by U(-v, v) levels (paper, Sec. 5: 75).
+        jitter: each channel is shifted by U(-v, v) levels (paper, Sec. 5: 25).
+        brightness: factor 1 + U(-v, v).
+        contrast: factor 1 + U(-v, v) about the image's mean.
+        saturation: factor 1 + U(-v, v) of the distance from grey.
+        hue: turn of the hue by U(-v, v) degrees.
+        blur: probability of a Gaussian blur.
+        blur_sigma: largest standard deviation of the blur, in pixels.
+        noise: largest standard deviation of Gaussian noise, in levels.
+        lab_transfer: probability that a source image takes mean and spread of its LAB channels from a random
+            unlabelled target frame.
+        rare_class_temperature: source images are drawn by class with probability softmax((1 - frequency) / T); 0 draws
+            them evenly.
+    """
+
+    crop_height: int = 0
+    crop_width: int = 0
+    flip: float = 0.5
+    scale_min: float = 1.0
+    scale_max: float = 1.0
+    white_point: float = 0.0
+    jitter: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    blur_sigma: float = 1.0
+    noise: float = 0.0
+    lab_transfer: float = 0.0
+    rare_class_temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "blur", "lab_transfer", "brightness", "contrast", "saturation"):
+            _in_range(f"augment.{name}", getattr(self, name), 0, 1)
+        for name in ("white_point", "jitter", "noise"):
+            _in_range(f"augment.{name}", getattr(self, name), 0, 255)
+        _in_range("augment.hue", self.hue, 0, 180)
+        _in_range("augment.blur_sigma", self.blur_sigma, 0, 20)
+        _in_range("augment.rare_class_temperature", self.rare_class_temperature, 0)
+        _in_range("augment.scale_min", self.scale_min, 0.1, 10)
+        _in_range("augment.scale_max", self.scale_max, self.scale_min, 10)
+        _in_range("augment.crop_height", self.crop_height, 0, 8192)
+        _in_range("augment.crop_width", self.crop_width, 0, 8192)
+        if bool(self.crop_height) != bool(self.crop_width):
+            raise UsageError("augment.crop_height and augment.crop_width go together; set both or neither.")
+        if self.scale_max != self.scale_min and not self.crop_height:
+            raise UsageError("augment.scale_min/scale_max give images of several sizes; set augment.crop_height too.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrMultipliers:
+    """Learning rate of each parameter group as a multiple of `optim.lr`.
+
+    Args:
+        stem: first convolution and its batch-norm.
+        backbone: the four stages.
+        head: the classifier.
+    """
+
+    stem: float = 1.0
+    backbone: float = 1.0
+    head: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("stem", "backbone", "head"):
+            _in_range(f"optim.lr_multipliers.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser and its schedule.
+
+    Args:
+        name: `sgd` (with momentum) or `adamw`.
+        lr: base learning rate.
+        lr_multipliers: per parameter group.
+        momentum: of SGD.
+        weight_decay: L2 penalty of SGD, decoupled decay of AdamW.
+        poly_power: the rate is lr * (1 - step / poly_steps) ** poly_power.
+        poly_steps: length of that decay; 0 means `train.steps`. The paper decays over 250k and stops earlier.
+        warmup_steps: linear rise at the start.
+        clip_norm: largest L2 norm of the whole gradient; 0 does not clip.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 2.5e-4
+    lr_multipliers: LrMultipliers = field(default_factory=LrMultipliers)
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    poly_power: float = 0.9
+    poly_steps: int = 0
+    warmup_steps: int = 0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("optim.name", self.name, ("sgd", "adamw"))
+        _in_range("optim.lr", self.lr, 0, 10, open_low=True)
+        _in_range("optim.momentum", self.momentum, 0, 0.9999)
+        _in_range("optim.weight_decay", self.weight_decay, 0, 1)
+        _in_range("optim.poly_power", self.poly_power, 0, 10)
+        _in_range("optim.poly_steps", self.poly_steps, 0)
+        _in_range("optim.warmup_steps", self.warmup_steps, 0)
+        _in_range("optim.clip_norm", self.clip_norm, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop.
+
+    Args:
+        steps: optimiser steps.
+        precision: `bf16`, `fp16` (with loss scaling; needs CUDA) or `fp32`.
+        accumulate: micro-batches a step; each is a step of the prototypes (Eq. 3) and of the norm reference (Eq. 7).
+        channels_last: memory format of images and weights; faster on CPUs with bf16 and on tensor cores.
+        device: `auto` takes CUDA where there is one and says so; a named device that is absent ends with exit code 3.
+        threads: CPU threads of a process; 0 leaves torch's choice.
+        compile: run the network through torch.compile.
+        checkpoint_every: steps between checkpoints.
+        keep: how many checkpoints stay besides the selected one.
+    """
+
+    steps: int = 1000
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = 1
+    channels_last: bool = True
+    device: str = "auto"
+    threads: int = 0
+    compile: bool = False
+    checkpoint_every: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        _in_range("train.steps", self.steps, 1)
+        _one_of("train.precision", self.precision, ("fp32", "bf16", "fp16"))
+        _in_range("train.accumulate", self.accumulate, 1)
+        _in_range("train.threads", self.threads, 0, 1024)
+        _in_range("train.checkpoint_every", self.checkpoint_every, 1)
+        _in_range("train.keep", self.keep, 1)
+        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
+            raise UsageError(f"train.device is {self.device!r}; allowed: auto, cpu, cuda, cuda:N. Set --train.device.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistogramConfig:
+    """Labels on the feature grid (paper, Sec. 3).
+
+    Args:
+        threshold: T_h, in (0, 1]. A cell is labelled if its second count is below this share of its first.
+        mode: `histogram` (the paper's) or `nearest` (the plain subsampling of its ablation).
+    """
+
+    threshold: float = 0.5
+    mode: Literal["histogram", "nearest"] = "histogram"
+
+    def __post_init__(self) -> None:
+        _in_range("histogram.threshold", self.threshold, 0, 1, open_low=True)
+        _one_of("histogram.mode", self.mode, ("histogram", "nearest"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelsConfig:
+    """Labels of target cells (paper, Sec. 3).
+
+    Args:
+        confidence: T_p, in [0, 1). A cell keeps its label if the mean of its pixels' peak probability is above it.
+    """
+
+    confidence: float = 0.5
+
+    def __post_init__(self) -> None:
+        _in_range("pseudo_labels.confidence", self.confidence, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypesConfig:
+    """Smoothed class means (paper, Eq. 2 and 3).
+
+    Args:
+        decay: eta, share of the previous estimate.
+        init: `zero` (the paper) or `first` (the first observation replaces the zero).
+    """
+
+    decay: float = 0.8
+    init: Literal["first", "zero"] = "first"
+
+    def __post_init__(self) -> None:
+        _in_range("prototypes.decay", self.decay, 0, 0.999999)
+        _one_of("prototypes.init", self.init, ("first", "zero"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusteringConfig:
+    """L_C (paper, Eq. 5).
+
+    Args:
+        distance: `l2` is the paper's squared norm; `l1` the mean absolute error of the released code, to which its
+            published weights belong.
+    """
+
+    distance: Literal["l2", "l1"] = "l2"
+
+    def __post_init__(self) -> None:
+        _one_of("clustering.distance", self.distance, ("l2", "l1"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig:
+    """L_N (paper, Eq. 7 and 8).
+
+    Args:
+        delta: the enhancement step; in norm units for `absolute`, a share of the reference for `relative`.
+        variant: `absolute` is the paper's; `relative` the released code's, to which its published weights belong.
+    """
+
+    delta: float = 0.002
+    variant: Literal["absolute", "relative"] = "absolute"
+
+    def __post_init__(self) -> None:
+        _in_range("norm.delta", self.delta, 0)
+        _one_of("norm.variant", self.variant, ("absolute", "relative"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Weights of the loss terms; cross-entropy has weight 1 (paper, Eq. 4). 0 leaves a term out altogether.
+
+    Args:
+        cluster: lambda_C, of source and target clustering each.
+        perpendicularity: lambda_P.
+        norm: lambda_N, of source and target each.
+        entropy: lambda_EM.
+        entropy_ratio: alpha of the image-wise weighting of MaxSquare.
+    """
+
+    cluster: float = 0.0
+    perpendicularity: float = 0.0
+    norm: float = 0.0
+    entropy: float = 0.0
+    entropy_ratio: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("cluster", "perpendicularity", "norm", "entropy"):
+            _in_range(f"weights.{name}", getattr(self, name), 0)
+        _in_range("weights.entropy_ratio", self.entropy_ratio, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which checkpoint is called the best, without a target label.
+
+    Args:
+        signal: `flip` (mIoU between the prediction and that of the mirrored frame), `scale` (agreement over scales),
+            `source` (mIoU on held-out source images), `entropy` (negative mean entropy) or `none` (the last one).
+        every: steps between two looks; 0 looks only at the end.
+        frames: how many unlabelled target frames a look uses.
+        patience: stop after so many looks without a better one; 0 never stops early.
+        source_split: split of the source that `source` holds out; empty leaves that column out.
+    """
+
+    signal: Literal["flip", "scale", "source", "entropy", "none"] = "flip"
+    every: int = 0
+    frames: int = 60
+    patience: int = 0
+    source_split: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("selection.signal", self.signal, ("flip", "scale", "source", "entropy", "none"))
+        _in_range("selection.every", self.every, 0)
+        _in_range("selection.frames", self.frames, 1)
+        _in_range("selection.patience", self.patience, 0)
+        if self.signal == "source" and not self.source_split:
+            raise UsageError("selection.signal is source; name the split it holds out with --selection.source_split.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What is written while it runs.
+
+    Args:
+        every: steps between two rows of metrics.csv.
+        tensorboard: write TensorBoard events too.
+    """
+
+    every: int = 20
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        _in_range("log.every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides what a run computes.
+
+    Args:
+        method: one of `METHOD_NAMES`.
+        label_space: `cityscapes19`, `synthia16`, `synthia13`, `camvid11`, a YAML file, or `auto` (the source folder's
+            classes.yaml, else cityscapes19).
+        seed: of everything random.
+        network: the segmentation network.
+        data: source, target and how they are read.
+        augment: augmentation.
+        optim: optimiser and schedule.
+        train: the loop.
+        histogram: labels on the feature grid.
+        pseudo_labels: labels of target cells.
+        prototypes: smoothed class means.
+        clustering: form of L_C.
+        norm: form of L_N.
+        weights: of the loss terms.
+        selection: the label-free choice of the best checkpoint.
+        log: what is written.
+    """
+
+    method: str = "source-only"
+    label_space: str = "auto"
+    seed: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    histogram: HistogramConfig = field(default_factory=HistogramConfig)
+    pseudo_labels: PseudoLabelsConfig = field(default_factory=PseudoLabelsConfig)
+    prototypes: PrototypesConfig = field(default_factory=PrototypesConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+    norm: NormConfig = field(default_factory=NormConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        _one_of("method", self.method, METHOD_NAMES)
+        _in_range("seed", self.seed, 0, 2**31)
+        if self.optim.poly_steps and self.optim.poly_steps < self.train.steps:
+            raise UsageError(
+                f"optim.poly_steps is {self.optim.poly_steps} and train.steps {self.train.steps}: the rate would "
+                "reach 0 before the end. Set --optim.poly_steps 0 or a longer one."
+            )
+        crop_height, crop_width = self.augment.crop_height, self.augment.crop_width
+        for name, domain in (("source", self.data.source), ("target", self.data.target)):
+            smallest = (domain.height * self.augment.scale_min, domain.width * self.augment.scale_min)
+            if crop_height > smallest[0] or crop_width > smallest[1]:
+                raise UsageError(
+                    f"the crop of {crop_width}x{crop_height} leaves the {name} image of "
+                    f"{smallest[1]:.0f}x{smallest[0]:.0f}. "
+                    f"Set --augment.crop_width/--augment.crop_height or --data.{name}.width/--data.{name}.height."
+                )
+        wants_target = {
+            "augment.lab_transfer": self.augment.lab_transfer > 0,
+            "network.batch_norm target": self.network.batch_norm == "target",
+            f"method {self.method}": self.method in ("lsr", "lsr-em"),
+        }
+        if not self.data.target.given and any(wants_target.values()):
+            reason = next(key for key, wanted in wants_target.items() if wanted)
+            raise UsageError(f"{reason} needs unlabelled target frames. Set --data.target.root (or --target).")
