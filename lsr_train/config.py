@@ -517,6 +517,7 @@ class Config:
         label_space: `cityscapes19`, `synthia16`, `synthia13`, `camvid11`, a YAML file, or `auto` (the source folder's
             classes.yaml, else cityscapes19).
         seed: of everything random.
+        init: checkpoint (or run folder) whose weights are the start; empty starts from `network.weights`.
         network: the segmentation network.
         data: source, target and how they are read.
         augment: augmentation.
@@ -535,6 +536,7 @@ class Config:
     method: str = "source-only"
     label_space: str = "auto"
     seed: int = 0
+    init: str = ""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

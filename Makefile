@@ -1,0 +1,58 @@
+# Everything here runs in an environment of its own, .venv. The CPU build of torch is pinned unless a CUDA device answers.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constraints/cpu.txt)
+OUT := quickstart
+
+.PHONY: install quickstart test test-all lint bench pictures clean-quickstart
+.DEFAULT_GOAL := quickstart
+
+$(VENV)/.installed: pyproject.toml constraints/cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[train,export,dev]'
+	touch $@
+
+install: $(VENV)/.installed
+
+quickstart: install clean-quickstart
+	@echo; echo "== 1/6 pretrain: labelled Toytown-game -> source-only network"
+	$(BIN)/python -m lsr_train pretrain --recipe toytown_source --out $(OUT)/source
+	@echo; echo "== 2/6 adapt: + unlabelled Toytown-camera frames -> adapted network"
+	$(BIN)/python -m lsr_train adapt --recipe toytown_lsr_em --init $(OUT)/source --out $(OUT)/adapted
+	@echo; echo "== 3/6 evaluate both on labelled camera frames that neither has seen"
+	$(BIN)/python -m lsr_train evaluate $(OUT)/source --layout toytown-camera --split val --limit 40 --out $(OUT)/source.json
+	$(BIN)/python -m lsr_train evaluate $(OUT)/adapted --layout toytown-camera --split val --limit 40 --out $(OUT)/adapted.json --overlays 4 --overlay_dir $(OUT)/worst
+	@echo; echo "== 4/6 export both, each compared with its checkpoint before it is written"
+	$(BIN)/python export/to_onnx.py $(OUT)/source -o $(OUT)/source.onnx
+	$(BIN)/python export/to_onnx.py $(OUT)/adapted -o $(OUT)/adapted.onnx
+	@echo; echo "== 5/6 a camera clip to segment"
+	$(BIN)/python -m lsr_train.data.toytown clip --domain camera --seed 7 --frames 50 --height 256 --width 512 -o $(OUT)/camera.mp4
+	@echo; echo "== 6/6 segment it: before on the left, after on the right"
+	$(BIN)/lsr-infer $(OUT)/camera.mp4 --model $(OUT)/source.onnx --side-by-side $(OUT)/adapted.onnx --output $(OUT)/video
+	@echo; echo "Look at:"
+	@echo "  $(OUT)/video/                  the clip, source-only beside adapted"
+	@echo "  $(OUT)/worst/                  the worst frames of the adapted network"
+	@echo "  $(OUT)/source.json, adapted.json   scores of both"
+	@echo "  $(OUT)/adapted/metrics.csv     what each loss term did"
+
+clean-quickstart:
+	rm -rf $(OUT)
+
+test: install
+	$(BIN)/python -m pytest
+
+test-all: install
+	$(BIN)/python -m pytest --run-slow
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy lsr_infer lsr_train export
+
+bench: install
+	for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+pictures: install
+	$(BIN)/python docs/toytown_pictures.py

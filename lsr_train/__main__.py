@@ -1,0 +1,57 @@
+"""The commands: `python -m lsr_train COMMAND …`. No logic here, and no heavy import before a command runs."""
+
+import importlib
+import logging
+import sys
+
+from lsr_infer.errors import UsageError, exit_status
+
+COMMANDS = {
+    "pretrain": ("lsr_train.commands.pretrain", "train on labelled images: the source stage, or the supervised bound"),
+    "adapt": ("lsr_train.commands.adapt", "adapt a source checkpoint to unlabelled footage"),
+    "evaluate": ("lsr_train.commands.evaluate", "score a checkpoint on labelled images"),
+}
+
+USAGE = """usage: python -m lsr_train COMMAND [--recipe NAME_OR_FILE] [--section.field VALUE]…
+
+Adapt a road-scene segmentation network from a labelled simulator to your own unlabelled footage.
+
+commands:
+{commands}
+
+`python -m lsr_train COMMAND --help` lists its options; `--print_config` shows the resolved configuration.
+exit codes: 0 ok, 1 internal, 2 usage, 3 device or extra missing, 4 input or output place unusable, 5 quality gate,
+6 partial, 130 interrupted
+"""
+
+
+def _usage() -> str:
+    return USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()))
+
+
+def _run(arguments: list[str]) -> int | None:
+    """Find the command and hand it the rest."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage(), end="", file=sys.stdout if arguments else sys.stderr)  # noqa: T201 - this is the help
+        return 0 if arguments else 2
+    name = arguments[0]
+    if name not in COMMANDS:
+        import difflib  # noqa: PLC0415 - only for the error
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"there is no command {name!r}.{hint} Commands: {', '.join(COMMANDS)}.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("lsr_train").setLevel(logging.INFO)
+    for noisy in ("accelerate", "matplotlib", "torch", "jsonargparse"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return importlib.import_module(COMMANDS[name][0]).main(arguments[1:])
+
+
+def main() -> None:
+    """Entry point of `python -m lsr_train`."""
+    sys.exit(exit_status(lambda: _run(sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    main()

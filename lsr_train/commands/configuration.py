@@ -1,0 +1,125 @@
+"""From the words of a command line to a resolved `Config`: recipes by name, short names, and where the run goes."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.commands.parser import parse
+from lsr_train.config import Config
+from lsr_train.config_file import recipe_path
+
+__all__ = ["Request", "config_from_text", "resolve"]
+
+SHORT_NAMES = {"--source": "--data.source.root", "--target": "--data.target.root"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a training command was asked for.
+
+    Args:
+        config: the resolved configuration.
+        out: the run folder to make; None when resuming.
+        resume: the run folder to continue; None for a new run.
+        print_config: whether only to show the configuration.
+    """
+
+    config: Config
+    out: Path | None
+    resume: Path | None
+    print_config: bool
+
+
+def _parser(program: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--recipe", action=ActionConfigFile, help="a recipe by name, or a YAML file")
+    parser.add_argument("--out", type=str, default="", help="the run folder to make (default: runs/RECIPE)")
+    parser.add_argument("--resume", type=str, default="", help="continue this run folder as it is configured")
+    parser.add_argument("--show_config", action="store_true", help="show the resolved configuration (--print_config)")
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def _expand(arguments: list[str]) -> list[str]:
+    """Replace short names and `--print_config`, and bring the recipe to the front as a path."""
+    expanded: list[str] = []
+    recipes: list[str] = []
+    position = 0
+    while position < len(arguments):
+        word, equals, value = arguments[position].partition("=")
+        position += 1
+        if word == "--recipe":
+            if not equals:
+                if position == len(arguments):
+                    raise UsageError("--recipe needs a name or a YAML file.")
+                value = arguments[position]
+                position += 1
+            recipes += ["--recipe", str(recipe_path(value))]
+            continue
+        word = {"--print_config": "--show_config", **SHORT_NAMES}.get(word, word)
+        expanded.append(f"{word}={value}" if equals else word)
+    return recipes + expanded
+
+
+def _config(namespace: Namespace) -> Config:
+    """Build the tree; this runs every check."""
+    values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}
+    return Config(**values)
+
+
+def config_from_text(text: str, where: str) -> Config:
+    """Read a `config.yaml` back.
+
+    Args:
+        text: YAML of the whole tree.
+        where: the file, for messages.
+
+    Raises:
+        InputError: it is no YAML, or a field is unknown or not allowed.
+    """
+    try:
+        document = yaml.safe_load(text)
+        parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
+        parser.add_class_arguments(Config, as_group=False)
+        return _config(parser.instantiate_classes(parser.parse_object(document)))
+    except UsageError as error:
+        raise InputError(f"{where}: {error}") from error
+    except Exception as error:  # noqa: BLE001 - YAML and jsonargparse raise many types; all mean the same here
+        raise InputError(f"{where}: this is no configuration of a run ({' '.join(str(error).split())}).") from error
+
+
+def resolve(program: str, arguments: list[str], default_recipe: str | None) -> Request:
+    """Turn a command line into a request.
+
+    Args:
+        program: the command's name, for messages.
+        arguments: the words after it.
+        default_recipe: the recipe used where none is named; None means the defaults of `Config`.
+
+    Raises:
+        UsageError: an unknown flag, key, recipe or value.
+        InputError: the run to resume is not there.
+    """
+    expanded = _expand(arguments)
+    recipe = Path(expanded[1]).stem if expanded[:1] == ["--recipe"] else default_recipe
+    if expanded[:1] != ["--recipe"] and default_recipe is not None and not {"-h", "--help"} & set(expanded):
+        expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
+    parser = _parser(program)
+    namespace = parse(parser, expanded)
+    if namespace.resume:
+        words = [word for word in arguments if word.startswith("-")]
+        if [word.partition("=")[0] for word in words] != ["--resume"]:
+            raise UsageError("--resume continues a run as its config.yaml says; give it no other option.")
+        path = Path(namespace.resume)
+        file = path / "config.yaml"
+        if not file.is_file():
+            raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
+        config = config_from_text(file.read_text(encoding="utf-8"), str(file))
+        return Request(config=config, out=None, resume=path, print_config=False)
+    config = _config(parser.instantiate_classes(namespace))
+    out = Path(namespace.out) if namespace.out else Path("runs") / (recipe or config.method)
+    return Request(config=config, out=out, resume=None, print_config=namespace.show_config)

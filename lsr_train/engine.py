@@ -1,0 +1,446 @@
+"""The training loop, on accelerate: batch -> named terms -> one backward -> step.
+
+It is the only place that calls `backward`, places tensors and writes checkpoints. It knows methods by their base class
+and data by the two batch types.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.files import write_json
+from lsr_infer.labelspace import LabelSpace
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.checkpoint import ModelInfo, load_model, save_model
+from lsr_train.config import Config
+from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.distributed import all_reduce_sum
+from lsr_train.interruption import Interruption
+from lsr_train.methods import METHODS
+from lsr_train.monitor import TermMonitor
+from lsr_train.network import DeepLabV2
+from lsr_train.optim import build_optimizer, learning_rate, set_learning_rate
+from lsr_train.run_folder import MODEL_FILE, RunFolder
+from lsr_train.selection import Selector
+from lsr_train.training_state import (
+    as_plain,
+    load_optimizer,
+    optimizer_tensors,
+    random_tensors,
+    restore_random,
+    with_prefix,
+    without_prefix,
+)
+
+__all__ = ["Batches", "Engine", "Outcome"]
+
+logger = logging.getLogger(__name__)
+
+STATE_FORMAT = 1
+"""Version of `state.json`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Endless batches of both domains from a given step on.
+
+    Args:
+        source: labelled batches as the loader delivers them.
+        target: unlabelled batches; None where the method uses none.
+    """
+
+    source: Iterator[RawLabelled]
+    target: Iterator[RawUnlabelled] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        finished: false where it was interrupted.
+        step: finished steps.
+        last: the last checkpoint's folder.
+        best: the selected checkpoint's folder, None where nothing was selected.
+    """
+
+    finished: bool
+    step: int
+    last: Path
+    best: Path | None
+
+
+class Engine:
+    """One training run.
+
+    Args:
+        config: the resolved configuration.
+        space: the classes.
+        network: the starting network, on the CPU.
+        accelerator: places everything; its precision is the configuration's.
+        run: where everything is written.
+        selector: looks at unlabelled frames and chooses the best checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        space: LabelSpace,
+        network: DeepLabV2,
+        accelerator: Accelerator,
+        run: RunFolder,
+        selector: Selector,
+    ) -> None:
+        self.config = config
+        self.space = space
+        self.accelerator = accelerator
+        self.run_folder = run
+        self.selector = selector
+        self.step = 0
+        self.monitor = TermMonitor()
+        if config.train.channels_last:
+            network = cast(DeepLabV2, network.to(memory_format=torch.channels_last))
+        if config.network.batch_norm == "train" and accelerator.num_processes > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network.set_batch_norm("train" if config.network.batch_norm == "train" else "frozen")
+        self.method = METHODS[config.method](config, space.num_classes, network.feature_channels)
+        self.method.to(accelerator.device)
+        groups = network.parameter_groups() | self.method.parameter_groups()
+        optimizer = build_optimizer(groups, config.optim)
+        self.network = network  # the bare one: what is saved and looked at
+        model: nn.Module = torch.compile(network) if config.train.compile else network
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.critics = {name: accelerator.prepare(item) for name, item in self.method.optimizers().items()}
+        self._recent: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=config.log.every * config.train.accumulate + 1)
+
+    @property
+    def samples(self) -> int:
+        """Number of the first sample of the next step, over all processes."""
+        return self.step * self.config.train.accumulate * self.config.data.batch_size
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def _labelled(self, raw: RawLabelled) -> LabelledBatch:
+        """Move a source batch to the device and normalise it there."""
+        device = self.accelerator.device
+        image = self.network.normalize(raw.frames.to(device, non_blocking=True))
+        if self.config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return LabelledBatch(image=image, labels=raw.labels.to(device, non_blocking=True).long(), files=raw.files)
+
+    def _unlabelled(self, raw: RawUnlabelled) -> UnlabelledBatch:
+        """Move a target batch to the device and normalise it there."""
+        device = self.accelerator.device
+        image = self.network.normalize(raw.frames.to(device, non_blocking=True))
+        if self.config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        mask = None if raw.mask is None else raw.mask.to(device, non_blocking=True)
+        return UnlabelledBatch(image=image, mask=mask, files=raw.files)
+
+    def train_step(self, batches: Batches) -> float:
+        """Do one optimiser step.
+
+        Args:
+            batches: where the micro-batches come from.
+
+        Returns:
+            Seconds spent waiting for the loader.
+        """
+        config = self.config
+        waited = 0.0
+        set_learning_rate(self.optimizer, learning_rate(self.step, config.optim, config.train.steps))
+        weights = self.method.term_weights()
+        for micro in range(config.train.accumulate):
+            begin = time.perf_counter()
+            raw_source = next(batches.source)
+            raw_target = None if batches.target is None else next(batches.target)
+            waited += time.perf_counter() - begin
+            source = self._labelled(raw_source)
+            target = None if raw_target is None else self._unlabelled(raw_target)
+            self._recent.append((self.step, (*source.files, *(target.files if target else ()))))
+            last = micro == config.train.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                terms = self.method.terms(self.model, source, target)
+                total = cast(Tensor, sum(weights.get(name, 1.0) * value for name, value in terms.items()))
+                self.accelerator.backward(total / config.train.accumulate)
+            self.monitor.observe(self.step, terms, self.method.diagnostics())
+        if config.optim.clip_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm)
+        for optimizer in (self.optimizer, *self.critics.values()):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.method.after_step(self.network, self.step)
+        return waited
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, batches: Batches, interruption: Interruption) -> Outcome:
+        """Train until the configured step, an early stop or an interruption.
+
+        Args:
+            batches: both domains from `self.samples` on.
+            interruption: asked between two steps.
+
+        Raises:
+            QualityGateError: a loss term was not finite; names it, the first such step and that batch's files.
+            InputError: the run folder cannot be written.
+        """
+        config, steps = self.config, self.config.train.steps
+        writer = self._tensorboard()
+        begin, waited, since = time.perf_counter(), 0.0, self.step
+        saved = self.run_folder.pointer("last")
+        bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._speaks else True)
+        self.model.train()
+        self.method.train()
+        stop = self.step >= steps
+        while not stop:
+            waited += self.train_step(batches)
+            bar.update()
+            done = self.step >= steps
+            if self.step % config.log.every == 0 or done:
+                seconds = time.perf_counter() - begin
+                self._log_row(seconds, waited, self.step - since, writer, bar)
+                begin, waited, since = time.perf_counter(), 0.0, self.step
+            stop = done or self._interrupted(interruption)
+            look = self.selector.due(self.step, last=done)
+            improved = False
+            if look:
+                improved = self._look(writer)
+                stop = stop or self.selector.exhausted
+                begin = time.perf_counter()
+            if look or stop or self.step % config.train.checkpoint_every == 0:
+                self.save(best=improved)
+                saved = self.step
+                begin = time.perf_counter()
+        bar.close()
+        if writer is not None:
+            writer.close()
+        if saved is None:
+            self.save(best=False)
+        finished = self.step >= steps or self.selector.exhausted
+        best = self.run_folder.pointer("best")
+        return Outcome(
+            finished=finished,
+            step=self.step,
+            last=self.run_folder.checkpoint(self.step),
+            best=None if best is None else self.run_folder.checkpoint(best),
+        )
+
+    @property
+    def _speaks(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def _interrupted(self, interruption: Interruption) -> bool:
+        """Whether to stop; several processes agree on it, at log intervals only."""
+        if self.accelerator.num_processes == 1:
+            return interruption.requested
+        if self.step % self.config.log.every:
+            return False
+        flag = torch.tensor(float(interruption.requested), device=self.accelerator.device)
+        return bool(all_reduce_sum(flag).item() > 0)
+
+    def _look(self, writer: Any) -> bool:
+        """Compute the label-free signals; every process learns whether they improved."""
+        result: list[Any] = [None]
+        if self._speaks:
+            signals = self.selector.look(self.network, self.step, self.accelerator)
+            self.run_folder.signals.append({"step": self.step, **signals})
+            for name, value in signals.items():
+                if writer is not None and value != "":
+                    writer.add_scalar(f"signal/{name}", value, self.step)
+            result = [signals]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(result)
+        self.model.train()
+        improved = self.selector.update(self.step, result[0])
+        if self._speaks:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in result[0].items() if value != "")
+            logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
+        return improved
+
+    def _tensorboard(self) -> Any:
+        if not (self.config.log.tensorboard and self._speaks):
+            return None
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, and switchable
+
+        return SummaryWriter(str(self.run_folder.path / "tensorboard"), purge_step=self.step + 1)
+
+    def _check(self) -> dict[str, float]:
+        """Read the monitor and raise where a term was not finite."""
+        reading = self.monitor.read()
+        if reading.first_bad:
+            step = min(reading.first_bad.values())
+            names = [name for name, first in reading.first_bad.items() if first == step]
+            files = [file for at, batch in self._recent if at == step for file in batch]
+            shown = ", ".join(files) if files else "not known any more"
+            raise QualityGateError(
+                f"the loss term {' and '.join(names)} was not finite at step {step + 1} (files: {shown}). No checkpoint "
+                f"holds it; the last good one is step {self.run_folder.pointer('last')}. Lower --optim.lr or the term's "
+                "weight, set --optim.clip_norm, or use --train.precision fp32."
+            )
+        return reading.means
+
+    def _log_row(self, seconds: float, waited: float, steps: int, writer: Any, bar: Any) -> None:
+        """Write one row of the log; the only regular transfer from the device."""
+        means = self._check()
+        self.monitor.reset()
+        if not self._speaks:
+            return
+        rate = learning_rate(self.step - 1, self.config.optim, self.config.train.steps)
+        images = steps * self.config.train.accumulate * self.config.data.batch_size
+        speed = {
+            "learning_rate": rate,
+            "source_images_per_second": round(images / max(seconds, 1e-9), 3),
+            "loader_wait_share": round(waited / max(seconds, 1e-9), 4),
+        }
+        self.run_folder.metrics.append({"step": self.step, **means, **speed})
+        for name, value in (means | speed).items():
+            if writer is not None:
+                writer.add_scalar(name, value, self.step)
+        text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+        if bar.disable:
+            left = (self.config.train.steps - self.step) * seconds / max(steps, 1)
+            logger.info("step %d/%d: %s (%.0f s left)", self.step, self.config.train.steps, text, left)
+        else:
+            bar.set_postfix_str(text[:80])
+        self.write_status("running")
+
+    def write_status(self, state: str) -> None:
+        """Replace status.json."""
+        self.run_folder.write_status(
+            state=state, step=self.step, steps=self.config.train.steps, selection=as_plain(self.selector.state())
+        )
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save(self, *, best: bool) -> None:
+        """Write a checkpoint of everything, after making sure that nothing in it is non-finite.
+
+        Raises:
+            QualityGateError: a loss term or a weight is not finite.
+            InputError: the run folder cannot be written.
+        """
+        self._check()
+        finite = torch.stack([torch.isfinite(tensor).all() for tensor in self.network.state_dict().values()])
+        if not bool(finite.all()):
+            names = [n for n, ok in zip(self.network.state_dict(), finite.tolist(), strict=True) if not ok]
+            raise QualityGateError(
+                f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}. The last "
+                f"good checkpoint is step {self.run_folder.pointer('last')}. Lower --optim.lr or set --optim.clip_norm."
+            )
+        if self._speaks:
+            self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)
+            self.write_status("running")
+        self.accelerator.wait_for_everyone()
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "method": self.method}
+
+    def _fill(self, folder: Path) -> None:
+        """Write the files of a checkpoint into `folder`."""
+        info = ModelInfo(
+            label_space=self.space,
+            method=self.config.method,
+            step=self.step,
+            height=self.config.data.target.height if self.config.data.target.given else self.config.data.source.height,
+            width=self.config.data.target.width if self.config.data.target.given else self.config.data.source.width,
+            scores=self.selector.scores(self.step),
+        )
+        save_model(folder / MODEL_FILE, self.network, info)
+        device = self.accelerator.device
+        modules = self._modules()
+        tensors = (
+            with_prefix("optimizer", optimizer_tensors(self.optimizer.optimizer, modules))
+            | with_prefix("method", self.method.state_dict())
+            | with_prefix("random", random_tensors(device))
+            | with_prefix("monitor", self.monitor.state())
+        )
+        for name, critic in self.critics.items():
+            tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, modules))
+        save_file(tensors, folder / "state.safetensors")
+        scaler = self.accelerator.scaler
+        write_json(
+            folder / "state.json",
+            {
+                "format": STATE_FORMAT,
+                "step": self.step,
+                "device": device.type,
+                "monitor": self.monitor.names,
+                "selection": as_plain(self.selector.state()),
+                "scaler": None if scaler is None else as_plain(scaler.state_dict()),
+            },
+        )
+
+    def resume(self) -> None:
+        """Take up the last checkpoint of the run folder; without one the run begins at step 0.
+
+        Raises:
+            InputError: the checkpoint is damaged or belongs to another network.
+        """
+        step = self.run_folder.pointer("last")
+        self.run_folder.metrics.cut(step or 0)
+        self.run_folder.signals.cut(step or 0)
+        if step is None:
+            return
+        folder = self.run_folder.checkpoint(step)
+        saved, _ = load_model(folder / MODEL_FILE)
+        try:
+            document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / "state.safetensors")
+        except Exception as error:  # noqa: BLE001 - safetensors raises its own type, JSON and the disk theirs
+            raise InputError(
+                f"{folder}: the checkpoint cannot be read ({error}). Resume from a copy, or start anew."
+            ) from error
+        if document.get("format") != STATE_FORMAT:
+            raise InputError(f"{folder}: state of format {document.get('format')}; this version reads {STATE_FORMAT}.")
+        modules = self._modules()
+        self.network.load_state_dict(saved.state_dict())
+        self.method.load_state_dict(without_prefix("method", tensors))
+        load_optimizer(self.optimizer.optimizer, modules, without_prefix("optimizer", tensors))
+        for name, critic in self.critics.items():
+            load_optimizer(critic.optimizer, modules, without_prefix(f"critic.{name}", tensors))
+        self.monitor.load_state(document["monitor"], without_prefix("monitor", tensors), self.accelerator.device)
+        self.selector.load_state(document["selection"])
+        if document["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(document["scaler"])
+        restore_random(without_prefix("random", tensors), self.accelerator.device)
+        self.step = int(document["step"])
+        if document["device"] != self.accelerator.device.type:
+            logger.warning(
+                "resumed on %s what ran on %s: it goes on, not bit-equally",
+                self.accelerator.device.type,
+                document["device"],
+            )
+
+
+def build_accelerator(config: Config, device: torch.device) -> Accelerator:
+    """Set accelerate up for one or several processes with the configuration's precision."""
+    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def finite(value: float) -> bool:
+    """Whether a number can stand in JSON."""
+    return math.isfinite(value)

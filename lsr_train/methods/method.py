@@ -1,0 +1,108 @@
+"""What a method is: named loss terms, their weights, and state that lives in buffers.
+
+The engine weights the terms, sums them, calls `backward` once and steps every optimiser. A method never does, and it
+knows nothing of files, devices, schedules or logs.
+"""
+
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.config import Config
+from lsr_train.losses import upsample
+from lsr_train.network import SegOutput
+
+__all__ = ["DomainOutputs", "Method", "Network"]
+
+
+class Network(Protocol):
+    """Anything that maps an image [B,3,H,W] to logits and features at feature size."""
+
+    def __call__(self, image: Tensor) -> SegOutput:
+        """Run the network."""
+        ...
+
+
+class DomainOutputs(NamedTuple):
+    """What both domains gave, the logits at image size.
+
+    Args:
+        source_logits: [B,C,H,W].
+        source_features: [B,K,h,w].
+        target_logits: [B,C,H,W], masked pixels included.
+        target_features: [B,K,h,w].
+    """
+
+    source_logits: Tensor
+    source_features: Tensor
+    target_logits: Tensor
+    target_features: Tensor
+
+
+class Method(nn.Module):
+    """Base of all methods. A subclass defines `terms`, and whatever else differs.
+
+    Args:
+        config: the resolved configuration.
+        num_classes: C.
+        channels: K, channels of the encoder's features.
+    """
+
+    uses_target: ClassVar[bool] = False
+    """Whether `terms` looks at the target batch; without it none is loaded."""
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.channels = channels
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Compute the unweighted loss terms of one micro-batch.
+
+        Args:
+            network: the network in training mode.
+            source: labelled images.
+            target: unlabelled images; None where `uses_target` is false.
+
+        Returns:
+            One scalar a term, differentiable; the keys are the columns of the log and never change within a run.
+        """
+        raise NotImplementedError
+
+    def term_weights(self) -> dict[str, float]:
+        """Return the weight of each term; a term that is not named has weight 1."""
+        return {}
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Return detached scalars of the last micro-batch for the log; the keys never change within a run."""
+        return {}
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return parameters of the method's own that the main optimiser shall train, by group name."""
+        return {}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Return optimisers of the method's own (critics), by name; the engine steps, saves and resumes them."""
+        return {}
+
+    def after_step(self, network: nn.Module, step: int) -> None:
+        """Do what follows an optimiser step, such as moving a teacher. `step` counts the steps done."""
+
+    def both_domains(self, network: Network, source: LabelledBatch, target: UnlabelledBatch) -> DomainOutputs:
+        """Run the network on both domains, as `network.forward` says, and upsample the logits to image size."""
+        if self.config.network.forward == "joint":
+            joint = network(torch.cat([source.image, target.image]))
+            sizes = [source.image.shape[0], target.image.shape[0]]
+            source_output, target_output = map(SegOutput._make, zip(*(x.split(sizes) for x in joint), strict=True))
+        else:
+            source_output, target_output = network(source.image), network(target.image)
+        return DomainOutputs(
+            upsample(source_output.logits, source.labels.shape[-2:]),
+            source_output.features,
+            upsample(target_output.logits, target.image.shape[-2:]),
+            target_output.features,
+        )

@@ -1,0 +1,18 @@
+"""Cross-entropy on one labelled domain: the start of every adaptation, and its supervised upper bound."""
+
+from torch import Tensor
+
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.losses import cross_entropy, upsample
+from lsr_train.methods.method import Method, Network
+
+__all__ = ["SourceOnly"]
+
+
+class SourceOnly(Method):
+    """Supervised training. Under the name `target-only` its source is the labelled split of the target."""
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Return `cross_entropy` alone."""
+        logits = upsample(network(source.image).logits, source.labels.shape[-2:])  # [B,C,H,W]
+        return {"cross_entropy": cross_entropy(logits, source.labels)}

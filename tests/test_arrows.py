@@ -1,0 +1,100 @@
+"""Who may import whom, and that nothing heavy is loaded on the way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIBRARY = ("lsr_train.losses", "lsr_train.latent", "lsr_train.network", "lsr_train.metrics")
+KNOWLEDGE = ("lsr_train.methods", "lsr_train.data", "lsr_train.config", "lsr_train.engine", "lsr_train.commands")
+
+FORBIDDEN = {
+    "lsr_infer": ("lsr_train", "export", "demo", "torch", "accelerate", "safetensors", "jsonargparse"),
+    "demo": ("lsr_train", "export", "torch"),
+    **dict.fromkeys(LIBRARY, (*KNOWLEDGE, "export", "demo")),
+    "lsr_train.methods": ("lsr_train.engine", "lsr_train.commands", "lsr_train.data", "lsr_train.report"),
+    "lsr_train.selftraining": ("lsr_train.engine", "lsr_train.commands", "lsr_train.methods", "lsr_train.config"),
+    "lsr_train.data": ("lsr_train.engine", "lsr_train.commands", "lsr_train.methods", "lsr_train.network"),
+    "lsr_train.engine": ("lsr_train.commands", "lsr_train.report"),
+    "lsr_train.config": ("torch", "lsr_train.methods", "lsr_train.network", "lsr_train.data"),
+    "lsr_train": ("export", "demo"),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the project by dotted name."""
+    found = {}
+    for top in ("lsr_infer", "lsr_train", "export", "demo"):
+        for path in (REPOSITORY / top).rglob("*.py"):
+            parts = path.relative_to(REPOSITORY).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names a module imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def below(name: str, parent: str) -> bool:
+    return name == parent or name.startswith(f"{parent}.")
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_only_along_the_arrows(module: str) -> None:
+    for place, forbidden in FORBIDDEN.items():
+        if below(module, place):
+            wrong = [name for name in imports(modules()[module]) for item in forbidden if below(name, item)]
+            assert not wrong, f"{module} (in {place}) imports {wrong}"
+
+
+def test_no_method_imports_another() -> None:
+    shared = {"lsr_train.methods.method", "lsr_train.methods.latent_terms"}
+    methods = {name for name in modules() if name.startswith("lsr_train.methods.")} - shared
+    assert len(methods) >= 3
+    for method in methods:
+        assert not (imports(modules()[method]) & (methods - {method})), method
+
+
+def test_the_arrows_catch_a_wrong_import(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text("def f():\n    from lsr_train.methods import METHODS\n", encoding="utf-8")
+    assert any(below(name, "lsr_train.methods") for name in imports(file))
+
+
+def test_only_the_engine_calls_backward() -> None:
+    callers = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "backward"
+    }
+    assert callers == {"lsr_train.engine"}
+
+
+@pytest.mark.parametrize("module", sorted(name for name in modules() if name.startswith("lsr_infer")))
+def test_the_runtime_starts_without_torch(module: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import {module}; assert 'onnxruntime' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=60)
+
+
+def test_help_and_configuration_need_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['lsr_train', '--help']\n"
+        "import lsr_train.config, lsr_train.config_file\n"
+        "import runpy\n"
+        "try: runpy.run_module('lsr_train', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=60, capture_output=True)
+    assert b"adapt" in done.stdout
