@@ -32,11 +32,11 @@ def _usage() -> str:
 def _run(arguments: list[str]) -> int | None:
     """Find the command and hand it the rest."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage(), end="", file=sys.stdout if arguments else sys.stderr)  # noqa: T201 - this is the help
+        print(_usage(), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     name = arguments[0]
     if name not in COMMANDS:
-        import difflib  # noqa: PLC0415 - only for the error
+        import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]}?" if near else ""

@@ -7,7 +7,6 @@ and data by the two batch types.
 import dataclasses
 import json
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ from lsr_train.training_state import (
     without_prefix,
 )
 
-__all__ = ["Batches", "Engine", "Outcome"]
+__all__ = ["Batches", "Engine", "Outcome", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
 
@@ -277,7 +276,7 @@ class Engine:
     def _tensorboard(self) -> Any:
         if not (self.config.log.tensorboard and self._speaks):
             return None
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, and switchable
+        from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.run_folder.path / "tensorboard"), purge_step=self.step + 1)
 
@@ -290,9 +289,9 @@ class Engine:
             files = [file for at, batch in self._recent if at == step for file in batch]
             shown = ", ".join(files) if files else "not known any more"
             raise QualityGateError(
-                f"the loss term {' and '.join(names)} was not finite at step {step + 1} (files: {shown}). No checkpoint "
-                f"holds it; the last good one is step {self.run_folder.pointer('last')}. Lower --optim.lr or the term's "
-                "weight, set --optim.clip_norm, or use --train.precision fp32."
+                f"the loss term {' and '.join(names)} was not finite at step {step + 1} (files: {shown}). No "
+                f"checkpoint holds it; the last good one is step {self.run_folder.pointer('last')}. Lower --optim.lr or "
+                "the term's weight, set --optim.clip_norm, or use --train.precision fp32."
             )
         return reading.means
 
@@ -341,8 +340,8 @@ class Engine:
         if not bool(finite.all()):
             names = [n for n, ok in zip(self.network.state_dict(), finite.tolist(), strict=True) if not ok]
             raise QualityGateError(
-                f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}. The last "
-                f"good checkpoint is step {self.run_folder.pointer('last')}. Lower --optim.lr or set --optim.clip_norm."
+                f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}. The "
+                f"last good checkpoint is step {self.run_folder.pointer('last')}. Lower --optim.lr or set --optim.clip_norm."
             )
         if self._speaks:
             self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)
@@ -403,7 +402,7 @@ class Engine:
         try:
             document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "state.safetensors")
-        except Exception as error:  # noqa: BLE001 - safetensors raises its own type, JSON and the disk theirs
+        except Exception as error:
             raise InputError(
                 f"{folder}: the checkpoint cannot be read ({error}). Resume from a copy, or start anew."
             ) from error
@@ -439,8 +438,3 @@ def build_accelerator(config: Config, device: torch.device) -> Accelerator:
         mixed_precision=precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-
-
-def finite(value: float) -> bool:
-    """Whether a number can stand in JSON."""
-    return math.isfinite(value)

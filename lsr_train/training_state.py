@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lsr_infer.errors import InputError
 
-__all__ = ["load_optimizer", "optimizer_tensors", "restore_random", "random_tensors", "with_prefix", "without_prefix"]
+__all__ = ["load_optimizer", "optimizer_tensors", "random_tensors", "restore_random", "with_prefix", "without_prefix"]
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

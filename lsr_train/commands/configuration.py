@@ -88,7 +88,7 @@ def config_from_text(text: str, where: str) -> Config:
         return _config(parser.instantiate_classes(parser.parse_object(document)))
     except UsageError as error:
         raise InputError(f"{where}: {error}") from error
-    except Exception as error:  # noqa: BLE001 - YAML and jsonargparse raise many types; all mean the same here
+    except Exception as error:
         raise InputError(f"{where}: this is no configuration of a run ({' '.join(str(error).split())}).") from error
 
 

@@ -1,15 +1,13 @@
 """What `pretrain` and `adapt` share: check device and data, make or take up the run folder, train, say where it is."""
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from lsr_infer.errors import UsageError
-from lsr_train.commands.configuration import Request, config_from_text, resolve
+from lsr_train.commands.configuration import Request, resolve
 from lsr_train.config import Config
 from lsr_train.config_file import to_yaml
 from lsr_train.engine import Batches, Engine, Outcome, build_accelerator

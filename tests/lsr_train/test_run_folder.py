@@ -1,0 +1,90 @@
+"""The run folder: nothing half-written is ever seen, nothing of another run is ever overwritten."""
+
+from pathlib import Path
+
+import pytest
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.run_folder import MODEL_FILE, RunFolder, Table, resolve_model
+
+
+def fill(folder: Path) -> None:
+    (folder / MODEL_FILE).write_text("weights", encoding="utf-8")
+
+
+def test_a_checkpoint_is_pointed_at_and_old_ones_go(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", "a: 1\n") as run:
+        for step in (10, 20, 30, 40):
+            run.save(step, fill, best=step == 20, keep=1)
+        assert run.steps() == [20, 40]
+        assert (run.pointer("last"), run.pointer("best")) == (40, 20)
+        assert resolve_model(run.path) == run.checkpoint(20) / MODEL_FILE
+        assert resolve_model(run.checkpoint(40)) == run.checkpoint(40) / MODEL_FILE
+
+
+def test_another_run_is_never_overwritten(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, "a: 1\n").close()
+    with pytest.raises(UsageError, match="another configuration"):
+        RunFolder.create(tmp_path, "a: 2\n")
+    with pytest.raises(UsageError, match="--resume"):
+        RunFolder.create(tmp_path, "a: 1\n")
+    assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "a: 1\n"
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="not empty"):
+        RunFolder.create(tmp_path, "a: 1\n")
+
+
+def test_two_processes_cannot_hold_one_run(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "a: 1\n"), pytest.raises(UsageError, match="another process"):
+        RunFolder.open(tmp_path)
+    RunFolder.open(tmp_path).close()
+
+
+def test_a_failing_write_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        fill(folder)
+        raise OSError(28, "No space left on device")
+
+    with RunFolder.create(tmp_path, "a: 1\n") as run:
+        run.save(10, fill, best=True, keep=2)
+        with pytest.raises(InputError, match="disk is full"):
+            run.save(20, fail, best=True, keep=2)
+        assert (run.pointer("last"), run.pointer("best"), run.steps()) == (10, 10, [10])
+        assert [item.name for item in (tmp_path / "checkpoints").iterdir() if item.name.startswith(".")] == []
+
+
+def test_opening_removes_what_a_kill_left(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "a: 1\n") as run:
+        run.save(10, fill, best=False, keep=2)
+        (tmp_path / "checkpoints" / ".step-20.part").mkdir()
+        (tmp_path / ".config.x.part.yaml").write_text("half", encoding="utf-8")
+        run.checkpoint(30).mkdir()  # renamed, and killed before `last` was written
+    with RunFolder.open(tmp_path) as run:
+        assert run.steps() == [10]
+        assert not list(tmp_path.glob(".*.part*"))
+        assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_table_is_cut_back_and_goes_on(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.csv")
+    for step in (5, 10, 15):
+        table.append({"step": step, "loss": step / 3})
+    with table.path.open("a", encoding="utf-8") as file:
+        file.write("20,0.1")  # a kill in the middle of a row
+    again = Table(tmp_path / "t.csv")
+    again.cut(10)
+    again.append({"step": 12, "loss": 0.5})
+    assert [row["step"] for row in again.read()] == ["5", "10", "12"]
+    assert float(again.read()[1]["loss"]) == 10 / 3
+    with pytest.raises(ValueError, match="columns"):
+        again.append({"step": 13, "other": 1})
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        resolve_model(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no checkpoint in it"):
+        resolve_model(tmp_path)
