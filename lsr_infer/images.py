@@ -1,0 +1,215 @@
+"""Reading image and label files strictly, and resizing them.
+
+A file is either decoded whole or refused with one line. Pixels are OpenCV's; what OpenCV lets through (truncated
+JPEGs) or gets wrong (palette labels become colours) is handled here.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError
+from lsr_infer.imageheaders import BrokenImageError, PngHeader, inspect_image, inspect_png
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "decode_image",
+    "image_size",
+    "read_image",
+    "read_label",
+    "read_mask",
+    "resize_frame",
+    "resize_labels",
+]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+"""Names, in lower case, that are looked for in a folder of frames."""
+
+MAX_PIXELS = 1 << 26
+"""Largest image that is decoded, in pixels (8192 x 8192): a file of a few bytes can claim far more."""
+
+
+def _content(path: Path) -> bytes:
+    """Read a file, with one line for whatever stands in the way."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: does not exist.") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder, an image file is needed.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _check_size(path: Path | str, height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise InputError(f"{path}: claims {width}x{height} pixels; at most {MAX_PIXELS} pixels are read.")
+
+
+def _decode(data: bytes, flags: int) -> NDArray[Any]:
+    """Decode with OpenCV; raises `BrokenImageError` where it gives nothing."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise BrokenImageError("cannot be decoded") from error
+    if image is None or not image.size:
+        raise BrokenImageError("cannot be decoded")
+    return image
+
+
+def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
+    """Decode the content of an image file.
+
+    Args:
+        data: the file's content.
+        name: what it is called in messages.
+
+    Returns:
+        Frame uint8 [H,W,3], BGR, turned as its EXIF orientation says. Deeper samples are reduced to 8 bits, alpha is
+        dropped.
+
+    Raises:
+        InputError: it is not a whole image, or larger than `MAX_PIXELS`.
+    """
+    try:
+        header = inspect_image(data)
+        _check_size(name, header.height, header.width)
+        return _decode(data, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+    except BrokenImageError as error:
+        raise InputError(f"{name}: {error}. Replace the file, or leave it out.") from error
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file.
+
+    Returns:
+        Frame uint8 [H,W,3], see `decode_image`.
+
+    Raises:
+        InputError: the file is missing, unreadable, no whole image, or larger than `MAX_PIXELS`.
+    """
+    return decode_image(_content(path), path)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) as `read_image` would give it, without decoding where the header is enough.
+
+    Raises:
+        InputError: as `read_image`; damage that only decoding shows is not seen for JPEG and PNG.
+    """
+    data = _content(path)
+    try:
+        header = inspect_image(data)
+    except BrokenImageError as error:
+        raise InputError(f"{path}: {error}. Replace the file, or leave it out.") from error
+    _check_size(path, header.height, header.width)
+    if header.turned is None:
+        height, width = decode_image(data, path).shape[:2]
+        return int(height), int(width)
+    return (header.width, header.height) if header.turned else (header.height, header.width)
+
+
+def _palette_as_grey(data: bytes, header: PngHeader) -> bytes:
+    """Relabel a palette PNG as a grey one: its samples are the indices, and the decoder hands them out."""
+    changed = bytearray(data)
+    changed[25] = 0  # colour type
+    changed[29:33] = struct.pack(">I", zlib.crc32(bytes(changed[12:29])))
+    for start, end in reversed(header.palette):
+        del changed[start:end]
+    return bytes(changed)
+
+
+def read_label(path: Path) -> NDArray[Any]:
+    """Read a label file: the numbers in it, not what they look like.
+
+    Args:
+        path: a PNG; palette files give their indices, never their colours.
+
+    Returns:
+        uint8 or uint16, [H,W] for grey and palette files, [H,W,3] in **RGB** order for colour files. Alpha is dropped,
+        an EXIF orientation is not applied.
+
+    Raises:
+        InputError: the file is missing, unreadable, no whole PNG, or larger than `MAX_PIXELS`.
+    """
+    data = _content(path)
+    try:
+        if not data:
+            raise BrokenImageError("is empty")
+        header = inspect_png(data)
+        if not header.height or not header.width:
+            raise BrokenImageError("claims no pixels")
+        _check_size(path, header.height, header.width)
+        if header.color_type == 3:
+            data = _palette_as_grey(data, header)
+        raw = _decode(data, cv2.IMREAD_UNCHANGED)
+    except BrokenImageError as error:
+        raise InputError(f"{path}: {error}; label files are PNG. Replace the file, or leave it out.") from error
+    if header.color_type in (0, 3):
+        raw = raw if raw.ndim == 2 else raw[..., 0]
+        return raw // (255 // ((1 << header.depth) - 1)) if header.depth < 8 else raw
+    if header.color_type == 4:
+        return np.ascontiguousarray(raw[..., 0])
+    return np.ascontiguousarray(raw[..., 2::-1])
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read an ignore mask.
+
+    Args:
+        path: any image; what is not black is ignored.
+
+    Returns:
+        bool [H,W], true where a pixel is to be ignored.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    return np.asarray(read_image(path).max(axis=2) > 0)
+
+
+def resize_frame(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize a frame the one way training, evaluation and the runtime share.
+
+    Bilinear about pixel centres; where either side shrinks to half or less, the mean over the covered area instead,
+    since bilinear would skip pixels there.
+
+    Args:
+        frame: uint8 [H,W,3].
+        height: wanted rows.
+        width: wanted columns.
+
+    Returns:
+        uint8 [height,width,3]; `frame` itself where it has that size.
+    """
+    rows, columns = frame.shape[:2]
+    if (rows, columns) == (height, width):
+        return frame
+    halved = rows >= 2 * height or columns >= 2 * width
+    enlarged = rows < height or columns < width
+    interpolation = cv2.INTER_AREA if halved and not enlarged else cv2.INTER_LINEAR
+    return cv2.resize(frame, (width, height), interpolation=interpolation).astype(np.uint8, copy=False)
+
+
+def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize labels or a mask: each pixel takes the value at its own centre, as `resize_frame` takes its centre.
+
+    OpenCV's INTER_NEAREST takes the corner instead and shifts labels by up to half a source pixel.
+
+    Args:
+        labels: uint8 [H,W].
+        height: wanted rows.
+        width: wanted columns.
+
+    Returns:
+        uint8 [height,width]; `labels` itself where it has that size.
+    """
+    if labels.shape == (height, width):
+        return labels
+    return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8, copy=False)

@@ -1,0 +1,259 @@
+"""Where a data set's files are, by the layout its publisher gave it.
+
+Each layout is one function from a folder and a split to pairs of image and label paths. Nothing is opened here; what is
+inside the files is `scan`'s business, what the numbers mean is `lsr_train.labels`'s.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.images import IMAGE_SUFFIXES
+
+__all__ = ["FOLDER_LAYOUTS", "Found", "Pair", "find_images", "find_pairs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One labelled image.
+
+    Args:
+        image: the image file.
+        labels: the label file.
+    """
+
+    image: Path
+    labels: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a layout found in a folder.
+
+    Args:
+        pairs: images with their label files, in name order.
+        ids: what the label files hold, a key of `lsr_train.labels.ENCODINGS` or `classes`.
+        problems: one line for each image without labels and each label file without an image.
+        classes: the folder's classes.yaml, where there is one.
+    """
+
+    pairs: tuple[Pair, ...]
+    ids: str
+    problems: tuple[str, ...] = ()
+    classes: Path | None = None
+
+
+def _files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Return the files below a folder that have one of the suffixes, in name order; hidden ones are left out."""
+    allowed = tuple(suffixes)
+    try:
+        found = [path for path in folder.rglob("*") if path.suffix.lower() in allowed]
+        return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror}).") from error
+
+
+def _folder(root: Path) -> Path:
+    """Check that `root` is a folder one can look into."""
+    try:
+        if not root.is_dir():
+            raise InputError(f"{root}: {'is not a folder' if root.exists() else 'does not exist'}.")
+        next(root.iterdir(), None)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be read ({error.strerror}).") from error
+    return root
+
+
+def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path, Path]]:
+    """Return the pairs of folders that hold images and labels of a split.
+
+    Both `images/train` and `train/images` are read, and without splits plain `images`.
+
+    Raises:
+        InputError: there are none; names what was looked for.
+    """
+    if split:
+        shapes = [(root / images / split, root / labels / split), (root / split / images, root / split / labels)]
+    else:
+        below = sorted(path for path in _folder(root).iterdir() if (path / images).is_dir())
+        shapes = [(root / images, root / labels), *((path / images, path / labels) for path in below)]
+    found = [(image, label) for image, label in shapes if image.is_dir()]
+    if not found:
+        looked = " nor ".join(str(image) for image, _ in shapes[:2])
+        hint = "Set another split, or leave it empty" if split else "Set the layout or the folder"
+        raise InputError(f"{root}: there is no {looked}. {hint}.")
+    return found
+
+
+def _match(
+    images: Iterable[Path],
+    labels: Iterable[Path],
+    image_key: Callable[[Path], str],
+    label_key: Callable[[Path], str],
+) -> tuple[list[Pair], list[str]]:
+    """Pair images and label files by key, and complain about every one that is alone or double."""
+    problems: list[str] = []
+
+    def by_key(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
+        named: dict[str, Path] = {}
+        for path in files:
+            first = named.setdefault(key(path), path)
+            if first is not path:
+                problems.append(f"{path}: has the same name as {first}, so its partner is not clear")
+        return named
+
+    by_image, by_label = by_key(images, image_key), by_key(labels, label_key)
+    problems += [f"{path}: has no label file" for key, path in by_image.items() if key not in by_label]
+    problems += [f"{path}: is a label file without an image" for key, path in by_label.items() if key not in by_image]
+    pairs = [Pair(image=path, labels=by_label[key]) for key, path in by_image.items() if key in by_label]
+    return pairs, problems
+
+
+def _by_stem(root: Path, split: str, images: str, labels: str) -> tuple[list[Pair], list[str]]:
+    """Pair the files of two sides that have the same path but for the suffix."""
+    pairs: list[Pair] = []
+    problems: list[str] = []
+    for image_folder, label_folder in _sides(root, split, images, labels):
+        more, worse = _match(
+            _files(image_folder),
+            _files(label_folder, (".png",)),
+            lambda path, base=image_folder: path.relative_to(base).with_suffix("").as_posix(),  # type: ignore[misc]
+            lambda path, base=label_folder: path.relative_to(base).with_suffix("").as_posix(),  # type: ignore[misc]
+        )
+        pairs += more
+        problems += worse
+    return pairs, problems
+
+
+def _plain(root: Path, split: str, ids: str) -> Found:
+    """images/ and labels/, matched by stem, with the user's classes.yaml."""
+    pairs, problems = _by_stem(root, split, "images", "labels")
+    classes = root / "classes.yaml"
+    return Found(
+        pairs=tuple(pairs),
+        ids="classes" if ids == "auto" else ids,
+        problems=tuple(problems),
+        classes=classes if classes.exists() else None,
+    )
+
+
+def _gta5(root: Path, split: str, ids: str) -> Found:
+    """images/ and labels/ of Playing for Data, palette PNGs with Cityscapes ids."""
+    pairs, problems = _by_stem(root, split, "images", "labels")
+    return Found(pairs=tuple(pairs), ids="gta5-id" if ids == "auto" else ids, problems=tuple(problems))
+
+
+def _synthia(root: Path, split: str, ids: str) -> Found:
+    """RGB/ and GT/LABELS/ of SYNTHIA RAND_CITYSCAPES, 16-bit PNGs with the id in the first channel."""
+    pairs, problems = _by_stem(root, split, "RGB", "GT/LABELS")
+    return Found(pairs=tuple(pairs), ids="synthia-id" if ids == "auto" else ids, problems=tuple(problems))
+
+
+_CITYSCAPES_KINDS = {"cityscapes-id": "labelIds", "cityscapes-trainid": "labelTrainIds"}
+
+
+def _cityscapes_splits(root: Path, split: str, *, labelled: bool) -> list[str]:
+    """Return the splits to read; `test` has no real labels, so it is read with labels only where it is named."""
+    base = root / "leftImg8bit"
+    if split:
+        if not (base / split).is_dir():
+            raise InputError(f"{root}: there is no {base / split}. Set another split, or leave it empty.")
+        return [split]
+    if not base.is_dir():
+        raise InputError(f"{root}: there is no {base}. Set the layout or the folder.")
+    found = sorted(path.name for path in base.iterdir() if path.is_dir())
+    return [name for name in found if not (labelled and name == "test")]
+
+
+def _cityscapes(root: Path, split: str, ids: str) -> Found:
+    """leftImg8bit/ and gtFine/, by split and city; labelIds before labelTrainIds where both are there."""
+    images: list[Path] = []
+    labels: dict[str, list[Path]] = {kind: [] for kind in _CITYSCAPES_KINDS}
+    for name in _cityscapes_splits(root, split, labelled=True):
+        images += [path for path in _files(root / "leftImg8bit" / name, (".png",)) if "_leftImg8bit" in path.stem]
+        for path in _files(root / "gtFine" / name, (".png",)):
+            for encoding, kind in _CITYSCAPES_KINDS.items():
+                if path.stem.endswith(f"_gtFine_{kind}"):
+                    labels[encoding].append(path)
+    if ids == "auto":
+        ids = next((encoding for encoding, files in labels.items() if files), "cityscapes-id")
+    if ids not in _CITYSCAPES_KINDS:
+        raise UsageError(f"data.source.ids is {ids}; the cityscapes layout has {', '.join(_CITYSCAPES_KINDS)} or auto.")
+    pairs, problems = _match(
+        images,
+        labels[ids],
+        lambda path: f"{path.parent.parent.name}/{path.parent.name}/{path.stem.removesuffix('_leftImg8bit')}",
+        lambda path: f"{path.parent.parent.name}/{path.parent.name}/{path.stem.partition('_gtFine_')[0]}",
+    )
+    return Found(pairs=tuple(pairs), ids=ids, problems=tuple(problems))
+
+
+_CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
+
+
+def _camvid(root: Path, split: str, ids: str) -> Found:
+    """images/ and labels/ with Cityscapes train ids; or the stills and colour labels as CamVid publishes them."""
+    if (root / _CAMVID_IMAGES).is_dir() and not (root / "images").is_dir():
+        if split:
+            raise InputError(f"{root}: CamVid as published has no splits. Leave the split empty.")
+        pairs, problems = _match(
+            _files(root / _CAMVID_IMAGES),
+            _files(root / _CAMVID_LABELS, (".png",)),
+            lambda path: path.stem,
+            lambda path: path.stem.removesuffix("_L"),
+        )
+        return Found(pairs=tuple(pairs), ids="camvid-color" if ids == "auto" else ids, problems=tuple(problems))
+    pairs, problems = _by_stem(root, split, "images", "labels")
+    return Found(pairs=tuple(pairs), ids="cityscapes-trainid" if ids == "auto" else ids, problems=tuple(problems))
+
+
+FOLDER_LAYOUTS: dict[str, Callable[[Path, str, str], Found]] = {
+    "gta5": _gta5,
+    "synthia": _synthia,
+    "cityscapes": _cityscapes,
+    "camvid": _camvid,
+    "folder": _plain,
+}
+"""Layouts on a disk, by the name the configuration uses: (root, split, ids) -> what is there."""
+
+
+def find_pairs(layout: str, root: str, split: str, ids: str) -> Found:
+    """Find the labelled images of a data set.
+
+    Args:
+        layout: a key of `FOLDER_LAYOUTS`.
+        root: the folder.
+        split: a split by the layout's own name; empty means everything there is.
+        ids: what the label files hold, or `auto`.
+
+    Raises:
+        UsageError: no folder is named, or the layout cannot have such ids.
+        InputError: the folder or the split is not there, cannot be read, or holds no image at all.
+    """
+    if not root:
+        raise UsageError(f"layout {layout} needs a folder. Set --data.source.root (or --source).")
+    found = FOLDER_LAYOUTS[layout](_folder(Path(root)), split, ids)
+    if not found.pairs and not found.problems:
+        raise InputError(f"{root}: holds no images in layout {layout}{f', split {split}' if split else ''}.")
+    return found
+
+
+def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:
+    """Find a data set's images and nothing else; no label file is looked for.
+
+    Raises:
+        InputError: the folder or the split is not there, cannot be read, or holds no image.
+    """
+    base = _folder(Path(root))
+    if layout == "cityscapes":
+        folders = [base / "leftImg8bit" / name for name in _cityscapes_splits(base, split, labelled=False)]
+    elif layout == "camvid" and (base / _CAMVID_IMAGES).is_dir() and not split:
+        folders = [base / _CAMVID_IMAGES]
+    else:
+        name = "RGB" if layout == "synthia" else "images"
+        folders = [images for images, _ in _sides(base, split, name, "")]
+    files = tuple(path for folder in folders for path in _files(folder))
+    if not files:
+        raise InputError(f"{root}: holds no images in layout {layout}{f', split {split}' if split else ''}.")
+    return files

@@ -1,0 +1,507 @@
+"""Label knowledge, written once: the label spaces, what each data set's label files hold, and the way between them.
+
+An `IdMap` turns the raw values of a label file (ids or colours) into the labels of a space. Every published encoding is
+mapped to Cityscapes' 19 training classes first and from there into the space, so a space has one row here and an
+encoding has one row here. A user's own classes come from a `classes.yaml` (see `load_classes`). Nothing here knows
+folders or images.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+
+__all__ = [
+    "CAMVID_11",
+    "CITYSCAPES_19",
+    "ENCODINGS",
+    "IGNORE_INDEX",
+    "LABEL_SPACES",
+    "SYNTHIA_13",
+    "SYNTHIA_16",
+    "Classes",
+    "IdMap",
+    "encoding_map",
+    "load_classes",
+    "load_label_space",
+    "translation",
+]
+
+Color = tuple[int, int, int]
+
+_CITYSCAPES: tuple[tuple[str, Color], ...] = (
+    ("road", (128, 64, 128)),
+    ("sidewalk", (244, 35, 232)),
+    ("building", (70, 70, 70)),
+    ("wall", (102, 102, 156)),
+    ("fence", (190, 153, 153)),
+    ("pole", (153, 153, 153)),
+    ("traffic light", (250, 170, 30)),
+    ("traffic sign", (220, 220, 0)),
+    ("vegetation", (107, 142, 35)),
+    ("terrain", (152, 251, 152)),
+    ("sky", (70, 130, 180)),
+    ("person", (220, 20, 60)),
+    ("rider", (255, 0, 0)),
+    ("car", (0, 0, 142)),
+    ("truck", (0, 0, 70)),
+    ("bus", (0, 60, 100)),
+    ("train", (0, 80, 100)),
+    ("motorcycle", (0, 0, 230)),
+    ("bicycle", (119, 11, 32)),
+)
+"""Names and colours of the 19 classes, in training order (Cityscapes)."""
+
+_SIXTEEN = (*range(9), *range(10, 14), 15, 17, 18)
+_THIRTEEN = (0, 1, 2, *range(6, 9), *range(10, 14), 15, 17, 18)
+
+_CAMVID: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("road", (0,)),
+    ("sidewalk", (1,)),
+    ("building", (2, 3)),
+    ("fence", (4,)),
+    ("pole", (5,)),
+    ("sign", (7, 6)),
+    ("tree", (8, 9)),
+    ("sky", (10,)),
+    ("pedestrian", (11,)),
+    ("car", (13, 14, 15, 16)),
+    ("bicyclist", (18, 12, 17)),
+)
+"""CamVid's 11 groups of Cityscapes classes; the first of a group lends its colour, so that overlays look alike."""
+
+
+def _of_cityscapes(name: str, indices: tuple[int, ...], subsets: Mapping[str, tuple[int, ...]]) -> LabelSpace:
+    """Build a space of some of the 19 classes; `subsets` are given as Cityscapes indices."""
+    return LabelSpace(
+        name=name,
+        names=tuple(_CITYSCAPES[index][0] for index in indices),
+        colors=tuple(_CITYSCAPES[index][1] for index in indices),
+        subsets={key: tuple(indices.index(index) for index in value) for key, value in subsets.items()},
+    )
+
+
+CITYSCAPES_19 = _of_cityscapes("cityscapes19", tuple(range(19)), {"16": _SIXTEEN, "13": _THIRTEEN})
+"""The 19 classes of Cityscapes and GTA5."""
+SYNTHIA_16 = _of_cityscapes("synthia16", _SIXTEEN, {"13": _THIRTEEN})
+"""The 16 classes SYNTHIA shares with Cityscapes."""
+SYNTHIA_13 = _of_cityscapes("synthia13", _THIRTEEN, {})
+"""Those without wall, fence and pole."""
+CAMVID_11 = LabelSpace(
+    name="camvid11",
+    names=tuple(name for name, _ in _CAMVID),
+    colors=tuple(_CITYSCAPES[group[0]][1] for _, group in _CAMVID),
+)
+"""CamVid's 11 groups."""
+
+LABEL_SPACES: dict[str, LabelSpace] = {
+    space.name: space for space in (CITYSCAPES_19, SYNTHIA_16, SYNTHIA_13, CAMVID_11)
+}
+"""Spaces by the name the configuration uses."""
+
+_GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "cityscapes19": tuple((index,) for index in range(19)),
+    "synthia16": tuple((index,) for index in _SIXTEEN),
+    "synthia13": tuple((index,) for index in _THIRTEEN),
+    "camvid11": tuple(group for _, group in _CAMVID),
+}
+"""For each space, the Cityscapes classes that each of its classes is made of."""
+
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""Cityscapes' ids of the 19 classes, in training order."""
+
+_SYNTHIA_IDS = {
+    1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18,
+    12: 17, 15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16, 21: 3,
+}  # fmt: skip
+"""Ids of SYNTHIA RAND_CITYSCAPES to training classes."""
+
+_CAMVID_COLORS: dict[Color, int] = {
+    (64, 128, 64): 11,  # Animal
+    (192, 0, 128): 2,  # Archway
+    (0, 128, 192): 18,  # Bicyclist
+    (0, 128, 64): 2,  # Bridge
+    (128, 0, 0): 2,  # Building
+    (64, 0, 128): 13,  # Car
+    (64, 0, 192): 11,  # CartLuggagePram
+    (192, 128, 64): 11,  # Child
+    (192, 192, 128): 5,  # Column_Pole
+    (64, 64, 128): 4,  # Fence
+    (128, 0, 192): 0,  # LaneMkgsDriv
+    (192, 0, 64): 0,  # LaneMkgsNonDriv
+    (128, 128, 64): 7,  # Misc_Text
+    (192, 0, 192): 17,  # MotorcycleScooter
+    (128, 64, 64): 13,  # OtherMoving
+    (64, 192, 128): 1,  # ParkingBlock
+    (64, 64, 0): 11,  # Pedestrian
+    (128, 64, 128): 0,  # Road
+    (128, 128, 192): 1,  # RoadShoulder
+    (0, 0, 192): 1,  # Sidewalk
+    (192, 128, 128): 7,  # SignSymbol
+    (128, 128, 128): 10,  # Sky
+    (64, 128, 192): 13,  # SUVPickupTruck
+    (0, 0, 64): 5,  # TrafficCone
+    (0, 64, 64): 6,  # TrafficLight
+    (192, 64, 128): 16,  # Train
+    (128, 128, 0): 8,  # Tree
+    (192, 128, 192): 14,  # Truck_Bus
+    (64, 0, 64): 2,  # Tunnel
+    (192, 192, 0): 8,  # VegetationMisc
+    (0, 0, 0): IGNORE_INDEX,  # Void
+    (64, 192, 0): 3,  # Wall
+}
+"""CamVid's 32 label colours to training classes; the grouping is the usual one into 11, spread over the 19 by us."""
+
+
+def _packed(colors: NDArray[Any]) -> NDArray[np.int64]:
+    """Write RGB triples [...,3] as one number each."""
+    wide = colors.astype(np.int64)
+    packed: NDArray[np.int64] = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+    return packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdMap:
+    """From the raw values of a label file to labels.
+
+    Args:
+        name: what the encoding is called in messages.
+        labels: label (0..C-1, or 255 for void) of every raw value the files may hold. A raw value is an id, or, where
+            `colors` is true, a colour as `red << 16 | green << 8 | blue`.
+        colors: whether the files hold RGB colours.
+    """
+
+    name: str
+    labels: Mapping[int, int]
+    colors: bool = False
+    _keys: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    _values: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
+    _table: NDArray[np.int16] | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        largest = 0xFFFFFF if self.colors else 0xFFFF
+        for value, label in self.labels.items():
+            if not (0 <= value <= largest and 0 <= label <= IGNORE_INDEX):
+                raise InputError(f"id map {self.name}: {value} -> {label} is not allowed; ids are 0..{largest}.")
+        keys = np.array(sorted(self.labels), dtype=np.int64)
+        object.__setattr__(self, "_keys", keys)
+        object.__setattr__(self, "_values", np.array([self.labels[int(key)] for key in keys], dtype=np.uint8))
+        if not self.colors:
+            size = max(256, int(keys[-1]) + 2 if keys.size else 0)  # the last entry stands for all beyond the table
+            table = np.full(size, -1, dtype=np.int16)
+            table[keys] = self._values
+            object.__setattr__(self, "_table", table)
+
+    def raw_values(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Reduce a label file's content to one raw value a pixel.
+
+        Args:
+            raw: [H,W] ids or [H,W,3] RGB, of 8 or 16 bits. Three channels under an id map mean the id is in the first,
+                as SYNTHIA and CARLA write it.
+
+        Returns:
+            [H,W]; packed colours as int64 where `colors` is true.
+
+        Raises:
+            ValueError: the map is of colours and `raw` has no three channels.
+        """
+        if self.colors:
+            if raw.ndim != 3:
+                raise ValueError(f"{self.name} is a map of RGB colours, but the label file has one channel")
+            return _packed(raw)
+        return raw[..., 0] if raw.ndim == 3 else raw
+
+    def lookup(self, values: NDArray[Any]) -> NDArray[np.int16]:
+        """Return the label of each raw value, -1 where the map has none."""
+        if self._table is not None:
+            places = values if values.dtype == np.uint8 else np.minimum(values, len(self._table) - 1)
+            found: NDArray[np.int16] = self._table[places]
+            return found
+        places = np.searchsorted(self._keys, values).clip(max=max(len(self._keys) - 1, 0))
+        if not len(self._keys):
+            return np.full(values.shape, -1, dtype=np.int16)
+        return np.where(self._keys[places] == values, self._values[places].astype(np.int16), np.int16(-1))
+
+    def apply(self, raw: NDArray[Any]) -> NDArray[np.uint8]:
+        """Turn a label file's content into labels.
+
+        Args:
+            raw: [H,W] or [H,W,3], see `raw_values`.
+
+        Returns:
+            uint8 [H,W], 0..C-1 or 255.
+
+        Raises:
+            InputError: a raw value is not in the map; names it and its place.
+            ValueError: see `raw_values`.
+        """
+        values = self.raw_values(raw)
+        labels = self.lookup(values)
+        if labels.size and int(labels.min()) < 0:
+            row, column = (int(place) for place in np.argwhere(labels < 0)[0])
+            raise InputError(self.complaint(int(values[row, column]), (row, column)))
+        return labels.astype(np.uint8)
+
+    def show(self, value: int) -> str:
+        """Spell a raw value for a message."""
+        if self.colors:
+            return f"label colour ({value >> 16}, {value >> 8 & 255}, {value & 255})"
+        return f"label id {value}"
+
+    def complaint(self, value: int, place: tuple[int, int] | None = None) -> str:
+        """Say that `value` is outside the map, where, and what to do."""
+        where = "" if place is None else f" (row {place[0]}, column {place[1]})"
+        return (
+            f"{self.show(value)} is not in the map {self.name}{where}. Set --data.source.ids, or list it under "
+            "`ignore` in classes.yaml"
+        )
+
+    def then(self, table: NDArray[np.uint8]) -> "IdMap":
+        """Follow this map by a table [256] from its labels to others."""
+        return IdMap(
+            name=self.name,
+            labels={value: int(table[label]) for value, label in self.labels.items()},
+            colors=self.colors,
+        )
+
+
+def _ids(name: str, known: Iterable[int], labels: Mapping[int, int]) -> IdMap:
+    """Build a map whose `known` ids are void unless `labels` names them; 255 is void everywhere."""
+    return IdMap(name=name, labels={**dict.fromkeys((*known, IGNORE_INDEX), IGNORE_INDEX), **labels})
+
+
+_BY_CITYSCAPES_ID = {identifier: index for index, identifier in enumerate(_CITYSCAPES_IDS)}
+
+ENCODINGS: dict[str, IdMap] = {
+    "cityscapes-id": _ids("cityscapes-id", range(34), _BY_CITYSCAPES_ID),
+    "gta5-id": _ids("gta5-id", range(35), _BY_CITYSCAPES_ID),  # 34 is the licence plate
+    "cityscapes-trainid": _ids("cityscapes-trainid", (), {index: index for index in range(19)}),
+    "synthia-id": _ids("synthia-id", range(23), _SYNTHIA_IDS),
+    "camvid-color": IdMap(
+        name="camvid-color",
+        labels={red << 16 | green << 8 | blue: label for (red, green, blue), label in _CAMVID_COLORS.items()},
+        colors=True,
+    ),
+}
+"""What published label files hold, as maps to the 19 training classes."""
+
+
+def translation(origin: LabelSpace, space: LabelSpace) -> NDArray[np.uint8]:
+    """Return the table that carries labels of one space into another.
+
+    Cityscapes' 19 classes go into the built-in spaces by their groups; between any other two spaces classes correspond
+    by name, and a class without a namesake becomes void.
+
+    Args:
+        origin: the space the labels are in.
+        space: the space they are wanted in.
+
+    Returns:
+        uint8 [256]; void stays void.
+
+    Raises:
+        InputError: the spaces have no class in common.
+    """
+    table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+    if origin == CITYSCAPES_19 and LABEL_SPACES.get(space.name) == space:
+        for label, group in enumerate(_GROUPS[space.name]):
+            table[list(group)] = label
+        return table
+    for label, name in enumerate(origin.names):
+        if name in space.names:
+            table[label] = space.names.index(name)
+    if not (table != IGNORE_INDEX).any():
+        raise InputError(
+            f"label space {space.name} ({', '.join(space.names)}) shares no class name with {origin.name} "
+            f"({', '.join(origin.names)}). Set --label_space, or give the classes the same names."
+        )
+    return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """A user's own classes.
+
+    Args:
+        space: names and colours.
+        id_map: what the user's label files hold, as labels of `space`.
+    """
+
+    space: LabelSpace
+    id_map: IdMap
+
+
+def encoding_map(ids: str, space: LabelSpace, classes: Classes | None = None) -> IdMap:
+    """Choose the map from label files to a space.
+
+    Args:
+        ids: a key of `ENCODINGS`, or `classes` (as `classes` says, else the space's own numbers).
+        space: where the labels shall end.
+        classes: what the data set's classes.yaml says, where it has one.
+
+    Raises:
+        UsageError: `ids` is unknown.
+        InputError: what the files hold and the space have nothing in common.
+    """
+    if ids == "classes":
+        if classes is None:
+            own = {index: index for index in range(space.num_classes)}
+            return _ids(f"of {space.name}'s own numbers", (), own)
+        return classes.id_map if classes.space == space else classes.id_map.then(translation(classes.space, space))
+    if ids not in ENCODINGS:
+        raise UsageError(f"ids is {ids!r}; allowed: {', '.join((*ENCODINGS, 'classes'))}. Set --data.source.ids.")
+    chosen = ENCODINGS[ids]
+    return chosen if space == CITYSCAPES_19 else chosen.then(translation(CITYSCAPES_19, space))
+
+
+def load_label_space(name: str) -> LabelSpace:
+    """Return a built-in space by name, or a user's from a YAML file.
+
+    Raises:
+        UsageError: there is neither such a name nor such a file.
+        InputError: the file is not as `load_classes` wants it.
+    """
+    if name in LABEL_SPACES:
+        return LABEL_SPACES[name]
+    path = Path(name)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return load_classes(path).space
+    raise UsageError(f"label_space is {name!r}; allowed: {', '.join(LABEL_SPACES)} or a YAML file. Set --label_space.")
+
+
+def load_classes(path: Path) -> Classes:
+    """Read a `classes.yaml`.
+
+    The file names each class and its colour, and what the label files hold for it: `ids`, or RGB `label_colors`. Where
+    no class has either, the ids are the classes' own numbers from 0. What is listed under `ignore` is void, and so is
+    id 255::
+
+        name: my simulator
+        classes:
+          - {name: road, color: [128, 64, 128], ids: [1, 24]}
+          - {name: car, color: [0, 0, 142], ids: [14]}
+        ignore: [0, 23]
+        subsets: {drivable: [road]}
+
+    Raises:
+        InputError: the file is missing, no YAML, or not of this form; names the entry.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Set --label_space or make the file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: is no readable YAML: {line}") from error
+    return _classes(path, document)
+
+
+def _fail(path: Path, what: str) -> InputError:
+    return InputError(f"{path}: {what}")
+
+
+def _keys(path: Path, where: str, entry: Any, allowed: tuple[str, ...]) -> Mapping[str, Any]:
+    """Check that `entry` is a mapping with known keys only."""
+    if not isinstance(entry, dict):
+        raise _fail(path, f"{where} is {entry!r:.80}; a mapping with {', '.join(allowed)} is needed.")
+    unknown = sorted(str(key) for key in entry if key not in allowed)
+    if unknown:
+        raise _fail(path, f"{where} has {', '.join(unknown)}; allowed: {', '.join(allowed)}.")
+    return entry
+
+
+def _list(path: Path, where: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _fail(path, f"{where} is {value!r:.80}; a list is needed.")
+    return value
+
+
+def _number(path: Path, where: str, value: Any, largest: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
+        raise _fail(path, f"{where} is {value!r:.80}; allowed: whole numbers 0 to {largest}.")
+    return value
+
+
+def _color(path: Path, where: str, value: Any) -> Color:
+    values = _list(path, where, value)
+    if len(values) != 3:
+        raise _fail(path, f"{where} is {value!r:.80}; [red, green, blue] is needed.")
+    red, green, blue = (_number(path, where, item, 255) for item in values)
+    return red, green, blue
+
+
+def _raw(path: Path, where: str, value: Any, *, colors: bool) -> int:
+    """Read an id, or a colour as one number."""
+    if not colors:
+        return _number(path, where, value, 0xFFFF)
+    red, green, blue = _color(path, where, value)
+    return red << 16 | green << 8 | blue
+
+
+def _classes(path: Path, document: Any) -> Classes:
+    """Check a parsed `classes.yaml` and build what it says."""
+    top = _keys(path, "the file", document, ("name", "classes", "ignore", "subsets"))
+    entries = [
+        _keys(path, f"classes[{index}]", entry, ("name", "color", "ids", "label_colors"))
+        for index, entry in enumerate(_list(path, "classes", top.get("classes")))
+    ]
+    names: list[str] = []
+    for index, entry in enumerate(entries):
+        name = entry.get("name")
+        if not isinstance(name, str) or not name:
+            raise _fail(path, f"classes[{index}].name is {name!r:.80}; a text is needed.")
+        names.append(name)
+    subsets: dict[str, tuple[int, ...]] = {}
+    wanted = top.get("subsets", {})
+    if not isinstance(wanted, dict):
+        raise _fail(path, f"subsets is {wanted!r:.80}; a mapping of names to lists of classes is needed.")
+    for key, members in wanted.items():
+        unknown = [member for member in _list(path, f"subsets.{key}", members) if member not in names]
+        if unknown:
+            raise _fail(path, f"subsets.{key} holds {unknown[0]!r:.80}; allowed: {', '.join(names)}.")
+        subsets[str(key)] = tuple(names.index(member) for member in members)
+    try:
+        space = LabelSpace(
+            name=str(top.get("name", path.resolve().parent.name or "own")),
+            names=tuple(names),
+            colors=tuple(
+                _color(path, f"{name}.color", entry.get("color")) for name, entry in zip(names, entries, strict=True)
+            ),
+            subsets=subsets,
+        )
+    except InputError as error:
+        raise error if str(error).startswith(str(path)) else _fail(path, str(error)) from error
+    return Classes(space=space, id_map=_id_map(path, top, names, entries))
+
+
+def _id_map(path: Path, top: Mapping[str, Any], names: list[str], entries: list[Mapping[str, Any]]) -> IdMap:
+    """Collect what the label files hold for each class and for void."""
+    colors = any("label_colors" in entry for entry in entries)
+    if colors and any("ids" in entry for entry in entries):
+        raise _fail(path, "some classes have ids and some label_colors; label files hold one or the other.")
+    key = "label_colors" if colors else "ids"
+    own = not colors and not any("ids" in entry for entry in entries)
+    labels: dict[int, int] = {}
+    show = IdMap(name=str(path), labels={}, colors=colors).show
+
+    def add(value: int, label: int, where: str) -> None:
+        if value in labels:
+            raise _fail(path, f"{where}: {show(value)} was already given to another class or to ignore.")
+        labels[value] = label
+
+    for index, (name, entry) in enumerate(zip(names, entries, strict=True)):
+        values = [index] if own else _list(path, f"{name}.{key}", entry.get(key, []))
+        for value in values:
+            add(_raw(path, f"{name}.{key}", value, colors=colors), index, name)
+    for value in _list(path, "ignore", top.get("ignore", [])):
+        add(_raw(path, "ignore", value, colors=colors), IGNORE_INDEX, "ignore")
+    if not colors:
+        labels.setdefault(IGNORE_INDEX, IGNORE_INDEX)
+    return IdMap(name=str(path), labels=labels, colors=colors)
