@@ -258,10 +258,11 @@ class Engine:
         """Compute the label-free signals; every process learns whether they improved."""
         result: list[Any] = [None]
         if self._speaks:
-            signals = self.selector.look(self.network, self.step, self.accelerator)
+            assert self.selector.look is not None  # `due` said so
+            signals = self.selector.look(self.network)
             self.run_folder.signals.append({"step": self.step, **signals})
             for name, value in signals.items():
-                if writer is not None and value != "":
+                if writer is not None:
                     writer.add_scalar(f"signal/{name}", value, self.step)
             result = [signals]
         if self.accelerator.num_processes > 1:
@@ -269,7 +270,7 @@ class Engine:
         self.model.train()
         improved = self.selector.update(self.step, result[0])
         if self._speaks:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in result[0].items() if value != "")
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in result[0].items())
             logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
         return improved
 
@@ -287,10 +288,11 @@ class Engine:
             step = min(reading.first_bad.values())
             names = [name for name, first in reading.first_bad.items() if first == step]
             files = [file for at, batch in self._recent if at == step for file in batch]
+            good = self.run_folder.pointer("last")
             shown = ", ".join(files) if files else "not known any more"
             raise QualityGateError(
                 f"the loss term {' and '.join(names)} was not finite at step {step + 1} (files: {shown}). No "
-                f"checkpoint holds it; the last good one is step {self.run_folder.pointer('last')}. Lower --optim.lr or "
+                f"checkpoint holds it; the last good one is step {good}. Lower --optim.lr or "
                 "the term's weight, set --optim.clip_norm, or use --train.precision fp32."
             )
         return reading.means
@@ -338,10 +340,11 @@ class Engine:
         self._check()
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in self.network.state_dict().values()])
         if not bool(finite.all()):
+            good = self.run_folder.pointer("last")
             names = [n for n, ok in zip(self.network.state_dict(), finite.tolist(), strict=True) if not ok]
             raise QualityGateError(
                 f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}. The "
-                f"last good checkpoint is step {self.run_folder.pointer('last')}. Lower --optim.lr or set --optim.clip_norm."
+                f"last good checkpoint is step {good}. Lower --optim.lr or set --optim.clip_norm."
             )
         if self._speaks:
             self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)

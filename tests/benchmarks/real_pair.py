@@ -1,0 +1,175 @@
+"""The table of the real pair: rendered streets -> CamVid, every row by the product's own commands.
+
+    python tests/benchmarks/real_pair.py --shared ../shared --out runs/real_pair --seeds 2
+
+Two runs of one thread each go on at a time. Every row is a run folder and a result file; what is there is not done
+again, an interrupted run is resumed. At the end the table is printed as Markdown and written as table.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ABLATIONS = {
+    "LSR+EM without L_C": ["--weights.cluster", "0"],
+    "LSR+EM without L_P": ["--weights.perpendicularity", "0"],
+    "LSR+EM without L_N": ["--weights.norm", "0"],
+    "LSR+EM, nearest labels": ["--histogram.mode", "nearest"],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table for one seed.
+
+    Args:
+        name: what the table calls it.
+        seed: of the run.
+        folder: of the run, below the output folder.
+        command: words after `python -m lsr_train`, without --out; empty where the row only evaluates another's run.
+        evaluate: further words for `evaluate`.
+    """
+
+    name: str
+    seed: int
+    folder: str
+    command: tuple[str, ...]
+    evaluate: tuple[str, ...] = ()
+
+    @property
+    def result(self) -> str:
+        return f"{self.name.replace(' ', '_').replace('+', 'p').replace(',', '')}_{self.seed}.json"
+
+
+def rows(shared: Path, seeds: int, out: Path) -> tuple[list[Row], list[Row]]:
+    """Return the rows that start from nothing, and those that start from the source stage."""
+    data, camvid = str(shared / "data/streets"), str(shared / "data/camvid")
+    weights = ("--network.weights", str(shared / "data/weights/resnet50_thin.pth"))
+    first: list[Row] = []
+    then: list[Row] = []
+    for seed in range(seeds):
+        pair = ("--source", data, "--target", camvid, "--seed", str(seed))
+        source = f"source_{seed}"
+        first += [
+            Row("source-only", seed, source, ("pretrain", "--recipe", "streets_camvid_source", *pair, *weights)),
+            Row(
+                "target-only", seed, f"target_only_{seed}",
+                ("pretrain", "--recipe", "streets_camvid_target_only", "--source", camvid, "--seed", str(seed), *weights),
+            ),
+        ]  # fmt: skip
+        adabn = ("--batch_norm", "target", "--target", camvid, "--target_layout", "camvid", "--target_split", "train")
+        then.append(Row("source-only + AdaBN", seed, source, (), adabn))
+        start = ("--init", str(out / source / "checkpoints/step-2400"), *pair)
+        for name, recipe, command in (
+            ("control", "control", "pretrain"), ("LSR", "lsr", "adapt"), ("LSR+EM", "lsr_em", "adapt"),
+        ):  # fmt: skip
+            then.append(Row(name, seed, f"{recipe}_{seed}", (command, "--recipe", f"streets_camvid_{recipe}", *start)))
+        for position, (name, words) in enumerate(ABLATIONS.items()):
+            command_words = ("adapt", "--recipe", "streets_camvid_lsr_em", *start, *words)
+            then.append(Row(name, seed, f"ablation{position}_{seed}", command_words))
+    return first, then
+
+
+def run(words: Sequence[str], log: Path) -> None:
+    """Run one command with one thread; its output goes to `log`."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {' '.join(words)}\n")
+        file.flush()
+        subprocess.run(words, check=True, stdout=file, stderr=file, env=environment, cwd=REPOSITORY)
+
+
+def do(row: Row, shared: Path, out: Path) -> None:
+    """Train (or resume) and evaluate one row, unless its result is there."""
+    result = out / row.result
+    folder = out / row.folder
+    log = out / f"{row.folder}.log"
+    python = [sys.executable, "-m", "lsr_train"]
+    if row.command:
+        status = folder / "status.json"
+        state = json.loads(status.read_text())["state"] if status.is_file() else "none"
+        if state == "none" and (folder / "config.yaml").is_file():
+            state = "begun"
+        if state == "none":
+            run([*python, *row.command, "--out", str(folder)], log)
+        elif state != "finished":
+            run([*python, row.command[0], "--resume", str(folder)], log)
+    if not result.is_file():
+        last = folder / "checkpoints" / (folder / "checkpoints/last").read_text().strip() / "model.safetensors"
+        data = ["--data", str(shared / "data/camvid"), "--layout", "camvid", "--split", "val"]
+        space = ["--label_space", "camvid11", "--height", "240", "--width", "320", "--precision", "bf16"]
+        run([*python, "evaluate", str(last), *data, *space, *row.evaluate, "--out", str(result)], log)
+
+
+def table(all_rows: Iterable[Row], out: Path) -> list[dict[str, object]]:
+    """Collect the results into one entry a row name."""
+    entries: dict[str, list[tuple[int, dict]]] = {}
+    for row in all_rows:
+        if (out / row.result).is_file():
+            entries.setdefault(row.name, []).append((row.seed, json.loads((out / row.result).read_text())))
+    supervised = dict(entries.get("target-only", []))
+    lines = []
+    for name, results in entries.items():
+        from lsr_train.metrics import mean_adapted_to_supervised_ratio
+
+        miou = [result["miou"] for _, result in results]
+        per_class = {key: [result["iou"][key] for _, result in results] for key in results[0][1]["iou"]}
+        ratios: dict[str, list[float]] = {"masr": [], "masr_floor": []}
+        for seed, result in results:
+            if seed in supervised:
+                adapted, bound = list(result["iou"].values()), list(supervised[seed]["iou"].values())
+                ratios["masr"].append(mean_adapted_to_supervised_ratio(adapted, bound).value)
+                ratios["masr_floor"].append(mean_adapted_to_supervised_ratio(adapted, bound, floor=0.05).value)
+        lines.append({"row": name, "seeds": len(miou), "miou": miou, **ratios, "iou": per_class})
+    return lines
+
+
+def markdown(lines: list[dict]) -> str:
+    """Show the table: mean over seeds, and each seed's mIoU."""
+    classes = list(lines[0]["iou"])
+    head = ["row", "mIoU", "each seed", "mASR", "mASR, IoU_sup >= .05", *classes]
+    text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for line in lines:
+        cells = [line["row"], f"{statistics.mean(line['miou']):.3f}", " ".join(f"{v:.3f}" for v in line["miou"])]
+        cells += [f"{statistics.mean(line[k]):.2f}" if line[k] else "" for k in ("masr", "masr_floor")]
+        cells += [f"{statistics.mean(v for v in line['iou'][name] if v is not None):.2f}" for name in classes]
+        text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs/real_pair")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="comma-separated row names")
+    arguments = parser.parse_args()
+    shared, out = arguments.shared.resolve(), arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    first, then = rows(shared, arguments.seeds, out)
+    if arguments.only:
+        wanted = arguments.only.split(",")
+        first, then = ([row for row in group if row.name in wanted] for group in (first, then))
+    begin = time.monotonic()
+    for group in (first, then):
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(lambda row: do(row, shared, out), group))
+    lines = table([*first, *then], out)
+    document = {"minutes": round((time.monotonic() - begin) / 60, 1), "rows": lines}
+    (out / "table.json").write_text(json.dumps(document, indent=2))
+    print(json.dumps(document))
+    print(markdown(lines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

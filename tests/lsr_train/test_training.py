@@ -1,0 +1,210 @@
+"""Whole trainings: what they write, how they resume, and how they fail."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from lsr_train.config import METHOD_NAMES
+from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
+
+RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
+           "lsr-em": "toytown_lsr_em"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source checkpoint to adapt from."""
+    run = tmp_path_factory.mktemp("source") / "run"
+    assert run_here("pretrain", words("toytown_source", run)) == 0
+    return run
+
+
+def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, list[str]]:
+    if method in ("source-only", "target-only"):
+        return "pretrain", words(RECIPES[method], out, *more)
+    return "adapt", words(RECIPES[method], out, "--init", str(source), *more)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, tmp_path: Path) -> None:
+    assert run_here(*command_for(method, source, tmp_path / "run", "--selection.signal", "flip")) == 0
+    run = tmp_path / "run"
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    assert (status["state"], status["step"]) == ("finished", 6)
+    rows = losses(run)
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+    assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
+    assert (run / "checkpoints/best").is_file()
+    terms = set(rows[0])
+    assert ("entropy" in terms) == (method == "lsr-em")
+    assert ("cluster_target" in terms) == method.startswith("lsr")
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command, arguments = command_for(method, source, whole, "--log.every", "3", "--selection.signal", "flip")
+    assert run_here(command, arguments) == 0
+    process = start(command, [str(parts) if word == str(whole) else word for word in arguments])
+    metrics = parts / "checkpoints"
+    until = time.monotonic() + 120
+    while not (metrics / "step-2").is_dir() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (0, 130), errors
+    if process.returncode == 130:
+        assert "--resume" in errors
+        assert run_here(command, ["--resume", str(parts)]) == 0
+    assert weights(parts, 6) == weights(whole, 6)
+    assert losses(parts) == losses(whole)
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        assert run_here("pretrain", words("toytown_source", out, "--data.workers", str(workers))) == 0
+    assert weights(tmp_path / "0", 6) == weights(tmp_path / "2", 6)
+
+
+def test_a_run_is_never_overwritten_and_adapt_needs_a_start(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = weights(source, 6)
+    assert run_here("pretrain", words("toytown_source", source)) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert weights(source, 6) == before
+    assert run_here("adapt", words("toytown_lsr", tmp_path / "run")) == 2
+    assert "--init" in capsys.readouterr().err
+    assert run_here("adapt", words("toytown_source", tmp_path / "run", "--init", str(source))) == 2
+    assert run_here("pretrain", words("toytown_lsr", tmp_path / "run")) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_of_another_architecture_is_named(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--init", str(source), "--network.width", "0.25"]
+    assert run_here("adapt", words("toytown_lsr", tmp_path / "run", *more)) == 4
+    assert "width" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.environ.get("CUDA_VISIBLE_DEVICES", "") != "", reason="a CUDA device may be here")
+def test_a_missing_device_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("pretrain", words("toytown_source", tmp_path / "run", "--train.device", "cuda:7")) == 3
+    assert "cuda:7" in capsys.readouterr().err
+    assert run_here("pretrain", words("toytown_source", tmp_path / "run", "--train.precision", "fp16")) == 3
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    more = [
+        "--optim.name",
+        "sgd",
+        "--optim.lr",
+        "10",
+        "--optim.momentum",
+        "0.99",
+        "--train.steps",
+        "60",
+        "--log.every",
+        "7",
+    ]
+    more += ["--optim.lr_multipliers.head", "1.0e+6"]
+    assert run_here("pretrain", words("toytown_source", run, *more)) == 5
+    message = capsys.readouterr().err
+    assert "cross_entropy" in message or "weights are not finite" in message
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        tensors = load_file(checkpoint / "model.safetensors")
+        assert all(bool(tensor.isfinite().all()) for tensor in tensors.values()), checkpoint
+
+
+def kill_series(kills: int, tmp_path: Path, seconds: float) -> None:
+    """Kill a run at random instants until it has died `kills` times, resuming each time; compare with a whole one."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    more = ["--train.checkpoint_every", "1", "--selection.signal", "flip"]
+    assert run_here("pretrain", words("toytown_source", whole, *more)) == 0
+    generator = random.Random(7)
+    died = 0
+    for _ in range(kills * 6):
+        begun = (killed / "config.yaml").is_file()
+        process = start("pretrain", ["--resume", str(killed)] if begun else words("toytown_source", killed, *more))
+        try:
+            process.wait(timeout=generator.uniform(0.0, seconds) + (0 if died < kills else 600))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            died += 1
+        _, errors = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        for checkpoint in (killed / "checkpoints").glob("step-*"):
+            load_file(checkpoint / "model.safetensors")
+            load_file(checkpoint / "state.safetensors")
+            json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        if process.returncode == 0 and died >= kills:
+            break
+        if process.returncode == 0:  # finished between two kills: once more from the start
+            assert weights(killed, 6) == weights(whole, 6)
+            subprocess.run(["rm", "-rf", str(killed)], check=True)
+    assert died >= kills
+    assert weights(killed, 6) == weights(whole, 6)
+    assert losses(killed) == losses(whole)
+
+
+def test_a_killed_run_is_whole_and_goes_on(tmp_path: Path) -> None:
+    kill_series(3, tmp_path, 9.0)
+
+
+@pytest.mark.slow
+def test_fifty_kills(tmp_path: Path) -> None:
+    kill_series(50, tmp_path, 9.0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A real file system of a few MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_the_previous_checkpoint(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_disk / "run"
+    more = ["--train.checkpoint_every", "1", "--train.keep", "9", "--train.steps", "40", "--network.width", "0.25"]
+    assert run_here("pretrain", words("toytown_source", run, *more)) == 4
+    assert "disk is full" in capsys.readouterr().err
+    last = (run / "checkpoints/last").read_text(encoding="utf-8").strip()
+    assert load_file(run / "checkpoints" / last / "model.safetensors")
+    load_file(run / "checkpoints" / last / "state.safetensors")
+
+
+def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
+    """Two ranks with one image each give the losses of one rank with two (gloo, real processes)."""
+    more = ["--init", str(source), "--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none"]
+    assert run_here("adapt", words("toytown_lsr_em", tmp_path / "one", *more)) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
+    done = subprocess.run(
+        [*launch, "adapt", *words("toytown_lsr_em", tmp_path / "two", *more)], cwd=REPOSITORY, capture_output=True,
+        text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 4
+    for row, other in zip(one, two, strict=True):
+        for key, value in row.items():
+            assert float(other[key]) == pytest.approx(float(value), rel=2e-4, abs=1e-6), key
