@@ -1,0 +1,168 @@
+"""How every command reads its words: jsonargparse, with one line and the nearest known name for whatever is wrong.
+
+jsonargparse suggests no near name by itself and spreads an error over several lines. Flags and the keys of YAML files
+are therefore checked here first, against what the parser knows.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import (
+    ActionConfigFile,  # type: ignore[attr-defined]  # documented, but missing in its __all__
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+)
+
+from lsr_infer.errors import InputError, UsageError
+
+__all__ = ["check_keys", "nearest", "parse"]
+
+_WRONG_VALUE = re.compile(
+    r'Parser key "(?P<key>[^"]+)":\s+Expected a (?:<class \'(?P<type>\w+)\'>|(?P<other>.+?))\. Got value: (?P<value>.*)'
+)
+_LITERAL = re.compile(r"typing\.Literal\[(?P<names>.+)\]")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that a mistyped one most likely meant.
+
+    Args:
+        name: what was written, such as `optim.lrr`, or `lr` without its section.
+        known: full names; the last part of a dotted one counts half as much again as the whole.
+
+    Returns:
+        The nearest name, or None where none is near.
+    """
+
+    def score(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, name, candidate).ratio()
+        last = difflib.SequenceMatcher(None, name.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
+        return whole + last / 2
+
+    best = max(sorted(known), key=score, default=None)
+    return best if best is not None and score(best) >= 0.8 else None
+
+
+def _hint(name: str, known: Iterable[str], dashes: str = "") -> str:
+    near = nearest(name, known)
+    return f" Did you mean {dashes}{near}?" if near else ""
+
+
+def _known_flags(parser: ArgumentParser) -> set[str]:
+    """Return every long flag without its dashes."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    return {flag.removeprefix("--") for flag in flags if flag.startswith("--")}
+
+
+def _known_keys(parser: ArgumentParser) -> set[str]:
+    """Return every key that a YAML file of this parser may hold: what is no config file and no help itself."""
+    special = [action for action in parser._actions if isinstance(action, ActionConfigFile) or action.dest == "help"]
+    flags = _known_flags(parser) - {flag.removeprefix("--") for action in special for flag in action.option_strings}
+    return flags - {"print_config"}
+
+
+def _check_flags(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Raise for the first long flag that the parser does not know."""
+    known = _known_flags(parser)
+    for word in arguments:
+        if word == "--":
+            return
+        name = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and name not in known and name.removesuffix("+") not in known:
+            raise UsageError(
+                f"there is no option --{name}.{_hint(name, known, '--')} `{parser.prog} --help` lists all."
+            )
+
+
+def check_keys(document: Any, known: Collection[str], where: str) -> None:
+    """Check that a YAML document is a tree of known keys.
+
+    Args:
+        document: what a YAML reader returned.
+        known: full names such as `optim.lr`; one that others go on from, such as `optim`, is a section.
+        where: the file, for messages.
+
+    Raises:
+        UsageError: it is no mapping, a section holds a plain value, or a key is unknown; the message has the nearest
+            known name.
+    """
+    sections = {key[: match.start()] for key in known for match in re.finditer(r"\.", key)}
+    leaves = set(known) - sections
+
+    def walk(value: Any, prefix: str) -> None:
+        if not isinstance(value, Mapping):
+            what = f"{prefix} holds {str(value)[:60]!r}" if prefix else "this is no mapping"
+            raise UsageError(f"{where}: {what}; keys and values are needed there, such as {sorted(leaves)[0]}.")
+        for key, below in value.items():
+            name = f"{prefix}.{key}" if prefix else str(key)
+            if name in sections:
+                walk(below, name)
+            elif name not in leaves:
+                raise UsageError(f"{where}: there is no field {name}.{_hint(name, leaves | sections)}")
+
+    walk(document, "")
+
+
+def _check_file(path: Path, known: set[str]) -> None:
+    """Check that a file given to a `--config`-like flag is YAML with known keys."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise InputError(f"{path}: cannot be read ({reason}). Name a YAML file.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: this is no plain YAML ({' '.join(str(error).split())[:200]}).") from error
+    check_keys(document, known, str(path))
+
+
+def _check_files(parser: ArgumentParser, arguments: list[str]) -> None:
+    """Check every configuration file that is named on the command line."""
+    flags = [
+        flag for action in parser._actions if isinstance(action, ActionConfigFile) for flag in action.option_strings
+    ]
+    for position, word in enumerate(arguments):
+        flag, equals, value = word.partition("=")
+        if flag in flags and (equals or position + 1 < len(arguments)):
+            _check_file(Path(value if equals else arguments[position + 1]), _known_keys(parser))
+
+
+def _one_line(message: str) -> str:
+    """Say what jsonargparse said in one line and without Python's spelling of types."""
+    match = _WRONG_VALUE.search(message)
+    if match is None:
+        return " ".join(message.split())
+    wanted = match["type"] or match["other"]
+    literal = _LITERAL.search(wanted)
+    if literal:
+        wanted = "one of " + literal["names"].replace("'", "")
+    names = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+    wanted = names.get(wanted, wanted)
+    return f"{match['key']} is {match['value'].strip()!r}; {wanted} is needed. Set --{match['key']}."
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Read a command line.
+
+    Args:
+        parser: made with `allow_abbrev=False, exit_on_error=False`.
+        arguments: the words after the command's name.
+
+    Returns:
+        What `parser.parse_args` returns.
+
+    Raises:
+        UsageError: an unknown flag, word or YAML key (with the nearest known name), a missing or wrong value.
+        InputError: a configuration file cannot be read or is no YAML.
+        SystemExit: 0 after `--help`.
+    """
+    _check_flags(parser, arguments)
+    _check_files(parser, arguments)
+    try:
+        return parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise UsageError(_one_line(error.message)) from error
