@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import (
-    ActionConfigFile,  # type: ignore[attr-defined]  # documented, but missing in its __all__
+from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is documented, but not in its __all__
+    ActionConfigFile,
     ArgumentError,
     ArgumentParser,
     Namespace,
