@@ -229,11 +229,12 @@ class IdMap:
             return np.full(values.shape, -1, dtype=np.int16)
         return np.where(self._keys[places] == values, self._values[places].astype(np.int16), np.int16(-1))
 
-    def apply(self, raw: NDArray[Any]) -> NDArray[np.uint8]:
+    def apply(self, raw: NDArray[Any], ignored: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Turn a label file's content into labels.
 
         Args:
             raw: [H,W] or [H,W,3], see `raw_values`.
+            ignored: bool [H,W]; where true the label is void, whatever the file holds.
 
         Returns:
             uint8 [H,W], 0..C-1 or 255.
@@ -244,6 +245,8 @@ class IdMap:
         """
         values = self.raw_values(raw)
         labels = self.lookup(values)
+        if ignored is not None:
+            labels[ignored] = IGNORE_INDEX
         if labels.size and int(labels.min()) < 0:
             row, column = (int(place) for place in np.argwhere(labels < 0)[0])
             raise InputError(self.complaint(int(values[row, column]), (row, column)))

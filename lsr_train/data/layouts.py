@@ -4,6 +4,7 @@ Each layout is one function from a folder and a split to pairs of image and labe
 inside the files is `scan`'s business, what the numbers mean is `lsr_train.labels`'s.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.images import IMAGE_SUFFIXES
 
-__all__ = ["FOLDER_LAYOUTS", "Found", "Pair", "find_images", "find_pairs"]
+__all__ = ["FOLDER_LAYOUTS", "Found", "Pair", "find_images", "find_pairs", "image_files"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +45,29 @@ class Found:
     classes: Path | None = None
 
 
-def _files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Return the files below a folder that have one of the suffixes, in name order; hidden ones are left out."""
+def image_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Return the files below a folder that have one of the suffixes, in name order; hidden ones are left out.
+
+    Linked folders are followed, each real folder once. `Path.rglob` would leave out a folder it may not read, silently.
+    """
+    if not folder.is_dir():
+        return []
     allowed = tuple(suffixes)
-    try:
-        found = [path for path in folder.rglob("*") if path.suffix.lower() in allowed]
-        return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
-    except OSError as error:
+
+    def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror}).") from error
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in names if name.lower().endswith(allowed) and not name.startswith(".")]
+    return sorted(found)
 
 
 def _folder(root: Path) -> Path:
@@ -116,8 +132,8 @@ def _by_stem(root: Path, split: str, images: str, labels: str) -> tuple[list[Pai
     problems: list[str] = []
     for image_folder, label_folder in _sides(root, split, images, labels):
         more, worse = _match(
-            _files(image_folder),
-            _files(label_folder, (".png",)),
+            image_files(image_folder),
+            image_files(label_folder, (".png",)),
             lambda path, base=image_folder: path.relative_to(base).with_suffix("").as_posix(),  # type: ignore[misc]
             lambda path, base=label_folder: path.relative_to(base).with_suffix("").as_posix(),  # type: ignore[misc]
         )
@@ -171,8 +187,8 @@ def _cityscapes(root: Path, split: str, ids: str) -> Found:
     images: list[Path] = []
     labels: dict[str, list[Path]] = {kind: [] for kind in _CITYSCAPES_KINDS}
     for name in _cityscapes_splits(root, split, labelled=True):
-        images += [path for path in _files(root / "leftImg8bit" / name, (".png",)) if "_leftImg8bit" in path.stem]
-        for path in _files(root / "gtFine" / name, (".png",)):
+        images += [path for path in image_files(root / "leftImg8bit" / name, (".png",)) if "_leftImg8bit" in path.stem]
+        for path in image_files(root / "gtFine" / name, (".png",)):
             for encoding, kind in _CITYSCAPES_KINDS.items():
                 if path.stem.endswith(f"_gtFine_{kind}"):
                     labels[encoding].append(path)
@@ -198,8 +214,8 @@ def _camvid(root: Path, split: str, ids: str) -> Found:
         if split:
             raise InputError(f"{root}: CamVid as published has no splits. Leave the split empty.")
         pairs, problems = _match(
-            _files(root / _CAMVID_IMAGES),
-            _files(root / _CAMVID_LABELS, (".png",)),
+            image_files(root / _CAMVID_IMAGES),
+            image_files(root / _CAMVID_LABELS, (".png",)),
             lambda path: path.stem,
             lambda path: path.stem.removesuffix("_L"),
         )
@@ -253,7 +269,7 @@ def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:
     else:
         name = "RGB" if layout == "synthia" else "images"
         folders = [images for images, _ in _sides(base, split, name, "")]
-    files = tuple(path for folder in folders for path in _files(folder))
+    files = tuple(path for folder in folders for path in image_files(folder))
     if not files:
         raise InputError(f"{root}: holds no images in layout {layout}{f', split {split}' if split else ''}.")
     return files

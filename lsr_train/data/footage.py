@@ -1,0 +1,343 @@
+"""Unlabelled frames by index: image files, frames of videos, or Toytown's. No label is ever looked for here.
+
+Frames of a video are taken by time, standing ones left out, and decoded once; they are then kept at training size, as
+PNG files in the cache folder or in memory where there is none.
+"""
+
+import glob
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.files import write_json
+from lsr_infer.images import IMAGE_SUFFIXES, read_image, resize_frame
+from lsr_train.config import TargetConfig
+from lsr_train.data.augmentation import lab_statistics
+from lsr_train.data.labelled import ToytownImages, toytown_seeds
+from lsr_train.data.layouts import find_images, image_files
+from lsr_train.data.scan import scan_images, settle
+
+__all__ = ["VIDEO_SUFFIXES", "Footage", "VideoSampling", "evenly", "open_footage", "sample_video", "thinned"]
+
+logger = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
+"""Names, in lower case, that are read as videos."""
+
+_VERSION = 1
+_THINNING_WIDTH = 160
+
+
+class Footage(Protocol):
+    """Frames of the target camera by index."""
+
+    left_out: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Return what frame `index` is called in messages."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return frame `index`, uint8 [H,W,3], BGR, not to be changed."""
+
+    def lab(self) -> NDArray[np.float64]:
+        """Return `lab_statistics` of every frame at training size [N,2,3]."""
+
+
+class _Frames:
+    """Frames that are files or arrays.
+
+    Args:
+        frames: each a file or a frame.
+        names: what each is called.
+        lab: `lab_statistics` of each [N,2,3].
+        left_out: one line for each frame that is unusable and not among them.
+    """
+
+    def __init__(
+        self,
+        frames: list[Path | NDArray[np.uint8]],
+        names: list[str],
+        lab: NDArray[np.float64],
+        left_out: tuple[str, ...],
+    ) -> None:
+        self._frames, self._names, self._lab, self.left_out = frames, names, lab, left_out
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        frame = self._frames[index]
+        return read_image(frame) if isinstance(frame, Path) else frame
+
+    def lab(self) -> NDArray[np.float64]:
+        return self._lab
+
+
+class _ToytownFootage:
+    """Rendered frames without their labels."""
+
+    left_out: tuple[str, ...] = ()
+
+    def __init__(self, images: ToytownImages) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def name(self, index: int) -> str:
+        return self._images.name(index)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        return self._images.read(index)[0]
+
+    def lab(self) -> NDArray[np.float64]:
+        return np.stack([lab_statistics(self.read(index)) for index in range(len(self))])
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return `count` indices spread evenly over `total` (the middles of equal parts); all where count is 0 or more."""
+    if count <= 0 or count >= total:
+        return list(range(total))
+    return [(2 * part + 1) * total // (2 * count) for part in range(count)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSampling:
+    """Which frames of a video are taken.
+
+    Args:
+        seconds: spacing in seconds; 0 takes every frame.
+        static: least mean absolute grey difference from the last kept frame, of 255 levels; 0 keeps all.
+        height: rows they are kept at.
+        width: columns they are kept at.
+    """
+
+    seconds: float
+    static: float
+    height: int
+    width: int
+
+
+def _spaced(
+    frames: Iterable[tuple[float, NDArray[np.uint8]]], seconds: float
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Take the first frame at or after each multiple of `seconds`, counted from the first frame."""
+    due: float | None = None
+    for moment, frame in frames:
+        due = moment if due is None else due
+        if moment + 1e-6 < due:
+            continue
+        yield moment, frame
+        while seconds and due <= moment + 1e-6:
+            due += seconds
+
+
+def thinned(
+    frames: Iterable[tuple[float, NDArray[np.uint8]]], sampling: VideoSampling
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Take frames by time, leave standing ones out, and resize what is left.
+
+    Args:
+        frames: (seconds, frame) in order of time.
+        sampling: which to take.
+
+    Yields:
+        (seconds, frame of the wanted size).
+    """
+    last: NDArray[np.float32] | None = None
+    for moment, frame in _spaced(frames, sampling.seconds):
+        rows = max(1, round(_THINNING_WIDTH * frame.shape[0] / frame.shape[1]))
+        grey = cv2.cvtColor(resize_frame(frame, rows, _THINNING_WIDTH), cv2.COLOR_BGR2GRAY).astype(np.float32)
+        if last is not None and float(np.abs(grey - last).mean()) < sampling.static:
+            continue
+        last = grey
+        yield moment, np.ascontiguousarray(resize_frame(frame, sampling.height, sampling.width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sampled:
+    """Frames taken from one video, and one line where it is unusable or broken from some time on."""
+
+    frames: list[Path | NDArray[np.uint8]]
+    times: list[float]
+    lab: list[list[list[float]]]
+    problem: str | None = None
+
+
+def _decode(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Yield (seconds, frame) of a video."""
+    from lsr_infer.video import read_frames
+
+    for item in read_frames(path):
+        yield item.time, item.frame
+
+
+def _kept_video(folder: Path) -> _Sampled | None:
+    """Return what a cache folder holds of a video, None where it is not complete."""
+    try:
+        document = json.loads((folder / "frames.json").read_text(encoding="utf-8"))
+        times, lab, problem = document["times"], document["lab"], document["problem"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    files = [folder / f"{index:06d}.png" for index in range(len(times))]
+    if not all(file.is_file() for file in files):
+        return None
+    return _Sampled(frames=list(files), times=times, lab=lab, problem=problem)
+
+
+def _sample(path: Path, sampling: VideoSampling, folder: Path | None) -> _Sampled:
+    """Decode a video once; frames go to files in `folder`, or stay in memory where there is none."""
+    frames: list[Path | NDArray[np.uint8]] = []
+    times: list[float] = []
+    lab: list[list[list[float]]] = []
+    problem: str | None = None
+    logger.info("%s: taking frames %s", path, f"every {sampling.seconds:g} s" if sampling.seconds else "one by one")
+    try:
+        for moment, frame in thinned(_decode(path), sampling):
+            lab.append(lab_statistics(frame).tolist())
+            if folder is None:
+                frames.append(frame)
+            else:
+                file = folder / f"{len(times):06d}.png"
+                if not cv2.imwrite(str(file), frame, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+                    raise OSError(f"{file} cannot be written")
+                frames.append(file)
+            times.append(moment)
+    except InputError as error:
+        problem = str(error)
+    return _Sampled(frames=frames, times=times, lab=lab, problem=problem)
+
+
+def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sampled:
+    """Take frames of a video, from the cache folder where they are already.
+
+    Args:
+        path: the video.
+        sampling: which frames.
+        cache: folder that keeps them, as a whole or not at all; None keeps them in memory.
+
+    Returns:
+        Frames, times and colour statistics. Where the video is broken, what came before the break.
+    """
+    if cache is None:
+        return _sample(path, sampling, None)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return _Sampled(frames=[], times=[], lab=[], problem=f"{path}: cannot be read ({error.strerror})")
+    identity = [_VERSION, str(path.absolute()), stat.st_size, stat.st_mtime_ns, *vars(sampling).values()]
+    folder = cache / "video" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+    kept = _kept_video(folder)
+    if kept is not None:
+        return kept
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".part.", dir=folder.parent))
+    except OSError as error:
+        logger.warning("%s: frames stay in memory, the cache cannot be written (%s)", path, error)
+        return _sample(path, sampling, None)
+    try:
+        sampled = _sample(path, sampling, temporary)
+        if not sampled.frames:
+            return sampled
+        document = {"times": sampled.times, "lab": sampled.lab, "problem": sampled.problem}
+        write_json(temporary / "frames.json", document)
+        if folder.exists():
+            shutil.rmtree(folder)  # ours and incomplete, or it would have been used
+        temporary.rename(folder)
+    except (OSError, InputError) as error:
+        logger.warning("%s: frames stay in memory, the cache cannot be written (%s)", path, error)
+        return _sample(path, sampling, None)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return _kept_video(folder) or _sample(path, sampling, None)
+
+
+def _frame_files(root: str) -> list[Path]:
+    """Return images and videos of a folder (searched below), a glob or a single file, in name order.
+
+    Raises:
+        InputError: there is nothing, or a single file is neither image nor video by its name.
+    """
+    path = Path(root)
+    if path.is_dir():
+        files = image_files(path, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    elif path.exists():
+        files = [path]
+    elif glob.has_magic(root):
+        files = sorted(Path(name) for name in glob.glob(root, recursive=True) if Path(name).is_file())
+    else:
+        raise InputError(
+            f"{root}: does not exist. Set --data.target.root (or --target) to a folder, a glob or a video."
+        )
+    if not files:
+        raise InputError(f"{root}: holds no image and no video. Set --data.target.root (or --target).")
+    unknown = [file for file in files if file.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+    if unknown:
+        names = " ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        raise InputError(f"{unknown[0]}: is neither image nor video by its name; known are {names}.")
+    return files
+
+
+def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | None = None) -> Footage:
+    """Find, sample and scan the unlabelled frames of the target camera.
+
+    Args:
+        target: where they are and how they lie.
+        on_bad: `stop` or `skip` over unusable files.
+        cache: folder that keeps what the scan found and the frames of videos; None keeps nothing.
+
+    Raises:
+        UsageError: no target is named, or Toytown has no such split.
+        InputError: files are missing or unusable; all of them are listed.
+    """
+    if target.layout.startswith("toytown-"):
+        domain = target.layout.removeprefix("toytown-")
+        seeds = toytown_seeds(domain, target.split, target.limit)
+        return _ToytownFootage(ToytownImages(domain, seeds, target.height, target.width))
+    if not target.root:
+        raise UsageError("there are no target frames. Set --data.target.root (or --target).")
+    if target.layout == "frames":
+        files = _frame_files(target.root)
+    else:
+        files = list(find_images(target.layout, target.root, target.split))
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    images = [file for file in files if file not in set(videos)]
+    if not videos:
+        images = [images[index] for index in evenly(len(images), target.limit)]  # only these are looked into
+    scan = scan_images(images, target.height, target.width, cache=cache)
+    problems = [line for _, line in scan.problems]
+    bad = {index for index, _ in scan.problems}
+    good = [index for index in range(len(images)) if index not in bad]
+    frames: list[Path | NDArray[np.uint8]] = [images[index] for index in good]
+    names = [str(images[index]) for index in good]
+    lab = [scan.lab[good]]
+    sampling = VideoSampling(seconds=target.seconds, static=target.static, height=target.height, width=target.width)
+    for video in videos:
+        sampled = sample_video(video, sampling, cache)
+        frames += sampled.frames
+        names += [f"{video}@{moment:.3f}s" for moment in sampled.times]
+        lab.append(np.array(sampled.lab).reshape(-1, 2, 3))
+        problems += [sampled.problem] if sampled.problem else []
+        if not sampled.frames and not sampled.problem:
+            problems.append(f"{video}: holds no frames")
+    settle(problems, len(frames) + len(problems), on_bad, f"files of {target.root}")
+    chosen = evenly(len(frames), target.limit)
+    statistics = np.concatenate(lab)[chosen]
+    return _Frames([frames[index] for index in chosen], [names[index] for index in chosen], statistics, tuple(problems))

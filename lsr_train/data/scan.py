@@ -1,0 +1,313 @@
+"""Look into every file before step 1: what is unusable, how often each class occurs, what the colours are like.
+
+Files are read by several threads (decoding leaves Python's lock), and what was found is kept in a cache folder by path,
+size and time of change. Failures are never kept, so a repaired file is seen at once.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lsr_infer.errors import InputError, LsrError
+from lsr_infer.files import write_json
+from lsr_infer.images import read_image, read_label, resize_frame
+from lsr_train.data.augmentation import lab_statistics
+from lsr_train.data.layouts import Pair
+from lsr_train.labels import IGNORE_INDEX, IdMap
+
+__all__ = ["ImageScan", "PairScan", "fit_mask", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+_VERSION = 1
+_MOST_VALUES = 4096
+_MOST_LINES = 1000
+_LINE_SECONDS = 30.0
+
+
+def user_cache_folder() -> Path:
+    """Return the folder for what can be computed again; for commands, which hand it to what they call."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base) / "lsr_road" if base else Path.home() / ".cache" / "lsr_road"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairScan:
+    """What is in the labelled images of a data set.
+
+    Args:
+        counts: pixels of each class in each image [N,C], void and ignored pixels left out; zeros for a bad one.
+        problems: (index, line) of each pair that cannot be used.
+    """
+
+    counts: NDArray[np.int64]
+    problems: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScan:
+    """What is in the images of a data set.
+
+    Args:
+        lab: `lab_statistics` of each at training size [N,2,3]; zeros for a bad one.
+        problems: (index, line) of each image that cannot be used.
+    """
+
+    lab: NDArray[np.float64]
+    problems: tuple[tuple[int, str], ...]
+
+
+def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
+    """Stop over unusable files, or say that they are left out.
+
+    Args:
+        problems: one line each.
+        total: how many there were, the unusable ones included.
+        on_bad: `stop` or `skip`.
+        what: what they are, for the message.
+
+    Raises:
+        InputError: there are problems and `on_bad` is `stop`, or nothing usable is left; lists them.
+    """
+    if not problems:
+        return
+    lines = [f"  {line}" for line in problems[:_MOST_LINES]]
+    if len(problems) > _MOST_LINES:
+        lines.append(f"  and {len(problems) - _MOST_LINES} more")
+    listed = "\n".join(lines)
+    if len(problems) >= total:
+        raise InputError(f"none of {total} {what} can be used:\n{listed}")
+    if on_bad == "stop":
+        raise InputError(
+            f"{len(problems)} of {total} {what} cannot be used (--data.on_bad skip leaves them out):\n{listed}"
+        )
+    logger.warning("%d of %d %s are left out (--data.on_bad skip):\n%s", len(problems), total, what, listed)
+
+
+def fit_mask(mask: NDArray[np.bool_] | None, height: int, width: int) -> NDArray[np.bool_] | None:
+    """Resize an ignore mask to an image; a pixel is ignored where any ignored pixel touches it.
+
+    Args:
+        mask: bool [H,W], true where ignored, or None.
+        height: rows of the image.
+        width: columns of the image.
+    """
+    if mask is None or mask.shape == (height, width):
+        return mask
+    levels = mask.astype(np.uint8) * 255
+    shrinks = mask.shape[0] > height or mask.shape[1] > width
+    fitted = cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT)
+    return np.asarray(fitted > 0)
+
+
+class _Cache:
+    """Records by file, in one JSON file for each kind of scan."""
+
+    def __init__(self, folder: Path | None, *kind: Any) -> None:
+        digest = hashlib.sha256(json.dumps([_VERSION, *kind]).encode()).hexdigest()[:24]
+        self.path = None if folder is None else folder / "scan" / f"{digest}.json"
+        self.records: dict[str, Record] = {}
+        self.fresh = 0
+        if self.path is not None:
+            try:
+                document = json.loads(self.path.read_text(encoding="utf-8"))
+                self.records = document if isinstance(document, dict) else {}
+            except (OSError, ValueError):
+                self.records = {}  # absent or damaged: everything is read anew
+
+    @staticmethod
+    def key(*files: Path) -> str | None:
+        """Return what identifies the content of files, None where one cannot be looked at."""
+        try:
+            stats = [path.stat() for path in files]
+        except OSError:
+            return None
+        return "|".join(
+            f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in zip(files, stats, strict=True)
+        )
+
+    def save(self) -> None:
+        """Write what was learnt; a cache that cannot be written is a warning, not an end."""
+        if self.path is None or not self.fresh:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self.records)
+        except (OSError, InputError) as error:
+            logger.warning("what the scan found is not kept: %s", error)
+
+
+def _threads() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_all(
+    what: str, keys: Sequence[str | None], cache: _Cache, read: Callable[[int], Record]
+) -> list[Record | InputError]:
+    """Return each file's record, from the cache or by reading it."""
+    results: list[Record | InputError] = [{} for _ in keys]
+    missing = []
+    for index, key in enumerate(keys):
+        known = None if key is None else cache.records.get(key)
+        if isinstance(known, dict):
+            results[index] = known
+        else:
+            missing.append(index)
+
+    def attempt(index: int) -> Record | InputError:
+        try:
+            return read(index)
+        except InputError as error:
+            return error
+
+    pool = ThreadPoolExecutor(max_workers=_threads())
+    try:
+        bar = tqdm(pool.map(attempt, missing), total=len(missing), desc=f"checking {what}", unit="file", disable=None)
+        spoke = time.monotonic()
+        for done, (index, result) in enumerate(zip(missing, bar, strict=True), start=1):
+            results[index] = result
+            key = keys[index]
+            if key is not None and isinstance(result, dict):
+                cache.records[key] = result
+                cache.fresh += 1
+            if bar.disable and time.monotonic() - spoke > _LINE_SECONDS:
+                logger.info("checking %s: %d of %d files", what, done, len(missing))
+                spoke = time.monotonic()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cache.save()
+    return results
+
+
+def _pair_record(pair: Pair, *, colors: bool, id_map: IdMap, mask: NDArray[np.bool_] | None) -> Record:
+    """Read an image and its labels and count the raw values outside the mask."""
+    frame = read_image(pair.image)
+    values = _values(pair.labels, id_map)
+    if frame.shape[:2] != values.shape:
+        raise InputError(
+            f"{pair.labels}: is {values.shape[1]}x{values.shape[0]}, its image {pair.image.name} "
+            f"{frame.shape[1]}x{frame.shape[0]}"
+        )
+    ignored = fit_mask(mask, *values.shape)
+    kept = values[~ignored] if ignored is not None else values.ravel()
+    if colors:
+        found, counts = np.unique(kept, return_counts=True)
+    else:
+        counts = np.bincount(kept.ravel())
+        found = np.flatnonzero(counts)
+        counts = counts[found]
+    if len(found) > _MOST_VALUES:
+        raise InputError(f"{pair.labels}: holds {len(found)} different values; this is no label file")
+    return {"values": [[int(value), int(count)] for value, count in zip(found, counts, strict=True)]}
+
+
+def _values(path: Path, id_map: IdMap) -> NDArray[Any]:
+    """Read a label file as raw values."""
+    try:
+        return id_map.raw_values(read_label(path))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _outside(path: Path, unknown: list[int], id_map: IdMap, mask: NDArray[np.bool_] | None) -> str:
+    """Say which values of a label file are outside the map, and where the first one is."""
+    place = None
+    try:
+        values = _values(path, id_map)
+        ignored = fit_mask(mask, *values.shape)
+        hits = values == unknown[0]
+        rows, columns = np.nonzero(hits if ignored is None else hits & ~ignored)
+        place = (int(rows[0]), int(columns[0])) if rows.size else None
+    except LsrError:
+        place = None
+    more = f", and {len(unknown) - 1} more such" if len(unknown) > 1 else ""
+    return f"{path}: {id_map.complaint(unknown[0], place)}{more}"
+
+
+def _mask_digest(mask: NDArray[np.bool_] | None) -> str:
+    return "" if mask is None else hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
+
+
+def scan_pairs(
+    pairs: Sequence[Pair],
+    id_map: IdMap,
+    num_classes: int,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    cache: Path | None = None,
+) -> PairScan:
+    """Read every image and label file of a data set.
+
+    Args:
+        pairs: what to read.
+        id_map: what the label files may hold.
+        num_classes: C.
+        mask: bool [H,W], true where pixels are ignored in every image; resized to each.
+        cache: folder that keeps what was found; None keeps nothing.
+
+    Returns:
+        Class counts and one line for each pair that is missing, unreadable, of two sizes, or holds a value outside
+        the map.
+    """
+    kept = _Cache(cache, "pairs", id_map.colors, _mask_digest(mask))
+    keys = [kept.key(pair.image, pair.labels) for pair in pairs]
+    records = _read_all(
+        "labelled images", keys, kept,
+        lambda index: _pair_record(pairs[index], colors=id_map.colors, id_map=id_map, mask=mask),
+    )  # fmt: skip
+    counts = np.zeros((len(pairs), num_classes), dtype=np.int64)
+    problems: list[tuple[int, str]] = []
+    for index, record in enumerate(records):
+        if isinstance(record, InputError):
+            problems.append((index, str(record)))
+            continue
+        values = np.array(record["values"], dtype=np.int64).reshape(-1, 2)
+        labels = id_map.lookup(values[:, 0])
+        unknown = [int(value) for value in values[labels < 0, 0]]
+        if unknown:
+            problems.append((index, _outside(pairs[index].labels, unknown, id_map, mask)))
+            continue
+        inside = labels != IGNORE_INDEX
+        np.add.at(counts[index], labels[inside], values[inside, 1])
+    return PairScan(counts=counts, problems=tuple(problems))
+
+
+def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path | None = None) -> ImageScan:
+    """Read every image of a data set.
+
+    Args:
+        files: what to read.
+        height: rows at training, where the colour statistics are taken.
+        width: columns at training.
+        cache: folder that keeps what was found; None keeps nothing.
+    """
+    kept = _Cache(cache, "images", height, width)
+
+    def read(index: int) -> Record:
+        frame = read_image(files[index])
+        return {"lab": lab_statistics(resize_frame(frame, height, width)).tolist()}
+
+    records = _read_all("images", [kept.key(path) for path in files], kept, read)
+    lab = np.zeros((len(files), 2, 3))
+    problems: list[tuple[int, str]] = []
+    for index, record in enumerate(records):
+        if isinstance(record, InputError):
+            problems.append((index, str(record)))
+        else:
+            lab[index] = record["lab"]
+    return ImageScan(lab=lab, problems=tuple(problems))
