@@ -1,0 +1,85 @@
+"""Draw class maps: a colour blended over the frame, a plain colour picture, two pictures side by side.
+
+Colours come from the label space alone; void stays as the frame shows it.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.labelspace import LabelSpace
+
+__all__ = ["colorize", "overlay", "side_by_side"]
+
+
+def colorize(classes: NDArray[np.integer], space: LabelSpace) -> NDArray[np.uint8]:
+    """Paint a class map.
+
+    Args:
+        classes: [H,W] labels 0..C-1; every other value up to 255 is void and becomes black.
+        space: names and colours.
+
+    Returns:
+        [H,W,3] uint8 BGR.
+    """
+    return space.palette()[:, ::-1][_as_labels(classes)]
+
+
+def overlay(
+    frame: NDArray[np.uint8], classes: NDArray[np.integer], space: LabelSpace, alpha: float = 0.5
+) -> NDArray[np.uint8]:
+    """Blend the colours of the classes over a frame.
+
+    Args:
+        frame: [H,W,3] uint8 BGR; not changed.
+        classes: [H,W] labels 0..C-1; every other value up to 255 is void, where the frame shows unblended.
+        space: names and colours.
+        alpha: share of the colour, 0 (frame alone) to 1 (colour alone).
+
+    Returns:
+        [H,W,3] uint8 BGR, new.
+
+    Raises:
+        ValueError: the sizes differ or `alpha` is outside [0, 1].
+    """
+    if frame.shape[:2] != classes.shape or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"frame {list(frame.shape)} and classes {list(classes.shape)} do not fit together")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; allowed: 0 to 1")
+    labels = _as_labels(classes)
+    paint = cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR)
+    table = np.ascontiguousarray(space.palette()[:, ::-1]).reshape(1, 256, 3)
+    painted = cv2.addWeighted(frame, 1 - alpha, cv2.LUT(paint, table), alpha, 0)
+    void = labels >= space.num_classes
+    if void.any():
+        painted = np.where(void[:, :, None], frame, painted)
+    return np.asarray(painted, dtype=np.uint8)
+
+
+def side_by_side(*frames: NDArray[np.uint8], gap: int = 4) -> NDArray[np.uint8]:
+    """Put pictures of one height next to each other.
+
+    Args:
+        frames: [H,W,3] uint8 each, all of one height.
+        gap: black columns between two of them.
+
+    Returns:
+        [H, sum of widths and gaps, 3] uint8.
+
+    Raises:
+        ValueError: no frame, or the heights differ.
+    """
+    if not frames or len({frame.shape[0] for frame in frames}) != 1:
+        raise ValueError(f"frames of heights {[frame.shape[0] for frame in frames]} cannot stand side by side")
+    bar = np.zeros((frames[0].shape[0], gap, 3), dtype=np.uint8)
+    parts = [part for frame in frames for part in (bar, frame)][1:]
+    return np.concatenate(parts, axis=1)
+
+
+def _as_labels(classes: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Return the labels as contiguous uint8, refusing what would wrap around."""
+    if classes.dtype == np.uint8:
+        return np.ascontiguousarray(classes).view(np.uint8)
+    if classes.size and (classes.min() < 0 or classes.max() > 255):
+        raise ValueError(f"labels reach from {classes.min()} to {classes.max()}; allowed: 0 to 255")
+    return classes.astype(np.uint8)

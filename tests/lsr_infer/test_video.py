@@ -1,0 +1,245 @@
+"""Real clips and broken files read and written; every frame, its time, its colour and its place on the screen."""
+
+import csv
+import errno
+import resource
+import signal
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.video import ColorTags, VideoFrame, VideoInfo, VideoWriter, probe, read_frames
+
+Shared = Callable[[str], Path]
+
+
+def gradient(height: int, width: int, shift: int = 0) -> np.ndarray:
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([(columns + shift) % 256, rows % 256, np.full_like(rows, 90)], axis=2).astype(np.uint8)
+
+
+def write(path: Path, frames: list[np.ndarray], times: list[float] | None = None, **options: Any) -> Path:
+    height, width = frames[0].shape[:2]
+    with VideoWriter(path, width=width, height=height, fps=Fraction(25), **options) as writer:
+        for n, frame in enumerate(frames):
+            writer.write(frame, None if times is None else times[n])
+    return path
+
+
+@pytest.mark.parametrize("name", ["udacity_test_video.mp4", "camvid_0016E5_15fps.mp4"])
+def test_every_frame_of_a_clip_is_read_with_its_time(shared: Shared, name: str) -> None:
+    path = shared(f"data/clips/{name}")
+    info = probe(path)
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    for item in read_frames(path):
+        there, other = capture.read()
+        assert there
+        assert item.index == count
+        assert item.time == pytest.approx(count / info.fps, abs=1e-6)
+        assert item.frame.shape == (info.height, info.width, 3)
+        assert np.abs(item.frame.astype(int) - other).mean() < 6  # OpenCV knows no BT.709
+        count += 1
+    assert not capture.read()[0]
+    assert count == info.frames
+
+
+def test_broken_media_raise_and_whole_media_come_out_whole(shared: Shared) -> None:
+    folder = shared("data/badmedia")
+    rows = csv.DictReader((folder / "BEHAVIOUR.tsv").read_text(encoding="utf-8").splitlines(), delimiter="\t")
+    videos = [row for row in rows if row["decoder_b"] == "av"]
+    assert len(videos) > 20
+    for row in videos:
+        count, error = 0, None
+        try:
+            for _ in read_frames(folder / row["file"]):
+                count += 1
+        except InputError as raised:
+            error = str(raised)
+        if row["result_a"].startswith("ok") and row["result_b"].startswith("ok"):
+            expected = int(row["result_b"].split("frames=")[1].split()[0])
+            assert (count, error) == (expected, None), row["file"]
+        else:
+            assert error is not None, row["file"]
+            assert "\n" not in error
+            assert row["file"] in error
+
+
+def test_claimed_and_unreadable_frames_are_counted(shared: Shared) -> None:
+    folder = shared("data/badmedia/mp4parse")
+    with pytest.raises(InputError, match=r"no readable frame.*5544 claimed"):
+        list(read_frames(folder / "invalid_userdata.mp4"))
+    good: list[VideoFrame] = []
+    with pytest.raises(InputError, match="broken after 8 frames"):
+        good.extend(read_frames(folder / "no_timescale.mp4"))
+    with pytest.raises(InputError):
+        probe(folder / "invalid_userdata.mp4")
+
+
+def test_a_file_cut_off_behind_its_header_is_noticed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    path = write(tmp_path / "whole.mp4", [rng.integers(0, 255, (64, 96, 3), dtype=np.uint8) for _ in range(40)])
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    good: list[VideoFrame] = []
+    with pytest.raises(InputError, match=r"ends after|broken after"):
+        good.extend(read_frames(cut))
+    assert 5 < len(good) < 40
+
+
+def test_missing_files_folders_and_noise_are_one_line(tmp_path: Path) -> None:
+    noise = tmp_path / "noise.mp4"
+    noise.write_bytes(np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes())
+    for path in (tmp_path / "absent.mp4", tmp_path, noise):
+        with pytest.raises(InputError) as caught:
+            probe(path)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(InputError):
+            list(read_frames(path))
+
+
+def test_a_playlist_reads_nothing_from_the_network(tmp_path: Path) -> None:
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n", encoding="utf-8"
+    )
+    with pytest.raises(InputError):
+        list(read_frames(playlist))
+
+
+@pytest.mark.parametrize("angle", [0, 90, 180, -90])
+def test_rotation_is_applied(tmp_path: Path, angle: int) -> None:
+    frame = gradient(48, 80)
+    path = tmp_path / "turned.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        if angle:
+            stream.set_display_rotation(angle)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+        container.mux(stream.encode(None))
+    info = probe(path)
+    (item,) = read_frames(path)
+    there, other = cv2.VideoCapture(str(path)).read()
+    assert there
+    assert item.frame.shape == other.shape == (info.height, info.width, 3)
+    assert np.abs(item.frame.astype(int) - other).mean() < 4
+
+
+def test_rotation_of_a_real_file_agrees_with_opencv(shared: Shared) -> None:
+    path = shared("data/badmedia/mp4parse/video_rotation_90.mp4")
+    (item,) = read_frames(path)
+    np.testing.assert_array_equal(item.frame, cv2.VideoCapture(str(path)).read()[1])
+    assert (probe(path).width, probe(path).height, probe(path).rotation) == (60, 100, -90)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 63), (2, 2), (1, 1)])
+def test_what_is_written_is_read_back(tmp_path: Path, size: tuple[int, int]) -> None:
+    frames = [gradient(*size, shift=3 * n) for n in range(7)]
+    path = write(tmp_path / "out.mp4", frames, crf=4)
+    info = probe(path)
+    assert (info.height, info.width) == tuple(side + side % 2 for side in size)
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+    back = list(read_frames(path))
+    assert [item.time for item in back] == pytest.approx([n / 25 for n in range(7)])
+    for frame, item in zip(frames, back, strict=True):
+        assert np.abs(frame.astype(int) - item.frame[: size[0], : size[1]]).mean() < 12
+
+
+@pytest.mark.parametrize("matrix", [1, 2, 5, 9])
+@pytest.mark.parametrize("full_range", [False, True])
+def test_colours_survive_by_the_tags_of_the_source(tmp_path: Path, matrix: int, full_range: bool) -> None:
+    info = VideoInfo(
+        width=32, height=32, fps=Fraction(25), frames=None, duration=None, rotation=0, time_base=Fraction(1, 1000),
+        color=ColorTags(matrix=matrix, full_range=full_range),
+    )  # fmt: skip
+    frame = np.full((32, 32, 3), (40, 200, 90), dtype=np.uint8)
+    path = write(tmp_path / "out.mp4", [frame] * 2, like=info, crf=1)
+    tags = probe(path).color
+    assert (tags.full_range, tags.matrix) == (full_range, matrix)
+    assert np.abs(next(iter(read_frames(path))).frame.astype(int) - frame).max() <= 6
+
+
+def test_variable_frame_rate_is_kept(tmp_path: Path) -> None:
+    times = [0.5, 0.52, 0.75, 0.75, 1.9, 4.0]
+    info = VideoInfo(
+        width=32, height=32, fps=Fraction(30000, 1001), frames=None, duration=None, rotation=0,
+        time_base=Fraction(1, 1000),
+    )  # fmt: skip
+    path = write(tmp_path / "vfr.mp4", [gradient(32, 32, n) for n in range(6)], times, like=info)
+    expected = [0.5, 0.52, 0.75, 0.751, 1.9, 4.0]
+    assert [item.time for item in read_frames(path)] == pytest.approx(expected, abs=1e-4)
+    late = list(read_frames(path, start=0.2, duration=0.3))  # counted from the first frame
+    assert [item.time for item in late] == pytest.approx([0.75, 0.751], abs=1e-4)
+    assert late[0].index == 0
+    with pytest.raises(InputError, match="no frame lies"):
+        list(read_frames(path, start=100))
+
+
+def test_seeking_agrees_with_skipping(shared: Shared) -> None:
+    path = shared("data/clips/camvid_0016E5_15fps.mp4")
+    sought = list(read_frames(path, start=3.0, duration=0.5))
+    skipped = [item for item in read_frames(path) if 3.0 - 1e-6 <= item.time < 3.5 - 1e-6]
+    assert [item.time for item in sought] == [item.time for item in skipped]
+    for one, other in zip(sought, skipped, strict=True):
+        np.testing.assert_array_equal(one.frame, other.frame)
+
+
+def test_frames_are_the_callers_to_keep(shared: Shared) -> None:
+    frames = [item.frame for item in read_frames(shared("data/clips/camvid_0016E5_15fps.mp4"), duration=0.5)]
+    sums = [int(frame.sum()) for frame in frames]
+    frames[0][:] = 0
+    assert [int(frame.sum()) for frame in frames[1:]] == sums[1:]
+    assert all(frame.flags.c_contiguous and frame.flags.writeable for frame in frames)
+
+
+def test_a_failed_or_empty_video_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with pytest.raises(ZeroDivisionError), VideoWriter(path, width=32, height=32, fps=Fraction(25)) as writer:
+        writer.write(gradient(32, 32), 1 / writer.frames)
+    with pytest.raises(InputError, match="no frame"), VideoWriter(path, width=32, height=32, fps=Fraction(25)):
+        pass
+    with pytest.raises(InputError, match="frame 0"), VideoWriter(path, width=8, height=8, fps=Fraction(25)) as writer:
+        writer.write(gradient(32, 32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_video_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"mine")
+    with pytest.raises(UsageError, match="overwrite"):
+        VideoWriter(path, width=32, height=32, fps=Fraction(25))
+    with pytest.raises(RuntimeError), VideoWriter(path, width=32, height=32, fps=Fraction(25), overwrite=True):
+        raise RuntimeError
+    assert path.read_bytes() == b"mine"
+    write(path, [gradient(32, 32)], overwrite=True)
+    assert probe(path).frames == 1
+    with pytest.raises(InputError, match="folder does not exist"):
+        write(tmp_path / "absent" / "out.mp4", [gradient(32, 32)])
+
+
+def test_a_full_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on file size stands for the full disk: the same failing write, another errno."""
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, 255, (256, 256, 3), dtype=np.uint8) for _ in range(30)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(InputError, match="cannot be written") as caught:
+            write(tmp_path / "out.mp4", frames, crf=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
