@@ -1,23 +1,12 @@
-"""What `pretrain` and `adapt` share: check device and data, make or take up the run folder, train, say where it is."""
+"""What `pretrain` and `adapt` share: the command line is understood and checked before torch is imported."""
 
-import contextlib
-import logging
-from collections.abc import Iterator, Sequence
-
-import torch
+from collections.abc import Sequence
 
 from lsr_infer.errors import UsageError
-from lsr_train.commands.configuration import Request, resolve
-from lsr_train.config import Config
+from lsr_train.commands.configuration import resolve
 from lsr_train.config_file import to_yaml
-from lsr_train.engine import Batches, Engine, Outcome, build_accelerator
-from lsr_train.interruption import Interruption
-from lsr_train.preparation import Prepared, choose_device, prepare, starting_network
-from lsr_train.run_folder import RunFolder
 
 __all__ = ["train_command"]
-
-logger = logging.getLogger(__name__)
 
 
 def train_command(
@@ -53,76 +42,6 @@ def train_command(
             "adapt starts from a source checkpoint. Make one with `python -m lsr_train pretrain --recipe …`, then pass "
             "--init RUN (or a .safetensors or .pth file)."
         )
-    return _train(request)
+    from lsr_train.commands.running import train  # torch comes in here, after every usage error has been said
 
-
-def _train(request: Request) -> int | None:
-    """Check, prepare, train, report."""
-    config = request.config
-    device = choose_device(config)
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    torch.manual_seed(config.seed)
-    accelerator = build_accelerator(config, device)
-    prepared = prepare(config, accelerator)
-    resuming = request.resume is not None
-    network, meaning = starting_network(config, prepared, accelerator.device, fresh=not _has_checkpoint(request))
-    with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
-        engine = Engine(config, prepared.space, network, accelerator, run, prepared.selector)
-        if resuming:
-            engine.resume()
-        logger.info(
-            "%s on %s (%s), %s, %d source images, %s target frames, steps %d to %d, run folder %s",
-            config.method, accelerator.device, config.train.precision, meaning, len(prepared.source),
-            "no" if prepared.target is None else len(prepared.target), engine.step, config.train.steps, run.path,
-        )  # fmt: skip
-        with Interruption() as interruption, _batches(prepared, engine) as batches:
-            outcome = engine.run(batches, interruption)
-        if accelerator.is_main_process:
-            state = "finished" if outcome.finished else "interrupted"
-            engine.write_status(state)
-            _report(outcome, prepared, run)
-    if not outcome.finished:
-        return 130
-    return 6 if prepared.left_out else 0
-
-
-def _has_checkpoint(request: Request) -> bool:
-    return request.resume is not None and (request.resume / "checkpoints" / "last").is_file()
-
-
-@contextlib.contextmanager
-def _run_folder(request: Request, config: Config, *, main: bool, wait: object) -> Iterator[RunFolder]:
-    """Make or take up the run folder; processes other than the main one only read it."""
-    path = request.resume or request.out
-    assert path is not None
-    if not main:
-        wait()  # type: ignore[operator]  # until the main process has made it
-        yield RunFolder(path)
-        return
-    run = RunFolder.open(path) if request.resume else RunFolder.create(path, to_yaml(config))
-    with run:
-        wait()  # type: ignore[operator]
-        yield run
-
-
-@contextlib.contextmanager
-def _batches(prepared: Prepared, engine: Engine) -> Iterator[Batches]:
-    """Start the loaders at the engine's position, and end their workers afterwards."""
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(contextlib.closing(prepared.source_batches(engine.samples)))
-        target = None
-        if engine.method.uses_target:
-            target = stack.enter_context(contextlib.closing(prepared.target_batches(engine.samples)))
-        yield Batches(source=source, target=target)
-
-
-def _report(outcome: Outcome, prepared: Prepared, run: RunFolder) -> None:
-    """Say what was written, and where."""
-    if not outcome.finished:
-        logger.info("interrupted at step %d; continue with --resume %s", outcome.step, run.path)
-    logger.info("last checkpoint: %s", outcome.last)
-    if outcome.best is not None:
-        logger.info("selected without target labels: %s", outcome.best)
-    if prepared.left_out:
-        logger.warning("%d unusable files were left out (--data.on_bad skip)", prepared.left_out)
+    return train(request)

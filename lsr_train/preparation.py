@@ -1,0 +1,219 @@
+"""From a configuration to what the engine needs: device, data, starting network, selector.
+
+Everything is checked here, before the run folder is made: the device first, then every input.
+"""
+
+import logging
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.labelspace import LabelSpace
+from lsr_train.checkpoint import load_model
+from lsr_train.config import Config
+from lsr_train.data.frames import LabelledFrames, TargetFrames
+from lsr_train.data.labelled import choose_label_space
+from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, target_loader
+from lsr_train.data.scan import user_cache_folder
+from lsr_train.data.source import SourceDataset, build_source
+from lsr_train.data.target import TargetDataset, build_target
+from lsr_train.evaluation import FrameBatch, label_free_signals, score_frames
+from lsr_train.network import DeepLabV2, NetworkSpec, reestimate_batch_norm
+from lsr_train.network.weights import load_backbone_weights
+from lsr_train.run_folder import resolve_model
+from lsr_train.selection import Selector
+
+__all__ = ["Prepared", "choose_device", "prepare", "starting_network"]
+
+logger = logging.getLogger(__name__)
+
+LOOK_BATCH = 8
+"""Frames a forward in looks and statistics; ours, no result depends on it but the last bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The inputs of a run.
+
+    Args:
+        config: the run.
+        accelerator: for this process's rank.
+        space: the classes.
+        source: labelled samples.
+        target: unlabelled samples; None where the configuration has no target.
+        selector: looks at target frames.
+    """
+
+    config: Config
+    accelerator: Accelerator
+    space: LabelSpace
+    source: SourceDataset
+    target: TargetDataset | None
+    selector: Selector
+
+    @property
+    def left_out(self) -> int:
+        """How many unusable files `data.on_bad skip` left out."""
+        return len(self.source.left_out) + (0 if self.target is None else len(self.target.left_out))
+
+    def source_batches(self, start: int) -> Generator[RawLabelled, None, None]:
+        """Yield this rank's source batches from sample `start` on."""
+        accelerator = self.accelerator
+        return source_loader(
+            self.config, self.source, start,
+            rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
+        )  # fmt: skip
+
+    def target_batches(self, start: int) -> Generator[RawUnlabelled, None, None]:
+        """Yield this rank's target batches from sample `start` on."""
+        assert self.target is not None  # the configuration checks that the method has its target
+        accelerator = self.accelerator
+        return target_loader(
+            self.config, self.target, start,
+            rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
+        )  # fmt: skip
+
+
+def choose_device(config: Config) -> torch.device:
+    """Return the device a configuration asks for.
+
+    Raises:
+        DeviceError: the device or the precision is not there.
+    """
+    wanted = config.train.device
+    if wanted == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        device = torch.device(wanted)
+        if device.type == "cuda" and (
+            not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+        ):
+            found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            raise DeviceError(
+                f"train.device is {wanted}, but torch sees {found} CUDA devices. Set --train.device cpu or auto."
+            )
+    if config.train.precision == "fp16" and device.type != "cuda":
+        raise DeviceError("train.precision fp16 needs a CUDA device. Set --train.precision bf16 or fp32.")
+    if config.train.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise DeviceError(f"{torch.cuda.get_device_name()} has no bf16. Set --train.precision fp16 or fp32.")
+    return device
+
+
+def prepare(config: Config, accelerator: Accelerator) -> Prepared:
+    """Find and scan both data sets.
+
+    Raises:
+        UsageError: layout, split and ids do not fit together, or no source is named.
+        InputError: files are missing or unusable; all of them are listed.
+    """
+    if not config.data.source.root and not config.data.source.layout.startswith("toytown"):
+        raise UsageError("no labelled source is named. Set --data.source.root (or --source).")
+    cache = user_cache_folder()
+    space = choose_label_space(config)
+    target = build_target(config, cache=cache) if config.data.target.given else None
+    source = build_source(config, space, target, cache=cache)
+    for line in (*source.left_out, *(() if target is None else target.left_out)):
+        logger.warning("left out: %s", line)
+    return Prepared(
+        config=config,
+        accelerator=accelerator,
+        space=space,
+        source=source,
+        target=target,
+        selector=_selector(config, space, target, cache),
+    )
+
+
+def _selector(config: Config, space: LabelSpace, target: TargetDataset | None, cache: Path) -> Selector:
+    """Build what looks at unlabelled frames, and at held-out source images where a split is named."""
+    if target is None or config.selection.signal == "none":
+        return Selector(config.selection, None)
+    precision = config.train.precision
+    frames = target.evenly(config.selection.frames)
+    held_out: LabelledFrames | None = None
+    source = config.data.source
+    if config.selection.source_split:
+        held_out = LabelledFrames(
+            source.layout, source.root, config.selection.source_split, source.ids, source.height, source.width, space,
+            label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
+        )  # fmt: skip
+
+    def look(network: DeepLabV2) -> dict[str, float]:
+        signals = label_free_signals(network, _batches(frames), precision=precision).higher_is_better()
+        if held_out is not None:
+            size = (source.height, source.width)
+            signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
+        return signals
+
+    return Selector(config.selection, look)
+
+
+def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:
+    return (FrameBatch(*batch) for batch in frames.batches(LOOK_BATCH))
+
+
+def starting_network(config: Config, prepared: Prepared, device: torch.device, *, fresh: bool) -> tuple[DeepLabV2, str]:
+    """Build the network a run starts from.
+
+    Args:
+        config: the run.
+        prepared: its data; target frames give the statistics of `batch_norm target`.
+        device: where those statistics are computed.
+        fresh: false where a checkpoint of the run will replace all weights anyway.
+
+    Returns:
+        The network on `device`, and one phrase on where its weights are from.
+
+    Raises:
+        InputError: the weights are missing, damaged, or of another architecture.
+    """
+    spec = NetworkSpec(
+        backbone=config.network.backbone,
+        width=config.network.width,
+        output_stride=config.network.output_stride,
+        stem=config.network.stem,
+        dilations=config.network.dilations,
+        num_classes=prepared.space.num_classes,
+        normalization=config.network.normalization,
+    )
+    network = DeepLabV2(spec)
+    if not fresh:
+        return network.to(device), "continued"
+    if config.init:
+        path = resolve_model(Path(config.init))
+        loaded, info = load_model(path)
+        _same_architecture(path, loaded.spec, spec)
+        if info.label_space is not None and info.label_space.names != prepared.space.names:
+            raise InputError(
+                f"{path}: trained on the classes of {info.label_space.name}, this run has those of "
+                f"{prepared.space.name}. Set --label_space."
+            )
+        network.load_state_dict(loaded.state_dict())
+        meaning = f"from {path}"
+    elif config.network.weights == "none":
+        meaning = "from random weights"
+    else:
+        meaning = load_backbone_weights(network, config.network.weights)
+    network = network.to(device)
+    if config.network.batch_norm == "target":
+        assert prepared.target is not None  # the configuration checks it
+        frames = prepared.target.evenly(config.network.batch_norm_frames)
+        images: Iterator[Tensor] = (network.normalize(batch.frames.to(device)) for batch in _batches(frames))
+        reestimate_batch_norm(network, images)
+        meaning += f", batch-norm re-estimated on {len(frames)} target frames"
+    return network, meaning
+
+
+def _same_architecture(path: Path, found: NetworkSpec, wanted: NetworkSpec) -> None:
+    """Raise unless both are the same network, naming each difference."""
+    pairs = found.to_dict().items()
+    different = [
+        f"{key} {value} (here {wanted.to_dict()[key]})" for key, value in pairs if wanted.to_dict()[key] != value
+    ]
+    if different:
+        raise InputError(f"{path}: another architecture: {', '.join(different)}. Set the --network fields to match.")
