@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lsr_train.data.toytown import furniture
-from lsr_train.data.toytown.geometry import Floats, Light, Polygons, place
+from lsr_train.data.toytown.geometry import Floats, Placed
 from lsr_train.data.toytown.paint_box import PaintBox
 from lsr_train.data.toytown.polygon_list import FRONTAGE, PolygonList
 from lsr_train.data.toytown.surfaces import code
@@ -203,9 +203,7 @@ def _add_door(polygons: PolygonList, line: Line, box: PaintBox, rng: np.random.G
     _face(polygons, line, (middle - 0.5, middle + 0.5), (0, 2.35), box.color("doors"), surface)
 
 
-def add_wall(
-    polygons: PolygonList, placed: list[Polygons], line: Line, box: PaintBox, rng: np.random.Generator, light: Light
-) -> None:
+def add_wall(polygons: PolygonList, placed: list[Placed], line: Line, box: PaintBox, rng: np.random.Generator) -> None:
     """Add a wall of stone or brick with a coping and pillars."""
     height, color = rng.uniform(1.7, 3.2), box.color("walls")
     surface = code("wall", "brick" if rng.random() < 0.5 else "plaster")
@@ -220,9 +218,7 @@ def add_wall(
     polygons.add_many(quads, color * 0.88, surface, normal=line.facing, layer=FRONTAGE, key=line.key)
 
 
-def add_fence(
-    polygons: PolygonList, placed: list[Polygons], line: Line, box: PaintBox, rng: np.random.Generator, light: Light
-) -> None:
+def add_fence(polygons: PolygonList, placed: list[Placed], line: Line, box: PaintBox, rng: np.random.Generator) -> None:
     """Add a fence: planks, or bars before a darker ground. Its whole outline is the class, as in Cityscapes."""
     height, color, surface = rng.uniform(1.2, 2.1), box.color("fences"), code("fence")
     planks = rng.random() < 0.5
@@ -236,9 +232,7 @@ def add_fence(
         _face(polygons, line, (line.start, line.end), (low, low + 0.13), color * 0.9, surface)
 
 
-def add_hedge(
-    polygons: PolygonList, placed: list[Polygons], line: Line, box: PaintBox, rng: np.random.Generator, light: Light
-) -> None:
+def add_hedge(polygons: PolygonList, placed: list[Placed], line: Line, box: PaintBox, rng: np.random.Generator) -> None:
     """Add a clipped hedge with a bush here and there."""
     height, leaves = rng.uniform(1.0, 2.2), box.leaves()
     surface = code("vegetation", "leaves")
@@ -249,15 +243,17 @@ def add_hedge(
     for z in np.arange(line.end - 1, line.start, -2.2):
         mesh = furniture.bush(int(rng.integers(furniture.VARIANTS)))
         position = (line.x + line.sign * 0.4, line.base + height - 0.6, float(z))
-        placed.append(place(mesh, leaves, position, light, scale=rng.uniform(0.7, 1.0), layer=FRONTAGE, key=line.key))
+        size = rng.uniform(0.7, 1.0)
+        scale = (size, size, size)
+        placed.append(Placed(mesh=mesh, colors=leaves, position=position, scale=scale, layer=FRONTAGE, key=line.key))
 
 
-def add_open(
-    polygons: PolygonList, placed: list[Polygons], line: Line, box: PaintBox, rng: np.random.Generator, light: Light
-) -> None:
+def add_open(polygons: PolygonList, placed: list[Placed], line: Line, box: PaintBox, rng: np.random.Generator) -> None:
     """Add nothing but a bush or two: the ground lies open."""
     leaves = box.leaves()
     for z in np.arange(line.end - 1.5, line.start, -rng.uniform(3, 6)):
         mesh = furniture.bush(int(rng.integers(furniture.VARIANTS)))
         position = (line.x + line.sign * rng.uniform(0.5, 3.0), 0.0, float(z))
-        placed.append(place(mesh, leaves, position, light, scale=rng.uniform(0.6, 1.3), layer=FRONTAGE, key=line.key))
+        size = rng.uniform(0.6, 1.3)
+        scale = (size, size, size)
+        placed.append(Placed(mesh=mesh, colors=leaves, position=position, scale=scale, layer=FRONTAGE, key=line.key))

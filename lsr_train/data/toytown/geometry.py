@@ -2,7 +2,7 @@
 
 World coordinates are metres: x to the right of the road's axis, y up from the road, z along the street. Everything is a
 convex polygon of at most `MAX_VERTICES` vertices in one colour. A `Mesh` is a thing in its own coordinates with colour
-slots instead of colours; `place` puts a copy of it into the world. Nothing here knows what a street is.
+slots instead of colours; `place_all` puts copies of it into the world. Nothing here knows what a street is.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,24 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["MAX_VERTICES", "Camera", "Light", "Mesh", "MeshBuilder", "Polygons", "concatenate", "paint", "place"]
+__all__ = [
+    "MAX_VERTICES",
+    "Camera",
+    "Light",
+    "Mesh",
+    "MeshBuilder",
+    "Placed",
+    "Polygons",
+    "concatenate",
+    "paint",
+    "place_all",
+]
 
 MAX_VERTICES = 12
 """Vertices of a polygon, at most; shorter ones repeat their last vertex."""
 
 _NEAR = 0.6  # metres; what lies nearer is moved to this plane
+_SMALLEST = 0.5  # canvas pixels; what is smaller both ways is left out
 _SHIFT = 3  # fractional bits of the vertices handed to OpenCV
 _FARTHEST = 1 << 20  # pixels; keeps the fixed-point coordinates far from overflow
 
@@ -172,42 +184,58 @@ def _padded(points: Floats) -> Floats:
     return np.concatenate((points, np.repeat(points[-1:], MAX_VERTICES - len(points), axis=0)))
 
 
-def place(
-    mesh: Mesh,
-    colors: ArrayLike,
-    position: Sequence[float],
-    light: Light,
-    *,
-    yaw: float = 0.0,
-    scale: ArrayLike = 1.0,
-    layer: float,
-    key: float,
-) -> Polygons:
-    """Put a copy of a mesh into the world.
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A copy of a mesh in the world.
 
     Args:
         mesh: the thing.
         colors: [S,3] blue, green, red of its slots, 0..255.
-        position: where its origin goes.
-        light: what shades its faces.
+        position: where its origin goes (x, y, z).
         yaw: turn about the vertical, radians; 0 looks along the street.
-        scale: one factor, or one for each of x, y, z.
+        scale: a factor for each of x, y, z.
         layer: see `Polygons`.
         key: see `Polygons`.
     """
-    cosine, sine = np.cos(yaw), np.sin(yaw)
-    turn = np.asarray([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], dtype=np.float32)
-    normals = mesh.normals @ turn
-    vertices = (mesh.vertices * np.asarray(scale, dtype=np.float32)) @ turn + np.asarray(position, dtype=np.float32)
-    lit = np.asarray(colors, dtype=np.float32)[mesh.slots] * light.shade(normals)[:, None]
-    faces = len(mesh.counts)
+
+    mesh: Mesh
+    colors: Floats
+    position: tuple[float, float, float]
+    yaw: float = 0.0
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layer: float
+    key: float
+
+
+def place_all(things: Sequence[Placed], light: Light) -> Polygons:
+    """Put things into the world, in order, and light them."""
+    sizes = np.asarray([len(thing.mesh.counts) for thing in things])
+    owner = np.repeat(np.arange(len(things)), sizes)
+    yaws = np.asarray([thing.yaw for thing in things], dtype=np.float32)
+    cosine, sine = np.cos(yaws)[owner], np.sin(yaws)[owner]
+    scale = np.asarray([thing.scale for thing in things], dtype=np.float32)[owner]
+    moved = np.asarray([thing.position for thing in things], dtype=np.float32)[owner]
+    local = np.concatenate([thing.mesh.vertices for thing in things])
+    x, z = local[:, :, 0] * scale[:, :1], local[:, :, 2] * scale[:, 2:]
+    vertices = np.empty_like(local)
+    vertices[:, :, 0] = x * cosine[:, None] + z * sine[:, None] + moved[:, :1]
+    vertices[:, :, 1] = local[:, :, 1] * scale[:, 1:2] + moved[:, 1:2]
+    vertices[:, :, 2] = z * cosine[:, None] - x * sine[:, None] + moved[:, 2:]
+    still = np.concatenate([thing.mesh.normals for thing in things])
+    normals = np.empty_like(still)
+    normals[:, 0] = still[:, 0] * cosine + still[:, 2] * sine
+    normals[:, 1] = still[:, 1]
+    normals[:, 2] = still[:, 2] * cosine - still[:, 0] * sine
+    first = np.cumsum([0, *(len(thing.colors) for thing in things[:-1])])
+    slots = np.concatenate([thing.mesh.slots for thing in things]) + first[owner]
+    colors = np.concatenate([thing.colors for thing in things])[slots] * light.shade(normals)[:, None]
     return Polygons(
         vertices=vertices,
-        counts=mesh.counts,
-        colors=lit,
-        codes=mesh.codes,
-        layers=np.full(faces, layer, dtype=np.float32),
-        keys=np.full(faces, key, dtype=np.float32),
+        counts=np.concatenate([thing.mesh.counts for thing in things]),
+        colors=colors.astype(np.float32),
+        codes=np.concatenate([thing.mesh.codes for thing in things]),
+        layers=np.asarray([thing.layer for thing in things], dtype=np.float32)[owner],
+        keys=np.asarray([thing.key for thing in things], dtype=np.float32)[owner],
         normals=normals,
     )
 
@@ -239,13 +267,17 @@ class Camera:
         """
         relative = vertices - np.asarray(self.position, dtype=np.float32)
         ahead = relative[..., 2]
-        x = relative[..., 0] + np.float32(self.bend / 2) * ahead * np.abs(ahead)
-        y = relative[..., 1] + np.float32(self.rise / 2) * ahead * ahead
-        x, z = x * np.cos(self.yaw) - ahead * np.sin(self.yaw), ahead * np.cos(self.yaw) + x * np.sin(self.yaw)
-        y, depth = y * np.cos(self.pitch) + z * np.sin(self.pitch), z * np.cos(self.pitch) - y * np.sin(self.pitch)
-        factor = self.focal * width / np.maximum(depth, _NEAR)
-        pixels = np.stack((width / 2 + x * factor, height / 2 - y * factor), axis=-1)
-        return pixels.astype(np.float32), depth.astype(np.float32)
+        square = ahead * np.abs(ahead)
+        x = relative[..., 0] + np.float32(self.bend / 2) * square
+        y = relative[..., 1] + np.float32(self.rise / 2) * square
+        cosine, sine = np.float32(np.cos(self.yaw)), np.float32(np.sin(self.yaw))
+        x, z = x * cosine - ahead * sine, ahead * cosine + x * sine
+        cosine, sine = np.float32(np.cos(self.pitch)), np.float32(np.sin(self.pitch))
+        y, depth = y * cosine + z * sine, z * cosine - y * sine
+        factor = np.float32(self.focal * width) / np.maximum(depth, np.float32(_NEAR))
+        pixels: Floats = np.empty((*vertices.shape[:-1], 2), dtype=np.float32)
+        pixels[..., 0], pixels[..., 1] = width / 2 + x * factor, height / 2 - y * factor
+        return pixels, depth.astype(np.float32)
 
 
 def paint(
@@ -268,23 +300,32 @@ def paint(
         farthest: metres beyond which nothing is painted.
     """
     height, width = canvas.shape[:2]
-    pixels, depths = camera.project(polygons.vertices, height, width)
-    nearest, middle = depths.min(axis=1), depths.mean(axis=1)
-    towards = np.asarray(camera.position, dtype=np.float32) - polygons.vertices[:, 0]
-    turned_away = ((polygons.normals * towards).sum(axis=1) < 0) & polygons.normals.any(axis=1)
-    low, high = pixels.min(axis=1), pixels.max(axis=1)
-    inside = (high[:, 0] >= 0) & (low[:, 0] < width) & (high[:, 1] >= 0) & (low[:, 1] < height)
-    seen = np.flatnonzero(inside & ~turned_away & (depths.max(axis=1) > _NEAR) & (nearest < farthest))
-    seen = seen[np.lexsort((seen, -polygons.keys[seen], polygons.layers[seen]))]
+    position = np.asarray(camera.position, dtype=np.float32)
+    first = polygons.vertices[:, 0]
+    turned_away = ((polygons.normals * (position - first)).sum(axis=1) < 0) & (polygons.normals != 0).any(axis=1)
+    possible = np.flatnonzero(~turned_away & (first[:, 2] > position[2] - 60) & (first[:, 2] < position[2] + farthest))
+    parts: list[tuple[NDArray[np.int64], list[NDArray[np.int32]], Floats]] = []
+    for low_count, high_count in ((0, 4), (4, MAX_VERTICES)):
+        counts = polygons.counts[possible]
+        these = possible[(counts > low_count) & (counts <= high_count)]
+        pixels, depths = camera.project(polygons.vertices[these, :high_count], height, width)
+        low, high = pixels.min(axis=1), pixels.max(axis=1)
+        inside = (high >= 0).all(axis=1) & (low[:, 0] < width) & (low[:, 1] < height)
+        visible = np.flatnonzero(inside & (depths.max(axis=1) > _NEAR) & ((high - low).max(axis=1) > _SMALLEST))
+        # Pixel centres lie at half-integers here and at integers in OpenCV.
+        points = np.clip(pixels[visible] - 0.5, -_FARTHEST, _FARTHEST)
+        corners = list(np.rint(points * (1 << _SHIFT)).astype(np.int32))
+        parts.append((these[visible], corners, depths[visible].mean(axis=1)))
+    seen = np.concatenate([part[0] for part in parts])
+    outlines = parts[0][1] + parts[1][1]
+    depth = np.concatenate([part[2] for part in parts])
 
-    fade = np.exp(-haze * np.maximum(middle[seen], 0))[:, None]
+    fade = np.exp(-haze * np.maximum(depth, 0))[:, None]
     colors = polygons.colors[seen] * fade + np.asarray(haze_color, dtype=np.float32) * (1 - fade)
     values = np.empty((len(seen), 4), dtype=np.float64)
-    values[:, :3] = np.clip(np.rint(colors), 0, 255)
+    values[:, :3] = np.minimum(np.rint(colors), 255)
     values[:, 3] = polygons.codes[seen]
-    # Pixel centres lie at half-integers here and at integers in OpenCV.
-    points = np.clip(pixels[seen] - 0.5, -_FARTHEST, _FARTHEST)
-    corners = np.rint(points * (1 << _SHIFT)).astype(np.int32)
-    counts = polygons.counts[seen].tolist()
-    for corner, count, value in zip(corners, counts, values.tolist(), strict=True):
-        cv2.fillConvexPoly(canvas, corner[:count], value, cv2.LINE_8, _SHIFT)
+    order = np.lexsort((seen, -polygons.keys[seen], polygons.layers[seen])).tolist()
+    shades = values.tolist()
+    for index in order:
+        cv2.fillConvexPoly(canvas, outlines[index], shades[index], cv2.LINE_8, _SHIFT)

@@ -24,6 +24,7 @@ class PolygonList:
         self._counts: list[int] = []
         self._sizes: list[int] = []
         self._colors: list[Floats] = []
+        self._repeats: list[int] = []
         self._codes: list[int] = []
         self._layers: list[float] = []
         self._keys: list[float] = []
@@ -56,7 +57,9 @@ class PolygonList:
         if not len(vertices):
             return
         self._vertices.append(vertices)
-        self._colors.append(np.broadcast_to(color, (len(vertices), 3)))
+        several = color.ndim == 2
+        self._colors.append(color if several else color[None])
+        self._repeats.extend([1] * len(vertices) if several else [len(vertices)])
         self._sizes.append(len(vertices))
         self._counts.append(vertices.shape[1])
         self._codes.append(code)
@@ -75,11 +78,11 @@ class PolygonList:
             vertices[start : start + count, corners:] = part[:, -1:]
             start += count
         normals = np.repeat(np.asarray(self._normals, dtype=np.float32).reshape(-1, 3), sizes, axis=0)
-        colors = np.concatenate(self._colors).astype(np.float32) * self._light.shade(normals)[:, None]
+        colors = np.repeat(np.concatenate(self._colors), self._repeats, axis=0) * self._light.shade(normals)[:, None]
         return Polygons(
             vertices=vertices,
             counts=np.repeat(np.asarray(self._counts, dtype=np.int32), sizes),
-            colors=colors,
+            colors=colors.astype(np.float32),
             codes=np.repeat(np.asarray(self._codes, dtype=np.uint8), sizes),
             layers=np.repeat(np.asarray(self._layers, dtype=np.float32), sizes),
             keys=np.repeat(np.asarray(self._keys, dtype=np.float32), sizes),

@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_train.data.toytown.domains import DOMAINS, Domain
-from lsr_train.data.toytown.geometry import Camera, Floats, Polygons, concatenate, paint
+from lsr_train.data.toytown.geometry import Camera, Floats, Placed, Polygons, concatenate, paint, place_all
+from lsr_train.data.toytown.plan import draw_plan
 from lsr_train.data.toytown.polygon_list import GROUND
 from lsr_train.data.toytown.sensor import draw_exposure, expose, sky, texture
-from lsr_train.data.toytown.street import BLOCK, Block, backdrop, build_block, draw_plan, place_agent, plan_start
+from lsr_train.data.toytown.shadows import ShadowBox, darken, outlines
+from lsr_train.data.toytown.street import BLOCK, Block, backdrop, build_block, convoy
 from lsr_train.data.toytown.surfaces import code
 
 __all__ = ["Scene", "clip", "render"]
 
 _SAMPLES = 2  # each way in a pixel; the label is that of one of them
-_AHEAD = 175.0  # metres of street that are built
+_AHEAD = 125.0  # metres of street that are built
 _LABEL_BITS = 0b11111
 
 
@@ -86,6 +88,7 @@ class Scene:
         self._plan = draw_plan(self._domain, int(seed))
         self._exposure = draw_exposure(self._domain.sensor, self._seed)
         self._block = lru_cache(maxsize=8)(self._build)
+        self._convoy = convoy(self._plan)
         rng = np.random.default_rng([*self._seed, 2])
         self._eye = float(rng.uniform(*self._domain.height))
         self._pitch = float(rng.uniform(*self._domain.pitch))
@@ -101,7 +104,7 @@ class Scene:
         """Return where the camera is `time` seconds after the start."""
         sway = 0.004 * np.sin(2.1 * time) * (time > 0)
         return Camera(
-            position=(self._plan.eye, self._eye, plan_start(self._plan) + self._plan.speed * time),
+            position=(self._plan.eye, self._eye, self._plan.start + self._plan.speed * time),
             pitch=self._pitch + sway,
             yaw=self._yaw,
             focal=self._focal,
@@ -116,20 +119,20 @@ class Scene:
         camera, plan, exposure = self.camera(time), self._plan, self._exposure
         canvas = self._sky(camera, height * _SAMPLES, width * _SAMPLES)
         polygons, shadows = self._things(camera, time)
-        fog = {"haze": exposure.haze, "haze_color": plan.colors["sky_bottom"] * 0.96}
+        haze, fog = exposure.haze, plan.colors["sky_bottom"] * 0.96
         on_ground = polygons.layers == GROUND
-        paint(canvas, polygons.select(on_ground), camera, **fog)
-        self._darken(canvas, shadows, camera)
-        paint(canvas, polygons.select(~on_ground), camera, **fog)
+        paint(canvas, polygons.select(on_ground), camera, haze=haze, haze_color=fog)
+        darken(canvas, shadows, camera, 1 - plan.shadow, soft=plan.overcast)
+        paint(canvas, polygons.select(~on_ground), camera, haze=haze, haze_color=fog)
 
         offset = _SAMPLES // 2
-        codes = np.ascontiguousarray(canvas[offset::_SAMPLES, offset::_SAMPLES, 3])
-        labels = codes & _LABEL_BITS
+        codes: NDArray[np.uint8] = np.ascontiguousarray(canvas[offset::_SAMPLES, offset::_SAMPLES, 3])
+        labels = (codes & _LABEL_BITS).astype(np.uint8)
         frame = cv2.resize(canvas[:, :, :3], (width, height), interpolation=cv2.INTER_AREA)
         image = frame.astype(np.float32)
         if exposure.texture:
             fronts = (-plan.left.front, plan.right.front)
-            image = texture(image, codes >> 5, camera, fronts, exposure.texture)
+            image = texture(image, (codes >> 5).astype(np.uint8), camera, fronts, exposure.texture)
         noise = np.random.default_rng([*self._seed, 5, round(time * 1000)])
         return expose(image, exposure, noise), labels
 
@@ -138,53 +141,42 @@ class Scene:
         horizon = height / 2 - camera.focal * width * np.tan(camera.pitch)
         canvas = np.empty((height, width, 4), dtype=np.uint8)
         softness = self._domain.sensor.cloud_softness
-        canvas[:, :, :3] = sky(
-            height, width, horizon, self._plan.colors, softness, self._seed, grey=self._plan.overcast
+        small = sky(
+            (height // 4, width // 4), horizon / 4, self._plan.colors, softness, self._seed, grey=self._plan.overcast
         )
+        canvas[:, :, :3] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
         canvas[:, :, 3] = code("sky", "sky")
         return canvas
 
     def _things(self, camera: Camera, time: float) -> tuple[Polygons, list[Floats]]:
         """Return everything near the camera, and the outlines of the shadows."""
-        plan, start = self._plan, plan_start(self._plan)
-        here = camera.position[2]
-        parts = [backdrop(plan, here)]
-        shadows: list[Floats] = []
-        for index in range(int((here - 30) // BLOCK), int((here + _AHEAD) // BLOCK) + 1):
+        plan, here = self._plan, camera.position[2]
+        standing = [backdrop(plan, here)]
+        shapes: list[Floats] = []
+        moving = [(agent, time) for agent in self._convoy]
+        for index in range(max(0, int((here - 12) // BLOCK)), int((here + _AHEAD) // BLOCK) + 1):
             block = self._block(index)
-            parts.append(block.standing)
-            shadows.extend(block.shadows)
+            standing.append(block.standing)
+            shapes.extend(block.shadows)
             # Things start to move when the camera is as near as it is to the first blocks at the start.
-            local = time - max(0.0, (index * BLOCK - _AHEAD - start) / plan.speed)
-            for agent in block.agents:
-                polygons, shadow = place_agent(agent, local, plan)
-                if shadow[:, 1].max() > here + 1.0 and _clear(polygons, camera):
-                    parts.append(polygons)
-                    shadows.append(shadow)
-        return concatenate(parts), shadows
-
-    def _darken(self, canvas: NDArray[np.uint8], shadows: list[Floats], camera: Camera) -> None:
-        """Take light from the ground below `shadows`."""
-        height, width = canvas.shape[:2]
-        light = np.full((height, width), 255, dtype=np.uint8)
-        shade = int(255 * (1 - self._plan.shadow))
-        for outline in shadows:
-            points = np.zeros((len(outline), 3), dtype=np.float32)
-            points[:, (0, 2)] = outline
-            pixels, depths = camera.project(points, height, width)
-            if depths.max() > 0.6:
-                corners = np.rint(np.clip(pixels - 0.5, -(1 << 20), 1 << 20) * 8).astype(np.int32)
-                cv2.fillConvexPoly(light, corners, shade, cv2.LINE_8, 3)
-        if self._plan.overcast:
-            light = cv2.blur(light, (2 * (width // 128) + 1, 2 * (width // 256) + 1))
-        whole = np.full_like(light, 255)
-        cv2.multiply(canvas, cv2.merge((light, light, light, whole)), dst=canvas, scale=1 / 255)
+            local = time - max(0.0, (index * BLOCK - _AHEAD - plan.start) / plan.speed)
+            moving.extend((agent, local) for agent in block.agents)
+        things: list[Placed] = []
+        boxes: list[ShadowBox] = []
+        for agent, local in moving:
+            thing, box = agent.at(local)
+            if _clear(box, camera):
+                things.append(thing)
+                boxes.append(box if not plan.overcast else (*box[:4], 0.0))
+        shapes.append(outlines(boxes, [], plan.light, overcast=plan.overcast)[0])
+        return concatenate([*standing, place_all(things, plan.light)] if things else standing), shapes
 
 
-def _clear(polygons: Polygons, camera: Camera) -> bool:
-    """Tell whether something does not stand in the camera's way."""
-    low, high = polygons.vertices.min(axis=(0, 1)), polygons.vertices.max(axis=(0, 1))
-    x, _, z = camera.position
-    in_lane = low[0] < x + 1.0 and high[0] > x - 1.0
-    gap = 5.5 if in_lane else 1.5
-    return bool(low[2] > z + gap or (high[2] > z + 2 and not in_lane and high[2] - low[2] > 3))
+def _clear(box: ShadowBox, camera: Camera) -> bool:
+    """Tell whether something is before the camera and not in its way."""
+    x, z, half, length, _ = box
+    eye, _, here = camera.position
+    if z + length < here + 1.5 or z - length > here + _AHEAD:
+        return False
+    in_the_way = abs(x - eye) < half + 1.0
+    return z - length > here + (5.5 if in_the_way else 1.5) or (not in_the_way and length > 1.5)

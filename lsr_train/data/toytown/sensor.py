@@ -3,7 +3,9 @@
 The labels are never touched here. The game domain's sensor changes nothing.
 """
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,14 +146,14 @@ def texture(
         value = np.where(is_brick, bricks, value)
     power = np.asarray([_STRENGTH.get(name, 0.0) for name in MATERIALS], dtype=np.float32)[materials]
     fade = np.clip(1.25 - distance / 45, 0.25, 1)
-    return frame * (1 + strength * value * power * fade)[:, :, None]
+    grained: Floats = (frame * (1 + strength * value * power * fade)[:, :, None]).astype(np.float32)
+    return grained
 
 
 def sky(
-    height: int,
-    width: int,
+    size: tuple[int, int],
     horizon: float,
-    colors: dict[str, Floats],
+    colors: Mapping[str, Floats],
     softness: float,
     seed: tuple[int, int],
     *,
@@ -160,8 +162,7 @@ def sky(
     """Return a sky [height,width,3] with clouds, from `horizon` (a row) upwards.
 
     Args:
-        height: of the image.
-        width: of the image.
+        size: height and width.
         horizon: the row where it meets the ground.
         colors: `sky_top`, `sky_bottom` and `clouds`.
         softness: 0 gives clouds with edges, 1 mist.
@@ -169,18 +170,16 @@ def sky(
         grey: whether clouds cover all of it.
     """
     rng = np.random.default_rng([*seed, 4])
+    height, width = size
     share = np.clip(np.arange(height) / max(horizon, 1.0), 0, 1).astype(np.float32)[:, None, None]
     image = colors["sky_top"] * (1 - share) + colors["sky_bottom"] * share  # [H,1,3]
-    small = (max(2, height // 2), max(2, width // 2))
-    noise = _smooth_noise(rng, *small, 4, 4)
+    noise = _smooth_noise(rng, height, width, 4, 4)
     threshold = rng.uniform(0.5, 0.6) - (0.18 if grey else 0.0)
-    width_of_edge = 0.02 + 0.2 * softness
-    cover = np.clip((noise - threshold) / width_of_edge, 0, 1)
-    cover = cv2.resize(cover, (width, height), interpolation=cv2.INTER_LINEAR)[:, :, None] * (
-        0.92 if softness < 0.5 else 0.75
-    )
+    edge = 0.03 + 0.2 * softness
+    cover = np.clip((noise - threshold) / edge, 0, 1)[:, :, None] * (0.95 - 0.2 * softness)
     cover = cover * (1 - 0.7 * share)
-    return np.clip(image * (1 - cover) + colors["clouds"] * cover, 0, 255).astype(np.uint8)
+    painted: NDArray[np.uint8] = np.clip(image * (1 - cover) + colors["clouds"] * cover, 0, 255).astype(np.uint8)
+    return painted
 
 
 @cache
@@ -188,19 +187,18 @@ def _corners(height: int, width: int) -> Floats:
     """Return the squared distance from the middle, 1 in the corners, [H,W,1]."""
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    return ((x * x + y * y) / 2)[:, :, None]
+    return ((x * x + y * y) / 2)[:, :, None].astype(np.float32)
 
 
 def expose(frame: Floats, exposure: Exposure, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return the frame [H,W,3] uint8 as the sensor delivers it; `rng` gives the noise."""
     height, width = frame.shape[:2]
-    if not exposure.plain:
-        frame = cv2.transform(frame, exposure.matrix)
+    image: NDArray[Any] = frame if exposure.plain else cv2.transform(frame, exposure.matrix)
     if exposure.vignette:
-        frame = frame * (1 - exposure.vignette * _corners(height, width))
+        image = image * (1 - exposure.vignette * _corners(height, width))
     if exposure.blur:
-        frame = cv2.GaussianBlur(frame, (0, 0), exposure.blur * width / 256)
+        image = cv2.GaussianBlur(image, (0, 0), exposure.blur * width / 256)
     if exposure.noise:
-        grain = rng.standard_normal((height, width, 3), dtype=np.float32)
-        frame = frame + grain * np.float32(exposure.noise)
-    return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+        image = image + rng.standard_normal((height, width, 3), dtype=np.float32) * np.float32(exposure.noise)
+    delivered: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return delivered

@@ -7,120 +7,27 @@ of `BLOCK` metres is drawn from the seed and its number, so that a block looks t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from lsr_train.data.toytown import furniture, people, vehicles
-from lsr_train.data.toytown.domains import Domain
+from lsr_train.data.toytown import furniture
+from lsr_train.data.toytown.agents import Agent, AgentMaker
 from lsr_train.data.toytown.frontage import Line, add_building, add_fence, add_hedge, add_open, add_wall
-from lsr_train.data.toytown.geometry import Floats, Light, Mesh, Polygons, concatenate, place
+from lsr_train.data.toytown.geometry import Floats, Mesh, Placed, Polygons, concatenate, place_all
 from lsr_train.data.toytown.paint_box import PaintBox
+from lsr_train.data.toytown.plan import Plan, choose, evenly
 from lsr_train.data.toytown.polygon_list import BACKDROP, FRONTAGE, GROUND, STREET, PolygonList
+from lsr_train.data.toytown.shadows import ShadowBox, ShadowRound, outlines
 from lsr_train.data.toytown.surfaces import code
 
-__all__ = ["BLOCK", "Agent", "Block", "Plan", "backdrop", "build_block", "draw_plan", "place_agent"]
+__all__ = ["BLOCK", "Block", "backdrop", "build_block", "convoy"]
 
 BLOCK = 48.0
 """Length of a block in metres."""
 
 _SIDEWALK_HEIGHT = 0.13
 _STRIP = 6.0  # metres of ground a polygon, so that a bending street looks bent
-_CONTACT = 0.35  # what the darkness below a car takes away at least, as a share of the shadow
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One side of the street; distances from the road's axis, metres, all positive.
-
-    Args:
-        kerb: where the road ends.
-        path: where the pavement starts (behind a verge, or at the kerb).
-        front: where the pavement ends and houses begin.
-        parking: whether cars stand along the kerb.
-        trees: whether there is a row of trees.
-        tree_kind: of that row.
-        lamps: whether this side has the lamps.
-    """
-
-    kerb: float
-    path: float
-    front: float
-    parking: bool
-    trees: bool
-    tree_kind: str
-    lamps: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What holds for a whole street.
-
-    Args:
-        domain: the world it is in.
-        seed: of the scene.
-        light: sun and sky.
-        overcast: no sun, soft shadows.
-        shadow: share of light a shadow takes away.
-        lanes: lanes each way.
-        lane: width of a lane.
-        left: the side at negative x.
-        right: the side at positive x.
-        tram: "none", "street" (on the middle of the road) or "left" / "right" (on its own bed beside it).
-        speed: of the camera, m/s.
-        colors: of ground and sky, by name of the palette's field.
-        eye: x of the camera.
-    """
-
-    domain: Domain
-    seed: int
-    light: Light
-    overcast: bool
-    shadow: float
-    lanes: int
-    lane: float
-    left: Side
-    right: Side
-    tram: str
-    speed: float
-    colors: dict[str, Floats]
-    eye: float
-
-    def side(self, sign: int) -> Side:
-        """Return the side at negative (-1) or positive (+1) x."""
-        return self.left if sign < 0 else self.right
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agent:
-    """Something that may move.
-
-    Args:
-        meshes: one for each phase of its movement.
-        colors: [S,3] of their slots.
-        position: (x, z) when the camera is one block away.
-        velocity: (x, z), m/s.
-        yaw: of the mesh.
-        mirror: -1 looks to the left, for flat figures.
-        scale: size.
-        pace: phases a second.
-        size: half width, half length and height of its shadow.
-        layer: see `Polygons`.
-        block: number of the block it belongs to.
-    """
-
-    meshes: tuple[Mesh, ...]
-    colors: Floats
-    position: tuple[float, float]
-    velocity: tuple[float, float] = (0.0, 0.0)
-    yaw: float = 0.0
-    mirror: float = 1.0
-    scale: float = 1.0
-    pace: float = 0.0
-    size: tuple[float, float, float]
-    base: float = 0.0
-    layer: float = STREET
-    block: int = 0
+_TREES = dict.fromkeys(furniture.TREE_KINDS, 1.0)
+_SIGNS = dict(zip(furniture.SIGN_KINDS, (0.3, 0.22, 0.22, 0.14, 0.12), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,76 +36,13 @@ class Block:
 
     Args:
         standing: polygons of ground and things that do not move.
-        shadows: polygons on the ground that are darkened.
+        shadows: outlines on the ground, as `shadows.outlines` returns them.
         agents: things that may move.
     """
 
     standing: Polygons
-    shadows: list[Floats]
-    agents: list[Agent]
-
-
-def draw_plan(domain: Domain, seed: int) -> Plan:
-    """Draw a street."""
-    rng = np.random.default_rng([domain.index, seed])
-    box = PaintBox(domain.palette, rng)
-    lane = rng.uniform(3.0, 3.5)
-    lanes = int(rng.choice((1, 2), p=(0.65, 0.35)))
-    sides = []
-    lamp_side = rng.integers(3)
-    for index in range(2):
-        parking = bool(rng.random() < domain.parking)
-        verge = rng.uniform(1.2, 2.6) if rng.random() < 0.35 else 0.0
-        kerb = lanes * lane + (2.3 if parking else rng.uniform(0.2, 0.8))
-        path = kerb + verge
-        sides.append(
-            Side(
-                kerb=kerb,
-                path=path,
-                front=path + rng.uniform(2.2, 4.5),
-                parking=parking,
-                trees=bool(rng.random() < domain.tree_row),
-                tree_kind=str(rng.choice(furniture.TREE_KINDS, p=(0.6, 0.25, 0.15))),
-                lamps=lamp_side in (index, 2),
-            )
-        )
-    overcast = bool(rng.random() < domain.overcast)
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.1)
-    direction = (np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
-    ambient, diffuse = rng.uniform(*domain.ambient), rng.uniform(*domain.diffuse)
-    if overcast:
-        ambient, diffuse, direction = ambient + 0.6 * diffuse, 0.35 * diffuse, (0.0, 1.0, 0.0)
-    light = Light(direction=tuple(float(value) for value in direction), ambient=ambient, diffuse=diffuse)
-    tram = "none"
-    if rng.random() < domain.tram:
-        tram = str(rng.choice(("street", "left", "right")))
-    names = (
-        "asphalt",
-        "marking",
-        "kerb",
-        "sidewalk",
-        "grass",
-        "sky_top",
-        "sky_bottom",
-        "clouds",
-        "poles",
-        "light_boxes",
-    )
-    return Plan(
-        domain=domain,
-        seed=seed,
-        light=light,
-        overcast=overcast,
-        shadow=rng.uniform(*domain.shadow) * (0.8 if overcast else 1.0),
-        lanes=lanes,
-        lane=lane,
-        left=sides[0],
-        right=sides[1],
-        tram=tram,
-        speed=rng.uniform(7, 11),
-        colors={name: box.color(name) for name in names},
-        eye=(rng.integers(lanes) + 0.5) * lane + rng.uniform(-0.3, 0.3),
-    )
+    shadows: tuple[Floats, Floats]
+    agents: tuple[Agent, ...]
 
 
 def build_block(plan: Plan, index: int) -> Block:
@@ -206,20 +50,9 @@ def build_block(plan: Plan, index: int) -> Block:
     rng = np.random.default_rng([plan.domain.index, plan.seed, 1000 + index])
     builder = _BlockBuilder(plan, index, rng)
     builder.build()
-    return Block(
-        standing=concatenate([builder.polygons.build(), *builder.placed]),
-        shadows=builder.shadows,
-        agents=builder.agents,
-    )
-
-
-def _evenly(rng: np.random.Generator, start: float, end: float, per_hundred: float) -> list[float]:
-    """Draw places along [start, end] of the given density, no two too near."""
-    count = rng.poisson(max(end - start, 0) * per_hundred / 100)
-    if count == 0:
-        return []
-    gap = (end - start) / count
-    return [float(start + gap * (number + rng.uniform(0.1, 0.9))) for number in range(count)]
+    standing = [builder.polygons.build(), place_all(builder.placed, plan.light)]
+    shapes = outlines(builder.boxes, builder.rounds, plan.light, overcast=plan.overcast)
+    return Block(standing=concatenate(standing), shadows=shapes, agents=tuple(builder.agents))
 
 
 class _BlockBuilder:
@@ -229,8 +62,10 @@ class _BlockBuilder:
         self.plan, self.index, self.rng = plan, index, rng
         self.box = PaintBox(plan.domain.palette, rng)
         self.polygons = PolygonList(plan.light)
-        self.placed: list[Polygons] = []
-        self.shadows: list[Floats] = []
+        self.maker = AgentMaker(plan, rng)
+        self.placed: list[Placed] = []
+        self.boxes: list[ShadowBox] = []
+        self.rounds: list[ShadowRound] = []
         self.agents: list[Agent] = []
         self.start, self.end = index * BLOCK, (index + 1) * BLOCK
         self.cross = rng.uniform(8, 12) if rng.random() < plan.domain.crossing else 0.0
@@ -334,10 +169,8 @@ class _BlockBuilder:
         z = self.start + self.cross + (rng.uniform(0.5, 2) if self.cross else 0.0)
         rails = (plan.tram == "left" and sign < 0) or (plan.tram == "right" and sign > 0)
         offset = plan.side(sign).front + (6.0 if rails else 0.0)
-        kinds = list(plan.domain.frontage)
-        weights = np.asarray([plan.domain.frontage[kind] for kind in kinds])
         while z < self.end - 3:
-            kind = str(rng.choice(kinds, p=weights / weights.sum()))
+            kind = choose(rng, plan.domain.frontage)
             length = min(rng.uniform(9, 19), self.end - z)
             if self.end - (z + length) < 5:
                 length = self.end - z
@@ -347,13 +180,15 @@ class _BlockBuilder:
             else:
                 adders = {"wall": add_wall, "fence": add_fence, "hedge": add_hedge, "open": add_open}
                 self._behind(line)
-                adders[kind](self.polygons, self.placed, line, self.box, rng, plan.light)
+                adders[kind](self.polygons, self.placed, line, self.box, rng)
             z += length
 
     def _house(self, line: Line) -> None:
+        """Add a house and its shadow."""
         height = add_building(self.polygons, line, self.box, self.rng)
-        self._cast([(line.x, line.start), (line.x, line.end), (line.x + line.sign * 9, line.end),
-                    (line.x + line.sign * 9, line.start)], height)  # fmt: skip
+        if not self.plan.overcast:
+            middle, half = (line.start + line.end) / 2, (line.end - line.start) / 2
+            self.boxes.append((line.x + line.sign * 5, middle, 5.0, half, height))
 
     def _behind(self, line: Line) -> None:
         """Add a house set back, or trees, behind a fence or wall."""
@@ -367,20 +202,18 @@ class _BlockBuilder:
             )
             add_building(self.polygons, house, self.box, rng)
         if choice > 0.25:
-            for z in sorted(_evenly(rng, line.start, line.end, 18), reverse=True):
+            for z in sorted(evenly(rng, line.start, line.end, 18), reverse=True):
                 x = line.x + line.sign * rng.uniform(2.5, 6)
-                self._tree(x, z, str(rng.choice(furniture.TREE_KINDS)), layer=FRONTAGE, key=middle + 0.01)
+                self._tree(x, z, choose(rng, _TREES), layer=FRONTAGE, key=middle + 0.01)
 
     def _tree(self, x: float, z: float, kind: str, *, layer: float = STREET, key: float | None = None) -> None:
         size = self.rng.uniform(0.75, 1.25)
-        mesh = furniture.tree(kind, int(self.rng.integers(furniture.VARIANTS)))
         self.placed.append(
-            place(
-                mesh,
-                self.box.leaves(),
-                (x, _SIDEWALK_HEIGHT if layer == STREET else 0.0, z),
-                self.plan.light,
-                scale=(size * self.rng.choice((-1, 1)), size, 1),
+            Placed(
+                mesh=furniture.tree(kind, int(self.rng.integers(furniture.VARIANTS))),
+                colors=self.box.leaves(),
+                position=(x, _SIDEWALK_HEIGHT if layer == STREET else 0.0, z),
+                scale=(size if self.rng.random() < 0.5 else -size, size, 1.0),
                 layer=layer,
                 key=z if key is None else key,
             )
@@ -397,57 +230,49 @@ class _BlockBuilder:
         if side.lamps:
             for z in np.arange(self.start + 18, self.end, 24):
                 mesh = furniture.lamp(-sign * 1.8)
-                self._stand(mesh, [pole, self.box.near(np.asarray((235, 240, 240)))], edge, z)
-                self._cast([(edge - 0.07, z), (edge + 0.07, z)], 6.5)
+                self._stand(mesh, [pole, *self.box.near([(235, 240, 240)])], edge, z)
+                if not plan.overcast:
+                    self.boxes.append((edge, float(z), 0.07, 0.07, 6.5))
         if side.trees:
             wide = side.kerb + (side.path - side.kerb) / 2 if side.path > side.kerb else side.kerb + 0.9
             for z in np.arange(start + rng.uniform(2, 6), self.end, rng.uniform(8, 13)):
                 self._tree(sign * wide, float(z), side.tree_kind)
-        for z in _evenly(rng, start, self.end, plan.domain.signs):
-            kind = str(rng.choice(furniture.SIGN_KINDS, p=(0.3, 0.22, 0.22, 0.14, 0.12)))
+        for z in evenly(rng, start, self.end, plan.domain.signs):
+            kind = choose(rng, _SIGNS)
             self._stand(furniture.sign(kind), self.box.sign(pole, kind), edge + sign * rng.uniform(0, 0.5), z)
         if rng.random() < 0.25:
             for z in np.arange(start, self.end, 3.0):
-                self._stand(furniture.bollard(), [pole, self.box.near(np.asarray((230, 230, 235)))], edge, float(z))
-        for z in _evenly(rng, start, self.end, plan.domain.parked_bikes):
-            kind = people.bicycle if rng.random() < 0.55 else people.motorcycle
-            view = "side" if rng.random() < 0.6 else "end"
+                self._stand(furniture.bollard(), [pole, *self.box.near([(230, 230, 235)])], edge, float(z))
+        for z in evenly(rng, start, self.end, plan.domain.parked_bikes):
             x = sign * rng.uniform(side.kerb + 0.6, max(side.kerb + 0.9, side.front - 1.0))
-            self.agents.append(
-                Agent(meshes=(kind(view),), colors=self.box.person(), position=(x, z), size=(0.5, 0.3, 0.8),
-                      base=_SIDEWALK_HEIGHT, mirror=rng.choice((-1, 1)), scale=rng.uniform(1.0, 1.12), block=self.index)
-            )  # fmt: skip
+            self.agents.append(self.maker.parked_bike(x, z, base=_SIDEWALK_HEIGHT))
         if side.path > side.kerb or rng.random() < 0.2:
-            for z in _evenly(rng, start, self.end, 12):
+            for z in evenly(rng, start, self.end, 12):
                 x = sign * (side.front - 0.2) if side.path == side.kerb else sign * (side.kerb + side.path) / 2
                 mesh = furniture.bush(int(rng.integers(furniture.VARIANTS)))
-                self._stand(mesh, self.box.leaves(), x, z, scale=rng.uniform(0.6, 1.0))
+                self._stand(mesh, self.box.leaves(), x, z, size=rng.uniform(0.6, 1.0))
 
-    def _stand(self, mesh: Mesh, colors: Sequence[Floats] | Floats, x: float, z: float, *, scale: float = 1.0) -> None:
+    def _stand(self, mesh: Mesh, colors: Sequence[Floats] | Floats, x: float, z: float, *, size: float = 1.0) -> None:
         """Put something on the pavement."""
-        position = (x, _SIDEWALK_HEIGHT, z)
-        self.placed.append(place(mesh, colors, position, self.plan.light, scale=scale, layer=STREET, key=z))
+        self.placed.append(
+            Placed(
+                mesh=mesh,
+                colors=np.asarray(colors, dtype=np.float32),
+                position=(x, _SIDEWALK_HEIGHT, z),
+                scale=(size, size, size),
+                layer=STREET,
+                key=z,
+            )
+        )
 
     def _walkers(self, sign: int) -> None:
+        """Add people on the pavement, some of them in pairs."""
         plan, rng, side = self.plan, self.rng, self.plan.side(sign)
-        for z in _evenly(rng, self.start + self.cross, self.end, plan.domain.walkers):
+        for z in evenly(rng, self.start + self.cross, self.end, plan.domain.walkers):
             x = sign * rng.uniform(side.path + 0.5, side.front - 0.3)
-            for _ in range(2 if rng.random() < 0.25 else 1):
-                self._walker(x, z, str(rng.choice(("front", "back", "side", "stand"), p=(0.36, 0.36, 0.16, 0.12))))
-                x += rng.choice((-0.6, 0.6))
-
-    def _walker(self, x: float, z: float, view: str, *, base: float = _SIDEWALK_HEIGHT) -> None:
-        rng = self.rng
-        phase = int(rng.integers(people.PHASES))
-        meshes = tuple(people.pedestrian(view, (phase + step) % people.PHASES) for step in range(people.PHASES))
-        pace = rng.uniform(1.1, 1.6)
-        mirror = float(rng.choice((-1, 1)))
-        velocity = {"front": (0, -pace), "back": (0, pace), "side": (mirror * pace, 0), "stand": (0, 0)}[view]
-        self.agents.append(
-            Agent(meshes=meshes, colors=self.box.person(), position=(x, z), velocity=velocity, mirror=mirror,
-                  scale=rng.uniform(0.9, 1.1) if rng.random() > 0.12 else rng.uniform(0.62, 0.75), pace=7.0,
-                  size=(0.28, 0.2, 1.7), base=base, block=self.index)
-        )  # fmt: skip
+            self.agents.append(self.maker.walker(x, z, base=_SIDEWALK_HEIGHT))
+            if rng.random() < 0.25:
+                self.agents.append(self.maker.walker(x + 0.6, z + 0.1, base=_SIDEWALK_HEIGHT))
 
     # Cross street ---------------------------------------------------------------------------------------------------
 
@@ -473,104 +298,56 @@ class _BlockBuilder:
                     mesh, self.box.traffic_light(plan.colors["poles"], plan.colors["light_boxes"], state), edge, z
                 )
         for _ in range(rng.poisson(1.4)):
-            self._walker(
-                rng.uniform(-plan.left.kerb, plan.right.kerb), start - 2.2 + rng.uniform(-0.8, 0.8), "side", base=0.0
-            )
+            x, z = rng.uniform(-plan.left.kerb, plan.right.kerb), start - 2.2 + rng.uniform(-0.8, 0.8)
+            self.agents.append(self.maker.walker(x, z, base=0.0, view="side"))
         for _ in range(rng.poisson(0.9)):
-            self._crosser(middle)
-
-    def _crosser(self, middle: float) -> None:
-        """Add a vehicle or rider on the cross street."""
-        rng, sign = self.rng, float(self.rng.choice((-1, 1)))
-        x = rng.uniform(-22, 22)
-        z = middle - sign * 2.0
-        if rng.random() < 0.3:
-            self._rider(x, z, "side", sign)
-            return
-        self._vehicle(x, z, (sign * 4.0, 0.0), sign * np.pi / 2)
+            sign = 1 if rng.random() < 0.5 else -1
+            x, z = rng.uniform(-22, 22), middle - sign * 2.0
+            if rng.random() < 0.3:
+                self.agents.append(self.maker.rider(x, z, "side", sign))
+            else:
+                self._vehicle(x, z, (sign * 4.0, 0.0), sign * np.pi / 2)
 
     # Traffic --------------------------------------------------------------------------------------------------------
 
     def _traffic(self) -> None:
+        """Add what comes towards the camera, riders, and parked cars; `convoy` has what drives ahead."""
         plan, rng = self.plan, self.rng
         start = self.start + self.cross + 2
         for lane in range(-plan.lanes, plan.lanes):
-            x = (lane + 0.5) * plan.lane
             ahead = lane >= 0
-            if plan.tram == "street" and lane in (-1, 0) and plan.lanes == 2:
-                continue
-            velocity = (0.0, plan.speed) if ahead else (0.0, -plan.speed)
-            for z in self._spaced(start, self.end, plan.domain.traffic, 11):
-                if abs(x - plan.eye) < 2 and 0 < z - plan_start(plan) < 7:
-                    continue
-                self._vehicle(x + rng.uniform(-0.25, 0.25), z, velocity, 0.0 if ahead else np.pi)
-            for z in _evenly(rng, start, self.end, plan.domain.riders):
-                outer = (1 if ahead else -1) * (plan.lanes * plan.lane - rng.uniform(0.3, 0.8))
-                self._rider(outer, z, "back" if ahead else "front", 1 if ahead else -1)
+            taken = plan.tram == "street" and lane == -1
+            if not ahead and not taken:
+                x = (lane + 0.5) * plan.lane
+                for z in _spaced(evenly(rng, start, self.end, plan.domain.traffic), 11):
+                    self._vehicle(x + rng.uniform(-0.25, 0.25), z, (0.0, -plan.speed), np.pi)
+            if lane in (-plan.lanes, plan.lanes - 1):
+                direction = 1 if ahead else -1
+                for z in evenly(rng, start, self.end, plan.domain.riders):
+                    x = direction * (plan.lanes * plan.lane - rng.uniform(0.3, 0.8))
+                    self.agents.append(self.maker.rider(x, z, "back" if ahead else "front", direction))
         for sign in (-1, 1):
             side = plan.side(sign)
             if side.parking:
                 for z in np.arange(start + 3, self.end - 2, 6.0):
                     if rng.random() < 0.62:
                         yaw = 0.0 if sign > 0 else np.pi
-                        self._vehicle(sign * (side.kerb - 1.1), z + rng.uniform(-0.3, 0.3), (0, 0), yaw, parked=True)
-
-    def _spaced(self, start: float, end: float, per_hundred: float, gap: float) -> list[float]:
-        """Return places that are at least `gap` metres apart."""
-        places: list[float] = []
-        for z in _evenly(self.rng, start, end, per_hundred):
-            if not places or z - places[-1] > gap:
-                places.append(z)
-        return places
+                        place = float(z) + rng.uniform(-0.3, 0.3)
+                        self._vehicle(sign * (side.kerb - 1.1), place, (0.0, 0.0), yaw, parked=True)
 
     def _vehicle(self, x: float, z: float, velocity: tuple[float, float], yaw: float, *, parked: bool = False) -> None:
-        rng, weights = self.rng, self.plan.domain.vehicles
-        kinds = list(weights)
-        shares = np.asarray([weights[kind] for kind in kinds])
-        kind = "car" if parked and rng.random() < 0.94 else str(rng.choice(kinds, p=shares / shares.sum()))
-        if kind == "car":
-            name = str(rng.choice(vehicles.CAR_KINDS, p=(0.32, 0.28, 0.24, 0.16)))
-            mesh, colors = vehicles.car(name), self.box.vehicle("paints")
-        elif kind == "truck":
-            name = "truck"
-            mesh, colors = (
-                vehicles.truck(str(rng.choice(vehicles.TRUCK_KINDS, p=(0.6, 0.2, 0.2)))),
-                self.box.vehicle("paints"),
-            )
-        else:
-            name = "bus"
-            mesh, colors = vehicles.bus(), self.box.vehicle("buses")
-        if parked and kind != "car":
-            velocity = (0.0, 0.0)
-        half, length = vehicles.HALF_SIZES[name]
-        height = {"truck": 3.2, "bus": 3.0}.get(kind, 1.4)
-        limit = self.plan.side(int(np.sign(x)) or 1).front
-        self.agents.append(
-            Agent(meshes=(mesh,), colors=colors, position=(x, z), velocity=velocity, yaw=yaw + rng.normal(0, 0.015),
-                  size=(half, length, height), layer=FRONTAGE if abs(x) > limit - 1 else STREET, block=self.index)
-        )  # fmt: skip
-
-    def _rider(self, x: float, z: float, view: str, direction: float) -> None:
-        rng = self.rng
-        maker = people.cyclist if rng.random() < 0.55 else people.motorcyclist
-        phase = int(rng.integers(people.PHASES))
-        meshes = tuple(maker(view, (phase + step) % people.PHASES) for step in range(people.PHASES))
-        pace = 4.5 if maker is people.cyclist else 7.0
-        velocity = (direction * pace, 0.0) if view == "side" else (0.0, direction * pace)
-        self.agents.append(
-            Agent(meshes=meshes, colors=self.box.person(), position=(x, z), velocity=velocity,
-                  mirror=direction if view == "side" else 1.0, scale=rng.uniform(0.98, 1.1), pace=9.0,
-                  size=(0.3, 0.8, 1.6), block=self.index)
-        )  # fmt: skip
+        """Add a vehicle."""
+        self.agents.append(self.maker.vehicle(x, z, velocity=velocity, yaw=yaw, parked=parked))
 
     def _tram(self) -> None:
+        """Add rails, and perhaps a tram on them."""
         plan, rng = self.plan, self.rng
         if plan.tram == "none":
             return
         beside = {"left": -1, "right": 1}.get(plan.tram, 0)
         center = beside * (plan.side(beside).front + 3.4) if beside else -0.5 * plan.lane
         surface = code("terrain", "grass") if beside else code("road")
-        steel = self.plan.colors["asphalt"] * 0.7
+        steel = plan.colors["asphalt"] * 0.7
         if beside:
             bed = plan.colors["sidewalk"] * 0.75
             self._strips((center - 2.2, center + 2.2), (self.start + self.cross, self.end), 0.02, bed, surface)
@@ -579,65 +356,39 @@ class _BlockBuilder:
             self._strips((x - 0.06, x + 0.06), (self.start, self.end), 0.03, steel, surface)
         if rng.random() < 0.62:
             z = rng.uniform(self.start + 8, self.end)
-            half, length = vehicles.HALF_SIZES["train"]
-            direction = -1.0 if rng.random() < 0.6 else 1.0
-            self.agents.append(
-                Agent(meshes=(vehicles.train(),), colors=self.box.vehicle("trains"), position=(center, z + length),
-                      velocity=(0.0, 7.0 * direction), yaw=0.0,
-                      size=(half, length, 3.0), layer=FRONTAGE if beside else STREET, block=self.index)
-            )  # fmt: skip
+            speed = 7.0 if rng.random() < 0.4 else -7.0
+            self.agents.append(self.maker.tram(center, z, speed=speed, beside=bool(beside)))
 
     # Shadows --------------------------------------------------------------------------------------------------------
 
-    def _cast(self, base: Sequence[tuple[float, float]], height: float) -> None:
-        """Darken the ground where the sun does not reach behind an upright thing with the given footprint."""
-        if not self.plan.overcast:
-            self.shadows.append(shadow_outline(base, height, self.plan.light))
-
     def _cast_round(self, x: float, z: float, radius: float, height: float) -> None:
-        """Darken the ground below or behind a crown."""
-        if self.plan.overcast:
-            shift_x = shift_z = 0.0
-        else:
-            shift_x, shift_z = shadow_shift(height, self.plan.light)
-            self.shadows.append(shadow_outline([(x - 0.15, z), (x + 0.15, z)], height, self.plan.light))
-        angles = np.arange(10) * (2 * np.pi / 10)
-        outline = np.stack((x + shift_x + radius * np.cos(angles), z + shift_z + radius * np.sin(angles)), axis=1)
-        self.shadows.append(outline.astype(np.float32))
+        """Darken the ground below or behind a crown, and along its trunk."""
+        self.rounds.append((x, z, radius, height))
+        if not self.plan.overcast:
+            self.boxes.append((x, z, 0.15, 0.1, height))
 
 
-def plan_start(plan: Plan) -> float:
-    """Return the camera's z when a clip of this street starts."""
-    return 4.0 + 24.0 * ((plan.seed * 0.6180339887) % 1.0)
+def _spaced(places: Sequence[float], gap: float) -> list[float]:
+    """Return those of rising `places` that are at least `gap` metres from the last one kept."""
+    kept: list[float] = []
+    for place in places:
+        if not kept or place - kept[-1] > gap:
+            kept.append(place)
+    return kept
 
 
-def shadow_shift(height: float, light: Light) -> tuple[float, float]:
-    """Return how far (x, z) the shadow of a point lies from it."""
-    x, y, z = light.direction
-    return -x / y * height, -z / y * height
-
-
-def shadow_outline(base: Sequence[tuple[float, float]], height: float, light: Light) -> Floats:
-    """Return the convex outline [n,2] of the shadow of an upright thing over its footprint (x, z)."""
-    foot = np.asarray(base, dtype=np.float32)
-    moved = foot + np.asarray(shadow_shift(height, light), dtype=np.float32)
-    hull: NDArray[np.float32] = cv2.convexHull(np.concatenate((foot, moved)))[:, 0]
-    return hull
-
-
-def place_agent(agent: Agent, time: float, plan: Plan) -> tuple[Polygons, Floats]:
-    """Return an agent's polygons and the outline of its shadow `time` seconds after its block came near."""
-    mesh = agent.meshes[int(time * agent.pace) % len(agent.meshes)]
-    x, z = agent.position[0] + agent.velocity[0] * time, agent.position[1] + agent.velocity[1] * time
-    half, length, height = agent.size
-    turned = abs(np.sin(agent.yaw)) > 0.5
-    across, along = (length, half) if turned else (half, length)
-    scale = (agent.scale * agent.mirror, agent.scale, agent.scale)
-    polygons = place(
-        mesh, agent.colors, (x, agent.base, z), plan.light, yaw=agent.yaw, scale=scale, layer=agent.layer, key=z - along
-    )
-    foot = [(x - across, z - along), (x + across, z - along), (x + across, z + along), (x - across, z + along)]
-    return polygons, shadow_outline(foot, 0.0 if plan.overcast else height, plan.light)
+def convoy(plan: Plan) -> list[Agent]:
+    """Draw the vehicles that drive ahead of the camera at its own speed, for the whole of a clip."""
+    rng = np.random.default_rng([plan.domain.index, plan.seed, 6])
+    maker = AgentMaker(plan, rng)
+    agents = []
+    for lane in range(plan.lanes):
+        x = (lane + 0.5) * plan.lane
+        own = abs(x - plan.eye) < 1.5
+        for gap in _spaced(evenly(rng, 10.0 if own else 4.0, 130.0, plan.domain.traffic), 11):
+            place = (x + rng.uniform(-0.25, 0.25), plan.start + gap + (4.0 if own else 0.0))
+            agents.append(maker.vehicle(*place, velocity=(0.0, plan.speed), yaw=0.0))
+    return agents
 
 
 def backdrop(plan: Plan, position: float) -> Polygons:
@@ -645,7 +396,7 @@ def backdrop(plan: Plan, position: float) -> Polygons:
     rng = np.random.default_rng([plan.domain.index, plan.seed, 7])
     box = PaintBox(plan.domain.palette, rng)
     polygons = PolygonList(plan.light)
-    z = position + 190
+    z = position + 170
     leaves = box.leaves()
     x = -260.0
     while x < 260:
