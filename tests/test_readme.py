@@ -1,0 +1,67 @@
+"""The README's commands are understood by the programs they name, and its Python runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lsr_train.commands.configuration import resolve
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def shell_lines() -> list[str]:
+    """Return every command of the README's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line]
+
+
+def commands(program: str) -> list[str]:
+    return [line for line in shell_lines() if line.startswith(program)]
+
+
+@pytest.mark.parametrize("line", [*commands("python -m lsr_train pretrain"), *commands("python -m lsr_train adapt")])
+def test_training_commands_are_understood(line: str) -> None:
+    command, *arguments = shlex.split(line)[3:]
+    request = resolve(command, arguments, "my_footage" if command == "adapt" else None)
+    assert request.out is not None or request.resume is not None
+
+
+@pytest.mark.parametrize("target", sorted({line.split()[1] for line in commands("make ")}))
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", [*commands("python -m lsr_train evaluate"), *commands("python export/to_onnx.py")])
+def test_options_of_other_commands_exist(line: str) -> None:
+    words = shlex.split(line.replace("…", ""))
+    program = words[1:4] if words[1] == "-m" else words[1:2]
+    done = subprocess.run(
+        [sys.executable, *program, "--help"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    for word in words[len(program) + 1 :]:
+        if word.startswith("-"):
+            assert re.search(rf"(^|[\s,|\[]){re.escape(word)}\b", done.stdout), f"{word} is not in --help"
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    (block,) = re.findall(r"```python\n(from lsr_train.*?)```", TEXT, flags=re.DOTALL)
+    names = {
+        "source_features": torch.rand(1, 2048, 5, 9, requires_grad=True),
+        "source_labels": torch.randint(0, 19, (1, 33, 65)),
+        "target_features": torch.rand(1, 2048, 5, 9, requires_grad=True),
+        "target_logits": torch.randn(1, 19, 33, 65),
+        "cross_entropy": torch.tensor(1.0, requires_grad=True),
+    }
+    exec(block, names)  # the README's own lines
+    loss = names["loss"]
+    assert isinstance(loss, torch.Tensor)
+    loss.backward()
+    assert names["source_features"].grad is not None
