@@ -68,6 +68,9 @@ def read_result(path: Path, space: LabelSpace) -> Supervised:
         raise InputError(f"{path}: this is no result of an evaluation. Name a file that evaluate --out wrote.")
     if document.get("format") != RESULT_FORMAT:
         raise InputError(f"{path}: result of format {document.get('format')!r}; this version reads {RESULT_FORMAT}.")
+    for part in ("model", "data", "protocol", "iou"):
+        if not isinstance(document.get(part), dict):
+            raise InputError(f"{path}: the result is damaged (no {part}). Evaluate again.")
     try:
         names = LabelSpace.from_dict(document["label_space"]).names
         values = [document["iou"][name] for name in names]

@@ -82,6 +82,7 @@ def test_wrong_supervised_files_are_one_line(tmp_path: Path) -> None:
     other = LabelSpace(name="o", names=("a",), colors=((0, 0, 0),))
     broken: list[Any] = [
         [1], {}, good | {"format": 2}, good | {"iou": {}}, good | {"iou": 3}, good | {"label_space": None},
+        good | {"protocol": "x"}, good | {"data": None}, good | {"model": 3},
         good | {"iou": good["iou"] | {"road": "x"}}, good | {"iou": good["iou"] | {"road": 96.5}},
         good | {"label_space": other.to_dict(), "iou": {"a": 0.5}}, good | {"iou": good["iou"] | {"road": [1]}},
     ]  # fmt: skip

@@ -1,0 +1,39 @@
+"""Which device is computed on, and whether it and the precision are there; nothing else is taken instead."""
+
+import torch
+
+from lsr_infer.errors import DeviceError, UsageError
+
+__all__ = ["choose_device"]
+
+
+def choose_device(device: str, precision: str, *, prefix: str = "") -> torch.device:
+    """Return the device that was asked for.
+
+    Args:
+        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
+        precision: `fp32`, `bf16` or `fp16`.
+        prefix: of the options' names in messages, such as `train.`.
+
+    Raises:
+        UsageError: `device` is none of these.
+        DeviceError: the device is not there, or lacks the precision.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        chosen = torch.device("cuda" if count else "cpu")
+    else:
+        name, _, number = device.partition(":")
+        if name not in ("cpu", "cuda") or (":" in device and not (name == "cuda" and number.isdecimal())):
+            raise UsageError(f"{prefix}device is {device!r}; allowed: auto, cpu, cuda, cuda:N. Set --{prefix}device.")
+        if name == "cuda" and int(number or 0) >= count:
+            raise DeviceError(
+                f"{prefix}device is {device}, but torch sees {count} CUDA devices. Set --{prefix}device cpu or auto."
+            )
+        chosen = torch.device(device)
+    if precision == "fp16" and chosen.type != "cuda":
+        raise DeviceError(f"{prefix}precision fp16 needs a CUDA device. Set --{prefix}precision bf16 or fp32.")
+    if precision == "bf16" and chosen.type == "cuda" and not torch.cuda.is_bf16_supported():
+        name = torch.cuda.get_device_name(chosen)
+        raise DeviceError(f"{name} has no bf16. Set --{prefix}precision fp16 or fp32.")
+    return chosen

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from lsr_infer.errors import DeviceError, UsageError
+from lsr_train.device import choose_device
+
+
+def test_cpu_and_auto() -> None:
+    assert choose_device("cpu", "bf16") == torch.device("cpu")
+    assert choose_device("auto", "fp32").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:x", "cuda:", "cpu:0", "mps", "cuda:-1"])
+def test_unknown_names(device: str) -> None:
+    with pytest.raises(UsageError, match=r"Set --train\.device"):
+        choose_device(device, "fp32", prefix="train.")
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(DeviceError, match="CUDA devices"):
+        choose_device("cuda:99", "fp32")
+    with pytest.raises(DeviceError, match="fp16 needs"):
+        choose_device("cpu", "fp16")
+
+
+@pytest.mark.gpu
+def test_cuda() -> None:
+    assert choose_device("cuda", "fp16") == torch.device("cuda")
+    assert choose_device("cuda:0", "bf16") == torch.device("cuda:0")
