@@ -1,0 +1,16 @@
+"""The segmentation network: DeepLabV2 on dilated ResNets, its normalisation, and the weights it starts from."""
+
+from lsr_train.network.batch_norm import reestimate_batch_norm
+from lsr_train.network.deeplab import DeepLabV2, SegOutput
+from lsr_train.network.normalization import NORMALIZATIONS, Normalization, Normalize
+from lsr_train.network.spec import NetworkSpec
+
+__all__ = [
+    "NORMALIZATIONS",
+    "DeepLabV2",
+    "NetworkSpec",
+    "Normalization",
+    "Normalize",
+    "SegOutput",
+    "reestimate_batch_norm",
+]

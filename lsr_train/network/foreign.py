@@ -1,0 +1,164 @@
+"""Weights other programs wrote: read without running anything, tidied, and checked key by key.
+
+A `.pth` file is a pickle. It is opened with `weights_only=True`, so that only tensors and plain containers come out;
+NumPy scalars, which published checkpoints hold beside their weights, are replaced by stand-ins that do nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lsr_infer.errors import InputError
+
+__all__ = ["load_checked", "read_weights"]
+
+_PREFIXES = ("module.", "Scale.")
+_COUNTER = "num_batches_tracked"
+_LISTED = 12
+
+
+class _Nothing:
+    """Stands in for a NumPy object inside a pickle: takes whatever it is built from and ignores it."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _NumpyScalar(_Nothing):
+    """For `numpy.core.multiarray.scalar`."""
+
+
+class _NumpyType(_Nothing):
+    """For `numpy.dtype`."""
+
+
+class _Encoded(_Nothing):
+    """For `_codecs.encode`, by which old pickles spell bytes."""
+
+
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_NumpyScalar, "numpy.core.multiarray.scalar"),
+    (_NumpyScalar, "numpy._core.multiarray.scalar"),
+    (_NumpyType, "numpy.dtype"),
+    (_Encoded, "_codecs.encode"),
+]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the named tensors of a `.safetensors` or pickled file onto the CPU.
+
+    A `state_dict` or `model` inside is taken out, prefixes of wrappers (`module.`) are removed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name, in the file's order.
+
+    Raises:
+        InputError: the file is missing, damaged, holds anything that would run code, or holds no named tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file. Name a file of weights.")
+    document = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    for key in ("state_dict", "model"):
+        if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
+            document = document[key]
+    if not isinstance(document, Mapping):
+        raise InputError(f"{path}: holds {type(document).__name__}, not named tensors. Save the network's state_dict.")
+    weights = {str(name): value for name, value in document.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise InputError(f"{path}: holds no tensors. Save the network's state_dict.")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise InputError(
+            f"{path}: no readable safetensors file ({_first_line(error)}). Copy or export it anew."
+        ) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = str(error)
+        if "Unsupported global" in text or "Unsupported class" in text or "weights_only" in text.lower():
+            raise InputError(
+                f"{path}: was not loaded, since it holds more than tensors and could run code ({_blocked(text)}). "
+                "Save its state_dict alone."
+            ) from error
+        raise InputError(f"{path}: no readable PyTorch file ({_first_line(error)}). Fetch or copy it anew.") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def _blocked(text: str) -> str:
+    """The name the unpickler refused, where its message has one."""
+    for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
+        if marker in text:
+            return text.split(marker, 1)[1].split()[0]
+    return "a type that is no tensor"
+
+
+def load_checked(module: nn.Module, weights: Mapping[str, Tensor], path: Path, advice: str) -> None:
+    """Put weights into a module of exactly those names and shapes.
+
+    Batch-norm's step counters may be missing (files older than them) and then stay as they are.
+
+    Args:
+        module: filled in place, only if everything fits.
+        weights: tensors by the module's names.
+        path: for the message.
+        advice: what the user can do, a sentence.
+
+    Raises:
+        InputError: names or shapes differ; lists them.
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in weights and not name.endswith(_COUNTER)]
+    unexpected = [name for name in weights if name not in expected]
+    shapes = [
+        f"{name} {_size(weights[name])} instead of {_size(tensor)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    types = [
+        name
+        for name in expected
+        if name in weights and weights[name].is_floating_point() != expected[name].is_floating_point()
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
+    if any(found.values()):
+        parts = [f"{len(names)} {what}: {_listed(names)}" for what, names in found.items() if names]
+        raise InputError(f"{path}: the weights do not fit: {'; '.join(parts)}. {advice}")
+    broken = [name for name in expected if name in weights and not bool(torch.isfinite(weights[name]).all())]
+    if broken:
+        raise InputError(f"{path}: holds values that are not finite: {_listed(broken)}. Use another checkpoint.")
+    module.load_state_dict({**expected, **weights})
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "scalar"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"

@@ -1,0 +1,199 @@
+"""Starting weights of the encoder, and checkpoints of other programs recognised by their keys.
+
+Known layouts: torchvision's names for the encoder (any width), and AdaptSegNet's line of DeepLabV2 checkpoints, which
+the published weights of MaxSquare, UDA-OCE and LSR belong to.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lsr_infer.errors import InputError
+from lsr_train.network.deeplab import DeepLabV2
+from lsr_train.network.foreign import load_checked, read_weights
+from lsr_train.network.imagenet import BASE_URL, IMAGENET_FILES, fetch_imagenet
+from lsr_train.network.spec import BACKBONES, NetworkSpec
+
+__all__ = ["ADAPTSEGNET_DILATIONS", "load_backbone", "load_backbone_weights", "recognise"]
+
+ADAPTSEGNET_DILATIONS = (6, 12)
+"""Branches that act in AdaptSegNet's line: its classifier has four and returns after adding the second."""
+
+_HEADS = ("clas", "layer6", "layer5")
+_HEAD_KEY = re.compile(r"^(clas|layer5|layer6)\.conv2d_list\.(\d+)\.(weight|bias)$")
+_ENCODER_PARTS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
+_OWN_HEAD = re.compile(r"^head\.branches\.")
+
+
+def load_backbone_weights(
+    network: DeepLabV2, weights: str, *, cache: Path | None = None, base_url: str = BASE_URL
+) -> str:
+    """Put starting weights into the encoder.
+
+    Args:
+        network: its encoder is filled in place.
+        weights: `imagenet` (published, fetched, with its hash) or a file.
+        cache: where published files are kept; None is torch.hub's folder.
+        base_url: the server's folder.
+
+    Returns:
+        A phrase that says what was loaded, such as `from torchvision's resnet50-0676ba61.pth`.
+
+    Raises:
+        InputError: the file is missing, damaged or of another shape, or nothing is published for this width.
+    """
+    if weights != "imagenet":
+        return load_backbone(network, Path(weights))
+    spec = network.spec
+    if spec.width != 1:
+        raise InputError(
+            f"there are no published ImageNet weights for a {spec.backbone} of width {spec.width:g}. Set "
+            "--network.width 1, or --network.weights to a file or to none."
+        )
+    path = fetch_imagenet(spec.backbone, cache, base_url)
+    load_backbone(network, path)
+    return f"from torchvision's {IMAGENET_FILES[spec.backbone]} (ImageNet, V1)"
+
+
+def load_backbone(network: DeepLabV2, path: Path) -> str:
+    """Put a file of torchvision-named encoder weights into the network's encoder.
+
+    A classifier in the file (`fc`, or a DeepLab head) is left out.
+
+    Args:
+        network: its encoder is filled in place; the head is not touched.
+        path: `.pth` or `.safetensors`; a checkpoint of this project gives its encoder.
+
+    Returns:
+        A phrase that says what was loaded and what was left out.
+
+    Raises:
+        InputError: the file cannot be read, or keys or shapes differ (all of them listed).
+    """
+    weights = read_weights(path)
+    if any(name.startswith("backbone.") for name in weights):
+        weights = {name: value for name, value in weights.items() if not _OWN_HEAD.match(name)}
+        weights = {name.removeprefix("backbone."): value for name, value in weights.items()}
+    dropped = [name for name in weights if name.startswith("fc.") or _HEAD_KEY.match(name)]
+    encoder = {name: value for name, value in weights.items() if name not in dropped}
+    found = _describe_encoder(encoder)
+    advice = (
+        f"The file holds {found}; the network is a {network.spec.backbone} of width {network.spec.width:g}. "
+        "Set --network.backbone and --network.width to match."
+    )
+    load_checked(network.backbone, encoder, path, advice)
+    heads = sorted({name.split(".")[0] for name in dropped})
+    return f"from {path.name}" + (f" without its {' and '.join(heads)}" if heads else "")
+
+
+def recognise(path: Path, *, dilations: tuple[int, ...] = ADAPTSEGNET_DILATIONS) -> tuple[DeepLabV2, str]:
+    """Read a checkpoint of AdaptSegNet's line into a network.
+
+    Such files have a caffe stem at stride 8, BGR input minus a mean, and a classifier named `clas`, `layer6` or
+    `layer5` of which only the first two branches ever acted or trained.
+
+    Args:
+        path: the `.pth` file.
+        dilations: branches to read, in the file's order; the default is what that code computes.
+
+    Returns:
+        The network with frozen batch-norm, and a sentence on what was recognised and what was left out.
+
+    Raises:
+        InputError: the file cannot be read, is of no known layout, or has missing or unexpected keys (listed).
+    """
+    weights = read_weights(path)
+    heads = {match.group(1) for name in weights if (match := _HEAD_KEY.match(name))}
+    shape = _encoder_shape(weights)
+    if not heads or shape is None:
+        raise InputError(f"{path}: {_unknown(weights)}")
+    backbone, width = shape
+    features = weights["layer4.0.conv3.weight" if BACKBONES[backbone].bottleneck else "layer4.0.conv2.weight"].shape[0]
+    fitting = [name for name in _HEADS if name in heads and _head_inputs(weights, name) == features]
+    if not fitting:
+        raise InputError(f"{path}: none of its classifiers ({', '.join(sorted(heads))}) reads {features} channels.")
+    head = fitting[0]
+    branches = sum(1 for name in weights if re.match(rf"^{head}\.conv2d_list\.\d+\.weight$", name))
+    if branches < len(dilations):
+        raise InputError(f"{path}: {head} has {branches} branches, {len(dilations)} are asked for.")
+    renamed = _rename(weights, head, len(dilations))
+    num_classes = weights[f"{head}.conv2d_list.0.weight"].shape[0]
+    try:
+        spec = NetworkSpec(
+            backbone=backbone,
+            width=width,
+            output_stride=8,
+            stem="caffe",
+            dilations=dilations,
+            num_classes=num_classes,
+            normalization="caffe-bgr",
+        )
+    except ValueError as error:
+        raise InputError(f"{path}: {error}.") from error
+    with torch.random.fork_rng(devices=[]):
+        network = DeepLabV2(spec)
+    load_checked(network, renamed, path, "The file is not the DeepLabV2 of AdaptSegNet's line that its names suggest.")
+    network.set_batch_norm("frozen")
+    unused = sorted(heads - {head})
+    text = (
+        f"DeepLabV2 on {backbone} of AdaptSegNet's line: {num_classes} classes, classifier {head} with the dilations "
+        f"{', '.join(map(str, dilations))} that act in its code ({branches} stored), BGR minus mean, "
+        "caffe stem, stride 8"
+    )
+    return network.eval(), text + (f"; left out: {', '.join(unused)}" if unused else "")
+
+
+def _rename(weights: Mapping[str, Tensor], head: str, branches: int) -> dict[str, Tensor]:
+    """Give encoder and chosen head our names; other heads and idle branches go, anything else stays to be reported."""
+    renamed = {}
+    for name, value in weights.items():
+        match = _HEAD_KEY.match(name)
+        if match is None:
+            renamed[name if name.startswith("head.") else f"backbone.{name}"] = value
+        elif match.group(1) == head and int(match.group(2)) < branches:
+            renamed[f"head.branches.{match.group(2)}.{match.group(3)}"] = value
+    return renamed
+
+
+def _head_inputs(weights: Mapping[str, Tensor], head: str) -> int:
+    tensor = weights.get(f"{head}.conv2d_list.0.weight")
+    return tensor.shape[1] if tensor is not None and tensor.ndim == 4 else -1
+
+
+def _encoder_shape(weights: Mapping[str, Tensor]) -> tuple[str, float] | None:
+    """Backbone and width by the names and the first block's channels; None where it is no ResNet of ours."""
+    counts = []
+    for stage in range(1, 5):
+        indices = {int(found.group(1)) for name in weights if (found := re.match(rf"^layer{stage}\.(\d+)\.", name))}
+        counts.append(len(indices))
+    bottleneck = "layer1.0.conv3.weight" in weights
+    first = weights.get("layer1.0.conv1.weight")
+    if first is None or first.ndim != 4 or "layer4.0.conv2.weight" not in weights:
+        return None
+    for name, shape in BACKBONES.items():
+        if list(shape.blocks) == counts and shape.bottleneck == bottleneck:
+            return name, first.shape[0] / 64
+    return None
+
+
+def _describe_encoder(weights: Mapping[str, Tensor]) -> str:
+    shape = _encoder_shape(weights)
+    return "no ResNet of torchvision's names" if shape is None else f"a {shape[0]} of width {shape[1]:g}"
+
+
+def _unknown(weights: Mapping[str, Tensor]) -> str:
+    """Say what a file of no known layout seems to hold, and what to do."""
+    shape = _encoder_shape(weights)
+    if shape is not None and {name.split(".")[0] for name in weights} <= _ENCODER_PARTS:
+        return (
+            f"holds only an encoder ({shape[0]} of width {shape[1]:g}), no segmentation network. Start a training from "
+            "it with --network.weights."
+        )
+    first = ", ".join(list(weights)[:5])
+    return (
+        f"holds weights of no known layout ({len(weights)} tensors: {first} …). Known: this project's .safetensors, "
+        "and DeepLabV2 of AdaptSegNet's line (conv1, layer1..4, and clas, layer6 or layer5 with conv2d_list)."
+    )
