@@ -141,7 +141,10 @@ class AgentMaker:
             mesh, colors = vehicles.car(name), self._box.vehicle("paints")
         elif kind == "truck":
             name = kind
-            mesh, colors = vehicles.truck(choose(rng, _TRUCKS)), self._box.vehicle("paints")
+            mesh, colors = (
+                vehicles.truck(choose(rng, _TRUCKS), coming=float(np.cos(yaw)) < 0),
+                self._box.vehicle("paints"),
+            )
         else:
             name = kind
             mesh, colors = vehicles.bus(), self._box.vehicle("buses")

@@ -142,12 +142,12 @@ def draw_plan(domain: Domain, seed: int) -> Plan:
 def _draw_side(domain: Domain, rng: np.random.Generator, road: float, *, lamps: bool) -> Side:
     """Draw one side of a street whose lanes end at `road`."""
     parking = bool(rng.random() < domain.parking)
-    verge = rng.uniform(1.2, 2.6) if rng.random() < 0.35 else 0.0
+    verge = rng.uniform(1.2, 2.6) if rng.random() < 0.45 else 0.0
     kerb = road + (2.3 if parking else rng.uniform(0.2, 0.8))
     return Side(
         kerb=kerb,
         path=kerb + verge,
-        front=kerb + verge + rng.uniform(2.2, 4.5),
+        front=kerb + verge + rng.uniform(2.6, 5.2),
         parking=parking,
         trees=bool(rng.random() < domain.tree_row),
         tree_kind=choose(rng, dict(zip(furniture.TREE_KINDS, (0.6, 0.25, 0.15), strict=True))),

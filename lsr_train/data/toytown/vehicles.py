@@ -183,45 +183,65 @@ def _pillars(
 
 
 @cache
-def truck(kind: str) -> Mesh:
-    """Return a lorry with a cab in front and a load behind."""
+def truck(kind: str, *, coming: bool) -> Mesh:
+    """Return a lorry with a cab in front and a load behind; what is nearer to the viewer is painted last."""
     builder, label = MeshBuilder(), code("truck")
     half, length = HALF_SIZES["truck"]
     builder.box((-half + 0.25, 0.45, -length), (half - 0.25, 1.0, length - 0.4), UNDER, label, skip="td")
     _wheels(builder, half - 0.05, (-length * 0.72, -length * 0.45, length * 0.62), 0.5, label)
-    cab = length - 2.0
-    builder.box((-half + 0.05, 0.5, cab), (half - 0.05, 2.7, length), PAINT, label, skip="d")
+    if coming:
+        _LOADS[kind](builder, half, -length, length - 2.25, label)
+        _cab(builder, half, length, label)
+    else:
+        _cab(builder, half, length, label)
+        _LOADS[kind](builder, half, -length, length - 2.25, label)
+    for sign in (-1, 1):
+        lamp = _ordered(sign * (half - 0.5), sign * (half - 0.1))
+        _panel(builder, lamp, (0.72, 0.95), -length - 0.02, REAR_LAMP, label)
+    _panel(builder, (-0.26, 0.26), (0.6, 0.74), -length - 0.02, PLATE, label)
+    return builder.build()
+
+
+def _cab(builder: MeshBuilder, half: float, length: float, label: int) -> None:
+    """Add a lorry's cab."""
+    rear = length - 2.0
+    builder.box((-half + 0.05, 0.5, rear), (half - 0.05, 2.7, length), PAINT, label, skip="d")
     _panel(builder, (-half + 0.18, half - 0.18), (1.6, 2.45), length + 0.01, GLASS, label)
     _panel(builder, (-half + 0.3, half - 0.3), (0.95, 1.4), length + 0.01, UNDER, label)
     _panel(builder, (-half + 0.12, -half + 0.45), (0.6, 0.85), length + 0.01, HEAD_LAMP, label)
     _panel(builder, (half - 0.45, half - 0.12), (0.6, 0.85), length + 0.01, HEAD_LAMP, label)
-    _side_panels(builder, half - 0.03, [(cab + 0.75, length - 0.25)], (1.6, 2.4), GLASS, label)
-    if kind == "box":
-        builder.box((-half, 1.0, -length), (half, 3.5, cab - 0.25), SECOND, label, skip="d")
-        _panel(builder, (-0.03, 0.03), (1.05, 3.4), -length - 0.01, UNDER, label)
-        _panel(builder, (-half, half), (3.36, 3.5), -length - 0.01, TRIM, label)
-        _side_panels(builder, half + 0.01, [(-length + 0.8, cab - 1.2)], (1.9, 2.6), PAINT, label)
-    elif kind == "tipper":
-        builder.box((-half, 1.0, -length), (half, 2.3, cab - 0.3), SECOND, label, skip="d")
-        _side_panels(
-            builder, half + 0.01, [(z, z + 0.15) for z in np.arange(-length, cab - 0.5, 0.9)], (1.0, 2.3), UNDER, label
-        )
-        for x in (-0.8, 0.0, 0.8):
-            _panel(builder, (x - 0.06, x + 0.06), (1.0, 2.3), -length - 0.01, UNDER, label)
-    else:
-        angles = np.linspace(0, 2 * np.pi, 11)[:-1]
-        ring = np.stack((1.15 * np.cos(angles), 2.05 + 1.05 * np.sin(angles)), axis=1)
-        for index, (x, y) in enumerate(ring):
-            x1, y1 = ring[(index + 1) % len(ring)]
-            points = [(x, y, -length), (x1, y1, -length), (x1, y1, cab - 0.3), (x, y, cab - 0.3)]
-            builder.face(points, SECOND, label, ((x + x1) / 2, (y + y1) / 2 - 2.05, 0))
-        builder.face([(x, y, -length) for x, y in ring], SECOND, label, (0, 0, -1))
-    for sign in (-1, 1):
-        _panel(
-            builder, _ordered(sign * (half - 0.5), sign * (half - 0.1)), (0.72, 0.95), -length - 0.02, REAR_LAMP, label
-        )
-    _panel(builder, (-0.26, 0.26), (0.6, 0.74), -length - 0.02, PLATE, label)
-    return builder.build()
+    _side_panels(builder, half - 0.03, [(rear + 0.75, length - 0.25)], (1.6, 2.4), GLASS, label)
+
+
+def _box_load(builder: MeshBuilder, half: float, rear: float, front: float, label: int) -> None:
+    """Add a closed box."""
+    builder.box((-half, 1.0, rear), (half, 3.5, front), SECOND, label, skip="d")
+    _panel(builder, (-0.03, 0.03), (1.05, 3.4), rear - 0.01, UNDER, label)
+    _panel(builder, (-half, half), (3.36, 3.5), rear - 0.01, TRIM, label)
+    _side_panels(builder, half + 0.01, [(rear + 0.8, front - 1.0)], (1.9, 2.6), PAINT, label)
+
+
+def _tipper_load(builder: MeshBuilder, half: float, rear: float, front: float, label: int) -> None:
+    """Add an open box with ribs."""
+    builder.box((-half, 1.0, rear), (half, 2.3, front), SECOND, label, skip="d")
+    spans = [(z, z + 0.15) for z in np.arange(rear, front - 0.2, 0.9)]
+    _side_panels(builder, half + 0.01, spans, (1.0, 2.3), UNDER, label)
+    for x in (-0.8, 0.0, 0.8):
+        _panel(builder, (x - 0.06, x + 0.06), (1.0, 2.3), rear - 0.01, UNDER, label)
+
+
+def _tank_load(builder: MeshBuilder, half: float, rear: float, front: float, label: int) -> None:
+    """Add a round tank."""
+    angles = np.arange(10) * (2 * np.pi / 10)
+    ring = np.stack((1.15 * np.cos(angles), 2.05 + 1.05 * np.sin(angles)), axis=1)
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        points = [(x0, y0, rear), (x1, y1, rear), (x1, y1, front), (x0, y0, front)]
+        builder.face(points, SECOND, label, ((x0 + x1) / 2, (y0 + y1) / 2 - 2.05, 0))
+    for z, outward in ((rear, -1), (front, 1)):
+        builder.face([(x, y, z) for x, y in ring], SECOND, label, (0, 0, outward))
+
+
+_LOADS = {"box": _box_load, "tanker": _tank_load, "tipper": _tipper_load}
 
 
 def _ordered(first: float, second: float) -> tuple[float, float]:
