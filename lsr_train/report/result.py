@@ -121,6 +121,7 @@ def _compared(iou: Tensor, supervised: Supervised, space: LabelSpace) -> dict[st
     return {
         "file": supervised.name,
         "model": supervised.document.get("model"),
+        "miou": _number(mean_iou(supervised.iou)),
         **both(None),
         "ratio": dict(zip(space.names, ratios, strict=True)),
         "iou": {name: _number(value) for name, value in zip(space.names, supervised.iou.tolist(), strict=True)},
@@ -213,7 +214,8 @@ def result_table(document: Mapping[str, Any]) -> Table:
         f"subset {name}": scores for name, scores in document["subsets"].items()
     }}  # fmt: skip
     for name, scores in groups.items():
-        rows += [row(f"mIoU, {name}", _percent(scores["miou"])), row(f"std, {name}", _percent(scores["std"]))]
+        theirs = (_percent(compared["miou"]), "") if compared and scores is document else ()
+        rows += [row(f"mIoU, {name}", _percent(scores["miou"]), *theirs), row(f"std, {name}", _percent(scores["std"]))]
     notes = [f"protocol: {document['protocol']['text']}", f"data: {document['data']['text']}"]
     if document["empty"]:
         notes.append(f"left out of the mean, neither labelled nor predicted: {', '.join(document['empty'])}.")
