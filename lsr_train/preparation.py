@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.checkpoint import load_model
 from lsr_train.config import Config
@@ -28,7 +28,7 @@ from lsr_train.network.weights import load_backbone_weights
 from lsr_train.run_folder import resolve_model
 from lsr_train.selection import Selector
 
-__all__ = ["Prepared", "choose_device", "prepare", "starting_network"]
+__all__ = ["Prepared", "prepare", "starting_network"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,31 +77,6 @@ class Prepared:
             self.config, self.target, start,
             rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
         )  # fmt: skip
-
-
-def choose_device(config: Config) -> torch.device:
-    """Return the device a configuration asks for.
-
-    Raises:
-        DeviceError: the device or the precision is not there.
-    """
-    wanted = config.train.device
-    if wanted == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    else:
-        device = torch.device(wanted)
-        if device.type == "cuda" and (
-            not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
-        ):
-            found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-            raise DeviceError(
-                f"train.device is {wanted}, but torch sees {found} CUDA devices. Set --train.device cpu or auto."
-            )
-    if config.train.precision == "fp16" and device.type != "cuda":
-        raise DeviceError("train.precision fp16 needs a CUDA device. Set --train.precision bf16 or fp32.")
-    if config.train.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise DeviceError(f"{torch.cuda.get_device_name()} has no bf16. Set --train.precision fp16 or fp32.")
-    return device
 
 
 def prepare(config: Config, accelerator: Accelerator) -> Prepared:

@@ -1,4 +1,4 @@
-"""What `pretrain` and `adapt` do once the command line is understood: check, prepare, train, say where everything is."""
+"""What `pretrain` and `adapt` do once the command line is understood: check, prepare, train, and report."""
 
 import contextlib
 import logging
@@ -9,9 +9,10 @@ import torch
 from lsr_train.commands.configuration import Request
 from lsr_train.config import Config
 from lsr_train.config_file import to_yaml
+from lsr_train.device import choose_device
 from lsr_train.engine import Batches, Engine, Outcome, build_accelerator
 from lsr_train.interruption import Interruption
-from lsr_train.preparation import Prepared, choose_device, prepare, starting_network
+from lsr_train.preparation import Prepared, prepare, starting_network
 from lsr_train.run_folder import RunFolder
 
 __all__ = ["train"]
@@ -30,7 +31,7 @@ def train(request: Request) -> int:
         LsrError: with the exit code of what went wrong.
     """
     config = request.config
-    device = choose_device(config)
+    device = choose_device(config.train.device, config.train.precision, prefix="train.")
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
