@@ -1,0 +1,26 @@
+"""Regularisers of the latent space for domain adaptation in semantic segmentation (LSR): usable in any training loop.
+
+One file per equation of the paper; `LatentRegularizer` calls them all and keeps the state between steps.
+"""
+
+from lsr_train.latent.clustering import absolute_clustering_loss, clustering_loss
+from lsr_train.latent.confidence import pseudo_labels
+from lsr_train.latent.histogram import histogram_downsample, nearest_downsample
+from lsr_train.latent.norm_alignment import norm_alignment_loss, relative_norm_alignment_loss
+from lsr_train.latent.perpendicularity import perpendicularity_loss
+from lsr_train.latent.prototypes import Prototypes
+from lsr_train.latent.regularizer import TERMS, LatentRegularizer
+
+__all__ = [
+    "TERMS",
+    "LatentRegularizer",
+    "Prototypes",
+    "absolute_clustering_loss",
+    "clustering_loss",
+    "histogram_downsample",
+    "nearest_downsample",
+    "norm_alignment_loss",
+    "perpendicularity_loss",
+    "pseudo_labels",
+    "relative_norm_alignment_loss",
+]

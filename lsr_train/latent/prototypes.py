@@ -1,0 +1,112 @@
+"""Class means of the source features: this batch's and the smoothed ones (paper, Eq. 2 and 3)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lsr_train.distributed import all_reduce_sum
+from lsr_train.latent.arguments import check_cells
+from lsr_train.latent.moments import Moments, class_moments, one_member
+
+__all__ = ["Prototypes", "batch_means", "smooth"]
+
+
+def batch_means(moments: Moments) -> tuple[Tensor, Tensor]:
+    """Return the mean feature of each class over all ranks (paper, Eq. 2).
+
+    Args:
+        moments: of this rank's source features.
+
+    Returns:
+        Means [C,K], differentiated, 0 for classes without a cell; and which classes have one, [C] bool.
+    """
+    totals = moments.sums + moments.counts[:, None] * moments.shift  # [C,K]
+    totals = all_reduce_sum(torch.cat([totals, moments.counts[:, None]], dim=1))  # one message
+    counts = totals[:, -1].detach()
+    return totals[:, :-1] / counts.clamp(min=1)[:, None], counts > 0
+
+
+def smooth(previous: Tensor, batch_mean: Tensor, present: Tensor, replaced: Tensor, decay: float) -> Tensor:
+    """Move the smoothed prototypes by one batch (paper, Eq. 3).
+
+    Args:
+        previous: estimates of the previous step [C,K].
+        batch_mean: means of this batch [C,K].
+        present: [C] bool, classes of this batch; the others keep their estimate (eta = 1).
+        replaced: [C] bool, classes whose first observation replaces the estimate (eta = 0).
+        decay: eta.
+
+    Returns:
+        [C,K], constants.
+    """
+    batch_mean = batch_mean.detach()
+    moved = decay * previous + (1 - decay) * batch_mean
+    moved = torch.where(replaced[:, None], batch_mean, moved)
+    return torch.where(present[:, None], moved, previous)
+
+
+class Prototypes(nn.Module):
+    """The smoothed class means, in the buffers `mean` [C,K] and `seen` [C].
+
+    Args:
+        num_classes: C.
+        channels: K.
+        decay: eta of Eq. 3, in [0, 1).
+        init: `first` lets the first observation of a class replace the zero (the authors' code); `zero` averages it in
+            with the zero (the paper).
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    mean: Tensor
+    seen: Tensor
+
+    def __init__(
+        self, num_classes: int, channels: int, decay: float = 0.8, init: Literal["first", "zero"] = "first"
+    ) -> None:
+        super().__init__()
+        if num_classes < 1 or channels < 1:
+            raise ValueError(f"num_classes is {num_classes} and channels {channels}; both must be at least 1")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; allowed: [0, 1)")
+        if init not in ("first", "zero"):
+            raise ValueError(f"init is {init!r}; allowed: first, zero")
+        self.decay = decay
+        self.init = init
+        self.register_buffer("mean", torch.zeros(num_classes, channels))
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+
+    def extra_repr(self) -> str:
+        """Say what `print` shows."""
+        return f"{self.mean.shape[0]}, {self.mean.shape[1]}, decay={self.decay}, init={self.init!r}"
+
+    def update(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in the source features of one batch; in `eval()` no state moves.
+
+        Args:
+            features: source features [B,K,h,w], any floating type; differentiated.
+            labels: cell labels [B,h,w] int64, 255 for void. Values are not checked.
+
+        Returns:
+            This batch's means over all ranks [C,K], differentiated, 0 for absent classes; and the classes present [C].
+
+        Raises:
+            ValueError: shapes, types or devices disagree.
+        """
+        num_classes, channels = self.mean.shape
+        check_cells(features, labels, channels)
+        moments = class_moments(features, labels, one_member(features, labels, num_classes))
+        batch_mean, present = batch_means(moments)
+        self.move(batch_mean, present)
+        return batch_mean, present
+
+    @torch.no_grad()
+    def move(self, batch_mean: Tensor, present: Tensor) -> None:
+        """Apply Eq. 3 to the buffers, given the means over all ranks; in `eval()` do nothing."""
+        if not self.training:
+            return
+        replaced = ~self.seen if self.init == "first" else torch.zeros_like(self.seen)
+        self.mean.copy_(smooth(self.mean, batch_mean, present, replaced, self.decay))
+        self.seen.logical_or_(present)
