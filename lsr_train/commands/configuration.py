@@ -85,7 +85,7 @@ def config_from_text(text: str, where: str) -> Config:
         document = yaml.safe_load(text)
         parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
         parser.add_class_arguments(Config, as_group=False)
-        return _config(parser.instantiate_classes(parser.parse_object(document)))
+        return _config(parser.instantiate(parser.parse_object(document)))
     except UsageError as error:
         raise InputError(f"{where}: {error}") from error
     except Exception as error:
@@ -120,6 +120,6 @@ def resolve(program: str, arguments: list[str], default_recipe: str | None) -> R
             raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
         config = config_from_text(file.read_text(encoding="utf-8"), str(file))
         return Request(config=config, out=None, resume=path, print_config=False)
-    config = _config(parser.instantiate_classes(namespace))
+    config = _config(parser.instantiate(namespace))
     out = Path(namespace.out) if namespace.out else Path("runs") / (recipe or config.method)
     return Request(config=config, out=out, resume=None, print_config=namespace.show_config)
