@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from lsr_infer.images import resize_frame, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX
+from lsr_train.losses import upsample
 from lsr_train.metrics import ConfusionMatrix, agreement, iou, mean_iou
 
 __all__ = [
@@ -119,13 +120,9 @@ def _logits(network: SegmentationNetwork, image: Tensor, precision: Precision) -
     return logits.float()
 
 
-def _upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=True)
-
-
 def _classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the class map [B,H,W] of logits [B,C,h,w]."""
-    return _peak(_upsample(logits, size))
+    return _peak(upsample(logits, size))
 
 
 def _peak(logits: Tensor) -> Tensor:
@@ -208,7 +205,7 @@ class _Entropy:
         self._sums: Tensor | None = None  # entropy, pixels
 
     def observe(self, network: SegmentationNetwork, look: _Look, precision: Precision) -> None:
-        log_probabilities = _upsample(look.logits, (look.image.shape[2], look.image.shape[3])).log_softmax(dim=1)
+        log_probabilities = upsample(look.logits, (look.image.shape[2], look.image.shape[3])).log_softmax(dim=1)
         entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=1)  # [B,H,W]
         weight = torch.ones_like(entropy) if look.mask is None else look.mask.to(entropy.dtype)
         share = entropy / max(math.log(look.logits.shape[1]), 1e-12)
@@ -436,7 +433,7 @@ class NetworkPredictor:
     def __call__(self, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
         """Return the classes of a frame, int64 [H,W], at `size`."""
         with in_eval_mode(self.network):
-            views = [_upsample(logits, size) for logits in self._views(frame)]  # each [1,C,H,W]
+            views = [upsample(logits, size) for logits in self._views(frame)]  # each [1,C,H,W]
             if len(views) == 1:
                 return _peak(views[0])[0]
             return _peak(torch.stack([view.softmax(dim=1) for view in views]).mean(dim=0))[0]
