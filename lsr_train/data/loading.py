@@ -6,8 +6,8 @@ nothing and a run is taken up by its sample number. Frames stay uint8 until they
 
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
-from types import FrameType
 from typing import Any, NamedTuple
 
 import cv2
@@ -92,22 +92,23 @@ def _collate(samples: Sequence[Any]) -> RawLabelled | RawUnlabelled | LsrError:
     return RawUnlabelled(frames, mask, files)
 
 
-class _SecondTime:
-    """Lets a first SIGTERM pass: job systems send it to every process, and the trainer still wants to save."""
+def _end_with_the_trainer() -> None:
+    """Wait for SIGTERM and obey the trainer's alone.
 
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            os._exit(128 + number)
-        self.asked = True
+    Job systems send it to every process of a job, but the trainer still wants batches: it finishes its step and saves.
+    Only the sender tells the two apart, and only `sigwaitinfo` tells the sender.
+    """
+    while True:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
+            os._exit(128 + signal.SIGTERM)
 
 
 def _start_worker(_: int) -> None:
     """Prepare a worker process: one thread, and interruptions are the trainer's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _SecondTime())
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where SIGTERM ends a worker as usual
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_the_trainer, daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

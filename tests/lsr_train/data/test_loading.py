@@ -2,8 +2,10 @@
 
 import itertools
 import multiprocessing
-import os
+import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -136,6 +138,12 @@ def test_sample_numbers_cover_everything_once() -> None:
         SampleNumbers(4, 2, 0, 3)
 
 
+def test_data_sets_travel_to_other_processes(config: Config, source: SourceDataset, target: TargetDataset) -> None:
+    copies = pickle.loads(pickle.dumps((source, target)))
+    assert equal(*(take(source_loader(config, dataset), 1)[0] for dataset in (source, copies[0])))
+    assert equal(*(take(target_loader(config, dataset), 1)[0] for dataset in (target, copies[1])))
+
+
 def test_a_batch_that_cannot_be_split_is_refused(config: Config, source: SourceDataset) -> None:
     with pytest.raises(UsageError, match=r"batch_size is 4 over 3 processes"):
         next(source_loader(config, source, world=3))
@@ -181,10 +189,60 @@ def test_an_interruption_is_the_trainers_business(config: Config, source: Source
     got = [next(batches)]
     for worker in multiprocessing.active_children():
         assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGINT)
-        os.kill(worker.pid, signal.SIGTERM)
+        for name in ("INT", "TERM"):  # not from this process: what the trainer itself sends is obeyed
+            subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
     got += take(batches, 7)
     assert all(equal(one, other) for one, other in zip(expected, got, strict=True))
+
+
+def test_a_trainer_that_fails_with_an_open_loader_ends(labelled_folder: Path, repository: Path) -> None:
+    code = f"""
+from lsr_train.config import AugmentConfig, Config, DataConfig, SourceConfig
+from lsr_train.data.loading import source_loader
+from lsr_train.data.source import build_source
+from lsr_train.labels import CITYSCAPES_19
+source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
+config = Config(data=DataConfig(source=source, workers=2), augment=AugmentConfig())
+batches = source_loader(config, build_source(config, CITYSCAPES_19))
+next(batches)
+raise RuntimeError("as planned")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "as planned" in done.stderr
+
+
+@pytest.mark.slow  # torch's workers look for their parent every five seconds
+def test_workers_end_when_the_trainer_is_killed(labelled_folder: Path, repository: Path) -> None:
+    code = f"""
+import multiprocessing, os, signal
+from lsr_train.config import AugmentConfig, Config, DataConfig, SourceConfig
+from lsr_train.data.loading import source_loader
+from lsr_train.data.source import build_source
+from lsr_train.labels import CITYSCAPES_19
+source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
+config = Config(data=DataConfig(source=source, workers=2), augment=AugmentConfig())
+batches = source_loader(config, build_source(config, CITYSCAPES_19))
+next(batches)
+print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, stdout=subprocess.PIPE, text=True, timeout=100)
+    pids = [int(word) for word in done.stdout.split()]
+    assert done.returncode == -signal.SIGKILL
+    assert len(pids) == 2
+    deadline = time.monotonic() + 30
+    while any(running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(running(pid) for pid in pids)
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
 
 
 def test_the_ignore_masks_follow_the_geometry(config: Config, tmp_path: Path) -> None:
