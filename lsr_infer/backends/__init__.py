@@ -1,0 +1,93 @@
+"""The engines a model can run on, one small class each behind one protocol.
+
+A backend opens a file, reports what it holds and which device it truly runs on, and maps frames to the graph's output.
+It checks nothing about frames and knows no labels: that is the `Segmenter`'s. Importing this package loads no engine.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError, UsageError
+
+__all__ = ["BACKENDS", "Backend", "TensorPort", "open_backend"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPort:
+    """An input or output of a graph.
+
+    Args:
+        name: its name.
+        type: its element type in NumPy's words.
+        shape: one entry an axis, None where the axis is free.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+class Backend(Protocol):
+    """A loaded model.
+
+    Attributes:
+        name: which backend this is, a key of `BACKENDS`.
+        device: what it truly runs on, asked from the engine itself: `cpu`, `cuda:0`.
+        metadata: text by key, as the file carries it.
+        inputs: the graph's inputs.
+        outputs: the graph's outputs.
+    """
+
+    name: str
+    device: str
+    metadata: Mapping[str, str]
+    inputs: tuple[TensorPort, ...]
+    outputs: tuple[TensorPort, ...]
+
+    def run(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Map frames uint8 [N,H,W,3] to the graph's only output; the array is the caller's to keep."""
+        ...
+
+    def close(self) -> None:
+        """Free what the model holds; `run` may not be called afterwards."""
+        ...
+
+
+def _onnxruntime(path: Path, device: str, threads: int) -> Backend:
+    from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(path, device=device, threads=threads)
+
+
+BACKENDS: Mapping[str, Callable[[Path, str, int], Backend]] = {"onnxruntime": _onnxruntime}
+"""How to open a model, by backend: (path, device, threads) -> Backend. The engine is imported only then."""
+
+_SUFFIXES = {".onnx": "onnxruntime"}
+
+
+def open_backend(path: Path, *, name: str | None = None, device: str = "auto", threads: int = 0) -> Backend:
+    """Open a model file.
+
+    Args:
+        path: the model.
+        name: a key of `BACKENDS`; None chooses by the file's ending.
+        device: `auto`, `cpu` or `cuda:N`.
+        threads: CPU threads; 0 takes as many as the process may use.
+
+    Raises:
+        UsageError: there is no such backend.
+        DeviceError: the device is not there.
+        InputError: the file is missing, damaged, or of a kind no backend opens.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such model file.")
+    chosen = name or _SUFFIXES.get(path.suffix.lower())
+    if chosen is None:
+        raise InputError(f"{path}: no backend opens {path.suffix or 'such'} files; known: {', '.join(_SUFFIXES)}.")
+    if chosen not in BACKENDS:
+        raise UsageError(f"there is no backend {chosen}; known: {', '.join(BACKENDS)}.")
+    return BACKENDS[chosen](path, device, threads)

@@ -1,0 +1,241 @@
+"""What a model file says about itself: everything the runtime needs, as one JSON document inside the file.
+
+The document stands in the metadata of an ONNX file. It is data only: it names no path, and nothing in it makes the
+runtime read or write anywhere. Its values are checked here, because a model file may come from anywhere.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lsr_infer.errors import InputError
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.parity import Parity
+
+__all__ = ["FORMAT", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "Manifest"]
+
+FORMAT = 1
+"""Version of the document. A reader takes its own version and those below."""
+
+METADATA_KEY = "lsr_manifest"
+"""Key of the document in the metadata of an ONNX file."""
+
+OUTPUTS = ("logits", "classes")
+PRECISIONS = ("fp32", "fp16", "int8")
+UPSAMPLING = "bilinear-align-corners"
+RESIZE = ("keep-aspect", "stretch")
+LARGEST_SIDE = 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The contract of one exported model.
+
+    The graph takes `image`, uint8 [N,H,W,3] BGR, and gives `logits`, float32 [N,C,h,w] at feature size, or `classes`,
+    uint8 [N,H,W]. Normalisation is inside the graph.
+
+    Args:
+        label_space: names and colours of the classes, in the order of the channels.
+        output: `logits` or `classes`.
+        height: rows the network works at: of every input where the graph is fixed, else of a frame of the training's
+            aspect ratio.
+        width: columns likewise.
+        fixed_size: the graph takes `height` x `width` and nothing else.
+        fixed_batch: the graph takes this many frames at a time; None takes any number.
+        multiple: with a free size, sides are multiples of this (the network's stride).
+        resize: `keep-aspect`: frames are resized to the area of `height` x `width` with their own aspect ratio;
+            `stretch`: to exactly `height` x `width`. A graph of fixed size stretches.
+        upsampling: how logits become a mask; always bilinear with align_corners=True.
+        precision: of the weights and the arithmetic.
+        normalization: name of the normalisation inside the graph, for people.
+        checkpoint: SHA-256 of the checkpoint the model was made from.
+        method: how the network was trained.
+        scores: figures of the checkpoint, by name.
+        licence: of the weights.
+        intended_use: what the network is for, and what it is not for.
+        opset: of the ONNX graph.
+        exporter: tools and versions that made the file.
+        parity: how the model compares with what it was made from; None: not compared.
+
+    Raises:
+        InputError: a value is outside what is allowed.
+    """
+
+    label_space: LabelSpace
+    output: str = "logits"
+    height: int
+    width: int
+    fixed_size: bool = False
+    fixed_batch: int | None = None
+    multiple: int = 8
+    resize: str = "keep-aspect"
+    upsampling: str = UPSAMPLING
+    precision: str = "fp32"
+    normalization: str = ""
+    checkpoint: str = ""
+    method: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    licence: str = ""
+    intended_use: str = ""
+    opset: int = 0
+    exporter: str = ""
+    parity: Parity | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("output", self.output, OUTPUTS),
+            ("precision", self.precision, PRECISIONS),
+            ("upsampling", self.upsampling, (UPSAMPLING,)),
+            ("resize", self.resize, RESIZE),
+        ):
+            if value not in allowed:
+                raise InputError(f"Manifest: {name} is {value!r}; allowed: {', '.join(allowed)}.")
+        if not (1 <= self.height <= LARGEST_SIDE and 1 <= self.width <= LARGEST_SIDE):
+            raise InputError(f"Manifest: the size is {self.width}x{self.height}; allowed: 1 to {LARGEST_SIDE} a side.")
+        if not 1 <= self.multiple <= 256:
+            raise InputError(f"Manifest: multiple is {self.multiple}; allowed: 1 to 256.")
+        if self.fixed_batch is not None and not 1 <= self.fixed_batch <= 1024:
+            raise InputError(f"Manifest: fixed_batch is {self.fixed_batch}; allowed: 1 to 1024, or null.")
+        if not all(math.isfinite(score) for score in self.scores.values()):
+            raise InputError("Manifest: a score is not finite.")
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (rows, columns) at which a frame of the given size enters the graph.
+
+        Args:
+            height: rows of the frame.
+            width: columns of the frame.
+        """
+        if self.fixed_size or self.resize == "stretch" or height * self.width == width * self.height:
+            return self.height, self.width
+        area = self.height * self.width
+        rows = math.sqrt(area * height / width)
+        return self._round(rows), self._round(area / rows)
+
+    def _round(self, side: float) -> int:
+        """Return the nearest allowed side."""
+        return min(max(1, round(side / self.multiple)) * self.multiple, LARGEST_SIDE)
+
+    def to_json(self) -> str:
+        """Return the document; `from_json` gives an equal Manifest."""
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "label_space": self.label_space.to_dict(),
+            "input": {
+                "name": "image",
+                "type": "uint8",
+                "layout": "NHWC",
+                "channels": "BGR",
+                "height": self.height,
+                "width": self.width,
+                "fixed_size": self.fixed_size,
+                "fixed_batch": self.fixed_batch,
+                "multiple": self.multiple,
+                "resize": self.resize,
+                "normalization": self.normalization,
+            },
+            "output": {"name": self.output, "upsampling": self.upsampling},
+            "precision": self.precision,
+            "checkpoint": self.checkpoint,
+            "method": self.method,
+            "scores": dict(self.scores),
+            "licence": self.licence,
+            "intended_use": self.intended_use,
+            "opset": self.opset,
+            "exporter": self.exporter,
+            "parity": None if self.parity is None else self.parity.to_dict(),
+        }
+        return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Read a Manifest.
+
+        Raises:
+            InputError: this is no Manifest, one of a newer format, or one with a value that is not allowed.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError("Manifest: it is no JSON. Export the model again.") from error
+        fields = _Fields(document, "Manifest")
+        version = fields.integer("format")
+        if not 1 <= version <= FORMAT:
+            raise InputError(
+                f"Manifest: its format is {version}, this version reads up to {FORMAT}. Update it, or export again."
+            )
+        given = fields.section("input")
+        result = fields.section("output")
+        for name, expected in (("name", "image"), ("type", "uint8"), ("layout", "NHWC"), ("channels", "BGR")):
+            if given.text(name) != expected:
+                raise InputError(f"Manifest: input.{name} is {given.text(name)!r}; this version reads {expected!r}.")
+        parity = fields.optional_mapping("parity")
+        return cls(
+            label_space=LabelSpace.from_dict(fields.mapping("label_space")),
+            output=result.text("name"),
+            height=given.integer("height"),
+            width=given.integer("width"),
+            fixed_size=given.boolean("fixed_size"),
+            fixed_batch=given.optional_integer("fixed_batch"),
+            multiple=given.integer("multiple"),
+            resize=given.text("resize"),
+            upsampling=result.text("upsampling"),
+            precision=fields.text("precision"),
+            normalization=given.text("normalization"),
+            checkpoint=fields.text("checkpoint"),
+            method=fields.text("method"),
+            scores=fields.numbers("scores"),
+            licence=fields.text("licence"),
+            intended_use=fields.text("intended_use"),
+            opset=fields.integer("opset"),
+            exporter=fields.text("exporter"),
+            parity=None if parity is None else Parity.from_dict(parity),
+        )
+
+
+class _Fields:
+    """Typed look-ups in a parsed JSON document, each with one line for what is wrong."""
+
+    def __init__(self, document: Any, name: str) -> None:
+        if not isinstance(document, dict):
+            raise InputError(f"{name} is no JSON object. Export the model again.")
+        self._document: dict[str, Any] = document
+        self._name = name
+
+    def _get(self, key: str, kind: type | tuple[type, ...], what: str) -> Any:
+        value = self._document.get(key)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            found = f"is {str(value)[:40]!r}" if key in self._document else "is missing"
+            raise InputError(f"{self._name}: {key} {found}; needed: {what}. Export the model again.")
+        return value
+
+    def text(self, key: str) -> str:
+        return str(self._get(key, str, "text"))
+
+    def integer(self, key: str) -> int:
+        return int(self._get(key, int, "a whole number"))
+
+    def optional_integer(self, key: str) -> int | None:
+        return None if self._document.get(key) is None else self.integer(key)
+
+    def boolean(self, key: str) -> bool:
+        return bool(self._get(key, bool, "true or false"))
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        value: dict[str, Any] = self._get(key, dict, "an object")
+        return value
+
+    def optional_mapping(self, key: str) -> dict[str, Any] | None:
+        return None if self._document.get(key) is None else self.mapping(key)
+
+    def section(self, key: str) -> "_Fields":
+        return _Fields(self.mapping(key), f"{self._name}: {key}")
+
+    def numbers(self, key: str) -> dict[str, float]:
+        section = _Fields(self.mapping(key), f"{self._name}: {key}")
+        try:
+            return {name: float(section._get(name, (int, float), "a number")) for name in section._document}
+        except OverflowError as error:
+            raise InputError(f"{self._name}: {key} holds a number that is too large.") from error

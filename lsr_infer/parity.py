@@ -1,0 +1,255 @@
+"""How closely one computation of a network follows another: counts and sums over frames, ratios last.
+
+Used by every export (checkpoint against ONNX, ONNX against engine). Plain arrays come in; nothing here knows frameworks
+or files. A comparison that compared nothing has failed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+
+__all__ = ["BARS", "Bar", "Parity", "ParityMeter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """What a comparison must reach.
+
+    Args:
+        agreement: smallest share of pixels whose class agrees, or None where only clear pixels are held to it.
+        clear_agreement: smallest share among pixels whose top two logits lie at least `margin` apart in the reference.
+        margin: least distance of the top two logits at a clear pixel.
+        miou_loss: largest loss of mean IoU, in points (hundredths), where labels exist; None sets no bar.
+    """
+
+    agreement: float | None
+    clear_agreement: float | None = None
+    margin: float = 1.0
+    miou_loss: float | None = None
+
+
+BARS: Mapping[str, Bar] = {
+    "fp32": Bar(agreement=0.9999),
+    "fp16": Bar(agreement=0.995),
+    "int8": Bar(agreement=None, clear_agreement=0.99, miou_loss=1.0),
+}
+"""The bar of each precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The figures of one comparison, as the Manifest carries them.
+
+    Args:
+        reference: what is taken as right, such as `checkpoint`.
+        frames_from: where the frames come from, in words, without a path.
+        frames: number of frames compared.
+        pixels: number of pixels compared.
+        agreement: share of pixels with the same class.
+        clear_agreement: the same among pixels whose top two reference logits are apart; None where there is none.
+        max_logit_difference: largest absolute difference of a logit.
+        mean_logit_difference: mean absolute difference of a logit.
+        class_agreement: for each class the reference found, the share of its pixels that agree.
+        miou_reference: mean IoU of the reference where labels exist, else None.
+        miou: mean IoU of the candidate where labels exist, else None.
+    """
+
+    reference: str
+    frames_from: str
+    frames: int
+    pixels: int
+    agreement: float
+    clear_agreement: float | None
+    max_logit_difference: float
+    mean_logit_difference: float
+    class_agreement: Mapping[str, float] = field(default_factory=dict)
+    miou_reference: float | None = None
+    miou: float | None = None
+
+    def worst_class(self) -> str:
+        """Name the class that agrees least, with its share."""
+        if not self.class_agreement:
+            return "none"
+        name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
+        return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
+
+    def check(self, bar: Bar) -> None:
+        """Raise unless the figures reach the bar.
+
+        Raises:
+            QualityGateError: nothing was compared, a figure is not finite, or one lies below the bar.
+        """
+        failures = []
+        if self.frames < 1 or self.pixels < 1:
+            raise QualityGateError("parity: no frame was compared, so nothing is proved. Name frames to compare on.")
+        if not np.isfinite([self.max_logit_difference, self.mean_logit_difference]).all():
+            failures.append("a logit is not finite")
+        if bar.agreement is not None and not self.agreement >= bar.agreement:
+            failures.append(
+                f"classes agree on {100 * self.agreement:.4f} % of the pixels, {100 * bar.agreement:g} % asked"
+            )
+        if bar.clear_agreement is not None:
+            if self.clear_agreement is None:
+                failures.append("no pixel is clear, so there is nothing to judge by")
+            elif not self.clear_agreement >= bar.clear_agreement:
+                failures.append(
+                    f"classes agree on {100 * self.clear_agreement:.4f} % of the clear pixels, "
+                    f"{100 * bar.clear_agreement:g} % asked"
+                )
+        if bar.miou_loss is not None and self.miou is not None and self.miou_reference is not None:
+            loss = 100 * (self.miou_reference - self.miou)
+            if not loss <= bar.miou_loss:
+                failures.append(f"mean IoU falls by {loss:.2f} points, {bar.miou_loss:g} allowed")
+        if failures:
+            raise QualityGateError(
+                f"parity with the {self.reference} on {self.frames} frames ({self.frames_from}): "
+                f"{'; '.join(failures)}. "
+                f"Largest logit difference {self.max_logit_difference:.3g}; the class that drifts most is "
+                f"{self.worst_class()}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Parity":
+        """Read figures back from `to_dict`.
+
+        Raises:
+            InputError: a key is missing, unknown or of the wrong type.
+        """
+
+        def number(key: str) -> float:
+            return float(document[key])
+
+        def optional(key: str) -> float | None:
+            return None if document.get(key) is None else float(document[key])
+
+        try:
+            return cls(
+                reference=str(document["reference"]),
+                frames_from=str(document["frames_from"]),
+                frames=int(document["frames"]),
+                pixels=int(document["pixels"]),
+                agreement=number("agreement"),
+                clear_agreement=optional("clear_agreement"),
+                max_logit_difference=number("max_logit_difference"),
+                mean_logit_difference=number("mean_logit_difference"),
+                class_agreement={str(key): float(value) for key, value in document["class_agreement"].items()},
+                miou_reference=optional("miou_reference"),
+                miou=optional("miou"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InputError(f"these are no parity figures: {type(error).__name__} {error}.") from error
+
+
+class ParityMeter:
+    """Gather a comparison frame by frame.
+
+    Args:
+        space: the classes.
+        margin: least distance of the top two reference logits at a clear pixel.
+    """
+
+    def __init__(self, space: LabelSpace, *, margin: float = 1.0) -> None:
+        self._space = space
+        self._margin = margin
+        self._frames = 0
+        self._pairs = np.zeros((space.num_classes, space.num_classes), dtype=np.int64)
+        self._clear = 0
+        self._clear_agreeing = 0
+        self._largest = 0.0
+        self._sum = 0.0
+        self._values = 0
+        self._labelled = np.zeros((2, space.num_classes, space.num_classes), dtype=np.int64)
+
+    def update(
+        self,
+        reference: NDArray[np.float32],
+        candidate: NDArray[np.float32],
+        reference_classes: NDArray[np.uint8],
+        candidate_classes: NDArray[np.uint8],
+        labels: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Add one frame.
+
+        Args:
+            reference: logits [C,h,w].
+            candidate: logits [C,h,w].
+            reference_classes: [H,W], 0..C-1.
+            candidate_classes: [H,W], 0..C-1.
+            labels: [H,W] ground truth, 0..C-1 or 255, where there is one.
+
+        Raises:
+            ValueError: shapes or classes do not fit.
+        """
+        classes = self._space.num_classes
+        if reference.shape != candidate.shape or reference.ndim != 3 or reference.shape[0] != classes:
+            raise ValueError(
+                f"logits {list(reference.shape)} and {list(candidate.shape)}; needed: [{classes},h,w] both"
+            )
+        difference = np.abs(reference.astype(np.float64) - candidate)
+        # `not <=` lets a NaN through to the figures, where the gate stops it.
+        largest = float(difference.max())
+        if not largest <= self._largest:
+            self._largest = largest
+        self._sum += float(difference.sum())
+        self._values += difference.size
+        self._pairs += _pair_counts(reference_classes, candidate_classes, classes)
+        top = np.partition(reference, classes - 2, axis=0)[-2:] if classes > 1 else None
+        if top is not None:
+            # Clear cells are judged at feature size: there the logits are the network's own.
+            clear = top[1] - top[0] >= self._margin
+            self._clear += int(clear.sum())
+            self._clear_agreeing += int((reference.argmax(axis=0) == candidate.argmax(axis=0))[clear].sum())
+        if labels is not None:
+            self._labelled[0] += _pair_counts(labels, reference_classes, classes)
+            self._labelled[1] += _pair_counts(labels, candidate_classes, classes)
+        self._frames += 1
+
+    def result(self, *, reference: str, frames_from: str) -> Parity:
+        """Return the figures of all frames so far; with none, figures that no bar lets pass."""
+        pixels = int(self._pairs.sum())
+        found = self._pairs.sum(axis=1)
+        labelled = bool(self._labelled.any())
+        return Parity(
+            reference=reference,
+            frames_from=frames_from,
+            frames=self._frames,
+            pixels=pixels,
+            agreement=float(np.trace(self._pairs) / pixels) if pixels else 0.0,
+            clear_agreement=self._clear_agreeing / self._clear if self._clear else None,
+            max_logit_difference=self._largest,
+            mean_logit_difference=self._sum / self._values if self._values else 0.0,
+            class_agreement={
+                self._space.names[c]: float(self._pairs[c, c] / found[c]) for c in np.flatnonzero(found).tolist()
+            },
+            miou_reference=_mean_iou(self._labelled[0]) if labelled else None,
+            miou=_mean_iou(self._labelled[1]) if labelled else None,
+        )
+
+
+def _pair_counts(first: NDArray[np.uint8], second: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Count [C,C] how often each pair of classes meets; pixels whose `first` is void are left out."""
+    if first.shape != second.shape:
+        raise ValueError(f"class maps {list(first.shape)} and {list(second.shape)} differ in size")
+    kept = first != IGNORE_INDEX
+    one, other = first[kept].astype(np.int64), second[kept].astype(np.int64)
+    if one.size and (one.max() >= classes or other.max() >= classes):
+        raise ValueError(f"a class of {max(one.max(), other.max())} is not among the {classes}")
+    counts = np.bincount(one * classes + other, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64, copy=False)
+
+
+def _mean_iou(matrix: NDArray[np.int64]) -> float:
+    """Return the mean IoU over the classes whose union is not empty."""
+    hit = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(axis=0) + matrix.sum(axis=1) - hit
+    return float((hit[union > 0] / union[union > 0]).mean()) if (union > 0).any() else 0.0

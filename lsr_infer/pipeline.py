@@ -1,0 +1,133 @@
+"""Overlapping work: a producer that runs ahead, and a consumer that runs behind, each on a thread of its own.
+
+Queues are bounded, an exception on a thread is raised again on the caller's side, and whoever stops early stops the
+other end too: nothing waits for ever.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+__all__ = ["Behind", "ahead"]
+
+Item = TypeVar("Item")
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class _End:
+    """The last entry of a queue, with what ended it."""
+
+    error: BaseException | None
+
+
+def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
+    """Yield `items` while a thread already produces the next ones.
+
+    Args:
+        items: iterated on the thread; a generator among them is closed there too.
+        depth: largest number of items produced and not yet taken.
+
+    Yields:
+        Every item in order; then what ended the producer is raised, if it was an exception.
+    """
+    slots: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def put(entry: Item | _End) -> bool:
+        while not stopped.is_set():
+            try:
+                slots.put(entry, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        error: BaseException | None = None
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if not put(item):
+                    break
+        except BaseException as raised:  # noqa: BLE001 - it is raised again in the consumer
+            error = raised
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+        put(_End(error))
+
+    thread = threading.Thread(target=produce, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            entry = slots.get()
+            if isinstance(entry, _End):
+                if entry.error is not None:
+                    raise entry.error
+                return
+            yield entry
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class Behind(Generic[Item]):
+    """Hand items to a function that runs on a thread; leaving the block waits for the last one.
+
+    Args:
+        work: called on the thread with each item, in order.
+        depth: largest number of items handed over and not yet begun; `put` then waits.
+    """
+
+    def __init__(self, work: Callable[[Item], None], depth: int = 4) -> None:
+        self._work = work
+        self._slots: queue.Queue[Item | None] = queue.Queue(maxsize=depth)
+        self._error: BaseException | None = None
+        self._failed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="behind", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def put(self, item: Item) -> None:
+        """Hand over an item.
+
+        Raises:
+            BaseException: whatever an earlier item raised on the thread.
+        """
+        self._hand_over(item)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not self._failed.is_set():
+                self._hand_over(None)
+        finally:
+            self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _hand_over(self, entry: Item | None) -> None:
+        while not self._failed.is_set():
+            try:
+                self._slots.put(entry, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+        if self._error is not None and entry is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while (item := self._slots.get()) is not None:
+                self._work(item)
+        except BaseException as raised:  # noqa: BLE001 - it is raised again in the caller
+            self._error = raised
+            self._failed.set()

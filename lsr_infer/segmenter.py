@@ -1,0 +1,267 @@
+"""From a frame to the class of every pixel: three lines of Python around an exported model.
+
+    segmenter = Segmenter("model.onnx")
+    result = segmenter(frame)  # frame: uint8 [H,W,3] BGR
+    picture = result.overlay(frame)
+
+The `Segmenter` checks the file's graph against its Manifest and every frame against both; the backend only computes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.backends import Backend, TensorPort, open_backend
+from lsr_infer.errors import InputError
+from lsr_infer.images import resize_frame
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.masks import peak_probability, upsample_argmax
+
+__all__ = ["Segmentation", "Segmenter"]
+
+
+class Segmentation:
+    """What a network says about one frame.
+
+    Args:
+        label_space: names and colours of the classes.
+        size: (rows, columns) of the frame.
+        logits: [C,h,w] float32 at feature size, or None for a model that gives classes.
+        classes: [H,W] uint8 of the graph for a model that gives classes.
+    """
+
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        size: tuple[int, int],
+        *,
+        logits: NDArray[np.float32] | None = None,
+        classes: NDArray[np.uint8] | None = None,
+    ) -> None:
+        if (logits is None) == (classes is None):
+            raise ValueError("a segmentation holds either logits or classes")
+        self.label_space = label_space
+        self.size = size
+        self.logits = logits
+        self._classes = classes
+
+    @cached_property
+    def classes(self) -> NDArray[np.uint8]:
+        """[H,W] uint8, the class of every pixel of the frame, 0..C-1; computed when first asked for."""
+        if self._classes is not None:
+            return self._classes
+        assert self.logits is not None
+        return upsample_argmax(self.logits, *self.size)
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
+        """[H,W] float32 in (0, 1], the probability of the class of every pixel.
+
+        Raises:
+            InputError: the model gives classes alone.
+        """
+        if self.logits is None:
+            raise InputError("this model gives classes and no logits, so there is no confidence. Export with logits.")
+        return peak_probability(self.logits, *self.size)
+
+    def overlay(self, frame: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
+        """Blend the colours of the classes over a frame; see `lsr_infer.overlay.overlay`."""
+        from lsr_infer.overlay import overlay
+
+        return overlay(frame, self.classes, self.label_space, alpha)
+
+
+class Segmenter:
+    """A model, ready to segment frames.
+
+    Args:
+        model: an exported file (.onnx).
+        device: `auto`, `cpu` or `cuda:N`; `auto` says in `device` what it took.
+        backend: a key of `lsr_infer.backends.BACKENDS`; None chooses by the file's ending.
+        threads: CPU threads of the network; 0 takes as many as the process may use.
+
+    Attributes:
+        manifest: what the file says about itself.
+        label_space: the classes.
+        device: what the model truly runs on.
+
+    Raises:
+        DeviceError: the device is not there.
+        InputError: the file is missing, damaged, without a Manifest, or its graph is not what the Manifest says.
+    """
+
+    def __init__(
+        self, model: str | Path, *, device: str = "auto", backend: str | None = None, threads: int = 0
+    ) -> None:
+        self.path = Path(model)
+        self._backend = open_backend(self.path, name=backend, device=device, threads=threads)
+        try:
+            self.manifest = _manifest_of(self._backend)
+            _check_graph(self._backend, self.manifest)
+        except InputError as error:
+            self._backend.close()
+            raise InputError(f"{self.path}: {error}") from error
+        self.label_space = self.manifest.label_space
+        self.device = self._backend.device
+        self.backend = self._backend.name
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Segmentation:
+        """Segment one frame, uint8 [H,W,3] BGR of any size.
+
+        Raises:
+            InputError: the frame is no such array, or the model failed on it.
+        """
+        (result,) = self.batch([frame])
+        return result
+
+    def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        """Segment several frames of one size together.
+
+        Args:
+            frames: uint8 [H,W,3] BGR each, all of one size.
+
+        Raises:
+            InputError: a frame is no such array, sizes differ, or the model failed or takes another number of frames.
+        """
+        if not frames:
+            return []
+        for frame in frames:
+            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.size == 0:
+                raise InputError(f"a frame is {frame.dtype} {list(frame.shape)}; needed: uint8 [H,W,3] BGR.")
+        if len({frame.shape for frame in frames}) > 1:
+            raise InputError("the frames of a batch differ in size. Segment them one by one.")
+        height, width = frames[0].shape[:2]
+        rows, columns = self.manifest.working_size(height, width)
+        images = np.stack([resize_frame(frame, rows, columns) for frame in frames])  # [N,h',w',3]
+        output = self.run(images)
+        if self.manifest.output == "logits":
+            return [Segmentation(self.label_space, (height, width), logits=logits) for logits in output]
+        return [Segmentation(self.label_space, (height, width), classes=_enlarge(one, height, width)) for one in output]
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Run the graph on frames that already have its size.
+
+        Args:
+            images: uint8 [N,H,W,3] BGR.
+
+        Returns:
+            `logits` float32 [N,C,h,w] or `classes` uint8 [N,H,W], as the Manifest says.
+
+        Raises:
+            InputError: the number of frames does not fit, or what comes out is not what the Manifest says.
+        """
+        fixed = self.manifest.fixed_batch
+        if fixed is not None and len(images) != fixed:
+            raise InputError(f"{self.path}: takes {fixed} frames at a time, {len(images)} were given.")
+        output = self._backend.run(np.ascontiguousarray(images))
+        classes = self.label_space.num_classes
+        if self.manifest.output == "logits":
+            if output.dtype != np.float32 or output.ndim != 4 or output.shape[:2] != (len(images), classes):
+                raise InputError(
+                    f"{self.path}: gave {output.dtype} {list(output.shape)}, no float32 [N,{classes},h,w]."
+                )
+            if not np.isfinite(output).all():
+                raise InputError(f"{self.path}: gave logits that are not finite. Export it again, with more precision.")
+            return output
+        if output.dtype != np.uint8 or output.shape != images.shape[:3]:
+            raise InputError(
+                f"{self.path}: gave {output.dtype} {list(output.shape)}, no uint8 {list(images.shape[:3])}."
+            )
+        return output
+
+    def stream(
+        self, source: str | Path | Iterable[NDArray[np.uint8]], *, depth: int = 4
+    ) -> Iterator[tuple[NDArray[np.uint8], Segmentation]]:
+        """Segment a video, or any frames, while the next ones are already being read.
+
+        Args:
+            source: a video file, or frames uint8 [H,W,3] BGR.
+            depth: frames read ahead at most.
+
+        Yields:
+            Each frame with its segmentation, in order.
+
+        Raises:
+            InputError: the source breaks; the frames before the place have been yielded by then.
+        """
+        from lsr_infer.pipeline import ahead
+
+        for frame in ahead(_frames_of(source), depth):
+            yield frame, self(frame)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _frames_of(source: str | Path | Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames of a video file or of any iterable."""
+    if isinstance(source, str | Path):
+        from lsr_infer.video import read_frames
+
+        for item in read_frames(source):
+            yield item.frame
+    else:
+        yield from source
+
+
+def _enlarge(classes: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bring a class map of the graph's size to the frame's."""
+    from lsr_infer.images import resize_labels
+
+    return resize_labels(classes, height, width)
+
+
+def _manifest_of(backend: Backend) -> Manifest:
+    """Read the Manifest out of the file's metadata."""
+    text = backend.metadata.get(METADATA_KEY)
+    if text is None:
+        raise InputError("it has no Manifest, so its classes are unknown. Export it with export/to_onnx.py.")
+    return Manifest.from_json(text)
+
+
+def _check_graph(backend: Backend, manifest: Manifest) -> None:
+    """Raise unless the graph is the one the Manifest describes."""
+    size = (manifest.height, manifest.width) if manifest.fixed_size else (None, None)
+    classes = manifest.label_space.num_classes
+    _check_port(backend.inputs, "input", "image", "uint8", (manifest.fixed_batch, *size, 3))
+    if manifest.output == "logits":
+        _check_port(backend.outputs, "output", "logits", "float32", (manifest.fixed_batch, classes, None, None))
+    else:
+        _check_port(backend.outputs, "output", "classes", "uint8", (manifest.fixed_batch, *size))
+
+
+def _check_port(
+    ports: tuple[TensorPort, ...], kind: str, name: str, element: str, shape: tuple[int | None, ...]
+) -> None:
+    """Raise unless there is one port of that name and type, and its shape does not contradict `shape`."""
+    found = ports[0] if len(ports) == 1 else None
+    fits = (
+        found is not None
+        and (found.name, found.type, len(found.shape)) == (name, element, len(shape))
+        and all(one is None or other is None or one == other for one, other in zip(found.shape, shape, strict=True))
+    )
+    if not fits:
+        described = "; ".join(f"{port.name} {port.type} {_shape(port.shape)}" for port in ports) or "none"
+        raise InputError(
+            f"its Manifest says one {kind} {name} {element} {_shape(shape)}, the graph has: {described}. "
+            "Export the model again."
+        )
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "[" + ",".join("?" if axis is None else str(axis) for axis in shape) + "]"

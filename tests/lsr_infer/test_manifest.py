@@ -1,0 +1,148 @@
+"""The Manifest's round trip, its sizes, and everything it refuses."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsr_infer.errors import InputError
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, Manifest
+from lsr_infer.parity import Parity
+from tests.lsr_infer.onnxfile import SPACE, manifest
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+parities = st.builds(
+    Parity,
+    reference=st.text(),
+    frames_from=st.text(),
+    frames=st.integers(0, 10**6),
+    pixels=st.integers(0, 10**12),
+    agreement=finite,
+    clear_agreement=st.none() | finite,
+    max_logit_difference=finite,
+    mean_logit_difference=finite,
+    class_agreement=st.dictionaries(st.text(), finite, max_size=3),
+    miou_reference=st.none() | finite,
+    miou=st.none() | finite,
+)
+color = st.tuples(*[st.integers(0, 255)] * 3)
+spaces = st.lists(st.text(), min_size=1, max_size=5, unique=True).flatmap(
+    lambda names: st.builds(
+        LabelSpace, name=st.text(), names=st.just(tuple(names)), colors=st.tuples(*[color] * len(names))
+    )
+)
+manifests = st.builds(
+    Manifest,
+    label_space=spaces,
+    output=st.sampled_from(OUTPUTS),
+    height=st.integers(1, 16384),
+    width=st.integers(1, 16384),
+    fixed_size=st.booleans(),
+    fixed_batch=st.none() | st.integers(1, 1024),
+    multiple=st.integers(1, 256),
+    resize=st.sampled_from(RESIZE),
+    precision=st.sampled_from(PRECISIONS),
+    normalization=st.text(),
+    checkpoint=st.text(),
+    method=st.text(),
+    scores=st.dictionaries(st.text(), finite, max_size=3),
+    licence=st.text(),
+    intended_use=st.text(),
+    opset=st.integers(0, 99),
+    exporter=st.text(),
+    parity=st.none() | parities,
+)
+
+
+@settings(deadline=None)
+@given(manifests)
+def test_round_trip(document: Manifest) -> None:
+    assert Manifest.from_json(document.to_json()) == document
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text()
+    | st.recursive(finite | st.text() | st.none(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(
+        json.dumps
+    )
+)
+def test_noise_is_an_input_error(text: str) -> None:
+    with pytest.raises(InputError):
+        Manifest.from_json(text)
+
+
+def places(document: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key of a document and of the objects in it."""
+    if not isinstance(document, dict):
+        return []
+    here = [(*path, key) for key in document]
+    return here + [place for key, value in document.items() for place in places(value, (*path, key))]
+
+
+FULL = manifest(
+    scores={"miou": 0.4},
+    parity=Parity(
+        reference="checkpoint", frames_from="4 frames", frames=4, pixels=9, agreement=1.0, clear_agreement=None,
+        max_logit_difference=0.1, mean_logit_difference=0.01,
+    ),
+)  # fmt: skip
+OPTIONAL = {"fixed_batch", "parity", "subsets", "clear_agreement", "miou", "miou_reference", "scores"}
+
+
+@pytest.mark.parametrize("place", places(json.loads(FULL.to_json())), ids=".".join)
+@pytest.mark.parametrize("value", [[], {"x": []}, 1e400, True])
+def test_a_value_of_a_wrong_type_is_an_input_error_or_read_as_what_it_is(place: tuple[str, ...], value: object) -> None:
+    document = json.loads(FULL.to_json())
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with contextlib.suppress(InputError):  # and nothing else
+        Manifest.from_json(json.dumps(document))
+    del inner[place[-1]]
+    if place[-1] not in OPTIONAL and place[-2:] != ("scores", "miou"):
+        with pytest.raises(InputError):
+            Manifest.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": "features"},
+        {"precision": "fp8"},
+        {"upsampling": "nearest"},
+        {"resize": "crop"},
+        {"height": 0},
+        {"width": 16385},
+        {"multiple": 0},
+        {"fixed_batch": 0},
+        {"scores": {"miou": float("nan")}},
+    ],
+)
+def test_values_out_of_range(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="Manifest"):
+        manifest(**change)
+
+
+def test_working_sizes() -> None:
+    free = manifest(height=240, width=320, multiple=16)
+    assert free.working_size(720, 960) == (240, 320)  # the training's own aspect ratio
+    assert free.working_size(720, 1280) == (208, 368)
+    assert free.working_size(1280, 720) == (368, 208)
+    assert free.working_size(1, 1) == (272, 272)
+    rows, columns = free.working_size(1, 100_000)
+    assert rows == 16
+    assert columns <= 16384
+    assert manifest(height=240, width=320, resize="stretch").working_size(720, 1280) == (240, 320)
+    assert manifest(height=240, width=320, fixed_size=True).working_size(720, 1280) == (240, 320)
+
+
+def test_no_document_names_a_path() -> None:
+    text = FULL.to_json()
+    assert "/" not in text
+    assert Manifest.from_json(text).label_space == SPACE

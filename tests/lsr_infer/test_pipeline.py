@@ -1,0 +1,113 @@
+"""Threads ahead and behind: order, bounds, and that nobody waits for ever."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lsr_infer.pipeline import Behind, ahead
+
+PATIENCE_SECONDS = 20.0
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name in ("ahead", "behind")}
+
+
+def test_ahead_keeps_the_order_and_stays_within_its_bound() -> None:
+    made = 0
+    largest = 0
+
+    def produce() -> Iterator[int]:
+        nonlocal made
+        for n in range(200):
+            made += 1
+            yield n
+
+    taken = 0
+    for item in ahead(produce(), depth=3):
+        assert item == taken
+        taken += 1
+        largest = max(largest, made - taken)
+    assert taken == 200
+    assert largest <= 3 + 1  # the queue, and the one waiting to enter it
+    assert not threads()
+
+
+def test_ahead_raises_what_the_producer_raised_after_its_items() -> None:
+    def produce() -> Iterator[int]:
+        yield from range(5)
+        raise KeyError("lost")
+
+    seen: list[int] = []
+    with pytest.raises(KeyError, match="lost"):
+        seen.extend(ahead(produce(), depth=2))
+    assert not threads()
+
+
+def test_a_consumer_that_stops_early_ends_the_producer_and_closes_it() -> None:
+    closed = threading.Event()
+
+    def produce() -> Iterator[int]:
+        try:
+            yield from range(10**9)
+        finally:
+            closed.set()
+
+    items = ahead(produce(), depth=2)
+    assert next(items) == 0
+    items.close()
+    assert closed.wait(PATIENCE_SECONDS)
+    assert not threads()
+
+
+def test_behind_does_everything_in_order_before_it_ends() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        time.sleep(0.001)
+        done.append(item)
+
+    with Behind(work, depth=2) as behind:
+        for n in range(50):
+            behind.put(n)
+    assert done == list(range(50))
+    assert not threads()
+
+
+def put_many(behind: Behind[int], count: int) -> None:
+    for n in range(count):
+        behind.put(n)
+
+
+def test_a_worker_that_fails_stops_its_feeder() -> None:
+    def work(item: int) -> None:
+        if item == 3:
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), Behind(work, depth=1) as behind:
+        put_many(behind, 10**6)
+    assert not threads()
+
+
+def test_a_worker_that_fails_on_the_last_item_is_heard() -> None:
+    def work(item: int) -> None:
+        time.sleep(0.05)
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), Behind(work) as behind:
+        behind.put(1)
+
+
+def put_and_fail(behind: Behind[int]) -> None:
+    behind.put(1)
+    raise ZeroDivisionError
+
+
+def test_the_feeders_own_error_comes_first_and_what_was_handed_over_is_done() -> None:
+    done: list[int] = []
+    with pytest.raises(ZeroDivisionError), Behind(done.append) as behind:
+        put_and_fail(behind)
+    assert done == [1]
+    assert not threads()
