@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU or a CUDA device; the session itself is asked which of the two it became."""
+"""ONNX Runtime on the CPU or a CUDA device; the session itself is asked which of the two it became.
+
+The engine is imported when a model is opened, not with this module.
+"""
 
 import os
 import re
@@ -7,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from lsr_infer.backends import TensorPort
@@ -34,6 +36,8 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(self, path: Path, *, device: str = "auto", threads: int = 0) -> None:
+        import onnxruntime
+
         self.name = "onnxruntime"
         providers = _providers(device)
         options = onnxruntime.SessionOptions()
@@ -81,6 +85,8 @@ def _providers(device: str) -> list[Any]:
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
     if match is None:
         raise UsageError(f"there is no device {device}; allowed: auto, cpu, cuda:N.")
+    import onnxruntime
+
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise DeviceError(f"{device}: this ONNX Runtime was built without CUDA. Install lsr-road[cuda], or use cpu.")
     if hasattr(onnxruntime, "preload_dlls"):

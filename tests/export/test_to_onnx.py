@@ -1,0 +1,224 @@
+"""Real exports of small networks: the file computes what the checkpoint computes, at any size, or does not appear."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (extra export)")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
+
+from export.to_onnx import compare, export, main, parse_size, read_frames_of, toytown_frames, trace  # noqa: E402
+from lsr_infer.errors import InputError, QualityGateError, UsageError, exit_status  # noqa: E402
+from lsr_infer.labelspace import LabelSpace  # noqa: E402
+from lsr_infer.manifest import METADATA_KEY, Manifest  # noqa: E402
+from lsr_infer.parity import BARS  # noqa: E402
+from lsr_infer.segmenter import Segmenter  # noqa: E402
+from lsr_train.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
+from lsr_train.labels import CAMVID_11  # noqa: E402
+from lsr_train.network import DeepLabV2, NetworkSpec  # noqa: E402
+
+Shared = Callable[[str], Path]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def network(**changes: object) -> DeepLabV2:
+    """A small network whose batch-norm statistics and classifier are not the initial ones."""
+    torch.manual_seed(4)
+    spec = {
+        "backbone": "resnet18",
+        "width": 0.125,
+        "num_classes": 11,
+        "output_stride": 8,
+        "dilations": (2, 4),
+    } | changes
+    made = DeepLabV2(NetworkSpec(**spec))  # type: ignore[arg-type]  # fields of several types
+    with torch.no_grad():
+        for parameter in made.head.parameters():
+            parameter.mul_(30)
+        for name, buffer in made.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.1)
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
+    info = ModelInfo(label_space=CAMVID_11, method="lsr", height=96, width=128, scores={"miou": 0.25})
+    save_model(path, network(), info)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    export(checkpoint, path)
+    return path
+
+
+def logits(frames: np.ndarray, made: DeepLabV2) -> np.ndarray:
+    with torch.inference_mode():
+        return np.asarray(made(made.normalize(torch.from_numpy(frames))).logits.numpy())
+
+
+@pytest.mark.parametrize("shape", [(1, 96, 128), (3, 96, 128), (2, 61, 203), (1, 8, 8), (1, 240, 320)])
+def test_one_file_takes_every_number_and_size(exported: Path, shape: tuple[int, int, int]) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    with Segmenter(exported) as segmenter:
+        np.testing.assert_allclose(segmenter.run(frames), logits(frames, network()), rtol=1e-3, atol=2e-3)
+
+
+def test_the_manifest_says_what_is_in_the_file(exported: Path, checkpoint: Path) -> None:
+    with Segmenter(exported) as segmenter:
+        manifest = segmenter.manifest
+    assert manifest.label_space == CAMVID_11
+    assert (manifest.height, manifest.width, manifest.multiple, manifest.fixed_size) == (96, 128, 8, False)
+    assert (manifest.precision, manifest.output, manifest.method) == ("fp32", "logits", "lsr")
+    assert manifest.checkpoint == model_hash(checkpoint)
+    assert manifest.scores == {"miou": 0.25}
+    assert manifest.licence
+    assert manifest.intended_use
+    assert manifest.parity is not None
+    assert "Toytown" in manifest.parity.frames_from
+    assert manifest.parity.frames == 4
+    manifest.parity.check(BARS["fp32"])
+
+
+def test_the_file_is_lean_and_knows_no_machine(exported: Path) -> None:
+    data = exported.read_bytes()
+    assert str(ROOT).encode() not in data
+    assert b"site-packages" not in data
+    model = onnx.load(str(exported))
+    onnx.checker.check_model(model)
+    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
+    assert not {"BatchNormalization"} & {node.op_type for node in model.graph.node}
+    weights = 4 * sum(value.numel() for value in network().parameters())
+    assert len(data) < 1.2 * weights + 100_000
+
+
+def test_a_fixed_size_is_the_only_one(checkpoint: Path, tmp_path: Path, shared: Shared) -> None:
+    path = tmp_path / "fixed.onnx"
+    frames = read_frames_of(shared("data/clips/camvid_0016E5_15fps.mp4"), 3)
+    manifest = export(checkpoint, path, size=(64, 160), frames=frames)
+    assert manifest.fixed_size
+    assert manifest.parity is not None
+    assert manifest.parity.frames == 3
+    assert "camvid_0016E5_15fps.mp4" in manifest.parity.frames_from
+    with Segmenter(path) as segmenter:
+        assert segmenter(np.zeros((100, 100, 3), np.uint8)).classes.shape == (100, 100)
+        with pytest.raises(InputError, match="ONNX Runtime failed"):
+            segmenter.run(np.zeros((1, 96, 128, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stem": "caffe", "normalization": "caffe-bgr", "backbone": "resnet50", "width": 0.0625},
+        {"output_stride": 16, "dilations": (6, 12, 18, 24)},
+    ],
+    ids=str,
+)
+def test_every_kind_of_network(changes: dict[str, object], tmp_path: Path) -> None:
+    made = network(**changes)
+    manifest = Manifest(label_space=CAMVID_11, height=96, width=128, multiple=made.spec.output_stride)
+    model = trace(made, fixed=None)
+    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+    path = tmp_path / "model.onnx"
+    onnx.save(model, str(path))
+    compare(made, path, toytown_frames(72, 120, 2)).check(BARS["fp32"])
+
+
+def test_a_file_that_computes_something_else_does_not_appear(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is traced is another network than the checkpoint: the gate must see it."""
+    other = network()
+    with torch.no_grad():
+        next(iter(other.head.parameters())).mul_(-1)
+    traced = trace(other, fixed=None)
+    monkeypatch.setattr("export.to_onnx.trace", lambda made, fixed: traced)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(QualityGateError, match="parity with the checkpoint on 4 frames"):
+        export(checkpoint, path)
+    assert exit_status(lambda: main([str(checkpoint), "-o", str(path)])) == 5
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(b"older")
+    assert exit_status(lambda: main([str(checkpoint), "-o", str(path), "--overwrite"])) == 5
+    assert path.read_bytes() == b"older"
+    assert len(capsys.readouterr().err.strip().splitlines()) <= 6
+
+
+def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def code(*words: str | Path) -> int:
+        return exit_status(lambda: main([str(word) for word in words]))
+
+    out = tmp_path / "model.onnx"
+    (tmp_path / "there.onnx").write_bytes(b"mine")
+    (tmp_path / "empty").mkdir()
+    torch.save({"x": torch.zeros(2)}, tmp_path / "foreign.pth")
+    assert code(tmp_path / "absent.safetensors", "-o", out) == 4
+    assert code(tmp_path / "foreign.pth", "-o", out) == 4
+    assert code(checkpoint, "-o", tmp_path / "there.onnx") == 2
+    assert code(checkpoint, "-o", tmp_path / "model.bin") == 2
+    assert code(checkpoint, "-o", out, "--size", "96") == 2
+    assert code(checkpoint, "-o", out, "--size", "0x9") == 2
+    assert code(checkpoint, "-o", out, "--agreement", "1.5") == 2
+    assert code(checkpoint, "-o", out, "--sise", "96x96") == 2
+    assert "--size" in capsys.readouterr().err.splitlines()[-1]
+    assert code(checkpoint, "-o", out, "--frames", tmp_path / "empty") == 4
+    assert code(checkpoint, "-o", out, "--frames", checkpoint) == 4
+    assert code(checkpoint, "-o", tmp_path / "no" / "folder.onnx") == 4
+    assert code(checkpoint, "-o", out, "--label-space", "nonsense") in (2, 4)
+    assert not out.exists()
+    assert (tmp_path / "there.onnx").read_bytes() == b"mine"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_classes_needs_them_named(tmp_path: Path) -> None:
+    path = tmp_path / "bare.safetensors"
+    save_model(path, network(), ModelInfo(label_space=None))
+    with pytest.raises(UsageError, match="label-space"):
+        export(path, tmp_path / "model.onnx", size=(64, 64))
+    with pytest.raises(UsageError, match="size"):
+        export(path, tmp_path / "model.onnx", label_space=CAMVID_11)
+    two = LabelSpace(name="two", names=("a", "b"), colors=((0, 0, 0), (1, 1, 1)))
+    with pytest.raises(UsageError, match="11 classes"):
+        export(path, tmp_path / "model.onnx", size=(64, 64), label_space=two)
+
+
+def test_sizes_are_width_times_height() -> None:
+    assert parse_size("1024x512") == (512, 1024)
+    for wrong in ("", "1024", "1024*512", "x512", "-1x5"):
+        with pytest.raises(UsageError, match="width x height"):
+            parse_size(wrong)
+
+
+def test_the_script_alone_prints_its_help_without_torch() -> None:
+    code = "import sys, runpy; sys.modules['torch'] = None; sys.argv = ['to_onnx.py', '--help']; "
+    code += "runpy.run_path('export/to_onnx.py', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "CHECKPOINT" in done.stdout
+
+
+def test_the_exported_clip_end_to_end(exported: Path, shared: Shared, tmp_path: Path) -> None:
+    """The spine: checkpoint, ONNX, segmented video."""
+    from lsr_infer.cli import main as infer
+    from lsr_infer.video import probe
+
+    clip = shared("data/clips/udacity_test_video.mp4")
+    words = [str(clip), "--model", str(exported), "--output", str(tmp_path), "--max-frames", "4", "--side-by-side"]
+    assert infer(words) == 0
+    info = probe(tmp_path / "udacity_test_video_side_by_side.mp4")
+    assert (info.width, info.height, info.frames) == (2564, 720, 4)
+    with Segmenter(exported) as segmenter:
+        assert json.loads(segmenter.manifest.to_json())["output"]["name"] == "logits"
