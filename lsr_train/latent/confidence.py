@@ -8,6 +8,7 @@ from torch import Tensor
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.latent.cells import cell_sums
 from lsr_train.latent.histogram import histogram_downsample
+from lsr_train.softmax import peaks
 
 __all__ = ["pseudo_labels"]
 
@@ -44,17 +45,10 @@ def pseudo_labels(
         raise ValueError(f"logits are {logits.dtype} {tuple(logits.shape)}; needed: floating [B,C,H,W]")
     if mask is not None and (mask.shape != logits[:, 0].shape or mask.dtype != torch.bool):
         raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}; needed: bool {tuple(logits[:, 0].shape)}")
-    labels, peak = peak_probability(logits)  # [B,H,W] both
+    labels, peak, _, _ = peaks(logits)  # [B,H,W] both
     if mask is not None:
         labels, peak = torch.where(mask, labels, IGNORE_INDEX), torch.where(mask, peak, 0)
     counts = cell_sums(torch.ones_like(peak[:1]) if mask is None else mask, size)  # [1 or B,h,w]
     sure = cell_sums(peak, size) > confidence * counts
     cells = downsample(labels, size, logits.shape[1], threshold)
     return torch.where(sure & (counts > 0), cells, IGNORE_INDEX)
-
-
-def peak_probability(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the class with the largest logit and its softmax probability, [B,H,W] int64 and floating."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    highest, labels = logits.max(dim=1)
-    return labels, (logits - highest[:, None]).exp().sum(dim=1).reciprocal()

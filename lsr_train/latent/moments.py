@@ -6,20 +6,15 @@ one vector `b` a class, and the whole stack needs no copy of the features. The m
 the processor's cache, along channels or along cells as it lies in memory. Nothing here knows a loss.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Moments", "class_moments", "lifted", "one_member"]
+from lsr_train.pieces import pieces
 
-PIECE = {"cpu": 2**18}
-"""Numbers in a piece: 1 MiB of float32 fits a core's cache with the intermediate results (measured with
-tests/benchmarks/latent_stack.py)."""
-PIECE_ELSEWHERE = 2**24
-"""Numbers in a piece on other devices: few launches, and still no second copy of the features."""
+__all__ = ["Moments", "class_moments", "lifted", "one_member"]
 
 
 class Moments(NamedTuple):
@@ -128,22 +123,14 @@ def _is_rows(features: Tensor) -> bool:
     return features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
 
 
-def _pieces(length: int, cost: int, device: torch.device) -> Iterator[slice]:
-    """Cut `length` into slices of about a piece each, at `cost` numbers an element."""
-    step = max(1, PIECE.get(device.type, PIECE_ELSEWHERE) // cost)
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
-
-
 def _read_planes(features: Tensor, one_hot: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Read a map whose channels are planes, some channels at a time."""
     B, K, h, w = features.shape
-    pieces = list(_pieces(K, B * h * w, features.device))
-    largest = pieces[0].stop
-    away = shift.new_empty(B, largest, h * w)
+    slices = list(pieces(K, B * h * w, features.device))
+    away = shift.new_empty(B, slices[0].stop, h * w)
     norms, distances = torch.zeros_like(away), torch.zeros_like(away)
     sums = torch.empty_like(shift)
-    for piece in pieces:
+    for piece in slices:
         x = features[:, piece].flatten(2).to(shift.dtype)  # [B,k,n]
         k = x.shape[1]
         d = away[:, :k]
@@ -158,10 +145,13 @@ def _write_planes(features: Tensor, one_hot: Tensor, scale: Tensor, offset: Tens
     """Write scale * feature + offset of the cell's class, some channels at a time."""
     B, K, h, w = features.shape
     gradient = torch.empty_like(features, memory_format=torch.contiguous_format)
-    for piece in _pieces(K, B * h * w, features.device):
-        x = features[:, piece].flatten(2).to(offset.dtype) * scale[:, None]
+    for piece in pieces(K, B * h * w, features.device):
+        out = gradient[:, piece].flatten(2)  # [B,k,n]
+        x = out if gradient.dtype == offset.dtype else torch.empty_like(out, dtype=offset.dtype)
+        torch.mul(features[:, piece].flatten(2), scale[:, None], out=x)
         x.baddbmm_(offset[:, piece].T.expand(B, -1, -1), one_hot)
-        gradient[:, piece] = x.view(B, -1, h, w)
+        if x is not out:
+            out.copy_(x)
     return gradient
 
 
@@ -176,7 +166,7 @@ def _read_rows(features: Tensor, one_hot: Tensor, shift: Tensor) -> tuple[Tensor
     rows, members = _rows(features), one_hot.mT.flatten(0, 1)  # [B*n,K], [B*n,C]
     sums = torch.zeros_like(shift)
     norms, distances = (shift.new_empty(rows.shape[0]) for _ in range(2))
-    for piece in _pieces(rows.shape[0], K, features.device):
+    for piece in pieces(rows.shape[0], K, features.device):
         x = rows[piece].to(shift.dtype)  # [m,K]
         d = torch.addmm(x, members[piece], shift, alpha=-1)
         sums.addmm_(members[piece].T, d)
@@ -190,7 +180,10 @@ def _write_rows(features: Tensor, one_hot: Tensor, scale: Tensor, offset: Tensor
     rows, members = _rows(features), one_hot.mT.flatten(0, 1)
     gradient = torch.empty_like(features, memory_format=torch.channels_last)
     out, scale = _rows(gradient), scale.flatten()
-    for piece in _pieces(rows.shape[0], features.shape[1], features.device):
-        x = rows[piece].to(offset.dtype) * scale[piece, None]
-        out[piece] = x.addmm_(members[piece], offset)
+    for piece in pieces(rows.shape[0], features.shape[1], features.device):
+        x = out[piece] if out.dtype == offset.dtype else torch.empty_like(out[piece], dtype=offset.dtype)
+        torch.mul(rows[piece], scale[piece, None], out=x)
+        x.addmm_(members[piece], offset)
+        if out.dtype != offset.dtype:
+            out[piece] = x
     return gradient
