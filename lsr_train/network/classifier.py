@@ -34,7 +34,7 @@ class DilatedClassifier(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the summed logits: float32 with gradients under autocast, else in the type the convolutions give."""
+        """Return the summed logits; under autocast with gradients in float32, else in the type the convolutions give."""
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return self._shifted_sum(features)
         first, *others = self.branches
@@ -64,4 +64,4 @@ class DilatedClassifier(nn.Module):
         logits = torch.stack(biases).sum(dim=0).view(1, -1, 1, 1)
         for (down, right), tap in zip(offsets, torch.split(maps, self.num_classes, dim=1), strict=True):
             logits = logits + functional.pad(tap, (-right, right, -down, down))  # cell (y, x) takes (y+down, x+right)
-        return logits if torch.is_autocast_enabled(features.device.type) else logits.to(features.dtype)
+        return logits.to(torch.promote_types(features.dtype, weights[0].dtype))

@@ -1,0 +1,80 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsr_train import config
+from lsr_train.network import NORMALIZATIONS, NetworkSpec
+from lsr_train.network.spec import BACKBONES, OUTPUT_STRIDES, STEMS
+
+
+@given(
+    st.builds(
+        NetworkSpec,
+        backbone=st.sampled_from(sorted(BACKBONES)),
+        num_classes=st.integers(1, 255),
+        width=st.floats(0.01, 4),
+        output_stride=st.sampled_from(OUTPUT_STRIDES),
+        stem=st.sampled_from(STEMS),
+        dilations=st.lists(st.integers(1, 60), min_size=1, max_size=8).map(tuple),
+        normalization=st.sampled_from(sorted(NORMALIZATIONS)),
+    )
+)
+def test_a_spec_survives_json(spec: NetworkSpec) -> None:
+    assert NetworkSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("backbone", "vgg16"),
+        ("num_classes", 0),
+        ("num_classes", 256),
+        ("num_classes", True),
+        ("num_classes", "19"),
+        ("width", 0),
+        ("width", 100),
+        ("width", float("nan")),
+        ("width", "1"),
+        ("output_stride", 4),
+        ("stem", "pytorch"),
+        ("dilations", []),
+        ("dilations", [0]),
+        ("dilations", [6, 1.5]),
+        ("dilations", [1] * 9),
+        ("dilations", "6,12"),
+        ("normalization", "none"),
+        ("surprise", 1),
+    ],
+)
+def test_what_is_not_allowed_is_named(key: str, value: object) -> None:
+    document = {**NetworkSpec().to_dict(), key: value}
+    with pytest.raises(ValueError, match=key):
+        NetworkSpec.from_dict(document)
+
+
+@pytest.mark.parametrize("document", [{}, {"backbone": "resnet18"}, [], None, "resnet18"])
+def test_what_is_no_spec_is_refused(document: object) -> None:
+    with pytest.raises(ValueError, match="a network is described by"):
+        NetworkSpec.from_dict(document)  # type: ignore[arg-type]  # that is the test
+
+
+def test_a_list_of_dilations_becomes_a_tuple() -> None:
+    assert NetworkSpec(dilations=[6, 12]).dilations == (6, 12)  # type: ignore[arg-type]  # that is the test
+
+
+@pytest.mark.parametrize(("backbone", "width", "channels"), [
+    ("resnet18", 1.0, 512), ("resnet34", 1.0, 512), ("resnet50", 1.0, 2048), ("resnet101", 1.0, 2048),
+    ("resnet50", 0.5, 1024), ("resnet18", 0.001, 1),
+])  # fmt: skip
+def test_feature_channels(backbone: str, width: float, channels: int) -> None:
+    assert NetworkSpec(backbone=backbone, width=width).feature_channels == channels
+
+
+def test_the_configuration_offers_what_the_network_has() -> None:
+    assert set(config.BACKBONES) == set(BACKBONES)
+    for stem in STEMS:
+        config.NetworkConfig(stem=stem)  # type: ignore[arg-type]  # the literal's values
+    for name in NORMALIZATIONS:
+        config.NetworkConfig(normalization=name)  # type: ignore[arg-type]  # the literal's values
