@@ -34,7 +34,7 @@ class DilatedClassifier(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the summed logits; under autocast with gradients in float32, else in the type the convolutions give."""
+        """Return the summed logits; under autocast with gradients float32, else in the type the convolutions give."""
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return self._shifted_sum(features)
         first, *others = self.branches
