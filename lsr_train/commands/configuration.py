@@ -83,9 +83,13 @@ def config_from_text(text: str, where: str) -> Config:
     """
     try:
         document = yaml.safe_load(text)
+        if not isinstance(document, dict) or "method" not in document:
+            raise InputError(f"{where}: this is no configuration of a run (no method in it).")
         parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
         parser.add_class_arguments(Config, as_group=False)
         return _config(parser.instantiate(parser.parse_object(document)))
+    except InputError:
+        raise
     except UsageError as error:
         raise InputError(f"{where}: {error}") from error
     except Exception as error:
