@@ -1,0 +1,88 @@
+"""What the engine adds to forward, backward and optimiser, on cached batches of the real pair's recipes.
+
+    python tests/benchmarks/engine_overhead.py --steps 12
+
+Both loops run in one process on the same network, step by step in turn. Prints JSON: medians, and the overhead as a
+share of the bare step. Data are random frames: nothing but time is measured.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lsr_train.commands.configuration import resolve
+from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.engine import Batches, Engine, build_accelerator
+from lsr_train.labels import load_label_space
+from lsr_train.network import DeepLabV2, NetworkSpec
+from lsr_train.run_folder import RunFolder
+from lsr_train.selection import Selector
+
+
+def build(recipe: str, folder: Path, accelerator: object, more: list[str]) -> Engine:
+    """Make an engine for a recipe with random weights."""
+    config = resolve("adapt", ["--recipe", recipe, "--source", "none", "--target", "none", *more], None).config
+    space = load_label_space(config.label_space)
+    part = config.network
+    spec = NetworkSpec(
+        backbone=part.backbone, width=part.width, output_stride=part.output_stride, stem=part.stem,
+        dilations=part.dilations, num_classes=space.num_classes, normalization=part.normalization,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    run = RunFolder.create(folder / recipe, "benchmark: true\n")
+    return Engine(config, space, DeepLabV2(spec), accelerator, run, Selector(config.selection, None))
+
+
+def measure(recipe: str, folder: Path, accelerator: object, steps: int) -> dict[str, float]:
+    """Time bare steps and engine steps in turn."""
+    engine = build(recipe, folder, accelerator, [])
+    config = engine.config
+    size = (config.data.batch_size, config.data.source.height, config.data.source.width)
+    frames = torch.randint(0, 255, (*size, 3), dtype=torch.uint8)
+    labels = torch.randint(0, engine.space.num_classes, size, dtype=torch.uint8)
+    raw_source, raw_target = RawLabelled(frames, labels, ("a",)), RawUnlabelled(frames, None, ("b",))
+    batches = Batches(source=itertools.repeat(raw_source), target=itertools.repeat(raw_target))
+    source, target = engine._labelled(raw_source), engine._unlabelled(raw_target)
+    weights = engine.method.term_weights()
+
+    def bare() -> None:
+        terms = engine.method.terms(engine.model, source, target)
+        sum(weights.get(name, 1.0) * value for name, value in terms.items()).backward()
+        engine.optimizer.optimizer.step()
+        engine.optimizer.optimizer.zero_grad(set_to_none=True)
+
+    engine.model.train()
+    times: dict[str, list[float]] = {"bare": [], "engine": []}
+    for round_ in range(steps + 2):
+        for name, step in (("bare", bare), ("engine", lambda: engine.train_step(batches))):
+            begin = time.process_time()
+            step()
+            if round_ >= 2:
+                times[name].append(time.process_time() - begin)
+    medians = {f"{name}_seconds": round(statistics.median(values), 4) for name, values in times.items()}
+    pairs = [b / a - 1 for a, b in zip(times["bare"], times["engine"], strict=True)]
+    return {**medians, "overhead_share": round(statistics.median(pairs), 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    config = resolve("adapt", ["--recipe", "streets_camvid_lsr_em", "--source", "x", "--target", "x"], None).config
+    accelerator = build_accelerator(config, torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        recipes = ("streets_camvid_control", "streets_camvid_lsr_em")
+        result = {recipe: measure(recipe, Path(folder), accelerator, arguments.steps) for recipe in recipes}
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
