@@ -196,10 +196,7 @@ class ParityMeter:
                 f"logits {list(reference.shape)} and {list(candidate.shape)}; needed: [{classes},h,w] both"
             )
         difference = np.abs(reference.astype(np.float64) - candidate)
-        # `not <=` lets a NaN through to the figures, where the gate stops it.
-        largest = float(difference.max())
-        if not largest <= self._largest:
-            self._largest = largest
+        self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which the gate then stops
         self._sum += float(difference.sum())
         self._values += difference.size
         self._pairs += _pair_counts(reference_classes, candidate_classes, classes)

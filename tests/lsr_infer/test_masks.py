@@ -74,6 +74,15 @@ def test_the_mask_is_the_argmax_of_the_interpolation_ties_included(data: st.Data
     np.testing.assert_array_equal(upsample_argmax(logits, height, width), interpolate(logits, height, width).argmax(0))
 
 
+def test_rounding_that_makes_two_classes_equal_is_followed() -> None:
+    """Class 1 is one float32 step above class 0 at every corner; between them rounding often makes both equal."""
+    lower = np.random.default_rng(2).uniform(1, 2, size=(12, 15)).astype(np.float32)
+    logits = np.stack([lower, np.nextafter(lower, np.float32(3))])
+    expected = interpolate(logits, 90, 100).argmax(0)
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(upsample_argmax(logits, 90, 100), expected)
+
+
 def smooth(rng: np.random.Generator, classes: int, h: int, w: int, coarse: int) -> np.ndarray:
     """Logits with regions and borders, as a network gives them."""
     blobs = rng.normal(scale=5, size=(classes, max(2, h // coarse), max(2, w // coarse))).astype(np.float32)

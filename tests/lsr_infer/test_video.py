@@ -2,8 +2,10 @@
 
 import csv
 import errno
+import http.server
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -106,12 +108,37 @@ def test_missing_files_folders_and_noise_are_one_line(tmp_path: Path) -> None:
 
 
 def test_a_playlist_reads_nothing_from_the_network(tmp_path: Path) -> None:
-    playlist = tmp_path / "list.m3u8"
-    playlist.write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n", encoding="utf-8"
-    )
-    with pytest.raises(InputError):
-        list(read_frames(playlist))
+    """The server is real and has the segment; nobody may ask for it."""
+    asked: list[str] = []
+    segment = tmp_path / "a.ts"
+    with av.open(str(segment), "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(gradient(48, 64), format="bgr24")))
+        container.mux(stream.encode(None))
+    data = segment.read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        playlist = tmp_path / "list.m3u8"
+        address = f"http://127.0.0.1:{server.server_port}/a.ts"
+        head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-PLAYLIST-TYPE:VOD"
+        playlist.write_text(f"{head}\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n", encoding="utf-8")
+        with pytest.raises(InputError):
+            list(read_frames(playlist))
+        server.shutdown()
+    assert not asked
 
 
 @pytest.mark.parametrize("angle", [0, 90, 180, -90])
