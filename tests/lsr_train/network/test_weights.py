@@ -159,15 +159,18 @@ def test_adaptsegnets_line_is_recognised(head: str, prefix: str, tmp_path: Path)
         assert part in text
 
 
-def test_the_auxiliary_head_is_dropped_and_named(tmp_path: Path) -> None:
-    weights, network = adaptsegnet_weights("layer6")
-    auxiliary = {
-        f"module.layer5.conv2d_list.{i}.{kind}": torch.zeros(5, 4, 3, 3) for i in range(4) for kind in ("weight",)
-    }
-    torch.save(auxiliary | weights, tmp_path / "multi.pth")
+@pytest.mark.parametrize(("main", "auxiliary", "channels"), [
+    ("layer6", "layer5", 4),  # AdaptSegNet's: on the third stage
+    ("layer6", "layer5", 256), ("clas", "layer6", 256), ("layer5", "layer6", 4),
+])  # fmt: skip
+def test_the_auxiliary_head_is_dropped_and_named(main: str, auxiliary: str, channels: int, tmp_path: Path) -> None:
+    weights, network = adaptsegnet_weights(main)
+    assert network.feature_channels == 256
+    extra = {f"module.{auxiliary}.conv2d_list.{branch}.weight": torch.zeros(5, channels, 3, 3) for branch in range(4)}
+    torch.save(extra | weights, tmp_path / "multi.pth")
     found, text = recognise(tmp_path / "multi.pth")
     assert same_output(found, network)
-    assert text.endswith("left out: layer5")
+    assert text.endswith(f"left out: {auxiliary}")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
