@@ -1,6 +1,6 @@
 """Turn a checkpoint into one ONNX file that carries its Manifest, and prove that both compute the same.
 
-    python export/to_onnx.py RUN/best.safetensors -o model.onnx [--size 1024x512] [--frames FOLDER|VIDEO]
+    python export/to_onnx.py RUN -o model.onnx [--size 1024x512] [--frames FOLDER|VIDEO]
 
 The file appears only after it has been compared with the checkpoint, frame by frame, in ONNX Runtime.
 """
@@ -71,7 +71,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = _Parser(prog="to_onnx.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".safetensors of this project, or a .pth")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, .safetensors or .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
     parser.add_argument("--size", metavar="WxH", help="the graph takes this size alone (default: every size)")
     parser.add_argument("--working-size", metavar="WxH", help="size a free graph works at (default: as trained)")
@@ -97,7 +97,7 @@ def export(
     """Export a checkpoint in float32 and compare the result with it.
 
     Args:
-        checkpoint: what `lsr_train.checkpoint.load_model` reads.
+        checkpoint: a run folder (its selected checkpoint, else its last), or what `load_model` reads.
         output: the .onnx file; it appears only when the comparison has passed.
         size: (height, width) of a graph of fixed size; None makes one that takes every size and number of frames.
         working_size: (height, width) a free graph works at; None takes the training's.
@@ -119,9 +119,11 @@ def export(
     import onnx
 
     from lsr_train.checkpoint import load_model, model_hash
+    from lsr_train.run_folder import resolve_model
 
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"{output}: the name of the file must end in .onnx.")
+    checkpoint = resolve_model(checkpoint)
     network, info = load_model(checkpoint)
     network.eval()
     space = info.label_space or label_space

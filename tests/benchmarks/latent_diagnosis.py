@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lsr_infer.images import resize_frame, resize_labels
 from lsr_train.checkpoint import load_model
 from lsr_train.data.frames import LabelledFrames
 from lsr_train.labels import load_label_space
@@ -27,14 +28,20 @@ TERMS = ("cluster_source", "cluster_target", "perpendicularity", "norm_source", 
 
 def batches(root: Path, layout: str, split: str, count: int) -> list[tuple[Tensor, Tensor]]:
     """Read `count` evenly spread frames with labels, four to a batch, at 320x240."""
-    space = load_label_space("camvid11").space
-    frames = LabelledFrames(
+    space = load_label_space("camvid11")
+    dataset = LabelledFrames(
         layout=layout, root=str(root), split=split, ids="cityscapes-trainid", height=240, width=320, space=space
     )
-    chosen = [frames[int(i * len(frames) / count)] for i in range(count)]
-    pairs = [(torch.from_numpy(item[0]), torch.from_numpy(item[1]).long()) for item in chosen]
+    chosen = [dataset[int(i * len(dataset) / count)] for i in range(count)]
+    pairs = [
+        (torch.from_numpy(resize_frame(frame, 240, 320)), torch.from_numpy(resize_labels(labels, 240, 320)).long())
+        for frame, labels, _ in chosen
+    ]
     return [
-        (torch.stack([f for f, _ in pairs[i : i + 4]]), torch.stack([l for _, l in pairs[i : i + 4]]))
+        (
+            torch.stack([frames for frames, _ in pairs[i : i + 4]]),
+            torch.stack([labels for _, labels in pairs[i : i + 4]]),
+        )
         for i in range(0, count, 4)
     ]
 
@@ -134,7 +141,9 @@ def diagnose(path: Path, source: list, target: list) -> dict:
             for c in range(count) if both[c]
         },
         "pseudo_label_coverage": round(float((joined["target_pseudo"] != 255).float().mean()), 3),
-        "pseudo_label_accuracy": {names[c]: round(float(right[c] / kept[c]), 3) if kept[c] else None for c in range(count)},
+        "pseudo_label_accuracy": {
+            names[c]: round(float(right[c] / kept[c]), 3) if kept[c] else None for c in range(count)
+        },
         "pseudo_label_share": {names[c]: round(float(kept[c] / kept.sum()), 4) for c in range(count)},
         "true_share": {names[c]: round(float(total[c] / total.sum()), 4) for c in range(count)},
         "gradients": gradients(network, source, target, count),

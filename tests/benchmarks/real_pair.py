@@ -63,7 +63,7 @@ def rows(shared: Path, seeds: int, out: Path) -> tuple[list[Row], list[Row]]:
             Row("source-only", seed, source, ("pretrain", "--recipe", "streets_camvid_source", *pair, *weights)),
             Row(
                 "target-only", seed, f"target_only_{seed}",
-                ("pretrain", "--recipe", "streets_camvid_target_only", "--source", camvid, "--seed", str(seed), *weights),
+                ("pretrain", "--recipe", "streets_camvid_target_only", "--source", camvid, *pair[4:], *weights),
             ),
         ]  # fmt: skip
         adabn = ("--batch_norm", "target", "--target", camvid, "--target_layout", "camvid", "--target_split", "train")

@@ -1,0 +1,61 @@
+"""How well each label-free signal ranks checkpoints, against their true mIoU on labelled target frames.
+
+    python tests/benchmarks/selection_ranking.py RUN… --target camvid --layout camvid --split val
+
+Every checkpoint of every run is looked at (train with a large --train.keep to have many). The labels are used for this
+ranking alone. Prints JSON: Spearman's rank correlation of each signal, and every checkpoint's figures.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from scipy.stats import spearmanr
+
+from lsr_train.checkpoint import load_model
+from lsr_train.config import Config, DataConfig, SourceConfig, TargetConfig
+from lsr_train.data.frames import LabelledFrames
+from lsr_train.data.target import build_target
+from lsr_train.evaluation import FrameBatch, label_free_signals, score_frames
+from lsr_train.run_folder import MODEL_FILE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--layout", default="camvid")
+    parser.add_argument("--signal-split", default="train", help="split whose frames give the signals, without labels")
+    parser.add_argument("--split", default="val", help="labelled split that gives the true mIoU")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = []
+    models = sorted(path for run in arguments.runs for path in run.glob(f"checkpoints/step-*/{MODEL_FILE}"))
+    for path in models:
+        network, info = load_model(path)
+        assert info.label_space is not None
+        size = (info.height, info.width)
+        target = TargetConfig(
+            layout=arguments.layout, root=arguments.target, split=arguments.signal_split, height=size[0], width=size[1]
+        )
+        source = SourceConfig(height=size[0], width=size[1])
+        frames = build_target(Config(data=DataConfig(source=source, target=target))).evenly(arguments.frames)
+        batches = (FrameBatch(*batch) for batch in frames.batches(8))
+        signals = label_free_signals(network, batches, precision=arguments.precision).higher_is_better()
+        labelled = LabelledFrames(
+            arguments.layout, arguments.target, arguments.split, "auto", *size, info.label_space
+        )  # fmt: skip
+        truth = score_frames(network, labelled, size, info.label_space.num_classes, precision=arguments.precision)
+        rows.append({"checkpoint": f"{path.parents[2].name}/{path.parent.name}", "miou": truth, **signals})
+    names = [name for name in rows[0] if name not in ("checkpoint", "miou")]
+    truth_column = [row["miou"] for row in rows]
+    ranking = {name: float(spearmanr([row[name] for row in rows], truth_column).statistic) for name in names}
+    print(json.dumps({"checkpoints": len(rows), "spearman": ranking, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
