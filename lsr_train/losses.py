@@ -27,8 +27,12 @@ def upsample(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         size: (H, W).
 
     Returns:
-        [B,C,H,W] in float32 (float64 for float64 input).
+        [B,C,H,W] in float32 (float64 for float64 input), contiguous.
+
+    Raises:
+        ValueError: the logits are not floating [B,C,h,w].
     """
+    _check(logits, None)
     with torch.autocast(logits.device.type, enabled=False):
         upsampled: Tensor = _Upsample.apply(_lift(logits), tuple(size))  # type: ignore[no-untyped-call]  # torch's
         return upsampled

@@ -102,11 +102,11 @@ class Prototypes(nn.Module):
         self.move(batch_mean, present)
         return batch_mean, present
 
-    @torch.no_grad()
     def move(self, batch_mean: Tensor, present: Tensor) -> None:
         """Apply Eq. 3 to the buffers, given the means over all ranks; in `eval()` do nothing."""
         if not self.training:
             return
-        replaced = ~self.seen if self.init == "first" else torch.zeros_like(self.seen)
-        self.mean.copy_(smooth(self.mean, batch_mean, present, replaced, self.decay))
-        self.seen.logical_or_(present)
+        with torch.no_grad():
+            replaced = ~self.seen if self.init == "first" else torch.zeros_like(self.seen)
+            self.mean.copy_(smooth(self.mean, batch_mean, present, replaced, self.decay))
+            self.seen.logical_or_(present)

@@ -245,12 +245,12 @@ class LatentRegularizer(nn.Module):
                 target_features, reference, self.delta, "target", mask=counted
             )
 
-    @torch.no_grad()
     def _move_reference(self, current: Tensor) -> None:
         """Remember this batch's mean source norm; in `eval()` do nothing."""
         if self.training:
-            self.norm_reference.copy_(current)
-            self.norm_known.fill_(True)
+            with torch.no_grad():
+                self.norm_reference.copy_(current)
+                self.norm_known.fill_(True)
 
     def _diagnose(self, **scalars: Tensor) -> None:
         """Keep detached scalars for `diagnostics`; the first of a name stays."""

@@ -1,0 +1,89 @@
+"""One rank of a real gloo run, started by test_distributed.py: two training steps of a tiny network under DDP.
+
+    python rank_worker.py RANK RANKS RENDEZVOUS_FILE OUTPUT_FILE
+
+With one rank there is no process group, and the batch is the ranks' batches together.
+"""
+
+import sys
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lsr_train.latent import LatentRegularizer
+from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
+
+C, K = 4, 6
+WEIGHTS = {
+    "cluster_source": 0.7,
+    "cluster_target": 1.3,
+    "perpendicularity": 2.0,
+    "norm_source": 0.9,
+    "norm_target": 1.1,
+}
+
+
+class Network(nn.Module):
+    """An encoder and a classifier of one convolution each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, K, 4, stride=4)
+        self.head = nn.Conv2d(K, C, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.encoder(image).relu()
+        return self.head(features), features
+
+
+def batch(step: int, ranks: int = 2) -> list[Tensor]:
+    """Return both domains' images, labels and a mask of the whole batch; the first rank lacks a class."""
+    generator = torch.Generator().manual_seed(step)
+    source, target = (torch.rand(2 * ranks, 3, 12, 20, generator=generator, dtype=torch.float64) for _ in range(2))
+    labels = torch.randint(0, C, (2 * ranks, 3, 5), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    labels[:2][labels[:2] == 1] = 255
+    labels[0] = 255
+    mask = torch.ones(2 * ranks, 12, 20, dtype=torch.bool)
+    mask[0, 6:] = False
+    return [source, labels, target, mask]
+
+
+def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
+    """Train two steps and save losses, gradients and state."""
+    torch.set_num_threads(1)
+    if ranks > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
+    torch.manual_seed(0)
+    plain = Network().double()
+    network = DistributedDataParallel(plain) if ranks > 1 else plain
+    regularizer = LatentRegularizer(C, K, confidence=0.26, threshold=0.9).double()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
+    steps = []
+    for step in range(2):
+        source, labels, target, mask = (x[2 * rank : 2 * rank + 2] if ranks > 1 else x for x in batch(step))
+        logits, features = network(torch.cat([source, target]))
+        logits = upsample(logits * 4, (12, 20))
+        count = source.shape[0]
+        terms = {
+            "cross_entropy": cross_entropy(logits[:count], labels),
+            "entropy": entropy_loss(logits[count:], mask=mask),
+            "max_square": max_square_loss(logits[count:], mask=mask),
+            **regularizer(features[:count], labels, features[count:], logits[count:], mask),
+        }
+        optimizer.zero_grad()
+        sum(WEIGHTS.get(name, 1.0) * value for name, value in terms.items()).backward()
+        steps.append(
+            {"terms": {name: value.detach() for name, value in terms.items()},
+             "gradients": {name: p.grad.clone() for name, p in plain.named_parameters() if p.grad is not None},
+             "state": {name: value.clone() for name, value in regularizer.state_dict().items()},
+             "diagnostics": regularizer.diagnostics()}
+        )  # fmt: skip
+        optimizer.step()
+    torch.save(steps, output)
+    if ranks > 1:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
