@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lsr_infer.errors import InputError
@@ -24,6 +23,7 @@ from lsr_train.network.foreign import load_checked
 from lsr_train.network.normalization import NORMALIZATIONS
 from lsr_train.network.spec import NetworkSpec
 from lsr_train.network.weights import recognise
+from lsr_train.tensor_files import save_tensors
 
 __all__ = ["ModelInfo", "load_model", "model_hash", "save_model"]
 
@@ -130,12 +130,7 @@ def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> None:
     metadata = {_KEY: json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except OSError:
-            raise
-        except Exception as error:  # safetensors wraps a full disk in an error type of its own
-            raise InputError(f"{path}: cannot be written ({error}). Free space or choose another place.") from error
+        save_tensors(temporary, tensors, metadata)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV2, ModelInfo]:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -36,6 +36,7 @@ from lsr_train.network import DeepLabV2
 from lsr_train.optim import build_optimizer, learning_rate, set_learning_rate
 from lsr_train.run_folder import MODEL_FILE, RunFolder
 from lsr_train.selection import Selector
+from lsr_train.tensor_files import save_tensors
 from lsr_train.training_state import (
     as_plain,
     load_optimizer,
@@ -375,7 +376,7 @@ class Engine:
         )
         for name, critic in self.critics.items():
             tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, modules))
-        save_file(tensors, folder / "state.safetensors")
+        save_tensors(folder / "state.safetensors", tensors)
         scaler = self.accelerator.scaler
         write_json(
             folder / "state.json",

@@ -118,7 +118,7 @@ def test_a_failing_write_leaves_the_old_file(model: Path, info: ModelInfo, monke
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     with pytest.raises(InputError, match="the disk is full"):
         save_model(model, small_network(8), info)
     assert model.read_bytes() == before

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lsr_train.config import METHOD_NAMES
@@ -185,7 +186,7 @@ def test_a_full_disk_is_said_and_leaves_the_previous_checkpoint(
     small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = small_disk / "run"
-    more = ["--train.checkpoint_every", "1", "--train.keep", "9", "--train.steps", "40", "--network.width", "0.25"]
+    more = ["--train.checkpoint_every", "1", "--train.keep", "9", "--train.steps", "40"]
     assert run_here("pretrain", words("toytown_source", run, *more)) == 4
     assert "disk is full" in capsys.readouterr().err
     last = (run / "checkpoints/last").read_text(encoding="utf-8").strip()
@@ -196,6 +197,7 @@ def test_a_full_disk_is_said_and_leaves_the_previous_checkpoint(
 def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
     """Two ranks with one image each give the losses of one rank with two (gloo, real processes)."""
     more = ["--init", str(source), "--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none"]
+    more += ["--optim.name", "sgd", "--optim.lr", "0.01"]  # AdamW would blow rounding up to whole steps
     assert run_here("adapt", words("toytown_lsr_em", tmp_path / "one", *more)) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
     done = subprocess.run(
@@ -206,5 +208,9 @@ def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 4
     for row, other in zip(one, two, strict=True):
-        for key, value in row.items():
-            assert float(other[key]) == pytest.approx(float(value), rel=2e-4, abs=1e-6), key
+        for key in set(row) - {"entropy"}:  # the one term that DDP's mean completes: each rank logs its own half
+            assert float(other[key]) == pytest.approx(float(row[key]), rel=2e-4, abs=1e-6), key
+    together = load_file(tmp_path / "one/checkpoints/step-4/model.safetensors")
+    apart = load_file(tmp_path / "two/checkpoints/step-4/model.safetensors")
+    for name, tensor in together.items():
+        torch.testing.assert_close(apart[name], tensor, rtol=2e-3, atol=2e-5, msg=name)
