@@ -45,7 +45,8 @@ def _run(arguments: list[str]) -> int | None:
     logging.getLogger("lsr_train").setLevel(logging.INFO)
     for noisy in ("accelerate", "matplotlib", "torch", "jsonargparse"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    return importlib.import_module(COMMANDS[name][0]).main(arguments[1:])
+    code: int | None = importlib.import_module(COMMANDS[name][0]).main(arguments[1:])
+    return code
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.files import write_json
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
@@ -114,16 +114,16 @@ class Engine:
         self.step = 0
         self.monitor = TermMonitor()
         if config.train.channels_last:
-            network = cast(DeepLabV2, network.to(memory_format=torch.channels_last))
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
         if config.network.batch_norm == "train" and accelerator.num_processes > 1:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's own
         network.set_batch_norm("train" if config.network.batch_norm == "train" else "frozen")
         self.method = METHODS[config.method](config, space.num_classes, network.feature_channels)
         self.method.to(accelerator.device)
         groups = network.parameter_groups() | self.method.parameter_groups()
         optimizer = build_optimizer(groups, config.optim)
         self.network = network  # the bare one: what is saved and looked at
-        model: nn.Module = torch.compile(network) if config.train.compile else network
+        model = cast(nn.Module, torch.compile(network)) if config.train.compile else network
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.critics = {name: accelerator.prepare(item) for name, item in self.method.optimizers().items()}
         self._recent: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=config.log.every * config.train.accumulate + 1)
@@ -433,12 +433,22 @@ class Engine:
 
 
 def build_accelerator(config: Config, device: torch.device) -> Accelerator:
-    """Set accelerate up for one or several processes with the configuration's precision."""
+    """Set accelerate up for one or several processes with the configuration's precision.
+
+    Raises:
+        UsageError: several processes on the CPU would have to synchronise batch-norm, which torch cannot.
+    """
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.num_processes > 1 and device.type == "cpu" and config.network.batch_norm == "train":
+        raise UsageError(
+            "torch synchronises batch-norm over several processes on CUDA devices alone. Train in one process, or set "
+            "--network.batch_norm frozen or target."
+        )
+    return accelerator

@@ -51,7 +51,7 @@ def learning_rate(step: int, config: OptimConfig, steps: int) -> float:
     length = config.poly_steps or steps
     decay = max(0.0, 1 - step / length) ** config.poly_power
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
-    return config.lr * warmup * decay
+    return float(config.lr * warmup * decay)
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is documented, but not in its __all__
+    ActionConfigFile,
+    ArgumentParser,
+    Namespace,
+)
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands.parser import parse

@@ -97,7 +97,9 @@ class Method(nn.Module):
         if self.config.network.forward == "joint":
             joint = network(torch.cat([source.image, target.image]))
             sizes = [source.image.shape[0], target.image.shape[0]]
-            source_output, target_output = map(SegOutput._make, zip(*(x.split(sizes) for x in joint), strict=True))
+            source_output, target_output = map(
+                SegOutput._make, zip(*(torch.split(part, sizes) for part in joint), strict=True)
+            )
         else:
             source_output, target_output = network(source.image), network(target.image)
         return DomainOutputs(

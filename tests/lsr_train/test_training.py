@@ -214,3 +214,14 @@ def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
     apart = load_file(tmp_path / "two/checkpoints/step-4/model.safetensors")
     for name, tensor in together.items():
         torch.testing.assert_close(apart[name], tensor, rtol=2e-3, atol=2e-5, msg=name)
+
+
+def test_batch_norm_cannot_be_synchronised_on_the_cpu_and_says_so(tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
+    done = subprocess.run(
+        [*launch, "pretrain", *words("toytown_source", tmp_path / "run")], cwd=REPOSITORY, capture_output=True,
+        text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "error: torch synchronises batch-norm" in done.stderr
+    assert not (tmp_path / "run").exists()
