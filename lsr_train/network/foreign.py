@@ -4,6 +4,7 @@ A `.pth` file is a pickle. It is opened with `weights_only=True`, so that only t
 NumPy scalars, which published checkpoints hold beside their weights, are replaced by stand-ins that do nothing.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_STAND_INS):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
+            warnings.simplefilter("ignore")  # torch warns of the pickle's protocol; what matters is said below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
