@@ -13,7 +13,7 @@ from lsr_infer.files import write_bytes
 from lsr_train.data.toytown import render
 
 SIZE = {"height": 172, "width": 344}
-SCENES = {"game": (3, 22, 27, 42), "camera": (1, 21, 22, 24)}
+SCENES = {"game": (54, 57, 61, 64), "camera": (50, 53, 57, 65)}
 
 
 def contact_sheet(domain: str) -> bytes:
