@@ -6,9 +6,10 @@ import torch
 
 __all__ = ["pieces"]
 
-CPU_NUMBERS = 2**18
-"""Numbers in a piece on a CPU: 1 MiB of float32 leaves a core's cache room for intermediate results. Measured from 2^16
-to 2^20 with tests/benchmarks/latent_stack.py: 2^16 is a third slower, the rest within a tenth."""
+CPU_NUMBERS = 2**20
+"""Numbers in a piece on a CPU: 4 MiB of float32. Measured from 2^16 to 2^22 with one thread (latent stack, pixel
+losses): 2^16 is a third slower, 2^18 to 2^21 are within a tenth; larger pieces wait less often for the other threads
+where a core is shared."""
 OTHER_NUMBERS = 2**24
 """Numbers in a piece elsewhere: few launches, and still no second copy of a feature map."""
 

@@ -12,6 +12,8 @@ from lsr_train.pieces import pieces
 
 __all__ = ["Peaks", "log_normalizer", "peaks", "row_pieces"]
 
+TYPICAL_CLASSES = 19
+
 
 class Peaks(NamedTuple):
     """The most probable class of each pixel.
@@ -30,9 +32,9 @@ class Peaks(NamedTuple):
 
 
 def row_pieces(logits: Tensor) -> list[slice]:
-    """Cut the rows of a [B,C,H,W] map into pieces."""
-    B, C, H, W = logits.shape
-    return list(pieces(H, B * C * W, logits.device))
+    """Cut the rows of a [B,C,H,W] map into pieces, whose number does not depend on C."""
+    B, _, H, W = logits.shape
+    return list(pieces(H, B * TYPICAL_CLASSES * W, logits.device))
 
 
 def log_normalizer(logits: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor, seen: 
         ValueError: shapes or devices disagree, or `labels` is not int64.
     """
     _check(features, labels, prototypes, seen)
-    moments = class_moments(features, labels, prototypes)
+    moments = class_moments(features, labels, prototypes, with_sums=False)
     return class_average(moments.squares, moments.counts, seen).to(lifted(features.dtype))
 
 
@@ -68,12 +68,14 @@ def squared_distances(moments: Moments, prototypes: Tensor) -> Tensor:
     moments were taken about a member of the class.
 
     Args:
-        moments: of the features, about any constants.
+        moments: of the features, about any constants; without sums, about the prototypes themselves.
         prototypes: [C,K]; constants.
 
     Returns:
         [C] float64, differentiated through the moments.
     """
+    if moments.sums is None:
+        return moments.squares
     counts = moments.counts.double()
     sums = moments.sums.double()
     mean = sums / counts.clamp(min=1)[:, None]  # [C,K], about the shift

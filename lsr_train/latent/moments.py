@@ -22,14 +22,14 @@ class Moments(NamedTuple):
 
     Args:
         counts: [C], cells of each class; constants.
-        sums: [C,K], sum over the class's cells of feature minus `shift`; differentiable.
+        sums: [C,K], sum over the class's cells of feature minus `shift`; differentiable. None where not asked for.
         squares: [C] float64, sum over the class's cells of the squared distance to `shift`; differentiable.
         norms: [B,h,w], norm of every feature, void cells too; differentiable, with gradient 0 where it is 0.
         shift: [C,K], the constants.
     """
 
     counts: Tensor
-    sums: Tensor
+    sums: Tensor | None
     squares: Tensor
     norms: Tensor
     shift: Tensor
@@ -40,13 +40,14 @@ def lifted(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def class_moments(features: Tensor, labels: Tensor, shift: Tensor) -> Moments:
+def class_moments(features: Tensor, labels: Tensor, shift: Tensor, *, with_sums: bool = True) -> Moments:
     """Read a feature map once.
 
     Args:
         features: [B,K,h,w], any floating type; differentiated once (no second derivative).
         labels: cell labels [B,h,w], 0..C-1; whatever else is void. Values are not checked.
         shift: [C,K]; constants near the class's features keep the squares free of cancellation.
+        with_sums: also sum the features, which distances to `shift` alone do not need.
 
     Returns:
         The moments in float32 (float64 for float64 features).
@@ -56,8 +57,8 @@ def class_moments(features: Tensor, labels: Tensor, shift: Tensor) -> Moments:
     shift = shift.detach().to(dtype)
     classes = torch.arange(num_classes, device=labels.device)
     one_hot = (labels.flatten(1)[:, None] == classes[:, None]).to(dtype)  # [B,C,n]
-    sums, squares, norms = _Moments.apply(features, labels, one_hot, shift)  # type: ignore[no-untyped-call]  # torch's
-    return Moments(one_hot.sum(dim=(0, 2)), sums, squares, norms, shift)
+    sums, squares, norms = _Moments.apply(features, labels, one_hot, shift, with_sums)  # type: ignore[no-untyped-call]  # torch's
+    return Moments(one_hot.sum(dim=(0, 2)), sums if with_sums else None, squares, norms, shift)
 
 
 def one_member(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -88,10 +89,12 @@ class _Moments(torch.autograd.Function):
     """The reading and the writing."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, labels: Tensor, one_hot: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, features: Tensor, labels: Tensor, one_hot: Tensor, shift: Tensor, with_sums: bool
+    ) -> tuple[Tensor, ...]:
         with torch.autocast(features.device.type, enabled=False):
             read = _read_rows if _is_rows(features) else _read_planes
-            sums, distances, norms = read(features, one_hot, shift)  # [C,K], [B,n], [B,n]
+            sums, distances, norms = read(features, one_hot, shift, with_sums)  # [C,K], [B,n], [B,n]
             norms = norms.sqrt_()
             bins = _void_last(labels, shift.shape[0]).flatten()
             squares = torch.zeros(shift.shape[0] + 1, dtype=torch.float64, device=shift.device)
@@ -110,7 +113,7 @@ class _Moments(torch.autograd.Function):
             scale = per_cell + norms.flatten(1) * inverse  # [B,n]
             offset = sums - squares[:, None] * shift  # [C,K]
             write = _write_rows if _is_rows(features) else _write_planes
-            return write(features, one_hot, scale, offset), None, None, None
+            return write(features, one_hot, scale, offset), None, None, None, None
 
 
 def _void_last(labels: Tensor, num_classes: int) -> Tensor:
@@ -123,19 +126,20 @@ def _is_rows(features: Tensor) -> bool:
     return features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
 
 
-def _read_planes(features: Tensor, one_hot: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _read_planes(features: Tensor, one_hot: Tensor, shift: Tensor, with_sums: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Read a map whose channels are planes, some channels at a time."""
     B, K, h, w = features.shape
     slices = list(pieces(K, B * h * w, features.device))
     away = shift.new_empty(B, slices[0].stop, h * w)
     norms, distances = torch.zeros_like(away), torch.zeros_like(away)
-    sums = torch.empty_like(shift)
+    sums = torch.zeros_like(shift)
     for piece in slices:
         x = features[:, piece].flatten(2).to(shift.dtype)  # [B,k,n]
         k = x.shape[1]
         d = away[:, :k]
         torch.baddbmm(x, shift[:, piece].T.expand(B, -1, -1), one_hot, alpha=-1, out=d)
-        sums[:, piece] = torch.bmm(one_hot, d.mT).sum(dim=0)
+        if with_sums:
+            sums[:, piece] = torch.bmm(one_hot, d.mT).sum(dim=0)
         norms[:, :k].addcmul_(x, x)
         distances[:, :k].addcmul_(d, d)
     return sums, distances.sum(dim=1), norms.sum(dim=1)
@@ -160,7 +164,7 @@ def _rows(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _read_rows(features: Tensor, one_hot: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _read_rows(features: Tensor, one_hot: Tensor, shift: Tensor, with_sums: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Read a channels-last map, some cells at a time."""
     B, K = features.shape[:2]
     rows, members = _rows(features), one_hot.mT.flatten(0, 1)  # [B*n,K], [B*n,C]
@@ -169,7 +173,8 @@ def _read_rows(features: Tensor, one_hot: Tensor, shift: Tensor) -> tuple[Tensor
     for piece in pieces(rows.shape[0], K, features.device):
         x = rows[piece].to(shift.dtype)  # [m,K]
         d = torch.addmm(x, members[piece], shift, alpha=-1)
-        sums.addmm_(members[piece].T, d)
+        if with_sums:
+            sums.addmm_(members[piece].T, d)
         norms[piece] = (x * x).sum(dim=1)
         distances[piece] = (d * d).sum(dim=1)
     return sums, distances.view(B, -1), norms.view(B, -1)

@@ -21,6 +21,7 @@ def batch_means(moments: Moments) -> tuple[Tensor, Tensor]:
     Returns:
         Means [C,K], differentiated, 0 for classes without a cell; and which classes have one, [C] bool.
     """
+    assert moments.sums is not None
     totals = moments.sums + moments.counts[:, None] * moments.shift  # [C,K]
     totals = all_reduce_sum(torch.cat([totals, moments.counts[:, None]], dim=1))  # one message
     counts = totals[:, -1].detach()

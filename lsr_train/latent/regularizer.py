@@ -36,7 +36,7 @@ DOWNSAMPLE = {"histogram": histogram_downsample, "nearest": nearest_downsample}
 
 def _squared(features: Tensor, labels: Tensor, moments: Moments, prototypes: Tensor, seen: Tensor) -> Tensor:
     """Return Eq. 5 from moments that are there already."""
-    return class_average(squared_distances(moments, prototypes), moments.counts, seen).to(moments.sums.dtype)
+    return class_average(squared_distances(moments, prototypes), moments.counts, seen).to(moments.norms.dtype)
 
 
 def _absolute(features: Tensor, labels: Tensor, moments: Moments, prototypes: Tensor, seen: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class LatentRegularizer(nn.Module):
             mask=target_mask,
             downsample=self._downsample,
         )
-        target = class_moments(target_features, cells, prototypes)
+        target = class_moments(target_features, cells, prototypes, with_sums=False)
         values["cluster_target"] = self._cluster(target_features, cells, target, prototypes, seen)
         self._diagnose(
             target_norm=mean_over_cells(target.norms.detach()),
