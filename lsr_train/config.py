@@ -15,6 +15,7 @@ __all__ = [
     "BACKBONES",
     "LAYOUTS",
     "METHOD_NAMES",
+    "SUPERVISED_METHODS",
     "TARGET_LAYOUTS",
     "AugmentConfig",
     "ClusteringConfig",
@@ -37,6 +38,9 @@ __all__ = [
 
 METHOD_NAMES = ("source-only", "target-only", "lsr", "lsr-em")
 """Names of `lsr_train.methods.METHODS`; a test holds the two together."""
+
+SUPERVISED_METHODS = ("source-only", "target-only")
+"""Those that learn from labels alone: `pretrain` runs them, `adapt` all others."""
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
@@ -571,7 +575,7 @@ class Config:
         wants_target = {
             "augment.lab_transfer": self.augment.lab_transfer > 0,
             "network.batch_norm target": self.network.batch_norm == "target",
-            f"method {self.method}": self.method in ("lsr", "lsr-em"),
+            f"method {self.method}": self.method not in SUPERVISED_METHODS,
         }
         if not self.data.target.given and any(wants_target.values()):
             reason = next(key for key, wanted in wants_target.items() if wanted)

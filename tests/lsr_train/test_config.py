@@ -12,6 +12,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands.configuration import config_from_text, resolve
 from lsr_train.config import (
     METHOD_NAMES,
+    SUPERVISED_METHODS,
     AugmentConfig,
     Config,
     DataConfig,
@@ -159,3 +160,7 @@ def test_the_fields_are_the_documented_ones() -> None:
         "": 4, "network": 10, "data": 20, "augment": 16, "optim": 11, "train": 9, "histogram": 2, "pseudo_labels": 1,
         "prototypes": 2, "clustering": 1, "norm": 2, "weights": 5, "selection": 5, "log": 2,
     }  # fmt: skip
+
+
+def test_exactly_the_adapting_methods_use_the_target() -> None:
+    assert {name for name, method in METHODS.items() if not method.uses_target} == set(SUPERVISED_METHODS)
