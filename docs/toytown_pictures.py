@@ -13,7 +13,7 @@ from lsr_infer.files import write_bytes
 from lsr_train.data.toytown import render
 
 SIZE = {"height": 172, "width": 344}
-SCENES = {"game": (54, 57, 61, 64), "camera": (50, 53, 57, 65)}
+SCENES = {"game": (52, 56, 63, 65), "camera": (50, 53, 55, 58)}
 
 
 def contact_sheet(domain: str) -> bytes:
