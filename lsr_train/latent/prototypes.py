@@ -109,5 +109,8 @@ class Prototypes(nn.Module):
             return
         with torch.no_grad():
             replaced = ~self.seen if self.init == "first" else torch.zeros_like(self.seen)
-            self.mean.copy_(smooth(self.mean, batch_mean, present, replaced, self.decay))
-            self.seen.logical_or_(present)
+            moved = smooth(self.mean, batch_mean, present, replaced, self.decay)
+            # replaced, not written in place: a graph that waits for its backward keeps the tensors it saw (compiled by
+            # torch 2.13's inductor it would otherwise recompute from the new values)
+            self.mean = moved.to(self.mean.dtype)
+            self.seen = self.seen | present

@@ -179,7 +179,7 @@ class LatentRegularizer(nn.Module):
         source = class_moments(source_features, cells, one_member(source_features, cells, self.num_classes))
         batch_mean, present = batch_means(source)
         self.prototypes.move(batch_mean, present)
-        prototypes, seen = self.prototypes.mean.clone(), self.prototypes.seen.clone()  # the buffers move on
+        prototypes, seen = self.prototypes.mean, self.prototypes.seen
         self._diagnose(
             source_norm=mean_over_cells(source.norms.detach()), prototype_cosine=_mean_cosine(prototypes, seen)
         )
@@ -249,8 +249,8 @@ class LatentRegularizer(nn.Module):
         """Remember this batch's mean source norm; in `eval()` do nothing."""
         if self.training:
             with torch.no_grad():
-                self.norm_reference.copy_(current)
-                self.norm_known.fill_(True)
+                self.norm_reference = current.detach().to(self.norm_reference.dtype)  # replaced, as the prototypes are
+                self.norm_known = torch.ones_like(self.norm_known)
 
     def _diagnose(self, **scalars: Tensor) -> None:
         """Keep detached scalars for `diagnostics`; the first of a name stays."""
