@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constraints/cpu.txt)
 OUT := quickstart
+# The ones that need no data; the others say in their first lines what they take.
+BENCHMARKS := latent_stack engine_overhead network_step exact_masks
 
 .PHONY: install quickstart test test-all lint bench pictures clean-quickstart
 .DEFAULT_GOAL := quickstart
@@ -16,7 +18,8 @@ $(VENV)/.installed: pyproject.toml constraints/cpu.txt
 
 install: $(VENV)/.installed
 
-quickstart: install clean-quickstart
+quickstart: install
+	@test ! -e $(OUT) || { echo "$(OUT)/ is there already: make clean-quickstart removes it, or choose another with OUT=…"; exit 2; }
 	@echo; echo "== 1/6 pretrain: labelled Toytown-game -> source-only network"
 	$(BIN)/python -m lsr_train pretrain --recipe toytown_source --out $(OUT)/source
 	@echo; echo "== 2/6 adapt: + unlabelled Toytown-camera frames -> adapted network"
@@ -30,7 +33,7 @@ quickstart: install clean-quickstart
 	@echo; echo "== 5/6 a camera clip to segment"
 	$(BIN)/python -m lsr_train.data.toytown clip --domain camera --seed 7 --frames 50 --height 256 --width 512 -o $(OUT)/camera.mp4
 	@echo; echo "== 6/6 segment it: before on the left, after on the right"
-	$(BIN)/lsr-infer $(OUT)/camera.mp4 --model $(OUT)/source.onnx --side-by-side $(OUT)/adapted.onnx --output $(OUT)/video
+	$(BIN)/lsr-infer $(OUT)/camera.mp4 --model $(OUT)/adapted.onnx --side-by-side $(OUT)/source.onnx --output $(OUT)/video
 	@echo; echo "Look at:"
 	@echo "  $(OUT)/video/                  the clip, source-only beside adapted"
 	@echo "  $(OUT)/worst/                  the worst frames of the adapted network"
@@ -38,7 +41,7 @@ quickstart: install clean-quickstart
 	@echo "  $(OUT)/adapted/metrics.csv     what each loss term did"
 
 clean-quickstart:
-	rm -rf $(OUT)
+	rm -rf quickstart
 
 test: install
 	$(BIN)/python -m pytest
@@ -52,7 +55,7 @@ lint: install
 	$(BIN)/mypy lsr_infer lsr_train export
 
 bench: install
-	for script in tests/benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python tests/benchmarks/$$script.py || exit 1; done
 
 pictures: install
 	$(BIN)/python docs/toytown_pictures.py

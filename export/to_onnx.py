@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import DeviceError, InputError, UsageError, exit_status
+from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status
 from lsr_infer.files import refuse_existing, whole_file
 from lsr_infer.images import IMAGE_SUFFIXES, read_image, resize_frame
 from lsr_infer.labelspace import LabelSpace
@@ -258,7 +258,15 @@ def compare(network: Any, model: Path, frames: Frames) -> Parity:
             size = frame.shape[0], frame.shape[1]
             image = resize_frame(frame, *segmenter.manifest.working_size(*size))[None]
             expected = network(network.normalize(torch.from_numpy(np.ascontiguousarray(image)))).logits[0].numpy()
-            found = np.asarray(segmenter.run(image)[0], dtype=np.float32)
+            try:
+                found = np.asarray(segmenter.run(image)[0], dtype=np.float32)
+            except InputError as error:  # the runtime refuses what is not finite
+                raise QualityGateError(f"{model.name}: the exported graph fails on a frame ({error})") from error
+            if not np.isfinite(expected).all():
+                raise QualityGateError(
+                    "the checkpoint's own logits are not finite on a frame: there is nothing to compare with. Export "
+                    "another checkpoint."
+                )
             meter.update(expected, found, upsample_argmax(expected, *size), upsample_argmax(found, *size))
     return meter.result(reference="checkpoint", frames_from=frames.origin)
 

@@ -7,6 +7,7 @@ leaves either the old file or the new one; a full disk leaves the old one and an
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ __all__ = [
     "sync_folder",
     "sync_tree",
     "whole_file",
+    "whole_folder",
     "write_bytes",
     "write_json",
     "write_text",
@@ -108,6 +110,46 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` that takes its place once the block has ended well.
+
+    What is at `path` is moved aside first and comes back if its place cannot be taken.
+
+    Args:
+        path: where the folder shall appear; an existing one (or a file) is replaced.
+
+    Yields:
+        The temporary folder to fill.
+
+    Raises:
+        InputError: the place cannot be written; what was at `path` is still there.
+    """
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
+    except OSError as error:
+        raise place_error(path, error) from error
+    aside = temporary.with_name(f"{temporary.name}.old")
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        sync_tree(temporary)
+        if path.exists():
+            path.rename(aside)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise place_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        elif aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -4,10 +4,8 @@ Every result appears under its final name only when it is whole. A source that b
 of it, and says how much that is; Ctrl-C does the same.
 """
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.files import place_error, refuse_existing, write_bytes
+from lsr_infer.files import place_error, refuse_existing, whole_folder, write_bytes
 from lsr_infer.images import read_image, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_infer.overlay import overlay, side_by_side
@@ -206,7 +204,7 @@ def _drawer(
     palette = segmenter.label_space.palette()
     if outputs.mask is not None:
         _make_folder(outputs.mask.parent)
-        masks = stack.enter_context(_whole_folder(outputs.mask))
+        masks = stack.enter_context(whole_folder(outputs.mask))
 
     def draw(result: _Result) -> None:
         nonlocal writer
@@ -265,28 +263,3 @@ def _write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise place_error(path, error) from error
-
-
-@contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path` that takes its place once the block has ended well."""
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
-    except OSError as error:
-        raise place_error(path, error) from error
-    aside = temporary.with_name(f"{temporary.name}.old")
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            path.rename(aside)
-        temporary.rename(path)
-    except OSError as error:
-        raise place_error(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if aside.exists():
-            if aside.is_dir():
-                shutil.rmtree(aside, ignore_errors=True)
-            else:
-                aside.unlink()

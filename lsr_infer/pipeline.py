@@ -6,7 +6,7 @@ other end too: nothing waits for ever.
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -48,8 +48,9 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
 
     def produce() -> None:
         error: BaseException | None = None
-        iterator = iter(items)
+        iterator: Iterator[Item] | None = None
         try:
+            iterator = iter(items)
             for item in iterator:
                 if not put(item):
                     break

@@ -225,9 +225,11 @@ class VideoWriter:
         try:
             self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"})
             self._stream = self._new_stream()
-        except FFmpegError as error:
-            self._stack.close()
-            raise self._failure(error) from error
+        except BaseException as error:
+            self._stack.__exit__(type(error), error, error.__traceback__)  # the file must not appear
+            if isinstance(error, FFmpegError):
+                raise self._failure(error) from error
+            raise
         return self
 
     def write(self, frame: NDArray[np.uint8], time: float | None = None) -> None:

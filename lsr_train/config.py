@@ -6,6 +6,7 @@ live in the recipes, not here.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,7 @@ __all__ = [
     "BACKBONES",
     "LAYOUTS",
     "METHOD_NAMES",
+    "METHOD_WEIGHTS",
     "SUPERVISED_METHODS",
     "TARGET_LAYOUTS",
     "AugmentConfig",
@@ -36,8 +38,16 @@ __all__ = [
     "WeightsConfig",
 ]
 
-METHOD_NAMES = ("source-only", "target-only", "lsr", "lsr-em")
-"""Names of `lsr_train.methods.METHODS`; a test holds the two together."""
+METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    "source-only": (),
+    "target-only": (),
+    "lsr": ("cluster", "perpendicularity", "norm"),
+    "lsr-em": ("cluster", "perpendicularity", "norm", "entropy"),
+}
+"""Which fields of `weights` each method reads. The names are those of `lsr_train.methods.METHODS`; a test holds them
+together, since this module cannot import what imports torch."""
+
+METHOD_NAMES = tuple(METHOD_WEIGHTS)
 
 SUPERVISED_METHODS = ("source-only", "target-only")
 """Those that learn from labels alone: `pretrain` runs them, `adapt` all others."""
@@ -76,7 +86,7 @@ class NetworkConfig:
         backbone: which ResNet.
         width: channel factor of the backbone; 0.5 is the half-width network.
         output_stride: image pixels per feature cell, 8 or 16.
-        stem: `caffe` has the stride in the first 1x1 of a stage and a ceil-mode max-pool without padding (AdaptSegNet's
+        stem: `caffe` has the stride in the first 1x1 of a stage and a ceil-mode max-pool (AdaptSegNet's
             line of checkpoints); `torchvision` has it in the 3x3 and pads.
         dilations: dilation of each branch of the classifier; their outputs are summed.
         normalization: `caffe-bgr` is BGR 0..255 minus a mean; `imagenet-rgb` is RGB 0..1 minus mean, divided by std.
@@ -572,11 +582,20 @@ class Config:
                     f"{smallest[1]:.0f}x{smallest[0]:.0f}. "
                     f"Set --augment.crop_width/--augment.crop_height or --data.{name}.width/--data.{name}.height."
                 )
-        wants_target = {
+        unused = set(METHOD_WEIGHTS["lsr-em"]) - set(METHOD_WEIGHTS[self.method])
+        for name in sorted(unused):
+            if getattr(self.weights, name):
+                users = ", ".join(method for method, names in METHOD_WEIGHTS.items() if name in names)
+                raise UsageError(
+                    f"weights.{name} is {getattr(self.weights, name)}, and method {self.method} has no such term "
+                    f"({users} have). Set --weights.{name} 0, or another --method."
+                )
+
+    def needs_target(self) -> str | None:
+        """Return what in this configuration cannot do without unlabelled target frames, None where nothing is."""
+        needs = {
+            f"method {self.method}": self.method not in SUPERVISED_METHODS,
             "augment.lab_transfer": self.augment.lab_transfer > 0,
             "network.batch_norm target": self.network.batch_norm == "target",
-            f"method {self.method}": self.method not in SUPERVISED_METHODS,
         }
-        if not self.data.target.given and any(wants_target.values()):
-            reason = next(key for key, wanted in wants_target.items() if wanted)
-            raise UsageError(f"{reason} needs unlabelled target frames. Set --data.target.root (or --target).")
+        return next((what for what, needed in needs.items() if needed), None)

@@ -9,14 +9,14 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -208,7 +208,7 @@ class Engine:
         bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._speaks else True)
         self.model.train()
         self.method.train()
-        stop = self.step >= steps
+        stop = self.step >= steps or self.selector.exhausted
         while not stop:
             waited += self.train_step(batches)
             bar.update()
@@ -283,12 +283,17 @@ class Engine:
         return SummaryWriter(str(self.run_folder.path / "tensorboard"), purge_step=self.step + 1)
 
     def _check(self) -> dict[str, float]:
-        """Read the monitor and raise where a term was not finite."""
+        """Read the monitor and raise where a term was not finite, on every process alike."""
         reading = self.monitor.read()
-        if reading.first_bad:
-            step = min(reading.first_bad.values())
-            names = [name for name, first in reading.first_bad.items() if first == step]
+        bad = [reading.first_bad]
+        if self.accelerator.num_processes > 1:
+            bad = gather_object(bad)
+        if any(bad):
+            step = min(first for found in bad for first in found.values())
+            names = sorted({name for found in bad for name, first in found.items() if first == step})
             files = [file for at, batch in self._recent if at == step for file in batch]
+            if self.accelerator.num_processes > 1:
+                files = gather_object(files)
             good = self.run_folder.pointer("last")
             shown = ", ".join(files) if files else "not known any more"
             raise QualityGateError(
@@ -397,12 +402,15 @@ class Engine:
             InputError: the checkpoint is damaged or belongs to another network.
         """
         step = self.run_folder.pointer("last")
-        self.run_folder.metrics.cut(step or 0)
-        self.run_folder.signals.cut(step or 0)
+        if self._speaks:
+            self.run_folder.metrics.cut(step or 0)
+            self.run_folder.signals.cut(step or 0)
         if step is None:
             return
         folder = self.run_folder.checkpoint(step)
         saved, _ = load_model(folder / MODEL_FILE)
+        if saved.spec != self.network.spec:
+            raise InputError(f"{folder}: another architecture than config.yaml says. Put the configuration back.")
         try:
             document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "state.safetensors")
@@ -412,24 +420,31 @@ class Engine:
             ) from error
         if document.get("format") != STATE_FORMAT:
             raise InputError(f"{folder}: state of format {document.get('format')}; this version reads {STATE_FORMAT}.")
-        modules = self._modules()
         self.network.load_state_dict(saved.state_dict())
+        try:
+            self._restore(document, tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise InputError(f"{folder}: its state does not fit this run ({text}). Start a new run.") from error
+        best = self.selector.best_step
+        if self._speaks and best is not None and best in self.run_folder.steps():
+            self.run_folder.point("best", best)  # a kill may have come between the checkpoint and this pointer
+
+    def _restore(self, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Put everything but the network back; raises what its parts raise on data that do not fit."""
+        modules, device = self._modules(), self.accelerator.device
         self.method.load_state_dict(without_prefix("method", tensors))
         load_optimizer(self.optimizer.optimizer, modules, without_prefix("optimizer", tensors))
         for name, critic in self.critics.items():
             load_optimizer(critic.optimizer, modules, without_prefix(f"critic.{name}", tensors))
-        self.monitor.load_state(document["monitor"], without_prefix("monitor", tensors), self.accelerator.device)
+        self.monitor.load_state(document["monitor"], without_prefix("monitor", tensors), device)
         self.selector.load_state(document["selection"])
         if document["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(document["scaler"])
-        restore_random(without_prefix("random", tensors), self.accelerator.device)
+        restore_random(without_prefix("random", tensors), device)
         self.step = int(document["step"])
-        if document["device"] != self.accelerator.device.type:
-            logger.warning(
-                "resumed on %s what ran on %s: it goes on, not bit-equally",
-                self.accelerator.device.type,
-                document["device"],
-            )
+        if document["device"] != device.type:
+            logger.warning("resumed on %s what ran on %s: it goes on, not bit-equally", device.type, document["device"])
 
 
 def build_accelerator(config: Config, device: torch.device) -> Accelerator:

@@ -46,7 +46,8 @@ class Prepared:
         space: the classes.
         source: labelled samples.
         target: unlabelled samples; None where the configuration has no target.
-        selector: looks at target frames.
+        held_out: labelled source images the run does not train on; None where no split of them is named.
+        selector: looks at target frames and held-out source images.
     """
 
     config: Config
@@ -54,12 +55,14 @@ class Prepared:
     space: LabelSpace
     source: SourceDataset
     target: TargetDataset | None
+    held_out: LabelledFrames | None
     selector: Selector
 
     @property
     def left_out(self) -> int:
         """How many unusable files `data.on_bad skip` left out."""
-        return len(self.source.left_out) + (0 if self.target is None else len(self.target.left_out))
+        parts = (self.source, self.target, self.held_out)
+        return sum(len(part.left_out) for part in parts if part is not None)
 
     def source_batches(self, start: int) -> Generator[RawLabelled, None, None]:
         """Yield this rank's source batches from sample `start` on."""
@@ -83,49 +86,69 @@ def prepare(config: Config, accelerator: Accelerator) -> Prepared:
     """Find and scan both data sets.
 
     Raises:
-        UsageError: layout, split and ids do not fit together, or no source is named.
+        UsageError: layout, split and ids do not fit together, or the held-out split is trained on.
         InputError: files are missing or unusable; all of them are listed.
     """
-    if not config.data.source.root and not config.data.source.layout.startswith("toytown"):
-        raise UsageError("no labelled source is named. Set --data.source.root (or --source).")
     cache = user_cache_folder()
     space = choose_label_space(config)
     target = build_target(config, cache=cache) if config.data.target.given else None
     source = build_source(config, space, target, cache=cache)
-    for line in (*source.left_out, *(() if target is None else target.left_out)):
-        logger.warning("left out: %s", line)
+    held_out = _held_out(config, space, cache)
     return Prepared(
         config=config,
         accelerator=accelerator,
         space=space,
         source=source,
         target=target,
-        selector=_selector(config, space, target, cache),
+        held_out=held_out,
+        selector=_selector(config, space, target, held_out),
     )
 
 
-def _selector(config: Config, space: LabelSpace, target: TargetDataset | None, cache: Path) -> Selector:
-    """Build what looks at unlabelled frames, and at held-out source images where a split is named."""
-    if target is None or config.selection.signal == "none":
-        return Selector(config.selection, None)
+def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledFrames | None:
+    """Open the source images that the `source` signal is scored on.
+
+    Raises:
+        UsageError: they are among those that are trained on.
+    """
+    source, split = config.data.source, config.selection.source_split
+    if not split:
+        return None
+    if source.split in ("", split):
+        trained = source.split or "every split"
+        raise UsageError(
+            f"selection.source_split is {split}, and data.source.split trains on {trained}: nothing is held out. "
+            "Set --data.source.split to another split."
+        )
+    return LabelledFrames(
+        source.layout, source.root, split, source.ids, source.height, source.width, space,
+        ignore_mask=source.ignore_mask, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
+    )  # fmt: skip
+
+
+def _selector(
+    config: Config, space: LabelSpace, target: TargetDataset | None, held_out: LabelledFrames | None
+) -> Selector:
+    """Build what looks at unlabelled frames, and at held-out source images where there are some."""
+    selection, source = config.selection, config.data.source
+    if selection.signal == "none":
+        return Selector(selection, None)
+    if target is None and selection.signal != "source":
+        logger.info("no target frames for the %s signal: the last checkpoint stands", selection.signal)
+        return Selector(selection, None)
     precision = config.train.precision
-    frames = target.evenly(config.selection.frames)
-    held_out: LabelledFrames | None = None
-    source = config.data.source
-    if config.selection.source_split:
-        held_out = LabelledFrames(
-            source.layout, source.root, config.selection.source_split, source.ids, source.height, source.width, space,
-            label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
-        )  # fmt: skip
+    frames = None if target is None else target.evenly(selection.frames)
 
     def look(network: DeepLabV2) -> dict[str, float]:
-        signals = label_free_signals(network, _batches(frames), precision=precision).higher_is_better()
+        signals: dict[str, float] = {}
+        if frames is not None:
+            signals |= label_free_signals(network, _batches(frames), precision=precision).higher_is_better()
         if held_out is not None:
             size = (source.height, source.width)
             signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
         return signals
 
-    return Selector(config.selection, look)
+    return Selector(selection, look)
 
 
 def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:
@@ -178,7 +201,8 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
     if config.network.batch_norm == "target":
         assert prepared.target is not None  # the configuration checks it
         frames = prepared.target.evenly(config.network.batch_norm_frames)
-        images: Iterator[Tensor] = (network.normalize(batch.frames.to(device)) for batch in _batches(frames))
+        statistics = frames.batches(LOOK_BATCH, whole=True)
+        images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in statistics)
         reestimate_batch_norm(network, images)
         meaning += f", batch-norm re-estimated on {len(frames)} target frames"
     return network, meaning

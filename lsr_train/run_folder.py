@@ -8,8 +8,8 @@ import contextlib
 import csv
 import fcntl
 import io
-import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -144,11 +144,8 @@ class RunFolder:
             raise place_error(path, error) from error
         run = cls(path)
         run._acquire()
-        try:
-            (path / "checkpoints").mkdir(exist_ok=True)
-        except OSError as error:
-            raise place_error(path, error) from error
-        write_text(path / "config.yaml", config_text)
+        write_text(path / "config.yaml", config_text)  # first: from here on the folder can be resumed
+        run._make_checkpoints()
         return run
 
     @classmethod
@@ -156,23 +153,29 @@ class RunFolder:
         """Take up an existing run and remove what an interrupted write left behind.
 
         Raises:
-            InputError: there is no run at `path`.
+            InputError: there is no run at `path`, or its pointer `last` is damaged; nothing was removed then.
             UsageError: another process holds it.
         """
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
         run = cls(path)
         run._acquire()
+        run._make_checkpoints()
+        last = run.pointer("last")
         for leftover in (path / "checkpoints").glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         for leftover in path.glob(".*.part*"):
             leftover.unlink(missing_ok=True)
-        (path / "checkpoints").mkdir(exist_ok=True)
-        last = run.pointer("last")
         for step in run.steps():
             if last is None or step > last:  # renamed, but the kill came before `last` pointed at it
                 run._remove(step)
         return run
+
+    def _make_checkpoints(self) -> None:
+        try:
+            (self.path / "checkpoints").mkdir(exist_ok=True)
+        except OSError as error:
+            raise place_error(self.path / "checkpoints", error) from error
 
     def _acquire(self) -> None:
         try:
@@ -207,11 +210,6 @@ class RunFolder:
         """Replace status.json."""
         write_json(self.path / "status.json", values)
 
-    def read_status(self) -> dict[str, Any]:
-        """Return status.json, empty where there is none."""
-        file = self.path / "status.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
     def checkpoint(self, step: int) -> Path:
         """Return where the checkpoint of `step` lies or would lie."""
         return self.path / "checkpoints" / f"step-{step}"
@@ -219,15 +217,31 @@ class RunFolder:
     def steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, ascending."""
         folder = self.path / "checkpoints"
-        return sorted(int(item.name.removeprefix("step-")) for item in folder.glob("step-*") if item.is_dir())
+        found = (re.fullmatch(r"step-(\d+)", item.name) for item in folder.glob("step-*") if item.is_dir())
+        return sorted(int(match[1]) for match in found if match is not None)
 
     def pointer(self, name: str) -> int | None:
-        """Return the step that `last` or `best` points to, None where there is none."""
+        """Return the step that `last` or `best` points to, None where there is no such pointer.
+
+        Raises:
+            InputError: the pointer is unreadable, or what it points to is gone.
+        """
         file = self.path / "checkpoints" / name
         if not file.is_file():
             return None
-        text = file.read_text(encoding="utf-8").strip()
-        return int(text.removeprefix("step-")) if self.checkpoint(int(text.removeprefix("step-"))).is_dir() else None
+        text = file.read_text(encoding="utf-8", errors="replace").strip()
+        match = re.fullmatch(r"step-(\d+)", text)
+        if match is None or not self.checkpoint(int(match[1])).is_dir():
+            there = ", ".join(f"step-{step}" for step in self.steps()) or "none"
+            raise InputError(
+                f"{file}: points to {text!r}, which is no checkpoint (there are: {there}). Write the name of one of "
+                "them into it, or start a new run."
+            )
+        return int(match[1])
+
+    def point(self, name: str, step: int) -> None:
+        """Let `last` or `best` point to the checkpoint of `step`."""
+        write_text(self.path / "checkpoints" / name, f"step-{step}\n")
 
     def save(self, step: int, fill: Callable[[Path], None], *, best: bool, keep: int) -> Path:
         """Write a checkpoint, point `last` (and `best`) at it, and remove what is no longer kept.
@@ -262,9 +276,9 @@ class RunFolder:
         except InputError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        self.point("last", step)  # a kill from here to `best` is made good by the engine on resumption
         if best:
-            write_text(self.path / "checkpoints" / "best", f"{final.name}\n")
-        write_text(self.path / "checkpoints" / "last", f"{final.name}\n")
+            self.point("best", step)
         self._prune(keep)
         return final
 

@@ -4,9 +4,11 @@ A look computes signals on unlabelled target frames (and, if wanted, on held-out
 decides. No target label can get here: what it is given has none.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+from lsr_infer.errors import QualityGateError
 from lsr_train.config import SelectionConfig
 from lsr_train.network import DeepLabV2
 
@@ -44,8 +46,17 @@ class Selector:
         return last or bool(self.config.every and step % self.config.every == 0)
 
     def update(self, step: int, signals: Mapping[str, float]) -> bool:
-        """Take in the signals of a step and return whether it is the best so far."""
+        """Take in the signals of a step and return whether it is the best so far.
+
+        Raises:
+            QualityGateError: the deciding signal is not a number.
+        """
         value = signals[self.config.signal]
+        if not math.isfinite(value):
+            raise QualityGateError(
+                f"the {self.config.signal} signal at step {step} is {value}: nothing to choose by. Set "
+                "--selection.signal to another, or none."
+            )
         self._latest = {"step": step, **signals}
         improved = self._best is None or value > self._best
         if improved:
@@ -53,6 +64,11 @@ class Selector:
         else:
             self._without += 1
         return improved
+
+    @property
+    def best_step(self) -> int | None:
+        """The selected step so far."""
+        return self._best_step
 
     @property
     def exhausted(self) -> bool:
@@ -73,16 +89,3 @@ class Selector:
         """Take up what `state` returned."""
         self._best, self._best_step = state["best"], state["best_step"]
         self._without, self._latest = int(state["without"]), dict(state["latest"])
-
-
-def every_signal(parts: Iterable[Callable[[DeepLabV2], Mapping[str, float]]]) -> Look:
-    """Join several computations into one look."""
-    chosen = list(parts)
-
-    def look(network: DeepLabV2) -> dict[str, float]:
-        signals: dict[str, float] = {}
-        for part in chosen:
-            signals |= part(network)
-        return signals
-
-    return look

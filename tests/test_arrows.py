@@ -14,6 +14,7 @@ KNOWLEDGE = ("lsr_train.methods", "lsr_train.data", "lsr_train.config", "lsr_tra
 FORBIDDEN = {
     "lsr_infer": ("lsr_train", "export", "demo", "torch", "accelerate", "safetensors", "jsonargparse"),
     "demo": ("lsr_train", "export", "torch"),
+    "export": ("export", "demo"),
     **dict.fromkeys(LIBRARY, (*KNOWLEDGE, "export", "demo")),
     "lsr_train.methods": ("lsr_train.engine", "lsr_train.commands", "lsr_train.data", "lsr_train.report"),
     "lsr_train.selftraining": ("lsr_train.engine", "lsr_train.commands", "lsr_train.methods", "lsr_train.config"),

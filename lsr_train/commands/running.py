@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from lsr_infer.errors import LsrError
 from lsr_train.commands.configuration import Request
 from lsr_train.config import Config
 from lsr_train.config_file import to_yaml
@@ -48,8 +49,14 @@ def train(request: Request) -> int:
             config.method, accelerator.device, config.train.precision, meaning, len(prepared.source),
             "no" if prepared.target is None else len(prepared.target), engine.step, config.train.steps, run.path,
         )  # fmt: skip
-        with Interruption() as interruption, _batches(prepared, engine) as batches:
-            outcome = engine.run(batches, interruption)
+        try:
+            with Interruption() as interruption, _batches(prepared, engine) as batches:
+                outcome = engine.run(batches, interruption)
+        except LsrError:
+            if accelerator.is_main_process:
+                with contextlib.suppress(LsrError):  # the disk may be what failed
+                    engine.write_status("failed")
+            raise
         if accelerator.is_main_process:
             state = "finished" if outcome.finished else "interrupted"
             engine.write_status(state)
@@ -60,7 +67,7 @@ def train(request: Request) -> int:
 
 
 def _has_checkpoint(request: Request) -> bool:
-    return request.resume is not None and (request.resume / "checkpoints" / "last").is_file()
+    return request.resume is not None and RunFolder(request.resume).pointer("last") is not None
 
 
 @contextlib.contextmanager

@@ -161,8 +161,12 @@ def _about_data(options: EvaluateOptions, frames: LabelledFrames) -> dict[str, A
     }
 
 
-def _reestimate(options: EvaluateOptions, network: DeepLabV2, protocol: EvaluationProtocol) -> str:
-    """Give the network batch-norm statistics of unlabelled target frames; return a phrase for the protocol."""
+def _reestimate(options: EvaluateOptions, network: DeepLabV2, protocol: EvaluationProtocol) -> tuple[str, int]:
+    """Give the network batch-norm statistics of unlabelled target frames.
+
+    Returns:
+        A phrase for the protocol, and how many unusable frames were left out.
+    """
     target = TargetConfig(
         layout=options.target_layout,
         root=options.target,
@@ -173,9 +177,10 @@ def _reestimate(options: EvaluateOptions, network: DeepLabV2, protocol: Evaluati
     footage = open_footage(target, on_bad=options.on_bad, cache=user_cache_folder())
     frames = TargetFrames(footage, options.batch_norm_frames, protocol.height, protocol.width)
     device = next(network.parameters()).device
-    images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in frames.batches(_STATISTICS_BATCH))
+    statistics = frames.batches(_STATISTICS_BATCH, whole=True)
+    images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in statistics)
     reestimate_batch_norm(network, images)
-    return f"batch-norm re-estimated on {len(frames)} unlabelled target frames"
+    return f"batch-norm re-estimated on {len(frames)} unlabelled target frames", len(footage.left_out)
 
 
 def _check_outputs(options: EvaluateOptions) -> None:
@@ -227,8 +232,10 @@ def score(options: EvaluateOptions) -> int:
         "batch_norm": options.batch_norm,
         "text": protocol.text,
     }
+    frames_left_out = 0
     if options.batch_norm == "target":
-        shown["text"] += f"; {_reestimate(options, network, protocol)}"
+        phrase, frames_left_out = _reestimate(options, network, protocol)
+        shown["text"] += f"; {phrase}"
     about = _about_data(options, frames)
     if supervised is not None:
         _warn_where_different(supervised, about, shown)
@@ -256,4 +263,4 @@ def score(options: EvaluateOptions) -> int:
         logger.info("result written to %s", options.out)
     text = json.dumps(document, allow_nan=False) + "\n" if options.json else terminal(result_table(document))
     print(text, end="")  # noqa: T201 - the result
-    return 6 if frames.left_out else 0
+    return 6 if frames.left_out or frames_left_out else 0

@@ -42,6 +42,11 @@ def train_command(
             "adapt starts from a source checkpoint. Make one with `python -m lsr_train pretrain --recipe …`, then pass "
             "--init RUN (or a .safetensors or .pth file)."
         )
+    if request.resume is None and not config.data.source.root and not config.data.source.layout.startswith("toytown"):
+        raise UsageError("no labelled source is named. Set --data.source.root (or --source).")
+    what = config.needs_target()
+    if what is not None and not config.data.target.given:
+        raise UsageError(f"{what} needs unlabelled target frames. Set --data.target.root (or --target).")
     from lsr_train.commands.running import train  # torch comes in here, after every usage error has been said
 
     return train(request)

@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.files import write_json
 from lsr_infer.images import IMAGE_SUFFIXES, read_image, resize_frame
+from lsr_infer.sources import VIDEO_SUFFIXES
 from lsr_train.config import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files
 from lsr_train.data.scan import scan_images, settle
 
-__all__ = ["VIDEO_SUFFIXES", "Footage", "VideoSampling", "evenly", "open_footage", "sample_video", "thinned"]
+__all__ = ["Footage", "VideoSampling", "evenly", "open_footage", "sample_video", "thinned"]
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
 """Names, in lower case, that are read as videos."""
 
 _VERSION = 1
@@ -258,9 +258,16 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
             return sampled
         document = {"times": sampled.times, "lab": sampled.lab, "problem": sampled.problem}
         write_json(temporary / "frames.json", document)
+        kept = _kept_video(folder)
+        if kept is not None:  # another process was faster, and may be reading it
+            return kept
         if folder.exists():
-            shutil.rmtree(folder)  # ours and incomplete, or it would have been used
-        temporary.rename(folder)
+            shutil.rmtree(folder)  # incomplete, or it would have been used
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if _kept_video(folder) is None:  # else another process put the same there
+                raise
     except (OSError, InputError) as error:
         logger.warning("%s: frames stay in memory, the cache cannot be written (%s)", path, error)
         return _sample(path, sampling, None)

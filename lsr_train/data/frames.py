@@ -134,9 +134,19 @@ class TargetFrames:
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[index] for index in range(len(self)))
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (frames uint8 [B,H,W,3], mask bool [B,H,W] or None), B <= size; the last batch may be smaller."""
+    def batches(self, size: int, *, whole: bool = False) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the frames in order.
+
+        Args:
+            size: largest number of frames in a batch; the last one may be smaller.
+            whole: leave a smaller last batch out where there are whole ones, for statistics that count every batch
+                alike.
+
+        Yields:
+            Frames uint8 [B,H,W,3], and their mask bool [B,H,W] or None.
+        """
         mask = None if self.mask is None else torch.from_numpy(self.mask)
-        for start in range(0, len(self), size):
-            frames = np.stack([self[index] for index in range(start, min(start + size, len(self)))])
+        end = len(self) - len(self) % size if whole and len(self) >= size else len(self)
+        for start in range(0, end, size):
+            frames = np.stack([self[index] for index in range(start, min(start + size, end))])
             yield torch.from_numpy(frames), None if mask is None else mask.expand(len(frames), -1, -1)

@@ -26,13 +26,16 @@ class LSREM(Method):
         self.regularizer = build_regularizer(config, num_classes, channels)
 
     def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
-        """Return `cross_entropy`, `entropy` and the latent terms whose weight is not 0."""
+        """Return `cross_entropy`, and `entropy` and the latent terms whose weight is not 0."""
         assert target is not None
         outputs = self.both_domains(network, source, target)
-        ratio = self.config.weights.entropy_ratio
+        weights = self.config.weights
+        entropy = {}
+        if weights.entropy > 0:
+            entropy["entropy"] = max_square_loss(outputs.target_logits, weights.entropy_ratio, mask=target.mask)
         return {
             "cross_entropy": cross_entropy(outputs.source_logits, source.labels),
-            "entropy": max_square_loss(outputs.target_logits, ratio, mask=target.mask),
+            **entropy,
             **self.regularizer(
                 outputs.source_features, source.labels, outputs.target_features, outputs.target_logits, target.mask
             ),

@@ -8,6 +8,7 @@ again, an interrupted run is resumed. At the end the table is printed as Markdow
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -17,6 +18,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+
+from lsr_train.metrics import mean_adapted_to_supervised_ratio
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ABLATIONS = {
@@ -110,6 +115,17 @@ def do(row: Row, shared: Path, out: Path) -> None:
         run([*python, "evaluate", str(last), *data, *space, *row.evaluate, "--out", str(result)], log)
 
 
+def as_tensor(iou: dict[str, float | None]) -> torch.Tensor:
+    """Return the IoUs in class order, NaN for a class that is nowhere."""
+    return torch.tensor([math.nan if value is None else value for value in iou.values()], dtype=torch.float64)
+
+
+def average(values: Iterable[float | None]) -> str:
+    """Show the mean over seeds; a dash where the class is nowhere."""
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.2f}" if known else "-"
+
+
 def table(all_rows: Iterable[Row], out: Path) -> list[dict[str, object]]:
     """Collect the results into one entry a row name."""
     entries: dict[str, list[tuple[int, dict]]] = {}
@@ -119,14 +135,12 @@ def table(all_rows: Iterable[Row], out: Path) -> list[dict[str, object]]:
     supervised = dict(entries.get("target-only", []))
     lines = []
     for name, results in entries.items():
-        from lsr_train.metrics import mean_adapted_to_supervised_ratio
-
         miou = [result["miou"] for _, result in results]
         per_class = {key: [result["iou"][key] for _, result in results] for key in results[0][1]["iou"]}
         ratios: dict[str, list[float]] = {"masr": [], "masr_floor": []}
         for seed, result in results:
             if seed in supervised:
-                adapted, bound = list(result["iou"].values()), list(supervised[seed]["iou"].values())
+                adapted, bound = as_tensor(result["iou"]), as_tensor(supervised[seed]["iou"])
                 ratios["masr"].append(mean_adapted_to_supervised_ratio(adapted, bound).value)
                 ratios["masr_floor"].append(mean_adapted_to_supervised_ratio(adapted, bound, floor=0.05).value)
         lines.append({"row": name, "seeds": len(miou), "miou": miou, **ratios, "iou": per_class})
@@ -141,7 +155,7 @@ def markdown(lines: list[dict]) -> str:
     for line in lines:
         cells = [line["row"], f"{statistics.mean(line['miou']):.3f}", " ".join(f"{v:.3f}" for v in line["miou"])]
         cells += [f"{statistics.mean(line[k]):.2f}" if line[k] else "" for k in ("masr", "masr_floor")]
-        cells += [f"{statistics.mean(v for v in line['iou'][name] if v is not None):.2f}" for name in classes]
+        cells += [average(line["iou"][name]) for name in classes]
         text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text)
 

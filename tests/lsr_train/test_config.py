@@ -12,6 +12,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands.configuration import config_from_text, resolve
 from lsr_train.config import (
     METHOD_NAMES,
+    METHOD_WEIGHTS,
     SUPERVISED_METHODS,
     AugmentConfig,
     Config,
@@ -79,7 +80,8 @@ def test_a_recipe_has_no_unknown_key_and_says_what_it_is(name: str) -> None:
         (lambda: AugmentConfig(scale_max=2.0), "crop_height"),
         (lambda: SelectionConfig(signal="source"), "source_split"),
         (lambda: TrainConfig(device="gpu"), "cuda"),
-        (lambda: Config(method="lsr"), "--target"),
+        (lambda: Config(method="lsr", weights=WeightsConfig(entropy=0.1)), "lsr-em have"),
+        (lambda: Config(weights=WeightsConfig(cluster=0.1)), "no such term"),
         (lambda: Config(method="nonsense"), "source-only"),
         (lambda: Config(optim=OptimConfig(poly_steps=10), train=TrainConfig(steps=20)), "poly_steps"),
         (lambda: Config(augment=AugmentConfig(crop_height=2048, crop_width=64)), "leaves the source image"),
@@ -164,3 +166,24 @@ def test_the_fields_are_the_documented_ones() -> None:
 
 def test_exactly_the_adapting_methods_use_the_target() -> None:
     assert {name for name, method in METHODS.items() if not method.uses_target} == set(SUPERVISED_METHODS)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_a_method_weights_what_the_configuration_says(name: str) -> None:
+    names = ("cluster", "perpendicularity", "norm", "entropy")
+    base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(METHOD_WEIGHTS[name], 0.5)))
+    weights = METHODS[name](base, 3, 4).term_weights()
+    for field in names:
+        terms = {term: value for term, value in weights.items() if term.startswith(field)}
+        assert all(value == (0.5 if field in METHOD_WEIGHTS[name] else 0) for value in terms.values())
+        assert bool(terms) or field not in METHOD_WEIGHTS[name]
+
+
+def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:
+    from lsr_train.commands.training import train_command
+
+    with pytest.raises(UsageError, match="--source"):
+        train_command("pretrain", ["--method", "source-only"], methods=("source-only",), default_recipe=None)
+    words = ["--source", "x", "--init", "y"]
+    with pytest.raises(UsageError, match="--target"):
+        train_command("adapt", words, methods=("lsr", "lsr-em"), default_recipe="my_footage")

@@ -88,3 +88,31 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         resolve_model(tmp_path / "nothing")
     with pytest.raises(InputError, match="no checkpoint in it"):
         resolve_model(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "step-30\n", "step-x\n", "nonsense"])
+def test_a_damaged_pointer_is_an_error_and_removes_nothing(text: str, tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "a: 1\n") as run:
+        for step in (10, 20):
+            run.save(step, fill, best=False, keep=3)
+    (tmp_path / "checkpoints/last").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="step-10, step-20"):
+        RunFolder.open(tmp_path)
+    assert RunFolder(tmp_path).steps() == [10, 20]
+
+
+def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "a: 1\n") as run:
+        run.save(10, fill, best=False, keep=1)
+        (tmp_path / "checkpoints/step-10-copy").mkdir()
+    with RunFolder.open(tmp_path) as run:
+        assert run.steps() == [10]
+        assert (tmp_path / "checkpoints/step-10-copy").is_dir()
+
+
+def test_a_run_can_be_resumed_from_its_first_file_on(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, "a: 1\n").close()
+    (tmp_path / "checkpoints").rmdir()  # a kill right after config.yaml
+    with RunFolder.open(tmp_path) as run:
+        assert run.pointer("last") is None
+        run.save(5, fill, best=True, keep=1)

@@ -225,3 +225,42 @@ def test_batch_norm_cannot_be_synchronised_on_the_cpu_and_says_so(tmp_path: Path
     assert done.returncode != 0
     assert "error: torch synchronises batch-norm" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_an_early_stop_stays_a_stop(source: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    more = ["--init", str(source), "--selection.patience", "1", "--selection.every", "1", "--train.steps", "40"]
+    assert run_here("adapt", words("toytown_lsr", run, *more, "--optim.lr", "1e-9")) == 0
+    stopped = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    assert stopped["state"] == "finished"
+    assert stopped["step"] < 40
+    assert run_here("adapt", ["--resume", str(run)]) == 0
+    assert json.loads((run / "status.json").read_text(encoding="utf-8"))["step"] == stopped["step"]
+
+
+def test_a_failed_run_says_so_in_its_status(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    more = ["--optim.name", "sgd", "--optim.lr", "10", "--optim.lr_multipliers.head", "1.0e+6", "--train.steps", "60"]
+    assert run_here("pretrain", words("toytown_source", run, *more)) == 5
+    assert json.loads((run / "status.json").read_text(encoding="utf-8"))["state"] == "failed"
+
+
+def test_the_files_of_a_bad_step_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint with a weight that overflows: the first step's loss is not finite, and its images are named."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    start_run = tmp_path / "start"
+    assert run_here("pretrain", words("toytown_source", start_run)) == 0
+    model = start_run / "checkpoints/step-6/model.safetensors"
+    with safe_open(model, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(model)
+    name = next(key for key in tensors if key.startswith("head") and key.endswith("weight"))
+    tensors[name] = torch.full_like(tensors[name], 3.0e38)
+    save_file(tensors, model, metadata=metadata)
+    run = tmp_path / "run"
+    assert run_here("pretrain", words("toytown_source", run, "--init", str(model), "--selection.signal", "none")) == 5
+    message = capsys.readouterr().err
+    assert "cross_entropy was not finite at step 1 (files: toytown" in message, message
+    assert not list((run / "checkpoints").glob("step-*"))
