@@ -310,3 +310,25 @@ def test_wrong_arguments() -> None:
         regularizer(source, labels.to("meta"), target, logits)
     with pytest.raises(ValueError, match="mask"):
         regularizer(source, labels, target, logits, torch.ones(2, 3, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("spread", [1e-3, 1e-4])
+def test_tight_clusters_do_not_cancel(layout: torch.memory_format, spread: float) -> None:
+    """Spread over norm of a thousandth and less, in float32: the expanded square would have no digit left."""
+    regularizer, oracle = LatentRegularizer(3, 256), RegularizerOracle(3, 256)
+    generator = torch.Generator().manual_seed(4)
+    centres = torch.rand(3, 256, generator=generator) + 0.5
+    for _ in range(2):
+        labels = torch.randint(0, 3, (2, 5, 7), generator=generator)
+        features = centres[labels].movedim(-1, 1) + spread * torch.randn(2, 256, 5, 7, generator=generator)
+        features = features.contiguous(memory_format=layout).requires_grad_()
+        exact = features.detach().double().requires_grad_()
+        logits = 9 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
+        found, expected = regularizer(features, labels, features, logits), oracle.step(exact, labels, exact, logits)
+        for name in ("cluster_source", "cluster_target"):
+            # the target is compared with prototypes that were rounded to float32 when they were kept
+            close(found[name], expected[name], 1e-4)
+        (one,) = torch.autograd.grad(found["cluster_source"], features, retain_graph=True)
+        (two,) = torch.autograd.grad(expected["cluster_source"], exact, retain_graph=True)
+        close(one, two, 3e-7 / spread)
