@@ -52,8 +52,8 @@ def _run(arguments: list[str]) -> int | None:
 
 def main() -> None:
     """Entry point of `python -m lsr_train`."""
-    # Threads that spin while they wait take the cores from the loader's processes: 16 steps of Toytown on two busy cores
-    # took 29 s of processor time against 12. OpenMP reads this when torch is loaded, so it is set here.
+    # Threads that spin while they wait take the cores from the loader's processes: 16 steps of Toytown on two busy
+    # cores took 29 s of processor time against 12. OpenMP reads this when torch is loaded, so it is set here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(exit_status(lambda: _run(sys.argv[1:])))
 
