@@ -16,11 +16,9 @@ ResNet-18 from scratch, 400 steps of 4 frames, with the commands below:
 - trained on game, scored on camera: 21.6 (30.8 with batch-norm statistics of unlabelled camera frames)
 - trained on camera, scored on camera: 37.5
 
-    CHANGES="--network.width 0.25 --network.dilations [1,3,6] --optim.lr 3e-3 --optim.lr_multipliers.head 1
-        --train.steps 400 --train.threads 1"
     SCORE="--split val --label_space cityscapes19 --height 128 --width 256 --precision bf16"
-    python -m lsr_train pretrain --recipe toytown_source $CHANGES --out runs/toytown_source
-    python -m lsr_train pretrain --recipe toytown_target_only $CHANGES --out runs/toytown_target_only
+    python -m lsr_train pretrain --recipe toytown_source --out runs/toytown_source
+    python -m lsr_train pretrain --recipe toytown_target_only --out runs/toytown_target_only
     python -m lsr_train evaluate runs/toytown_source --layout toytown-game $SCORE
     python -m lsr_train evaluate runs/toytown_source --layout toytown-camera $SCORE
     python -m lsr_train evaluate runs/toytown_target_only --layout toytown-camera $SCORE
