@@ -1,9 +1,11 @@
 """Whole trainings: what they write, how they resume, and how they fail."""
 
+import fcntl
 import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,18 +133,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, capsys: pytest.
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values()), checkpoint
 
 
-def kill_series(kills: int, tmp_path: Path, seconds: float) -> None:
-    """Kill a run at random instants until it has died `kills` times, resuming each time; compare with a whole one."""
+def kill_series(kills: int, source: Path, tmp_path: Path) -> None:
+    """Kill LSR+EM at random instants until it has died `kills` times, resuming each time; compare with a whole run.
+
+    The instants are uniform from the moment a run holds its folder to the time a whole run took, so that they fall into
+    steps, looks and checkpoint writes.
+    """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    more = ["--train.checkpoint_every", "1", "--selection.signal", "flip"]
-    assert run_here("pretrain", words("toytown_source", whole, *more)) == 0
+    more = ["--train.checkpoint_every", "1", "--selection.signal", "flip", "--selection.every", "2"]
+    command, first = command_for("lsr-em", source, killed, *more)
+    process = start(command, [str(whole) if word == str(killed) else word for word in first])
+    wait_for_lock(process, whole)
+    begin = time.monotonic()
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    seconds = time.monotonic() - begin
     generator = random.Random(7)
     died = 0
     for _ in range(kills * 6):
         begun = (killed / "config.yaml").is_file()
-        process = start("pretrain", ["--resume", str(killed)] if begun else words("toytown_source", killed, *more))
+        process = start(command, ["--resume", str(killed)] if begun else first)
         try:
-            process.wait(timeout=generator.uniform(0.0, seconds) + (0 if died < kills else 600))
+            if died < kills:
+                wait_for_lock(process, killed)
+                process.wait(timeout=generator.uniform(0.0, seconds))
+            else:
+                process.wait(timeout=600)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             died += 1
@@ -156,19 +172,33 @@ def kill_series(kills: int, tmp_path: Path, seconds: float) -> None:
             break
         if process.returncode == 0:  # finished between two kills: once more from the start
             assert weights(killed, 6) == weights(whole, 6)
-            subprocess.run(["rm", "-rf", str(killed)], check=True)
+            shutil.rmtree(killed)
     assert died >= kills
     assert weights(killed, 6) == weights(whole, 6)
     assert losses(killed) == losses(whole)
 
 
-def test_a_killed_run_is_whole_and_goes_on(tmp_path: Path) -> None:
-    kill_series(3, tmp_path, 9.0)
+def wait_for_lock(process: subprocess.Popen[str], run: Path) -> None:
+    """Wait until the process holds the run folder, or has ended."""
+    lock = run / ".lock"
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if lock.is_file():
+            with lock.open("w", encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    return
+        time.sleep(0.02)
+
+
+def test_a_killed_run_is_whole_and_goes_on(source: Path, tmp_path: Path) -> None:
+    kill_series(3, source, tmp_path)
 
 
 @pytest.mark.slow
-def test_fifty_kills(tmp_path: Path) -> None:
-    kill_series(50, tmp_path, 9.0)
+def test_fifty_kills(source: Path, tmp_path: Path) -> None:
+    kill_series(50, source, tmp_path)
 
 
 @pytest.fixture

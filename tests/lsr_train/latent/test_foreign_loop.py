@@ -50,4 +50,4 @@ def test_readme_in_a_foreign_loop(repository: Path) -> None:
         history.append(space["loss"].item())
     assert set(space["terms"]) == set(space["weights"])
     assert history[-1] < history[0]
-    assert space["regularizer"].prototypes.seen.any() or (source_labels == 255).any()
+    assert space["regularizer"].prototypes.seen.any()
