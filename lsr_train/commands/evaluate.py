@@ -58,7 +58,7 @@ class EvaluateOptions:
         overwrite: replace what is at `out` and in `overlay_dir`.
         json: print the result as JSON instead of a table.
         device: auto, cpu, cuda or cuda:N.
-        precision: of the network.
+        precision: of the network; `auto` is bf16 where the device computes it itself, else fp32.
         threads: CPU threads; 0 leaves torch's choice.
 
     Raises:
@@ -91,7 +91,7 @@ class EvaluateOptions:
     overwrite: bool = False
     json: bool = False
     device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class EvaluateOptions:
         _one_of("on_bad", self.on_bad, ("stop", "skip"))
         _one_of("protocol", self.protocol, ("native", "resized"))
         _one_of("batch_norm", self.batch_norm, ("stored", "target"))
-        _one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
+        _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         for name, low, high in (("limit", 0, 10**9), ("overlays", 0, 10_000), ("threads", 0, 1024),
                                 ("batch_norm_frames", 1, 10**6)):  # fmt: skip
             _range(name, getattr(self, name), low, high)

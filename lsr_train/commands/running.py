@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from lsr_infer.errors import LsrError
 from lsr_train.commands.configuration import Request
 from lsr_train.config import Config
 from lsr_train.config_file import to_yaml
-from lsr_train.device import choose_device
+from lsr_train.device import choose_device, choose_precision
 from lsr_train.engine import Batches, Engine, Outcome, build_accelerator
 from lsr_train.interruption import Interruption
 from lsr_train.preparation import Prepared, prepare, starting_network
@@ -33,6 +34,8 @@ def train(request: Request) -> int:
     """
     config = request.config
     device = choose_device(config.train.device, config.train.precision, prefix="train.")
+    precision = choose_precision(device, config.train.precision)
+    config = replace(config, train=replace(config.train, precision=precision))  # so that a resumed run computes alike
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)

@@ -22,7 +22,7 @@ from lsr_train.config import TargetConfig
 from lsr_train.data.footage import open_footage
 from lsr_train.data.frames import LabelledFrames, TargetFrames
 from lsr_train.data.scan import user_cache_folder
-from lsr_train.device import choose_device
+from lsr_train.device import choose_device, choose_precision
 from lsr_train.evaluation import EvaluationProtocol, NetworkPredictor, evaluate
 from lsr_train.labels import LABEL_SPACES, load_label_space, translation
 from lsr_train.network import DeepLabV2, reestimate_batch_norm
@@ -112,7 +112,7 @@ def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
     return table
 
 
-def _protocol(options: EvaluateOptions, model: _Model) -> EvaluationProtocol:
+def _protocol(options: EvaluateOptions, model: _Model, device: torch.device) -> EvaluationProtocol:
     height, width = (options.height, options.width) if options.height else model.size
     return EvaluationProtocol(
         kind=options.protocol,
@@ -120,7 +120,7 @@ def _protocol(options: EvaluateOptions, model: _Model) -> EvaluationProtocol:
         width=width,
         scales=options.factors,
         flip=options.flip,
-        precision=options.precision,
+        precision=choose_precision(device, options.precision),
     )
 
 
@@ -222,7 +222,7 @@ def score(options: EvaluateOptions) -> int:
     own, space = _spaces(options, model)
     relabel = _relabel(own, space)
     supervised = read_result(Path(options.supervised), space) if options.supervised else None
-    protocol = _protocol(options, model)
+    protocol = _protocol(options, model, device)
     frames = _open_data(options, protocol, space)
     _check_outputs(options)
     network = model.network.to(device)

@@ -111,7 +111,7 @@ def do(row: Row, shared: Path, out: Path) -> None:
     if not result.is_file():
         last = folder / "checkpoints" / (folder / "checkpoints/last").read_text().strip() / "model.safetensors"
         data = ["--data", str(shared / "data/camvid"), "--layout", "camvid", "--split", "val"]
-        space = ["--label_space", "camvid11", "--height", "240", "--width", "320", "--precision", "bf16"]
+        space = ["--label_space", "camvid11", "--height", "240", "--width", "320", "--precision", "auto"]
         run([*python, "evaluate", str(last), *data, *space, *row.evaluate, "--out", str(result)], log)
 
 

@@ -1,9 +1,10 @@
 """How well each label-free signal ranks checkpoints, against their true mIoU on labelled target frames.
 
-    python tests/benchmarks/selection_ranking.py RUN… --target camvid --layout camvid --split val
+    python tests/benchmarks/selection_ranking.py RUN… --target camvid --layout camvid --split val --source streets
 
 Every checkpoint of every run is looked at (train with a large --train.keep to have many). The labels are used for this
-ranking alone. Prints JSON: Spearman's rank correlation of each signal, and every checkpoint's figures.
+ranking alone. With --source, the mIoU on labelled source frames that nothing was trained on is ranked, too. Prints JSON:
+Spearman's rank correlation of each signal, and every checkpoint's figures.
 """
 
 import argparse
@@ -17,8 +18,11 @@ from lsr_train.checkpoint import load_model
 from lsr_train.config import Config, DataConfig, SourceConfig, TargetConfig
 from lsr_train.data.frames import LabelledFrames
 from lsr_train.data.target import build_target
-from lsr_train.evaluation import FrameBatch, label_free_signals, score_frames
+from lsr_train.device import choose_precision
+from lsr_train.evaluation import score_frames
+from lsr_train.inference import FrameBatch
 from lsr_train.run_folder import MODEL_FILE
+from lsr_train.signals import label_free_signals
 
 
 def main() -> None:
@@ -28,11 +32,16 @@ def main() -> None:
     parser.add_argument("--layout", default="camvid")
     parser.add_argument("--signal-split", default="train", help="split whose frames give the signals, without labels")
     parser.add_argument("--split", default="val", help="labelled split that gives the true mIoU")
+    parser.add_argument("--source", default="", help="labelled source data: adds its held-out mIoU as a signal")
+    parser.add_argument("--source-layout", default="folder")
+    parser.add_argument("--source-split", default="val")
+    parser.add_argument("--source-ids", default="cityscapes-trainid")
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    precision = choose_precision(torch.device("cpu"), arguments.precision)
     rows = []
     models = sorted(path for run in arguments.runs for path in run.glob(f"checkpoints/step-*/{MODEL_FILE}"))
     for path in models:
@@ -45,11 +54,15 @@ def main() -> None:
         source = SourceConfig(height=size[0], width=size[1])
         frames = build_target(Config(data=DataConfig(source=source, target=target))).evenly(arguments.frames)
         batches = (FrameBatch(*batch) for batch in frames.batches(8))
-        signals = label_free_signals(network, batches, precision=arguments.precision).higher_is_better()
-        labelled = LabelledFrames(
-            arguments.layout, arguments.target, arguments.split, "auto", *size, info.label_space
-        )  # fmt: skip
-        truth = score_frames(network, labelled, size, info.label_space.num_classes, precision=arguments.precision)
+        signals = label_free_signals(network, batches, precision=precision).higher_is_better()
+        space = info.label_space
+        if arguments.source:
+            held_out = LabelledFrames(
+                arguments.source_layout, arguments.source, arguments.source_split, arguments.source_ids, *size, space
+            )
+            signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
+        labelled = LabelledFrames(arguments.layout, arguments.target, arguments.split, "auto", *size, space)
+        truth = score_frames(network, labelled, size, space.num_classes, precision=precision)
         rows.append({"checkpoint": f"{path.parents[2].name}/{path.parent.name}", "miou": truth, **signals})
     names = [name for name in rows[0] if name not in ("checkpoint", "miou")]
     truth_column = [row["miou"] for row in rows]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lsr_infer.errors import DeviceError, UsageError
-from lsr_train.device import choose_device
+from lsr_train.device import choose_device, choose_precision
 
 
 def test_cpu_and_auto() -> None:
@@ -21,6 +21,18 @@ def test_what_is_not_there() -> None:
         choose_device("cuda:99", "fp32")
     with pytest.raises(DeviceError, match="fp16 needs"):
         choose_device("cpu", "fp16")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [({}, "fp32"), ({"avx512_f": True}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
+)
+def test_auto_takes_bf16_only_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert choose_precision(torch.device("cpu"), "auto") == expected
+    assert choose_precision(torch.device("cpu"), "bf16") == "bf16"
 
 
 @pytest.mark.gpu

@@ -5,15 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lsr_train.evaluation import (
-    FrameBatch,
-    Precision,
-    flip_agreement,
-    in_eval_mode,
-    label_free_signals,
-    mean_entropy,
-    scale_agreement,
-)
+from lsr_train.device import Precision
+from lsr_train.inference import FrameBatch, in_eval_mode
+from lsr_train.signals import flip_agreement, label_free_signals, mean_entropy, scale_agreement
 from tests.lsr_train.fake_network import ConstantNetwork, ConvNetwork, PixelNetwork
 
 

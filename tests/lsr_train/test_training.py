@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from lsr_train.config import METHOD_NAMES
+from lsr_train.device import choose_precision
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
@@ -108,6 +109,15 @@ def test_a_missing_device_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "cuda:7" in capsys.readouterr().err
     assert run_here("pretrain", words("toytown_source", tmp_path / "run", "--train.precision", "fp16")) == 3
     assert not (tmp_path / "run").exists()
+
+
+def test_the_run_folder_keeps_the_precision_that_auto_took(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    more = ["--train.precision", "auto", "--train.device", "cpu", "--train.steps", "1", "--selection.signal", "none"]
+    assert run_here("pretrain", words("toytown_source", run, *more)) == 0
+    taken = choose_precision(torch.device("cpu"), "auto")
+    assert f"precision: {taken}" in (run / "config.yaml").read_text()
+    assert run_here("pretrain", ["--resume", str(run)]) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

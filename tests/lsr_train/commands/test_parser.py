@@ -47,7 +47,7 @@ def test_hopeless_flag_names_nothing() -> None:
     [
         (["--optim.lr"], "optim.lr"),
         (["--optim.lr", "abc"], "optim.lr is 'abc'; a number is needed"),
-        (["--train.precision", "bf17"], "one of fp32, bf16, fp16"),
+        (["--train.precision", "bf17"], "one of auto, fp32, bf16, fp16"),
         (["--train.channels_last", "maybe"], "true or false"),
         (["word"], "word"),
         (["-x"], "-x"),
