@@ -3,7 +3,7 @@
     python tests/benchmarks/selection_ranking.py RUN… --target camvid --layout camvid --split val --source streets
 
 Every checkpoint of every run is looked at (train with a large --train.keep to have many). The labels are used for this
-ranking alone. With --source, the mIoU on labelled source frames that nothing was trained on is ranked, too. Prints JSON:
+ranking alone. With --source, the mIoU on labelled source frames that nothing was trained on is ranked too. Prints JSON:
 Spearman's rank correlation of each signal, and every checkpoint's figures.
 """
 
