@@ -5,9 +5,7 @@
 The file appears only after it has been compared with the checkpoint, frame by frame, in ONNX Runtime.
 """
 
-import argparse
 import contextlib
-import difflib
 import io
 import logging
 import re
@@ -16,11 +14,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lsr_infer.arguments import ArgumentParser
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status
 from lsr_infer.files import refuse_existing, whole_file
 from lsr_infer.images import IMAGE_SUFFIXES, read_image, resize_frame
@@ -49,17 +48,6 @@ class Frames:
     origin: str
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are `UsageError`s that name the nearest flag."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-        if unknown:
-            near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
-            message += f". Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'} See {self.prog} --help.")
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """Read `1024x512`, width x height, as (height, width)."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
@@ -68,9 +56,9 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[2]), int(match[1])
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Return the command line's parser."""
-    parser = _Parser(prog="to_onnx.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    parser = ArgumentParser("to_onnx.py", (__doc__ or "").partition("\n")[0])
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, .safetensors or .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
     parser.add_argument("--size", metavar="WxH", help="the graph takes this size alone (default: every size)")

@@ -3,11 +3,8 @@
 Nothing heavy is imported before the command line is understood, so `--help` answers at once.
 """
 
-import argparse
-import difflib
 import json
 import logging
-import re
 import signal
 import sys
 import time
@@ -17,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lsr_infer.arguments import ArgumentParser
 from lsr_infer.errors import InputError, PartialResultError, UsageError, exit_status
 
 if TYPE_CHECKING:
@@ -95,23 +93,12 @@ class _Tally:
         return sum(report["status"] == status for report in self.reports)
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are `UsageError`s that name the nearest flag."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
-        near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"{message}.{hint} See {self.prog} --help.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="lsr-infer",
         description="Segment road scenes: images and videos in, overlays and masks out.",
         epilog="lsr-infer info MODEL shows what a model file says about itself. Exit codes: 0 done, 2 usage, 3 device, "
         "4 input, model or place unusable, 6 partly done, 130 interrupted.",
-        allow_abbrev=False,
     )
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="image, video, folder or pattern; several at once")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
@@ -190,7 +177,7 @@ def _info(words: Sequence[str]) -> int | None:
     """Show the Manifest of a model."""
     from lsr_infer.segmenter import Segmenter
 
-    parser = _Parser(prog="lsr-infer info", description="Show what a model says about itself.", allow_abbrev=False)
+    parser = ArgumentParser("lsr-infer info", "Show what a model says about itself.")
     parser.add_argument("model", type=Path, metavar="MODEL")
     with Segmenter(parser.parse_args(words).model, device="cpu", threads=1) as segmenter:
         print(json.dumps(json.loads(segmenter.manifest.to_json()), indent=2, ensure_ascii=False))  # noqa: T201 - the result
