@@ -31,7 +31,7 @@ from lsr_train.run_folder import resolve_model
 from lsr_train.selection import Selector
 from lsr_train.signals import label_free_signals
 
-__all__ = ["Prepared", "prepare", "starting_network"]
+__all__ = ["Prepared", "prepare", "starting_network", "take_target_statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -207,12 +207,21 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
     network = network.to(device)
     if config.network.batch_norm == "target":
         assert prepared.target is not None  # the configuration checks it
-        frames = prepared.target.evenly(config.network.batch_norm_frames)
-        statistics = frames.batches(LOOK_BATCH, whole=True)
-        images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in statistics)
-        reestimate_batch_norm(network, images)
-        meaning += f", batch-norm re-estimated on {len(frames)} target frames"
+        meaning += ", " + take_target_statistics(network, prepared.target.evenly(config.network.batch_norm_frames))
     return network, meaning
+
+
+def take_target_statistics(network: DeepLabV2, frames: TargetFrames) -> str:
+    """Give a network the batch-norm statistics of unlabelled target frames (AdaBN).
+
+    Returns:
+        A phrase that says so.
+    """
+    device = next(network.parameters()).device
+    batches = frames.batches(LOOK_BATCH, whole=True)
+    images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in batches)  # [B,3,H,W] each
+    reestimate_batch_norm(network, images)
+    return f"batch-norm re-estimated on {len(frames)} unlabelled target frames"
 
 
 def _same_architecture(path: Path, found: NetworkSpec, wanted: NetworkSpec) -> None:

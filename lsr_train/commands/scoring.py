@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
@@ -25,7 +23,8 @@ from lsr_train.data.scan import user_cache_folder
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.evaluation import EvaluationProtocol, NetworkPredictor, evaluate
 from lsr_train.labels import LABEL_SPACES, load_label_space, translation
-from lsr_train.network import DeepLabV2, reestimate_batch_norm
+from lsr_train.network import DeepLabV2
+from lsr_train.preparation import take_target_statistics
 from lsr_train.report.result import Supervised, read_result, result_document, result_table
 from lsr_train.report.table import terminal
 from lsr_train.report.worst import check_folder, write_worst
@@ -36,7 +35,6 @@ __all__ = ["score"]
 logger = logging.getLogger(__name__)
 
 _FOREIGN_SIZE = (512, 1024)
-_STATISTICS_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +174,7 @@ def _reestimate(options: EvaluateOptions, network: DeepLabV2, protocol: Evaluati
     )
     footage = open_footage(target, on_bad=options.on_bad, cache=user_cache_folder())
     frames = TargetFrames(footage, options.batch_norm_frames, protocol.height, protocol.width)
-    device = next(network.parameters()).device
-    statistics = frames.batches(_STATISTICS_BATCH, whole=True)
-    images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in statistics)
-    reestimate_batch_norm(network, images)
-    return f"batch-norm re-estimated on {len(frames)} unlabelled target frames", len(footage.left_out)
+    return take_target_statistics(network, frames), len(footage.left_out)
 
 
 def _check_outputs(options: EvaluateOptions) -> None:
