@@ -140,7 +140,7 @@ def _one_line(message: str) -> str:
     literal = _LITERAL.search(wanted)
     if literal:
         wanted = "one of " + literal["names"].replace("'", "")
-    names = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+    names = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text", "tuple": "a list"}
     wanted = names.get(wanted, wanted)
     return f"{match['key']} is {match['value'].strip()!r}; {wanted} is needed. Set --{match['key']}."
 

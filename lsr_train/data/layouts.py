@@ -177,7 +177,7 @@ def _cityscapes_splits(root: Path, split: str, *, labelled: bool) -> list[str]:
             raise InputError(f"{root}: there is no {base / split}. Set another split, or leave it empty.")
         return [split]
     if not base.is_dir():
-        raise InputError(f"{root}: there is no {base}. Set the layout or the folder.")
+        raise InputError(f"{root}: there is no {base}, which layout cityscapes needs. Set the layout or the folder.")
     found = sorted(path.name for path in base.iterdir() if path.is_dir())
     return [name for name in found if not (labelled and name == "test")]
 

@@ -223,26 +223,30 @@ DATA = {
     "backbone weights are text": text("w.pth", "weights", "--network.weights", "{root}/w.pth"),
 }
 
-CONFIGURATION = {
-    "a list at the top": "- 1\n",
-    "no yaml": "a: [\n",
-    "binary": "\x00\x01\x02",
-    "a tab": "a:\n\t- 1\n",
-    "an unknown section": "optimizer: {lr: 1.0}\n",
-    "an unknown key": "optim: {lrr: 1.0}\n",
-    "a number for a section": "optim: 3\n",
-    "a text for a number": "optim: {lr: fast}\n",
-    "a list for a number": "optim: {lr: [1.0]}\n",
-    "a number for a list": "network: {dilations: 6}\n",
-    "a text for a switch": "train: {channels_last: perhaps}\n",
-    "a fraction for a count": "train: {steps: 2.5}\n",
-    "nothing for a count": "train: {steps: null}\n",
-    "not a number": "optim: {lr: .nan}\n",
-    "infinity": "optim: {lr: .inf}\n",
-    "a negative weight": "weights: {cluster: -1.0}\n",
-    "an unknown method": "method: magic\n",
-    "a tag that builds an object": "method: !!python/object/apply:os.system ['touch hostile_code_ran']\n",
-    "an alias bomb": "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\nmethod: *c\n",
+CONFIGURATION: dict[str, tuple[int, str, str]] = {  # exit code, words of the message, the file
+    "a list at the top": (2, "no mapping", "- 1\n"),
+    "no yaml": (4, "no plain YAML", "a: [\n"),
+    "binary": (4, "no plain YAML", "\x00\x01\x02"),
+    "a tab": (4, "no plain YAML", "a:\n\t- 1\n"),
+    "an unknown section": (2, "Did you mean optim?", "optimizer: {lr: 1.0}\n"),
+    "an unknown key": (2, "Did you mean optim.lr?", "optim: {lrr: 1.0}\n"),
+    "a number for a section": (2, "optim holds '3'", "optim: 3\n"),
+    "a text for a number": (2, "optim.lr is 'fast'", "optim: {lr: fast}\n"),
+    "a list for a number": (2, "optim.lr is '[1.0]'", "optim: {lr: [1.0]}\n"),
+    "a number for a list": (2, "network.dilations is '6'; a list is needed", "network: {dilations: 6}\n"),
+    "a text for a switch": (2, "train.channels_last is 'perhaps'", "train: {channels_last: perhaps}\n"),
+    "a fraction for a count": (2, "train.steps is '2.5'", "train: {steps: 2.5}\n"),
+    "nothing for a count": (2, "train.steps is None", "train: {steps: null}\n"),
+    "not a number": (2, "optim.lr is nan", "optim: {lr: .nan}\n"),
+    "infinity": (2, "optim.lr is inf", "optim: {lr: .inf}\n"),
+    "a negative weight": (2, "weights.cluster is -1.0", "weights: {cluster: -1.0}\n"),
+    "an unknown method": (2, "method is 'magic'", "method: magic\n"),
+    "a tag that builds an object": (
+        4,
+        "no plain YAML",
+        "method: !!python/object/apply:os.system ['touch hostile_code_ran']\n",
+    ),
+    "an alias bomb": (2, "no field a.", "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\nmethod: *c\n"),
 }
 
 
@@ -266,30 +270,50 @@ def options_for(root: Path, *more: str) -> list[str]:
     return [*words("toytown_source", root / "run"), *folders, *more]
 
 
+def contents(root: Path) -> dict[str, bytes | None]:
+    """Return every path below a folder, with the bytes of files."""
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in sorted(root.rglob("*"))
+    }
+
+
+def culprits(before: dict[str, bytes | None], after: dict[str, bytes | None], more: list[str]) -> set[str]:
+    """Return what a message about the damage must name one of: a changed path's stem or folder, an option's value."""
+    changed = {path for path in before.keys() | after.keys() if before.get(path, b"?") != after.get(path, b"?")}
+    return {Path(path).stem for path in changed} | {Path(path).parent.name for path in changed} | set(more[1::2])
+
+
 @pytest.mark.parametrize("name", DATA)
 def test_damaged_data_are_exit_4_and_leave_no_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     good_data(tmp_path)
+    before = contents(tmp_path)
     more = DATA[name](tmp_path)
+    named = culprits(before, contents(tmp_path), more)
     code = run_here("pretrain", options_for(tmp_path, *more))
-    line = one_line(capsys.readouterr().err)
+    error = capsys.readouterr().err
+    line = one_line(error)
     assert code == 4, line
+    said = error.replace(str(tmp_path), "")
+    assert any(word.replace(str(tmp_path), "") in said for word in named if word), (named, error)
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / MARK).exists()
 
 
 @pytest.mark.parametrize("name", CONFIGURATION)
-def test_damaged_configurations_are_exit_2(
+def test_damaged_configurations_say_what_is_wrong(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine.yaml"
-    file.write_text(CONFIGURATION[name], encoding="utf-8")
+    expected, words_of_it, content = CONFIGURATION[name]
+    file.write_text(content, encoding="utf-8")
     code = run_here("pretrain", ["--recipe", str(file), "--out", str(tmp_path / "run")])
     line = one_line(capsys.readouterr().err)
-    assert code in (2, 4), line
+    assert code == expected, line
+    assert words_of_it in line
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / MARK).exists()
 
