@@ -575,7 +575,17 @@ class Config:
                 "reach 0 before the end. Set --optim.poly_steps 0 or a longer one."
             )
         crop_height, crop_width = self.augment.crop_height, self.augment.crop_width
-        for name, domain in (("source", self.data.source), ("target", self.data.target)):
+        domains: dict[str, SourceConfig | TargetConfig] = {"source": self.data.source}
+        if self.data.target.given:
+            domains["target"] = self.data.target
+        sizes = {(domain.height, domain.width) for domain in domains.values()}
+        if self.network.forward == "joint" and len(sizes) > 1 and not (crop_height and crop_width):
+            raise UsageError(
+                "network.forward joint puts both images into one batch, and they are of two sizes. Set the same "
+                "--data.source.height and .width as --data.target.height and .width, or a crop by "
+                "--augment.crop_height and --augment.crop_width."
+            )
+        for name, domain in domains.items():
             smallest = (domain.height * self.augment.scale_min, domain.width * self.augment.scale_min)
             if crop_height > smallest[0] or crop_width > smallest[1]:
                 raise UsageError(

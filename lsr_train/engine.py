@@ -218,16 +218,16 @@ class Engine:
                 self._log_row(seconds, waited, self.step - since, writer, bar)
                 begin, waited, since = time.perf_counter(), 0.0, self.step
             stop = done or self._interrupted(interruption)
+            paused = time.perf_counter()
             look = self.selector.due(self.step, last=done)
             improved = False
             if look:
                 improved = self._look(writer)
                 stop = stop or self.selector.exhausted
-                begin = time.perf_counter()
             if look or stop or self.step % config.train.checkpoint_every == 0:
                 self.save(best=improved)
                 saved = self.step
-                begin = time.perf_counter()
+            begin += time.perf_counter() - paused  # looks and checkpoints are not steps
         bar.close()
         if writer is not None:
             writer.close()
@@ -294,14 +294,17 @@ class Engine:
             files = [file for at, batch in self._recent if at == step for file in batch]
             if self.accelerator.num_processes > 1:
                 files = gather_object(files)
-            good = self.run_folder.pointer("last")
             shown = ", ".join(files) if files else "not known any more"
             raise QualityGateError(
-                f"the loss term {' and '.join(names)} was not finite at step {step + 1} (files: {shown}). No "
-                f"checkpoint holds it; the last good one is step {good}. Lower --optim.lr or "
-                "the term's weight, set --optim.clip_norm, or use --train.precision fp32."
+                f"the loss term {' and '.join(names)} was not finite at step {step + 1} (files: {shown}). "
+                f"No checkpoint holds it; {self._last_good()}. Lower --optim.lr or the term's weight, set "
+                "--optim.clip_norm, or use --train.precision fp32."
             )
         return reading.means
+
+    def _last_good(self) -> str:
+        step = self.run_folder.pointer("last")
+        return "there is no checkpoint yet" if step is None else f"the last good one is step {step}"
 
     def _log_row(self, seconds: float, waited: float, steps: int, writer: Any, bar: Any) -> None:
         """Write one row of the log; the only regular transfer from the device."""
@@ -346,11 +349,10 @@ class Engine:
         self._check()
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in self.network.state_dict().values()])
         if not bool(finite.all()):
-            good = self.run_folder.pointer("last")
             names = [n for n, ok in zip(self.network.state_dict(), finite.tolist(), strict=True) if not ok]
             raise QualityGateError(
-                f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}. The "
-                f"last good checkpoint is step {good}. Lower --optim.lr or set --optim.clip_norm."
+                f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}; "
+                f"{self._last_good()}. Lower --optim.lr or set --optim.clip_norm."
             )
         if self._speaks:
             self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)
@@ -452,7 +454,10 @@ def build_accelerator(config: Config, device: torch.device) -> Accelerator:
 
     Raises:
         UsageError: several processes on the CPU would have to synchronise batch-norm, which torch cannot.
+        ValueError: the precision is still `auto`.
     """
+    if config.train.precision == "auto":
+        raise ValueError("choose the precision of the device before the engine is built")
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shutil
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -62,7 +63,11 @@ class Table:
         self.columns: list[str] | None = None
 
     def cut(self, step: int) -> None:
-        """Drop rows after `step`, and a last row that a kill left unfinished."""
+        """Drop rows after `step`, and a last row that a kill left unfinished.
+
+        Raises:
+            InputError: the table is damaged.
+        """
         if not self.path.is_file():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -71,7 +76,10 @@ class Table:
             write_text(self.path, "")
             return
         self.columns = next(csv.reader([rows[0]]))
-        kept = [row for row in rows[1:] if int(row.split(",", 1)[0]) <= step]
+        try:
+            kept = [row for row in rows[1:] if int(row.split(",", 1)[0]) <= step]
+        except ValueError as error:
+            raise InputError(f"{self.path}: a row of it has no step ({error}). Remove the row, or the file.") from error
         write_text(self.path, rows[0] + "".join(kept))
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -101,6 +109,18 @@ class Table:
             return []
         with self.path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
+
+
+_HELD: "weakref.WeakSet[RunFolder]" = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """Close the inherited locks: a lock lasts while any process has it open, so a worker would outlive a killed run."""
+    for run in list(_HELD):
+        run.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class RunFolder:
@@ -153,7 +173,7 @@ class RunFolder:
         """Take up an existing run and remove what an interrupted write left behind.
 
         Raises:
-            InputError: there is no run at `path`, or its pointer `last` is damaged; nothing was removed then.
+            InputError: there is no run at `path`, or its pointer `last` is damaged or missing; nothing was removed.
             UsageError: another process holds it.
         """
         if not (path / "config.yaml").is_file():
@@ -162,13 +182,21 @@ class RunFolder:
         run._acquire()
         run._make_checkpoints()
         last = run.pointer("last")
+        newer = [step for step in run.steps() if last is None or step > last]
+        if len(newer) > 1 or (newer and last is None and run.pointer("best") is not None):
+            run.close()
+            said = "it is missing" if last is None else f"it points to step-{last}"
+            there = ", ".join(f"step-{step}" for step in newer)
+            raise InputError(
+                f"{path / 'checkpoints' / 'last'}: {said}, and there are {there}, more than a kill leaves behind. "
+                "Write the name of the one to go on from into it."
+            )
         for leftover in (path / "checkpoints").glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         for leftover in path.glob(".*.part*"):
             leftover.unlink(missing_ok=True)
-        for step in run.steps():
-            if last is None or step > last:  # renamed, but the kill came before `last` pointed at it
-                run._remove(step)
+        for step in newer:  # renamed, but the kill came before `last` pointed at it
+            run._remove(step)
         return run
 
     def _make_checkpoints(self) -> None:
@@ -189,6 +217,7 @@ class RunFolder:
             raise UsageError(
                 f"{self.path}: another process is working in this run. Wait for it, or stop it."
             ) from error
+        _HELD.add(self)
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -57,7 +57,8 @@ class Selector:
                 f"the {self.config.signal} signal at step {step} is {value}: nothing to choose by. Set "
                 "--selection.signal to another, or none."
             )
-        self._latest = {"step": step, **signals}
+        finite = {name: signal for name, signal in signals.items() if math.isfinite(signal)}
+        self._latest = {"step": step, **finite}
         improved = self._best is None or value > self._best
         if improved:
             self._best, self._best_step, self._without = value, step, 0

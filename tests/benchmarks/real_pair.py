@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -42,6 +43,7 @@ class Row:
         folder: of the run, below the output folder.
         command: words after `python -m lsr_train`, without --out; empty where the row only evaluates another's run.
         evaluate: further words for `evaluate`.
+        start: the folder whose last checkpoint it starts from; empty where it starts from the pretrained backbone.
     """
 
     name: str
@@ -49,19 +51,26 @@ class Row:
     folder: str
     command: tuple[str, ...]
     evaluate: tuple[str, ...] = ()
+    start: str = ""
 
     @property
     def result(self) -> str:
         return f"{self.name.replace(' ', '_').replace('+', 'p').replace(',', '')}_{self.seed}.json"
 
+    @property
+    def selected(self) -> str:
+        """The result of the checkpoint that the label-free signal selected."""
+        return self.result.replace(".json", "_selected.json")
 
-def rows(shared: Path, seeds: int, ablation_seeds: int, out: Path) -> tuple[list[Row], list[Row]]:
+
+def rows(shared: Path, seeds: int, ablation_seeds: int) -> tuple[list[Row], list[Row]]:
     """Return the rows that start from nothing, and those that start from the source stage."""
     data, camvid = str(shared / "data/streets"), str(shared / "data/camvid")
     weights = ("--network.weights", str(shared / "data/weights/resnet50_thin.pth"))
     first: list[Row] = []  # the longest first: all others wait for them
     alone: list[Row] = []
     then: list[Row] = []
+    without: list[Row] = []
     for seed in range(seeds):
         pair = ("--source", data, "--target", camvid, "--seed", str(seed))
         source = f"source_{seed}"
@@ -72,15 +81,15 @@ def rows(shared: Path, seeds: int, ablation_seeds: int, out: Path) -> tuple[list
         alone.append(Row("target-only", seed, f"target_only_{seed}", supervised))
         adabn = ("--batch_norm", "target", "--target", camvid, "--target_layout", "camvid", "--target_split", "train")
         then.append(Row("source-only + AdaBN", seed, source, (), adabn))
-        start = ("--init", str(out / source / "checkpoints/step-2400"), *pair)
         for name, recipe, command in (
             ("control", "control", "pretrain"), ("LSR", "lsr", "adapt"), ("LSR+EM", "lsr_em", "adapt"),
         ):  # fmt: skip
-            then.append(Row(name, seed, f"{recipe}_{seed}", (command, "--recipe", f"streets_camvid_{recipe}", *start)))
-        for position, (name, words) in enumerate(ABLATIONS.items() if seed < ablation_seeds else ()):
-            command_words = ("adapt", "--recipe", "streets_camvid_lsr_em", *start, *words)
-            then.append(Row(name, seed, f"ablation{position}_{seed}", command_words))
-    return [*first, *alone], then
+            words = (command, "--recipe", f"streets_camvid_{recipe}", *pair)
+            then.append(Row(name, seed, f"{recipe}_{seed}", words, start=source))
+        for position, (name, leave_out) in enumerate(ABLATIONS.items() if seed < ablation_seeds else ()):
+            words = ("adapt", "--recipe", "streets_camvid_lsr_em", *pair, *leave_out)
+            without.append(Row(name, seed, f"ablation{position}_{seed}", words, start=source))
+    return [*first, *alone], [*then, *without]
 
 
 def run(words: Sequence[str], log: Path) -> None:
@@ -90,6 +99,11 @@ def run(words: Sequence[str], log: Path) -> None:
         file.write(f"$ {' '.join(words)}\n")
         file.flush()
         subprocess.run(words, check=True, stdout=file, stderr=file, env=environment, cwd=REPOSITORY)
+
+
+def checkpoint(folder: Path, pointer: str) -> Path:
+    """Return the `last` or the selected (`best`) checkpoint of a run."""
+    return folder / "checkpoints" / (folder / "checkpoints" / pointer).read_text().strip()
 
 
 def do(row: Row, shared: Path, out: Path) -> None:
@@ -104,14 +118,23 @@ def do(row: Row, shared: Path, out: Path) -> None:
         if state == "none" and (folder / "config.yaml").is_file():
             state = "begun"
         if state == "none":
-            run([*python, *row.command, "--out", str(folder)], log)
+            start = ["--init", str(checkpoint(out / row.start, "last"))] if row.start else []
+            run([*python, *row.command, *start, "--out", str(folder)], log)
         elif state != "finished":
             run([*python, row.command[0], "--resume", str(folder)], log)
-    if not result.is_file():
-        last = folder / "checkpoints" / (folder / "checkpoints/last").read_text().strip() / "model.safetensors"
+    chosen = {"last": result}
+    if row.command and (folder / "checkpoints/best").is_file():
+        chosen["best"] = out / row.selected
+    for pointer, file in chosen.items():
+        if file.is_file():
+            continue
+        if pointer == "best" and checkpoint(folder, "best") == checkpoint(folder, "last"):
+            shutil.copyfile(result, file)
+            continue
         data = ["--data", str(shared / "data/camvid"), "--layout", "camvid", "--split", "val"]
         space = ["--label_space", "camvid11", "--height", "240", "--width", "320", "--precision", "auto"]
-        run([*python, "evaluate", str(last), *data, *space, *row.evaluate, "--out", str(result)], log)
+        model = str(checkpoint(folder, pointer))
+        run([*python, "evaluate", model, *data, *space, *row.evaluate, "--out", str(file)], log)
 
 
 def as_tensor(iou: dict[str, float | None]) -> torch.Tensor:
@@ -128,9 +151,12 @@ def average(values: Iterable[float | None]) -> str:
 def table(all_rows: Iterable[Row], out: Path) -> list[dict[str, object]]:
     """Collect the results into one entry a row name."""
     entries: dict[str, list[tuple[int, dict]]] = {}
+    selected: dict[str, list[float]] = {}
     for row in all_rows:
         if (out / row.result).is_file():
             entries.setdefault(row.name, []).append((row.seed, json.loads((out / row.result).read_text())))
+        if (out / row.selected).is_file():
+            selected.setdefault(row.name, []).append(json.loads((out / row.selected).read_text())["miou"])
     supervised = dict(entries.get("target-only", []))
     lines = []
     for name, results in entries.items():
@@ -142,17 +168,27 @@ def table(all_rows: Iterable[Row], out: Path) -> list[dict[str, object]]:
                 adapted, bound = as_tensor(result["iou"]), as_tensor(supervised[seed]["iou"])
                 ratios["masr"].append(mean_adapted_to_supervised_ratio(adapted, bound).value)
                 ratios["masr_floor"].append(mean_adapted_to_supervised_ratio(adapted, bound, floor=0.05).value)
-        lines.append({"row": name, "seeds": len(miou), "miou": miou, **ratios, "iou": per_class})
+        lines.append(
+            {
+                "row": name,
+                "seeds": len(miou),
+                "miou": miou,
+                "selected_miou": selected.get(name, []),
+                **ratios,
+                "iou": per_class,
+            }
+        )
     return lines
 
 
 def markdown(lines: list[dict]) -> str:
     """Show the table: mean over seeds, and each seed's mIoU."""
     classes = list(lines[0]["iou"])
-    head = ["row", "mIoU", "each seed", "mASR", "mASR, IoU_sup >= .05", *classes]
+    head = ["row", "mIoU", "each seed", "selected", "mASR", "mASR, IoU_sup >= .05", *classes]
     text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for line in lines:
         cells = [line["row"], f"{statistics.mean(line['miou']):.3f}", " ".join(f"{v:.3f}" for v in line["miou"])]
+        cells.append(" ".join(f"{v:.3f}" for v in line["selected_miou"]))
         cells += [f"{statistics.mean(line[k]):.2f}" if line[k] else "" for k in ("masr", "masr_floor")]
         cells += [average(line["iou"][name]) for name in classes]
         text.append("| " + " | ".join(cells) + " |")
@@ -170,7 +206,7 @@ def main() -> None:
     arguments = parser.parse_args()
     shared, out = arguments.shared.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    first, then = rows(shared, arguments.seeds, arguments.ablation_seeds, out)
+    first, then = rows(shared, arguments.seeds, arguments.ablation_seeds)
     if arguments.only:
         wanted = arguments.only.split(",")
         first, then = ([row for row in group if row.name in wanted] for group in (first, then))

@@ -1,5 +1,8 @@
 """The run folder: nothing half-written is ever seen, nothing of another run is ever overwritten."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +102,52 @@ def test_a_damaged_pointer_is_an_error_and_removes_nothing(text: str, tmp_path: 
     with pytest.raises(InputError, match="step-10, step-20"):
         RunFolder.open(tmp_path)
     assert RunFolder(tmp_path).steps() == [10, 20]
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_a_missing_pointer_beside_checkpoints_removes_nothing(best: bool, tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "a: 1\n") as run:
+        for step in (10,) if best else (10, 20):
+            run.save(step, fill, best=best, keep=3)
+    there = RunFolder(tmp_path).steps()
+    (tmp_path / "checkpoints/last").unlink()
+    with pytest.raises(InputError, match="it is missing, and there are step-10"):
+        RunFolder.open(tmp_path)
+    assert RunFolder(tmp_path).steps() == there
+
+
+def test_a_living_child_of_a_killed_run_does_not_hold_it(tmp_path: Path) -> None:
+    ready, go = os.pipe()
+    holder = os.fork()
+    if holder == 0:  # the run: it forks a worker and is killed
+        run = RunFolder.create(tmp_path / "run", "a: 1\n")
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.write(go, f"{worker}\n".encode())
+        time.sleep(60)
+        run.close()
+        os._exit(0)
+    worker = int(os.read(ready, 20))
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    try:
+        os.kill(worker, 0)  # it lives
+        RunFolder.open(tmp_path / "run").close()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.close(ready)
+        os.close(go)
+
+
+def test_a_table_with_a_garbled_row_is_named(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.csv")
+    table.append({"step": 5, "loss": 1.0})
+    with table.path.open("a", encoding="utf-8") as file:
+        file.write("five,0.1\n")
+    with pytest.raises(InputError, match=r"t\.csv"):
+        Table(tmp_path / "t.csv").cut(10)
 
 
 def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:
