@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints/cpu.txt
 install: $(VENV)/.installed
 
 quickstart: install
-	@test ! -e $(OUT) || { echo "$(OUT)/ is there already: make clean-quickstart removes it, or choose another with OUT=…"; exit 2; }
+	@test ! -e $(OUT) || { echo "$(OUT)/ is there already: make clean-quickstart OUT=$(OUT) removes it, or choose another with OUT=…"; exit 2; }
 	@echo; echo "== 1/6 pretrain: labelled Toytown-game -> source-only network"
 	$(BIN)/python -m lsr_train pretrain --recipe toytown_source --out $(OUT)/source
 	@echo; echo "== 2/6 adapt: + unlabelled Toytown-camera frames -> adapted network"
@@ -41,7 +41,8 @@ quickstart: install
 	@echo "  $(OUT)/adapted/metrics.csv     what each loss term did"
 
 clean-quickstart:
-	rm -rf quickstart
+	@test ! -e $(OUT) || test -f $(OUT)/source/config.yaml || { echo "$(OUT)/ is no quickstart: nothing removed"; exit 2; }
+	rm -rf $(OUT)
 
 test: install
 	$(BIN)/python -m pytest

@@ -17,6 +17,7 @@ from typing import Any
 from lsr_infer.errors import InputError, UsageError
 
 __all__ = [
+    "check_place",
     "place_error",
     "refuse_existing",
     "sync_folder",
@@ -47,6 +48,20 @@ def place_error(path: Path, error: OSError) -> InputError:
     return InputError(
         f"{path}: cannot be written, {reason}. Free space or choose another place; nothing there changed."
     )
+
+
+def check_place(folder: Path) -> None:
+    """Make a folder where it is missing, and raise unless a file can be written in it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise place_error(folder, error) from error
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -91,6 +106,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: the place cannot be written (full, read-only, missing folder).
+        OSError: the block's own, where it names another file.
     """
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}", dir=path.parent)
@@ -106,6 +122,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
+        if error.filename not in (None, name, str(path), str(path.parent)):
+            raise  # the block met it elsewhere
         raise place_error(path, error) from error
     finally:
         with suppress(FileNotFoundError):

@@ -20,6 +20,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "decode_image",
+    "fit_mask",
     "image_size",
     "read_image",
     "read_label",
@@ -213,3 +214,19 @@ def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray
     if labels.shape == (height, width):
         return labels
     return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8, copy=False)
+
+
+def fit_mask(mask: NDArray[np.bool_] | None, height: int, width: int) -> NDArray[np.bool_] | None:
+    """Resize an ignore mask to an image; a pixel is ignored where any ignored pixel touches it.
+
+    Args:
+        mask: bool [H,W], true where ignored, or None.
+        height: rows of the image.
+        width: columns of the image.
+    """
+    if mask is None or mask.shape == (height, width):
+        return mask
+    levels = mask.astype(np.uint8) * 255
+    shrinks = mask.shape[0] > height or mask.shape[1] > width
+    fitted = cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT)
+    return np.asarray(fitted > 0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
 from lsr_infer.files import place_error, refuse_existing, whole_folder, write_bytes
-from lsr_infer.images import read_image, resize_labels
+from lsr_infer.images import fit_mask, read_image
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_infer.overlay import overlay, side_by_side
 from lsr_infer.pipeline import Behind, ahead
@@ -24,9 +24,8 @@ from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.sources import Source
 from lsr_infer.video import VideoInfo, VideoWriter, probe, read_frames
 
-__all__ = ["SAVES", "Drawing", "Outcome", "Outputs", "plan_outputs", "segment_image", "segment_video"]
+__all__ = ["Drawing", "Outcome", "Outputs", "plan_outputs", "segment_image", "segment_video"]
 
-SAVES = ("overlay", "mask")
 _JPEG_QUALITY = 95
 
 
@@ -35,7 +34,7 @@ class Drawing:
     """How results look.
 
     Args:
-        save: which of `SAVES` are written.
+        save: which of `overlay` and `mask` are written.
         alpha: share of the colour in an overlay, 0 to 1.
         compare: whether an overlay stands beside the frame (or beside another model's overlay).
         ignored: [H,W] bool, true where nothing is shown and the mask is void; resized to each frame. None: nowhere.
@@ -233,9 +232,9 @@ def _gap(drawing: Drawing) -> int:
 
 def _classes(found: Segmentation, drawing: Drawing) -> NDArray[np.uint8]:
     """Return the class map with the ignored part void."""
-    if drawing.ignored is None:
+    ignored = fit_mask(drawing.ignored, *found.size)
+    if ignored is None:
         return found.classes
-    ignored = resize_labels(drawing.ignored.astype(np.uint8), *found.size) > 0
     return np.where(ignored, np.uint8(IGNORE_INDEX), found.classes)
 
 

@@ -5,7 +5,7 @@ Everything is checked here, before the run folder is made: the device first, the
 
 import logging
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from lsr_train.config import Config
 from lsr_train.data.frames import LabelledFrames, TargetFrames
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, target_loader
-from lsr_train.data.scan import user_cache_folder
+from lsr_train.data.scan import UnusableFilesError, user_cache_folder
 from lsr_train.data.source import SourceDataset, build_source
 from lsr_train.data.target import TargetDataset, build_target
 from lsr_train.device import choose_precision
@@ -94,9 +94,24 @@ def prepare(config: Config, accelerator: Accelerator) -> Prepared:
     """
     cache = user_cache_folder()
     space = choose_label_space(config)
-    target = build_target(config, cache=cache) if config.data.target.given else None
-    source = build_source(config, space, target, cache=cache)
-    held_out = _held_out(config, space, cache)
+    problems: list[str] = []
+    target = source = held_out = None
+    try:
+        target = build_target(config, cache=cache) if config.data.target.given else None
+    except UnusableFilesError as error:
+        problems.append(str(error))
+    try:
+        plain = replace(config, augment=replace(config.augment, lab_transfer=0.0))  # needs the target's statistics
+        source = build_source(plain if problems else config, space, target, cache=cache)
+    except UnusableFilesError as error:
+        problems.append(str(error))
+    try:
+        held_out = _held_out(config, space, cache)
+    except UnusableFilesError as error:
+        problems.append(str(error))
+    if problems:
+        raise UnusableFilesError("\n".join(problems))
+    assert source is not None
     return Prepared(
         config=config,
         accelerator=accelerator,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import place_error, refuse_existing, write_json
+from lsr_infer.files import check_place, refuse_existing, write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.checkpoint import load_model, model_hash
 from lsr_train.commands.evaluate import EvaluateOptions
@@ -182,12 +182,10 @@ def _check_outputs(options: EvaluateOptions) -> None:
     if options.out:
         path = Path(options.out)
         refuse_existing(path, overwrite=options.overwrite)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise place_error(path, error) from error
+        check_place(path.parent)
     if options.overlay_dir:
         check_folder(Path(options.overlay_dir), overwrite=options.overwrite)
+        check_place(Path(options.overlay_dir))
 
 
 def _warn_where_different(supervised: Supervised, about: dict[str, Any], protocol: dict[str, Any]) -> None:
@@ -249,12 +247,12 @@ def score(options: EvaluateOptions) -> int:
         evaluation, space, model=model.about, data=about, protocol=shown, supervised=supervised,
         worst=max(options.overlays, 10),
     )  # fmt: skip
-    if options.overlays:
-        written = write_worst(Path(options.overlay_dir), evaluation.worst, space)
-        logger.info("%d pictures of the worst frames in %s", len(written), options.overlay_dir)
     if options.out:
         write_json(Path(options.out), document)
         logger.info("result written to %s", options.out)
     text = json.dumps(document, allow_nan=False) + "\n" if options.json else terminal(result_table(document))
     print(text, end="")  # noqa: T201 - the result
+    if options.overlays:
+        written = write_worst(Path(options.overlay_dir), evaluation.worst, space)
+        logger.info("%d pictures of the worst frames in %s", len(written), options.overlay_dir)
     return 6 if frames.left_out or frames_left_out else 0

@@ -33,8 +33,6 @@ __all__ = ["Footage", "VideoSampling", "evenly", "open_footage", "sample_video",
 
 logger = logging.getLogger(__name__)
 
-"""Names, in lower case, that are read as videos."""
-
 _VERSION = 1
 _THINNING_WIDTH = 160
 

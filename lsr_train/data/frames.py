@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lsr_infer.images import resize_frame
+from lsr_infer.images import fit_mask, resize_frame
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.config import SourceConfig
 from lsr_train.data.footage import Footage, evenly
 from lsr_train.data.labelled import open_labelled
-from lsr_train.data.scan import fit_mask
 
 __all__ = ["LabelledFrame", "LabelledFrames", "TargetFrames"]
 

@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, LsrError
 from lsr_infer.files import write_json
-from lsr_infer.images import read_image, read_label, resize_frame
+from lsr_infer.images import fit_mask, read_image, read_label, resize_frame
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.layouts import Pair
 from lsr_train.labels import IGNORE_INDEX, IdMap
 
-__all__ = ["ImageScan", "PairScan", "fit_mask", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
+__all__ = ["ImageScan", "PairScan", "UnusableFilesError", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ Record = dict[str, Any]
 
 _VERSION = 1
 _MOST_VALUES = 4096
-_MOST_LINES = 1000
 _LINE_SECONDS = 30.0
 
 
@@ -71,6 +69,10 @@ class ImageScan:
     problems: tuple[tuple[int, str], ...]
 
 
+class UnusableFilesError(InputError):
+    """Files of one data set that cannot be used, all of them listed."""
+
+
 def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
     """Stop over unusable files, or say that they are left out.
 
@@ -81,37 +83,18 @@ def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
         what: what they are, for the message.
 
     Raises:
-        InputError: there are problems and `on_bad` is `stop`, or nothing usable is left; lists them.
+        UnusableFilesError: there are problems and `on_bad` is `stop`, or nothing usable is left; lists them.
     """
     if not problems:
         return
-    lines = [f"  {line}" for line in problems[:_MOST_LINES]]
-    if len(problems) > _MOST_LINES:
-        lines.append(f"  and {len(problems) - _MOST_LINES} more")
-    listed = "\n".join(lines)
+    listed = "\n".join(f"  {line}" for line in problems)
     if len(problems) >= total:
-        raise InputError(f"none of {total} {what} can be used:\n{listed}")
+        raise UnusableFilesError(f"none of {total} {what} can be used:\n{listed}")
     if on_bad == "stop":
-        raise InputError(
+        raise UnusableFilesError(
             f"{len(problems)} of {total} {what} cannot be used (--data.on_bad skip leaves them out):\n{listed}"
         )
     logger.warning("%d of %d %s are left out (--data.on_bad skip):\n%s", len(problems), total, what, listed)
-
-
-def fit_mask(mask: NDArray[np.bool_] | None, height: int, width: int) -> NDArray[np.bool_] | None:
-    """Resize an ignore mask to an image; a pixel is ignored where any ignored pixel touches it.
-
-    Args:
-        mask: bool [H,W], true where ignored, or None.
-        height: rows of the image.
-        width: columns of the image.
-    """
-    if mask is None or mask.shape == (height, width):
-        return mask
-    levels = mask.astype(np.uint8) * 255
-    shrinks = mask.shape[0] > height or mask.shape[1] > width
-    fitted = cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT)
-    return np.asarray(fitted > 0)
 
 
 class _Cache:

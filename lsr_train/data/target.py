@@ -6,13 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.images import read_mask
+from lsr_infer.images import fit_mask, read_mask
 from lsr_train.config import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, open_footage
 from lsr_train.data.frames import TargetFrames
 from lsr_train.data.order import EpochOrder, Stream, generator
-from lsr_train.data.scan import fit_mask
 
 __all__ = ["TargetDataset", "UnlabelledSample", "build_target"]
 

@@ -49,7 +49,7 @@ def comparison(scored: ScoredFrame, space: LabelSpace, alpha: float = 0.55) -> N
 
 
 def write_worst(folder: Path, worst: Sequence[ScoredFrame], space: LabelSpace) -> list[Path]:
-    """Write one JPEG a frame, named by rank and score.
+    """Write one JPEG a frame, named by rank and score, in the place of what an earlier call wrote there.
 
     Args:
         folder: is made where it is missing.
@@ -66,6 +66,8 @@ def write_worst(folder: Path, worst: Sequence[ScoredFrame], space: LabelSpace) -
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise place_error(folder, error) from error
+    for old in folder.glob("[0-9][0-9]_miou-*.jpg"):  # of an earlier call: two sets of worst frames must not mix
+        old.unlink(missing_ok=True)
     written = []
     for rank, scored in enumerate(worst, start=1):
         name = re.sub(r"[^\w.-]+", "_", Path(scored.file).stem)[:80]

@@ -41,11 +41,13 @@ def last_signals(folder: Path) -> dict[str, float]:
 
 def trial(weights: Mapping[str, float], arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one setting, unless it is there, and return its weights and signals."""
-    folder: Path = arguments.out / "_".join(f"{name[0]}{value:g}" for name, value in weights.items())
+    setting = "_".join(f"{name[0]}{value:g}" for name, value in weights.items())
+    start = "_".join(arguments.init.parts[-3:])
+    folder: Path = arguments.out / f"{start}_{arguments.steps}_{setting}"
     recipe = "streets_camvid_lsr_em" if "entropy" in weights else "streets_camvid_lsr"
     status = folder / "status.json"
     if not status.is_file() or json.loads(status.read_text())["state"] != "finished":
-        start = ["--resume", str(folder)]
+        words = ["--resume", str(folder)]
         if not (folder / "config.yaml").is_file():
             data = [
                 "--source",
@@ -56,9 +58,9 @@ def trial(weights: Mapping[str, float], arguments: argparse.Namespace) -> dict[s
             steps = str(arguments.steps)
             length = ["--train.steps", steps, "--train.checkpoint_every", steps, "--selection.every", steps]
             chosen = [word for name, value in weights.items() for word in (f"--weights.{name}", str(value))]
-            start = ["--recipe", recipe, "--init", str(arguments.init), "--out", str(folder)]
-            start += [*data, *length, *chosen, "--log.tensorboard", "false"]
-        run([sys.executable, "-m", "lsr_train", "adapt", *start], arguments.out / f"{folder.name}.log")
+            words = ["--recipe", recipe, "--init", str(arguments.init), "--out", str(folder)]
+            words += [*data, *length, *chosen, "--log.tensorboard", "false"]
+        run([sys.executable, "-m", "lsr_train", "adapt", *words], arguments.out / f"{folder.name}.log")
     return {"weights": dict(weights), **last_signals(folder)}
 
 

@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ def test_a_file_appears_only_when_the_block_ends_well(tmp_path: Path) -> None:
         temporary.write_text(f"half {1 // 0}", encoding="utf-8")
     assert path.read_text(encoding="utf-8") == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_error_about_another_file_is_not_the_places(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a.txt"):
+        (tmp_path / "elsewhere/b.txt").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="disk is full"), whole_file(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

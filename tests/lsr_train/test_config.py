@@ -20,6 +20,7 @@ from lsr_train.config import (
     NetworkConfig,
     OptimConfig,
     SelectionConfig,
+    SourceConfig,
     TargetConfig,
     TrainConfig,
     WeightsConfig,
@@ -67,6 +68,16 @@ def test_a_recipe_has_no_unknown_key_and_says_what_it_is(name: str) -> None:
     assert flat(document) <= known
 
 
+TWO_SIZES = DataConfig(
+    source=SourceConfig(height=720, width=1280), target=TargetConfig(root="t", height=512, width=1024)
+)
+
+
+def test_a_crop_is_not_held_against_a_target_that_is_not_there() -> None:
+    crop = AugmentConfig(crop_height=600, crop_width=600)
+    Config(augment=crop, data=DataConfig(source=SourceConfig(height=720, width=1280)))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -85,6 +96,8 @@ def test_a_recipe_has_no_unknown_key_and_says_what_it_is(name: str) -> None:
         (lambda: Config(method="nonsense"), "source-only"),
         (lambda: Config(optim=OptimConfig(poly_steps=10), train=TrainConfig(steps=20)), "poly_steps"),
         (lambda: Config(augment=AugmentConfig(crop_height=2048, crop_width=64)), "leaves the source image"),
+        (lambda: Config(network=NetworkConfig(forward="joint"), data=TWO_SIZES), "network.forward joint"),
+        (lambda: Config(augment=AugmentConfig(crop_height=600, crop_width=600), data=TWO_SIZES), "the target image"),
     ],
 )
 def test_a_wrong_value_is_a_usage_error_that_names_the_field(make: object, message: str) -> None:

@@ -302,6 +302,16 @@ def test_damaged_data_are_exit_4_and_leave_no_run(
     assert not (tmp_path / MARK).exists()
 
 
+def test_what_is_wrong_in_both_domains_is_one_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good_data(tmp_path)
+    cut(tmp_path / "source/images/0.png")
+    cv2.imwrite(str(tmp_path / "source/labels/2.png"), np.full((48, 96), 77, np.uint8))
+    (tmp_path / "target/1.jpg").write_bytes(b"")
+    assert run_here("pretrain", options_for(tmp_path, "--augment.lab_transfer", "0.5")) == 4
+    error = capsys.readouterr().err
+    assert all(name in error for name in ("source/images/0.png", "source/labels/2.png", "target/1.jpg")), error
+
+
 @pytest.mark.parametrize("name", CONFIGURATION)
 def test_damaged_configurations_say_what_is_wrong(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -319,6 +329,9 @@ def test_damaged_configurations_say_what_is_wrong(
 
 
 RUN_DAMAGE = {
+    "metrics.csv with a garbled row": (
+        "metrics.csv", lambda path: path.write_text(path.read_text(encoding="utf-8") + "six,1.0\n", encoding="utf-8"),
+    ),
     "config.yaml cut": ("config.yaml", lambda path: cut(path)),
     "config.yaml with an unknown field": ("config.yaml", lambda path: path.write_text("magic: 1\n", encoding="utf-8")),
     "state.json cut": ("checkpoints/step-6/state.json", lambda path: cut(path)),

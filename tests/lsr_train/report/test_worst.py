@@ -35,6 +35,13 @@ def test_pictures_are_written_in_order_under_harmless_names(tmp_path: Path) -> N
     assert sorted(path.name for path in written[0].parent.iterdir()) == [path.name for path in written]
 
 
+def test_a_second_call_replaces_the_pictures_of_the_first_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "mine.jpg").touch()
+    write_worst(tmp_path, [scored("a", 0.1), scored("b", 0.2)], SPACE)
+    written = write_worst(tmp_path, [scored("c", 0.3)], SPACE)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.jpg", written[0].name}
+
+
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     check_folder(tmp_path / "none", overwrite=False)
     check_folder(tmp_path, overwrite=False)
