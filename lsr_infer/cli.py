@@ -103,7 +103,11 @@ def _parser() -> ArgumentParser:
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="image, video, folder or pattern; several at once")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
     parser.add_argument(
-        "-m", "--model", type=Path, metavar="MODEL.onnx", help="exported model (default: the shipped one)"
+        "-m",
+        "--model",
+        type=Path,
+        metavar="MODEL.onnx",
+        help="exported model (default: the shipped one, where there is one)",
     )
     parser.add_argument(
         "--side-by-side",

@@ -66,13 +66,16 @@ def exit_status(command: Callable[[], int | None]) -> int:
         command: the body of a `main`; its return value is the exit code, None meaning 0.
 
     Returns:
-        The command's own code; the code of an `LsrError`, after one line on stderr; 130 after Ctrl-C or an
-        interruption; 1 after any other exception, with its traceback; 141 where the reader of stdout has gone.
+        The command's own code; the code of an `LsrError`, after one line on stderr and one for each file it lists; 130
+        after Ctrl-C or an interruption; 1 after any other exception, with its traceback; 141 where the reader of stdout
+        has gone.
     """
     try:
         return command() or 0
     except LsrError as error:
-        print(f"error: {' '.join(str(error).splitlines()) if len(str(error)) < 400 else error}", file=sys.stderr)  # noqa: T201
+        text = str(error)
+        listed = "\n  " in text  # one line an unusable file
+        print(f"error: {text if listed else ' '.join(text.splitlines())}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.errors import DeviceError, UsageError, exit_status
 
 COMMANDS = {
     "pretrain": ("lsr_train.commands.pretrain", "train on labelled images: the source stage, or the supervised bound"),
@@ -46,7 +46,15 @@ def _run(arguments: list[str]) -> int | None:
     logging.getLogger("lsr_train").setLevel(logging.INFO)
     for noisy in ("accelerate", "matplotlib", "torch", "jsonargparse"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    code: int | None = importlib.import_module(COMMANDS[name][0]).main(arguments[1:])
+    try:
+        code: int | None = importlib.import_module(COMMANDS[name][0]).main(arguments[1:])
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("lsr_train", "lsr_infer"):
+            raise
+        raise DeviceError(
+            f"{error.name} is not installed in this Python ({sys.prefix}). Install it with pip install '.[train]', or "
+            "use the environment that has it: source .venv/bin/activate."
+        ) from error
     return code
 
 

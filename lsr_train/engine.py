@@ -354,10 +354,17 @@ class Engine:
                 f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}; "
                 f"{self._last_good()}. Lower --optim.lr or set --optim.clip_norm."
             )
+        failed: list[str | None] = [None]
         if self._speaks:
-            self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)
-            self.write_status("running")
-        self.accelerator.wait_for_everyone()
+            try:
+                self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)
+                self.write_status("running")
+            except InputError as error:
+                failed = [str(error)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(failed)  # the others would wait for a process that has given up
+        if failed[0] is not None:
+            raise InputError(failed[0])
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"network": self.network, "method": self.method}

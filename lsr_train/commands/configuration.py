@@ -1,5 +1,6 @@
 """From the words of a command line to a resolved `Config`: recipes by name, short names, and where the run goes."""
 
+import argparse
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,15 @@ class Request:
 
 
 def _parser(program: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False,
+        epilog="--source and --target stand for --data.source.root (a labelled folder) and --data.target.root (a "
+        "folder, glob or video without labels).",
+    )  # fmt: skip
     parser.add_argument("--recipe", action=ActionConfigFile, help="a recipe by name, or a YAML file")
     parser.add_argument("--out", type=str, default="", help="the run folder to make (default: runs/RECIPE)")
     parser.add_argument("--resume", type=str, default="", help="continue this run folder as it is configured")
-    parser.add_argument("--show_config", action="store_true", help="show the resolved configuration (--print_config)")
+    parser.add_argument("--show_config", action="store_true", help=argparse.SUPPRESS)  # --print_config
     parser.add_class_arguments(Config, as_group=False)
     return parser
 

@@ -227,6 +227,7 @@ def open_labelled(
         return ToytownImages(domain, seeds, source.height, source.width, space, mask)
     found = find_pairs(source.layout, source.root, source.split, source.ids)
     id_map = encoding_map(found.ids, space, _classes_of(found.classes, label_space) if found.ids == "classes" else None)
+    logger.info("%s: ids read as %s, into the %d classes of %s", source.root, found.ids, space.num_classes, space.name)
     pairs = found.pairs[: source.limit] if source.limit else found.pairs
     scan = scan_pairs(pairs, id_map, space.num_classes, mask=mask, cache=cache)
     problems = (*found.problems, *(line for _, line in scan.problems))

@@ -174,7 +174,9 @@ def _cityscapes_splits(root: Path, split: str, *, labelled: bool) -> list[str]:
     base = root / "leftImg8bit"
     if split:
         if not (base / split).is_dir():
-            raise InputError(f"{root}: there is no {base / split}. Set another split, or leave it empty.")
+            raise InputError(
+                f"{root}: there is no {base / split}, which layout cityscapes needs. Set the layout, or another split."
+            )
         return [split]
     if not base.is_dir():
         raise InputError(f"{root}: there is no {base}, which layout cityscapes needs. Set the layout or the folder.")

@@ -1,12 +1,58 @@
-"""The latent regularizer as a configuration asks for it: shared by the methods built on it, not a method."""
+"""What the methods with the paper's terms on the latent space share; not a method itself."""
 
+from typing import ClassVar
+
+from torch import Tensor
+
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
 from lsr_train.latent import LatentRegularizer
+from lsr_train.losses import cross_entropy
+from lsr_train.methods.method import DomainOutputs, Method, Network
 
-__all__ = ["build_regularizer", "latent_weights"]
+__all__ = ["LatentMethod"]
 
 
-def latent_weights(config: Config) -> dict[str, float]:
+class LatentMethod(Method):
+    """L_CE + lambda_C L_C + lambda_P L_P + lambda_N L_N (paper, Eq. 4), and what a method adds to them."""
+
+    uses_target: ClassVar[bool] = True
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__(config, num_classes, channels)
+        self.regularizer = _build_regularizer(config, num_classes, channels)
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Return `cross_entropy`, the method's further terms, and the latent terms whose weight is not 0."""
+        assert target is not None
+        outputs = self.both_domains(network, source, target)
+        return {
+            "cross_entropy": cross_entropy(outputs.source_logits, source.labels),
+            **self.further_terms(outputs, target),
+            **self.regularizer(
+                outputs.source_features, source.labels, outputs.target_features, outputs.target_logits, target.mask
+            ),
+        }
+
+    def further_terms(self, outputs: DomainOutputs, target: UnlabelledBatch) -> dict[str, Tensor]:
+        """Compute unweighted terms besides those of Eq. 4.
+
+        Args:
+            outputs: of both domains, logits at image size.
+            target: the unlabelled images.
+        """
+        return {}
+
+    def term_weights(self) -> dict[str, float]:
+        """Return the lambdas of the latent terms."""
+        return _latent_weights(self.config)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Return norms of both domains, the prototypes' mean cosine and the labelled share of target cells."""
+        return self.regularizer.diagnostics()
+
+
+def _latent_weights(config: Config) -> dict[str, float]:
     """Return the weight of each latent term (paper, Eq. 4); source and target share lambda_C and lambda_N."""
     weights = config.weights
     return {
@@ -18,7 +64,7 @@ def latent_weights(config: Config) -> dict[str, float]:
     }
 
 
-def build_regularizer(config: Config, num_classes: int, channels: int) -> LatentRegularizer:
+def _build_regularizer(config: Config, num_classes: int, channels: int) -> LatentRegularizer:
     """Build the regularizer; terms of weight 0 are left out of the computation."""
     return LatentRegularizer(
         num_classes,
@@ -31,5 +77,5 @@ def build_regularizer(config: Config, num_classes: int, channels: int) -> Latent
         labels=config.histogram.mode,
         clustering=config.clustering.distance,
         norm=config.norm.variant,
-        terms=frozenset(name for name, weight in latent_weights(config).items() if weight > 0),
+        terms=frozenset(name for name, weight in _latent_weights(config).items() if weight > 0),
     )

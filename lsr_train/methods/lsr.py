@@ -1,42 +1,9 @@
 """LSR: cross-entropy on the source and the paper's three constraints on the latent space (paper, Eq. 4)."""
 
-from typing import ClassVar
-
-from torch import Tensor
-
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config
-from lsr_train.losses import cross_entropy
-from lsr_train.methods.latent_terms import build_regularizer, latent_weights
-from lsr_train.methods.method import Method, Network
+from lsr_train.methods.latent_terms import LatentMethod
 
 __all__ = ["LSR"]
 
 
-class LSR(Method):
+class LSR(LatentMethod):
     """L = L_CE + lambda_C L_C + lambda_P L_P + lambda_N L_N (paper, Eq. 4)."""
-
-    uses_target: ClassVar[bool] = True
-
-    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
-        super().__init__(config, num_classes, channels)
-        self.regularizer = build_regularizer(config, num_classes, channels)
-
-    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
-        """Return `cross_entropy` and the latent terms whose weight is not 0."""
-        assert target is not None
-        outputs = self.both_domains(network, source, target)
-        return {
-            "cross_entropy": cross_entropy(outputs.source_logits, source.labels),
-            **self.regularizer(
-                outputs.source_features, source.labels, outputs.target_features, outputs.target_logits, target.mask
-            ),
-        }
-
-    def term_weights(self) -> dict[str, float]:
-        """Return the lambdas of the latent terms."""
-        return latent_weights(self.config)
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        """Return norms of both domains, the prototypes' mean cosine and the labelled share of target cells."""
-        return self.regularizer.diagnostics()
