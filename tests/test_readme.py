@@ -4,12 +4,17 @@ import re
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from lsr_infer.cli import _read_options
 from lsr_train.commands.configuration import resolve
+from lsr_train.config_file import recipe_names
+from lsr_train.labels import load_classes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -49,6 +54,28 @@ def test_options_of_other_commands_exist(line: str) -> None:
     for word in words[len(program) + 1 :]:
         if word.startswith("-"):
             assert re.search(rf"(^|[\s,|\[]){re.escape(word)}\b", done.stdout), f"{word} is not in --help"
+
+
+@pytest.mark.parametrize("line", [line for line in commands("lsr-infer") if " info " not in line])
+def test_lsr_infer_commands_are_understood(line: str) -> None:
+    options = _read_options(shlex.split(line)[1:])
+    assert options.sources
+    assert options.model is not None
+
+
+def test_the_classes_of_the_readme_are_read(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(classes:.*?)```", TEXT, flags=re.DOTALL)
+    (tmp_path / "classes.yaml").write_text(text, encoding="utf-8")
+    classes = load_classes(tmp_path / "classes.yaml")
+    assert classes.space.names == ("road", "car")
+    assert classes.id_map.apply(np.array([[0, 1, 14, 23, 24]], dtype=np.uint8)).tolist() == [[255, 0, 1, 255, 0]]
+
+
+def test_every_recipe_of_the_readme_is_there() -> None:
+    table = TEXT.partition("| recipes | |")[2].partition("\n\n")[0]
+    patterns = re.findall(r"`([a-z0-9_*]+)`", table)
+    named = {name for name in recipe_names() for pattern in patterns if fnmatch(name, pattern)}
+    assert named == set(recipe_names())
 
 
 def test_the_python_of_the_readme_runs() -> None:
