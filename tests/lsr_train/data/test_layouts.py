@@ -112,7 +112,7 @@ def test_a_wrong_place_is_one_line(tmp_path: Path, layout: str) -> None:
         (str(tmp_path / "none"), "", "does not exist"),
         (str(file), "", "is not a folder"),
         (str(tmp_path / "empty"), "", "there is no"),
-        (str(tmp_path / "empty"), "train", "there is no .*train.* Set another split"),
+        (str(tmp_path / "empty"), "train", "there is no .*train.* another split"),
     ):
         for find in (
             lambda r=root, s=split: find_pairs(layout, r, s, "auto"),
