@@ -27,6 +27,8 @@ class LsrError(Exception):
     """Base of every error a user can act on."""
 
     exit_code = 1
+    keeps_lines = False
+    """Whether the message is a list whose lines are to be shown as they are; all others are shown in one line."""
 
 
 class UsageError(LsrError, ValueError):
@@ -73,9 +75,8 @@ def exit_status(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except LsrError as error:
-        text = str(error)
-        listed = "\n  " in text  # one line an unusable file
-        print(f"error: {text if listed else ' '.join(text.splitlines())}", file=sys.stderr)  # noqa: T201
+        text = str(error) if error.keeps_lines else " ".join(str(error).splitlines())
+        print(f"error: {text}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

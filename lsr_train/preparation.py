@@ -3,6 +3,7 @@
 Everything is checked here, before the run folder is made: the device first, then every input.
 """
 
+import contextlib
 import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,6 @@ from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, ta
 from lsr_train.data.scan import UnusableFilesError, user_cache_folder
 from lsr_train.data.source import SourceDataset, build_source
 from lsr_train.data.target import TargetDataset, build_target
-from lsr_train.device import choose_precision
 from lsr_train.evaluation import score_frames
 from lsr_train.inference import FrameBatch
 from lsr_train.network import DeepLabV2, NetworkSpec, reestimate_batch_norm
@@ -96,19 +96,13 @@ def prepare(config: Config, accelerator: Accelerator) -> Prepared:
     space = choose_label_space(config)
     problems: list[str] = []
     target = source = held_out = None
-    try:
+    with _collected(problems):
         target = build_target(config, cache=cache) if config.data.target.given else None
-    except UnusableFilesError as error:
-        problems.append(str(error))
-    try:
+    with _collected(problems):
         plain = replace(config, augment=replace(config.augment, lab_transfer=0.0))  # needs the target's statistics
         source = build_source(plain if problems else config, space, target, cache=cache)
-    except UnusableFilesError as error:
-        problems.append(str(error))
-    try:
+    with _collected(problems):
         held_out = _held_out(config, space, cache)
-    except UnusableFilesError as error:
-        problems.append(str(error))
     if problems:
         raise UnusableFilesError("\n".join(problems))
     assert source is not None
@@ -119,8 +113,17 @@ def prepare(config: Config, accelerator: Accelerator) -> Prepared:
         source=source,
         target=target,
         held_out=held_out,
-        selector=_selector(config, space, target, held_out, accelerator.device),
+        selector=_selector(config, space, target, held_out),
     )
+
+
+@contextlib.contextmanager
+def _collected(problems: list[str]) -> Iterator[None]:
+    """Keep what is said about unusable files for later, so that every data set is looked at."""
+    try:
+        yield
+    except UnusableFilesError as error:
+        problems.append(str(error))
 
 
 def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledFrames | None:
@@ -145,11 +148,7 @@ def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledFrames 
 
 
 def _selector(
-    config: Config,
-    space: LabelSpace,
-    target: TargetDataset | None,
-    held_out: LabelledFrames | None,
-    device: torch.device,
+    config: Config, space: LabelSpace, target: TargetDataset | None, held_out: LabelledFrames | None
 ) -> Selector:
     """Build what looks at unlabelled frames, and at held-out source images where there are some."""
     selection, source = config.selection, config.data.source
@@ -158,7 +157,8 @@ def _selector(
     if target is None and selection.signal != "source":
         logger.info("no target frames for the %s signal: the last checkpoint stands", selection.signal)
         return Selector(selection, None)
-    precision = choose_precision(device, config.train.precision)
+    precision = config.train.precision
+    assert precision != "auto"  # the command has chosen
     frames = None if target is None else target.evenly(selection.frames)
 
     def look(network: DeepLabV2) -> dict[str, float]:

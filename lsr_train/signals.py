@@ -119,6 +119,16 @@ class _Entropy:
         return float(entropy / pixels)
 
 
+def _observe(
+    network: SegmentationNetwork, batches: Iterable[Frames], precision: Precision, *signals: _Flip | _Scale | _Entropy
+) -> None:
+    """Show every signal every batch, in one pass."""
+    with in_eval_mode(network):
+        for look in _looks(network, batches, precision):
+            for signal in signals:
+                signal.observe(network, look, precision)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FlipResult:
     """Outcome of `flip_agreement`.
@@ -172,9 +182,7 @@ def flip_agreement(
         ValueError: there is no frame.
     """
     flip = _Flip()
-    with in_eval_mode(network):
-        for look in _looks(network, batches, precision):
-            flip.observe(network, look, precision)
+    _observe(network, batches, precision, flip)
     matrix = flip.matrix
     return FlipResult(value=agreement(matrix), iou=iou(matrix), frames=flip.frames)
 
@@ -201,9 +209,7 @@ def scale_agreement(
         ValueError: there is no frame, or a scale is 1 or not positive.
     """
     scale = _Scale(scales)
-    with in_eval_mode(network):
-        for look in _looks(network, batches, precision):
-            scale.observe(network, look, precision)
+    _observe(network, batches, precision, scale)
     return agreement(scale.matrix)
 
 
@@ -219,9 +225,7 @@ def mean_entropy(network: SegmentationNetwork, batches: Iterable[Frames], *, pre
         ValueError: there is no pixel that counts.
     """
     entropy = _Entropy()
-    with in_eval_mode(network):
-        for look in _looks(network, batches, precision):
-            entropy.observe(network, look, precision)
+    _observe(network, batches, precision, entropy)
     return entropy.value
 
 
@@ -244,10 +248,7 @@ def label_free_signals(
         ValueError: there is no frame or no pixel that counts, or a scale is 1 or not positive.
     """
     flip, scale, entropy = _Flip(), _Scale(scales), _Entropy()
-    with in_eval_mode(network):
-        for look in _looks(network, batches, precision):
-            for signal in (flip, scale, entropy):
-                signal.observe(network, look, precision)
+    _observe(network, batches, precision, flip, scale, entropy)
     return Signals(
         flip=agreement(flip.matrix), scale=agreement(scale.matrix), entropy=entropy.value, frames=flip.frames
     )

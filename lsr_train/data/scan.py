@@ -70,7 +70,9 @@ class ImageScan:
 
 
 class UnusableFilesError(InputError):
-    """Files of one data set that cannot be used, all of them listed."""
+    """Files that cannot be used, all of them listed, a line each."""
+
+    keeps_lines = True
 
 
 def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import torch
 
 from lsr_infer.errors import QualityGateError, UsageError
 from lsr_train.config import Config, DataConfig, SelectionConfig, SourceConfig
@@ -59,5 +58,5 @@ def test_what_is_held_out_is_not_trained_on(tmp_path) -> None:  # type: ignore[n
 def test_the_source_signal_needs_no_target(tmp_path) -> None:  # type: ignore[no-untyped-def]
     settings = config("train", "val")
     frames = _held_out(settings, CITYSCAPES_19, tmp_path)
-    assert _selector(settings, CITYSCAPES_19, None, frames, torch.device("cpu")).look is not None
-    assert _selector(config("train", "val", "flip"), CITYSCAPES_19, None, frames, torch.device("cpu")).look is None
+    assert _selector(settings, CITYSCAPES_19, None, frames).look is not None
+    assert _selector(config("train", "val", "flip"), CITYSCAPES_19, None, frames).look is None
