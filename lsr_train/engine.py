@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 STATE_FORMAT = 1
 """Version of `state.json`."""
 
+_READY_SECONDS = 0.01
+"""A step waited for the loader when its batch took longer than this; one that lies ready takes .5 to 3 ms."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batches:
@@ -66,6 +69,37 @@ class Batches:
 
     source: Iterator[RawLabelled]
     target: Iterator[RawUnlabelled] | None
+
+
+@dataclasses.dataclass
+class _Pace:
+    """The time of the steps since the last row of the log.
+
+    Args:
+        begun: when they began, on the monotonic clock.
+        steps: how many there were.
+        waited: seconds they spent waiting for the loader.
+        late: how many of them had to wait.
+    """
+
+    begun: float = dataclasses.field(default_factory=time.perf_counter)
+    steps: int = 0
+    waited: float = 0.0
+    late: int = 0
+
+    def count(self, waited: float) -> None:
+        """Add a step that waited so many seconds for its batches."""
+        self.steps += 1
+        self.waited += waited
+        self.late += waited > _READY_SECONDS
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave out time in which no step was made."""
+        self.begun += seconds
+
+    def seconds(self) -> float:
+        """Return the time since the beginning."""
+        return time.perf_counter() - self.begun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,20 +237,19 @@ class Engine:
         """
         config, steps = self.config, self.config.train.steps
         writer = self._tensorboard()
-        begin, waited, since = time.perf_counter(), 0.0, self.step
+        pace = _Pace()
         saved = self.run_folder.pointer("last")
         bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._speaks else True)
         self.model.train()
         self.method.train()
         stop = self.step >= steps or self.selector.exhausted
         while not stop:
-            waited += self.train_step(batches)
+            pace.count(self.train_step(batches))
             bar.update()
             done = self.step >= steps
             if self.step % config.log.every == 0 or done:
-                seconds = time.perf_counter() - begin
-                self._log_row(seconds, waited, self.step - since, writer, bar)
-                begin, waited, since = time.perf_counter(), 0.0, self.step
+                self._log_row(pace, writer, bar)
+                pace = _Pace()
             stop = done or self._interrupted(interruption)
             paused = time.perf_counter()
             look = self.selector.due(self.step, last=done)
@@ -227,7 +260,7 @@ class Engine:
             if look or stop or self.step % config.train.checkpoint_every == 0:
                 self.save(best=improved)
                 saved = self.step
-            begin += time.perf_counter() - paused  # looks and checkpoints are not steps
+            pace.leave_out(time.perf_counter() - paused)  # looks and checkpoints are not steps
         bar.close()
         if writer is not None:
             writer.close()
@@ -306,18 +339,20 @@ class Engine:
         step = self.run_folder.pointer("last")
         return "there is no checkpoint yet" if step is None else f"the last good one is step {step}"
 
-    def _log_row(self, seconds: float, waited: float, steps: int, writer: Any, bar: Any) -> None:
+    def _log_row(self, pace: _Pace, writer: Any, bar: Any) -> None:
         """Write one row of the log; the only regular transfer from the device."""
+        seconds = max(pace.seconds(), 1e-9)
         means = self._check()
         self.monitor.reset()
         if not self._speaks:
             return
         rate = learning_rate(self.step - 1, self.config.optim, self.config.train.steps)
-        images = steps * self.config.train.accumulate * self.config.data.batch_size
+        images = pace.steps * self.config.train.accumulate * self.config.data.batch_size
         speed = {
             "learning_rate": rate,
-            "source_images_per_second": round(images / max(seconds, 1e-9), 3),
-            "loader_wait_share": round(waited / max(seconds, 1e-9), 4),
+            "source_images_per_second": round(images / seconds, 3),
+            "loader_wait_share": round(pace.waited / seconds, 4),
+            "steps_that_waited": round(pace.late / pace.steps, 4),
         }
         self.run_folder.metrics.append({"step": self.step, **means, **speed})
         for name, value in (means | speed).items():
@@ -325,7 +360,7 @@ class Engine:
                 writer.add_scalar(name, value, self.step)
         text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         if bar.disable:
-            left = (self.config.train.steps - self.step) * seconds / max(steps, 1)
+            left = (self.config.train.steps - self.step) * seconds / pace.steps
             logger.info("step %d/%d: %s (%.0f s left)", self.step, self.config.train.steps, text, left)
         else:
             bar.set_postfix_str(text[:80])

@@ -1,5 +1,6 @@
 """Whole trainings: what they write, how they resume, and how they fail."""
 
+import csv
 import fcntl
 import json
 import math
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from lsr_train.config import METHOD_NAMES
 from lsr_train.device import choose_precision
+from lsr_train.engine import Engine
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
@@ -79,6 +81,17 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
         out = tmp_path / str(workers)
         assert run_here("pretrain", words("toytown_source", out, "--data.workers", str(workers))) == 0
     assert weights(tmp_path / "0", 6) == weights(tmp_path / "2", 6)
+
+
+def test_the_log_counts_the_steps_that_waited_for_the_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Engine.train_step
+    waits = {1: 0.25, 4: 0.5}
+    monkeypatch.setattr(Engine, "train_step", lambda self, batches: take(self, batches) * 0 + waits.get(self.step, 0.0))
+    run = tmp_path / "run"
+    assert run_here("pretrain", words("toytown_source", run, "--log.every", "3")) == 0
+    with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["steps_that_waited"]) for row in rows] == [pytest.approx(1 / 3, abs=1e-3)] * 2
 
 
 def test_a_run_is_never_overwritten_and_adapt_needs_a_start(

@@ -54,5 +54,5 @@ def weights(run: Path, step: int) -> dict[str, bytes]:
 def losses(run: Path) -> list[dict[str, str]]:
     """Return metrics.csv without the columns that measure the clock."""
     with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        clock = {"source_images_per_second", "loader_wait_share"}
+        clock = {"source_images_per_second", "loader_wait_share", "steps_that_waited"}
         return [{key: value for key, value in row.items() if key not in clock} for row in csv.DictReader(file)]
