@@ -56,7 +56,7 @@ lint: install
 	$(BIN)/mypy lsr_infer lsr_train export
 
 bench: install
-	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python tests/benchmarks/$$script.py || exit 1; done
+	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m tests.benchmarks.$$script || exit 1; done
 
 pictures: install
 	$(BIN)/python docs/toytown_pictures.py

@@ -1,6 +1,6 @@
 """Time of a training step of the real pair's network: as computed, against its modules one by one.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/network_step.py [--threads 1] [--rounds 7]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.network_step [--threads 1] [--rounds 7]
 
 Prints JSON: CPU seconds of this thread a step (the smallest of the rounds, taken in turns), and their ratios. With more
 than one thread it takes wall-clock time instead, which other programs on the machine disturb.
