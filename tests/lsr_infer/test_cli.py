@@ -30,9 +30,11 @@ def run(*words: str | Path) -> int:
 
 
 def start(*words: str | Path) -> subprocess.Popen[str]:
+    """Start the command in a process of its own, which minds Ctrl-C even where the tests run in the background."""
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *map(str, words)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
