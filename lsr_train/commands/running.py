@@ -64,6 +64,8 @@ def train(request: Request) -> int:
             state = "finished" if outcome.finished else "interrupted"
             engine.write_status(state)
             _report(outcome, prepared, run)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()  # a process that ends with its group open may abort: its threads are still running
     if not outcome.finished:
         return 130
     return 6 if prepared.left_out else 0
