@@ -24,7 +24,7 @@ from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageErr
 from lsr_infer.files import refuse_existing, whole_file
 from lsr_infer.images import IMAGE_SUFFIXES, read_image, resize_frame
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.manifest import METADATA_KEY, OUTPUTS, Manifest
 from lsr_infer.masks import upsample_argmax
 from lsr_infer.parity import BARS, Bar, Parity, ParityMeter
 
@@ -63,6 +63,8 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
     parser.add_argument("--size", metavar="WxH", help="the graph takes this size alone (default: every size)")
     parser.add_argument("--working-size", metavar="WxH", help="size a free graph works at (default: as trained)")
+    parser.add_argument("--outputs", choices=OUTPUTS, default="logits", help="logits at feature size, for lsr-infer's "
+                        "exact masks (default), or the class of every pixel, for other consumers")  # fmt: skip
     parser.add_argument("--frames", type=Path, metavar="FOLDER|VIDEO|IMAGE", help="compare on these (default: Toytown)")
     parser.add_argument("--num-frames", type=int, default=8, metavar="N", help="compare on at most N frames (8)")
     parser.add_argument("--agreement", type=float, metavar="SHARE", help="least share of equal pixels (0.9999)")
@@ -80,6 +82,7 @@ def export(
     frames: Frames | None = None,
     bar: Bar = BARS["fp32"],
     label_space: LabelSpace | None = None,
+    outputs: str = "logits",
     overwrite: bool = False,
 ) -> Manifest:
     """Export a checkpoint in float32 and compare the result with it.
@@ -92,6 +95,7 @@ def export(
         frames: what to compare on; None renders Toytown.
         bar: what the comparison must reach.
         label_space: the classes, for a checkpoint that does not name them.
+        outputs: `logits` at feature size, or `classes`, upsampled and decided in the graph.
         overwrite: replace an existing file.
 
     Returns:
@@ -130,6 +134,7 @@ def export(
     refuse_existing(output, overwrite=overwrite)
     manifest = Manifest(
         label_space=space,
+        output=outputs,
         height=height,
         width=width,
         fixed_size=size is not None,
@@ -147,7 +152,7 @@ def export(
     compared = frames or toytown_frames(height, width)
     logger.info("exporting %s (%s classes), comparing on %s", checkpoint.name, space.name, compared.origin)
     with whole_file(output) as temporary:  # before the work, so that an unusable place is known at once
-        model = trace(network, fixed=size)
+        model = trace(network, fixed=size, outputs=outputs)
         _save(model, manifest, temporary, onnx)
         parity = compare(network, temporary, compared)
         parity.check(bar)
@@ -156,27 +161,33 @@ def export(
     return manifest
 
 
-def trace(network: Any, *, fixed: tuple[int, int] | None) -> Any:
+def trace(network: Any, *, fixed: tuple[int, int] | None, outputs: str = "logits") -> Any:
     """Translate a network, its normalisation included, into an ONNX model.
 
     Args:
         network: a `DeepLabV2` in evaluation mode.
         fixed: (height, width) of the only size the graph takes; None leaves it free.
+        outputs: what comes out, `logits` or `classes`.
 
     Returns:
-        An `onnx.ModelProto` with the input `image`, uint8 [N,H,W,3], and the output `logits`, float32 [N,C,h,w].
+        An `onnx.ModelProto` with the input `image`, uint8 [N,H,W,3], and the output `logits`, float32 [N,C,h,w], or
+        `classes`, uint8 [N,H,W].
     """
     import torch
 
-    class FramesToLogits(torch.nn.Module):
-        """Frames in, logits out; the features stay inside."""
+    class Graph(torch.nn.Module):
+        """Frames in, logits or classes out; the features stay inside."""
 
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.network(self.network.normalize(image)).logits  # type: ignore[no-any-return]
+            logits: torch.Tensor = self.network(self.network.normalize(image)).logits
+            if outputs == "logits":
+                return logits
+            full = torch.nn.functional.interpolate(logits, image.shape[1:3], mode="bilinear", align_corners=True)
+            return full.argmax(dim=1).float().to(torch.uint8)  # TensorRT casts no int64 to uint8
 
     # Two frames, and sides that differ: a traced 1 would be taken for a constant, equal sides for one axis.
     height, width = fixed or (96, 160)
@@ -188,12 +199,12 @@ def trace(network: Any, *, fixed: tuple[int, int] | None) -> Any:
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(quiet), _quiet_exporter():
         warnings.simplefilter("ignore")  # torch's own deprecations and guesses about unset names
         program = torch.onnx.export(
-            FramesToLogits().eval(),
+            Graph().eval(),
             (example,),
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["logits"],
+            output_names=[outputs],
             dynamic_shapes={"image": axes},
             external_data=False,
             verbose=False,
@@ -234,7 +245,7 @@ def compare(network: Any, model: Path, frames: Frames) -> Parity:
         frames: what to compare on.
 
     Returns:
-        The figures; a frame's classes are compared at its own size.
+        The figures; a frame's classes are compared at its own size, or at the graph's where it gives classes.
     """
     import torch
 
@@ -247,7 +258,7 @@ def compare(network: Any, model: Path, frames: Frames) -> Parity:
             image = resize_frame(frame, *segmenter.manifest.working_size(*size))[None]
             expected = network(network.normalize(torch.from_numpy(np.ascontiguousarray(image)))).logits[0].numpy()
             try:
-                found = np.asarray(segmenter.run(image)[0], dtype=np.float32)
+                found = segmenter.run(image)[0]
             except InputError as error:  # the runtime refuses what is not finite
                 raise QualityGateError(f"{model.name}: the exported graph fails on a frame ({error})") from error
             if not np.isfinite(expected).all():
@@ -255,7 +266,11 @@ def compare(network: Any, model: Path, frames: Frames) -> Parity:
                     "the checkpoint's own logits are not finite on a frame: there is nothing to compare with. Export "
                     "another checkpoint."
                 )
-            meter.update(expected, found, upsample_argmax(expected, *size), upsample_argmax(found, *size))
+            if segmenter.manifest.output == "classes":
+                meter.update(expected, None, upsample_argmax(expected, *found.shape), np.asarray(found, dtype=np.uint8))
+                continue
+            logits = np.asarray(found, dtype=np.float32)
+            meter.update(expected, logits, upsample_argmax(expected, *size), upsample_argmax(logits, *size))
     return meter.result(reference="checkpoint", frames_from=frames.origin)
 
 
@@ -354,17 +369,12 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         frames=read_frames_of(options.frames, options.num_frames) if options.frames else None,
         bar=replace(BARS["fp32"], agreement=agreement),
         label_space=space,
+        outputs=options.outputs,
         overwrite=options.overwrite,
     )
     parity = manifest.parity
     assert parity is not None
-    logger.info(
-        "parity with the checkpoint on %s: %.4f %% of %d pixels agree, largest logit difference %.2g",
-        parity.frames_from,
-        100 * parity.agreement,
-        parity.pixels,
-        parity.max_logit_difference,
-    )
+    logger.info("parity with the checkpoint on %s: %s", parity.frames_from, parity.describe())
     logger.info("written: %s (%.1f MB)", options.output, options.output.stat().st_size / 1e6)
     return None
 

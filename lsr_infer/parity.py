@@ -53,8 +53,8 @@ class Parity:
         pixels: number of pixels compared.
         agreement: share of pixels with the same class.
         clear_agreement: the same among pixels whose top two reference logits are apart; None where there is none.
-        max_logit_difference: largest absolute difference of a logit.
-        mean_logit_difference: mean absolute difference of a logit.
+        max_logit_difference: largest absolute difference of a logit; None where the candidate gives classes alone.
+        mean_logit_difference: mean absolute difference of a logit; None likewise.
         class_agreement: for each class the reference found, the share of its pixels that agree.
         miou_reference: mean IoU of the reference where labels exist, else None.
         miou: mean IoU of the candidate where labels exist, else None.
@@ -66,8 +66,8 @@ class Parity:
     pixels: int
     agreement: float
     clear_agreement: float | None
-    max_logit_difference: float
-    mean_logit_difference: float
+    max_logit_difference: float | None
+    mean_logit_difference: float | None
     class_agreement: Mapping[str, float] = field(default_factory=dict)
     miou_reference: float | None = None
     miou: float | None = None
@@ -79,6 +79,16 @@ class Parity:
         name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
         return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
 
+    def _logit_differences(self) -> tuple[float | None, float | None]:
+        return self.max_logit_difference, self.mean_logit_difference
+
+    def describe(self) -> str:
+        """Say in one phrase how far the two agree."""
+        text = f"{100 * self.agreement:.4f} % of {self.pixels} pixels agree"
+        if self.max_logit_difference is None:
+            return text
+        return f"{text}, largest logit difference {self.max_logit_difference:.2g}"
+
     def check(self, bar: Bar) -> None:
         """Raise unless the figures reach the bar.
 
@@ -88,7 +98,7 @@ class Parity:
         failures = []
         if self.frames < 1 or self.pixels < 1:
             raise QualityGateError("parity: no frame was compared, so nothing is proved. Name frames to compare on.")
-        if not np.isfinite([self.max_logit_difference, self.mean_logit_difference]).all():
+        if any(value is not None and not np.isfinite(value) for value in self._logit_differences()):
             failures.append("a logit is not finite")
         if bar.agreement is not None and not self.agreement >= bar.agreement:
             failures.append(
@@ -110,8 +120,7 @@ class Parity:
             raise QualityGateError(
                 f"parity with the {self.reference} on {self.frames} frames ({self.frames_from}): "
                 f"{'; '.join(failures)}. "
-                f"Largest logit difference {self.max_logit_difference:.3g}; the class that drifts most is "
-                f"{self.worst_class()}."
+                f"{self.describe()}; the class that drifts most is {self.worst_class()}."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,6 +138,9 @@ class Parity:
         def number(key: str) -> float:
             return float(document[key])
 
+        def nullable(key: str) -> float | None:
+            return None if document[key] is None else number(key)
+
         def optional(key: str) -> float | None:
             return None if document.get(key) is None else float(document[key])
 
@@ -140,8 +152,8 @@ class Parity:
                 pixels=int(document["pixels"]),
                 agreement=number("agreement"),
                 clear_agreement=optional("clear_agreement"),
-                max_logit_difference=number("max_logit_difference"),
-                mean_logit_difference=number("mean_logit_difference"),
+                max_logit_difference=nullable("max_logit_difference"),
+                mean_logit_difference=nullable("mean_logit_difference"),
                 class_agreement={str(key): float(value) for key, value in document["class_agreement"].items()},
                 miou_reference=optional("miou_reference"),
                 miou=optional("miou"),
@@ -168,12 +180,13 @@ class ParityMeter:
         self._largest = 0.0
         self._sum = 0.0
         self._values = 0
+        self._without_logits = False
         self._labelled = np.zeros((2, space.num_classes, space.num_classes), dtype=np.int64)
 
     def update(
         self,
         reference: NDArray[np.float32],
-        candidate: NDArray[np.float32],
+        candidate: NDArray[np.float32] | None,
         reference_classes: NDArray[np.uint8],
         candidate_classes: NDArray[np.uint8],
         labels: NDArray[np.uint8] | None = None,
@@ -182,7 +195,7 @@ class ParityMeter:
 
         Args:
             reference: logits [C,h,w].
-            candidate: logits [C,h,w].
+            candidate: logits [C,h,w]; None where it gives classes alone, and then at every frame.
             reference_classes: [H,W], 0..C-1.
             candidate_classes: [H,W], 0..C-1.
             labels: [H,W] ground truth, 0..C-1 or 255, where there is one.
@@ -191,25 +204,33 @@ class ParityMeter:
             ValueError: shapes or classes do not fit.
         """
         classes = self._space.num_classes
-        if reference.shape != candidate.shape or reference.ndim != 3 or reference.shape[0] != classes:
-            raise ValueError(
-                f"logits {list(reference.shape)} and {list(candidate.shape)}; needed: [{classes},h,w] both"
-            )
-        difference = np.abs(reference.astype(np.float64) - candidate)
-        self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which the gate then stops
-        self._sum += float(difference.sum())
-        self._values += difference.size
+        if reference.ndim != 3 or reference.shape[0] != classes:
+            raise ValueError(f"reference logits {list(reference.shape)}; needed: [{classes},h,w]")
+        if self._frames and (candidate is None) != self._without_logits:
+            raise ValueError("a candidate gives logits for every frame or for none")
+        self._without_logits = candidate is None
+        if candidate is not None:
+            self._compare_logits(reference, candidate)
         self._pairs += _pair_counts(reference_classes, candidate_classes, classes)
-        top = np.partition(reference, classes - 2, axis=0)[-2:] if classes > 1 else None
-        if top is not None:
-            # Clear cells are judged at feature size: there the logits are the network's own.
-            clear = top[1] - top[0] >= self._margin
-            self._clear += int(clear.sum())
-            self._clear_agreeing += int((reference.argmax(axis=0) == candidate.argmax(axis=0))[clear].sum())
         if labels is not None:
             self._labelled[0] += _pair_counts(labels, reference_classes, classes)
             self._labelled[1] += _pair_counts(labels, candidate_classes, classes)
         self._frames += 1
+
+    def _compare_logits(self, reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> None:
+        """Add the logits of one frame."""
+        if reference.shape != candidate.shape:
+            raise ValueError(f"logits {list(reference.shape)} and {list(candidate.shape)} differ in shape")
+        difference = np.abs(reference.astype(np.float64) - candidate)
+        self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which the gate then stops
+        self._sum += float(difference.sum())
+        self._values += difference.size
+        if reference.shape[0] > 1:
+            # Clear cells are judged at feature size: there the logits are the network's own.
+            top = np.partition(reference, reference.shape[0] - 2, axis=0)[-2:]
+            clear = top[1] - top[0] >= self._margin
+            self._clear += int(clear.sum())
+            self._clear_agreeing += int((reference.argmax(axis=0) == candidate.argmax(axis=0))[clear].sum())
 
     def result(self, *, reference: str, frames_from: str) -> Parity:
         """Return the figures of all frames so far; with none, figures that no bar lets pass."""
@@ -223,8 +244,8 @@ class ParityMeter:
             pixels=pixels,
             agreement=float(np.trace(self._pairs) / pixels) if pixels else 0.0,
             clear_agreement=self._clear_agreeing / self._clear if self._clear else None,
-            max_logit_difference=self._largest,
-            mean_logit_difference=self._sum / self._values if self._values else 0.0,
+            max_logit_difference=None if self._without_logits else self._largest,
+            mean_logit_difference=None if self._without_logits else self._sum / max(self._values, 1),
             class_agreement={
                 self._space.names[c]: float(self._pairs[c, c] / found[c]) for c in np.flatnonzero(found).tolist()
             },

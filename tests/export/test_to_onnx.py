@@ -17,6 +17,7 @@ from export.to_onnx import compare, export, main, parse_size, read_frames_of, to
 from lsr_infer.errors import InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import METADATA_KEY, Manifest  # noqa: E402
+from lsr_infer.masks import interpolate, upsample_argmax  # noqa: E402
 from lsr_infer.parity import BARS  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
 from lsr_train.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
@@ -104,6 +105,34 @@ def test_the_file_is_lean_and_knows_no_machine(exported: Path) -> None:
     assert len(data) < 1.2 * weights + 100_000
 
 
+@pytest.mark.parametrize("size", [None, (64, 160)])
+def test_classes_in_the_graph_are_the_masks_of_the_logits(
+    exported: Path, checkpoint: Path, tmp_path: Path, size: tuple[int, int] | None
+) -> None:
+    path = tmp_path / "classes.onnx"
+    manifest = export(checkpoint, path, outputs="classes", size=size)
+    assert manifest.output == "classes"
+    assert manifest.parity is not None
+    assert manifest.parity.max_logit_difference is None
+    assert manifest.parity.agreement > 0.9999
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    frames = np.random.default_rng(1).integers(0, 256, (2, *(size or (96, 128)), 3), dtype=np.uint8)
+    with Segmenter(path) as decided, Segmenter(exported) as free:
+        found, scores = decided.run(frames), np.asarray(free.run(frames), dtype=np.float32)
+    for mask, one in zip(found, scores, strict=True):
+        full = np.sort(interpolate(one, *mask.shape), axis=0)
+        clear = full[-1] - full[-2] > 1e-5
+        assert clear.mean() > 0.99
+        np.testing.assert_array_equal(mask[clear], upsample_argmax(one, *mask.shape)[clear])
+
+
+def test_a_graph_that_decides_wrongly_is_caught(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "classes.onnx"
+    export(checkpoint, path, outputs="classes")
+    with pytest.raises(QualityGateError, match="agree"):
+        compare(network(width=0.25), path, toytown_frames(96, 128)).check(BARS["fp32"])
+
+
 def test_a_fixed_size_is_the_only_one(checkpoint: Path, tmp_path: Path, shared: Shared) -> None:
     path = tmp_path / "fixed.onnx"
     frames = read_frames_of(shared("data/clips/camvid_0016E5_15fps.mp4"), 3)
@@ -144,7 +173,7 @@ def test_a_file_that_computes_something_else_does_not_appear(
     with torch.no_grad():
         next(iter(other.head.parameters())).mul_(-1)
     traced = trace(other, fixed=None)
-    monkeypatch.setattr("export.to_onnx.trace", lambda made, fixed: traced)
+    monkeypatch.setattr("export.to_onnx.trace", lambda made, fixed, outputs: traced)
     path = tmp_path / "model.onnx"
     with pytest.raises(QualityGateError, match="parity with the checkpoint on 4 frames"):
         export(checkpoint, path)
