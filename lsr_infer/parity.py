@@ -79,9 +79,6 @@ class Parity:
         name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
         return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
 
-    def _logit_differences(self) -> tuple[float | None, float | None]:
-        return self.max_logit_difference, self.mean_logit_difference
-
     def describe(self) -> str:
         """Say in one phrase how far the two agree."""
         text = f"{100 * self.agreement:.4f} % of {self.pixels} pixels agree"
@@ -98,7 +95,8 @@ class Parity:
         failures = []
         if self.frames < 1 or self.pixels < 1:
             raise QualityGateError("parity: no frame was compared, so nothing is proved. Name frames to compare on.")
-        if any(value is not None and not np.isfinite(value) for value in self._logit_differences()):
+        differences = (self.max_logit_difference, self.mean_logit_difference)
+        if any(value is not None and not np.isfinite(value) for value in differences):
             failures.append("a logit is not finite")
         if bar.agreement is not None and not self.agreement >= bar.agreement:
             failures.append(

@@ -55,7 +55,8 @@ STATE_FORMAT = 1
 """Version of `state.json`."""
 
 _READY_SECONDS = 0.01
-"""A step waited for the loader when its batch took longer than this; one that lies ready takes .5 to 3 ms."""
+"""A step waited for the loader when its batch took longer than this; taking one that lies ready took about 2 ms
+(four images of 320x240)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
