@@ -8,7 +8,6 @@ The file appears only after it has been compared with the checkpoint, frame by f
 import contextlib
 import io
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.arguments import ArgumentParser
+from lsr_infer.arguments import ArgumentParser, parse_size
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status
 from lsr_infer.files import refuse_existing, whole_file
 from lsr_infer.images import IMAGE_SUFFIXES, read_image, resize_frame
@@ -46,14 +45,6 @@ class Frames:
 
     images: Sequence[NDArray[np.uint8]]
     origin: str
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read `1024x512`, width x height, as (height, width)."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None or not (int(match[1]) and int(match[2])):
-        raise UsageError(f"the size is {text!r}; write it as width x height, such as 1024x512.")
-    return int(match[2]), int(match[1])
 
 
 def build_parser() -> ArgumentParser:

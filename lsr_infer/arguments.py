@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from lsr_infer.errors import UsageError
 
-__all__ = ["ArgumentParser"]
+__all__ = ["ArgumentParser", "parse_size"]
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -25,3 +25,15 @@ class ArgumentParser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"{message.rstrip('.')}.{hint} See {self.prog} --help.")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `1024x512`, width x height, as (height, width).
+
+    Raises:
+        UsageError: it is no such text.
+    """
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None or not (int(match[1]) and int(match[2])):
+        raise UsageError(f"the size is {text!r}; write it as width x height, such as 1024x512.")
+    return int(match[2]), int(match[1])

@@ -1,22 +1,25 @@
 """What a model file says about itself: everything the runtime needs, as one JSON document inside the file.
 
-The document stands in the metadata of an ONNX file. It is data only: it names no path, and nothing in it makes the
-runtime read or write anywhere. Its values are checked here, because a model file may come from anywhere.
+The document stands in the metadata of an ONNX file, and beside a TensorRT engine as `NAME.engine.json`. It is data
+only: it names no path, and nothing in it makes the runtime read or write anywhere. Its values are checked here, because
+a model file may come from anywhere.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lsr_infer.engine import EngineFacts
 from lsr_infer.errors import InputError
+from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.parity import Parity
 
-__all__ = ["FORMAT", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "Manifest"]
+__all__ = ["FORMAT", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "RUNTIMES", "Manifest", "Quantization"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the document. A reader takes its own version and those below."""
 
 METADATA_KEY = "lsr_manifest"
@@ -24,9 +27,51 @@ METADATA_KEY = "lsr_manifest"
 
 OUTPUTS = ("logits", "classes")
 PRECISIONS = ("fp32", "fp16", "int8")
+RUNTIMES = ("any", "onnxruntime", "tensorrt")
 UPSAMPLING = "bilinear-align-corners"
 RESIZE = ("keep-aspect", "stretch")
 LARGEST_SIDE = 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How an INT8 file was made.
+
+    Args:
+        scheme: types of activations and weights: `U8S8` (ONNX Runtime's CPU) or `S8S8`, symmetric (TensorRT).
+        calibration: how ranges were chosen: `minmax`, `entropy` or `percentile`.
+        calibrated_on: where the calibration frames are from, in words, without a path.
+        frames: how many of them.
+        candidates: for each way that was tried, the share of held-out pixels that agree with the float file.
+        in_float: names of the nodes that stayed in float.
+    """
+
+    scheme: str
+    calibration: str
+    calibrated_on: str
+    frames: int
+    candidates: Mapping[str, float] = field(default_factory=dict)
+    in_float: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON data."""
+        return {**asdict(self), "candidates": dict(self.candidates), "in_float": list(self.in_float)}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "Quantization":
+        """Read it back from `to_dict`.
+
+        Raises:
+            InputError: a value is missing or of the wrong type.
+        """
+        return cls(
+            scheme=fields.text("scheme"),
+            calibration=fields.text("calibration"),
+            calibrated_on=fields.text("calibrated_on"),
+            frames=fields.integer("frames"),
+            candidates=fields.numbers("candidates"),
+            in_float=fields.texts("in_float"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +102,12 @@ class Manifest:
         intended_use: what the network is for, and what it is not for.
         opset: of the ONNX graph.
         exporter: tools and versions that made the file.
-        parity: how the model compares with what it was made from; None: not compared.
+        parity: how the ONNX graph compares with the checkpoint it was made from; None: not compared.
+        runtime: which runtime the file was made for; `any` but for INT8, where they want different files.
+        quantization: how an INT8 file was made; None for the others.
+        choices: what was done to the graph beyond a plain export, in words.
+        engine: what a TensorRT engine was built with and for, and how it compares with its ONNX file; None for an ONNX
+            file.
 
     Raises:
         InputError: a value is outside what is allowed.
@@ -82,6 +132,10 @@ class Manifest:
     opset: int = 0
     exporter: str = ""
     parity: Parity | None = None
+    runtime: str = "any"
+    quantization: Quantization | None = None
+    choices: tuple[str, ...] = ()
+    engine: EngineFacts | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -89,6 +143,7 @@ class Manifest:
             ("precision", self.precision, PRECISIONS),
             ("upsampling", self.upsampling, (UPSAMPLING,)),
             ("resize", self.resize, RESIZE),
+            ("runtime", self.runtime, RUNTIMES),
         ):
             if value not in allowed:
                 raise InputError(f"Manifest: {name} is {value!r}; allowed: {', '.join(allowed)}.")
@@ -146,6 +201,10 @@ class Manifest:
             "opset": self.opset,
             "exporter": self.exporter,
             "parity": None if self.parity is None else self.parity.to_dict(),
+            "runtime": self.runtime,
+            "quantization": None if self.quantization is None else self.quantization.to_dict(),
+            "choices": list(self.choices),
+            "engine": None if self.engine is None else self.engine.to_dict(),
         }
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
@@ -160,7 +219,7 @@ class Manifest:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError("Manifest: it is no JSON. Export the model again.") from error
-        fields = _Fields(document, "Manifest")
+        fields = Fields(document, "Manifest")
         version = fields.integer("format")
         if not 1 <= version <= FORMAT:
             raise InputError(
@@ -172,6 +231,7 @@ class Manifest:
             if given.text(name) != expected:
                 raise InputError(f"Manifest: input.{name} is {given.text(name)!r}; this version reads {expected!r}.")
         parity = fields.optional_mapping("parity")
+        quantization, engine = fields.optional_section("quantization"), fields.optional_section("engine")
         return cls(
             label_space=LabelSpace.from_dict(fields.mapping("label_space")),
             output=result.text("name"),
@@ -192,50 +252,8 @@ class Manifest:
             opset=fields.integer("opset"),
             exporter=fields.text("exporter"),
             parity=None if parity is None else Parity.from_dict(parity),
+            runtime="any" if version < 2 else fields.text("runtime"),
+            quantization=None if quantization is None else Quantization.from_fields(quantization),
+            choices=() if version < 2 else fields.texts("choices"),
+            engine=None if engine is None else EngineFacts.from_fields(engine),
         )
-
-
-class _Fields:
-    """Typed look-ups in a parsed JSON document, each with one line for what is wrong."""
-
-    def __init__(self, document: Any, name: str) -> None:
-        if not isinstance(document, dict):
-            raise InputError(f"{name} is no JSON object. Export the model again.")
-        self._document: dict[str, Any] = document
-        self._name = name
-
-    def _get(self, key: str, kind: type | tuple[type, ...], what: str) -> Any:
-        value = self._document.get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            found = f"is {str(value)[:40]!r}" if key in self._document else "is missing"
-            raise InputError(f"{self._name}: {key} {found}; needed: {what}. Export the model again.")
-        return value
-
-    def text(self, key: str) -> str:
-        return str(self._get(key, str, "text"))
-
-    def integer(self, key: str) -> int:
-        return int(self._get(key, int, "a whole number"))
-
-    def optional_integer(self, key: str) -> int | None:
-        return None if self._document.get(key) is None else self.integer(key)
-
-    def boolean(self, key: str) -> bool:
-        return bool(self._get(key, bool, "true or false"))
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value: dict[str, Any] = self._get(key, dict, "an object")
-        return value
-
-    def optional_mapping(self, key: str) -> dict[str, Any] | None:
-        return None if self._document.get(key) is None else self.mapping(key)
-
-    def section(self, key: str) -> "_Fields":
-        return _Fields(self.mapping(key), f"{self._name}: {key}")
-
-    def numbers(self, key: str) -> dict[str, float]:
-        section = _Fields(self.mapping(key), f"{self._name}: {key}")
-        try:
-            return {name: float(section._get(name, (int, float), "a number")) for name in section._document}
-        except OverflowError as error:
-            raise InputError(f"{self._name}: {key} holds a number that is too large.") from error

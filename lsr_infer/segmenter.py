@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import Backend, TensorPort, open_backend
+from lsr_infer.backends import Backend, BackendOptions, TensorPort, open_backend
 from lsr_infer.errors import InputError
 from lsr_infer.images import resize_frame
 from lsr_infer.labelspace import LabelSpace
@@ -85,6 +85,8 @@ class Segmenter:
         device: `auto`, `cpu` or `cuda:N`; `auto` says in `device` what it took.
         backend: a key of `lsr_infer.backends.BACKENDS`; None chooses by the file's ending.
         threads: CPU threads of the network; 0 takes as many as the process may use.
+        precision: arithmetic, where the backend lets one choose (`bf16` on OpenVINO); None keeps the file's own.
+        allow_unverified: open an engine whose parity is still pending.
 
     Attributes:
         manifest: what the file says about itself.
@@ -97,10 +99,18 @@ class Segmenter:
     """
 
     def __init__(
-        self, model: str | Path, *, device: str = "auto", backend: str | None = None, threads: int = 0
+        self,
+        model: str | Path,
+        device: str = "auto",
+        backend: str | None = None,
+        *,
+        threads: int = 0,
+        precision: str | None = None,
+        allow_unverified: bool = False,
     ) -> None:
         self.path = Path(model)
-        self._backend = open_backend(self.path, name=backend, device=device, threads=threads)
+        options = BackendOptions(device=device, threads=threads, precision=precision, allow_unverified=allow_unverified)
+        self._backend = open_backend(self.path, options, name=backend)
         try:
             self.manifest = _manifest_of(self._backend)
             _check_graph(self._backend, self.manifest)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsr_infer.cli import _read_options
+from lsr_infer.commands.segment import read_options
 from lsr_train.commands.configuration import resolve
 from lsr_train.config_file import recipe_names
 from lsr_train.labels import load_classes
@@ -58,7 +58,7 @@ def test_options_of_other_commands_exist(line: str) -> None:
 
 @pytest.mark.parametrize("line", [line for line in commands("lsr-infer") if " info " not in line])
 def test_lsr_infer_commands_are_understood(line: str) -> None:
-    options = _read_options(shlex.split(line)[1:])
+    options = read_options(shlex.split(line)[1:])
     assert options.sources
     assert options.model is not None
 

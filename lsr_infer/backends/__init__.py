@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
 
-__all__ = ["BACKENDS", "Backend", "TensorPort", "open_backend"]
+__all__ = ["BACKENDS", "Backend", "BackendOptions", "TensorPort", "open_backend"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +31,30 @@ class TensorPort:
     shape: tuple[int | None, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackendOptions:
+    """How a model is to be opened.
+
+    Args:
+        device: `auto`, `cpu` or `cuda:N`.
+        threads: CPU threads; 0 takes as many as the process may use.
+        precision: arithmetic, where a backend lets one choose (`bf16` on OpenVINO); None keeps the file's own.
+        allow_unverified: open an engine whose parity is still pending.
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    precision: str | None = None
+    allow_unverified: bool = False
+
+
 class Backend(Protocol):
     """A loaded model.
 
     Attributes:
         name: which backend this is, a key of `BACKENDS`.
         device: what it truly runs on, asked from the engine itself: `cpu`, `cuda:0`.
-        metadata: text by key, as the file carries it.
+        metadata: text by key, as the file carries it (for an engine: as the file beside it does).
         inputs: the graph's inputs.
         outputs: the graph's outputs.
     """
@@ -57,29 +74,28 @@ class Backend(Protocol):
         ...
 
 
-def _onnxruntime(path: Path, device: str, threads: int) -> Backend:
+def _onnxruntime(path: Path, options: BackendOptions) -> Backend:
     from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(path, device=device, threads=threads)
+    return OnnxRuntimeBackend(path, options)
 
 
-BACKENDS: Mapping[str, Callable[[Path, str, int], Backend]] = {"onnxruntime": _onnxruntime}
-"""How to open a model, by backend: (path, device, threads) -> Backend. The engine is imported only then."""
+BACKENDS: Mapping[str, Callable[[Path, BackendOptions], Backend]] = {"onnxruntime": _onnxruntime}
+"""How to open a model, by backend. The engine is imported only then."""
 
 _SUFFIXES = {".onnx": "onnxruntime"}
 
 
-def open_backend(path: Path, *, name: str | None = None, device: str = "auto", threads: int = 0) -> Backend:
+def open_backend(path: Path, options: BackendOptions = BackendOptions(), *, name: str | None = None) -> Backend:
     """Open a model file.
 
     Args:
         path: the model.
+        options: device, threads and the like.
         name: a key of `BACKENDS`; None chooses by the file's ending.
-        device: `auto`, `cpu` or `cuda:N`.
-        threads: CPU threads; 0 takes as many as the process may use.
 
     Raises:
-        UsageError: there is no such backend.
+        UsageError: there is no such backend, or it has not what the options ask for.
         DeviceError: the device is not there.
         InputError: the file is missing, damaged, or of a kind no backend opens.
     """
@@ -90,4 +106,4 @@ def open_backend(path: Path, *, name: str | None = None, device: str = "auto", t
         raise InputError(f"{path}: no backend opens {path.suffix or 'such'} files; known: {', '.join(_SUFFIXES)}.")
     if chosen not in BACKENDS:
         raise UsageError(f"there is no backend {chosen}; known: {', '.join(BACKENDS)}.")
-    return BACKENDS[chosen](path, device, threads)
+    return BACKENDS[chosen](path, options)

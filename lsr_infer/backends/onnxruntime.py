@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import TensorPort
+from lsr_infer.backends import BackendOptions, TensorPort
 from lsr_infer.errors import DeviceError, InputError, UsageError
 
 __all__ = ["OnnxRuntimeBackend"]
@@ -26,28 +26,32 @@ class OnnxRuntimeBackend:
 
     Args:
         path: the .onnx file.
-        device: `auto` and `cpu` take the CPU; `cuda:N` takes that device or nothing.
-        threads: CPU threads; 0 takes as many as the process may use.
+        options: of the devices `auto` and `cpu` take the CPU; `cuda:N` takes that device or nothing.
 
     Raises:
-        UsageError: `device` is no device's name.
+        UsageError: the device is no device's name, or a precision is asked for.
         DeviceError: the device is not there, or the session fell back to another.
         InputError: the file is no model that ONNX Runtime runs.
     """
 
-    def __init__(self, path: Path, *, device: str = "auto", threads: int = 0) -> None:
+    def __init__(self, path: Path, options: BackendOptions) -> None:
         import onnxruntime
 
+        if options.precision is not None:
+            raise UsageError(
+                f"ONNX Runtime computes in the file's own precision; {options.precision} is not to be had."
+            )
         self.name = "onnxruntime"
+        device = options.device
         providers = _providers(device)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY + 1 if providers[0] == "CPUExecutionProvider" else _ERRORS_ONLY
-        options.intra_op_num_threads = threads or usable_cores()
-        options.inter_op_num_threads = 1
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = _ERRORS_ONLY + 1 if providers[0] == "CPUExecutionProvider" else _ERRORS_ONLY
+        settings.intra_op_num_threads = options.threads or usable_cores()
+        settings.inter_op_num_threads = 1
         # Waiting threads that spin take the cores from decoding and encoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
         except Exception as error:  # its exceptions share no base but Exception
             raise InputError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
         self.device = _running_on(self._session.get_providers(), device)

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra expor
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
 
-from export.to_onnx import compare, export, main, parse_size, read_frames_of, toytown_frames, trace  # noqa: E402
+from export.to_onnx import compare, export, main, read_frames_of, toytown_frames, trace  # noqa: E402
+from lsr_infer.arguments import parse_size  # noqa: E402
 from lsr_infer.errors import InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import METADATA_KEY, Manifest  # noqa: E402

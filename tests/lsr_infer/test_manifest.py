@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsr_infer.engine import FLAVOURS, EngineFacts
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, Manifest
+from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, RUNTIMES, Manifest, Quantization
 from lsr_infer.parity import Parity
 from tests.lsr_infer.onnxfile import SPACE, manifest
 
@@ -28,6 +29,35 @@ parities = st.builds(
     class_agreement=st.dictionaries(st.text(), finite, max_size=3),
     miou_reference=st.none() | finite,
     miou=st.none() | finite,
+)
+quantizations = st.builds(
+    Quantization,
+    scheme=st.text(),
+    calibration=st.text(),
+    calibrated_on=st.text(),
+    frames=st.integers(0, 10**6),
+    candidates=st.dictionaries(st.text(), finite, max_size=3),
+    in_float=st.lists(st.text(), max_size=3).map(tuple),
+)
+shape = st.tuples(*[st.integers(1, 64)] * 3)
+engines = st.builds(
+    EngineFacts,
+    flavour=st.sampled_from(FLAVOURS),
+    version=st.text(),
+    gpu=st.text(),
+    compute_capability=st.none() | st.tuples(st.integers(0, 20), st.integers(0, 9)),
+    targets=st.lists(st.text(), max_size=3).map(tuple),
+    hardware_compatible=st.text(),
+    version_compatible=st.booleans(),
+    platform=st.text(),
+    shapes=st.tuples(shape, shape, shape).map(
+        lambda three: tuple(zip(*map(sorted, zip(*three, strict=True)), strict=True))
+    ),
+    types=st.dictionaries(st.text(), st.integers(0, 999), max_size=3),
+    types_checked=st.sampled_from(("engine", "network")),
+    sha256=st.text(),
+    onnx_sha256=st.text(),
+    parity=st.none() | parities,
 )
 color = st.tuples(*[st.integers(0, 255)] * 3)
 spaces = st.lists(st.text(), min_size=1, max_size=5, unique=True).flatmap(
@@ -55,6 +85,10 @@ manifests = st.builds(
     opset=st.integers(0, 99),
     exporter=st.text(),
     parity=st.none() | parities,
+    runtime=st.sampled_from(RUNTIMES),
+    quantization=st.none() | quantizations,
+    choices=st.lists(st.text(), max_size=3).map(tuple),
+    engine=st.none() | engines,
 )
 
 
@@ -84,14 +118,22 @@ def places(document: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]
     return here + [place for key, value in document.items() for place in places(value, (*path, key))]
 
 
+COMPARED = Parity(
+    reference="checkpoint", frames_from="4 frames", frames=4, pixels=9, agreement=1.0, clear_agreement=None,
+    max_logit_difference=0.1, mean_logit_difference=0.01,
+)  # fmt: skip
 FULL = manifest(
     scores={"miou": 0.4},
-    parity=Parity(
-        reference="checkpoint", frames_from="4 frames", frames=4, pixels=9, agreement=1.0, clear_agreement=None,
-        max_logit_difference=0.1, mean_logit_difference=0.01,
+    parity=COMPARED,
+    quantization=Quantization(
+        scheme="S8S8", calibration="entropy", calibrated_on="8 frames", frames=8, candidates={"entropy": 0.9}
     ),
-)  # fmt: skip
-OPTIONAL = {"fixed_batch", "parity", "subsets", "clear_agreement", "miou", "miou_reference", "scores"}
+    engine=EngineFacts(flavour="rtx", version="1.7", shapes=((1, 8, 8), (1, 8, 8), (2, 16, 16)), parity=COMPARED),
+)
+OPTIONAL = {
+    "fixed_batch", "parity", "subsets", "clear_agreement", "miou", "miou_reference", "scores", "quantization", "engine",
+    "compute_capability",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("place", places(json.loads(FULL.to_json())), ids=".".join)
@@ -105,7 +147,7 @@ def test_a_value_of_a_wrong_type_is_an_input_error_or_read_as_what_it_is(place: 
     with contextlib.suppress(InputError):  # and nothing else
         Manifest.from_json(json.dumps(document))
     del inner[place[-1]]
-    if place[-1] not in OPTIONAL and place[-2:] != ("scores", "miou"):
+    if place[-1] not in OPTIONAL and "candidates" not in place[:-1]:
         with pytest.raises(InputError):
             Manifest.from_json(json.dumps(document))
 

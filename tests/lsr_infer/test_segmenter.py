@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsr_infer.backends import BACKENDS, open_backend
+from lsr_infer.backends import BACKENDS, BackendOptions, open_backend
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.images import resize_frame
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest import METADATA_KEY
+from lsr_infer.manifest import FORMAT, METADATA_KEY
 from lsr_infer.masks import interpolate
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.video import read_frames
@@ -127,7 +127,9 @@ def tampered(tmp_path: Path) -> dict[str, Path]:
         "truncated": encode(eye, zero, {METADATA_KEY: good})[:200],
         "no manifest": encode(eye, zero, {}),
         "manifest is no JSON": encode(eye, zero, {METADATA_KEY: "{"}),
-        "manifest of the future": encode(eye, zero, {METADATA_KEY: good.replace('"format": 1', '"format": 99')}),
+        "manifest of the future": encode(
+            eye, zero, {METADATA_KEY: good.replace(f'"format": {FORMAT}', '"format": 99')}
+        ),
         "wrong number of classes": encode(eye, zero, {METADATA_KEY: manifest(four_classes()).to_json()}),
         "wrong input": encode(eye, zero, {METADATA_KEY: good}, input_name="picture"),
         "wrong size": encode(eye, zero, {METADATA_KEY: manifest(fixed_size=True).to_json()}, size=(32, 32)),
@@ -174,10 +176,10 @@ def cuda_is_there() -> bool:
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_an_absent_device_is_said_and_not_replaced(model: Path, device: str) -> None:
     if cuda_is_there():
-        assert open_backend(model, device=device).device == ("cuda:0" if device == "cuda" else device)
+        assert open_backend(model, BackendOptions(device=device)).device == ("cuda:0" if device == "cuda" else device)
     else:
         with pytest.raises(DeviceError, match=device):
-            open_backend(model, device=device)
+            open_backend(model, BackendOptions(device=device))
 
 
 def test_a_device_that_is_none(model: Path) -> None:
@@ -187,7 +189,7 @@ def test_a_device_that_is_none(model: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(BACKENDS))
 def test_every_backend_reports_what_it_is(model: Path, name: str) -> None:
-    backend = open_backend(model, name=name, device="cpu", threads=1)
+    backend = open_backend(model, BackendOptions(device="cpu", threads=1), name=name)
     assert (backend.name, backend.device) == (name, "cpu")
     assert [port.name for port in backend.inputs + backend.outputs] == ["image", "logits"]
     assert METADATA_KEY in backend.metadata
