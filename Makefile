@@ -7,7 +7,7 @@ OUT := quickstart
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks
 
-.PHONY: install quickstart test test-all lint bench pictures clean-quickstart
+.PHONY: install quickstart test test-all lint bench pictures shipped-frames clean-quickstart
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
@@ -57,6 +57,11 @@ lint: install
 
 bench: install
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m tests.benchmarks.$$script || exit 1; done
+
+# The frames that the package ships to compare models on. The scenes are far from those of training and validation.
+shipped-frames: install
+	for domain in camera game; do $(BIN)/python -m lsr_train.data.toytown frames --domain $$domain --seed 900000 --frames 6 \
+		--height 256 --width 512 --jpeg --overwrite -o lsr_infer/models/toytown || exit 1; done
 
 pictures: install
 	$(BIN)/python docs/toytown_pictures.py

@@ -52,12 +52,12 @@ def read_frame_set(place: Path, count: int, *, labels: Path | None = None, skip:
         count: most frames to read.
         labels: folder of label images with the frames' stems, class indices or 255; for a video, in the order of their
             names. None takes `labels/` beside `images/` where both are there, else no labels.
-        skip: with 1, the frames between those that `skip=0` gives, so that the two sets share none where there are
-            enough of them.
+        skip: with 1, frames that `skip=0` does not give, so that the two sets share none.
 
     Raises:
         UsageError: `count` is below 1.
-        InputError: the place is missing, holds no image, or one of its files is broken or has no label.
+        InputError: the place is missing, holds no image or none that is left, or one of its files is broken or has no
+            label.
     """
     if count < 1:
         raise UsageError(f"the number of frames is {count}; at least 1 is needed, or nothing is compared.")
@@ -121,8 +121,12 @@ def _video_frames(path: Path, count: int, skip: int) -> Iterator[tuple[int, NDAr
 
 
 def _spread(total: int, count: int, skip: int) -> list[int]:
-    """Return at most `count` indices, evenly spread over `total`; `skip` 1 gives those in the middle between them."""
-    if skip:
-        places = (np.arange(count) + 0.5) * (total - 1) / count
-        return sorted({round(n) for n in places.tolist()})
-    return sorted({round(n) for n in np.linspace(0, total - 1, min(count, total)).tolist()})
+    """Return at most `count` indices, evenly spread over `total`; `skip` 1 leaves out those of `skip` 0."""
+    places = list(range(total))
+    for _ in range(skip + 1):
+        taken = sorted({round(n) for n in np.linspace(0, len(places) - 1, min(count, len(places))).tolist()})
+        chosen = [places[n] for n in taken]
+        places = sorted(set(places) - set(chosen))
+    if not chosen:
+        raise InputError(f"{count} of {total} frames are taken, none is left to compare on. Name more frames.")
+    return chosen

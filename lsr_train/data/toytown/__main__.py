@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fps", type=int, default=12)
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--jpeg", action="store_true", help="images as JPEG instead of PNG (labels stay PNG)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .mp4 file, or the folder of the frames")
     return parser
@@ -44,10 +45,13 @@ def _write_frames(options: argparse.Namespace) -> None:
         (options.output / folder).mkdir(parents=True, exist_ok=True)
     for seed in range(options.seed, options.seed + options.frames):
         frame, labels = render(options.domain, seed, height=options.height, width=options.width)
-        for folder, array in (("images", frame), ("labels", labels)):
-            path = options.output / folder / f"{options.domain}_{seed:05d}.png"
+        for folder, array, suffix in (
+            ("images", frame, ".jpg" if options.jpeg else ".png"),
+            ("labels", labels, ".png"),
+        ):
+            path = options.output / folder / f"{options.domain}_{seed:05d}{suffix}"
             refuse_existing(path, overwrite=options.overwrite)
-            write_bytes(path, cv2.imencode(".png", array)[1].tobytes())
+            write_bytes(path, cv2.imencode(suffix, array)[1].tobytes())
 
 
 def _run() -> None:

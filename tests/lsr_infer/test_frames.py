@@ -1,0 +1,91 @@
+"""Frame sets: which frames are chosen, that labels stay with their frames, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames
+from lsr_infer.video import read_frames
+
+Shared = Callable[[str], Path]
+
+
+def folder(path: Path, count: int = 9) -> Path:
+    """Frames whose level is their number, labels likewise."""
+    for kind in ("images", "labels"):
+        (path / kind).mkdir(parents=True)
+    for n in range(count):
+        assert cv2.imwrite(str(path / "images" / f"{n:02d}.png"), np.full((4, 6, 3), n, np.uint8))
+        assert cv2.imwrite(str(path / "labels" / f"{n:02d}.png"), np.full((4, 6), n, np.uint8))
+    return path
+
+
+def levels(found: FrameSet) -> list[int]:
+    return [int(frame[0, 0, 0]) for frame in found.frames]
+
+
+def test_frames_are_spread_and_keep_their_labels(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data")
+    found = read_frame_set(place, 3)
+    assert levels(found) == [0, 4, 8]
+    assert [int(label[0, 0]) for label in found.labels if label is not None] == [0, 4, 8]
+    assert found.origin == "3 frames of the user's (data)"
+    assert levels(read_frame_set(place, 99)) == list(range(9))
+
+
+def test_two_sets_share_no_frame(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data", 40)
+    for count in (1, 3, 8, 16):
+        assert not set(levels(read_frame_set(place, count))) & set(levels(read_frame_set(place, count, skip=1)))
+
+
+def test_images_alone_have_no_labels(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data") / "images"
+    assert read_frame_set(place, 2).labels == [None, None]
+    assert levels(read_frame_set(place / "03.png", 5)) == [3]
+    labelled = read_frame_set(place, 2, labels=place.parent / "labels")
+    assert [int(label[0, 0]) for label in labelled.labels if label is not None] == [0, 8]
+
+
+def test_a_video_takes_labels_in_the_order_of_their_names(shared: Shared) -> None:
+    clip, labels = shared("data/clips/camvid_0016E5_15fps.mp4"), shared("data/camvid/labels/val")
+    found = read_frame_set(clip, 4, labels=labels)
+    assert len(found) == 4
+    frames = [item.frame for item in read_frames(clip)]
+    names = sorted(labels.glob("*.png"))
+    for place, (frame, label) in zip((0, 33, 67, 100), found.pairs(), strict=True):
+        np.testing.assert_array_equal(frame, frames[place])
+        assert label is not None
+        np.testing.assert_array_equal(label, cv2.imread(str(names[place]), cv2.IMREAD_UNCHANGED))
+
+
+def test_the_shipped_frames_are_labelled_and_of_both_domains() -> None:
+    found = shipped_frames(4)
+    assert len(found) == 4
+    assert "Toytown" in found.origin
+    for frame, label in found.pairs():
+        assert frame.shape == (256, 512, 3)
+        assert label is not None
+        assert len(np.unique(label)) > 5
+    assert len({frame.tobytes() for frame in [*found.frames, *shipped_frames(4, skip=1).frames]}) == 8
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data")
+    with pytest.raises(UsageError):
+        read_frame_set(place, 0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no image"):
+        read_frame_set(tmp_path / "empty", 1)
+    with pytest.raises(InputError, match="none is left"):
+        read_frame_set(place, 9, skip=1)
+    (place / "labels" / "04.png").unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        read_frame_set(place, 3)
+    assert cv2.imwrite(str(place / "labels" / "04.png"), np.zeros((3, 6), np.uint8))
+    with pytest.raises(InputError, match=r"\[4, 6\].*\[3, 6\]"):
+        read_frame_set(place, 3)
