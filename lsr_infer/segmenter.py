@@ -121,20 +121,25 @@ class Segmenter:
         self.device = self._backend.device
         self.backend = self._backend.name
 
-    def __call__(self, frame: NDArray[np.uint8]) -> Segmentation:
+    def __call__(self, frame: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> Segmentation:
         """Segment one frame, uint8 [H,W,3] BGR of any size.
+
+        Args:
+            frame: the frame.
+            size: (rows, columns) at which it enters the graph; None follows the Manifest.
 
         Raises:
             InputError: the frame is no such array, or the model failed on it.
         """
-        (result,) = self.batch([frame])
+        (result,) = self.batch([frame], size=size)
         return result
 
-    def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+    def batch(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> list[Segmentation]:
         """Segment several frames of one size together.
 
         Args:
             frames: uint8 [H,W,3] BGR each, all of one size.
+            size: (rows, columns) at which they enter the graph; None follows the Manifest.
 
         Raises:
             InputError: a frame is no such array, sizes differ, or the model failed or takes another number of frames.
@@ -147,7 +152,7 @@ class Segmenter:
         if len({frame.shape for frame in frames}) > 1:
             raise InputError("the frames of a batch differ in size. Segment them one by one.")
         height, width = frames[0].shape[:2]
-        rows, columns = self.manifest.working_size(height, width)
+        rows, columns = size or self.manifest.working_size(height, width)
         images = np.stack([resize_frame(frame, rows, columns) for frame in frames])  # [N,h',w',3]
         output = self.run(images)
         if self.manifest.output == "logits":
