@@ -16,12 +16,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import Backend, BackendOptions, TensorPort, open_backend
+from lsr_infer.backends import Backend, BackendOptions, open_backend
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.images import resize_frame
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import LARGEST_SIDE, METADATA_KEY, Manifest
 from lsr_infer.masks import peak_probability, upsample_argmax
+from lsr_infer.modelfile import check_ports
 
 __all__ = ["Segmentation", "Segmenter"]
 
@@ -135,7 +136,7 @@ class Segmenter:
         self._backend = open_backend(self.path, options, name=backend)
         try:
             self.manifest = _manifest_of(self._backend)
-            _check_graph(self._backend, self.manifest)
+            check_ports(self._backend.inputs, self._backend.outputs, self.manifest)
         except InputError as error:
             self._backend.close()
             raise InputError(f"{self.path}: {error}") from error
@@ -333,36 +334,3 @@ def _manifest_of(backend: Backend) -> Manifest:
     if text is None:
         raise InputError("it has no Manifest, so its classes are unknown. Export it with export/to_onnx.py.")
     return Manifest.from_json(text)
-
-
-def _check_graph(backend: Backend, manifest: Manifest) -> None:
-    """Raise unless the graph is the one the Manifest describes."""
-    size = (manifest.height, manifest.width) if manifest.fixed_size else (None, None)
-    classes = manifest.label_space.num_classes
-    _check_port(backend.inputs, "input", "image", "uint8", (manifest.fixed_batch, *size, 3))
-    if manifest.output == "logits":
-        _check_port(backend.outputs, "output", "logits", "float32", (manifest.fixed_batch, classes, None, None))
-    else:
-        _check_port(backend.outputs, "output", "classes", "uint8", (manifest.fixed_batch, *size))
-
-
-def _check_port(
-    ports: tuple[TensorPort, ...], kind: str, name: str, element: str, shape: tuple[int | None, ...]
-) -> None:
-    """Raise unless there is one port of that name and type, and its shape does not contradict `shape`."""
-    found = ports[0] if len(ports) == 1 else None
-    fits = (
-        found is not None
-        and (found.name, found.type, len(found.shape)) == (name, element, len(shape))
-        and all(one is None or other is None or one == other for one, other in zip(found.shape, shape, strict=True))
-    )
-    if not fits:
-        described = "; ".join(f"{port.name} {port.type} {_shape(port.shape)}" for port in ports) or "none"
-        raise InputError(
-            f"its Manifest says one {kind} {name} {element} {_shape(shape)}, the graph has: {described}. "
-            "Export the model again."
-        )
-
-
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return "[" + ",".join("?" if axis is None else str(axis) for axis in shape) + "]"
