@@ -118,3 +118,10 @@ def colour_model(path: Path, document: Manifest | None = None, **options: Any) -
     weights = np.eye(classes, 3, dtype=np.float32)
     path.write_bytes(model(weights, np.zeros(classes, np.float32), metadata, size=size, **options))
     return path
+
+
+def expected_logits(image: np.ndarray) -> np.ndarray:
+    """Mean levels of 8x8 blocks [3,h,w], what the test model computes."""
+    h, w = image.shape[0] // 8, image.shape[1] // 8
+    means = image[: h * 8, : w * 8].reshape(h, 8, w, 8, 3).mean(axis=(1, 3))  # [h,w,3]
+    return np.asarray(means.transpose(2, 0, 1), dtype=np.float32)
