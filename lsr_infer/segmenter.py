@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import Backend, BackendOptions, TensorPort, open_backend
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.images import resize_frame
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import METADATA_KEY, Manifest
@@ -121,23 +121,30 @@ class Segmenter:
         self.device = self._backend.device
         self.backend = self._backend.name
 
-    def __call__(self, frame: NDArray[np.uint8]) -> Segmentation:
+    def __call__(self, frame: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> Segmentation:
         """Segment one frame, uint8 [H,W,3] BGR of any size.
+
+        Args:
+            frame: the frame.
+            size: (rows, columns) at which it enters the graph; None takes what the Manifest says.
 
         Raises:
             InputError: the frame is no such array, or the model failed on it.
+            UsageError: the graph takes another size alone.
         """
-        (result,) = self.batch([frame])
+        (result,) = self.batch([frame], size=size)
         return result
 
-    def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+    def batch(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> list[Segmentation]:
         """Segment several frames of one size together.
 
         Args:
             frames: uint8 [H,W,3] BGR each, all of one size.
+            size: (rows, columns) at which they enter the graph; None takes what the Manifest says.
 
         Raises:
             InputError: a frame is no such array, sizes differ, or the model failed or takes another number of frames.
+            UsageError: the graph takes another size alone.
         """
         if not frames:
             return []
@@ -147,7 +154,12 @@ class Segmenter:
         if len({frame.shape for frame in frames}) > 1:
             raise InputError("the frames of a batch differ in size. Segment them one by one.")
         height, width = frames[0].shape[:2]
-        rows, columns = self.manifest.working_size(height, width)
+        rows, columns = size or self.manifest.working_size(height, width)
+        if self.manifest.fixed_size and (rows, columns) != (self.manifest.height, self.manifest.width):
+            raise UsageError(
+                f"{self.path}: takes {self.manifest.width}x{self.manifest.height} alone, not {columns}x{rows}. "
+                "Leave the size out, or export a graph of free size."
+            )
         images = np.stack([resize_frame(frame, rows, columns) for frame in frames])  # [N,h',w',3]
         output = self.run(images)
         if self.manifest.output == "logits":
