@@ -6,10 +6,13 @@ reaches the main one, which then has the builder stop at its next step.
 
 import functools
 import logging
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lsr_infer.cuda import CudaDevice
@@ -110,20 +113,36 @@ def build_engine(
             outcome.append(error)
 
     thread = threading.Thread(target=work, name="engine build")
-    thread.start()
-    while thread.is_alive():
-        try:
+    with _signals_cancel(progress):
+        thread.start()
+        while thread.is_alive():
             thread.join(_POLL_SECONDS)
-        except KeyboardInterrupt:
-            if not progress.cancelled:
-                logger.info("interrupted: the builder stops at its next step")
-            progress.cancel()
     (result,) = outcome
     if progress.cancelled:
         raise KeyboardInterrupt
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+@contextmanager
+def _signals_cancel(progress: BuildProgress) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM cancel a build instead of raising in the midst of it; other threads hear no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        if not progress.cancelled:
+            logger.info("interrupted: the builder stops at its next step")
+        progress.cancel()
+
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _build(
