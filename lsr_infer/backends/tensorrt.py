@@ -3,7 +3,6 @@
 An engine is executable code: open those alone that come from a place you trust.
 """
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,9 +51,12 @@ class TensorRtBackend:
             raise UsageError(
                 f"an engine computes in the precision it was built with; {options.precision} is not to be had."
             )
+        if path.suffix.lower() != ".engine":
+            raise UsageError(
+                f"{path}: {BACKEND_NAMES[flavour]} opens .engine files. Build one from it with export/to_trt.py."
+            )
         self.name = BACKEND_NAMES[flavour]
         self.precision: str | None = None
-        self._alone = threading.Lock()  # one execution context computes for one caller at a time
         self._path = path
         text, _, facts = engine_manifest(path)
         self._facts = facts
@@ -75,6 +77,7 @@ class TensorRtBackend:
             self._runner = EngineRunner(library, plan, gpu, host_code=facts.version_compatible)
         except InputError as error:
             raise InputError(f"{path}: {error} {rebuild_command(path, facts).capitalize()}.") from error
+        self._closed = False
         self.device = f"cuda:{gpu.index}"
         self.metadata: Mapping[str, str] = {METADATA_KEY: text}
         self.inputs = tuple(self._port(name) for name in self._runner.inputs)
@@ -84,7 +87,9 @@ class TensorRtBackend:
         return TensorPort(name=name, type=str(self._runner.type_of(name)), shape=self._runner.shape_of(name))
 
     def run(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """Map frames uint8 [N,H,W,3] to the graph's output."""
+        """Map frames uint8 [N,H,W,3] to the graph's output; of several threads one computes, the others wait."""
+        if self._closed:
+            raise UsageError(f"{self._path}: is closed. Open it again.")
         least, _, most = self._facts.shapes
         shape = frames.shape[:3]
         if not all(low <= side <= high for low, side, high in zip(least, shape, most, strict=True)):
@@ -93,13 +98,15 @@ class TensorRtBackend:
                 f"With other --shapes, {rebuild_command(self._path, self._facts)}."
             )
         try:
-            with self._alone:
-                return np.asarray(self._runner.run({self.inputs[0].name: frames})[self.outputs[0].name])
+            return np.asarray(self._runner.run({self.inputs[0].name: frames})[self.outputs[0].name])
         except DeviceError as error:
             raise DeviceError(f"{self._path}: {error}") from error
 
     def close(self) -> None:
-        """Free the engine and its memory on the GPU."""
+        """Free the engine and its memory on the GPU; a second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self._runner.close()
 
 

@@ -4,11 +4,15 @@ Precision is the ONNX file's: no builder flag asks for any. The build runs on a 
 reaches the main one, which then has the builder stop at its next step.
 """
 
+import functools
 import logging
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lsr_infer.cuda import CudaDevice
@@ -109,20 +113,36 @@ def build_engine(
             outcome.append(error)
 
     thread = threading.Thread(target=work, name="engine build")
-    thread.start()
-    while thread.is_alive():
-        try:
+    with _signals_cancel(progress):
+        thread.start()
+        while thread.is_alive():
             thread.join(_POLL_SECONDS)
-        except KeyboardInterrupt:
-            if not progress.cancelled:
-                logger.info("interrupted: the builder stops at its next step")
-            progress.cancel()
     (result,) = outcome
     if progress.cancelled:
         raise KeyboardInterrupt
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+@contextmanager
+def _signals_cancel(progress: BuildProgress) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM cancel a build instead of raising in the midst of it; other threads hear no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        if not progress.cancelled:
+            logger.info("interrupted: the builder stops at its next step")
+        progress.cancel()
+
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _build(
@@ -203,20 +223,33 @@ def _parser_errors(parser: Any) -> str:
     if not count:
         return "it gives no reason."
     first = parser.get_error(0)
+    node = (
+        f"{first.node_name() or '?'} ({first.node_operator()})"
+        if hasattr(first, "node_operator")
+        else first.node_name()
+    )
     more = f" ({count - 1} more)" if count > 1 else ""
-    return f"{' '.join(first.desc().split())[:300].rstrip('.')}, at node {first.node_name() or '?'}{more}."
+    return f"{' '.join(first.desc().split())[:300].rstrip('.')}, at node {node}{more}."
 
 
 def make_logger(module: Any) -> Any:
-    """Return an ILogger of a library that hands its words to `logging` and remembers the last error.
+    """Return the ILogger of a library, which hands its words to `logging` and remembers the last error.
 
-    Warnings of the library are shown once each; the rest is kept for `logging.DEBUG`.
+    A process has one: the library keeps the first that it is given, and ignores the others. Its warnings are shown once
+    each; the rest is kept for `logging.DEBUG`.
     """
-    severity = module.ILogger.Severity
+    log = _logger_of(module.ILogger)
+    log.last_error = ""
+    return log
+
+
+@functools.cache
+def _logger_of(base: Any) -> Any:
+    severity = base.Severity
     seen: set[str] = set()
 
     def initialise(self: Any) -> None:
-        module.ILogger.__init__(self)
+        base.__init__(self)
         self.last_error = ""
 
     def log(self: Any, level: Any, message: str) -> None:
@@ -229,4 +262,4 @@ def make_logger(module: Any) -> Any:
         else:
             logger.debug("%s", text)
 
-    return type("Logger", (module.ILogger,), {"__init__": initialise, "log": log})()
+    return type("Logger", (base,), {"__init__": initialise, "log": log})()

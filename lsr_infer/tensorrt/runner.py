@@ -19,6 +19,7 @@ from lsr_infer.tensorrt.flavour import Library
 
 __all__ = ["EngineRunner", "use_device"]
 
+_OUT_OF_MEMORY = 2
 _SHAPES_KEPT = 4
 """Shapes whose memory and CUDA graph are kept; with more, the one used longest ago goes."""
 
@@ -42,7 +43,8 @@ def _checked(result: tuple[Any, ...]) -> Any:
     if int(code) != 0:
         _, words = _cudart().cudaGetErrorString(code)
         text = words.decode("ascii", errors="replace") if isinstance(words, bytes) else str(code)
-        raise DeviceError(f"CUDA: {text} (error {int(code)}). Another process may use the GPU's memory.")
+        hint = " Free memory on the GPU, or choose smaller --shapes." if int(code) == _OUT_OF_MEMORY else ""
+        raise DeviceError(f"CUDA: {text} (error {int(code)}).{hint}")
     return values[0] if len(values) == 1 else None
 
 
@@ -190,7 +192,7 @@ class EngineRunner:
         known = self._bindings.get(shapes)
         if known is not None:
             self._bindings.move_to_end(shapes)
-            if known.graph is None:
+            if not self._own_graphs:
                 known.point()
             return known
         while len(self._bindings) >= _SHAPES_KEPT:
@@ -246,9 +248,11 @@ class EngineRunner:
             self._enqueue(binding)
         except DeviceError:
             runtime.cudaStreamEndCapture(self._stream)
+            runtime.cudaGetLastError()  # takes the error away, which later calls would else find
             return None
         code, graph = runtime.cudaStreamEndCapture(self._stream)
         if int(code) != 0:
+            runtime.cudaGetLastError()
             return None
         try:
             return _checked(runtime.cudaGraphInstantiate(graph, 0))

@@ -7,7 +7,7 @@ import hashlib
 import shlex
 from pathlib import Path
 
-from lsr_infer.engine import EngineFacts
+from lsr_infer.engine import HARDWARE_LEVELS, EngineFacts
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import Manifest
 
@@ -80,7 +80,8 @@ def rebuild_command(engine: Path, facts: EngineFacts, *, flavour: str | None = N
         targets = sorted({*facts.targets, *([add_target] if add_target else [])}, key=_as_number)
         options += ["--targets", ",".join(targets)] if targets else []
     elif flavour == facts.flavour:
-        options += ["--hardware-compatible", facts.hardware_compatible] if facts.hardware_compatible else []
+        known = facts.hardware_compatible in HARDWARE_LEVELS
+        options += ["--hardware-compatible", facts.hardware_compatible] if known else []
         options += ["--version-compatible"] if facts.version_compatible else []
     return build_command(engine, *options)
 
