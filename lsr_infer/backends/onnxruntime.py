@@ -120,6 +120,11 @@ class DeviceRunner:
         self._buffers: OrderedDict[tuple[int, ...], tuple[Any, Any, Any]] = OrderedDict()
         self._lock = threading.Lock()  # the buffers are one thread's at a time
 
+    @property
+    def kept(self) -> int:
+        """Number of shapes whose buffers are held now."""
+        return len(self._buffers)
+
     def run(self, frames: NDArray[Any]) -> NDArray[Any]:
         """Map frames to the graph's output; the array is the caller's to keep."""
         captured = self._graphs and len(frames) <= _CAPTURED_BATCHES

@@ -112,10 +112,11 @@ def test_buffers_that_are_kept_on_a_device(model: Path) -> None:
     runner = DeviceRunner(session, "cpu", 0)
     rng = np.random.default_rng(8)
     results, expected = [], []
-    for n in range(20):  # more shapes than are kept, each twice in turn and again later
-        images = rng.integers(0, 256, (1 + n % 2, 16 + 8 * (n // 2 % 6), 24, 3), dtype=np.uint8)
+    for n in range(36):  # each shape three times in turn, more shapes than are kept, and the first ones again
+        images = rng.integers(0, 256, (1 + n // 3 % 2, 16 + 8 * (n // 6 % 4), 24, 3), dtype=np.uint8)
         images.flags.writeable = False
         results.append(runner.run(images))
+        assert runner.kept <= 4
         expected.append(np.stack([expected_logits(image) for image in images]))
     for result, wanted in zip(results, expected, strict=True):
         np.testing.assert_allclose(result, wanted, atol=1e-3)
