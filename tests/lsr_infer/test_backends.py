@@ -17,6 +17,7 @@ from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.processors import usable_cores
 from lsr_infer.segmenter import Segmenter
 from tests.lsr_infer.onnxfile import colour_model, expected_logits, manifest
+from tests.lsr_infer.onnxfile import model as encode
 
 FOR_ONNX = ("onnxruntime", "openvino")
 
@@ -208,3 +209,41 @@ def test_an_affinity_limits_the_cores(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3}, raising=False)
     assert usable_cores(machine(tmp_path, FOUR, {})) == 2
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_a_driver_whose_device_cannot_be_used(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fake only of the driver's count: ONNX Runtime itself then fails to load its CUDA libraries, for real."""
+    if cuda_works():
+        pytest.skip("CUDA works here")
+    import lsr_infer.backends.onnxruntime as backend
+
+    monkeypatch.setattr(backend, "_cuda_devices", lambda: 1)
+    with pytest.raises(DeviceError, match=r"cuda:0: ONNX Runtime could not use the CUDA device.*lsr-road\[cuda\]"):
+        Segmenter(model, "cuda:0", "onnxruntime")
+    with caplog.at_level(logging.INFO, "lsr_infer"), Segmenter(model, "auto", "onnxruntime") as segmenter:
+        assert segmenter.device == "cpu"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    bad = model.with_name("bad.onnx")
+    bad.write_bytes(model.read_bytes().replace(b"AveragePool", b"AveragePoop"))
+    for device in ("cuda:0", "auto", "cpu"):
+        with pytest.raises(InputError, match="AveragePoop"):
+            Segmenter(bad, device, "onnxruntime")
+    assert capfd.readouterr().out == ""
+
+
+def test_a_model_brings_no_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime can be told to take its options from a file's metadata: ours never is."""
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    trace = tmp_path / "trace"
+    settings = '{"session_options": {"enable_profiling": 1, "profile_file_prefix": "%s", "intra_op_num_threads": 0}}'
+    path = tmp_path / "m.onnx"
+    metadata = {METADATA_KEY: manifest().to_json(), "ort_config": settings % trace}
+    path.write_bytes(encode(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), metadata))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="settings for ONNX Runtime"):
+        Segmenter(path, "cpu", "onnxruntime")
+    with Segmenter(colour_model(path), "cpu", "onnxruntime") as segmenter:
+        segmenter.warm_up()
+    assert [found.name for found in tmp_path.iterdir()] == ["m.onnx"]
