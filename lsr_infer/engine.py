@@ -11,9 +11,12 @@ from lsr_infer.errors import InputError
 from lsr_infer.fields import Fields
 from lsr_infer.parity import Parity
 
-__all__ = ["FLAVOURS", "EngineFacts"]
+__all__ = ["FLAVOURS", "HARDWARE_LEVELS", "EngineFacts"]
 
 FLAVOURS = ("tensorrt", "rtx")
+HARDWARE_LEVELS = ("ampere_plus", "same_compute_capability")
+"""How far an engine of TensorRT may be carried to other GPUs, in TensorRT's words."""
+
 _CHECKED = ("engine", "network")
 _PENDING = "pending"
 

@@ -79,13 +79,34 @@ def _openvino(path: Path, options: BackendOptions) -> Backend:
     return OpenVinoBackend(path, options)
 
 
+def _tensorrt(path: Path, options: BackendOptions) -> Backend:
+    from lsr_infer.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(path, options, "tensorrt")
+
+
+def _tensorrt_rtx(path: Path, options: BackendOptions) -> Backend:
+    from lsr_infer.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(path, options, "rtx")
+
+
+def _engine(path: Path) -> str:
+    from lsr_infer.backends.tensorrt import backend_of_engine
+
+    return backend_of_engine(path)
+
+
 BACKENDS: Mapping[str, Callable[[Path, BackendOptions], Backend]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
 }
 """How to open a model, by backend. The engine is imported only then."""
 
-_SUFFIXES = {".onnx": "onnxruntime"}
+_SUFFIXES: Mapping[str, Callable[[Path], str]] = {".onnx": lambda path: "onnxruntime", ".engine": _engine}
+"""How to name the backend that opens a file, by the file's ending."""
 
 
 def open_backend(path: Path, options: BackendOptions = BackendOptions(), *, name: str | None = None) -> Backend:
@@ -103,9 +124,10 @@ def open_backend(path: Path, options: BackendOptions = BackendOptions(), *, name
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such model file.")
-    chosen = name or _SUFFIXES.get(path.suffix.lower())
-    if chosen is None:
+    by_suffix = _SUFFIXES.get(path.suffix.lower())
+    if name is None and by_suffix is None:
         raise InputError(f"{path}: no backend opens {path.suffix or 'such'} files; known: {', '.join(_SUFFIXES)}.")
+    chosen = name or (by_suffix(path) if by_suffix is not None else "")
     if chosen not in BACKENDS:
         raise UsageError(f"there is no backend {chosen}; known: {', '.join(BACKENDS)}.")
     return BACKENDS[chosen](path, options)

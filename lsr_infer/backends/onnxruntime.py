@@ -4,7 +4,6 @@ The engine is imported when a model is opened, not with this module.
 """
 
 import contextlib
-import ctypes
 import logging
 import re
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, TensorPort
+from lsr_infer.cuda import probe_cuda
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.onnxfile import read_onnx
 from lsr_infer.processors import usable_cores
@@ -198,9 +198,9 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
 
     if _CUDA not in onnxruntime.get_available_providers():
         return None, "this ONNX Runtime was built without CUDA", False
-    count = _cuda_devices()
-    if index >= count:
-        return None, f"the NVIDIA driver reports {count} CUDA devices" if count else "there is no CUDA device", False
+    probe = probe_cuda()
+    if index >= len(probe.devices):
+        return None, ", ".join(map(str, probe.devices)) or probe.reason, False
     if hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
             onnxruntime.preload_dlls()
@@ -243,19 +243,6 @@ def _session(path: Path, options: BackendOptions, providers: list[Any]) -> Any:
 def _is_fixed(path: Path) -> bool:
     """Whether all axes of the input but the batch are fixed, so that kernels can be recorded."""
     return all(None not in port.shape[1:] for port in read_onnx(path).inputs)
-
-
-def _cuda_devices() -> int:
-    """Return how many CUDA devices the driver reports, 0 without a driver."""
-    count = ctypes.c_int(0)
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
 
 
 def _port(node: Any) -> TensorPort:

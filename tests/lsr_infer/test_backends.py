@@ -12,6 +12,7 @@ import pytest
 
 from lsr_infer.backends import BACKENDS, BackendOptions, TensorPort, open_backend
 from lsr_infer.backends.onnxruntime import DeviceRunner
+from lsr_infer.cuda import CudaDevice, CudaProbe
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.processors import usable_cores
@@ -214,12 +215,13 @@ def test_an_affinity_limits_the_cores(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_driver_whose_device_cannot_be_used(
     model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A fake only of the driver's count: ONNX Runtime itself then fails to load its CUDA libraries, for real."""
+    """A fake only of the driver's answer: ONNX Runtime itself then fails to load its CUDA libraries, for real."""
     if cuda_works():
         pytest.skip("CUDA works here")
     import lsr_infer.backends.onnxruntime as backend
 
-    monkeypatch.setattr(backend, "_cuda_devices", lambda: 1)
+    device = CudaDevice(index=0, name="a fake", compute_capability=(8, 6))
+    monkeypatch.setattr(backend, "probe_cuda", lambda: CudaProbe(devices=(device,), driver=(13, 0)))
     with pytest.raises(DeviceError, match=r"cuda:0: ONNX Runtime could not use the CUDA device.*lsr-road\[cuda\]"):
         Segmenter(model, "cuda:0", "onnxruntime")
     with caplog.at_level(logging.INFO, "lsr_infer"), Segmenter(model, "auto", "onnxruntime") as segmenter:
@@ -227,9 +229,9 @@ def test_a_driver_whose_device_cannot_be_used(
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
     bad = model.with_name("bad.onnx")
     bad.write_bytes(model.read_bytes().replace(b"AveragePool", b"AveragePoop"))
-    for device in ("cuda:0", "auto", "cpu"):
+    for name in ("cuda:0", "auto", "cpu"):
         with pytest.raises(InputError, match="AveragePoop"):
-            Segmenter(bad, device, "onnxruntime")
+            Segmenter(bad, name, "onnxruntime")
     assert capfd.readouterr().out == ""
 
 

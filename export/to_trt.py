@@ -1,0 +1,267 @@
+"""Build a TensorRT engine from an ONNX file that carries its Manifest, and prove that both compute the same.
+
+    python export/to_trt.py MODEL.onnx -o MODEL.engine [--shapes 1x1024x512] [--frames FOLDER|VIDEO]
+    python export/to_trt.py MODEL.onnx --verify MODEL.engine
+
+Precision is the ONNX file's; the types in the built engine are read back before it gets a name. The engine appears,
+with MODEL.engine.json beside it, only after it has been compared with the ONNX file on the GPU. TensorRT for RTX builds
+without a GPU too: the comparison is then pending, until --verify completes it on the target.
+
+An engine is executable code: build your own, and open none that comes from a place you do not trust.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lsr_infer.arguments import ArgumentParser
+from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
+from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
+from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.files import refuse_existing
+from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames
+from lsr_infer.manifest import Manifest
+from lsr_infer.parity import BARS, Bar
+from lsr_infer.tensorrt.build import BuildOptions, Shapes
+from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
+from lsr_infer.tensorrt.make import Comparison, Model, default_shapes, make_engine, read_model, verify_engine
+from lsr_infer.tensorrt.progress import terminal_progress
+from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path
+
+logger = logging.getLogger("to_trt")
+
+_SHIPPED_SPACE = "cityscapes19"
+_LARGEST_SIDE, _LARGEST_BATCH = 16384, 1024
+
+
+_HELP = {
+    "model": "what export/to_onnx.py wrote",
+    "--output": "the file to write",
+    "--verify": "build nothing: compare this engine with MODEL.onnx on the GPU here, and complete its Manifest",
+    "--flavour": "TensorRT, TensorRT for RTX, or (default) TensorRT where it is installed and a GPU is there, else "
+    "TensorRT for RTX",
+    "--shapes": "frames x width x height the engine takes, one for all or least, best, most in commas, such as "
+    "1x512x256,1x1024x512,4x1024x512 (default: one frame of the Manifest's size). An engine for one size is the "
+    "fastest; frames of another aspect ratio are stretched to it",
+    "--device": "the GPU to build and compare on (default: the first)",
+    "--workspace": "scratch memory a layer may use (default: the library's)",
+    "--optimization-level": "how long to look for faster kernels, 0 to 5 (default: the library's, 3)",
+    "--tf32": "let float32 convolutions round their factors to 10 bits (faster, less exact)",
+    "--hardware-compatible": "TensorRT: the engine shall run on every GPU from Ampere on (if no level is named), or on "
+    "every one of this compute capability; slower",
+    "--version-compatible": "TensorRT: later releases of this major version and of the next shall open it; slower",
+    "--timing-cache": "TensorRT: times measured before, which make the next build fast (default: MODEL.timing)",
+    "--targets": "TensorRT for RTX: compute capabilities to build for, such as 86,89 (default: all it knows but 75: "
+    "Turing slows the others down and has to be named)",
+    "--frames": "compare on these (default: the shipped Toytown ones)",
+    "--labels": "class indices of the frames, by name",
+    "--num-frames": "compare on at most N frames (8)",
+    "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8: none)",
+    "--clear-agreement": "least share of equal pixels where the top two logits are apart (int8: 0.99)",
+    "--miou-loss": "largest loss of mean IoU where there are labels (int8: 1)",
+    "--overwrite": "replace existing files",
+    "--json": "print what was made as JSON",
+}
+
+
+def build_parser() -> ArgumentParser:
+    """Return the command line's parser."""
+    words = (__doc__ or "").split("\n\n")
+    parser = ArgumentParser("to_trt.py", words[0], epilog=" ".join(words[-1].split()))
+
+    def add(name: str, *short: str, **options: Any) -> None:
+        parser.add_argument(*short, name, help=_HELP[name], **options)
+
+    add("model", type=Path, metavar="MODEL.onnx")
+    add("--output", "-o", type=Path, metavar="MODEL.engine")
+    add("--verify", type=Path, metavar="ENGINE")
+    add("--flavour", choices=(*FLAVOURS, "auto"), default="auto")
+    add("--shapes", metavar="[MIN,OPT,]MAX")
+    add("--device", default="auto", metavar="cuda:N")
+    add("--workspace", type=int, metavar="MB")
+    add("--optimization-level", type=int, choices=range(6), metavar="LEVEL")
+    add("--tf32", action="store_true")
+    add("--hardware-compatible", nargs="?", const=HARDWARE_LEVELS[0], choices=HARDWARE_LEVELS, default="")
+    add("--version-compatible", action="store_true")
+    add("--timing-cache", type=Path, metavar="FILE")
+    add("--targets", metavar="CC,CC")
+    add("--frames", type=Path, metavar="FOLDER|VIDEO|IMAGE")
+    add("--labels", type=Path, metavar="FOLDER")
+    add("--num-frames", type=int, default=8, metavar="N")
+    add("--agreement", type=float, metavar="SHARE")
+    add("--clear-agreement", type=float, metavar="SHARE")
+    add("--miou-loss", type=float, metavar="POINTS")
+    add("--overwrite", action="store_true")
+    add("--json", action="store_true")
+    return parser
+
+
+def parse_shapes(text: str) -> Shapes:
+    """Read `NxWxH` or `WxH`, once or as min,opt,max, as three (batch, height, width).
+
+    Raises:
+        UsageError: it is no such text, or the three do not rise.
+    """
+    shapes = []
+    for word in text.split(","):
+        match = re.fullmatch(r"(?:(\d{1,4})x)?(\d{1,5})x(\d{1,5})", word)
+        shape = (int(match[1] or 1), int(match[3]), int(match[2])) if match else (0, 0, 0)
+        if not (0 < shape[0] <= _LARGEST_BATCH and min(shape[1:]) > 0 and max(shape[1:]) <= _LARGEST_SIDE):
+            raise UsageError(f"--shapes: {word!r} is no shape. Write frames x width x height, such as 1x1024x512.")
+        shapes.append(shape)
+    if len(shapes) == 1:
+        shapes *= 3
+    if len(shapes) != 3:
+        raise UsageError(f"--shapes: {len(shapes)} are given; write one, or three in commas: least, best, most.")
+    least, best, most = shapes
+    if not all(low <= good <= high for low, good, high in zip(least, best, most, strict=True)):
+        raise UsageError(f"--shapes: {text} does not rise from least to most in every number.")
+    return least, best, most
+
+
+def parse_bar(precision: str, agreement: float | None, clear_agreement: float | None, miou_loss: float | None) -> Bar:
+    """Return the bar of a precision with what the user changed.
+
+    Raises:
+        UsageError: a share is not one, or a loss is negative.
+    """
+    for flag, share in (("--agreement", agreement), ("--clear-agreement", clear_agreement)):
+        if share is not None and not 0 < share <= 1:
+            raise UsageError(f"{flag} is {share}; allowed: above 0 and up to 1.")
+    if miou_loss is not None and not 0 <= miou_loss <= 100:
+        raise UsageError(f"--miou-loss is {miou_loss}; allowed: 0 to 100 points.")
+    given = {"agreement": agreement, "clear_agreement": clear_agreement, "miou_loss": miou_loss}
+    return replace(BARS[precision], **{name: value for name, value in given.items() if value is not None})
+
+
+def read_frames(place: Path | None, labels: Path | None, count: int, manifest: Manifest) -> FrameSet:
+    """Read the frames to compare on: the user's, else the shipped ones.
+
+    Raises:
+        UsageError: labels without frames.
+        InputError: they cannot be read.
+    """
+    if place is not None:
+        return read_frame_set(place, count, labels=labels)
+    if labels is not None:
+        raise UsageError("--labels belong to frames of your own. Name them with --frames.")
+    shipped = shipped_frames(count)
+    if manifest.label_space.name != _SHIPPED_SPACE:
+        shipped = replace(shipped, labels=[None] * len(shipped))
+    return shipped
+
+
+def device_to_compare_on(
+    library: Library, device: str, probe: CudaProbe, targets: tuple[str, ...]
+) -> CudaDevice | None:
+    """Return the GPU to build and compare on; None where an engine can only be built ahead of time.
+
+    Raises:
+        UsageError: this is no device's name.
+        DeviceError: the device that was named, or the one that TensorRT needs, is not there.
+    """
+    if library.flavour == "rtx" and device == "auto" and not probe.devices:
+        return None
+    gpu = choose_device(device, probe, f"building with {library.title}")
+    if targets and "{}{}".format(*gpu.compute_capability) not in targets:
+        logger.warning("%s is not among the targets %s", gpu, ", ".join(targets))
+        return None
+    return gpu
+
+
+def build(model: Model, output: Path, library: Library, probe: CudaProbe, device: str, options: BuildOptions,
+          comparison: Comparison, *, overwrite: bool) -> Manifest:  # fmt: skip
+    """Build an engine and say what is done; see `make_engine`."""
+    gpu = device_to_compare_on(library, device, probe, options.targets)
+    where = str(gpu) if gpu else f"compute capability {', '.join(options.targets)}, ahead of time"
+    logger.info("%s: building %s (%s) for %s", library.title, model.path.name, model.manifest.precision, where)
+    if model.manifest.output == "logits":
+        logger.warning(
+            "%s gives logits: on a GPU their copy and the masks made from them on the CPU will bound the speed. Export "
+            "it with --outputs classes.", model.path.name)  # fmt: skip
+    with terminal_progress() as progress:
+        return make_engine(
+            library, model, output, options, comparison=comparison, gpu=gpu, progress=progress, overwrite=overwrite
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """Run the command."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if (options.output is None) == (options.verify is None):
+        raise UsageError("say what to do: -o MODEL.engine builds one, --verify MODEL.engine compares one.")
+    if options.output is not None and options.output.suffix.lower() != ".engine":
+        raise UsageError(f"{options.output}: the name of the file must end in .engine.")
+    if options.workspace is not None and options.workspace < 1:
+        raise UsageError(f"--workspace is {options.workspace}; allowed: 1 MB or more.")
+    shapes = parse_shapes(options.shapes) if options.shapes else None
+    targets = tuple(word for word in (options.targets or "").replace(".", "").split(",") if word)
+    probe = probe_cuda()
+    if options.verify is not None:
+        _, _, facts = engine_manifest(options.verify)
+        library = load_library(facts.flavour)
+        gpu = choose_device(options.device, probe, f"{options.verify.name}, a TensorRT engine,")
+    else:
+        library = resolve_flavour(options.flavour, probe)
+        library.check_options(hardware_compatible=options.hardware_compatible,
+                              version_compatible=options.version_compatible,
+                              timing_cache=options.timing_cache is not None)  # fmt: skip
+        targets = library.targets(targets)
+    model = read_model(options.model)
+    comparison = Comparison(
+        frames=read_frames(options.frames, options.labels, options.num_frames, model.manifest),
+        bar=parse_bar(model.manifest.precision, options.agreement, options.clear_agreement, options.miou_loss),
+    )
+    begun = time.monotonic()
+    if options.verify is not None:
+        output = options.verify
+        manifest = verify_engine(library, model, output, comparison=comparison, gpu=gpu)
+    else:
+        output = options.output
+        refuse_existing(output, overwrite=options.overwrite)
+        default_cache = output.with_suffix(".timing") if library.flavour == "tensorrt" else None
+        how = BuildOptions(
+            shapes=shapes or default_shapes(model.manifest),
+            workspace_mb=options.workspace,
+            hardware_compatible=options.hardware_compatible,
+            version_compatible=options.version_compatible,
+            timing_cache=options.timing_cache or default_cache,
+            targets=targets,
+            optimization_level=options.optimization_level,
+            tf32=options.tf32,
+        )
+        manifest = build(model, output, library, probe, options.device, how, comparison, overwrite=options.overwrite)
+    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=model.path)
+    return None
+
+
+def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, model: Path) -> None:
+    """Say what was made, and on stdout as JSON where asked to."""
+    facts = manifest.engine
+    assert facts is not None
+    logger.info(
+        "types, read from the %s: %s", facts.types_checked, ", ".join(f"{n} {k}" for k, n in facts.types.items())
+    )
+    if facts.parity is None:
+        logger.warning(
+            "parity is pending: nothing has run this engine yet. On the target: python export/to_trt.py %s --verify %s",
+            model.name, output.name)  # fmt: skip
+    else:
+        logger.info("parity with the ONNX file on %s: %s", facts.parity.frames_from, facts.parity.describe())
+    size = output.stat().st_size
+    logger.info("written: %s (%.1f MB) and %s", output, size / 1e6, manifest_path(output).name)
+    if as_json:
+        document = {"engine": str(output), "bytes": size, "seconds": round(seconds, 2),
+                    "manifest": json.loads(manifest.to_json())}  # fmt: skip
+        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - the result
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

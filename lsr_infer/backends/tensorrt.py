@@ -1,0 +1,108 @@
+"""TensorRT and TensorRT for RTX: an engine on an NVIDIA GPU, refused before it is opened where it cannot run.
+
+An engine is executable code: open those alone that come from a place you trust.
+"""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.backends import BackendOptions, TensorPort
+from lsr_infer.cuda import choose_device, probe_cuda
+from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.manifest import METADATA_KEY
+from lsr_infer.tensorrt.admission import Host, check_bytes, check_flavour, check_host, check_parity
+from lsr_infer.tensorrt.flavour import BACKEND_NAMES, load_library, platform_name
+from lsr_infer.tensorrt.sidecar import engine_manifest, rebuild_command, sha256_of
+
+__all__ = ["TensorRtBackend", "backend_of_engine"]
+
+
+def backend_of_engine(path: Path) -> str:
+    """Return the name of the backend that runs an engine, as the Manifest beside it says.
+
+    Raises:
+        InputError: there is no such Manifest, or it is broken.
+    """
+    _, _, facts = engine_manifest(path)
+    return BACKEND_NAMES[facts.flavour]
+
+
+class TensorRtBackend:
+    """An engine on a GPU; see `Backend`.
+
+    Args:
+        path: the .engine file, with its Manifest `NAME.engine.json` beside it.
+        options: `auto` takes the first GPU, `cuda:N` that one.
+        flavour: `tensorrt` or `rtx`.
+
+    Raises:
+        UsageError: the device is no device's name, or a precision is asked for.
+        DeviceError: the GPU or the library is not there, or the engine is for another flavour, version or GPU.
+        InputError: the engine or its Manifest is missing or damaged, they do not belong together, or nobody has proved
+            yet that the engine computes what its ONNX file does.
+    """
+
+    def __init__(self, path: Path, options: BackendOptions, flavour: str) -> None:
+        if options.precision is not None:
+            raise UsageError(
+                f"an engine computes in the precision it was built with; {options.precision} is not to be had."
+            )
+        self.name = BACKEND_NAMES[flavour]
+        self.precision: str | None = None
+        self._alone = threading.Lock()  # one execution context computes for one caller at a time
+        self._path = path
+        text, _, facts = engine_manifest(path)
+        self._facts = facts
+        try:
+            plan = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        check_bytes(path, facts, sha256_of(plan))
+        check_flavour(path, facts, flavour)
+        gpu = choose_device(options.device, probe_cuda(), f"{path.name}, a TensorRT engine,")
+        library = load_library(flavour)
+        host = Host(flavour=flavour, version=library.version, platform=platform_name(), gpu=gpu)
+        check_host(path, facts, host)
+        check_parity(path, facts, allow_unverified=options.allow_unverified)
+        from lsr_infer.tensorrt.runner import EngineRunner
+
+        try:
+            self._runner = EngineRunner(library, plan, gpu, host_code=facts.version_compatible)
+        except InputError as error:
+            raise InputError(f"{path}: {error} {rebuild_command(path, facts).capitalize()}.") from error
+        self.device = f"cuda:{gpu.index}"
+        self.metadata: Mapping[str, str] = {METADATA_KEY: text}
+        self.inputs = tuple(self._port(name) for name in self._runner.inputs)
+        self.outputs = tuple(self._port(name) for name in self._runner.outputs)
+
+    def _port(self, name: str) -> TensorPort:
+        return TensorPort(name=name, type=str(self._runner.type_of(name)), shape=self._runner.shape_of(name))
+
+    def run(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Map frames uint8 [N,H,W,3] to the graph's output."""
+        least, _, most = self._facts.shapes
+        shape = frames.shape[:3]
+        if not all(low <= side <= high for low, side, high in zip(least, shape, most, strict=True)):
+            raise InputError(
+                f"{self._path}: takes {_size(least)} to {_size(most)} (frames x width x height), not {_size(shape)}. "
+                f"With other --shapes, {rebuild_command(self._path, self._facts)}."
+            )
+        try:
+            with self._alone:
+                return np.asarray(self._runner.run({self.inputs[0].name: frames})[self.outputs[0].name])
+        except DeviceError as error:
+            raise DeviceError(f"{self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Free the engine and its memory on the GPU."""
+        self._runner.close()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    batch, height, width = shape
+    return f"{batch}x{width}x{height}"

@@ -1,0 +1,141 @@
+"""Which CUDA devices there are, asked from the driver alone.
+
+The driver's library is opened with ctypes, so nothing has to be installed to ask, and a machine without a GPU answers
+too. TensorRT must not be asked instead: without a driver it crashes the process.
+"""
+
+import ctypes
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from lsr_infer.errors import DeviceError, UsageError
+
+__all__ = ["CudaDevice", "CudaProbe", "choose_device", "probe_cuda"]
+
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_SUCCESS = 0
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_LONGEST_NAME = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaDevice:
+    """A GPU.
+
+    Args:
+        index: its number, as in `cuda:0`.
+        name: what the driver calls it.
+        compute_capability: (major, minor).
+    """
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        major, minor = self.compute_capability
+        return f"cuda:{self.index} ({self.name}, compute capability {major}.{minor})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaProbe:
+    """What the driver answered.
+
+    Args:
+        devices: the GPUs that may be used.
+        driver: (major, minor) of CUDA that the driver supports; None where it did not answer.
+        reason: why there is no device, in one phrase; empty where there is one.
+    """
+
+    devices: tuple[CudaDevice, ...] = ()
+    driver: tuple[int, int] | None = None
+    reason: str = ""
+
+
+def probe_cuda(library: str = _DRIVER) -> CudaProbe:
+    """Ask the CUDA driver for its devices; never raises.
+
+    Args:
+        library: file name of the driver's library.
+    """
+    try:
+        driver: Any = ctypes.CDLL(library)
+    except OSError:
+        return CudaProbe(reason=f"there is no CUDA driver ({library} cannot be loaded)")
+    try:
+        return _ask(driver)
+    except _DriverRefusedError as error:
+        return CudaProbe(reason=str(error))
+    except AttributeError as error:
+        return CudaProbe(reason=f"{library} is no CUDA driver ({error})")
+
+
+class _DriverRefusedError(Exception):
+    """A call into the driver failed."""
+
+
+def _ask(driver: Any) -> CudaProbe:
+    """Call the driver; its functions return 0 or an error."""
+    _call(driver, "cuInit", ctypes.c_uint(0))
+    version, count = ctypes.c_int(), ctypes.c_int()
+    _call(driver, "cuDriverGetVersion", ctypes.byref(version))
+    _call(driver, "cuDeviceGetCount", ctypes.byref(count))
+    supported = (version.value // 1000, version.value % 1000 // 10)
+    if count.value < 1:
+        return CudaProbe(driver=supported, reason="the CUDA driver sees no device")
+    return CudaProbe(devices=tuple(_device(driver, index) for index in range(count.value)), driver=supported)
+
+
+def _device(driver: Any, index: int) -> CudaDevice:
+    handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(_LONGEST_NAME)
+    _call(driver, "cuDeviceGet", ctypes.byref(handle), ctypes.c_int(index))
+    _call(driver, "cuDeviceGetName", name, ctypes.c_int(_LONGEST_NAME), handle)
+    _call(driver, "cuDeviceGetAttribute", ctypes.byref(major), ctypes.c_int(_CAPABILITY_MAJOR), handle)
+    _call(driver, "cuDeviceGetAttribute", ctypes.byref(minor), ctypes.c_int(_CAPABILITY_MINOR), handle)
+    return CudaDevice(
+        index=index,
+        name=name.value.decode("utf-8", errors="replace"),
+        compute_capability=(major.value, minor.value),
+    )
+
+
+def _call(driver: Any, function: str, *arguments: Any) -> None:
+    code = getattr(driver, function)(*arguments)
+    if code != _SUCCESS:
+        raise _DriverRefusedError(f"the CUDA driver answers {_error_name(driver, code)} to {function}")
+
+
+def _error_name(driver: Any, code: int) -> str:
+    text = ctypes.c_char_p()
+    try:
+        driver.cuGetErrorName(ctypes.c_int(code), ctypes.byref(text))
+    except AttributeError:
+        return f"error {code}"
+    return (text.value or f"error {code}".encode()).decode("ascii", errors="replace")
+
+
+def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
+    """Return the GPU that a device's name means.
+
+    Args:
+        name: `auto` or `cuda` for the first one, or `cuda:N`.
+        probe: what the driver answered.
+        what: what wants it, for the message.
+
+    Raises:
+        UsageError: this is no device's name.
+        DeviceError: there is no such GPU, or the name means the CPU.
+    """
+    match = re.fullmatch(r"(?:auto|cpu|cuda(?::(\d{1,3}))?)", name)
+    if match is None:
+        raise UsageError(f"there is no device {name}; allowed: auto, cpu, cuda:N.")
+    if name == "cpu":
+        raise DeviceError(f"{what} runs on an NVIDIA GPU alone, not on the CPU. Use the ONNX file there.")
+    index = int(match[1] or 0)
+    if index >= len(probe.devices):
+        found = ", ".join(map(str, probe.devices)) or probe.reason
+        raise DeviceError(f"{what} needs {'a CUDA device' if name == 'auto' else name}, and {found}.")
+    return probe.devices[index]

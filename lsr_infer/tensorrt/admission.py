@@ -1,0 +1,157 @@
+"""Whether an engine may be opened here, decided from the Manifest beside it before a byte of it is deserialised.
+
+Deserialising an engine runs what is in it, and one of another version or GPU may crash the process instead of failing.
+The rules are NVIDIA's: an engine belongs to the release and the GPU that built it, unless it was built to be carried.
+None of this makes a hostile engine safe, because whoever can change the engine can change the file beside it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsr_infer.cuda import CudaDevice
+from lsr_infer.engine import EngineFacts
+from lsr_infer.errors import DeviceError, InputError
+from lsr_infer.tensorrt.sidecar import build_command, rebuild_command
+
+__all__ = ["Host", "check_bytes", "check_flavour", "check_host", "check_parity"]
+
+_TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
+_AMPERE = (8, 0)
+_READS_OLDER = {11: (10, 11), 10: (8, 10)}
+"""Major versions of version-compatible engines that a major version of TensorRT takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """Where an engine is to run.
+
+    Args:
+        flavour: of the library that is to run it.
+        version: of that library.
+        platform: operating system and processor, as `platform_name` gives them.
+        gpu: the GPU it is to run on.
+    """
+
+    flavour: str
+    version: str
+    platform: str
+    gpu: CudaDevice
+
+
+def check_bytes(path: Path, facts: EngineFacts, sha256: str) -> None:
+    """Raise unless the engine is the file its Manifest was written for.
+
+    Raises:
+        InputError: it is another.
+    """
+    if sha256 != facts.sha256:
+        raise InputError(
+            f"{path}: its SHA-256 is {sha256[:12]}…, its Manifest was written for {facts.sha256[:12] or 'none'}…: the "
+            f"two files do not belong together, or one was changed. Copy both again, or {build_command(path)}."
+        )
+
+
+def check_flavour(path: Path, facts: EngineFacts, flavour: str) -> None:
+    """Raise unless the engine is of a flavour.
+
+    Raises:
+        DeviceError: it is of the other one.
+    """
+    if facts.flavour != flavour:
+        raise DeviceError(
+            f"{path}: was built by {_TITLES[facts.flavour]}, which {_TITLES[flavour]} does not open. Leave --backend "
+            f"out, or {rebuild_command(path, facts, flavour=flavour)}."
+        )
+
+
+def check_parity(path: Path, facts: EngineFacts, *, allow_unverified: bool) -> None:
+    """Raise for an engine that nobody has compared with its ONNX file yet, unless that is allowed.
+
+    Raises:
+        InputError: its parity is pending.
+    """
+    if facts.parity is None and not allow_unverified:
+        raise InputError(
+            f"{path}: was built without a GPU, and nothing proves yet that it computes what its ONNX file does. Prove "
+            f"it here: python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}; or pass "
+            "--allow-unverified."
+        )
+
+
+def check_host(path: Path, facts: EngineFacts, host: Host) -> None:
+    """Raise unless the engine runs on this library, platform and GPU.
+
+    Raises:
+        DeviceError: it does not, and what would.
+    """
+    check_flavour(path, facts, host.flavour)
+    _check_version(path, facts, host)
+    _check_platform(path, facts, host)
+    if facts.flavour == "rtx":
+        _check_target(path, facts, host.gpu)
+    else:
+        _check_gpu(path, facts, host.gpu)
+
+
+def _check_version(path: Path, facts: EngineFacts, host: Host) -> None:
+    """An engine is for the very release that built it, or a later one where it was built for that."""
+    if facts.version == host.version:
+        return
+    built, here = _numbers(facts.version), _numbers(host.version)
+    title = _TITLES[facts.flavour]
+    if facts.flavour == "tensorrt" and facts.version_compatible:
+        if built and here and here >= built and built[0] in _READS_OLDER.get(here[0], (here[0],)):
+            return
+        kind = f"{title} {facts.version} for later releases of {built[0] if built else 'it'}"
+    else:
+        kind = f"{title} {facts.version}, and for that release alone"
+    raise DeviceError(
+        f"{path}: was built by {kind}; here is {host.version}. Install {facts.version}, or "
+        f"{rebuild_command(path, facts)}."
+    )
+
+
+def _check_platform(path: Path, facts: EngineFacts, host: Host) -> None:
+    """Classic engines are for one operating system and processor; those for RTX run on Windows and Linux alike."""
+    built, here = facts.platform, host.platform
+    if facts.flavour == "rtx":
+        built, here = built.partition("_")[2], here.partition("_")[2]
+    if built != here:
+        raise DeviceError(
+            f"{path}: was built for {facts.platform or 'an unknown platform'}, this is {host.platform}. Here, "
+            f"{rebuild_command(path, facts)}."
+        )
+
+
+def _check_target(path: Path, facts: EngineFacts, gpu: CudaDevice) -> None:
+    """An engine of TensorRT for RTX runs on the compute capabilities it was built for."""
+    here = "{}{}".format(*gpu.compute_capability)
+    if here not in facts.targets:
+        raise DeviceError(
+            f"{path}: was built for compute capability {', '.join(facts.targets) or 'none'}, and {gpu} is none of "
+            f"them. With this GPU among the targets, {rebuild_command(path, facts, add_target=here)}."
+        )
+
+
+def _check_gpu(path: Path, facts: EngineFacts, gpu: CudaDevice) -> None:
+    """A classic engine runs on the GPU model that built it, or as far as it was built to be carried."""
+    built = "another" if facts.compute_capability is None else "{}.{}".format(*facts.compute_capability)
+    if facts.hardware_compatible == "ampere_plus":
+        fits, reach = gpu.compute_capability >= _AMPERE, "GPUs from Ampere on (compute capability 8.0)"
+    elif facts.hardware_compatible == "same_compute_capability":
+        fits, reach = gpu.compute_capability == facts.compute_capability, f"compute capability {built}"
+    else:
+        fits = (gpu.name, gpu.compute_capability) == (facts.gpu, facts.compute_capability)
+        reach = f"{facts.gpu or 'an unnamed GPU'} (compute capability {built}) alone"
+    if not fits:
+        raise DeviceError(f"{path}: was built for {reach}; here is {gpu}. Here, {rebuild_command(path, facts)}.")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version; empty where it has none."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

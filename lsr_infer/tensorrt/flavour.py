@@ -1,0 +1,179 @@
+"""The two libraries that build and run engines, and everything in which they or their versions differ.
+
+TensorRT 10 (JetPack 6 has it), TensorRT 11 and TensorRT for RTX share one Python interface but for the points that are
+settled here: how a network becomes strongly typed, and which options there are.
+"""
+
+import importlib
+import logging
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from lsr_infer.cuda import CudaProbe
+from lsr_infer.errors import DeviceError, UsageError
+
+__all__ = ["BACKEND_NAMES", "Library", "load_library", "platform_name", "resolve_flavour"]
+
+logger = logging.getLogger(__name__)
+
+_MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+_EXTRAS = {"tensorrt": "lsr-road[trt]", "rtx": "lsr-road[trt-rtx]"}
+_TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
+BACKEND_NAMES = {"tensorrt": "tensorrt", "rtx": "tensorrt-rtx"}
+"""The backend that runs an engine, by flavour."""
+
+_OLDEST = {"tensorrt": 10, "rtx": 1}
+_NOT_AMONG_DEFAULTS = "75"  # Turing makes an engine for several GPUs slower on the others, so it has to be named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """An installed library.
+
+    Args:
+        flavour: `tensorrt` or `rtx`.
+        module: the imported module.
+        version: its whole version.
+    """
+
+    flavour: str
+    module: Any
+    version: str
+
+    @property
+    def title(self) -> str:
+        """Its name and version, for people."""
+        return f"{_TITLES[self.flavour]} {self.version}"
+
+    @property
+    def major(self) -> int:
+        """First number of the version."""
+        return int(self.version.partition(".")[0])
+
+    def network_flags(self) -> int:
+        """Return the flags that make a new network strongly typed: TensorRT 10 has to be told."""
+        if self.flavour == "tensorrt" and self.major == 10:
+            return 1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        return 0
+
+    def check_strongly_typed(self, network: Any) -> None:
+        """Raise unless a network takes its types from the ONNX file alone.
+
+        Raises:
+            DeviceError: it would choose types itself.
+        """
+        flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        if flag is not None and not network.get_flag(flag):
+            raise DeviceError(f"{self.title} made a network that is not strongly typed. Use TensorRT 10 or newer.")
+
+    def all_targets(self) -> tuple[str, ...]:
+        """Return the compute capabilities that can be built for ahead of time, such as ("75", "80")."""
+        members = getattr(getattr(self.module, "ComputeCapability", None), "__members__", {})
+        return tuple(sorted((name[2:] for name in members if re.fullmatch(r"SM\d+", name)), key=int))
+
+    def targets(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the compute capabilities to build for ahead of time.
+
+        Args:
+            asked: what the user named; empty takes all but Turing's.
+
+        Raises:
+            UsageError: this flavour builds for the GPU at hand alone, or does not know one.
+        """
+        if self.flavour != "rtx":
+            if asked:
+                raise UsageError("--targets is for --flavour rtx; TensorRT builds for the GPU that is there.")
+            return ()
+        known = self.all_targets()
+        unknown = [target for target in asked if target not in known]
+        if unknown:
+            raise UsageError(f"--targets: {self.title} does not build for {', '.join(unknown)}; known: "
+                             f"{', '.join(known)}.")  # fmt: skip
+        return tuple(sorted(set(asked), key=int)) or tuple(one for one in known if one != _NOT_AMONG_DEFAULTS)
+
+    def check_options(self, *, hardware_compatible: str, version_compatible: bool, timing_cache: bool) -> None:
+        """Raise where an option is asked for that this flavour or version has not.
+
+        Raises:
+            UsageError: the flavour has no such thing.
+            DeviceError: this version has not.
+        """
+        if self.flavour == "rtx":
+            for asked, flag, instead in (
+                (hardware_compatible, "--hardware-compatible", "its engines run on every GPU named by --targets"),
+                (version_compatible, "--version-compatible", "its engines run on the release that built them alone"),
+                (timing_cache, "--timing-cache", "it times nothing while it builds; kernels are compiled on the GPU"),
+            ):
+                if asked:
+                    raise UsageError(f"{flag} is not for TensorRT for RTX: {instead}. Leave it out.")
+        if hardware_compatible and not hasattr(self.module.HardwareCompatibilityLevel, hardware_compatible.upper()):
+            raise DeviceError(
+                f"{self.title} has no hardware compatibility level {hardware_compatible}. Choose another."
+            )
+
+
+def load_library(flavour: str) -> Library:
+    """Import a flavour's library.
+
+    Raises:
+        DeviceError: it is not installed, cannot be loaded, or is too old.
+    """
+    try:
+        module = importlib.import_module(_MODULES[flavour])
+        version = str(module.__version__)
+    except (ImportError, OSError, AttributeError) as error:
+        raise DeviceError(f"{_TITLES[flavour]} cannot be loaded ({error}). Install {_EXTRAS[flavour]}.") from error
+    library = Library(flavour=flavour, module=module, version=version)
+    if library.major < _OLDEST[flavour]:
+        raise DeviceError(f"{library.title} is too old; needed: {_OLDEST[flavour]} or newer. Install "
+                          f"{_EXTRAS[flavour]}.")  # fmt: skip
+    return library
+
+
+def resolve_flavour(asked: str, probe: CudaProbe) -> Library:
+    """Return the library to build with.
+
+    Args:
+        asked: `tensorrt`, `rtx`, or `auto`: TensorRT where it is installed and a GPU is there, else TensorRT for RTX.
+        probe: what the CUDA driver answered.
+
+    Raises:
+        DeviceError: it is not installed, or it needs a GPU and there is none.
+    """
+    if asked == "rtx":
+        return load_library("rtx")
+    if asked == "tensorrt":
+        library = load_library("tensorrt")
+        if not probe.devices:
+            raise DeviceError(
+                f"{library.title} builds for the GPU it runs on, and {probe.reason}. Build on the target, or ahead of "
+                "time with --flavour rtx."
+            )
+        return library
+    reasons = []
+    if not probe.devices:
+        reasons.append(probe.reason)
+    else:
+        try:
+            library = load_library("tensorrt")
+        except DeviceError as error:
+            reasons.append(str(error).rstrip("."))
+        else:
+            logger.info("--flavour auto takes %s: it is installed, and there is %s", library.title, probe.devices[0])
+            return library
+    try:
+        library = load_library("rtx")
+        logger.info("--flavour auto takes %s: %s", library.title, reasons[0])
+        return library
+    except DeviceError as error:
+        raise DeviceError(f"{'; '.join(reasons)}; {error}") from error
+
+
+def platform_name() -> str:
+    """Name the operating system and the processor, such as `linux_x86_64`."""
+    machine = platform.machine().lower()
+    system = "windows" if sys.platform == "win32" else sys.platform
+    return f"{system}_{ {'amd64': 'x86_64', 'arm64': 'aarch64'}.get(machine, machine) }"
