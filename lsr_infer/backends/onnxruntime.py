@@ -3,8 +3,10 @@
 The engine is imported when a model is opened, not with this module.
 """
 
+import contextlib
 import logging
 import re
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -25,8 +27,10 @@ __all__ = ["DeviceRunner", "OnnxRuntimeBackend"]
 logger = logging.getLogger(__name__)
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
-_CUDA = "CUDAExecutionProvider"
+_CUDA, _CPU = "CUDAExecutionProvider", ["CPUExecutionProvider"]
 _FATAL_ONLY = 4
+_SETTINGS_KEY = "ort_config"
+"""Metadata from which ONNX Runtime, where its environment says so, takes options such as files to write."""
 _BUFFERED_SHAPES = 4
 """Frame sizes whose device buffers are kept; a clip has one, a folder of photographs may have many."""
 _CAPTURED_BATCHES = 8
@@ -56,18 +60,22 @@ class OnnxRuntimeBackend:
         self.name = "onnxruntime"
         self._path = path
         self.metadata: Mapping[str, str] = read_onnx(path).metadata
+        if _SETTINGS_KEY in self.metadata:
+            raise InputError(f"{path}: brings settings for ONNX Runtime along, which are not taken. Export it again.")
         index = _cuda_index(options.device)
         session, reason, graphs = None, "", False
         if options.device != "cpu":
             session, reason, graphs = _cuda_session(path, options, index)
             if session is None and options.device != "auto":
-                raise DeviceError(f"{options.device}: {reason} Or pass --device cpu.")
+                raise DeviceError(
+                    f"{options.device}: {reason}. Check the driver and lsr-road[cuda], or pass --device cpu."
+                )
         if session is None:
             if options.precision is not None:
                 raise UsageError(f"{options.precision} is an arithmetic of CUDA devices; the CPU has it not.")
             if reason:
-                logger.info("device auto: cpu (%s)", reason.rstrip("."))
-            session = _session(path, options, ["CPUExecutionProvider"])
+                logger.info("device auto: cpu (%s)", reason)
+            session = _session(path, options, _CPU)
         on_cuda = _CUDA in session.get_providers()
         self.device = f"cuda:{index}" if on_cuda else "cpu"
         self.precision = options.precision
@@ -119,6 +127,11 @@ class DeviceRunner:
         self._input, self._output = session.get_inputs()[0].name, session.get_outputs()[0].name
         self._buffers: OrderedDict[tuple[int, ...], tuple[Any, Any, Any]] = OrderedDict()
         self._lock = threading.Lock()  # the buffers are one thread's at a time
+
+    @property
+    def kept(self) -> int:
+        """Number of shapes whose buffers are held now."""
+        return len(self._buffers)
 
     def run(self, frames: NDArray[Any]) -> NDArray[Any]:
         """Map frames to the graph's output; the array is the caller's to keep."""
@@ -179,33 +192,33 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
     """Open a session that truly runs on a CUDA device.
 
     Returns:
-        The session, or None and the reason with what to do about it; and whether CUDA graphs are on.
+        The session, or None and the reason; and whether CUDA graphs are on.
     """
     import onnxruntime
 
     if _CUDA not in onnxruntime.get_available_providers():
-        return None, "this ONNX Runtime was built without CUDA. Install lsr-road[cuda].", False
+        return None, "this ONNX Runtime was built without CUDA", False
     probe = probe_cuda()
     if index >= len(probe.devices):
-        found = ", ".join(map(str, probe.devices)) or probe.reason
-        return None, f"{found}. Check the driver.", False
+        return None, ", ".join(map(str, probe.devices)) or probe.reason, False
     if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+            onnxruntime.preload_dlls()
     settings = {"device_id": str(index), "use_tf32": "1" if options.precision == "tf32" else "0"}
-    session = None
-    graphs = _is_fixed(path)
-    if graphs:
+    reason = "ONNX Runtime could not use the CUDA device and would have run on the CPU"
+    for graphs in (True, False) if _is_fixed(path) else (False,):
         try:
-            session = _session(path, options, [(_CUDA, settings | {"enable_cuda_graph": "1"})])
-        except InputError as error:  # a node that CUDA lacks
-            logger.info("%s: without CUDA graphs (%s)", path.name, error)
-            graphs = False
-    session = session or _session(path, options, [(_CUDA, settings)])
-    if _CUDA in session.get_providers():
-        return session, "", graphs
-    reason = "ONNX Runtime could not use it and would have run on the CPU. Install lsr-road[cuda] and check the driver."
+            session = _session(path, options, [(_CUDA, settings | {"enable_cuda_graph": "1" if graphs else "0"})])
+        except InputError as error:
+            _session(path, options, _CPU)  # raises where the model is at fault
+            reason = f"ONNX Runtime could not use the CUDA device ({str(error).rstrip('.')})"
+            if graphs:  # a node that CUDA lacks
+                logger.info("%s: without CUDA graphs (%s)", path.name, error)
+            continue
+        if _CUDA in session.get_providers():
+            return session, "", graphs
     if options.device == "auto":
-        logger.warning("device auto: there is a CUDA device, but %s", reason)
+        logger.warning("device auto: %s. Install lsr-road[cuda] and check the driver.", reason)
     return None, reason, False
 
 
@@ -219,8 +232,10 @@ def _session(path: Path, options: BackendOptions, providers: list[Any]) -> Any:
     settings.inter_op_num_threads = 1
     # Waiting threads that spin take the cores from decoding and encoding.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=providers)
+        # Without its fallback, which prints on stdout and takes the CPU.
+        return onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
     except Exception as error:  # its exceptions share no base but Exception
         raise InputError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
 

@@ -70,6 +70,7 @@ def model(
     size: tuple[int, int] | None = None,
     input_name: str = "image",
     location: str | None = None,
+    channels: int = 3,
 ) -> bytes:
     """Encode a ModelProto.
 
@@ -80,9 +81,10 @@ def model(
         size: (height, width) of a graph of fixed size.
         input_name: name of the input.
         location: path of external data for the weights.
+        channels: the input claims to have.
     """
     classes = len(weights)
-    shape: tuple[int | str, ...] = ("N", *(size or ("H", "W")), 3)
+    shape: tuple[int | str, ...] = ("N", *(size or ("H", "W")), channels)
     graph = (
         node("Cast", [input_name], "levels", attribute("to", 1))
         + node("Transpose", ["levels"], "planes", attribute("perm", [0, 3, 1, 2]))

@@ -12,11 +12,13 @@ import pytest
 
 from lsr_infer.backends import BACKENDS, BackendOptions, TensorPort, open_backend
 from lsr_infer.backends.onnxruntime import DeviceRunner
+from lsr_infer.cuda import CudaDevice, CudaProbe
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.processors import usable_cores
 from lsr_infer.segmenter import Segmenter
 from tests.lsr_infer.onnxfile import colour_model, expected_logits, manifest
+from tests.lsr_infer.onnxfile import model as encode
 
 FOR_ONNX = ("onnxruntime", "openvino")
 
@@ -112,10 +114,11 @@ def test_buffers_that_are_kept_on_a_device(model: Path) -> None:
     runner = DeviceRunner(session, "cpu", 0)
     rng = np.random.default_rng(8)
     results, expected = [], []
-    for n in range(20):  # more shapes than are kept, each twice in turn and again later
-        images = rng.integers(0, 256, (1 + n % 2, 16 + 8 * (n // 2 % 6), 24, 3), dtype=np.uint8)
+    for n in range(36):  # each shape three times in turn, more shapes than are kept, and the first ones again
+        images = rng.integers(0, 256, (1 + n // 3 % 2, 16 + 8 * (n // 6 % 4), 24, 3), dtype=np.uint8)
         images.flags.writeable = False
         results.append(runner.run(images))
+        assert runner.kept <= 4
         expected.append(np.stack([expected_logits(image) for image in images]))
     for result, wanted in zip(results, expected, strict=True):
         np.testing.assert_allclose(result, wanted, atol=1e-3)
@@ -207,3 +210,42 @@ def test_an_affinity_limits_the_cores(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3}, raising=False)
     assert usable_cores(machine(tmp_path, FOUR, {})) == 2
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_a_driver_whose_device_cannot_be_used(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fake only of the driver's answer: ONNX Runtime itself then fails to load its CUDA libraries, for real."""
+    if cuda_works():
+        pytest.skip("CUDA works here")
+    import lsr_infer.backends.onnxruntime as backend
+
+    device = CudaDevice(index=0, name="a fake", compute_capability=(8, 6))
+    monkeypatch.setattr(backend, "probe_cuda", lambda: CudaProbe(devices=(device,), driver=(13, 0)))
+    with pytest.raises(DeviceError, match=r"cuda:0: ONNX Runtime could not use the CUDA device.*lsr-road\[cuda\]"):
+        Segmenter(model, "cuda:0", "onnxruntime")
+    with caplog.at_level(logging.INFO, "lsr_infer"), Segmenter(model, "auto", "onnxruntime") as segmenter:
+        assert segmenter.device == "cpu"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    bad = model.with_name("bad.onnx")
+    bad.write_bytes(model.read_bytes().replace(b"AveragePool", b"AveragePoop"))
+    for name in ("cuda:0", "auto", "cpu"):
+        with pytest.raises(InputError, match="AveragePoop"):
+            Segmenter(bad, name, "onnxruntime")
+    assert capfd.readouterr().out == ""
+
+
+def test_a_model_brings_no_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime can be told to take its options from a file's metadata: ours never is."""
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    trace = tmp_path / "trace"
+    settings = '{"session_options": {"enable_profiling": 1, "profile_file_prefix": "%s", "intra_op_num_threads": 0}}'
+    path = tmp_path / "m.onnx"
+    metadata = {METADATA_KEY: manifest().to_json(), "ort_config": settings % trace}
+    path.write_bytes(encode(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), metadata))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="settings for ONNX Runtime"):
+        Segmenter(path, "cpu", "onnxruntime")
+    with Segmenter(colour_model(path), "cpu", "onnxruntime") as segmenter:
+        segmenter.warm_up()
+    assert [found.name for found in tmp_path.iterdir()] == ["m.onnx"]
