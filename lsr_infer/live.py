@@ -201,13 +201,18 @@ class LiveReader:
         assert self._info is not None
         return self._info
 
+    def connect(self) -> None:
+        """Begin to connect, without waiting; entering then only waits. Several readers so connect at once."""
+        if not self._thread.ident:
+            self._thread.start()
+
     def __enter__(self) -> Self:
         """Connect and wait for the first picture.
 
         Raises:
             InputError: there is none.
         """
-        self._thread.start()
+        self.connect()
         try:
             with self._changed:
                 while self._info is None and not self._ended and not self._over():
@@ -234,11 +239,13 @@ class LiveReader:
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the newest frame each time one is asked for, waiting for it where there is none yet.
 
+        Times count from the first of them.
+
         Raises:
             InputError: the source is lost for good; the frames before have been yielded by then.
         """
         reformatter = VideoReformatter()
-        index = 0
+        index, begun = 0, None
         while True:
             with self._changed:
                 while self._newest is None and not self._ended and not self._over():
@@ -253,7 +260,8 @@ class LiveReader:
                 self._newest = None
             picture = newest.picture
             frame = to_bgr(picture, reformatter) if isinstance(picture, av.VideoFrame) else picture
-            yield VideoFrame(frame, at, index)
+            begun = at if begun is None else begun
+            yield VideoFrame(frame, at - begun, index)
             index += 1
 
     def _over(self) -> bool:

@@ -134,12 +134,14 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
     from lsr_infer.commands.segment_run import Job
     from lsr_infer.jobs import plan_outputs
 
+    readers = {source: _reader(source, options, task) for source in tally.sources if source.live}
+    for reader in readers.values():
+        reader.connect()  # all at once, so that waiting for a dead one holds up none
     jobs = []
     for source in tally.sources:
-        reader = None
         if source.live:
             try:
-                reader = stack.enter_context(_reader(source, options, task))
+                stack.enter_context(readers[source])
             except InputError as error:
                 tally.failed(source, str(error))
                 continue
@@ -153,7 +155,7 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
                 raise
             tally.failed(source, problem)  # the input is checked before the output is
             continue
-        jobs.append(Job(source, outputs, reader))
+        jobs.append(Job(source, outputs, readers.get(source)))
     return jobs
 
 
