@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, QualityGateError
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.masks import interpolate
 
 __all__ = ["BARS", "Bar", "Parity", "ParityMeter"]
 
@@ -58,6 +59,8 @@ class Parity:
         class_agreement: for each class the reference found, the share of its pixels that agree.
         miou_reference: mean IoU of the reference where labels exist, else None.
         miou: mean IoU of the candidate where labels exist, else None.
+        class_iou_difference: for each class whose union with the labels is not empty, IoU of the candidate minus that
+            of the reference; empty without labels.
     """
 
     reference: str
@@ -71,20 +74,28 @@ class Parity:
     class_agreement: Mapping[str, float] = field(default_factory=dict)
     miou_reference: float | None = None
     miou: float | None = None
+    class_iou_difference: Mapping[str, float] = field(default_factory=dict)
 
     def worst_class(self) -> str:
-        """Name the class that agrees least, with its share."""
+        """Name the class that agrees least, with its share, and what it loses in IoU where that is known."""
         if not self.class_agreement:
             return "none"
         name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
-        return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
+        if name not in self.class_iou_difference:
+            return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
+        change = 100 * self.class_iou_difference[name]
+        return f"{name} ({100 * self.class_agreement[name]:.2f} %, IoU {change:+.2f} points)"
 
     def describe(self) -> str:
         """Say in one phrase how far the two agree."""
         text = f"{100 * self.agreement:.4f} % of {self.pixels} pixels agree"
-        if self.max_logit_difference is None:
-            return text
-        return f"{text}, largest logit difference {self.max_logit_difference:.2g}"
+        if self.clear_agreement is not None:
+            text += f", {100 * self.clear_agreement:.4f} % of the clear ones"
+        if self.max_logit_difference is not None:
+            text += f", largest logit difference {self.max_logit_difference:.2g}"
+        if self.miou is not None and self.miou_reference is not None:
+            text += f", mean IoU {100 * self.miou:.2f} after {100 * self.miou_reference:.2f}"
+        return text
 
     def check(self, bar: Bar) -> None:
         """Raise unless the figures reach the bar.
@@ -155,6 +166,9 @@ class Parity:
                 class_agreement={str(key): float(value) for key, value in document["class_agreement"].items()},
                 miou_reference=optional("miou_reference"),
                 miou=optional("miou"),
+                class_iou_difference={
+                    str(key): float(value) for key, value in document.get("class_iou_difference", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"these are no parity figures: {type(error).__name__} {error}.") from error
@@ -183,7 +197,7 @@ class ParityMeter:
 
     def update(
         self,
-        reference: NDArray[np.float32],
+        reference: NDArray[np.float32] | None,
         candidate: NDArray[np.float32] | None,
         reference_classes: NDArray[np.uint8],
         candidate_classes: NDArray[np.uint8],
@@ -192,7 +206,7 @@ class ParityMeter:
         """Add one frame.
 
         Args:
-            reference: logits [C,h,w].
+            reference: logits [C,h,w]; None where neither gives logits.
             candidate: logits [C,h,w]; None where it gives classes alone, and then at every frame.
             reference_classes: [H,W], 0..C-1.
             candidate_classes: [H,W], 0..C-1.
@@ -202,14 +216,21 @@ class ParityMeter:
             ValueError: shapes or classes do not fit.
         """
         classes = self._space.num_classes
-        if reference.ndim != 3 or reference.shape[0] != classes:
+        if reference is None and candidate is not None:
+            raise ValueError("a candidate's logits need those of the reference")
+        if reference is not None and (reference.ndim != 3 or reference.shape[0] != classes):
             raise ValueError(f"reference logits {list(reference.shape)}; needed: [{classes},h,w]")
         if self._frames and (candidate is None) != self._without_logits:
             raise ValueError("a candidate gives logits for every frame or for none")
         self._without_logits = candidate is None
-        if candidate is not None:
+        pairs = _pair_counts(reference_classes, candidate_classes, classes)
+        if reference is not None and candidate is not None:
             self._compare_logits(reference, candidate)
-        self._pairs += _pair_counts(reference_classes, candidate_classes, classes)
+        elif reference is not None:
+            # Where the candidate decides by itself, pixels are judged as it sees them: by the interpolated logits.
+            full = interpolate(reference, *reference_classes.shape)
+            self._count_clear(full, reference_classes == candidate_classes)
+        self._pairs += pairs
         if labels is not None:
             self._labelled[0] += _pair_counts(labels, reference_classes, classes)
             self._labelled[1] += _pair_counts(labels, candidate_classes, classes)
@@ -223,12 +244,16 @@ class ParityMeter:
         self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which the gate then stops
         self._sum += float(difference.sum())
         self._values += difference.size
+        # Clear cells are judged at feature size: there the logits are the network's own.
+        self._count_clear(reference, reference.argmax(axis=0) == candidate.argmax(axis=0))
+
+    def _count_clear(self, reference: NDArray[np.float32], agree: NDArray[np.bool_]) -> None:
+        """Add the places [h,w] where the top two of the reference's logits [C,h,w] lie apart."""
         if reference.shape[0] > 1:
-            # Clear cells are judged at feature size: there the logits are the network's own.
             top = np.partition(reference, reference.shape[0] - 2, axis=0)[-2:]
             clear = top[1] - top[0] >= self._margin
             self._clear += int(clear.sum())
-            self._clear_agreeing += int((reference.argmax(axis=0) == candidate.argmax(axis=0))[clear].sum())
+            self._clear_agreeing += int(agree[clear].sum())
 
     def result(self, *, reference: str, frames_from: str) -> Parity:
         """Return the figures of all frames so far; with none, figures that no bar lets pass."""
@@ -249,7 +274,14 @@ class ParityMeter:
             },
             miou_reference=_mean_iou(self._labelled[0]) if labelled else None,
             miou=_mean_iou(self._labelled[1]) if labelled else None,
+            class_iou_difference=self._iou_differences() if labelled else {},
         )
+
+    def _iou_differences(self) -> dict[str, float]:
+        """Return by how much the IoU of each class that both give a figure for changes."""
+        reference, candidate = (_iou(matrix) for matrix in self._labelled)
+        known = np.flatnonzero(np.isfinite(reference) & np.isfinite(candidate)).tolist()
+        return {self._space.names[c]: float(candidate[c] - reference[c]) for c in known}
 
 
 def _pair_counts(first: NDArray[np.uint8], second: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -264,8 +296,14 @@ def _pair_counts(first: NDArray[np.uint8], second: NDArray[np.uint8], classes: i
     return counts.reshape(classes, classes).astype(np.int64, copy=False)
 
 
-def _mean_iou(matrix: NDArray[np.int64]) -> float:
-    """Return the mean IoU over the classes whose union is not empty."""
+def _iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the IoU of each class, NaN where its union is empty."""
     hit = np.diag(matrix).astype(np.float64)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - hit
-    return float((hit[union > 0] / union[union > 0]).mean()) if (union > 0).any() else 0.0
+    return np.where(union > 0, hit / np.maximum(union, 1.0), np.nan)
+
+
+def _mean_iou(matrix: NDArray[np.int64]) -> float:
+    """Return the mean IoU over the classes whose union is not empty."""
+    found = _iou(matrix)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra expor
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
 
-from export.to_onnx import compare, export, main, read_frames_of, toytown_frames, trace  # noqa: E402
+from export.to_onnx import main  # noqa: E402
 from lsr_infer.arguments import parse_size  # noqa: E402
 from lsr_infer.errors import InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
@@ -22,33 +22,16 @@ from lsr_infer.masks import interpolate, upsample_argmax  # noqa: E402
 from lsr_infer.parity import BARS  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
 from lsr_train.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
+from lsr_train.exporting import ExportOptions, FramesOptions, export  # noqa: E402
+from lsr_train.exporting.frames import toytown_frames  # noqa: E402
+from lsr_train.exporting.gate import compare  # noqa: E402
+from lsr_train.exporting.graph import trace  # noqa: E402
 from lsr_train.labels import CAMVID_11  # noqa: E402
-from lsr_train.network import DeepLabV2, NetworkSpec  # noqa: E402
+from lsr_train.network import DeepLabV2  # noqa: E402
+from tests.lsr_train.exporting.small import network  # noqa: E402
 
 Shared = Callable[[str], Path]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def network(**changes: object) -> DeepLabV2:
-    """A small network whose batch-norm statistics and classifier are not the initial ones."""
-    torch.manual_seed(4)
-    spec = {
-        "backbone": "resnet18",
-        "width": 0.125,
-        "num_classes": 11,
-        "output_stride": 8,
-        "dilations": (2, 4),
-    } | changes
-    made = DeepLabV2(NetworkSpec(**spec))  # type: ignore[arg-type]  # fields of several types
-    with torch.no_grad():
-        for parameter in made.head.parameters():
-            parameter.mul_(30)
-        for name, buffer in made.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(std=0.1)
-            if name.endswith("running_var"):
-                buffer.uniform_(0.5, 2)
-    return made.eval()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +73,10 @@ def test_the_manifest_says_what_is_in_the_file(exported: Path, checkpoint: Path)
     assert manifest.intended_use
     assert manifest.parity is not None
     assert "Toytown" in manifest.parity.frames_from
-    assert manifest.parity.frames == 4
+    assert manifest.parity.frames == 8
+    assert "without their labels" in manifest.parity.frames_from
+    assert manifest.parity.miou is None
+    assert (manifest.runtime, manifest.quantization) == ("any", None)
     manifest.parity.check(BARS["fp32"])
 
 
@@ -111,7 +97,7 @@ def test_classes_in_the_graph_are_the_masks_of_the_logits(
     exported: Path, checkpoint: Path, tmp_path: Path, size: tuple[int, int] | None
 ) -> None:
     path = tmp_path / "classes.onnx"
-    manifest = export(checkpoint, path, outputs="classes", size=size)
+    manifest = export(checkpoint, path, ExportOptions(outputs="classes", size=size))
     assert manifest.output == "classes"
     assert manifest.parity is not None
     assert manifest.parity.max_logit_difference is None
@@ -129,15 +115,15 @@ def test_classes_in_the_graph_are_the_masks_of_the_logits(
 
 def test_a_graph_that_decides_wrongly_is_caught(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "classes.onnx"
-    export(checkpoint, path, outputs="classes")
+    export(checkpoint, path, ExportOptions(outputs="classes"))
     with pytest.raises(QualityGateError, match="agree"):
-        compare(network(width=0.25), path, toytown_frames(96, 128)).check(BARS["fp32"])
+        compare(network(width=0.25), path, toytown_frames(CAMVID_11, 2)).check(BARS["fp32"])
 
 
 def test_a_fixed_size_is_the_only_one(checkpoint: Path, tmp_path: Path, shared: Shared) -> None:
     path = tmp_path / "fixed.onnx"
-    frames = read_frames_of(shared("data/clips/camvid_0016E5_15fps.mp4"), 3)
-    manifest = export(checkpoint, path, size=(64, 160), frames=frames)
+    frames = FramesOptions(compare=shared("data/clips/camvid_0016E5_15fps.mp4"), count=3)
+    manifest = export(checkpoint, path, ExportOptions(size=(64, 160)), frames)
     assert manifest.fixed_size
     assert manifest.parity is not None
     assert manifest.parity.frames == 3
@@ -163,7 +149,7 @@ def test_every_kind_of_network(changes: dict[str, object], tmp_path: Path) -> No
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     path = tmp_path / "model.onnx"
     onnx.save(model, str(path))
-    compare(made, path, toytown_frames(72, 120, 2)).check(BARS["fp32"])
+    compare(made, path, toytown_frames(CAMVID_11, 2)).check(BARS["fp32"])
 
 
 def test_a_file_that_computes_something_else_does_not_appear(
@@ -174,9 +160,9 @@ def test_a_file_that_computes_something_else_does_not_appear(
     with torch.no_grad():
         next(iter(other.head.parameters())).mul_(-1)
     traced = trace(other, fixed=None)
-    monkeypatch.setattr("export.to_onnx.trace", lambda made, fixed, outputs: traced)
+    monkeypatch.setattr("lsr_train.exporting.exporter.trace", lambda made, **options: traced)
     path = tmp_path / "model.onnx"
-    with pytest.raises(QualityGateError, match="parity with the checkpoint on 4 frames"):
+    with pytest.raises(QualityGateError, match="parity with the checkpoint on 8 frames"):
         export(checkpoint, path)
     assert exit_status(lambda: main([str(checkpoint), "-o", str(path)])) == 5
     assert list(tmp_path.iterdir()) == []
@@ -216,12 +202,12 @@ def test_a_checkpoint_without_classes_needs_them_named(tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
     save_model(path, network(), ModelInfo(label_space=None))
     with pytest.raises(UsageError, match="label-space"):
-        export(path, tmp_path / "model.onnx", size=(64, 64))
+        export(path, tmp_path / "model.onnx", ExportOptions(size=(64, 64)))
     with pytest.raises(UsageError, match="size"):
-        export(path, tmp_path / "model.onnx", label_space=CAMVID_11)
+        export(path, tmp_path / "model.onnx", ExportOptions(label_space=CAMVID_11))
     two = LabelSpace(name="two", names=("a", "b"), colors=((0, 0, 0), (1, 1, 1)))
     with pytest.raises(UsageError, match="11 classes"):
-        export(path, tmp_path / "model.onnx", size=(64, 64), label_space=two)
+        export(path, tmp_path / "model.onnx", ExportOptions(size=(64, 64), label_space=two))
 
 
 def test_sizes_are_width_times_height() -> None:

@@ -29,6 +29,7 @@ parities = st.builds(
     class_agreement=st.dictionaries(st.text(), finite, max_size=3),
     miou_reference=st.none() | finite,
     miou=st.none() | finite,
+    class_iou_difference=st.dictionaries(st.text(), finite, max_size=3),
 )
 quantizations = st.builds(
     Quantization,
@@ -132,7 +133,7 @@ FULL = manifest(
 )
 OPTIONAL = {
     "fixed_batch", "parity", "subsets", "clear_agreement", "miou", "miou_reference", "scores", "quantization", "engine",
-    "compute_capability",
+    "compute_capability", "class_iou_difference",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.masks import interpolate
 from lsr_infer.parity import BARS, Bar, Parity, ParityMeter
 from tests.lsr_infer.onnxfile import SPACE
 
@@ -26,15 +27,19 @@ def measured(seed: int, noise: float, *, frames: int = 3, labels: bool = True) -
     return meter.result(reference="checkpoint", frames_from="made up"), data
 
 
-def miou_oracle(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+def iou_oracle(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[int, float]:
     truth = np.concatenate([t[t != 255] for t, _ in pairs])
     found = np.concatenate([p[t != 255] for t, p in pairs])
-    ious = []
+    ious = {}
     for c in range(3):
         union = ((truth == c) | (found == c)).sum()
         if union:
-            ious.append(((truth == c) & (found == c)).sum() / union)
-    return float(np.mean(ious))
+            ious[c] = float(((truth == c) & (found == c)).sum() / union)
+    return ious
+
+
+def miou_oracle(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    return float(np.mean(list(iou_oracle(pairs).values())))
 
 
 def test_figures_are_what_counting_gives() -> None:
@@ -54,6 +59,40 @@ def test_figures_are_what_counting_gives() -> None:
     assert parity.worst_class().startswith(min(parity.class_agreement, key=lambda key: parity.class_agreement[key]))
     assert parity.miou_reference == pytest.approx(miou_oracle([(d[4], d[2]) for d in data]))
     assert parity.miou == pytest.approx(miou_oracle([(d[4], d[3]) for d in data]))
+    before, after = (iou_oracle([(d[4], d[n]) for d in data]) for n in (2, 3))
+    assert parity.class_iou_difference == pytest.approx({SPACE.names[c]: after[c] - before[c] for c in before})
+    assert "points" in parity.worst_class()
+    assert "mean IoU" in parity.describe()
+
+
+def test_a_candidate_of_classes_alone_has_clear_pixels_too() -> None:
+    """Judged where it decides: at the pixels of the interpolated reference logits."""
+    rng = np.random.default_rng(5)
+    logits = rng.normal(scale=2, size=(3, 4, 5)).astype(np.float32)
+    full = interpolate(logits, 20, 30)
+    expected = full.argmax(0).astype(np.uint8)
+    found = np.where(rng.random(expected.shape) < 0.2, (expected + 1) % 3, expected).astype(np.uint8)
+    meter = ParityMeter(SPACE, margin=0.5)
+    meter.update(logits, None, expected, found)
+    parity = meter.result(reference="checkpoint", frames_from="made up")
+    top = np.sort(full, axis=0)
+    clear = top[-1] - top[-2] >= 0.5
+    assert 0 < clear.mean() < 1
+    assert parity.clear_agreement == pytest.approx((expected == found)[clear].mean())
+    assert parity.max_logit_difference is None
+    parity.check(Bar(agreement=0.7, clear_agreement=0.7))
+    with pytest.raises(QualityGateError, match="clear pixels"):
+        parity.check(Bar(agreement=None, clear_agreement=0.95))
+
+
+def test_two_that_give_classes_alone_can_be_compared() -> None:
+    classes = np.array([[0, 1], [2, 2]], np.uint8)
+    meter = ParityMeter(SPACE)
+    meter.update(None, None, classes, classes[::-1])
+    parity = meter.result(reference="ONNX file", frames_from="made up")
+    assert (parity.agreement, parity.clear_agreement, parity.max_logit_difference) == (0.0, None, None)
+    with pytest.raises(ValueError, match="need those of the reference"):
+        ParityMeter(SPACE).update(None, np.zeros((3, 2, 2), np.float32), classes, classes)
 
 
 def test_a_gate_that_compared_nothing_is_closed() -> None:
@@ -99,6 +138,7 @@ def test_round_trip(seed: int, labels: bool) -> None:
     parity, _ = measured(seed, 0.3, labels=labels)
     assert Parity.from_dict(parity.to_dict()) == parity
     assert (parity.miou is None) is not labels
+    assert bool(parity.class_iou_difference) is labels
 
 
 def test_damaged_figures_and_shapes() -> None:

@@ -1,0 +1,133 @@
+"""Where a graph leaves its checkpoint: each convolution of one compared with the module of the other, layer by layer.
+
+As Polygraphy does for two graphs: the same frames go through both, the tensors they share are compared in the order of
+the graph, and the layer that adds most to the error it was handed is the one to look at.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_train.exporting.graph import SAMPLED, Producers, Watched, layers
+
+__all__ = ["LayerDrift", "layer_drift", "worst_layer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDrift:
+    """How far one layer's output is off.
+
+    Args:
+        layer: name of the convolution's module in the checkpoint.
+        error: |candidate - checkpoint| / |checkpoint|, L2 norms over all frames; infinite where a value is not finite.
+        before: largest error of the layers that it reads from.
+        largest: largest magnitude of the candidate's output.
+    """
+
+    layer: str
+    error: float
+    before: float
+    largest: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON data; SNR in decibel, what is not finite as null."""
+        snr = -20 * math.log10(self.error) if 0 < self.error < math.inf else None
+        figures = {"error": self.error, "before": self.before, "largest": self.largest}
+        finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        return {"layer": self.layer, **finite, "snr_db": snr}
+
+    def describe(self) -> str:
+        """Say it in one phrase."""
+        return f"{self.layer} (relative error {self.error:.2g} after {self.before:.2g} before it)"
+
+
+def layer_drift(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) -> list[LayerDrift]:
+    """Compare every convolution of a graph with the checkpoint's module of the same name.
+
+    Batch-norm is folded in the graph, so a convolution there is compared with the batch-norm behind the module.
+
+    Args:
+        network: the checkpoint's `DeepLabV2` in evaluation mode, on the CPU.
+        model: the candidate, an `onnx.ModelProto` made from `trace`, in any precision.
+        images: uint8 [1,H,W,3] each, at a size the graph takes.
+
+    Returns:
+        One entry for each layer that both have, in the order of the graph.
+    """
+    import torch
+
+    found = layers(model)
+    watched = Watched(model, list(found.values()))
+    squares = {layer: np.zeros(2) for layer in found}  # of the differences, of the checkpoint's values
+    largest = dict.fromkeys(found, 0.0)
+    for image in images:
+        seen, _ = watched.run(image)
+        with _module_outputs(network, set(found)) as outputs, torch.inference_mode():
+            network(network.normalize(torch.from_numpy(np.ascontiguousarray(image))))
+        for layer, tensor in found.items():
+            low, high, candidate = seen[tensor]
+            largest[layer] = float(np.maximum(largest[layer], max(abs(low), abs(high))))
+            if layer in outputs:
+                reference = outputs[layer].astype(np.float64)
+                squares[layer] += ((candidate - reference) ** 2).sum(), (reference**2).sum()
+    errors = {layer: _ratio(*pair) for layer, pair in squares.items() if pair.any() or not np.isfinite(pair).all()}
+    producers = Producers(model)
+    nodes = {node.name: node for node in model.graph.node if node.op_type == "Conv"}
+    return [
+        LayerDrift(
+            layer=layer,
+            error=error,
+            before=max((errors.get(name, 0.0) for name in producers.upstream(nodes[layer].input, "Conv")), default=0.0),
+            largest=largest[layer],
+        )
+        for layer, error in errors.items()
+    ]
+
+
+def _ratio(difference: float, reference: float) -> float:
+    if not (np.isfinite(difference) and np.isfinite(reference)):
+        return math.inf
+    return math.sqrt(difference / reference) if reference else (math.inf if difference else 0.0)
+
+
+@contextmanager
+def _module_outputs(network: Any, names: set[str]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Gather samples of what modules give in one forward; batch-norm's replace those of the convolution before it."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    outputs: dict[str, NDArray[np.float32]] = {}
+    last = [""]
+
+    def note(name: str) -> Any:
+        def hook(module: Any, _inputs: Any, output: Any) -> None:
+            if isinstance(module, nn.Conv2d):
+                last[0] = name
+            if last[0] in names:
+                outputs[last[0]] = output[:, :, ::SAMPLED, ::SAMPLED].float().numpy().copy()
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | _BatchNorm)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def worst_layer(drift: Sequence[LayerDrift]) -> LayerDrift | None:
+    """Return the layer that adds most error to what it was handed, None where there is none.
+
+    A layer behind one that is not finite adds nothing of its own.
+    """
+    return max(drift, key=lambda item: item.error - item.before if item.before < math.inf else -1.0, default=None)

@@ -1,0 +1,347 @@
+"""The export as a whole: checkpoint in, one verified ONNX file out, or none.
+
+What a precision does to the graph, how ranges are found and what the gate asks stands in the modules beside this one.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError
+from lsr_infer.files import refuse_existing, whole_file, write_json
+from lsr_infer.frames import FrameSet, read_frame_set
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
+from lsr_infer.parity import BARS, Bar
+from lsr_train.exporting.choice import Candidate, best_of, candidates
+from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
+from lsr_train.exporting.fp16 import check_reach, to_half
+from lsr_train.exporting.frames import Calibration, read_labelled, toytown_frames, training_frames
+from lsr_train.exporting.gate import Verdict, images_of, judge
+from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
+from lsr_train.exporting.int8 import SCHEMES, head_of
+
+__all__ = ["ExportOptions", "FramesOptions", "export"]
+
+logger = logging.getLogger(__name__)
+
+_HELD_OUT = 8
+"""Calibration frames that are kept back to choose by, and as many again for the gate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesOptions:
+    """Which frames an export looks at.
+
+    Args:
+        compare: folder, video or image to compare on; None takes frames kept back from calibration where there is one
+            and it is not on Toytown, else the shipped Toytown frames.
+        labels: folder of label images for `compare`.
+        label_ids: what they hold, one of `lsr_train.exporting.frames.LABEL_IDS`.
+        count: compare on at most so many.
+        calibrate: folder or video for INT8's ranges; None takes the checkpoint's own training frames.
+        calibration_count: look at so many, besides those kept back.
+
+    Raises:
+        UsageError: options do not fit together.
+    """
+
+    compare: Path | None = None
+    labels: Path | None = None
+    label_ids: str = "classes"
+    count: int = 8
+    calibrate: Path | None = None
+    calibration_count: int = 32
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and self.compare is None:
+            raise UsageError("--labels belongs to frames. Name them with --frames.")
+        if self.count < 1:
+            raise UsageError(f"--num-frames is {self.count}; at least 1 is needed, or nothing is compared.")
+        if self.calibration_count < 1:
+            raise UsageError(f"--calibration-frames is {self.calibration_count}; at least 1 is needed.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What is to be made of a checkpoint.
+
+    Args:
+        precision: `fp32`, `fp16` or `int8`.
+        runtime: which runtime an INT8 file is for, `onnxruntime` or `tensorrt`; one file serves both otherwise.
+        outputs: `logits` at feature size, or `classes`, upsampled and decided in the graph.
+        size: (height, width) of a graph of fixed size; None makes one that takes every size and number of frames.
+        working_size: (height, width) a free graph works at; None takes the training's.
+        opset: of the graph.
+        weight_bits: of INT8 weights: 8, or 7 for x86 processors without VNNI, whose 16-bit sums saturate.
+        bar: what the comparison must reach; None takes the precision's.
+        label_space: the classes, for a checkpoint that does not name them.
+        overwrite: replace an existing file.
+        report: a JSON file that gets all figures, also where the gate closes.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+
+    precision: str = "fp32"
+    runtime: str = "onnxruntime"
+    outputs: str = "logits"
+    size: tuple[int, int] | None = None
+    working_size: tuple[int, int] | None = None
+    opset: int = OPSET
+    weight_bits: int = 8
+    bar: Bar | None = None
+    label_space: LabelSpace | None = None
+    overwrite: bool = False
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("--precision", self.precision, PRECISIONS),
+            ("--for", self.runtime, tuple(SCHEMES)),
+            ("--outputs", self.outputs, OUTPUTS),
+            ("--opset", self.opset, OPSETS),
+            ("the weights' bits", self.weight_bits, (7, 8)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}.")
+        if self.size and self.working_size:
+            raise UsageError("--size makes a graph of that size alone; leave out --working-size.")
+
+
+@dataclass
+class _Work:
+    """What an export knows so far: the network, the frames, and what is found on the way."""
+
+    network: Any
+    manifest: Manifest
+    compared: FrameSet
+    calibration: Calibration | None = None
+    tried: Sequence[Candidate] = field(default_factory=list)
+
+
+def export(
+    checkpoint: Path, output: Path, options: ExportOptions = ExportOptions(), frames: FramesOptions = FramesOptions()
+) -> Manifest:
+    """Export a checkpoint and compare the file with it.
+
+    Args:
+        checkpoint: a run folder (its selected checkpoint, else its last), or what `load_model` reads.
+        output: the .onnx file; it appears only when the comparison has passed.
+        options: what is to be made.
+        frames: what to compare on and to calibrate with.
+
+    Returns:
+        The Manifest in the file, with the figures of the comparison.
+
+    Raises:
+        UsageError: the file exists, no size is known, or INT8 has no frames to calibrate with.
+        InputError: the checkpoint or frames are unreadable, or it is larger than one ONNX file can be.
+        QualityGateError: the comparison missed the bar; no file appears.
+        DeviceError: a package of the extra `export` is missing.
+    """
+    _require("torch", "onnx", "onnxscript", "safetensors")
+    if output.suffix.lower() != ".onnx":
+        raise UsageError(f"{output}: the name of the file must end in .onnx.")
+    refuse_existing(output, overwrite=options.overwrite)
+    work = _prepare(checkpoint, options, frames)
+    logger.info(
+        "exporting in %s (%s classes), comparing on %s",
+        options.precision,
+        work.manifest.label_space.name,
+        work.compared.origin,
+    )
+    with whole_file(output) as temporary:  # before the work, so that an unusable place is known at once
+        floats = trace(work.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
+        bar = options.bar or BARS[options.precision]
+        try:
+            model = _in_precision(floats, work, options, bar)
+        except QualityGateError as error:
+            verdict = Verdict(parity=None, failure=error)
+        else:
+            save(model, work.manifest, temporary)
+            drift = options.report is not None
+            verdict = judge(work.network, model, temporary, work.manifest, work.compared, bar, always_drift=drift)
+        if options.report is not None:
+            write_json(options.report, _report(work, verdict))
+        if verdict.failure is not None:
+            raise verdict.failure
+        manifest = replace(work.manifest, parity=verdict.parity)
+        save(model, manifest, temporary)
+    return manifest
+
+
+def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) -> _Work:
+    """Read the checkpoint and the frames, and check that they fit together."""
+    from lsr_train.checkpoint import load_model, model_hash
+    from lsr_train.run_folder import resolve_model
+
+    model = resolve_model(checkpoint)
+    network, info = load_model(model)
+    network.eval()
+    space = info.label_space or options.label_space
+    if space is None:
+        raise UsageError(f"{model}: does not name its classes. Pass --label-space, such as cityscapes19.")
+    if space.num_classes != network.spec.num_classes:
+        raise UsageError(
+            f"{model}: has {network.spec.num_classes} classes, {space.name} has {space.num_classes}. "
+            "Pass another --label-space."
+        )
+    height, width = options.size or options.working_size or (info.height, info.width)
+    if not (height and width):
+        raise UsageError(f"{model}: does not say its training size. Pass --size or --working-size, as 1024x512.")
+    if 4 * sum(value.numel() for value in network.state_dict().values()) > LARGEST_FILE:
+        raise InputError(f"{model}: its weights exceed the 2 GB that one ONNX file can hold.")
+    fixed = options.size is not None
+    manifest = Manifest(
+        label_space=space,
+        output=options.outputs,
+        height=height,
+        width=width,
+        fixed_size=fixed,
+        resize="stretch" if fixed else "keep-aspect",
+        multiple=network.spec.output_stride,
+        precision=options.precision,
+        normalization=network.spec.normalization,
+        checkpoint=model_hash(model),
+        method=info.method,
+        scores=dict(info.scores),
+        licence=info.licence,
+        intended_use=info.intended_use,
+        opset=options.opset,
+        exporter=_exporter(),
+        runtime=options.runtime if options.precision == "int8" else "any",
+        choices=("batch-norm folded into the convolutions", *_output_choices(options)),
+    )
+    calibration, toytown = None, True
+    if options.precision == "int8":
+        read, toytown = _calibration_frames(model, frames)
+        calibration = Calibration.split(read, _HELD_OUT)
+    elif frames.calibrate is not None:
+        raise UsageError(f"--calibrate is for INT8, the precision is {options.precision}. Pass --precision int8.")
+    if frames.compare is not None:
+        labels, ids = frames.labels, frames.label_ids
+        compared = read_labelled(frames.compare, frames.count, space, labels=labels, label_ids=ids)
+    elif calibration is not None and not toytown:
+        compared = calibration.proof
+    else:
+        compared = toytown_frames(space, frames.count)
+    return _Work(network=network, manifest=manifest, compared=compared, calibration=calibration)
+
+
+def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, bool]:
+    """Read frames for INT8's ranges, with those that are to be kept back, and say whether they are Toytown's."""
+    wanted = frames.calibration_count + 2 * _HELD_OUT
+    if frames.calibrate is None:
+        return training_frames(model, wanted)
+    below = frames.calibrate / "images"  # labels beside it are nobody's business here
+    return read_frame_set(below if below.is_dir() else frames.calibrate, wanted), False
+
+
+def _output_choices(options: ExportOptions) -> tuple[str, ...]:
+    """Say what is done for `classes`."""
+    if options.outputs == "logits":
+        return ()
+    return ("logits upsampled and decided in float32, the class cast to float32 and then to uint8",)
+
+
+def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) -> Any:
+    """Bring the float32 graph to the precision, and note in the Manifest how."""
+    if options.precision == "fp32":
+        return floats
+    if options.precision == "fp16":
+        check_reach(floats, _images(work.compared, work.manifest))
+        work.manifest = replace(work.manifest, choices=(*work.manifest.choices, *HALF_CHOICES))
+        return to_half(floats)
+    assert work.calibration is not None
+    scheme, head = SCHEMES[options.runtime], head_of(floats)
+    logger.info("calibrating on %s", work.calibration.ranges.origin)
+    try:
+        work.tried = candidates(
+            floats,
+            scheme,
+            work.manifest.label_space,
+            _images(work.calibration.ranges, work.manifest),
+            _images(work.calibration.choice, work.manifest),
+            in_float=head,
+            weight_bits=options.weight_bits,
+            margin=bar.margin,
+        )
+    except ValueError as error:
+        raise QualityGateError(f"calibration: {error} inside the network. Export another checkpoint.") from error
+    chosen = best_of(work.tried)
+    for candidate in work.tried:
+        logger.info("calibration %s: %s", candidate.calibration, candidate.parity.describe())
+    work.manifest = replace(
+        work.manifest,
+        quantization=Quantization(
+            scheme=scheme.name,
+            calibration=chosen.calibration,
+            calibrated_on=work.calibration.ranges.origin,
+            frames=len(work.calibration.ranges),
+            candidates={candidate.calibration: candidate.parity.agreement for candidate in work.tried},
+            in_float=head,
+        ),
+        choices=(*work.manifest.choices, *_int8_choices(scheme.words, chosen, options.weight_bits)),
+    )
+    return chosen.model
+
+
+def _int8_choices(words: Sequence[str], chosen: Candidate, weight_bits: int) -> tuple[str, ...]:
+    """Say how an INT8 graph was made."""
+    clear = chosen.parity.clear_agreement
+    among = (
+        "" if clear is None else f" ({100 * clear:.3f} % of clear pixels, then {100 * chosen.parity.agreement:.2f} %)"
+    )
+    return (
+        *words,
+        "the normalisation and the classifier in float32",
+        "extremes of whole maps, histograms of one value in nine, one frame at a time",
+        f"calibration {chosen.calibration} agrees best with the float file on {chosen.parity.frames} held-out "
+        f"frames{among}",
+        "weights use 7 of 8 bits, so that no x86 processor saturates"
+        if weight_bits == 7
+        else "weights use all 8 bits; x86 processors without VNNI may saturate on them (--weight-bits 7 would not)",
+    )
+
+
+def _images(frames: FrameSet, manifest: Manifest) -> list[NDArray[np.uint8]]:
+    """Return frames as the graph takes them."""
+    return [images_of(frame, manifest) for frame in frames.frames]
+
+
+def _report(work: _Work, verdict: Verdict) -> dict[str, Any]:
+    """Gather all figures as plain JSON data."""
+    parity = None if verdict.parity is None else verdict.parity.to_dict()
+    return {
+        "passed": verdict.failure is None,
+        "failure": None if verdict.failure is None else str(verdict.failure),
+        "precision": work.manifest.precision,
+        "runtime": work.manifest.runtime,
+        "parity": parity,
+        "choices": list(work.manifest.choices),
+        "quantization": None if work.manifest.quantization is None else work.manifest.quantization.to_dict(),
+        "candidates": [candidate.to_dict() for candidate in work.tried],
+        "drift": [layer.to_dict() for layer in verdict.drift],
+    }
+
+
+def _exporter() -> str:
+    """Name the tools that make the file, with their versions."""
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxscript", "onnx"))
+
+
+def _require(*names: str) -> None:
+    """Raise where a package of the extra is missing."""
+    from importlib.util import find_spec
+
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise DeviceError(f"{', '.join(missing)}: not installed. Install lsr-road[export].")

@@ -1,0 +1,122 @@
+"""The parity gate: a file is compared with its checkpoint on frames, in ONNX Runtime, before it appears.
+
+Below the bar the message names the class and the layer that drift most.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.frames import FrameSet
+from lsr_infer.images import resize_frame, resize_labels
+from lsr_infer.manifest import Manifest
+from lsr_infer.masks import upsample_argmax
+from lsr_infer.parity import Bar, Parity, ParityMeter
+from lsr_infer.segmenter import Segmenter
+from lsr_train.exporting.drift import LayerDrift, layer_drift, worst_layer
+
+__all__ = ["Verdict", "compare", "images_of", "judge"]
+
+_DRIFT_FRAMES = 2
+"""Frames that a search for the drifting layer looks at: the answer is the same on each, and one costs two forwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the gate found.
+
+    Args:
+        parity: the figures.
+        drift: of every layer, where it was asked for or the bar was missed.
+        failure: why the file must not appear; None where it may.
+    """
+
+    parity: Parity | None
+    drift: tuple[LayerDrift, ...] = ()
+    failure: QualityGateError | None = None
+
+
+def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0) -> Parity:
+    """Compare a checkpoint's network with an exported file on frames.
+
+    Args:
+        network: a `DeepLabV2` in evaluation mode, on the CPU.
+        model: the exported file.
+        frames: what to compare on.
+        margin: least distance of the top two logits at a clear pixel.
+
+    Returns:
+        The figures; a frame's classes are compared at its own size, or at the graph's where it gives classes.
+
+    Raises:
+        QualityGateError: the file fails on a frame, or logits are not finite.
+    """
+    import torch
+
+    with Segmenter(model, device="cpu", backend="onnxruntime") as segmenter, torch.inference_mode():
+        meter = ParityMeter(segmenter.label_space, margin=margin)
+        for frame, labels in frames.pairs():
+            size = frame.shape[0], frame.shape[1]
+            image = images_of(frame, segmenter.manifest)
+            expected = network(network.normalize(torch.from_numpy(image))).logits[0].numpy()
+            try:
+                found = segmenter.run(image)[0]
+            except InputError as error:  # the runtime refuses what is not finite
+                raise QualityGateError(f"{model.name}: the exported graph fails on a frame ({error})") from error
+            if not np.isfinite(expected).all():
+                raise QualityGateError(
+                    "the checkpoint's own logits are not finite on a frame: there is nothing to compare with. Export "
+                    "another checkpoint."
+                )
+            if segmenter.manifest.output == "classes":
+                size = found.shape[0], found.shape[1]
+                logits, classes = None, np.asarray(found, dtype=np.uint8)
+            else:
+                logits = np.asarray(found, dtype=np.float32)
+                classes = upsample_argmax(logits, *size)
+            truth = None if labels is None else resize_labels(labels, *size)
+            meter.update(expected, logits, upsample_argmax(expected, *size), classes, truth)
+    return meter.result(reference="checkpoint", frames_from=frames.origin)
+
+
+def images_of(frame: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:
+    """Return a frame as the graph takes it, uint8 [1,H,W,3]."""
+    return np.ascontiguousarray(resize_frame(frame, *manifest.working_size(frame.shape[0], frame.shape[1]))[None])
+
+
+def judge(
+    network: Any, model: Any, file: Path, manifest: Manifest, frames: FrameSet, bar: Bar, *, always_drift: bool = False
+) -> Verdict:
+    """Compare a file with its checkpoint and hold it against a bar.
+
+    Args:
+        network: the checkpoint's, in evaluation mode, on the CPU.
+        model: what is in the file, an `onnx.ModelProto`.
+        file: where it has been written.
+        manifest: what it says about itself.
+        frames: what to compare on.
+        bar: what must be reached.
+        always_drift: look at every layer even where the bar is reached.
+
+    Returns:
+        The verdict; it does not raise where the bar is missed, so that the figures can be reported.
+    """
+    parity, failure = None, None
+    try:
+        parity = compare(network, file, frames, margin=bar.margin)
+        parity.check(bar)
+    except QualityGateError as error:
+        failure = error
+    if failure is None and not always_drift:
+        return Verdict(parity=parity)
+    images = [images_of(frame, manifest) for frame in frames.frames[:_DRIFT_FRAMES]]
+    drift = tuple(layer_drift(network, model, images))
+    worst = worst_layer(drift)
+    if failure is not None and worst is not None:
+        text = f"{str(failure).rstrip('.')}; the layer that drifts most is {worst.describe()}."
+        failure = QualityGateError(text)
+    return Verdict(parity=parity, drift=drift, failure=failure)

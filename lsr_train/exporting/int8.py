@@ -1,0 +1,257 @@
+"""INT8 graphs: float32 graphs with explicit quantise/dequantise pairs, in the two forms that runtimes run fast.
+
+ONNX Runtime's CPU wants unsigned activations and signed weights (U8S8) and fuses what stands between two pairs;
+TensorRT wants both signed and symmetric (S8S8), float weights with their own pair, float biases, and no pair between a
+convolution and the sum it ends in. Here is only the rewriting; ranges come from `calibration`.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_train.exporting.calibration import Range
+from lsr_train.exporting.graph import Producers
+
+__all__ = ["SCHEMES", "Scheme", "head_of", "quantise", "tensors_to_quantise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """How a runtime wants its integers.
+
+    Args:
+        name: types of activations and weights.
+        signed: activations are signed and symmetric, else unsigned with a zero point.
+        every_sum: both terms of a residual sum and the input of a pooling are quantised; else the shortcut alone, so
+            that a convolution and its sum stay one kernel.
+        stored: weights are stored as int8 and biases as int32; else both as floats, weights with a pair of their own.
+        words: the same for people, as the Manifest's choices carry it.
+    """
+
+    name: str
+    signed: bool
+    every_sum: bool
+    stored: bool
+    words: tuple[str, ...]
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    "onnxruntime": Scheme(
+        name="U8S8",
+        signed=False,
+        every_sum=True,
+        stored=True,
+        words=(
+            "activations uint8 with a zero point, weights int8 symmetric for each output channel, biases int32",
+            "residual sums and the pooling in uint8",
+        ),
+    ),
+    "tensorrt": Scheme(
+        name="S8S8",
+        signed=True,
+        every_sum=False,
+        stored=False,
+        words=(
+            "activations and weights int8 symmetric, weights for each output channel and behind pairs of their own, "
+            "biases in float32",
+            "in a residual sum the shortcut alone is quantised, so that convolution and sum stay one kernel",
+        ),
+    ),
+}
+"""The scheme of each runtime."""
+
+
+def head_of(model: Any) -> tuple[str, ...]:
+    """Return the names of the classifier's convolutions: their sums are the logits, and margins are small there."""
+    return tuple(node.name for node in model.graph.node if node.op_type == "Conv" and node.name.startswith("head."))
+
+
+def tensors_to_quantise(model: Any, scheme: Scheme, in_float: Collection[str]) -> tuple[str, ...]:
+    """Return the tensors that `quantise` needs a range for."""
+    return tuple(dict.fromkeys(node.input[index] for node, index in _inputs_to_quantise(model, scheme, in_float)))
+
+
+def _inputs_to_quantise(model: Any, scheme: Scheme, in_float: Collection[str]) -> list[tuple[Any, int]]:
+    """Return the (node, number of the input) that get a pair in front of them."""
+    weights = {item.name for item in model.graph.initializer}
+    producers = Producers(model)
+
+    def integer_convolution(tensor: str) -> bool:
+        node = producers.of(tensor)
+        return node is not None and node.op_type == "Conv" and node.name not in in_float
+
+    found = []
+    begun = False  # nothing is quantised before the first convolution: the normalisation stays in float
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            begun = True
+            if node.name not in in_float:
+                found.append((node, 0))
+        elif node.op_type == "MaxPool" and begun and scheme.every_sum:
+            found.append((node, 0))
+        elif node.op_type == "Add" and begun and not any(name in weights for name in node.input):
+            above = {name for tensor in node.input for name in producers.upstream([tensor], "Conv")}
+            if any(name.startswith("head.") for name in above):
+                terms = [n for n in (0, 1) if scheme.every_sum and integer_convolution(node.input[n])]
+            elif scheme.every_sum:
+                terms = [0, 1]
+            else:  # the shortcut: what is no convolution's output, else the second term
+                terms = [next((n for n in (1, 0) if not integer_convolution(node.input[n])), 1)]
+            found += [(node, n) for n in terms]
+    return found
+
+
+def quantise(
+    model: Any,
+    ranges: Mapping[str, Range],
+    scheme: Scheme,
+    *,
+    in_float: Collection[str] = (),
+    weight_bits: int = 8,
+) -> Any:
+    """Return a copy of a float32 graph that computes in INT8.
+
+    Args:
+        model: an `onnx.ModelProto` of `trace`.
+        ranges: for each of `tensors_to_quantise` its range.
+        scheme: one of `SCHEMES`.
+        in_float: names of convolutions that stay in float.
+        weight_bits: 8, or 7 for processors whose 16-bit sums would saturate.
+
+    Raises:
+        KeyError: a range is missing.
+    """
+    import onnx
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    writer = _Writer(result, scheme, ranges, 2 ** (weight_bits - 1) - 1)
+    for node, index in _inputs_to_quantise(result, scheme, in_float):
+        pooled = node.op_type == "MaxPool"
+        tensor = node.input[index]
+        node.input[index] = writer.activation(tensor)
+        if pooled:
+            writer.share(tensor, node.output[0])  # pooling moves integers: the same scale before and after
+        if node.op_type == "Conv":
+            writer.weights(node, tensor)
+    writer.finish()
+    return result
+
+
+class _Writer:
+    """Adds quantise/dequantise pairs and their numbers to a graph.
+
+    Args:
+        model: changed in place.
+        scheme: how numbers are represented.
+        ranges: of the activations.
+        largest_weight: of the integers.
+    """
+
+    def __init__(self, model: Any, scheme: Scheme, ranges: Mapping[str, Range], largest_weight: int) -> None:
+        self._graph, self._scheme, self._ranges, self._largest = model.graph, scheme, ranges, largest_weight
+        self._floats = {item.name: item for item in model.graph.initializer}
+        self._scales: dict[str, float] = {}
+        self._shared: dict[str, str] = {}
+        self._pairs: dict[str, list[Any]] = {}  # nodes to insert once a tensor is there; "" for those of weights
+
+    def share(self, tensor: str, output: str) -> None:
+        """Let `output` be represented exactly as `tensor` is."""
+        self._shared[output] = self._shared.get(tensor, tensor)
+
+    def activation(self, tensor: str) -> str:
+        """Return the name of the dequantised `tensor`, and make the pair where it is not there yet."""
+        if tensor not in self._pairs:
+            like = self._shared.get(tensor, tensor)
+            scale, zero = _scale_of(self._ranges[like], signed=self._scheme.signed)
+            self._scales[tensor] = scale
+            self._constant(f"{tensor}/scale", np.float32(scale))
+            self._constant(f"{tensor}/zero_point", zero)
+            self._pairs[tensor] = self._pair(tensor, f"{tensor}/scale", f"{tensor}/zero_point")
+        return f"{tensor}/dequantized"
+
+    def weights(self, node: Any, tensor: str) -> None:
+        """Quantise weight and bias of a convolution that reads `tensor`."""
+        import onnx
+
+        weight = onnx.numpy_helper.to_array(self._floats[node.input[1]])
+        bias = onnx.numpy_helper.to_array(self._floats[node.input[2]]) if len(node.input) > 2 else None
+        scales = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), 1e-12).astype(np.float64) / self._largest  # [K]
+        if bias is not None and self._scheme.stored:  # else the bias, in units of both scales, leaves int32
+            scales = np.maximum(scales, np.abs(bias) / (self._scales[tensor] * 2.0**30))
+        name = f"{node.name}.weight"
+        self._constant(f"{name}/scale", scales.astype(np.float32))
+        self._constant(f"{name}/zero_point", np.zeros(len(scales), np.int8))
+        scales = scales.astype(np.float32).astype(np.float64)
+        if not self._scheme.stored:
+            pair = self._pair(node.input[1], f"{name}/scale", f"{name}/zero_point", named=name, axis=0)
+            self._pairs.setdefault("", []).extend(pair)
+            node.input[1] = f"{name}/dequantized"
+            return
+        steps = np.rint(weight / scales[:, None, None, None]).clip(-self._largest, self._largest)
+        self._constant(f"{name}/quantized", steps.astype(np.int8))
+        self._stored(name, axis=0)
+        node.input[1] = f"{name}/dequantized"
+        if bias is not None:
+            unit = scales * np.float32(self._scales[tensor])
+            name = f"{node.name}.bias"
+            self._constant(f"{name}/quantized", np.rint(bias / unit).astype(np.int32))
+            self._constant(f"{name}/scale", unit.astype(np.float32))
+            self._constant(f"{name}/zero_point", np.zeros(len(unit), np.int32))
+            self._stored(name, axis=0)
+            node.input[2] = f"{name}/dequantized"
+
+    def finish(self) -> None:
+        """Put the pairs where they belong and drop the weights that nobody reads any more."""
+        placed = list(self._pairs.pop("", ()))
+        for tensor in [port.name for port in self._graph.input]:
+            placed += self._pairs.pop(tensor, [])
+        for node in list(self._graph.node):
+            placed.append(node)
+            for output in node.output:
+                placed += self._pairs.pop(output, [])
+        del self._graph.node[:]
+        self._graph.node.extend(placed)
+        read = {name for node in self._graph.node for name in node.input}
+        kept = [item for item in self._graph.initializer if item.name in read]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(kept)
+
+    def _constant(self, name: str, value: Any) -> None:
+        import onnx
+
+        self._graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+
+    def _pair(self, tensor: str, scale: str, zero: str, *, named: str = "", **attributes: Any) -> list[Any]:
+        """Make quantise and dequantise of a tensor."""
+        import onnx
+
+        named = named or tensor
+        quantized, dequantized = f"{named}/quantized", f"{named}/dequantized"
+        return [
+            onnx.helper.make_node("QuantizeLinear", [tensor, scale, zero], [quantized], quantized, **attributes),
+            onnx.helper.make_node(
+                "DequantizeLinear", [quantized, scale, zero], [dequantized], dequantized, **attributes
+            ),
+        ]
+
+    def _stored(self, name: str, *, axis: int) -> None:
+        """Make the dequantise of integers that are stored."""
+        import onnx
+
+        inputs = [f"{name}/quantized", f"{name}/scale", f"{name}/zero_point"]
+        output = f"{name}/dequantized"
+        node = onnx.helper.make_node("DequantizeLinear", inputs, [output], output, axis=axis)
+        self._pairs.setdefault("", []).append(node)
+
+
+def _scale_of(found: Range, *, signed: bool) -> tuple[float, NDArray[Any]]:
+    """Return scale and zero point of a range, which is widened to hold 0."""
+    low, high = min(found[0], 0.0), max(found[1], 0.0)
+    if signed:
+        return max(-low, high, 1e-12) / 127, np.array(0, np.int8)
+    scale = max(high - low, 1e-12) / 255
+    return scale, np.array(round(-low / scale), np.uint8)
