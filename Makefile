@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constraints/cpu.txt)
 OUT := quickstart
+# What the tests try for real beside training and export. TensorRT itself is not among them: only NVIDIA's host has it.
+EXTRAS := train,export,openvino,trt-rtx,dev
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks
 
@@ -13,7 +15,7 @@ BENCHMARKS := latent_stack engine_overhead network_step exact_masks
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[train,export,dev]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	touch $@
 
 install: $(VENV)/.installed

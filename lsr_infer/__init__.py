@@ -1,3 +1,51 @@
-"""Run an exported road-scene segmentation network; needs no torch."""
+"""Run an exported road-scene segmentation network; needs no torch.
 
-__all__: list[str] = []
+    from lsr_infer import Segmenter
+
+    segmenter = Segmenter("model.onnx")
+    picture = segmenter(frame).overlay(frame)  # frame: uint8 [H,W,3] BGR
+
+A name is imported from its module when it is first asked for, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lsr_infer.errors import DeviceError, InputError, LsrError, UsageError
+    from lsr_infer.labelspace import LabelSpace
+    from lsr_infer.manifest import Manifest
+    from lsr_infer.segmenter import Segmentation, Segmenter
+
+__all__ = [
+    "DeviceError",
+    "InputError",
+    "LabelSpace",
+    "LsrError",
+    "Manifest",
+    "Segmentation",
+    "Segmenter",
+    "UsageError",
+]
+
+_HOMES = {
+    "DeviceError": "errors",
+    "InputError": "errors",
+    "LabelSpace": "labelspace",
+    "LsrError": "errors",
+    "Manifest": "manifest",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
+    "UsageError": "errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
@@ -15,6 +16,9 @@ from lsr_infer.errors import exit_status
 __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
+
+_SOURCES = "segment"
+_PARTS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,13 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(words: list[str]) -> tuple[Callable[[Sequence[str]], int | None], list[str]]:
     """Return the part that is meant and its words; a first word that is none of the parts is a source."""
-    if words[:1] == ["info"]:
-        from lsr_infer.commands.info import main as info
-
-        return info, words[1:]
-    from lsr_infer.commands.segment import main as segment
-
-    return segment, words
+    module = _PARTS.get(words[0], _SOURCES) if words else _SOURCES
+    main: Callable[[Sequence[str]], int | None] = import_module(f"lsr_infer.commands.{module}").main
+    return main, words if module == _SOURCES else words[1:]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -17,6 +17,7 @@ from typing import Any
 from lsr_infer.errors import InputError, UsageError
 
 __all__ = [
+    "PlaceError",
     "check_place",
     "place_error",
     "refuse_existing",
@@ -42,10 +43,14 @@ _PLACE_ERRORS = {
 }
 
 
-def place_error(path: Path, error: OSError) -> InputError:
+class PlaceError(InputError):
+    """A place for results is unusable, so that nothing else can be written there either."""
+
+
+def place_error(path: Path, error: OSError) -> PlaceError:
     """Describe an `OSError` met while writing `path` as one line with what to do."""
     reason = _PLACE_ERRORS.get(error.errno or 0, error.strerror or str(error))
-    return InputError(
+    return PlaceError(
         f"{path}: cannot be written, {reason}. Free space or choose another place; nothing there changed."
     )
 

@@ -9,8 +9,17 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["BrokenImageError", "ImageHeader", "PngHeader", "inspect_image", "inspect_png"]
+__all__ = [
+    "BrokenImageError",
+    "ImageHeader",
+    "PngHeader",
+    "count_pictures",
+    "inspect_image",
+    "inspect_png",
+    "is_one_picture",
+]
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -260,3 +269,70 @@ def inspect_image(data: bytes) -> ImageHeader:
                 raise BrokenImageError(f"claims {header.width}x{header.height} pixels")
             return header
     raise BrokenImageError("is no image (JPEG, PNG, BMP, WebP, TIFF, GIF, PNM and AVIF are read)")
+
+
+def count_pictures(data: bytes) -> int:
+    """Return how many pictures an image file holds: frames of an animation or pages of a TIFF; 1 where it is damaged.
+
+    Args:
+        data: the file's content.
+    """
+    try:
+        if data.startswith(_PNG_SIGNATURE):
+            found = re.search(rb"acTL(....)", data[: data.find(b"IDAT")], re.DOTALL)
+            return max(1, int.from_bytes(found[1], "big")) if found else 1
+        if data[:6] in (b"GIF87a", b"GIF89a"):
+            return max(1, _gif_pictures(data))
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return max(1, data.count(b"ANMF")) if data[12:16] == b"VP8X" and data[20] & 2 else 1
+        if data[:4] in (b"II*\x00", b"MM\x00*"):
+            return max(1, _tiff_pages(data))
+    except (struct.error, IndexError):
+        return 1
+    return 1
+
+
+def is_one_picture(path: Path) -> bool:
+    """Whether a file holds a single picture; one that cannot be read does not."""
+    try:
+        return count_pictures(path.read_bytes()) == 1
+    except OSError:
+        return False
+
+
+def _gif_pictures(data: bytes) -> int:
+    """Walk the blocks of a GIF and count its images."""
+
+    def after_blocks(place: int) -> int:
+        while data[place]:
+            place += data[place] + 1
+        return place + 1
+
+    def table(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    place, count = 13 + table(data[10]), 0
+    while place < len(data) and data[place] != 0x3B:
+        if data[place] == 0x21:
+            place = after_blocks(place + 2)
+        elif data[place] == 0x2C:
+            count += 1
+            place += 10 + table(data[place + 9]) + 1
+            if place >= len(data):
+                break
+            place = after_blocks(place)
+        else:
+            break
+    return count
+
+
+def _tiff_pages(data: bytes) -> int:
+    """Follow the chain of a TIFF's directories, which may loop."""
+    order = "<" if data[:2] == b"II" else ">"
+    seen: set[int] = set()
+    (place,) = struct.unpack_from(f"{order}I", data, 4)
+    while place and place not in seen:
+        (entries,) = struct.unpack_from(f"{order}H", data, place)
+        seen.add(place)
+        (place,) = struct.unpack_from(f"{order}I", data, place + 2 + 12 * entries)
+    return len(seen)

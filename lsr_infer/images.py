@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.imageheaders import BrokenImageError, PngHeader, inspect_image, inspect_png
+from lsr_infer.imageheaders import BrokenImageError, PngHeader, count_pictures, inspect_image, inspect_png
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "decode_image",
+    "extra_pictures",
     "fit_mask",
     "image_size",
     "read_image",
@@ -96,6 +97,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         InputError: the file is missing, unreadable, no whole image, or larger than `MAX_PIXELS`.
     """
     return decode_image(_content(path), path)
+
+
+def extra_pictures(path: Path) -> int:
+    """Return how many pictures of a file `read_image` leaves out: it gives the first frame or page alone.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return count_pictures(_content(path)) - 1
 
 
 def image_size(path: Path) -> tuple[int, int]:

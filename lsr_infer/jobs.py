@@ -1,61 +1,43 @@
-"""Segment images and videos into files: decoding ahead, drawing and encoding behind, the network in between.
+"""Segment images, videos and live sources into files: decoding ahead, drawing and encoding behind, the network between.
 
 Every result appears under its final name only when it is whole. A source that breaks in the middle leaves what was good
-of it, and says how much that is; Ctrl-C does the same.
+of it, and says how much that is; stopping does the same. Queues are bounded: a slow encoder slows a file down, and
+makes a live source drop frames.
 """
 
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lsr_infer.audio import AudioSource
+from lsr_infer.drawing import Drawer, Drawing, Result
 from lsr_infer.errors import InputError
-from lsr_infer.files import place_error, refuse_existing, whole_folder, write_bytes
-from lsr_infer.images import fit_mask, read_image
-from lsr_infer.labelspace import IGNORE_INDEX
-from lsr_infer.overlay import overlay, side_by_side
+from lsr_infer.files import PlaceError
+from lsr_infer.images import extra_pictures, read_image, resize_frame
+from lsr_infer.inference import Inference
+from lsr_infer.live import LiveReader
 from lsr_infer.pipeline import Behind, ahead
-from lsr_infer.png import palette_png
-from lsr_infer.segmenter import Segmentation, Segmenter
+from lsr_infer.results import Drawn, Frame, Sink, open_sink
+from lsr_infer.selection import Selection
 from lsr_infer.sources import Source
-from lsr_infer.video import VideoInfo, VideoWriter, probe, read_frames
+from lsr_infer.video import probe, read_frames
+from lsr_infer.videoinfo import VideoFrame, VideoInfo
 
-__all__ = ["Drawing", "Outcome", "Outputs", "plan_outputs", "segment_image", "segment_video"]
+__all__ = ["Outcome", "Outputs", "Task", "plan_outputs", "segment_images", "segment_video"]
 
-_JPEG_QUALITY = 95
+logger = logging.getLogger(__name__)
 
+Outputs = Mapping[str, Path]
+"""Where the results of one source go, by kind."""
 
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """How results look.
-
-    Args:
-        save: which of `overlay` and `mask` are written.
-        alpha: share of the colour in an overlay, 0 to 1.
-        compare: whether an overlay stands beside the frame (or beside another model's overlay).
-        ignored: [H,W] bool, true where nothing is shown and the mask is void; resized to each frame. None: nowhere.
-    """
-
-    save: frozenset[str] = frozenset({"overlay"})
-    alpha: float = 0.5
-    compare: bool = False
-    ignored: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where the results of one source go; None where a kind is not written."""
-
-    overlay: Path | None
-    mask: Path | None
-
-    def paths(self) -> list[Path]:
-        """Return the places that are written."""
-        return [path for path in (self.overlay, self.mask) if path is not None]
+_DEPTH = 2
+"""Frames that wait before drawing and before encoding; more would only cost memory, since the slowest stage rules."""
 
 
 @dataclass(frozen=True)
@@ -66,199 +48,294 @@ class Outcome:
         frames: frames that are in the results.
         broken: why the source broke off after them; None where it was read to its end.
         interrupted: the user stopped it after them.
+        dropped: frames of a live source that came too fast.
+        reconnects: how often a live source was lost and came back.
+        extra: further pictures of an image file, which were left out.
     """
 
     frames: int
     broken: str | None = None
     interrupted: bool = False
+    dropped: int = 0
+    reconnects: int = 0
+    extra: int = 0
 
 
-@dataclass(frozen=True)
-class _Result:
-    """A frame and what one or two models say about it."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is done with every source of a run.
 
-    frame: NDArray[np.uint8]
-    time: float
-    index: int
-    found: Segmentation
-    other: Segmentation | None
-
-
-def plan_outputs(source: Source, folder: Path, drawing: Drawing, *, overwrite: bool) -> Outputs:
-    """Name the results of a source.
-
-    Raises:
-        UsageError: one of them exists and `overwrite` is false.
+    Args:
+        inference: the models.
+        drawing: how results look and which are kept.
+        selection: which frames of videos and streams are taken.
+        overwrite: replace existing results.
+        stop: set from outside to end early; what was done is kept.
+        show: called with a source's label and each picture, None where nobody looks.
     """
-    what = "side_by_side" if drawing.compare else "overlay"
+
+    inference: Inference
+    drawing: Drawing
+    selection: Selection = field(default_factory=Selection)
+    overwrite: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+    show: Callable[[str, NDArray[np.uint8]], None] | None = None
+
+    def drawer(self) -> Drawer:
+        """Return what draws the results of one source."""
+        return Drawer(self.drawing, self.inference.label_space, shown=self.show is not None)
+
+    def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> Frame:
+        """Describe a source's frames to the sinks."""
+        local = isinstance(source.place, Path) and info is not None
+        return Frame(
+            source=source.label,
+            info=info,
+            height=height,
+            width=width,
+            picture_width=self.drawing.width(width),
+            label_space=self.inference.label_space,
+            ids=self.drawing.ids,
+            model=self.inference.segmenter.path.name,
+            audio=AudioSource(
+                path=Path(str(source.place)), start=self.selection.start or 0.0, duration=self.selection.duration
+            )
+            if local
+            else None,
+            overwrite=self.overwrite,
+        )
+
+
+def plan_outputs(source: Source, folder: Path | None, drawing: Drawing) -> Outputs:
+    """Name the results of a source; without a folder there are none."""
+    if folder is None:
+        return {}
     base = folder / source.name
-    video = source.kind == "video"
-    outputs = Outputs(
-        overlay=base.with_name(f"{base.name}_{what}{'.mp4' if video else '.jpg'}")
-        if "overlay" in drawing.save
-        else None,
-        mask=base.with_name(f"{base.name}_mask{'' if video else '.png'}") if "mask" in drawing.save else None,
-    )
-    for path in outputs.paths():
-        refuse_existing(path, overwrite=overwrite)
-    return outputs
+    image = source.kind == "image"
+    endings = {
+        "overlay": f"_{'side_by_side' if drawing.compare else 'overlay'}{'.jpg' if image else '.mp4'}",
+        "mask": "_mask.png" if image else "_mask.mkv" if drawing.lossless else "_mask",
+        "confidence": "_confidence.png" if image else "_confidence",
+        "json": "_classes.jsonl",
+    }
+    return {kind: base.with_name(f"{base.name}{endings[kind]}") for kind in endings if kind in drawing.save}
 
 
-def segment_image(
-    source: Source, outputs: Outputs, segmenter: Segmenter, other: Segmenter | None, drawing: Drawing
-) -> Outcome:
-    """Segment one image.
+def segment_images(
+    jobs: Sequence[tuple[Source, Outputs]], task: Task, done: Callable[[Source, Outcome | InputError], None]
+) -> None:
+    """Segment images: the next ones are read and the last ones written while the network works.
+
+    Args:
+        jobs: the images and where their results go.
+        task: what is done with them.
+        done: told how each ended, from whichever thread that happens on; not told about images that were not begun.
 
     Raises:
-        InputError: the image is broken, the model failed, or the place cannot be written.
+        PlaceError: results cannot be written.
     """
-    frame = read_image(source.path)
-    result = _Result(frame, 0.0, 0, segmenter(frame), other(frame) if other is not None else None)
-    classes = _classes(result.found, drawing)
-    if outputs.mask is not None:
-        _make_folder(outputs.mask.parent)
-        write_bytes(outputs.mask, palette_png(classes, segmenter.label_space.palette()))
-    if outputs.overlay is not None:
-        _make_folder(outputs.overlay.parent)
-        picture = _picture(result, classes, drawing)
-        encoded, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        if not encoded:
-            raise InputError(f"{outputs.overlay}: {picture.shape[1]}x{picture.shape[0]} pixels do not fit into a JPEG.")
-        write_bytes(outputs.overlay, data.tobytes())
-    return Outcome(frames=1)
+    drawer = task.drawer()
+
+    def write(item: tuple[Source, Outputs, Result]) -> None:
+        source, outputs, result = item
+        try:
+            drawn = drawer(result)
+            if task.show is not None and drawn.picture is not None:
+                task.show(source.label, drawn.picture)
+            frame = task.frame(source, *drawn.classes.shape)
+            for kind, path in outputs.items():
+                with open_sink(kind, path, frame) as sink:
+                    sink(drawn)
+        except InputError as error:
+            done(source, error)
+            if isinstance(error, PlaceError):
+                raise
+        else:
+            done(source, Outcome(1, extra=_extra(source)))
+
+    reader = ahead(_read_images(jobs, task.stop), _DEPTH)
+    with ExitStack() as stack:
+        behind = stack.enter_context(Behind(write, _DEPTH))
+        stack.callback(reader.close)
+        for source, outputs, frame in reader:
+            if task.stop.is_set():
+                break
+            try:
+                if isinstance(frame, InputError):
+                    raise frame
+                found, other = task.inference(frame)
+            except InputError as error:
+                done(source, error)
+            else:
+                behind.put((source, outputs, Result(VideoFrame(frame, 0.0, 0), 0, 0.0, found, other)))
+
+
+def _read_images(
+    jobs: Iterable[tuple[Source, Outputs]], stop: threading.Event
+) -> Iterator[tuple[Source, Outputs, NDArray[np.uint8] | InputError]]:
+    for source, outputs in jobs:
+        if stop.is_set():
+            return
+        try:
+            frame: NDArray[np.uint8] | InputError = read_image(Path(str(source.place)))
+        except InputError as error:
+            frame = error
+        yield source, outputs, frame
+
+
+def _extra(source: Source) -> int:
+    """Say and return how many further pictures of a file were left out."""
+    extra = extra_pictures(Path(str(source.place)))
+    if extra:
+        logger.warning(
+            "%s: holds %d pictures; the first is segmented, the others are left out", source.label, extra + 1
+        )
+    return extra
 
 
 def segment_video(
     source: Source,
     outputs: Outputs,
-    segmenter: Segmenter,
-    other: Segmenter | None,
-    drawing: Drawing,
+    task: Task,
     *,
-    max_frames: int | None = None,
-    overwrite: bool = False,
-    on_frame: Callable[[], object] | None = None,
+    reader: LiveReader | None = None,
     info: VideoInfo | None = None,
+    on_frame: Callable[[], object] | None = None,
 ) -> Outcome:
-    """Segment a video; its first good frames are kept where it breaks or the user interrupts.
+    """Segment a video, stream or camera; its first good frames are kept where it breaks or the task is stopped.
 
     Args:
-        source: the video.
+        source: what is segmented.
         outputs: where the results go.
-        segmenter: the model.
-        other: a second model to compare with, or None.
-        drawing: how the results look.
-        max_frames: stop after this many frames.
-        overwrite: replace existing results.
-        on_frame: called after each frame that went through the model.
-        info: what `probe` said, where that is known.
+        task: what is done with it.
+        reader: an entered reader of a live source; None reads a file.
+        info: what `probe` or the reader says, where that is known.
+        on_frame: called after each frame that went through the network.
 
     Raises:
-        InputError: not one frame could be read, the model failed, or the place cannot be written.
+        KeyboardInterrupt: the task was stopped before the first frame.
+        InputError: not one frame could be read, the network failed, or the place cannot be written.
     """
-    described = info or probe(source.path)
-    frames = read_frames(source.path)
-    count = 0
-    broken: str | None = None
-    interrupted = False
+    if info is None:
+        info = reader.info if reader is not None else probe(_file_of(source))
+    frame = task.frame(source, info.height, info.width, info)
+    progress = _Progress()
     with ExitStack() as stack:
-        draw = _drawer(stack, outputs, segmenter, drawing, described, overwrite)
-        behind = stack.enter_context(Behind(draw))
-        reader = ahead(frames)
-        stack.callback(reader.close)
+        sinks = [stack.enter_context(open_sink(kind, path, frame)) for kind, path in outputs.items()]
+        encode = stack.enter_context(Behind[Drawn](lambda drawn: _write(drawn, sinks), _DEPTH))
+        drawer, show = task.drawer(), task.show
+
+        def draw(result: Result) -> None:
+            drawn = drawer(result)
+            if show is not None and drawn.picture is not None:
+                show(source.label, drawn.picture)
+            encode.put(drawn)
+
+        behind = stack.enter_context(Behind(draw, _DEPTH))
+        frames = _taken(source, task, reader)
+        stack.callback(frames.close)
         try:
-            while max_frames is None or count < max_frames:
-                try:
-                    item = next(reader, None)
-                except InputError as error:
-                    if count == 0:
-                        raise
-                    broken = str(error)
+            for item in _of_one_size(frames, (info.height, info.width), source.label):
+                if task.stop.is_set():
                     break
-                if item is None:
-                    break
-                second = other(item.frame) if other is not None else None
-                behind.put(_Result(item.frame, item.time, item.index, segmenter(item.frame), second))
-                count += 1
+                found, other = task.inference(item.frame)
+                time = item.time - (task.selection.start or 0.0)
+                behind.put(Result(item, progress.frames, time, found, other))
+                progress.frames += 1
                 if on_frame is not None:
                     on_frame()
-        except KeyboardInterrupt:
-            if count == 0:
-                raise
-            interrupted = True
-    return Outcome(count, broken, interrupted)
+                if progress.frames == task.selection.max_frames:
+                    break
+        except _SourceError as error:
+            if not progress.frames:
+                raise InputError(str(error)) from error
+            progress.broken = str(error)
+        progress.interrupted = task.stop.is_set()
+        if not progress.frames:
+            if progress.interrupted:
+                raise KeyboardInterrupt
+            raise InputError(f"{source.label}: ended before a frame was taken. Choose an earlier --start.")
+        ends_early = progress.broken or progress.interrupted or progress.frames == task.selection.max_frames
+        if frame.audio is not None and ends_early:
+            frame.audio.cut.set()
+    counts = {} if reader is None else {"dropped": reader.dropped, "reconnects": reader.reconnects}
+    return Outcome(progress.frames, progress.broken, progress.interrupted, **counts)
 
 
-def _drawer(
-    stack: ExitStack,
-    outputs: Outputs,
-    segmenter: Segmenter,
-    drawing: Drawing,
-    info: VideoInfo,
-    overwrite: bool,
-) -> Callable[[_Result], None]:
-    """Open the results of a video and return what writes one frame to them; runs on the thread behind."""
-    writer: VideoWriter | None = None
-    masks: Path | None = None
-    palette = segmenter.label_space.palette()
-    if outputs.mask is not None:
-        _make_folder(outputs.mask.parent)
-        masks = stack.enter_context(whole_folder(outputs.mask))
+@dataclass
+class _Progress:
+    """How far one source is."""
 
-    def draw(result: _Result) -> None:
-        nonlocal writer
-        classes = _classes(result.found, drawing)
-        if masks is not None:
-            _write(masks / f"{result.index:06d}.png", palette_png(classes, palette))
-        if outputs.overlay is not None:
-            picture = _picture(result, classes, drawing)
-            if writer is None:
-                raise AssertionError("the writer is opened before the first frame")
-            writer.write(picture, result.time)
-
-    if outputs.overlay is not None:
-        _make_folder(outputs.overlay.parent)
-        width = 2 * info.width + _gap(drawing) if drawing.compare else info.width
-        writer = stack.enter_context(
-            VideoWriter(outputs.overlay, width=width, height=info.height, fps=info.fps, like=info, overwrite=overwrite)
-        )
-    return draw
+    frames: int = 0
+    broken: str | None = None
+    interrupted: bool = False
 
 
-def _gap(drawing: Drawing) -> int:
-    """Return the width of the bar between two pictures."""
-    return 4 if drawing.compare else 0
+class _SourceError(InputError):
+    """A source broke, which leaves good frames; what else fails leaves none."""
 
 
-def _classes(found: Segmentation, drawing: Drawing) -> NDArray[np.uint8]:
-    """Return the class map with the ignored part void."""
-    ignored = fit_mask(drawing.ignored, *found.size)
-    if ignored is None:
-        return found.classes
-    return np.where(ignored, np.uint8(IGNORE_INDEX), found.classes)
+def _file_of(source: Source) -> Path | str:
+    assert not isinstance(source.place, int)
+    return source.place
 
 
-def _picture(result: _Result, classes: NDArray[np.uint8], drawing: Drawing) -> NDArray[np.uint8]:
-    """Draw one frame."""
-    painted = overlay(result.frame, classes, result.found.label_space, drawing.alpha)
-    if not drawing.compare:
-        return painted
-    before = result.frame
-    if result.other is not None:
-        before = overlay(result.frame, _classes(result.other, drawing), result.other.label_space, drawing.alpha)
-    return side_by_side(before, painted, gap=_gap(drawing))
+def _taken(source: Source, task: Task, reader: LiveReader | None) -> "_Frames":
+    """Return the frames of a source that are taken, from a thread of their own."""
+    selection = task.selection
+    if reader is not None:
+        return _Frames(_live(reader, selection))
+    keep = selection.picker() if selection.thins else None
+    frames = ahead(
+        read_frames(_file_of(source), start=selection.start, duration=selection.duration, keep=keep), 2 * _DEPTH
+    )
+    return _Frames(frames, frames.close)
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise place_error(folder, error) from error
+class _Frames:
+    """Frames whose own errors are told apart from all others.
+
+    Args:
+        frames: the frames.
+        close: ends them early.
+    """
+
+    def __init__(self, frames: Iterator[VideoFrame], close: Callable[[], None] | None = None) -> None:
+        self._frames = frames
+        self.close: Callable[[], None] = close or (lambda: None)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        try:
+            yield from self._frames
+        except InputError as error:
+            raise _SourceError(str(error)) from error
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file into a folder that is not finished itself."""
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise place_error(path, error) from error
+def _live(reader: LiveReader, selection: Selection) -> Iterator[VideoFrame]:
+    """Yield a live source's frames between start and end."""
+    begin = selection.start or 0.0
+    for item in reader.frames():
+        if item.time < begin:
+            continue
+        if selection.duration is not None and item.time >= begin + selection.duration:
+            return
+        yield item
+
+
+def _of_one_size(frames: Iterable[VideoFrame], size: tuple[int, int], label: str) -> Iterator[VideoFrame]:
+    """Bring frames of another size to that of the first, since one file holds one size, and say so once."""
+    said = False
+    for item in frames:
+        if item.frame.shape[:2] == size:
+            yield item
+            continue
+        if not said:
+            said = True
+            height, width = item.frame.shape[:2]
+            logger.warning("%s: its frames change to %dx%d; all are kept as %dx%d", label, width, height, *size[::-1])
+        yield VideoFrame(resize_frame(item.frame, *size), item.time, item.index)
+
+
+def _write(drawn: Drawn, sinks: Sequence[Sink]) -> None:
+    for sink in sinks:
+        sink(drawn)

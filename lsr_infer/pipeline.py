@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-__all__ = ["Behind", "ahead"]
+__all__ = ["Behind", "Turns", "ahead"]
 
 Item = TypeVar("Item")
 _POLL_SECONDS = 0.1
@@ -132,3 +132,25 @@ class Behind(Generic[Item]):
         except BaseException as raised:  # noqa: BLE001 - it is raised again in the caller
             self._error = raised
             self._failed.set()
+
+
+class Turns:
+    """A lock that is given in the order in which it was asked for, so that no stream starves another."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._next = self._serving = 0
+
+    def __enter__(self) -> Self:
+        with self._changed:
+            ticket = self._next
+            self._next += 1
+            self._changed.wait_for(lambda: self._serving == ticket)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._serving += 1
+            self._changed.notify_all()

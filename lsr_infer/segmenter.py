@@ -16,12 +16,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import Backend, BackendOptions, TensorPort, open_backend
-from lsr_infer.errors import InputError
+from lsr_infer.backends import Backend, BackendOptions, open_backend
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.images import resize_frame
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.manifest import LARGEST_SIDE, METADATA_KEY, Manifest
 from lsr_infer.masks import peak_probability, upsample_argmax
+from lsr_infer.modelfile import check_ports
 
 __all__ = ["Segmentation", "Segmenter"]
 
@@ -76,25 +77,47 @@ class Segmentation:
 
         return overlay(frame, self.classes, self.label_space, alpha)
 
+    def colorize(self) -> NDArray[np.uint8]:
+        """Return the class map in its colours, [H,W,3] uint8 BGR."""
+        from lsr_infer.overlay import colorize
+
+        return colorize(self.classes, self.label_space)
+
+    def to_png(self) -> bytes:
+        """Return the content of a palette PNG: its samples are the classes, its palette their colours."""
+        from lsr_infer.png import palette_png
+
+        return palette_png(self.classes, self.label_space.palette())
+
+    def shares(self) -> dict[str, float]:
+        """Return for each class found the share of the pixels it takes, by name."""
+        counts = np.bincount(self.classes.ravel(), minlength=self.label_space.num_classes)
+        return {self.label_space.names[c]: float(counts[c] / counts.sum()) for c in np.flatnonzero(counts).tolist()}
+
 
 class Segmenter:
-    """A model, ready to segment frames.
+    """A model, ready to segment frames. Several threads may use one at once.
 
     Args:
-        model: an exported file (.onnx).
-        device: `auto`, `cpu` or `cuda:N`; `auto` says in `device` what it took.
+        model: an exported file.
+        device: `auto`, `cpu` or `cuda:N`; `auto` takes a CUDA device that works, else the CPU, logs which, and says so
+            in `device`.
         backend: a key of `lsr_infer.backends.BACKENDS`; None chooses by the file's ending.
-        threads: CPU threads of the network; 0 takes as many as the process may use.
-        precision: arithmetic, where the backend lets one choose (`bf16` on OpenVINO); None keeps the file's own.
+        threads: CPU threads of the network; 0 takes one for each physical core the process may use.
+        precision: arithmetic, where the backend lets one choose (`bf16` on OpenVINO, `tf32` on CUDA); None keeps the
+            file's own.
         allow_unverified: open an engine whose parity is still pending.
 
     Attributes:
         manifest: what the file says about itself.
         label_space: the classes.
-        device: what the model truly runs on.
+        device: what the model truly runs on, asked from the engine.
+        backend: which backend runs it.
+        precision: what it computes in: the file's own precision, or the one that was chosen.
 
     Raises:
-        DeviceError: the device is not there.
+        UsageError: there is no such device, backend or precision.
+        DeviceError: the device, or the library of the backend, is not there.
         InputError: the file is missing, damaged, without a Manifest, or its graph is not what the Manifest says.
     """
 
@@ -113,49 +136,113 @@ class Segmenter:
         self._backend = open_backend(self.path, options, name=backend)
         try:
             self.manifest = _manifest_of(self._backend)
-            _check_graph(self._backend, self.manifest)
+            check_ports(self._backend.inputs, self._backend.outputs, self.manifest)
         except InputError as error:
             self._backend.close()
             raise InputError(f"{self.path}: {error}") from error
         self.label_space = self.manifest.label_space
         self.device = self._backend.device
         self.backend = self._backend.name
+        self.precision = self._backend.precision or self.manifest.precision
 
-    def __call__(self, frame: NDArray[np.uint8]) -> Segmentation:
-        """Segment one frame, uint8 [H,W,3] BGR of any size.
+    def __call__(self, frame: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> Segmentation:
+        """Segment one frame.
+
+        Args:
+            frame: uint8 [H,W,3] BGR of any size; not changed.
+            size: (height, width) at which the frame enters the network; None leaves it to the model.
 
         Raises:
+            UsageError: the graph does not take the size.
             InputError: the frame is no such array, or the model failed on it.
         """
-        (result,) = self.batch([frame])
+        (result,) = self.batch([frame], size=size)
         return result
 
-    def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+    def batch(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> list[Segmentation]:
         """Segment several frames of one size together.
 
         Args:
             frames: uint8 [H,W,3] BGR each, all of one size.
+            size: (height, width) at which they enter the network; None leaves it to the model.
 
         Raises:
+            UsageError: the graph does not take the size.
             InputError: a frame is no such array, sizes differ, or the model failed or takes another number of frames.
         """
         if not frames:
             return []
+        images = self.prepare(frames, size=size)
+        height, width = frames[0].shape[:2]
+        return [self.interpret(output, height, width) for output in self.run(images)]
+
+    def working_size(self, height: int, width: int, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Return (rows, columns) at which a frame enters the graph.
+
+        Args:
+            height: rows of the frame.
+            width: columns of the frame.
+            size: (rows, columns) that the user asks for, or None.
+
+        Raises:
+            UsageError: the graph does not take the size.
+        """
+        if size is None:
+            return self.manifest.working_size(height, width)
+        manifest = self.manifest
+        if manifest.fixed_size:
+            if size != (manifest.height, manifest.width):
+                raise UsageError(
+                    f"{self.path}: its graph takes {manifest.width}x{manifest.height} alone, {size[1]}x{size[0]} was "
+                    "asked for. Export it without --size."
+                )
+        elif not all(1 <= side <= LARGEST_SIDE and side % manifest.multiple == 0 for side in size):
+            raise UsageError(
+                f"{self.path}: the size {size[1]}x{size[0]} was asked for; sides must be multiples of "
+                f"{manifest.multiple}, at most {LARGEST_SIDE}."
+            )
+        return size
+
+    def prepare(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Check frames and bring them to the size of the graph: the first of the three steps of `batch`.
+
+        Returns:
+            uint8 [N,h',w',3], new.
+
+        Raises:
+            UsageError: the graph does not take the size.
+            InputError: a frame is no uint8 [H,W,3], or sizes differ.
+        """
         for frame in frames:
             if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.size == 0:
                 raise InputError(f"a frame is {frame.dtype} {list(frame.shape)}; needed: uint8 [H,W,3] BGR.")
         if len({frame.shape for frame in frames}) > 1:
             raise InputError("the frames of a batch differ in size. Segment them one by one.")
         height, width = frames[0].shape[:2]
-        rows, columns = self.manifest.working_size(height, width)
-        images = np.stack([resize_frame(frame, rows, columns) for frame in frames])  # [N,h',w',3]
-        output = self.run(images)
+        rows, columns = self.working_size(height, width, size)
+        return np.stack([resize_frame(frame, rows, columns) for frame in frames])  # [N,h',w',3]
+
+    def interpret(self, output: NDArray[np.float32] | NDArray[np.uint8], height: int, width: int) -> Segmentation:
+        """Say what one output of `run` means for a frame of the given size: the last step of `batch`."""
         if self.manifest.output == "logits":
-            return [Segmentation(self.label_space, (height, width), logits=logits) for logits in output]
-        return [Segmentation(self.label_space, (height, width), classes=_enlarge(one, height, width)) for one in output]
+            return Segmentation(self.label_space, (height, width), logits=np.asarray(output, dtype=np.float32))
+        classes = _enlarge(np.asarray(output, dtype=np.uint8), height, width)
+        return Segmentation(self.label_space, (height, width), classes=classes)
+
+    def warm_up(self, height: int | None = None, width: int | None = None, *, frames: int = 1) -> None:
+        """Run the model once on black frames, so that what the first run alone costs is paid now.
+
+        Args:
+            height: rows of the frames that will come; None takes the model's own size.
+            width: columns likewise.
+            frames: how many will come at a time, where the graph leaves that free.
+        """
+        shape = height or self.manifest.height, width or self.manifest.width, 3
+        black = np.zeros(shape, dtype=np.uint8)
+        self.batch([black] * (self.manifest.fixed_batch or frames))
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """Run the graph on frames that already have its size.
+        """Run the graph on frames that already have its size: the second of the three steps of `batch`.
 
         Args:
             images: uint8 [N,H,W,3] BGR.
@@ -186,13 +273,18 @@ class Segmenter:
         return output
 
     def stream(
-        self, source: str | Path | Iterable[NDArray[np.uint8]], *, depth: int = 4
+        self,
+        source: str | Path | Iterable[NDArray[np.uint8]],
+        *,
+        depth: int = 4,
+        size: tuple[int, int] | None = None,
     ) -> Iterator[tuple[NDArray[np.uint8], Segmentation]]:
         """Segment a video, or any frames, while the next ones are already being read.
 
         Args:
             source: a video file, or frames uint8 [H,W,3] BGR.
             depth: frames read ahead at most.
+            size: (height, width) at which frames enter the network; None leaves it to the model.
 
         Yields:
             Each frame with its segmentation, in order.
@@ -203,10 +295,10 @@ class Segmenter:
         from lsr_infer.pipeline import ahead
 
         for frame in ahead(_frames_of(source), depth):
-            yield frame, self(frame)
+            yield frame, self(frame, size=size)
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, once the last thread that uses it has its result."""
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -242,36 +334,3 @@ def _manifest_of(backend: Backend) -> Manifest:
     if text is None:
         raise InputError("it has no Manifest, so its classes are unknown. Export it with export/to_onnx.py.")
     return Manifest.from_json(text)
-
-
-def _check_graph(backend: Backend, manifest: Manifest) -> None:
-    """Raise unless the graph is the one the Manifest describes."""
-    size = (manifest.height, manifest.width) if manifest.fixed_size else (None, None)
-    classes = manifest.label_space.num_classes
-    _check_port(backend.inputs, "input", "image", "uint8", (manifest.fixed_batch, *size, 3))
-    if manifest.output == "logits":
-        _check_port(backend.outputs, "output", "logits", "float32", (manifest.fixed_batch, classes, None, None))
-    else:
-        _check_port(backend.outputs, "output", "classes", "uint8", (manifest.fixed_batch, *size))
-
-
-def _check_port(
-    ports: tuple[TensorPort, ...], kind: str, name: str, element: str, shape: tuple[int | None, ...]
-) -> None:
-    """Raise unless there is one port of that name and type, and its shape does not contradict `shape`."""
-    found = ports[0] if len(ports) == 1 else None
-    fits = (
-        found is not None
-        and (found.name, found.type, len(found.shape)) == (name, element, len(shape))
-        and all(one is None or other is None or one == other for one, other in zip(found.shape, shape, strict=True))
-    )
-    if not fits:
-        described = "; ".join(f"{port.name} {port.type} {_shape(port.shape)}" for port in ports) or "none"
-        raise InputError(
-            f"its Manifest says one {kind} {name} {element} {_shape(shape)}, the graph has: {described}. "
-            "Export the model again."
-        )
-
-
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return "[" + ",".join("?" if axis is None else str(axis) for axis in shape) + "]"

@@ -1,34 +1,54 @@
-"""What is to be segmented: images and videos, found from files, folders and patterns."""
+"""What is to be segmented: images, videos, streams and cameras, found from what a command line names."""
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lsr_infer.addresses import is_address, is_live, name_of, shown
 from lsr_infer.errors import InputError
+from lsr_infer.imageheaders import is_one_picture
 from lsr_infer.images import IMAGE_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "Found", "Source", "find_sources"]
+__all__ = ["VIDEO_SUFFIXES", "Found", "Kind", "Source", "find_sources"]
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
+VIDEO_SUFFIXES = (
+    ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".apng",
+)  # fmt: skip
 """Names, in lower case, that are taken for videos in a folder. A file that is named itself may have any other."""
+
+Kind = Literal["image", "video", "stream", "camera"]
+_CAMERA = re.compile(r"(?:camera:)?(\d{1,3})")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image or video.
+    """One image, video, stream or camera.
 
     Args:
-        path: the file.
+        place: the file, the address, or the camera's number.
         kind: what it is taken for, by its name.
         name: where its results go below the output folder, without suffix; unlike that of every other source.
     """
 
-    path: Path
-    kind: Literal["image", "video"]
+    place: Path | str | int
+    kind: Kind
     name: Path
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are lost where they are not fetched in time."""
+        return self.kind in ("stream", "camera")
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages and documents, without secrets."""
+        if isinstance(self.place, int):
+            return f"camera:{self.place}"
+        return shown(self.place) if isinstance(self.place, str) else str(self.place)
 
 
 @dataclass(frozen=True)
@@ -44,27 +64,46 @@ class Found:
     left_out: tuple[Path, ...]
 
 
+_Places = dict[Path | str | int, tuple[Path, Kind]]
+"""Place -> its name relative to what named it, and its kind."""
+
+
 def find_sources(words: Sequence[str], *, without: Path | None = None) -> Found:
     """Find what a command line names.
 
     Args:
-        words: files, folders (searched through) or patterns such as `clips/*.mp4`.
+        words: files, folders (searched through), patterns such as `clips/*.mp4`, addresses (`rtsp://…`), cameras (`0`,
+            `camera:0`; a file of that name goes first).
         without: a folder whose files are passed over, such as the place of the results.
 
     Raises:
+        UsageError: an address of an unknown scheme.
         InputError: a word names nothing.
     """
-    files: dict[Path, Path] = {}  # file -> its place relative to what named it
+    places: _Places = {}
     left_out: list[Path] = []
     for word in words:
-        for top in _expand(word):
-            if top.is_dir():
-                _search(top, files, left_out, without)
-            else:
-                files.setdefault(top, Path(top.name))
-    if not files:
+        camera = _CAMERA.fullmatch(word)
+        if is_address(word):
+            places.setdefault(word, (Path(name_of(word)), "stream" if is_live(word) else "video"))
+        elif camera is not None and not Path(word).exists():
+            places.setdefault(int(camera[1]), (Path(f"camera_{int(camera[1])}"), "camera"))
+        else:
+            for top in _expand(word):
+                if top.is_dir():
+                    _search(top, places, left_out, without)
+                else:
+                    places.setdefault(top, _file(top, Path(top.name)))
+    if not places:
         raise InputError(f"{', '.join(words)}: holds no image and no video ({len(left_out)} other files).")
-    return Found(tuple(_named(files)), tuple(left_out))
+    return Found(tuple(_named(places)), tuple(left_out))
+
+
+def _file(path: Path, place: Path) -> tuple[Path, Kind]:
+    """Return a file's relative place and its kind; a GIF of one picture is an image."""
+    suffix = path.suffix.lower()
+    image = suffix in IMAGE_SUFFIXES or (suffix in (".gif", ".apng") and is_one_picture(path))
+    return place, "image" if image else "video"
 
 
 def _expand(word: str) -> list[Path]:
@@ -80,30 +119,35 @@ def _expand(word: str) -> list[Path]:
     raise InputError(f"{word}: does not exist.")
 
 
-def _search(top: Path, files: dict[Path, Path], left_out: list[Path], without: Path | None) -> None:
+def _search(top: Path, places: _Places, left_out: list[Path], without: Path | None) -> None:
     """Add the images and videos below a folder."""
     skipped = None if without is None else without.resolve()
     for path in sorted(top.rglob("*")):
         if not path.is_file() or (skipped is not None and path.resolve().is_relative_to(skipped)):
             continue
         if path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-            files.setdefault(path, path.relative_to(top))
+            places.setdefault(path, _file(path, path.relative_to(top)))
         else:
             left_out.append(path)
 
 
-def _named(files: dict[Path, Path]) -> list[Source]:
-    """Give each file a name of its own: without the suffix, with it where stems meet, numbered where names meet."""
-    stems = Counter(place.with_suffix("") for place in files.values())
+def _named(places: _Places) -> list[Source]:
+    """Give each source a name of its own: without the suffix, with it where stems meet, numbered where names meet."""
+    bare = {key: _bare(key, place) for key, (place, _) in places.items()}
+    stems = Counter(bare.values())
     taken: set[Path] = set()
     sources = []
-    for path, place in files.items():
-        name = place.with_suffix("") if stems[place.with_suffix("")] == 1 else place
+    for key, (place, kind) in places.items():
+        name = bare[key] if stems[bare[key]] == 1 else place
         number = 2
         while name in taken:
             name = place.with_name(f"{place.name}_{number}")
             number += 1
         taken.add(name)
-        kind: Literal["image", "video"] = "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
-        sources.append(Source(path, kind, name))
+        sources.append(Source(key, kind, name))
     return sources
+
+
+def _bare(key: Path | str | int, place: Path) -> Path:
+    """Return a place without its suffix; only files have one."""
+    return place.with_suffix("") if isinstance(key, Path) else place

@@ -12,23 +12,9 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.onnxfile import TensorPort
 
 __all__ = ["BACKENDS", "Backend", "BackendOptions", "TensorPort", "open_backend"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorPort:
-    """An input or output of a graph.
-
-    Args:
-        name: its name.
-        type: its element type in NumPy's words.
-        shape: one entry an axis, None where the axis is free.
-    """
-
-    name: str
-    type: str
-    shape: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +23,9 @@ class BackendOptions:
 
     Args:
         device: `auto`, `cpu` or `cuda:N`.
-        threads: CPU threads; 0 takes as many as the process may use.
-        precision: arithmetic, where a backend lets one choose (`bf16` on OpenVINO); None keeps the file's own.
+        threads: CPU threads; 0 takes one a physical core the process may use.
+        precision: arithmetic, where a backend lets one choose (`bf16` on OpenVINO, `tf32` on CUDA); None keeps the
+            file's own.
         allow_unverified: open an engine whose parity is still pending.
     """
 
@@ -54,6 +41,8 @@ class Backend(Protocol):
     Attributes:
         name: which backend this is, a key of `BACKENDS`.
         device: what it truly runs on, asked from the engine itself: `cpu`, `cuda:0`.
+        precision: the arithmetic where it is another than the file's, asked from the engine where it can tell; None for
+            the file's own.
         metadata: text by key, as the file carries it (for an engine: as the file beside it does).
         inputs: the graph's inputs.
         outputs: the graph's outputs.
@@ -61,16 +50,20 @@ class Backend(Protocol):
 
     name: str
     device: str
+    precision: str | None
     metadata: Mapping[str, str]
     inputs: tuple[TensorPort, ...]
     outputs: tuple[TensorPort, ...]
 
     def run(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """Map frames uint8 [N,H,W,3] to the graph's only output; the array is the caller's to keep."""
+        """Map frames uint8 [N,H,W,3] to the graph's only output; the array is the caller's to keep.
+
+        Several threads may call this at once; a backend that cannot compute for both lets one wait.
+        """
         ...
 
     def close(self) -> None:
-        """Free what the model holds; `run` may not be called afterwards."""
+        """Free what the model holds; `run` raises `UsageError` afterwards."""
         ...
 
 
@@ -78,6 +71,12 @@ def _onnxruntime(path: Path, options: BackendOptions) -> Backend:
     from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, options)
+
+
+def _openvino(path: Path, options: BackendOptions) -> Backend:
+    from lsr_infer.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(path, options)
 
 
 def _tensorrt(path: Path, options: BackendOptions) -> Backend:
@@ -94,6 +93,7 @@ def _tensorrt_rtx(path: Path, options: BackendOptions) -> Backend:
 
 BACKENDS: Mapping[str, Callable[[Path, BackendOptions], Backend]] = {
     "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
 }

@@ -3,8 +3,12 @@
 The engine is imported when a model is opened, not with this module.
 """
 
-import os
+import contextlib
+import logging
 import re
+import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, TensorPort
+from lsr_infer.cuda import probe_cuda
 from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.onnxfile import read_onnx
+from lsr_infer.processors import usable_cores
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["DeviceRunner", "OnnxRuntimeBackend"]
+
+logger = logging.getLogger(__name__)
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
-_ERRORS_ONLY = 3
+_CUDA, _CPU = "CUDAExecutionProvider", ["CPUExecutionProvider"]
+_FATAL_ONLY = 4
+_SETTINGS_KEY = "ort_config"
+"""Metadata from which ONNX Runtime, where its environment says so, takes options such as files to write."""
+_BUFFERED_SHAPES = 4
+"""Frame sizes whose device buffers are kept; a clip has one, a folder of photographs may have many."""
+_CAPTURED_BATCHES = 8
+"""CUDA graphs are captured for batches up to this size; each holds its buffers for good."""
 
 
 class OnnxRuntimeBackend:
@@ -26,88 +42,207 @@ class OnnxRuntimeBackend:
 
     Args:
         path: the .onnx file.
-        options: of the devices `auto` and `cpu` take the CPU; `cuda:N` takes that device or nothing.
+        options: `auto` takes the first CUDA device if it works, else the CPU; `cuda:N` takes that device or nothing.
+            The precision `tf32` lets a CUDA device round float32 factors to 10 bits; without it they are kept whole.
 
     Raises:
-        UsageError: the device is no device's name, or a precision is asked for.
+        UsageError: the device is no device's name, or a precision is asked for that is not to be had.
         DeviceError: the device is not there, or the session fell back to another.
         InputError: the file is no model that ONNX Runtime runs.
     """
 
     def __init__(self, path: Path, options: BackendOptions) -> None:
-        import onnxruntime
-
-        if options.precision is not None:
+        if options.precision not in (None, "tf32"):
             raise UsageError(
-                f"ONNX Runtime computes in the file's own precision; {options.precision} is not to be had."
+                f"ONNX Runtime computes in the file's own precision; {options.precision} is not to be had. Export the "
+                "model in it."
             )
         self.name = "onnxruntime"
-        device = options.device
-        providers = _providers(device)
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = _ERRORS_ONLY + 1 if providers[0] == "CPUExecutionProvider" else _ERRORS_ONLY
-        settings.intra_op_num_threads = options.threads or usable_cores()
-        settings.inter_op_num_threads = 1
-        # Waiting threads that spin take the cores from decoding and encoding.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
-        except Exception as error:  # its exceptions share no base but Exception
-            raise InputError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
-        self.device = _running_on(self._session.get_providers(), device)
-        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.inputs = tuple(_port(node) for node in self._session.get_inputs())
-        self.outputs = tuple(_port(node) for node in self._session.get_outputs())
         self._path = path
+        self.metadata: Mapping[str, str] = read_onnx(path).metadata
+        if _SETTINGS_KEY in self.metadata:
+            raise InputError(f"{path}: brings settings for ONNX Runtime along, which are not taken. Export it again.")
+        index = _cuda_index(options.device)
+        session, reason, graphs = None, "", False
+        if options.device != "cpu":
+            session, reason, graphs = _cuda_session(path, options, index)
+            if session is None and options.device != "auto":
+                raise DeviceError(
+                    f"{options.device}: {reason}. Check the driver and lsr-road[cuda], or pass --device cpu."
+                )
+        if session is None:
+            if options.precision is not None:
+                raise UsageError(f"{options.precision} is an arithmetic of CUDA devices; the CPU has it not.")
+            if reason:
+                logger.info("device auto: cpu (%s)", reason)
+            session = _session(path, options, _CPU)
+        on_cuda = _CUDA in session.get_providers()
+        self.device = f"cuda:{index}" if on_cuda else "cpu"
+        self.precision = options.precision
+        if on_cuda and options.device == "auto":
+            logger.info("device auto: %s", self.device)
+        self.inputs = tuple(_port(node) for node in session.get_inputs())
+        self.outputs = tuple(_port(node) for node in session.get_outputs())
+        self._session: Any = session
+        self._runner = DeviceRunner(session, "cuda", index, graphs=graphs) if on_cuda else None
 
     def run(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """Map frames uint8 [N,H,W,3] to the graph's first output."""
+        """Map frames uint8 [N,H,W,3] to the graph's first output; threads may call this at once."""
+        session, runner = self._session, self._runner
+        if session is None:
+            raise UsageError(f"{self._path}: is closed. Open it again.")
         try:
-            (result,) = self._session.run([self.outputs[0].name], {self.inputs[0].name: frames})
-        except Exception as error:
+            if runner is not None:
+                return runner.run(frames)
+            (result,) = session.run([self.outputs[0].name], {self.inputs[0].name: frames})
+        except Exception as error:  # its exceptions share no base but Exception
             raise InputError(
                 f"{self._path}: ONNX Runtime failed on frames {list(frames.shape)}: {_first_line(error)}"
             ) from error
         return np.asarray(result)
 
     def close(self) -> None:
-        """Free the session."""
-        del self._session
+        """Free the session, once the last thread that uses it has its result."""
+        self._session = self._runner = None
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use, which a container may limit below what the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+class DeviceRunner:
+    """Run a session on frames whose way to the device and back is prepared once for each shape.
+
+    Input and output lie in device memory that is kept: a run copies the frames in, computes, and copies the result
+    out, with nothing allocated and, where the graph's shape is fixed, all kernels launched as one CUDA graph. ONNX
+    Runtime's Python offers no page-locked memory for its CUDA provider (1.31), so the copies start in pageable memory.
+
+    Args:
+        session: an `onnxruntime.InferenceSession`.
+        kind: ONNX Runtime's name of the device.
+        index: number of the device.
+        graphs: the session was opened with CUDA graphs.
+    """
+
+    def __init__(self, session: Any, kind: str, index: int, *, graphs: bool = False) -> None:
+        self._session = session
+        self._place = (kind, index)
+        self._graphs = graphs
+        self._input, self._output = session.get_inputs()[0].name, session.get_outputs()[0].name
+        self._buffers: OrderedDict[tuple[int, ...], tuple[Any, Any, Any]] = OrderedDict()
+        self._lock = threading.Lock()  # the buffers are one thread's at a time
+
+    @property
+    def kept(self) -> int:
+        """Number of shapes whose buffers are held now."""
+        return len(self._buffers)
+
+    def run(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Map frames to the graph's output; the array is the caller's to keep."""
+        captured = self._graphs and len(frames) <= _CAPTURED_BATCHES
+        with self._lock:
+            prepared = self._buffers.get(frames.shape)
+            if prepared is None:
+                prepared = self._prepare(frames)
+            given, binding, taken = prepared
+            self._buffers.move_to_end(frames.shape)
+            given.update_inplace(frames)
+            self._session.run_with_iobinding(binding, self._run_options(len(frames) if captured else -1))
+            result: NDArray[Any] = taken.numpy()
+            return result.copy() if self._place[0] == "cpu" else result  # on the CPU it is the buffer itself
+
+    def _prepare(self, frames: NDArray[Any]) -> tuple[Any, Any, Any]:
+        """Make the buffers of a shape; a first run tells the output's shape."""
+        from onnxruntime import OrtValue
+
+        if not self._graphs and len(self._buffers) >= _BUFFERED_SHAPES:  # a captured graph never loses its buffers
+            self._buffers.popitem(last=False)
+        given = OrtValue.ortvalue_from_shape_and_type(frames.shape, frames.dtype, *self._place)
+        given.update_inplace(frames)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._input, given)
+        binding.bind_output(self._output, *self._place)
+        self._session.run_with_iobinding(binding, self._run_options(-1))
+        found = binding.get_outputs()[0]
+        element = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}.get(found.data_type())
+        if element is None:
+            raise TypeError(f"the output is {found.data_type()}")
+        taken = OrtValue.ortvalue_from_shape_and_type(found.shape(), element, *self._place)
+        binding.clear_binding_outputs()
+        binding.bind_ortvalue_output(self._output, taken)
+        self._buffers[frames.shape] = given, binding, taken
+        return self._buffers[frames.shape]
+
+    def _run_options(self, graph: int) -> Any:
+        """Name the CUDA graph to capture or replay, -1 for none."""
+        if not self._graphs:
+            return None
+        from onnxruntime import RunOptions
+
+        options = RunOptions()
+        options.add_run_config_entry("gpu_graph_annotation_id", str(graph))
+        return options
 
 
-def _providers(device: str) -> list[Any]:
-    """Turn a device's name into ONNX Runtime's providers."""
-    if device in ("auto", "cpu"):
-        return ["CPUExecutionProvider"]
-    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
+def _cuda_index(device: str) -> int:
+    """Return the number of the CUDA device a name means."""
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", device)
     if match is None:
         raise UsageError(f"there is no device {device}; allowed: auto, cpu, cuda:N.")
+    return int(match[1] or 0)
+
+
+def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any, str, bool]:
+    """Open a session that truly runs on a CUDA device.
+
+    Returns:
+        The session, or None and the reason; and whether CUDA graphs are on.
+    """
     import onnxruntime
 
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise DeviceError(f"{device}: this ONNX Runtime was built without CUDA. Install lsr-road[cuda], or use cpu.")
+    if _CUDA not in onnxruntime.get_available_providers():
+        return None, "this ONNX Runtime was built without CUDA", False
+    probe = probe_cuda()
+    if index >= len(probe.devices):
+        return None, ", ".join(map(str, probe.devices)) or probe.reason, False
     if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    return [("CUDAExecutionProvider", {"device_id": int(match[1] or 0)})]
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+    settings = {"device_id": str(index), "use_tf32": "1" if options.precision == "tf32" else "0"}
+    reason = "ONNX Runtime could not use the CUDA device and would have run on the CPU"
+    for graphs in (True, False) if _is_fixed(path) else (False,):
+        try:
+            session = _session(path, options, [(_CUDA, settings | {"enable_cuda_graph": "1" if graphs else "0"})])
+        except InputError as error:
+            _session(path, options, _CPU)  # raises where the model is at fault
+            reason = f"ONNX Runtime could not use the CUDA device ({str(error).rstrip('.')})"
+            if graphs:  # a node that CUDA lacks
+                logger.info("%s: without CUDA graphs (%s)", path.name, error)
+            continue
+        if _CUDA in session.get_providers():
+            return session, "", graphs
+    if options.device == "auto":
+        logger.warning("device auto: %s. Install lsr-road[cuda] and check the driver.", reason)
+    return None, reason, False
 
 
-def _running_on(providers: list[str], device: str) -> str:
-    """Read the device off the session's own providers."""
-    if "CUDAExecutionProvider" in providers:
-        return device if ":" in device else "cuda:0"
-    if device not in ("auto", "cpu"):
-        raise DeviceError(
-            f"{device}: ONNX Runtime could not use it and would have run on the CPU. Check the driver and "
-            "lsr-road[cuda], or pass --device cpu."
-        )
-    return "cpu"
+def _session(path: Path, options: BackendOptions, providers: list[Any]) -> Any:
+    """Open a session."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = _FATAL_ONLY  # its errors come as exceptions, and in one line
+    settings.intra_op_num_threads = options.threads or usable_cores()
+    settings.inter_op_num_threads = 1
+    # Waiting threads that spin take the cores from decoding and encoding.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        # Without its fallback, which prints on stdout and takes the CPU.
+        return onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+    except Exception as error:  # its exceptions share no base but Exception
+        raise InputError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+
+
+def _is_fixed(path: Path) -> bool:
+    """Whether all axes of the input but the batch are fixed, so that kernels can be recorded."""
+    return all(None not in port.shape[1:] for port in read_onnx(path).inputs)
 
 
 def _port(node: Any) -> TensorPort:

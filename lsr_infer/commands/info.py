@@ -1,20 +1,152 @@
-"""`lsr-infer info MODEL`: what a model file says about itself."""
+"""`lsr-infer info MODEL`: what a model file says about itself, read without running it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lsr_infer.arguments import ArgumentParser
 
+if TYPE_CHECKING:
+    from lsr_infer.engine import EngineFacts
+    from lsr_infer.manifest import Manifest
+    from lsr_infer.modelfile import ModelFile
+    from lsr_infer.onnxfile import TensorPort
+    from lsr_infer.parity import Parity
+
 __all__ = ["main"]
+
+_WORST = 3
 
 
 def main(words: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
-    parser = ArgumentParser("lsr-infer info", "Show what a model says about itself.")
-    parser.add_argument("model", type=Path, metavar="MODEL")
-    model = parser.parse_args(words).model
-    from lsr_infer.segmenter import Segmenter
+    parser = ArgumentParser(
+        "lsr-infer info",
+        "Show what a model says about itself: classes, sizes, precision, scores, and how each step of its making was "
+        "proved. Reads an .onnx file, or the .json beside an .engine, and runs neither.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx or .engine file")
+    parser.add_argument("--json", action="store_true", help="put one JSON document on stdout")
+    values = parser.parse_args(words)
+    from lsr_infer.modelfile import read_model_file
 
-    with Segmenter(model, device="cpu", threads=1) as segmenter:
-        print(json.dumps(json.loads(segmenter.manifest.to_json()), indent=2, ensure_ascii=False))  # noqa: T201 - the result
+    model = read_model_file(values.model)
+    # Escaped beyond ASCII: the text is the file's, and a terminal obeys some characters.
+    text = json.dumps(document(model), indent=2) if values.json else "\n".join(_lines(model))
+    print(text)  # noqa: T201 - the result
+
+
+def document(model: "ModelFile") -> dict[str, Any]:
+    """Return what `--json` puts on stdout."""
+    return {
+        "file": model.path.name,
+        "kind": model.kind,
+        "bytes": model.size,
+        "weights": model.weights,
+        "inputs": [_port(port) for port in model.inputs],
+        "outputs": [_port(port) for port in model.outputs],
+        "worst_classes": {name: _worst(parity) for name, parity in _chain(model.manifest) if parity is not None},
+        "manifest": json.loads(model.manifest.to_json()),
+    }
+
+
+def _port(port: "TensorPort") -> dict[str, Any]:
+    return {"name": port.name, "type": port.type, "shape": list(port.shape)}
+
+
+def _chain(manifest: "Manifest") -> Iterator[tuple[str, "Parity | None"]]:
+    """Yield each step of the proof with its figures, None where they are still to come."""
+    if manifest.parity is not None or manifest.engine is None:
+        yield "checkpoint -> ONNX", manifest.parity
+    if manifest.engine is not None:
+        yield "ONNX -> engine", manifest.engine.parity
+
+
+def _worst(parity: "Parity") -> dict[str, float]:
+    """Return the classes that agree least."""
+    return dict(sorted(parity.class_agreement.items(), key=lambda item: item[1])[:_WORST])
+
+
+def _lines(model: "ModelFile") -> Iterator[str]:
+    """Yield the table for people."""
+    for name, text in _rows(model):
+        shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+        yield f"{name:<13}{shown}".rstrip()
+
+
+def _rows(model: "ModelFile") -> Iterator[tuple[str, str]]:
+    manifest = model.manifest
+    space = manifest.label_space
+    weights = "" if model.weights is None else f", {model.weights / 1e6:.2f} million weights"
+    opset = f", ONNX opset {manifest.opset}" if manifest.opset and model.kind == "onnx" else ""
+    yield "file", f"{model.path.name}, {model.size / 1e6:.1f} MB{weights}{opset}"
+    yield "classes", f"{space.num_classes} of {space.name}: {', '.join(space.names)}"
+    yield "input", f"image uint8 [{_batch(manifest)},H,W,3] BGR, {_size(manifest)}"
+    yield "", f"normalisation in the graph: {manifest.normalization or 'not said'}"
+    what = "float32 at feature size, the mask is made from them" if manifest.output == "logits" else "uint8 [N,H,W]"
+    yield "output", f"{manifest.output}, {what}"
+    yield "precision", manifest.precision + ("" if manifest.runtime == "any" else f", made for {manifest.runtime}")
+    if (quantized := manifest.quantization) is not None:
+        yield "quantized", f"{quantized.scheme}, {quantized.calibration} on {quantized.frames} frames"
+        yield "", f"calibrated on {quantized.calibrated_on}"
+        for way, share in quantized.candidates.items():
+            yield "", f"{way}: {100 * share:.2f} % of held-out pixels as in float"
+        if quantized.in_float:
+            yield "", f"in float: {', '.join(quantized.in_float)}"
+    for number, choice in enumerate(manifest.choices):
+        yield "choices" if number == 0 else "", choice
+    yield "trained by", manifest.method or "not said"
+    for number, (name, score) in enumerate(manifest.scores.items()):
+        yield "scores" if number == 0 else "", f"{name} {score:.4g}"
+    for name, parity in _chain(manifest):
+        yield from _parity(name, parity, pending=manifest.engine is not None and name.endswith("engine"))
+    if manifest.engine is not None:
+        yield from _engine(manifest.engine)
+    yield "checkpoint", f"SHA-256 {manifest.checkpoint}" if manifest.checkpoint else "not said"
+    yield "made with", manifest.exporter or "not said"
+    yield "licence", manifest.licence or "not said"
+    yield "meant for", manifest.intended_use or "not said"
+
+
+def _batch(manifest: "Manifest") -> str:
+    return "N" if manifest.fixed_batch is None else str(manifest.fixed_batch)
+
+
+def _size(manifest: "Manifest") -> str:
+    if manifest.fixed_size:
+        return f"{manifest.width}x{manifest.height} alone"
+    kept = "area kept, aspect ratio the frame's" if manifest.resize == "keep-aspect" else "stretched to it"
+    return f"works at {manifest.width}x{manifest.height} ({kept}, multiples of {manifest.multiple})"
+
+
+def _parity(name: str, parity: "Parity | None", *, pending: bool) -> Iterator[tuple[str, str]]:
+    if parity is None:
+        yield (
+            "parity",
+            f"{name}: {'pending, to_trt.py --verify completes it on the target' if pending else 'not compared'}",
+        )
+        return
+    yield "parity", f"{name}: {parity.describe()}, on {parity.frames_from}"
+    if parity.clear_agreement is not None:
+        yield "", f"{100 * parity.clear_agreement:.4f} % of clear cells agree"
+    if parity.miou is not None and parity.miou_reference is not None:
+        yield "", f"mIoU {100 * parity.miou_reference:.2f} before, {100 * parity.miou:.2f} after"
+    if worst := _worst(parity):
+        yield "", "worst: " + ", ".join(f"{title} {100 * share:.3f} %" for title, share in worst.items())
+
+
+def _engine(facts: "EngineFacts") -> Iterator[tuple[str, str]]:
+    yield "engine", f"{facts.flavour} {facts.version}, {facts.platform or 'platform not said'}"
+    if facts.gpu:
+        capability = "" if facts.compute_capability is None else " ({}.{})".format(*facts.compute_capability)
+        yield "", f"built on {facts.gpu}{capability}"
+    if facts.targets:
+        yield "", f"built ahead of time for compute capability {', '.join(facts.targets)}"
+    compatible = [word for word in (facts.hardware_compatible, "later versions" * facts.version_compatible) if word]
+    if compatible:
+        yield "", f"compatible: {', '.join(compatible)}"
+    for title, (batch, height, width) in zip(("least", "best", "most"), facts.shapes, strict=True):
+        yield "", f"{title}: {batch} x {width}x{height}"
+    counted = ", ".join(f"{name} {count}" for name, count in facts.types.items()) or "not read"
+    yield "", f"types of its layers, read from the {facts.types_checked}: {counted}"

@@ -1,4 +1,4 @@
-"""`evaluate`: score a checkpoint on labelled images. Here is only what the command line means; it needs no torch."""
+"""`evaluate`: score a checkpoint or an exported file. Here is only what the command line means; it needs no torch."""
 
 import dataclasses
 import math
@@ -32,7 +32,8 @@ class EvaluateOptions:
     """What is scored, on what, and how.
 
     Args:
-        model: a .safetensors or .pth file, or a run folder (its selected checkpoint, else its last).
+        model: a .safetensors or .pth file, a run folder (its selected checkpoint, else its last), or an exported
+            .onnx or .engine, which is scored by the runtime that ships it.
         data: folder of the labelled data set. Toytown needs none.
         layout: how that folder is arranged.
         split: a split by the layout's own name; empty means everything there is.
@@ -42,8 +43,9 @@ class EvaluateOptions:
         ignore_mask: PNG whose non-zero pixels count as void in every image.
         on_bad: `stop` or `skip` over unusable files.
         protocol: `native` upsamples the logits to the labels' own size, `resized` resizes the labels to the fed size.
-        height: rows fed to the network; 0 is the checkpoint's training size (512 for foreign files).
-        width: columns fed to the network; 0 is the checkpoint's training size (1024 for foreign files).
+        height: rows fed to the network; 0 is the checkpoint's training size (512 for foreign files), and for an
+            exported file its own rule.
+        width: columns fed to the network; 0 likewise (1024 for foreign files).
         scales: factors of that size whose softmax is averaged, such as 0.75,1,1.25.
         flip: look at each scale mirrored, too.
         supervised: result of target-supervised training (evaluate --out), for mASR.
@@ -132,7 +134,9 @@ class EvaluateOptions:
 
 def _options(arguments: list[str]) -> EvaluateOptions:
     parser = ArgumentParser(prog="python -m lsr_train evaluate", allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("model", type=str, nargs="?", default="", help="a .safetensors or .pth file, or a run folder")
+    parser.add_argument(
+        "model", type=str, nargs="?", default="", help="a .safetensors, .pth, .onnx or .engine file, or a run folder"
+    )
     parser.add_class_arguments(EvaluateOptions, as_group=False, skip={"model", *_SWITCHES})
     parser.add_argument("--flip", action="store_true", help="look at each scale mirrored, too")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out and in --overlay_dir")

@@ -2,83 +2,34 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.files import check_place, refuse_existing, write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_train.checkpoint import load_model, model_hash
 from lsr_train.commands.evaluate import EvaluateOptions
-from lsr_train.config import TargetConfig
-from lsr_train.data.footage import open_footage
-from lsr_train.data.frames import LabelledFrames, TargetFrames
+from lsr_train.commands.scored_models import ScoredModel, open_scored_model
+from lsr_train.data.frames import LabelledFrames
 from lsr_train.data.scan import user_cache_folder
-from lsr_train.device import choose_device, choose_precision
-from lsr_train.evaluation import EvaluationProtocol, NetworkPredictor, evaluate
+from lsr_train.evaluation import evaluate
 from lsr_train.labels import LABEL_SPACES, load_label_space, translation
-from lsr_train.network import DeepLabV2
-from lsr_train.preparation import take_target_statistics
 from lsr_train.report.result import Supervised, read_result, result_document, result_table
 from lsr_train.report.table import terminal
 from lsr_train.report.worst import check_folder, write_worst
-from lsr_train.run_folder import resolve_model
 
 __all__ = ["score"]
 
 logger = logging.getLogger(__name__)
 
-_FOREIGN_SIZE = (512, 1024)
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Model:
-    """A network and what its file says about it.
-
-    Args:
-        network: on the CPU.
-        space: the classes it predicts; None where the file does not say.
-        size: rows and columns it was trained at.
-        about: plain data for the result; `text` is one line for a person.
-    """
-
-    network: DeepLabV2
-    space: LabelSpace | None
-    size: tuple[int, int]
-    about: dict[str, Any]
-
-
-def _open_model(path: Path) -> _Model:
-    """Read a checkpoint of ours, or one of a layout that is recognised."""
-    file = resolve_model(path)
-    if file.suffix.lower() in (".onnx", ".engine"):
-        raise UsageError(f"{file}: evaluate reads .safetensors and .pth. Score the checkpoint it was exported from.")
-    network, info = load_model(file)
-    if info.origin:
-        logger.info("%s: recognised as %s", file, info.origin)
-    what = info.origin or f"{info.method or 'unknown method'}, step {info.step}, {network.spec.backbone}"
-    about = {
-        "text": f"{file.name}: {what}",
-        "file": file.name,
-        "sha256": model_hash(file),
-        "method": info.method,
-        "step": info.step,
-        "origin": info.origin,
-        "network": network.spec.to_dict(),
-    }
-    size = (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
-    return _Model(network=network, space=info.label_space, size=size, about=about)
-
-
-def _spaces(options: EvaluateOptions, model: _Model) -> tuple[LabelSpace, LabelSpace]:
+def _spaces(options: EvaluateOptions, model: ScoredModel) -> tuple[LabelSpace, LabelSpace]:
     """Return the classes the network predicts and those that are scored."""
-    count = model.network.spec.num_classes
+    count = model.num_classes
     wanted = None if options.label_space == "auto" else load_label_space(options.label_space)
     own = model.space
     if own is None and wanted is not None and wanted.num_classes == count:
@@ -110,26 +61,13 @@ def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
     return table
 
 
-def _protocol(options: EvaluateOptions, model: _Model, device: torch.device) -> EvaluationProtocol:
-    height, width = (options.height, options.width) if options.height else model.size
-    return EvaluationProtocol(
-        kind=options.protocol,
-        height=height,
-        width=width,
-        scales=options.factors,
-        flip=options.flip,
-        precision=choose_precision(device, options.precision),
-    )
-
-
-def _open_data(options: EvaluateOptions, protocol: EvaluationProtocol, space: LabelSpace) -> LabelledFrames:
+def _open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledFrames:
     frames = LabelledFrames(
         options.layout,
         options.data,
         options.split,
         options.ids,
-        protocol.height,
-        protocol.width,
+        *size,
         space,
         options.limit,
         ignore_mask=options.ignore_mask,
@@ -159,24 +97,6 @@ def _about_data(options: EvaluateOptions, frames: LabelledFrames) -> dict[str, A
     }
 
 
-def _reestimate(options: EvaluateOptions, network: DeepLabV2, protocol: EvaluationProtocol) -> tuple[str, int]:
-    """Give the network batch-norm statistics of unlabelled target frames.
-
-    Returns:
-        A phrase for the protocol, and how many unusable frames were left out.
-    """
-    target = TargetConfig(
-        layout=options.target_layout,
-        root=options.target,
-        split=options.target_split,
-        height=protocol.height,
-        width=protocol.width,
-    )
-    footage = open_footage(target, on_bad=options.on_bad, cache=user_cache_folder())
-    frames = TargetFrames(footage, options.batch_norm_frames, protocol.height, protocol.width)
-    return take_target_statistics(network, frames), len(footage.left_out)
-
-
 def _check_outputs(options: EvaluateOptions) -> None:
     """Refuse outputs that are there already or cannot be made, before anything is computed."""
     if options.out:
@@ -199,7 +119,7 @@ def _warn_where_different(supervised: Supervised, about: dict[str, Any], protoco
 
 
 def score(options: EvaluateOptions) -> int:
-    """Score a checkpoint and write what was asked for.
+    """Score a checkpoint or an exported file and write what was asked for.
 
     Returns:
         0, or 6 where unusable files were left out (`--on_bad skip`).
@@ -207,37 +127,23 @@ def score(options: EvaluateOptions) -> int:
     Raises:
         LsrError: with the exit code of what went wrong.
     """
-    device = choose_device(options.device, options.precision)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    model = _open_model(Path(options.model))
+    model = open_scored_model(options)
     own, space = _spaces(options, model)
     relabel = _relabel(own, space)
     supervised = read_result(Path(options.supervised), space) if options.supervised else None
-    protocol = _protocol(options, model, device)
-    frames = _open_data(options, protocol, space)
+    frames = _open_data(options, model.size, space)
     _check_outputs(options)
-    network = model.network.to(device)
-    shown = {
-        **asdict(protocol),
-        "scales": list(protocol.scales),
-        "batch_norm": options.batch_norm,
-        "text": protocol.text,
-    }
-    frames_left_out = 0
-    if options.batch_norm == "target":
-        phrase, frames_left_out = _reestimate(options, network, protocol)
-        shown["text"] += f"; {phrase}"
-    about = _about_data(options, frames)
+    prepared = model.prepare()
+    about, shown = _about_data(options, frames), prepared.protocol
     if supervised is not None:
         _warn_where_different(supervised, about, shown)
-    logger.info("%s on %s: %s; %s", model.about["text"], device, about["text"], shown["text"])
+    logger.info("%s on %s: %s; %s", model.about["text"], model.device, about["text"], shown["text"])
     try:
         evaluation = evaluate(
-            NetworkPredictor(network, protocol),
+            prepared.predict,
             tqdm(frames, unit="frame", disable=None),
             space.num_classes,
-            resized=(protocol.height, protocol.width) if protocol.kind == "resized" else None,
+            resized=model.size if options.protocol == "resized" else None,
             relabel=relabel,
             worst=options.overlays,
         )
@@ -255,4 +161,4 @@ def score(options: EvaluateOptions) -> int:
     if options.overlays:
         written = write_worst(Path(options.overlay_dir), evaluation.worst, space)
         logger.info("%d pictures of the worst frames in %s", len(written), options.overlay_dir)
-    return 6 if frames.left_out or frames_left_out else 0
+    return 6 if frames.left_out or prepared.left_out else 0

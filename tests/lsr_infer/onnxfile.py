@@ -70,6 +70,7 @@ def model(
     size: tuple[int, int] | None = None,
     input_name: str = "image",
     location: str | None = None,
+    channels: int = 3,
 ) -> bytes:
     """Encode a ModelProto.
 
@@ -80,9 +81,10 @@ def model(
         size: (height, width) of a graph of fixed size.
         input_name: name of the input.
         location: path of external data for the weights.
+        channels: the input claims to have.
     """
     classes = len(weights)
-    shape: tuple[int | str, ...] = ("N", *(size or ("H", "W")), 3)
+    shape: tuple[int | str, ...] = ("N", *(size or ("H", "W")), channels)
     graph = (
         node("Cast", [input_name], "levels", attribute("to", 1))
         + node("Transpose", ["levels"], "planes", attribute("perm", [0, 3, 1, 2]))
@@ -118,3 +120,10 @@ def colour_model(path: Path, document: Manifest | None = None, **options: Any) -
     weights = np.eye(classes, 3, dtype=np.float32)
     path.write_bytes(model(weights, np.zeros(classes, np.float32), metadata, size=size, **options))
     return path
+
+
+def expected_logits(image: np.ndarray) -> np.ndarray:
+    """Mean levels of 8x8 blocks [3,h,w], what the test model computes."""
+    h, w = image.shape[0] // 8, image.shape[1] // 8
+    means = image[: h * 8, : w * 8].reshape(h, 8, w, 8, 3).mean(axis=(1, 3))  # [h,w,3]
+    return np.asarray(means.transpose(2, 0, 1), dtype=np.float32)

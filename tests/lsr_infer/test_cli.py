@@ -211,11 +211,6 @@ def test_device_model_and_place(model: Path, tmp_path: Path, capsys: pytest.Capt
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_info_shows_the_manifest(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("info", model) == 0
-    assert json.loads(capsys.readouterr().out)["label_space"]["names"] == ["blue", "green", "red"]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_a_playable_file(shared: Shared, model: Path, tmp_path: Path, number: int) -> None:
     clip = shared("data/clips/udacity_solidWhiteRight.mp4")

@@ -115,6 +115,48 @@ def test_every_way_of_looking_is_its_own_figure(model: Path, capsys: pytest.Capt
     assert result_of(model, capsys) == plain
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint and the file exported from it."""
+    to_onnx = pytest.importorskip("export.to_onnx", reason="the extra export is not installed")
+    folder = tmp_path_factory.mktemp("pair")
+    checkpoint = folder / "model.safetensors"
+    save_model(checkpoint, tiny(), ModelInfo(label_space=CITYSCAPES_19, method="lsr", step=7, height=48, width=96))
+    assert exit_status(lambda: to_onnx.main([str(checkpoint), "-o", str(folder / "model.onnx")])) == 0
+    return checkpoint, folder / "model.onnx"
+
+
+def test_an_exported_file_is_scored_by_the_runtime(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, exported = pair
+    expected, found = result_of(checkpoint, capsys), result_of(exported, capsys)
+    moved = np.abs(np.array(expected["confusion"]) - np.array(found["confusion"])).sum()
+    assert moved <= 1e-3 * expected["data"]["labelled_pixels"]
+    assert found["miou"] == pytest.approx(expected["miou"], abs=1e-3)
+    assert found["model"]["checkpoint"] == expected["model"]["sha256"]
+    assert (found["model"]["precision"], found["model"]["backend"]) == ("fp32", "onnxruntime")
+    assert "exported file in onnxruntime" in found["protocol"]["text"]
+    out = tmp_path / "sup.json"
+    assert run([str(checkpoint), *TOYTOWN, "--out", str(out)]) == 0
+    assert result_of(exported, capsys, "--supervised", str(out))["supervised"]["masr"] == pytest.approx(1, abs=0.01)
+    larger = result_of(exported, capsys, "--height", "64", "--width", "128")
+    assert larger["confusion"] != found["confusion"]
+    assert larger["miou"] == pytest.approx(
+        result_of(checkpoint, capsys, "--height", "64", "--width", "128")["miou"], abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["--flip"], ["--scales", "0.5,1"], ["--precision", "bf16"], ["--batch_norm", "target", "--target", "x"]]
+)
+def test_an_exported_file_is_scored_as_it_is(
+    pair: tuple[Path, Path], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([str(pair[1]), *TOYTOWN, *words]) == 2
+    assert "is scored as it is" in capsys.readouterr().err
+
+
 def test_scoring_in_other_classes(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     merged = result_of(model, capsys, "--label_space", "camvid11")
     assert list(merged["iou"])[:3] == ["road", "sidewalk", "building"]
@@ -175,7 +217,7 @@ def test_unusable_inputs_have_their_code_and_one_line(
         ([str(tmp_path / "empty"), *TOYTOWN], 4),
         ([str(cut), *TOYTOWN], 4),
         ([str(tmp_path / "text.pth"), *TOYTOWN], 4),
-        ([str(tmp_path / "a.onnx"), *TOYTOWN], 2),
+        ([str(tmp_path / "a.onnx"), *TOYTOWN], 4),
         ([str(model), "--layout", "camvid", "--data", str(tmp_path / "none")], 4),
         ([str(model), *TOYTOWN, "--supervised", str(tmp_path / "file")], 4),
         ([str(model), *TOYTOWN, "--out", str(tmp_path / "file" / "a.json")], 4),

@@ -1,0 +1,124 @@
+"""Copy the sound of a file into the video that is made of it, packet by packet and undecoded.
+
+Knows containers and time, nothing of pictures. What MP4 cannot hold, or what is broken, is left out with a word.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+from av.error import FFmpegError
+
+from lsr_infer.videoinfo import reason
+
+__all__ = ["AudioCopy", "AudioSource"]
+
+logger = logging.getLogger(__name__)
+
+_MP4_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "flac", "alac"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSource:
+    """The stretch of a file whose sound is copied.
+
+    Args:
+        path: the file.
+        start: seconds from its beginning at which the sound begins; these become the time 0 of the copy.
+        duration: seconds that are copied; None copies to the end.
+        cut: set where the video ends before the file does; the copy then ends with the last frame.
+    """
+
+    path: Path
+    start: float = 0.0
+    duration: float | None = None
+    cut: threading.Event = field(default_factory=threading.Event, compare=False)
+
+
+class AudioCopy:
+    """The audio streams of a file on their way into an open container.
+
+    Args:
+        source: what is copied.
+        output: the container; the streams are added here, before anything is written to it.
+        origin: time of the file's first picture on its own clock, from which `source.start` counts.
+    """
+
+    def __init__(self, source: AudioSource, output: Any, origin: float) -> None:
+        self._source = source
+        self._first = origin + source.start if source.start else None
+        self._last = None if source.duration is None else origin + source.start + source.duration
+        self._streams: dict[int, Any] = {}
+        self._stamps: dict[int, int] = {}
+        self._packets: Iterator[Any] = iter(())
+        self._pending: Any = None
+        self._input = av.open(f"file:{source.path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+        for stream in self._input.streams.audio:
+            name = stream.codec_context.name if stream.codec_context is not None else "unknown"
+            if name in _MP4_CODECS:
+                self._streams[stream.index] = output.add_stream_from_template(stream)
+            else:
+                logger.warning("%s: its sound (%s) does not fit into MP4 and is left out", source.path.name, name)
+        if self._streams:
+            chosen = [stream for stream in self._input.streams.audio if stream.index in self._streams]
+            if self._first is not None:
+                self._input.seek(int(self._first * av.time_base), backward=True)
+            self._packets = self._input.demux(chosen)
+            self._advance()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._input.close()
+
+    def until(self, time: float) -> Iterator[Any]:
+        """Yield the packets that begin before `time` (in seconds of the copy), ready to be muxed."""
+        shift = self._source.start
+        while self._pending is not None and self._begins(self._pending) - shift < time:
+            packet = self._pending
+            self._advance()
+            yield self._prepared(packet)
+
+    def rest(self, end: float) -> Iterator[Any]:
+        """Yield what is left once the last frame, which is shown until `end`, has been written."""
+        return self.until(end if self._source.cut.is_set() else float("inf"))
+
+    def _begins(self, packet: Any) -> float:
+        return float(packet.dts * packet.time_base)
+
+    def _advance(self) -> None:
+        """Fetch the next packet that is copied; none where the stretch or the file ends."""
+        self._pending = None
+        try:
+            for packet in self._packets:
+                if packet.dts is None or packet.size == 0 or packet.is_corrupt:
+                    continue
+                begins, index = self._begins(packet), packet.stream.index
+                if self._first is not None and begins < self._first - 1e-6:
+                    continue
+                if packet.dts <= self._stamps.get(index, packet.dts - 1):
+                    continue  # a time that runs backwards is refused by the container
+                if self._last is not None and begins >= self._last - 1e-6:
+                    return
+                self._stamps[index] = packet.dts
+                self._pending = packet
+                return
+        except FFmpegError as error:
+            logger.warning("%s: its sound breaks off (%s)", self._source.path.name, reason(error))
+
+    def _prepared(self, packet: Any) -> Any:
+        """Move a packet to its stream and to the copy's clock."""
+        ticks = round(self._source.start / packet.time_base)
+        packet.stream = self._streams[packet.stream.index]
+        packet.dts -= ticks
+        if packet.pts is not None:
+            packet.pts -= ticks
+        return packet

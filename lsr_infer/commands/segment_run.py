@@ -1,0 +1,161 @@
+"""The threads of an `lsr-infer` run: one for all files, one for each live source, and the main one that waits.
+
+Live sources run at once, files one after another beside them. On the main thread Ctrl-C arrives and windows live; the
+others are told by an event, so that nothing is torn apart in the middle of a frame.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from lsr_infer.commands.segment_report import Progress, Tally
+from lsr_infer.display import Display
+from lsr_infer.errors import InputError
+from lsr_infer.files import PlaceError
+from lsr_infer.jobs import Outcome, Outputs, Task, segment_images, segment_video
+from lsr_infer.live import LiveReader
+from lsr_infer.sources import Source
+from lsr_infer.video import probe
+
+__all__ = ["Job", "Run"]
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+_WINDOW_SECONDS = 0.02
+_NOTHING = object()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A source, where its results go, and for a live source its entered reader."""
+
+    source: Source
+    outputs: Outputs
+    reader: LiveReader | None = None
+
+
+class Run:
+    """The threads of a run: one for the files, one for each live source.
+
+    Args:
+        jobs: what is to be done.
+        task: what is done with each.
+        tally: told how each ended.
+        display: a window to keep alive, or None.
+    """
+
+    def __init__(self, jobs: Sequence[Job], task: Task, tally: Tally, display: Display | None) -> None:
+        self._task = task
+        self._tally = tally
+        self._display = display
+        self._ended: queue.Queue[BaseException | None] = queue.Queue()
+        files = [job for job in jobs if job.reader is None]
+        live = [job for job in jobs if job.reader is not None]
+        works: list[Callable[[], None]] = [partial(self._files, files)] if files else []
+        works += [partial(self._video, job, row) for row, job in enumerate(live, start=1 if files else 0)]
+        self._threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
+
+    def wait(self) -> InputError | None:
+        """Run everything to its end; return why nothing more could be written, where that ended it.
+
+        Raises:
+            Exception: an error that is none of a source.
+        """
+        for thread in self._threads:
+            thread.start()
+        running, broken = len(self._threads), None
+        while running:
+            try:
+                ended = self._next()
+                if ended is _NOTHING:
+                    continue
+                running -= 1
+                if isinstance(ended, PlaceError):
+                    broken = broken or ended
+                elif isinstance(ended, BaseException):
+                    raise ended
+            except KeyboardInterrupt:
+                if self._tally.interrupted:
+                    raise  # a second time: at once
+                self._tally.interrupted = True
+                logger.info("stopping; what was done is being kept")
+                self._task.stop.set()
+        return broken
+
+    def _next(self) -> object:
+        """Return what ended a thread, or `_NOTHING` after a while; keeps the windows alive meanwhile."""
+        if self._display is not None and self._display.refresh():
+            self._tally.interrupted = True
+            self._task.stop.set()
+        try:
+            return self._ended.get(timeout=_POLL_SECONDS if self._display is None else _WINDOW_SECONDS)
+        except queue.Empty:
+            return _NOTHING
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Run a thread's work and hand over what ended it; a place that cannot be written ends all of them."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again on the main thread
+            self._task.stop.set()
+            self._ended.put(error)
+        else:
+            self._ended.put(None)
+
+    def _files(self, jobs: Sequence[Job]) -> None:
+        for image, group in groupby(jobs, key=lambda job: job.source.kind == "image"):
+            if self._task.stop.is_set():
+                return
+            if image:
+                self._images(list(group))
+            else:
+                self._videos(group)
+
+    def _images(self, jobs: Sequence[Job]) -> None:
+        outputs = {job.source: job.outputs for job in jobs}
+        with Progress("images", len(jobs), unit="image") as progress:
+
+            def done(source: Source, outcome: Outcome | InputError) -> None:
+                if isinstance(outcome, InputError):
+                    self._tally.failed(source, str(outcome))
+                else:
+                    self._tally.done(source, outputs[source], outcome)
+                progress.step()
+
+            segment_images([(job.source, job.outputs) for job in jobs], self._task, done)
+
+    def _videos(self, jobs: Iterator[Job]) -> None:
+        for job in jobs:
+            if self._task.stop.is_set():
+                return
+            self._video(job, 0)
+
+    def _video(self, job: Job, row: int) -> None:
+        """Segment one video or live source; a bad one does not stop the others."""
+        source = job.source
+        try:
+            info = job.reader.info if job.reader is not None else probe(_file(source))
+            expected = self._task.selection.max_frames if source.live else self._task.selection.expected(info)
+            with Progress(Path(source.label).name, expected, row=row) as progress:
+                outcome = segment_video(
+                    source, job.outputs, self._task, reader=job.reader, info=info, on_frame=progress.step
+                )
+        except InputError as error:
+            self._tally.failed(source, str(error))
+            if isinstance(error, PlaceError):
+                raise
+        except KeyboardInterrupt:
+            self._tally.failed(source, "interrupted")
+        else:
+            self._tally.done(source, job.outputs, outcome)
+
+
+def _file(source: Source) -> Path | str:
+    assert not isinstance(source.place, int)
+    return source.place

@@ -1,0 +1,132 @@
+"""A real HTTP server on 127.0.0.1 that sends MPEG-TS as a camera does: endlessly, at its own pace, until it breaks."""
+
+import contextlib
+import http.server
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+
+FPS = 25
+
+
+def transport_stream(frames: int = 2 * FPS, size: tuple[int, int] = (48, 64)) -> bytes:
+    """Encode frames whose brightness rises by two levels each."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="mpegts") as container:
+        stream = container.add_stream(
+            "libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency", "g": "5"}
+        )
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, FPS)
+        for n in range(frames):
+            picture = av.VideoFrame.from_ndarray(np.full((*size, 3), 40 + 2 * n % 200, np.uint8), format="bgr24")
+            picture.pts = n
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+class StreamServer:
+    """Sends `data` again and again.
+
+    Args:
+        data: what is sent.
+        rate: bytes a second, None for as fast as the reader takes them.
+        port: where it listens, 0 for a free port.
+        whole: send it once, as a server of files does, parts of it where they are asked for.
+
+    Attributes:
+        stall: while set, connections stay open and nothing is sent.
+        connections: how many there have been.
+        asked: paths that were asked for.
+    """
+
+    def __init__(self, data: bytes, rate: float | None = None, port: int = 0, *, whole: bool = False) -> None:
+        self.stall = threading.Event()
+        self.gone = threading.Event()
+        self.connections = 0
+        self.asked: list[str] = []
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.connections += 1
+                server.asked.append(self.path)
+                with contextlib.suppress(OSError):
+                    if whole:
+                        server.send_file(self, data)
+                        return
+                    self.send_response(200)
+                    self.send_header("Content-Type", "video/mp2t")
+                    self.end_headers()
+                    server.send(self, data, rate)
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+        class Listener(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+            allow_reuse_address = True
+
+            def handle_error(self, *words: object) -> None:
+                pass
+
+        self._listener = Listener(("127.0.0.1", port), Handler)
+        self.port = self._listener.server_port
+        self.address = f"http://127.0.0.1:{self.port}/road"
+        threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def send(self, handler: http.server.BaseHTTPRequestHandler, data: bytes, rate: float | None) -> None:
+        piece = 188 * 7
+        while not self.gone.is_set():
+            for start in range(0, len(data), piece):
+                while self.stall.is_set() and not self.gone.is_set():
+                    time.sleep(0.02)
+                if self.gone.is_set():
+                    return
+                handler.wfile.write(data[start : start + piece])
+                if rate is not None:
+                    time.sleep(piece / rate)
+
+    @staticmethod
+    def send_file(handler: http.server.BaseHTTPRequestHandler, data: bytes) -> None:
+        asked = handler.headers.get("Range", "bytes=0-")
+        start, _, end = asked.removeprefix("bytes=").partition("-")
+        part = data[int(start) : int(end) + 1 if end else None]
+        handler.send_response(206)
+        handler.send_header("Accept-Ranges", "bytes")
+        handler.send_header("Content-Length", str(len(part)))
+        handler.send_header("Content-Range", f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}")
+        handler.end_headers()
+        handler.wfile.write(part)
+
+    def kill(self) -> None:
+        """Close the port and every connection."""
+        self.gone.set()
+        self._listener.shutdown()
+        self._listener.server_close()
+
+
+@contextlib.contextmanager
+def serving(data: bytes, rate: float | None = None, *, whole: bool = False) -> Iterator[StreamServer]:
+    server = StreamServer(data, rate, whole=whole)
+    try:
+        yield server
+    finally:
+        if not server.gone.is_set():
+            server.kill()
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
