@@ -274,7 +274,8 @@ def test_a_read_only_folder_is_one_line(
 def test_every_kind_of_result_is_kept_unless_told(
     shared: Shared, model: Path, tmp_path: Path, save: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = shared("data/clips/camvid_0016E5_15fps.mp4")
+    clip = tmp_path / "drive.0016.mp4"  # a dot within the name
+    clip.symlink_to(shared("data/clips/camvid_0016E5_15fps.mp4"))
     words = (clip, "--model", model, "-o", tmp_path / "out", "--save", *save, "--max-frames")
     assert run(*words, "2") == 0
     before = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
@@ -285,6 +286,7 @@ def test_every_kind_of_result_is_kept_unless_told(
     after = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
     assert after != before
     assert not [name for name in after if "/." in name or name.startswith(".")]
+    assert (len(after) == 3) == (save in (("mask",), ("confidence",)))  # a file a frame, else one in all
 
 
 def test_a_broken_input_is_said_before_an_existing_output(model: Path, tmp_path: Path) -> None:
