@@ -109,9 +109,7 @@ def open_sink(kind: str, path: Path, frame: Frame) -> AbstractContextManager[Sin
         return _video(path, frame)
     if path.suffix == ".mkv":
         return _mask_video(path, frame)
-    if path.suffix:
-        return _image(path, frame, encode)
-    return _folder(path, frame, encode)
+    return _image(path, frame, encode) if frame.info is None else _folder(path, frame, encode)
 
 
 def _overlay_jpeg(drawn: Drawn, frame: Frame) -> bytes:
