@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.onnxruntime import usable_cores
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.masks import upsample_argmax
 from lsr_infer.parity import Parity, ParityMeter
+from lsr_infer.processors import usable_cores
 from lsr_train.exporting.calibration import CALIBRATIONS, gather
 from lsr_train.exporting.graph import logits_of
 from lsr_train.exporting.int8 import Scheme, quantise, tensors_to_quantise

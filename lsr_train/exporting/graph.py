@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.onnxruntime import usable_cores
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.processors import usable_cores
 
 __all__ = ["LARGEST_FILE", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "layers", "logits_of", "save", "trace"]
 
