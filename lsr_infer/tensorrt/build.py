@@ -117,6 +117,7 @@ def build_engine(
         thread.start()
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
+            progress.again()
     (result,) = outcome
     if progress.cancelled:
         raise KeyboardInterrupt

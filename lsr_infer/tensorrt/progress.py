@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 Show = Callable[[float, str], None]
 _LINE_SECONDS = 10.0
+_REDRAW_SECONDS = 0.1
 
 
 class _Phase:
@@ -30,7 +31,8 @@ class BuildProgress:
     """The phases of one build; every method may be called from any thread.
 
     Args:
-        show: called with the share done, 0..1 and never falling, and the name of the innermost phase.
+        show: called with the share done, 0..1 and never falling, and the name of the innermost phase. No exception may
+            pass through the builder, so one of its own stops the build.
     """
 
     def __init__(self, show: Show | None = None) -> None:
@@ -74,10 +76,21 @@ class BuildProgress:
                     self._share = 1.0
             self._tell()
 
+    def again(self) -> None:
+        """Show what was shown last, so that a clock beside it goes on during a long step."""
+        with self._lock:
+            if self._phases:
+                self._tell()
+
     def _tell(self) -> None:
         roots = [phase for phase in self._phases if phase.parent is None]
         self._share = max(self._share, *(self._of(phase) for phase in roots), 0.0)
-        self._show(self._share, self._phases[-1].name if self._phases else "")
+        try:
+            self._show(self._share, self._phases[-1].name if self._phases else "")
+        except Exception:
+            if not self.cancelled:
+                logger.exception("the progress of the build cannot be shown, so it stops")
+            self.cancel()
 
     def _of(self, phase: _Phase) -> float:
         """Return the share of a phase that is done, its inner phases included."""
@@ -88,28 +101,20 @@ class BuildProgress:
 def monitor(module: Any, progress: BuildProgress) -> Any:
     """Return an IProgressMonitor of a library that reports to `progress`.
 
-    It has to outlive the build. An exception must not pass through the builder, so one stops the build instead.
+    It has to outlive the build.
     """
-
-    def guarded(action: Callable[..., object], *arguments: object) -> bool:
-        try:
-            return action(*arguments) is not False
-        except Exception:
-            logger.exception("the progress of the build cannot be shown")
-            progress.cancel()
-            return False
 
     def initialise(self: Any) -> None:
         module.IProgressMonitor.__init__(self)
 
     def phase_start(self: Any, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        guarded(progress.start, phase_name, parent_phase, num_steps)
+        progress.start(phase_name, parent_phase, num_steps)
 
     def phase_finish(self: Any, phase_name: str) -> None:
-        guarded(progress.finish, phase_name)
+        progress.finish(phase_name)
 
     def step_complete(self: Any, phase_name: str, step: int) -> bool:
-        return guarded(progress.step, phase_name)
+        return progress.step(phase_name)
 
     members = {
         "__init__": initialise,
@@ -129,10 +134,15 @@ def terminal_progress() -> Iterator[BuildProgress]:
     from tqdm import tqdm
 
     with tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}", desc="building") as bar:
+        shown = 0.0
 
         def show(share: float, name: str) -> None:
+            nonlocal shown
+            bar.n = 100 * share
             bar.set_description_str(f"building: {name[:40]}" if name else "building", refresh=False)
-            bar.update(round(100 * share) - bar.n)
+            if time.monotonic() >= shown + _REDRAW_SECONDS:  # steps come by the hundred, and some take seconds
+                shown = time.monotonic()
+                bar.refresh()
 
         yield BuildProgress(show)
 

@@ -1,5 +1,6 @@
 """Real builds with TensorRT for RTX, on the CPU: what the builder is told, what it says, and how it is stopped."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra
 from lsr_infer.errors import DeviceError, InputError, QualityGateError  # noqa: E402
 from lsr_infer.tensorrt.build import BuildOptions, Shapes, _load_timing_cache, build_engine  # noqa: E402
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
-from lsr_infer.tensorrt.progress import BuildProgress  # noqa: E402
+from lsr_infer.tensorrt.progress import BuildProgress, terminal_progress  # noqa: E402
 from lsr_infer.tensorrt.types import check_network_types  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import small_file, small_graph  # noqa: E402
 
@@ -144,3 +145,18 @@ def test_a_timing_cache_is_taken_or_begun_anew(
     config = TimingConfig()
     assert _load_timing_cache(config, path) == config.attached == attached
     assert ("starts anew" in caplog.text) == (stored not in (None, attached))
+
+
+def test_a_terminal_sees_a_bar_that_reaches_the_end(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with terminal_progress() as progress:
+        build_engine(rtx, small_graph().SerializeToString(), AHEAD, progress=progress)
+    bars = terminal.getvalue().split("\r")
+    assert "0%" in bars[1]
+    assert "building: 100%" in bars[-1]
+    assert any("building: " in bar and "%" in bar for bar in bars)
