@@ -18,8 +18,8 @@ from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.files import refuse_existing, whole_file, write_text
 from lsr_infer.frames import FrameSet
 from lsr_infer.manifest import Manifest
+from lsr_infer.modelfile import read_model_file
 from lsr_infer.parity import Bar
-from lsr_infer.segmenter import Segmenter
 from lsr_infer.tensorrt.admission import Host, check_bytes, check_host
 from lsr_infer.tensorrt.build import BuildOptions, Shapes, build_engine
 from lsr_infer.tensorrt.flavour import Library, platform_name
@@ -69,8 +69,7 @@ def read_model(path: Path) -> Model:
     """
     if path.suffix.lower() != ".onnx":
         raise InputError(f"{path}: is no .onnx file. Make one with export/to_onnx.py.")
-    with Segmenter(path, device="cpu", backend="onnxruntime") as segmenter:
-        manifest = segmenter.manifest
+    manifest = read_model_file(path).manifest
     if manifest.runtime == "onnxruntime":
         raise InputError(
             f"{path}: its INT8 is the kind that ONNX Runtime wants, and TensorRT computes another. Export it with "

@@ -263,3 +263,16 @@ def test_a_missing_library_names_its_extra(tmp_path: Path, monkeypatch: pytest.M
     model = small_file(tmp_path / "model.onnx")
     with pytest.raises(DeviceError, match=r"lsr-road\[trt-rtx\]"):
         main([str(model), "-o", str(tmp_path / "a.engine"), "--flavour", "rtx"])
+
+
+@NO_GPU
+def test_building_needs_no_torch_and_no_onnx_package(tmp_path: Path) -> None:
+    model = small_file(tmp_path / "model.onnx", output="classes")
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('torch', 'onnx', 'lsr_train'))\n"
+        "from export.to_trt import main\n"
+        f"main([{str(model)!r}, '-o', {str(tmp_path / 'model.engine')!r}, '--flavour', 'rtx'])\n"
+        "assert 'onnxruntime' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60, capture_output=True)
+    assert (tmp_path / "model.engine").is_file()

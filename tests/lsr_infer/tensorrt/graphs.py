@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
 
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import METADATA_KEY, Manifest
+
+onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 SPACE = LabelSpace(name="five", names=("a", "b", "c", "d", "e"), colors=tuple((50 * n, 0, 0) for n in range(5)))
 
@@ -35,7 +37,7 @@ class _Graph:
         return output
 
 
-def small_graph(precision: str = "fp32", output: str = "logits", *, depth: int = 3, width: int = 8) -> onnx.ModelProto:
+def small_graph(precision: str = "fp32", output: str = "logits", *, depth: int = 3, width: int = 8) -> Any:
     """A network of `depth` convolutions, of which the first two halve the sides; fp32 or fp16."""
     random = np.random.default_rng(5)
     kind: type[np.floating[Any]] = np.float16 if precision == "fp16" else np.float32
@@ -80,7 +82,7 @@ def small_graph(precision: str = "fp32", output: str = "logits", *, depth: int =
     return made
 
 
-def save(model: onnx.ModelProto, path: Path, document: Manifest) -> Path:
+def save(model: Any, path: Path, document: Manifest) -> Path:
     """Write a model with its Manifest."""
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA_KEY, value=document.to_json())
@@ -96,7 +98,7 @@ def small_file(path: Path, precision: str = "fp32", output: str = "logits", **ch
     return save(model, path, manifest(**({"precision": precision, "output": output} | changes)))
 
 
-def quantize(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+def quantize(model: Any, scratch: Path) -> Any:
     """Quantise symmetrically, weights and activations, as TensorRT wants it; the head stays in float."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 

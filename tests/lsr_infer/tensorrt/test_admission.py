@@ -95,10 +95,12 @@ def refused(path: Path, kind: type[LsrError], **options: Any) -> str:
 
 def rebuilt(message: str) -> list[str]:
     """The words of the command a message names, which to_trt.py must take as they are."""
-    from export.to_trt import build_parser, parse_shapes
-
     words = shlex.split(message.partition("build it again: ")[2].rstrip("."))
     assert words[:2] == ["python", "export/to_trt.py"]
+    try:
+        from export.to_trt import build_parser, parse_shapes
+    except ImportError:
+        return words  # the package by itself, without the scripts of the checkout
     options = build_parser().parse_args(words[2:])
     assert (options.model.name, options.output.name, options.overwrite) == ("model.onnx", "model.engine", True)
     assert not options.shapes or parse_shapes(options.shapes) == SHAPES

@@ -8,7 +8,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError  # noqa: E402
-from lsr_infer.tensorrt.build import BuildOptions, Shapes, build_engine  # noqa: E402
+from lsr_infer.tensorrt.build import BuildOptions, Shapes, _load_timing_cache, build_engine  # noqa: E402
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
 from lsr_infer.tensorrt.progress import BuildProgress  # noqa: E402
 from lsr_infer.tensorrt.types import check_network_types  # noqa: E402
@@ -113,3 +113,34 @@ def test_a_check_ends_the_build_before_the_work(rtx: Library) -> None:
             check=refuse,
         )
     assert not phases
+
+
+class TimingConfig:
+    """A builder's configuration of the library that measures times, which takes caches of its own kind alone."""
+
+    def __init__(self) -> None:
+        self.attached: bytes | None = None
+
+    def create_timing_cache(self, stored: bytes) -> bytes | None:
+        return stored if stored in (b"", b"ours", b"of another GPU") else None
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if cache == b"of another GPU":
+            return False
+        self.attached = cache
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stored", "attached"), [(None, b""), (b"ours", b"ours"), (b"of another GPU", b""), (b"damaged", b"")]
+)
+def test_a_timing_cache_is_taken_or_begun_anew(
+    tmp_path: Path, stored: bytes | None, attached: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model.timing"
+    if stored is not None:
+        path.write_bytes(stored)
+    config = TimingConfig()
+    assert _load_timing_cache(config, path) == config.attached == attached
+    assert ("starts anew" in caplog.text) == (stored not in (None, attached))

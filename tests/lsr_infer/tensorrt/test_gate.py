@@ -64,7 +64,7 @@ def test_an_engine_is_built_compared_opened_and_run(
         read_model(path),
         engine,
         BuildOptions(shapes=SPAN),
-        comparison=comparison("fp32" if precision == "fp32" else "fp16"),
+        comparison=comparison(precision),
         gpu=GPU,
     )
     facts = made.engine
