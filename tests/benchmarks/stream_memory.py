@@ -87,7 +87,7 @@ def report(options: argparse.Namespace, readings: list[float], code: int, out: s
     tenth = max(1, len(readings) // 10)
     warm = statistics.median(readings[2 * tenth : 3 * tenth])
     last = statistics.median(readings[-tenth:])
-    document = json.loads(out) if out else {"sources": [], "frames": 0}
+    document: dict[str, Any] = json.loads(out) if out else {"sources": [], "frames": 0}
     return {
         "minutes": round(len(readings) / 60, 2),
         "streams": options.streams,

@@ -222,6 +222,20 @@ def test_a_file_behind_an_address_loses_no_frame(
     assert "secret" not in json.dumps(report)
 
 
+def test_a_recording_behind_a_playlist_ends_where_it_ends(
+    stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD"
+    with serving(stream, whole=True) as segment:
+        text = f"{head}\n#EXTINF:2,\n{segment.address}.ts\n#EXT-X-ENDLIST\n"
+        with serving(text.encode(), whole=True) as server:
+            address = server.address.replace("/road", "/list.m3u8")
+            assert run(address, "--model", model, "-o", tmp_path / "out", "--json") == 0
+    (report,) = json.loads(capsys.readouterr().out)["sources"]
+    assert report["frames"] + report["dropped"] == 50
+    assert report["reconnects"] == 0
+
+
 def test_addresses() -> None:
     assert is_address("RTSP://127.0.0.1/a")
     assert not is_address("C:/clips/a.mp4")
