@@ -270,7 +270,6 @@ class MaskVideoWriter(_VideoFile):
         """Append a map, [H,W] uint8 of the writer's size; see `VideoWriter.write` for `time` and errors."""
         self._check(labels, self._size)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(labels), format="gray")
-        picture.color_range = ColorRange.JPEG
         self._encode(picture, self._stamp(time))
 
     def _open(self, temporary: Path) -> None:
