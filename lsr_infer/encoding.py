@@ -26,6 +26,7 @@ from lsr_infer.videoinfo import ColorTags, VideoInfo, reason
 __all__ = ["MaskVideoWriter", "VideoWriter"]
 
 _FINEST_TIME_BASE = Fraction(1, 90_000)
+_FRAGMENTED = "+frag_keyframe+empty_moov+default_base_moof"
 _MATROSKA_TIME_BASE = Fraction(1, 1000)
 # AVCOL_SPC_* of a file to the matrix of swscale; everything else, unspecified too, is read as BT.601 by libav.
 _MATRICES = {
@@ -145,6 +146,8 @@ class VideoWriter(_VideoFile):
         threads: encoder threads; 0 lets x264 choose.
         overwrite: replace an existing file.
         audio: the file whose sound is copied; None leaves the video silent.
+        fragmented: write the index piece by piece beside the pictures. Otherwise it is kept until the end, and memory
+            grows by 72 bytes a frame, which a stream of unknown length should not.
 
     Raises:
         UsageError: the file exists and `overwrite` is false.
@@ -164,6 +167,7 @@ class VideoWriter(_VideoFile):
         threads: int = 0,
         overwrite: bool = False,
         audio: AudioSource | None = None,
+        fragmented: bool = False,
     ) -> None:
         time_base = max(like.time_base if like is not None else 1 / fps, _FINEST_TIME_BASE)
         super().__init__(Path(path), ".mp4", fps=fps, time_base=time_base, overwrite=overwrite)
@@ -174,6 +178,7 @@ class VideoWriter(_VideoFile):
         self._options = {"crf": str(crf), "preset": preset}
         self._threads = threads
         self._audio_source = audio
+        self._flags = _FRAGMENTED if fragmented else "+faststart"
         self._audio: AudioCopy | None = None
         self._reformatter = VideoReformatter()
 
@@ -210,7 +215,7 @@ class VideoWriter(_VideoFile):
             raise self._failure(error) from error
 
     def _open(self, temporary: Path) -> None:
-        self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"})
+        self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": self._flags})
         self._stream = self._new_stream()
         if self._audio_source is not None:
             self._audio = self._stack.enter_context(AudioCopy(self._audio_source, self._container, self._origin))
@@ -265,7 +270,6 @@ class MaskVideoWriter(_VideoFile):
         """Append a map, [H,W] uint8 of the writer's size; see `VideoWriter.write` for `time` and errors."""
         self._check(labels, self._size)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(labels), format="gray")
-        picture.color_range = ColorRange.JPEG
         self._encode(picture, self._stamp(time))
 
     def _open(self, temporary: Path) -> None:

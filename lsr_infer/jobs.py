@@ -96,6 +96,7 @@ class Task:
             picture_width=self.drawing.width(width),
             label_space=self.inference.label_space,
             ids=self.drawing.ids,
+            live=source.live,
             model=self.inference.segmenter.path.name,
             audio=AudioSource(
                 path=Path(str(source.place)), start=self.selection.start or 0.0, duration=self.selection.duration

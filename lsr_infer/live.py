@@ -264,6 +264,10 @@ class LiveReader:
             yield VideoFrame(frame, at - begun, index)
             index += 1
 
+    def _finite(self) -> bool:
+        """Whether a source that ended without an error has simply ended, as a recording does."""
+        return not self._options.reconnects or (self._info is not None and self._info.duration is not None)
+
     def _over(self) -> bool:
         return self._stopped.is_set() or self._halt.is_set()
 
@@ -283,7 +287,7 @@ class LiveReader:
                     return
                 if self._arrived > before:
                     attempts = 0
-                if self._info is None or (ended is None and not self._options.reconnects):
+                if self._info is None or (ended is None and self._finite()):
                     self._error = ended
                     return
                 if attempts >= self._options.reconnects:

@@ -67,6 +67,7 @@ class Frame:
         label_space: the classes.
         ids: the numbers in masks.
         model: name of the model file.
+        live: nobody knows how many frames there will be.
         audio: whose sound goes into an overlay, None for silence.
         overwrite: replace what exists.
     """
@@ -79,6 +80,7 @@ class Frame:
     label_space: LabelSpace
     ids: MaskIds
     model: str
+    live: bool = False
     audio: AudioSource | None = None
     overwrite: bool = False
 
@@ -170,6 +172,7 @@ def _video(path: Path, frame: Frame) -> Any:
         like=frame.info,
         overwrite=frame.overwrite,
         audio=frame.audio,
+        fragmented=frame.live,
     ) as writer:
 
         def write(drawn: Drawn) -> None:

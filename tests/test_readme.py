@@ -1,5 +1,6 @@
 """The README's commands are understood by the programs they name, and its Python runs."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -12,11 +13,13 @@ import pytest
 import torch
 
 from lsr_infer.commands.segment import read_options
+from lsr_infer.segmenter import Segmentation
 from lsr_train.commands.configuration import resolve
 from lsr_train.config_file import recipe_names
 from lsr_train.labels import load_classes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+WITH_US = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -43,7 +46,7 @@ def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", [*commands("python -m lsr_train evaluate"), *commands("python export/to_onnx.py")])
+@pytest.mark.parametrize("line", [*commands("python -m lsr_train evaluate"), *commands("python export/to_")])
 def test_options_of_other_commands_exist(line: str) -> None:
     words = shlex.split(line.replace("…", ""))
     program = words[1:4] if words[1] == "-m" else words[1:2]
@@ -56,11 +59,24 @@ def test_options_of_other_commands_exist(line: str) -> None:
             assert re.search(rf"(^|[\s,|\[]){re.escape(word)}\b", done.stdout), f"{word} is not in --help"
 
 
-@pytest.mark.parametrize("line", [line for line in commands("lsr-infer") if " info " not in line])
+PARTS = ("info", "bench", "serve-config")
+
+
+@pytest.mark.parametrize("line", [line for line in commands("lsr-infer") if line.split()[1] not in PARTS])
 def test_lsr_infer_commands_are_understood(line: str) -> None:
-    options = read_options(shlex.split(line)[1:])
-    assert options.sources
-    assert options.model is not None
+    assert read_options(shlex.split(line)[1:]).sources
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_of_lsr_infer_runs_as_shown(part: str, tmp_path: Path) -> None:
+    (line,) = [line for line in commands("lsr-infer") if line.split()[1] == part]
+    words = shlex.split(line)[1:]
+    shipped = REPOSITORY / "lsr_infer/models/toytown_adapted.onnx"
+    words = [str(shipped) if word.endswith(".onnx") else word for word in words]
+    words += ["--frames", "3"] if part == "bench" else []
+    command = [sys.executable, "-c", "import sys; from lsr_infer.cli import main; sys.exit(main())", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=WITH_US, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_classes_of_the_readme_are_read(tmp_path: Path) -> None:
@@ -92,3 +108,14 @@ def test_the_python_of_the_readme_runs() -> None:
     assert isinstance(loss, torch.Tensor)
     loss.backward()
     assert names["source_features"].grad is not None
+
+
+def test_the_three_lines_of_the_readme_run() -> None:
+    (block,) = re.findall(r"```python\n(from lsr_infer.*?)```", TEXT, flags=re.DOTALL)
+    names: dict[str, object] = {"frame": np.zeros((60, 80, 3), np.uint8)}
+    exec(block.replace("adapted.onnx", str(REPOSITORY / "lsr_infer/models/toytown_adapted.onnx")), names)
+    result = names["result"]
+    assert isinstance(result, Segmentation)
+    assert result.classes.shape == result.confidence.shape == (60, 80)
+    assert result.overlay(np.zeros((60, 80, 3), np.uint8)).shape == (60, 80, 3)
+    assert result.label_space.num_classes == 19

@@ -146,15 +146,14 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
                 tally.failed(source, str(error))
                 continue
         outputs = plan_outputs(source, options.output, task.drawing)
-        try:
-            for path in outputs.values():
-                refuse_existing(path, overwrite=options.overwrite)
-        except UsageError:
-            problem = None if source.live else _problem(source)
-            if problem is None:
-                raise
-            tally.failed(source, problem)  # the input is checked before the output is
-            continue
+        taken = next((path for path in outputs.values() if path.exists()), None)
+        if not source.live and (len(tally.sources) == 1 or (taken and not options.overwrite)):
+            problem = _problem(source)  # the input is checked before the output is
+            if problem is not None:
+                tally.failed(source, problem)
+                continue
+        if taken is not None:
+            refuse_existing(taken, overwrite=options.overwrite)
         jobs.append(Job(source, outputs, readers.get(source)))
     return jobs
 

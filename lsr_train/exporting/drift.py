@@ -5,8 +5,7 @@ the graph, and the layer that adds most to the error it was handed is the one to
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ class LayerDrift:
 def layer_drift(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) -> list[LayerDrift]:
     """Compare every convolution of a graph with the checkpoint's module of the same name.
 
-    Batch-norm is folded in the graph, so a convolution there is compared with the batch-norm behind the module.
+    Batch-norm is folded in the graph, so a convolution is compared with the module's together with its batch-norm.
 
     Args:
         network: the checkpoint's `DeepLabV2` in evaluation mode, on the CPU.
@@ -59,16 +58,13 @@ def layer_drift(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) -
     Returns:
         One entry for each layer that both have, in the order of the graph.
     """
-    import torch
-
     found = layers(model)
     watched = Watched(model, list(found.values()))
     squares = {layer: np.zeros(2) for layer in found}  # of the differences, of the checkpoint's values
     largest = dict.fromkeys(found, 0.0)
     for image in images:
         seen, _ = watched.run(image)
-        with _module_outputs(network, set(found)) as outputs, torch.inference_mode():
-            network(network.normalize(torch.from_numpy(np.ascontiguousarray(image))))
+        outputs = _outputs(network, image)
         for layer, tensor in found.items():
             low, high, candidate = seen[tensor]
             largest[layer] = float(np.maximum(largest[layer], max(abs(low), abs(high))))
@@ -95,34 +91,36 @@ def _ratio(difference: float, reference: float) -> float:
     return math.sqrt(difference / reference) if reference else (math.inf if difference else 0.0)
 
 
-@contextmanager
-def _module_outputs(network: Any, names: set[str]) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Gather samples of what modules give in one forward; batch-norm's replace those of the convolution before it."""
-    from torch import nn
-    from torch.nn.modules.batchnorm import _BatchNorm
+def _outputs(network: Any, image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Return a sample of what each convolution of the network gives, batch-norm included, by its module's name.
 
+    The network folds batch-norm into scaled weights and calls no module there, so convolutions are known by their
+    weights: what is computed from a weight and has its shape stands for it.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    names = {id(module.weight): name for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)}
     outputs: dict[str, NDArray[np.float32]] = {}
-    last = [""]
+    alive = []  # an id is only unique as long as its tensor lives
 
-    def note(name: str) -> Any:
-        def hook(module: Any, _inputs: Any, output: Any) -> None:
-            if isinstance(module, nn.Conv2d):
-                last[0] = name
-            if last[0] in names:
-                outputs[last[0]] = output[:, :, ::SAMPLED, ::SAMPLED].float().numpy().copy()
+    class Listening(TorchFunctionMode):
+        def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func is torch.conv2d:
+                name = names.get(id(args[1]))
+                if name is not None:
+                    outputs[name] = result[:, :, ::SAMPLED, ::SAMPLED].float().numpy().copy()
+            elif func in (torch.Tensor.mul, torch.Tensor.__mul__) and id(args[0]) in names:
+                names[id(result)] = names[id(args[0])]
+                alive.append(result)
+            return result
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(note(name))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | _BatchNorm)
-    ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.inference_mode():
+        normalised = network.normalize(torch.from_numpy(np.ascontiguousarray(image)))
+        with Listening():
+            network(normalised)
+    return outputs
 
 
 def worst_layer(drift: Sequence[LayerDrift]) -> LayerDrift | None:

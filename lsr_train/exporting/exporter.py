@@ -236,11 +236,12 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
 
 def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, bool]:
     """Read frames for INT8's ranges, with those that are to be kept back, and say whether they are Toytown's."""
-    wanted = frames.calibration_count + 2 * _HELD_OUT
+    wanted = frames.calibration_count + 2 * min(_HELD_OUT, frames.calibration_count)
     if frames.calibrate is None:
         return training_frames(model, wanted)
     below = frames.calibrate / "images"  # labels beside it are nobody's business here
-    return read_frame_set(below if below.is_dir() else frames.calibrate, wanted), False
+    read = read_frame_set(below if below.is_dir() else frames.calibrate, wanted)
+    return replace(read, origin=f"{len(read)} frames of the user's ({frames.calibrate.name})"), False
 
 
 def _output_choices(options: ExportOptions) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ __all__ = ["LABEL_IDS", "Calibration", "read_labelled", "toytown_frames", "train
 LABEL_IDS = ("classes", "cityscapes-id", "cityscapes-trainid")
 """What label files may hold: class indices of the model, or ids that are grouped into its classes."""
 
-_FEWEST = 4
+_FEWEST = 3
 _LABELS_LEFT_OUT = ", without their labels: they are Cityscapes' 19 classes, the model has others"
 
 
@@ -48,7 +48,7 @@ class Calibration:
                 f"{frames.origin}: too few, at least {_FEWEST} are needed to calibrate, choose and compare on "
                 "different ones. Name more with --calibrate."
             )
-        kept_back = 2 * max(1, min(held_out, total // 4))
+        kept_back = 2 * max(1, min(held_out, total // 3))
         places = [(2 * part + 1) * total // (2 * kept_back) for part in range(kept_back)]
         rest = sorted(set(range(total)) - set(places))
         return cls(ranges=_part(frames, rest), choice=_part(frames, places[0::2]), proof=_part(frames, places[1::2]))

@@ -10,7 +10,6 @@ the growth is that of the last tenth's median over that of the tenth after warm-
 import argparse
 import io
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -79,7 +78,7 @@ def main() -> None:
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         readings = watch(process, 60 * options.minutes)
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         out, err = process.communicate(timeout=300)
     print(json.dumps(report(options, readings, process.returncode, out, err), indent=2))
 
@@ -88,17 +87,18 @@ def report(options: argparse.Namespace, readings: list[float], code: int, out: s
     tenth = max(1, len(readings) // 10)
     warm = statistics.median(readings[2 * tenth : 3 * tenth])
     last = statistics.median(readings[-tenth:])
-    document = json.loads(out) if out else {"sources": [], "frames": 0}
+    document: dict[str, Any] = json.loads(out) if out else {"sources": [], "frames": 0}
     return {
         "minutes": round(len(readings) / 60, 2),
         "streams": options.streams,
-        "exit_code_after_ctrl_c": code,
+        "exit_code_after_sigterm": code,
         "frames": document["frames"],
         "dropped": sum(source.get("dropped", 0) for source in document["sources"]),
         "reconnects": sum(source.get("reconnects", 0) for source in document["sources"]),
         "mib_after_warm_up": round(warm, 1),
         "mib_at_the_end": round(last, 1),
         "mib_highest": round(max(readings), 1),
+        "mib_each_minute": [round(reading) for reading in readings[59::60]],
         "growth": round(last / warm - 1, 4),
         "last_words": err.strip().splitlines()[-1:] if code != 130 else [],
     }

@@ -289,11 +289,17 @@ def test_every_kind_of_result_is_kept_unless_told(
     assert (len(after) == 3) == (save in (("mask",), ("confidence",)))  # a file a frame, else one in all
 
 
-def test_a_broken_input_is_said_before_an_existing_output(model: Path, tmp_path: Path) -> None:
+def test_a_broken_input_is_said_before_an_unusable_output(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = tmp_path / "a.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     picture(tmp_path / "out" / "a_overlay.jpg")
     assert run(broken, "--model", model, "-o", tmp_path / "out") == 4
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    capsys.readouterr()
+    assert run(broken, "--model", model, "-o", tmp_path / "file") == 4
+    assert str(broken) in capsys.readouterr().err
     picture(broken)
     assert run(broken, "--model", model, "-o", tmp_path / "out") == 2
 

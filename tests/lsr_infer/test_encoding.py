@@ -65,7 +65,8 @@ def test_masks_read_back_exactly_with_two_readers(tmp_path: Path) -> None:
         for labels, time in zip(maps, times, strict=True):
             writer.write(labels, time)
     with av.open(str(path)) as container:
-        assert container.streams.video[0].codec_context.name == "ffv1"
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt, context.color_range) == ("ffv1", "gray", 2)
         back = [(float(frame.time), frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
     assert [time for time, _ in back] == pytest.approx(times, abs=1e-3)
     capture = cv2.VideoCapture(str(path))

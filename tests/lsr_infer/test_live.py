@@ -17,7 +17,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
 from lsr_infer.pipeline import Turns
 from lsr_infer.selection import Selection
-from lsr_infer.video import probe, read_frames
+from lsr_infer.video import read_frames
 from tests.lsr_infer.streamserver import StreamServer, serving, silent_port, transport_stream
 
 Shared = Callable[[str], Path]
@@ -183,8 +183,8 @@ def test_four_streams_at_once_and_a_file_beside_them(
     for report in document["sources"]:
         assert "camera=" not in report["source"]
         names.update(report["outputs"])
-        info = probe(next(path for path in report["outputs"] if path.endswith(".mp4")))
-        assert info.frames == report["frames"] > 2
+        video = next(path for path in report["outputs"] if path.endswith(".mp4"))
+        assert len(list(read_frames(video))) == report["frames"] > 2
         if report["kind"] == "stream":
             assert report["reconnects"] == 0
             assert report["dropped"] >= 0
@@ -220,6 +220,20 @@ def test_a_file_behind_an_address_loses_no_frame(
     (report,) = json.loads(capsys.readouterr().out)["sources"]
     assert (report["kind"], report["frames"]) == ("video", 101)
     assert "secret" not in json.dumps(report)
+
+
+def test_a_recording_behind_a_playlist_ends_where_it_ends(
+    stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD"
+    with serving(stream, whole=True) as segment:
+        text = f"{head}\n#EXTINF:2,\n{segment.address}.ts\n#EXT-X-ENDLIST\n"
+        with serving(text.encode(), whole=True) as server:
+            address = server.address.replace("/road", "/list.m3u8")
+            assert run(address, "--model", model, "-o", tmp_path / "out", "--json") == 0
+    (report,) = json.loads(capsys.readouterr().out)["sources"]
+    assert report["frames"] + report["dropped"] == 50
+    assert report["reconnects"] == 0
 
 
 def test_addresses() -> None:

@@ -1,0 +1,163 @@
+"""FP16 and INT8 exports from command line to file: calibrated on real frames, judged, or not there at all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (extra export)")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
+
+from export.to_onnx import main, read_bar  # noqa: E402
+from lsr_infer.errors import UsageError, exit_status  # noqa: E402
+from lsr_infer.frames import shipped_frames  # noqa: E402
+from lsr_infer.manifest import Manifest  # noqa: E402
+from lsr_infer.parity import BARS  # noqa: E402
+from lsr_infer.segmenter import Segmenter  # noqa: E402
+from lsr_train.checkpoint import load_model  # noqa: E402
+from lsr_train.config import Config, DataConfig, TargetConfig  # noqa: E402
+from lsr_train.config_file import to_yaml  # noqa: E402
+from lsr_train.exporting import ExportOptions, export  # noqa: E402
+from lsr_train.exporting.calibration import CALIBRATIONS  # noqa: E402
+from lsr_train.labels import CITYSCAPES_19  # noqa: E402
+from tests.lsr_train.exporting.small import network, write_checkpoint  # noqa: E402
+
+TOYTOWN = Path(__file__).resolve().parents[2] / "lsr_infer" / "models" / "toytown"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on Toytown, as training leaves it."""
+    folder = tmp_path_factory.mktemp("run")
+    made = network(num_classes=19)
+    write_checkpoint(folder / "checkpoints" / "step-1" / "model.safetensors", made, CITYSCAPES_19)
+    (folder / "checkpoints" / "last").write_text("step-1\n", encoding="utf-8")
+    target = TargetConfig(layout="toytown-camera", height=96, width=128, limit=60)
+    (folder / "config.yaml").write_text(to_yaml(Config(data=DataConfig(target=target))), encoding="utf-8")
+    return folder
+
+
+def manifest_of(path: Path) -> Manifest:
+    with Segmenter(path, backend="onnxruntime") as segmenter:
+        return segmenter.manifest
+
+
+def code(*words: str | Path) -> int:
+    return exit_status(lambda: main([str(word) for word in words]))
+
+
+def test_half_precision(run: Path, tmp_path: Path) -> None:
+    path, report = tmp_path / "half.onnx", tmp_path / "report.json"
+    assert code(run, "-o", path, "--precision", "fp16", "--report", report, "--opset", "19") == 0
+    manifest = manifest_of(path)
+    assert (manifest.precision, manifest.runtime, manifest.opset) == ("fp16", "any", 19)
+    assert any("half precision" in choice for choice in manifest.choices)
+    assert manifest.parity is not None
+    assert manifest.parity.miou is not None  # Toytown's labels are of this model's classes
+    manifest.parity.check(BARS["fp16"])
+    assert path.stat().st_size < 2.1 * sum(value.numel() for value in network(num_classes=19).parameters()) + 60_000
+    with Segmenter(path) as segmenter:
+        assert segmenter.run(np.zeros((2, 64, 96, 3), np.uint8)).dtype == np.float32
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures["passed"]
+    assert len(figures["drift"]) == 23
+    assert figures["parity"] == manifest.parity.to_dict()
+
+
+def test_integers_are_calibrated_on_the_runs_own_frames(run: Path, tmp_path: Path) -> None:
+    path, report = tmp_path / "int8.onnx", tmp_path / "report.json"
+    words = ["--precision", "int8", "--calibration-frames", "12", "--report", report]
+    assert code(run, "-o", path, *words) == 0
+    manifest = manifest_of(path)
+    assert (manifest.precision, manifest.runtime) == ("int8", "onnxruntime")
+    made = manifest.quantization
+    assert made is not None
+    assert made.scheme == "U8S8"
+    assert set(made.candidates) == set(CALIBRATIONS)
+    assert "trained on (toytown-camera)" in made.calibrated_on
+    assert made.frames == 12  # and twice 8 were kept back
+    assert made.in_float == ("head.branches.0", "head.branches.1")
+    assert manifest.parity is not None
+    assert manifest.parity.frames_from == "8 shipped Toytown frames"
+    assert manifest.parity.class_iou_difference
+    manifest.parity.check(BARS["int8"])
+    figures = json.loads(report.read_text(encoding="utf-8"))["candidates"]
+    best = max(figures, key=lambda one: (one["clear_agreement"], one["agreement"]))
+    assert best["calibration"] == made.calibration
+
+
+def test_classes_for_tensorrt_from_frames_of_the_users(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "classes.onnx"
+    words = ["--precision", "int8", "--for", "tensorrt", "--outputs", "classes", "--size", "128x96"]
+    assert code(run, "-o", path, *words, "--calibrate", TOYTOWN) == 0
+    manifest = manifest_of(path)
+    assert (manifest.runtime, manifest.output, manifest.fixed_size) == ("tensorrt", "classes", True)
+    assert manifest.quantization is not None
+    assert manifest.quantization.scheme == "S8S8"
+    assert manifest.quantization.frames == 4
+    assert manifest.parity is not None
+    assert manifest.parity.frames_from == "4 of 12 frames of the user's (toytown)", "kept back, used for nothing else"
+    assert manifest.parity.clear_agreement is not None
+    with Segmenter(path) as segmenter:
+        assert segmenter(shipped_frames(1).frames[0]).classes.dtype == np.uint8
+
+
+def test_below_the_bar_class_and_layer_are_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One layer of what is traced is not the checkpoint's."""
+    from lsr_train.exporting import exporter
+
+    (model,) = run.glob("checkpoints/*/model.safetensors")
+    traced = exporter.trace(load_model(model)[0], fixed=None)
+    for item in traced.graph.initializer:
+        if item.name == "network.backbone.layer2.0.conv2.weight":
+            item.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(item), item.name))
+    monkeypatch.setattr(exporter, "trace", lambda made, **options: traced)
+    report = tmp_path / "report.json"
+    for words in ([], ["--precision", "fp16"], ["--precision", "int8", "--calibration-frames", "4"]):
+        assert code(run, "-o", tmp_path / "model.onnx", "--overwrite", *words, "--report", report) == 5
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "the layer that drifts most" in line]
+        assert "the layer that drifts most is backbone.layer2.0.conv2 (relative error" in line
+        assert any(f"the class that drifts most is {name} (" in line for name in CITYSCAPES_19.names)
+        figures = json.loads(report.read_text(encoding="utf-8"))
+        assert not figures["passed"]
+        assert figures["failure"] in line
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_without_frames_to_calibrate_on_there_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = write_checkpoint(tmp_path / "bare.safetensors", network())
+    out = tmp_path / "model.onnx"
+    assert code(bare, "-o", out, "--precision", "int8") == 2
+    assert "--calibrate" in capsys.readouterr().err
+    assert code(bare, "-o", out, "--precision", "int8", "--calibrate", tmp_path / "gone") == 4
+    assert code(bare, "-o", out, "--precision", "int8", "--calibrate", TOYTOWN / "images" / "game_900000.jpg") == 2
+    assert code(bare, "-o", out, "--calibrate", TOYTOWN) == 2
+    assert code(bare, "-o", out, "--labels", TOYTOWN / "labels") == 2
+    assert code(bare, "-o", out, "--frames", TOYTOWN / "images", "--labels", TOYTOWN / "labels") == 4
+    assert "--label-ids" in capsys.readouterr().err
+    assert code(bare, "-o", out, "--num-frames", "0") == 2
+    assert code(bare, "-o", out, "--precision", "int8", "--calibrate", TOYTOWN, "--calibration-frames", "0") == 2
+    assert not out.exists()
+
+
+def test_bars_are_settable() -> None:
+    assert read_bar("int8") == BARS["int8"]
+    assert read_bar("int8", miou_loss=2.5, margin=None).miou_loss == 2.5
+    assert read_bar("fp16", agreement=0.9).agreement == 0.9
+    for wrong in ({"agreement": 0.0}, {"clear_agreement": 1.1}, {"miou_loss": -1.0}, {"margin": float("inf")}):
+        with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
+            read_bar("fp32", **wrong)
+
+
+def test_what_exceeds_one_file_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lsr_infer.errors import InputError
+
+    monkeypatch.setattr("lsr_train.exporting.exporter.LARGEST_FILE", 1000)
+    with pytest.raises(InputError, match="2 GB"):
+        export(run, tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="--opset"):
+        ExportOptions(opset=9)
