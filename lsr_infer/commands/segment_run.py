@@ -19,6 +19,7 @@ from lsr_infer.errors import InputError
 from lsr_infer.files import PlaceError
 from lsr_infer.jobs import Outcome, Outputs, Task, segment_images, segment_video
 from lsr_infer.live import LiveReader
+from lsr_infer.memory import Trimmer
 from lsr_infer.sources import Source
 from lsr_infer.video import probe
 
@@ -59,6 +60,7 @@ class Run:
         live = [job for job in jobs if job.reader is not None]
         works: list[Callable[[], None]] = [partial(self._files, files)] if files else []
         works += [partial(self._video, job, row) for row, job in enumerate(live, start=1 if files else 0)]
+        self._trim = Trimmer()
         self._threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
 
     def wait(self) -> InputError | None:
@@ -93,6 +95,7 @@ class Run:
         if self._display is not None and self._display.refresh():
             self._tally.interrupted = True
             self._task.stop.set()
+        self._trim()
         try:
             return self._ended.get(timeout=_POLL_SECONDS if self._display is None else _WINDOW_SECONDS)
         except queue.Empty:
