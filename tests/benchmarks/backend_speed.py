@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,13 +38,19 @@ CALIBRATION_SIZE = (128, 256)
 
 
 def make_models(folder: Path, backbone: str) -> None:
-    """Write a checkpoint of random weights, and its ONNX files in float32 and INT8 (U8S8)."""
-    import onnxruntime.quantization as quantization
+    """Write a checkpoint of random weights, and its graphs in float32 and INT8 (U8S8), made as the export makes them.
+
+    There is no gate: random weights decide nothing, so it could not pass.
+    """
+    import onnx
     import torch
 
     from lsr_infer.frames import shipped_frames
     from lsr_infer.images import resize_frame
     from lsr_train.checkpoint import ModelInfo, save_model
+    from lsr_train.exporting.calibration import CALIBRATIONS, gather
+    from lsr_train.exporting.graph import trace
+    from lsr_train.exporting.int8 import SCHEMES, head_of, quantise, tensors_to_quantise
     from lsr_train.labels import LABEL_SPACES
     from lsr_train.network import DeepLabV2, NetworkSpec
 
@@ -52,23 +58,13 @@ def make_models(folder: Path, backbone: str) -> None:
     space = LABEL_SPACES["cityscapes19"]
     network = DeepLabV2(NetworkSpec(backbone=backbone, num_classes=space.num_classes)).eval()
     save_model(folder / "model.safetensors", network, ModelInfo(label_space=space, height=512, width=1024))
-    export = [sys.executable, "export/to_onnx.py", folder / "model.safetensors", "-o", folder / "fp32.onnx"]
-    # Random weights have many ties.
-    words = ["--working-size", "256x128", "--num-frames", "1", "--agreement", "0.5"]
-    subprocess.run([*map(str, export), *words], cwd=ROOT, check=True)
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._frames: Iterator[np.ndarray] = iter(shipped_frames(4).frames)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            frame = next(self._frames, None)
-            return None if frame is None else {"image": resize_frame(frame, *CALIBRATION_SIZE)[None]}
-
-    quantization.quantize_static(
-        str(folder / "fp32.onnx"), str(folder / "int8.onnx"), Reader(), op_types_to_quantize=["Conv", "Add", "MaxPool"],
-        per_channel=True, activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-    )  # fmt: skip
+    graph = trace(network, fixed=None)
+    onnx.save(graph, str(folder / "fp32.onnx"))
+    scheme, head = SCHEMES["onnxruntime"], head_of(graph)
+    images = (resize_frame(frame, *CALIBRATION_SIZE)[None] for frame in shipped_frames(4).frames)
+    spreads = gather(graph, tensors_to_quantise(graph, scheme, head), images)
+    ranges = {tensor: CALIBRATIONS["minmax"](spread) for tensor, spread in spreads.items()}
+    onnx.save(quantise(graph, ranges, scheme, in_float=head), str(folder / "int8.onnx"))
 
 
 def torch_run(folder: Path, threads: int) -> Callable[[np.ndarray], object]:
