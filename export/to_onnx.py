@@ -82,8 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("onnxscript", "onnx_ir", "torch"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     space = None
     if options.label_space:
         from lsr_train.labels import load_label_space

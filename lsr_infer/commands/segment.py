@@ -53,7 +53,7 @@ def _segment(options: Options) -> None:
         tally = Tally(found.sources, len(found.left_out))
         segmenter = task.inference.segmenter
         logger.info(
-            "%s on %s (%s, %s), %d classes, %d sources",
+            "%s on %s (%s, %s), %d classes, sources: %d",
             segmenter.path.name,
             segmenter.device,
             segmenter.backend,

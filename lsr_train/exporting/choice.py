@@ -1,6 +1,6 @@
 """Which calibration is kept: all are tried on held-out frames against the float file, without a label."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_infer.masks import upsample_argmax
 from lsr_infer.parity import Parity, ParityMeter
 from lsr_infer.processors import usable_cores
-from lsr_train.exporting.calibration import CALIBRATIONS, gather
+from lsr_train.exporting.calibration import CALIBRATIONS, Range, gather
 from lsr_train.exporting.graph import logits_of
 from lsr_train.exporting.int8 import Scheme, quantise, tensors_to_quantise
 
@@ -25,12 +25,12 @@ class Candidate:
     Args:
         calibration: a key of `CALIBRATIONS`.
         parity: against the float file on held-out frames, without labels.
-        model: the INT8 graph.
+        ranges: what it chose; the graph is made again from them, so that only one has to be held.
     """
 
     calibration: str
     parity: Parity
-    model: Any
+    ranges: Mapping[str, Range]
 
     def rank(self) -> tuple[float, float]:
         """Clear agreement first, then overall agreement; more is better."""
@@ -82,7 +82,7 @@ def candidates(
             size = image.shape[1], image.shape[2]
             meter.update(one, other, upsample_argmax(one, *size), upsample_argmax(other, *size))
         parity = meter.result(reference="float file", frames_from="held-out frames")
-        found.append(Candidate(calibration=name, parity=parity, model=made))
+        found.append(Candidate(calibration=name, parity=parity, ranges=ranges))
     return found
 
 

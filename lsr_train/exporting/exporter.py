@@ -24,7 +24,7 @@ from lsr_train.exporting.fp16 import check_reach, to_half
 from lsr_train.exporting.frames import Calibration, read_labelled, toytown_frames, training_frames
 from lsr_train.exporting.gate import Verdict, images_of, judge
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
-from lsr_train.exporting.int8 import SCHEMES, head_of
+from lsr_train.exporting.int8 import SCHEMES, head_of, quantise
 
 __all__ = ["ExportOptions", "FramesOptions", "export"]
 
@@ -290,7 +290,7 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
         ),
         choices=(*work.manifest.choices, *_int8_choices(scheme.words, chosen, options.weight_bits)),
     )
-    return chosen.model
+    return quantise(floats, chosen.ranges, scheme, in_float=head, weight_bits=options.weight_bits)
 
 
 def _int8_choices(words: Sequence[str], chosen: Candidate, weight_bits: int) -> tuple[str, ...]:

@@ -94,14 +94,19 @@ def trace(network: Any, *, fixed: tuple[int, int] | None, outputs: str = "logits
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence torch's word about torchvision, which this project does without."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)
+    """Silence the exporter's commentary, also torch's about torchvision, which this project does without."""
+    talkative = [
+        logging.getLogger(name)
+        for name in ("torch", "onnxscript", "onnx_ir", "torch.onnx._internal.exporter._registration")
+    ]
+    levels = [logger.level for logger in talkative]
+    for logger in talkative:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        registration.setLevel(level)
+        for logger, level in zip(talkative, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _strip(model: Any) -> None:
