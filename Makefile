@@ -8,9 +8,11 @@ SCORED := --layout toytown-camera --split val --limit 40
 # What the tests try for real beside training and export. TensorRT itself is not among them: only NVIDIA's host has it.
 EXTRAS := train,export,openvino,trt-rtx,dev
 # The ones that need no data; the others say in their first lines what they take.
-BENCHMARKS := latent_stack engine_overhead network_step exact_masks
+BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
+# Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.
+CLIP := ../shared/data/clips/udacity_test_video.mp4
 
-.PHONY: install quickstart test test-all lint bench pictures shipped-frames shipped-models clean-quickstart
+.PHONY: install quickstart test test-all lint bench bench-deploy pictures shipped-frames shipped-models clean-quickstart
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
@@ -79,6 +81,11 @@ shipped-models: install
 	$(BIN)/python -m lsr_train adapt --recipe toytown_shipped_lsr_em --init $(SHIPPED)/source --out $(SHIPPED)/adapted
 	for name in source adapted; do $(BIN)/python export/to_onnx.py $(SHIPPED)/$$name -o lsr_infer/models/toytown_$$name.onnx \
 		--precision int8 --for onnxruntime --overwrite || exit 1; done
+
+bench-deploy: install
+	$(BIN)/python -m tests.benchmarks.backend_speed
+	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown_adapted.onnx
+	$(BIN)/python -m tests.benchmarks.stream_memory --clip $(CLIP)
 
 pictures: install
 	$(BIN)/python docs/toytown_pictures.py

@@ -57,7 +57,7 @@ def _segment(options: Options) -> None:
             segmenter.path.name,
             segmenter.device,
             segmenter.backend,
-            segmenter.manifest.precision,
+            segmenter.precision,
             segmenter.label_space.num_classes,
             len(found.sources),
         )

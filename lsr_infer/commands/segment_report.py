@@ -85,7 +85,7 @@ class Tally:
             "model": segmenter.path.name,
             "backend": segmenter.backend,
             "device": segmenter.device,
-            "precision": segmenter.manifest.precision,
+            "precision": segmenter.precision,
             "classes": list(segmenter.label_space.names),
             "sources": [self._reports[key] for key in sorted(self._reports)],
             "found": len(self.sources),
