@@ -68,7 +68,7 @@ def test_an_engine_is_built_ahead_of_time(tmp_path: Path, precision: str, type_n
 def test_a_real_export_becomes_an_engine(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed (extra export)")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
-    from export.to_onnx import trace
+    from lsr_train.exporting.graph import trace
     from lsr_train.network import DeepLabV2, NetworkSpec
 
     torch.manual_seed(0)
