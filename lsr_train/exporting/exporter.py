@@ -24,7 +24,7 @@ from lsr_train.exporting.fp16 import check_reach, to_half
 from lsr_train.exporting.frames import Calibration, read_labelled, toytown_frames, training_frames
 from lsr_train.exporting.gate import Verdict, images_of, judge
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
-from lsr_train.exporting.int8 import SCHEMES, head_of, quantise
+from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise
 
 __all__ = ["ExportOptions", "FramesOptions", "export"]
 
@@ -260,7 +260,8 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
         work.manifest = replace(work.manifest, choices=(*work.manifest.choices, *HALF_CHOICES))
         return to_half(floats)
     assert work.calibration is not None
-    scheme, head = SCHEMES[options.runtime], head_of(floats)
+    scheme = SCHEMES[options.runtime]
+    in_float = float_convolutions(floats, scheme)
     logger.info("calibrating on %s", work.calibration.ranges.origin)
     try:
         work.tried = candidates(
@@ -269,7 +270,7 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
             work.manifest.label_space,
             _images(work.calibration.ranges, work.manifest),
             _images(work.calibration.choice, work.manifest),
-            in_float=head,
+            in_float=in_float,
             weight_bits=options.weight_bits,
             margin=bar.margin,
         )
@@ -286,11 +287,11 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
             calibrated_on=work.calibration.ranges.origin,
             frames=len(work.calibration.ranges),
             candidates={candidate.calibration: candidate.parity.agreement for candidate in work.tried},
-            in_float=head,
+            in_float=in_float,
         ),
         choices=(*work.manifest.choices, *_int8_choices(scheme.words, chosen, options.weight_bits)),
     )
-    return quantise(floats, chosen.ranges, scheme, in_float=head, weight_bits=options.weight_bits)
+    return quantise(floats, chosen.ranges, scheme, in_float=in_float, weight_bits=options.weight_bits)
 
 
 def _int8_choices(words: Sequence[str], chosen: Candidate, weight_bits: int) -> tuple[str, ...]:
@@ -301,7 +302,7 @@ def _int8_choices(words: Sequence[str], chosen: Candidate, weight_bits: int) -> 
     )
     return (
         *words,
-        "the normalisation and the classifier in float32",
+        "the normalisation in float32",
         "extremes of whole maps, histograms of one value in nine, one frame at a time",
         f"calibration {chosen.calibration} agrees best with the float file on {chosen.parity.frames} held-out "
         f"frames{among}",

@@ -14,7 +14,7 @@ from lsr_train.exporting.calibration import CALIBRATIONS, gather
 from lsr_train.exporting.choice import best_of, candidates
 from lsr_train.exporting.fp16 import check_reach, to_half
 from lsr_train.exporting.graph import OPSETS, layers, trace
-from lsr_train.exporting.int8 import SCHEMES, head_of, quantise, tensors_to_quantise
+from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise, tensors_to_quantise
 from lsr_train.labels import CAMVID_11
 
 
@@ -28,7 +28,8 @@ def numbers(model: Any) -> dict[str, np.ndarray]:
 
 
 def quantised(model: Any, images: list[np.ndarray], runtime: str, **options: Any) -> Any:
-    scheme, in_float = SCHEMES[runtime], head_of(model)
+    scheme = SCHEMES[runtime]
+    in_float = float_convolutions(model, scheme)
     spreads = gather(model, tensors_to_quantise(model, scheme, in_float), images)
     ranges = {tensor: CALIBRATIONS["minmax"](spread) for tensor, spread in spreads.items()}
     return quantise(model, ranges, scheme, in_float=in_float, **options)
@@ -100,9 +101,9 @@ def test_integers_for_onnx_runtime_are_fused(traced: Any, images: list[np.ndarra
     settings.log_severity_level = 3
     onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(settings.optimized_model_filepath).graph.node)
-    assert kinds["QLinearConv"] == 21
-    assert kinds["QLinearAdd"] == 7  # all but the sum the classifier reads
-    assert kinds["Conv"] + kinds["FusedConv"] == len(head_of(traced)) == 2
+    assert kinds["QLinearConv"] == 23
+    assert kinds["QLinearAdd"] == 8
+    assert kinds["Conv"] + kinds["FusedConv"] == 0
 
 
 def test_integers_for_tensorrt_are_symmetric_and_explicit(traced: Any, images: list[np.ndarray]) -> None:
@@ -141,12 +142,18 @@ def test_integers_compute_nearly_the_same(traced: Any, images: list[np.ndarray],
 
 def test_a_range_that_is_missing_is_no_silent_default(traced: Any) -> None:
     with pytest.raises(KeyError):
-        quantise(traced, {}, SCHEMES["onnxruntime"], in_float=head_of(traced))
+        quantise(traced, {}, SCHEMES["onnxruntime"], in_float=float_convolutions(traced, SCHEMES["onnxruntime"]))
 
 
 def test_every_calibration_is_tried_and_the_best_kept(traced: Any, images: list[np.ndarray]) -> None:
     tried = candidates(
-        traced, SCHEMES["onnxruntime"], CAMVID_11, images[:4], images[4:], in_float=head_of(traced), margin=0.5
+        traced,
+        SCHEMES["onnxruntime"],
+        CAMVID_11,
+        images[:4],
+        images[4:],
+        in_float=float_convolutions(traced, SCHEMES["onnxruntime"]),
+        margin=0.5,
     )
     assert [candidate.calibration for candidate in tried] == list(CALIBRATIONS)
     assert len({candidate.parity.mean_logit_difference for candidate in tried}) == len(tried)
@@ -180,7 +187,9 @@ def test_tensorrt_parses_what_is_made_for_it(
     else:
         quantizers = [layer for layer in shown if layer.type == trt.LayerType.QUANTIZE]
         assert {layer.get_output(0).dtype for layer in quantizers} == {trt.DataType.INT8}
-        assert len(quantizers) == 21 + len(tensors_to_quantise(floats, SCHEMES["tensorrt"], head_of(floats)))
+        assert len(quantizers) == 21 + len(
+            tensors_to_quantise(floats, SCHEMES["tensorrt"], float_convolutions(floats, SCHEMES["tensorrt"]))
+        )
     expected = trt.DataType.FLOAT if outputs == "logits" else trt.DataType.UINT8
     assert (parsed.get_output(0).name, parsed.get_output(0).dtype) == (outputs, expected)
 
