@@ -28,12 +28,14 @@ def main(words: Sequence[str]) -> None:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx or .engine file")
     parser.add_argument("--json", action="store_true", help="put one JSON document on stdout")
+    parser.add_argument("--manifest", action="store_true", help="put the Manifest alone on stdout, as JSON")
     values = parser.parse_args(words)
     from lsr_infer.modelfile import read_model_file
 
     model = read_model_file(values.model)
+    shown = json.loads(model.manifest.to_json()) if values.manifest else document(model) if values.json else None
     # Escaped beyond ASCII: the text is the file's, and a terminal obeys some characters.
-    text = json.dumps(document(model), indent=2) if values.json else "\n".join(_lines(model))
+    text = "\n".join(_lines(model)) if shown is None else json.dumps(shown, indent=2)
     print(text)  # noqa: T201 - the result
 
 

@@ -12,6 +12,7 @@ from lsr_infer.cli import main
 from lsr_infer.engine import EngineFacts
 from lsr_infer.manifest import Manifest, Quantization
 from lsr_infer.parity import Parity
+from lsr_infer.segmenter import Segmenter
 from tests.lsr_infer.onnxfile import colour_model, manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,3 +106,10 @@ def test_info_loads_no_engine(model: Path) -> None:
         "heavy = {'onnxruntime', 'openvino', 'tensorrt', 'torch', 'av'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60, capture_output=True)
+
+
+def test_the_manifest_alone_is_what_the_file_carries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = colour_model(tmp_path / "m.onnx")
+    assert main(["info", str(path), "--manifest"]) == 0
+    with Segmenter(path) as segmenter:
+        assert Manifest.from_json(capsys.readouterr().out) == segmenter.manifest
