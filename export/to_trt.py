@@ -25,7 +25,7 @@ from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.files import refuse_existing
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames
+from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
 from lsr_infer.manifest import Manifest
 from lsr_infer.parity import BARS, Bar
 from lsr_infer.tensorrt.build import BuildOptions, Shapes
@@ -151,10 +151,7 @@ def read_frames(place: Path | None, labels: Path | None, count: int, manifest: M
         return read_frame_set(place, count, labels=labels)
     if labels is not None:
         raise UsageError("--labels belong to frames of your own. Name them with --frames.")
-    shipped = shipped_frames(count)
-    if manifest.label_space.name != _SHIPPED_SPACE:
-        shipped = replace(shipped, labels=[None] * len(shipped))
-    return shipped
+    return shipped_frames_for(manifest.label_space, count)
 
 
 def device_to_compare_on(

@@ -4,18 +4,13 @@ Nothing heavy is imported before the command line is understood, so `--help` ans
 """
 
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from types import FrameType
-from typing import NoReturn
 
 from lsr_infer.errors import exit_status
 
 __all__ = ["main"]
-
-logger = logging.getLogger(__name__)
 
 _SOURCES = "segment"
 _PARTS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
@@ -25,10 +20,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not on the main thread: the caller keeps its own handlers
-        logger.debug("signals are left to the caller")
     command, rest = _command(words)
     return exit_status(lambda: command(rest))
 
@@ -38,8 +29,3 @@ def _command(words: list[str]) -> tuple[Callable[[Sequence[str]], int | None], l
     module = _PARTS.get(words[0], _SOURCES) if words else _SOURCES
     main: Callable[[Sequence[str]], int | None] = import_module(f"lsr_infer.commands.{module}").main
     return main, words if module == _SOURCES else words[1:]
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Let SIGTERM end the command as Ctrl-C does."""
-    raise KeyboardInterrupt

@@ -8,7 +8,10 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 __all__ = [
     "DeviceError",
@@ -61,6 +64,24 @@ class PartialResultError(LsrError):
     exit_code = 6
 
 
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that what is half done is cleared away; not on other threads."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not on the main thread: the caller keeps its own handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command and translate how it ended into a process exit code.
 
@@ -69,11 +90,12 @@ def exit_status(command: Callable[[], int | None]) -> int:
 
     Returns:
         The command's own code; the code of an `LsrError`, after one line on stderr and one for each file it lists; 130
-        after Ctrl-C or an interruption; 1 after any other exception, with its traceback; 141 where the reader of stdout
-        has gone.
+        after Ctrl-C, SIGTERM or an interruption; 1 after any other exception, with its traceback; 141 where the reader
+        of stdout has gone.
     """
     try:
-        return command() or 0
+        with _terminated_as_interrupted():
+            return command() or 0
     except LsrError as error:
         text = str(error) if error.keeps_lines else " ".join(str(error).splitlines())
         print(f"error: {text}", file=sys.stderr)  # noqa: T201

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.images import IMAGE_SUFFIXES, read_image, read_label
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.maskids import CITYSCAPES_NAMES
 
-__all__ = ["FrameSet", "read_frame_set", "shipped_frames"]
+__all__ = ["FrameSet", "read_frame_set", "shipped_frames", "shipped_frames_for"]
 
 _SHIPPED = Path(__file__).parent / "models" / "toytown"
 
@@ -44,38 +46,38 @@ class FrameSet:
         return zip(self.frames, self.labels, strict=True)
 
 
-def read_frame_set(place: Path, count: int, *, labels: Path | None = None, skip: int = 0) -> FrameSet:
+def read_frame_set(place: Path, count: int, *, labels: Path | None = None, split: str = "val") -> FrameSet:
     """Read up to `count` evenly spread frames of a folder of images, a video or an image.
 
     Args:
-        place: a folder (its `images/` where it has one), a video or an image.
+        place: a folder, a video or an image. Of a data set's folder the images of `split` are taken, where it has
+            splits (`SPLIT/images` or `images/SPLIT`), else its `images`.
         count: most frames to read.
         labels: folder of label images with the frames' stems, class indices or 255; for a video, in the order of their
-            names. None takes `labels/` beside `images/` where both are there, else no labels.
-        skip: with 1, frames that `skip=0` does not give, so that the two sets share none.
+            names. None takes the `labels` that stand beside `images`, where there are some.
+        split: which one.
 
     Raises:
         UsageError: `count` is below 1.
-        InputError: the place is missing, holds no image or none that is left, or one of its files is broken or has no
-            label.
+        InputError: the place is missing, holds no image or label images among them, or one of its files is broken or
+            has no label.
     """
     if count < 1:
         raise UsageError(f"the number of frames is {count}; at least 1 is needed, or nothing is compared.")
     if place.is_dir():
-        images = place / "images" if (place / "images").is_dir() else place
-        beside = place / "labels"
-        truth = labels or (beside if images != place and beside.is_dir() else None)
+        images, beside = _image_folder(place, split)
+        truth = labels or (beside if beside is not None and beside.is_dir() else None)
         files = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             raise InputError(f"{place}: holds no image. Name a folder of images, a video or an image.")
-        chosen = [files[n] for n in _spread(len(files), count, skip)]
+        chosen = [files[n] for n in _spread(len(files), count)]
         found = [None if truth is None else _label_of(path.relative_to(images), truth) for path in chosen]
         frames = [read_image(path) for path in chosen]
     elif place.suffix.lower() in IMAGE_SUFFIXES:
         frames = [read_image(place)]
         found = [None if labels is None else _label_of(Path(place.name), labels)]
     else:
-        numbered = list(_video_frames(place, count, skip))
+        numbered = list(_video_frames(place, count))
         frames = [frame for _, frame in numbered]
         names = [] if labels is None else sorted(labels.glob("*.png"))
         if labels is not None and numbered and numbered[-1][0] >= len(names):
@@ -87,18 +89,45 @@ def read_frame_set(place: Path, count: int, *, labels: Path | None = None, skip:
     return FrameSet(frames=frames, labels=found, origin=f"{len(frames)} frames of the user's ({place.name})")
 
 
-def shipped_frames(count: int = 8, *, skip: int = 0) -> FrameSet:
+def shipped_frames(count: int = 8) -> FrameSet:
     """Return the Toytown frames that come with the package: rendered, labelled, half of each domain.
 
-    Their labels are the 19 Cityscapes classes; a model of other classes has to leave them out.
+    Their labels are the 19 Cityscapes classes; see `shipped_frames_for`.
 
     Raises:
         InputError: this installation has lost them.
     """
     if not _SHIPPED.is_dir():
         raise InputError("this installation has lost its Toytown frames. Install it again, or name frames of your own.")
-    read = read_frame_set(_SHIPPED, count, skip=skip)
+    read = read_frame_set(_SHIPPED, count)
     return FrameSet(frames=read.frames, labels=read.labels, origin=f"{len(read)} shipped Toytown frames")
+
+
+def shipped_frames_for(space: LabelSpace, count: int = 8) -> FrameSet:
+    """Return shipped frames for a model, with their labels only where its classes are theirs, by name and order."""
+    read = shipped_frames(count)
+    if space.names == CITYSCAPES_NAMES:
+        return read
+    origin = f"{read.origin}, without their labels: they are Cityscapes' 19 classes, the model has others"
+    return FrameSet(frames=read.frames, labels=[None] * len(read), origin=origin)
+
+
+def _image_folder(place: Path, split: str) -> tuple[Path, Path | None]:
+    """Return where the images of a folder are, and where its labels would be.
+
+    Raises:
+        InputError: there are label images below it that would be taken for frames.
+    """
+    for images, labels in (
+        (place / split / "images", place / split / "labels"),
+        (place / "images" / split, place / "labels" / split),
+        (place / "images", place / "labels"),
+    ):
+        if images.is_dir():
+            return images, labels
+    if any(path.is_dir() for path in place.rglob("labels")):
+        raise InputError(f"{place}: holds labels among its images. Name the folder of the images alone.")
+    return place, None
 
 
 def _label_of(name: Path, folder: Path) -> NDArray[np.uint8]:
@@ -109,24 +138,17 @@ def _label_of(name: Path, folder: Path) -> NDArray[np.uint8]:
     return np.asarray(label, dtype=np.uint8)
 
 
-def _video_frames(path: Path, count: int, skip: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _video_frames(path: Path, count: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield frames spread evenly over a video; decoding it all once finds out how many it really has."""
     from lsr_infer.video import read_frames
 
     total = sum(1 for _ in read_frames(path))
-    wanted = set(_spread(total, count, skip))
+    wanted = set(_spread(total, count))
     for item in read_frames(path):
         if item.index in wanted:
             yield item.index, item.frame
 
 
-def _spread(total: int, count: int, skip: int) -> list[int]:
-    """Return at most `count` indices, evenly spread over `total`; `skip` 1 leaves out those of `skip` 0."""
-    places = list(range(total))
-    for _ in range(skip + 1):
-        taken = sorted({round(n) for n in np.linspace(0, len(places) - 1, min(count, len(places))).tolist()})
-        chosen = [places[n] for n in taken]
-        places = sorted(set(places) - set(chosen))
-    if not chosen:
-        raise InputError(f"{count} of {total} frames are taken, none is left to compare on. Name more frames.")
-    return chosen
+def _spread(total: int, count: int) -> list[int]:
+    """Return at most `count` indices, evenly spread over `total`."""
+    return sorted({round(n) for n in np.linspace(0, total - 1, min(count, total)).tolist()})

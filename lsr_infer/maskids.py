@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import UsageError
 from lsr_infer.labelspace import LabelSpace
 
-__all__ = ["MASK_IDS", "MaskIds"]
+__all__ = ["CITYSCAPES_NAMES", "MASK_IDS", "MaskIds"]
 
 _CITYSCAPES = {
     "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
@@ -19,6 +19,9 @@ _CITYSCAPES = {
     "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
 }  # fmt: skip
 _CITYSCAPES_UNLABELED = 0
+
+CITYSCAPES_NAMES = tuple(_CITYSCAPES)
+"""Cityscapes' 19 classes in the order of their train ids."""
 
 MASK_IDS = ("train", "cityscapes")
 """Which numbers a mask can hold: class indices with 255 for void, or Cityscapes' label ids with 0 for void."""

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError
-from lsr_infer.files import refuse_existing, whole_file, write_json
-from lsr_infer.frames import FrameSet, read_frame_set
+from lsr_infer.files import check_place, refuse_existing, whole_file, write_json
+from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
 from lsr_infer.parity import BARS, Bar
 from lsr_train.exporting.choice import Candidate, best_of, candidates
 from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
 from lsr_train.exporting.fp16 import check_reach, to_half
-from lsr_train.exporting.frames import Calibration, read_labelled, toytown_frames, training_frames
+from lsr_train.exporting.frames import Calibration, at_most, read_labelled, training_frames, without
 from lsr_train.exporting.gate import Verdict, images_of, judge
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
 from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise
@@ -110,6 +110,8 @@ class ExportOptions:
         ):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}.")
+        if self.precision != "int8" and self.weight_bits != 8:
+            raise UsageError(f"--weight-bits is for INT8, the precision is {self.precision}. Leave it out.")
         if self.size and self.working_size:
             raise UsageError("--size makes a graph of that size alone; leave out --working-size.")
 
@@ -149,6 +151,9 @@ def export(
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"{output}: the name of the file must end in .onnx.")
     refuse_existing(output, overwrite=options.overwrite)
+    if options.report is not None:
+        refuse_existing(options.report, overwrite=options.overwrite)
+        check_place(options.report.parent)
     work = _prepare(checkpoint, options, frames)
     logger.info(
         "exporting in %s (%s classes), comparing on %s",
@@ -187,6 +192,13 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     space = info.label_space or options.label_space
     if space is None:
         raise UsageError(f"{model}: does not name its classes. Pass --label-space, such as cityscapes19.")
+    if info.label_space and options.label_space and info.label_space.names != options.label_space.names:
+        raise UsageError(
+            f"{model}: names its classes itself ({info.label_space.name}), --label-space asks for "
+            f"{options.label_space.name}. Leave --label-space out."
+        )
+    if options.precision == "int8" and space.num_classes == 1:
+        raise UsageError(f"{model}: has one class, so that nothing could judge an INT8 file. Take fp32 or fp16.")
     if space.num_classes != network.spec.num_classes:
         raise UsageError(
             f"{model}: has {network.spec.num_classes} classes, {space.name} has {space.num_classes}. "
@@ -227,10 +239,12 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     if frames.compare is not None:
         labels, ids = frames.labels, frames.label_ids
         compared = read_labelled(frames.compare, frames.count, space, labels=labels, label_ids=ids)
+        if calibration is not None:
+            compared = without(compared, (calibration.ranges, calibration.choice))
     elif calibration is not None and not toytown:
-        compared = calibration.proof
+        compared = at_most(calibration.proof, frames.count)
     else:
-        compared = toytown_frames(space, frames.count)
+        compared = shipped_frames_for(space, frames.count)
     return _Work(network=network, manifest=manifest, compared=compared, calibration=calibration)
 
 
@@ -239,9 +253,8 @@ def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, b
     wanted = frames.calibration_count + 2 * min(_HELD_OUT, frames.calibration_count)
     if frames.calibrate is None:
         return training_frames(model, wanted)
-    below = frames.calibrate / "images"  # labels beside it are nobody's business here
-    read = read_frame_set(below if below.is_dir() else frames.calibrate, wanted)
-    return replace(read, origin=f"{len(read)} frames of the user's ({frames.calibrate.name})"), False
+    read = read_frame_set(frames.calibrate, wanted, split="train")
+    return replace(read, labels=[None] * len(read)), False  # labels beside them are nobody's business here
 
 
 def _output_choices(options: ExportOptions) -> tuple[str, ...]:

@@ -101,4 +101,5 @@ def _half(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
 def _cast(tensor: str, output: str, to: int) -> Any:
     import onnx
 
-    return onnx.helper.make_node("Cast", [tensor], [output], output, to=to)
+    # Not named after its output: a node of the graph may be called as that tensor is.
+    return onnx.helper.make_node("Cast", [tensor], [output], f"{output}/cast", to=to)

@@ -4,21 +4,24 @@ Frames are the user's, the checkpoint's own training frames, or the Toytown fram
 anything calibrated on noise, nor compared on frames that chose its ranges.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames
+from lsr_infer.frames import FrameSet, read_frame_set
 from lsr_infer.labelspace import LabelSpace
 
-__all__ = ["LABEL_IDS", "Calibration", "read_labelled", "toytown_frames", "training_frames"]
+__all__ = ["LABEL_IDS", "Calibration", "at_most", "read_labelled", "training_frames", "without"]
 
 LABEL_IDS = ("classes", "cityscapes-id", "cityscapes-trainid")
 """What label files may hold: class indices of the model, or ids that are grouped into its classes."""
 
 _FEWEST = 3
-_LABELS_LEFT_OUT = ", without their labels: they are Cityscapes' 19 classes, the model has others"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,11 @@ class Calibration:
         places = [(2 * part + 1) * total // (2 * kept_back) for part in range(kept_back)]
         rest = sorted(set(range(total)) - set(places))
         return cls(ranges=_part(frames, rest), choice=_part(frames, places[0::2]), proof=_part(frames, places[1::2]))
+
+
+def at_most(frames: FrameSet, count: int) -> FrameSet:
+    """Return `count` frames of a set, evenly spread, or all where it has no more."""
+    return frames if len(frames) <= count else _part(frames, _spread(len(frames), count))
 
 
 def _part(frames: FrameSet, places: Sequence[int]) -> FrameSet:
@@ -93,14 +101,25 @@ def read_labelled(
     return replace(read, labels=found)
 
 
-def toytown_frames(space: LabelSpace, count: int) -> FrameSet:
-    """Return shipped Toytown frames, labelled only where the model's classes are theirs: Cityscapes' 19, in order."""
-    from lsr_train.labels import CITYSCAPES_19
+def without(frames: FrameSet, taken: Sequence[FrameSet]) -> FrameSet:
+    """Leave out the frames that other sets hold, pixel for pixel.
 
-    read = shipped_frames(count)
-    if space.names == CITYSCAPES_19.names:
-        return read
-    return FrameSet(frames=read.frames, labels=[None] * len(read), origin=read.origin + _LABELS_LEFT_OUT)
+    Raises:
+        UsageError: none is left.
+    """
+    known = {_content(frame) for part in taken for frame in part.frames}
+    places = [n for n, frame in enumerate(frames.frames) if _content(frame) not in known]
+    if len(places) == len(frames):
+        return frames
+    if not places:
+        raise UsageError(
+            f"all of {frames.origin} also calibrate, so they prove nothing. Name other frames with --frames."
+        )
+    return _part(frames, places)
+
+
+def _content(frame: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).digest()
 
 
 def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:

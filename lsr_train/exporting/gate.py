@@ -57,7 +57,11 @@ def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0)
     """
     import torch
 
-    with Segmenter(model, device="cpu", backend="onnxruntime") as segmenter, torch.inference_mode():
+    try:
+        opened = Segmenter(model, device="cpu", backend="onnxruntime")
+    except InputError as error:
+        raise QualityGateError(f"{model.name}: the exported graph cannot be opened ({error})") from error
+    with opened as segmenter, torch.inference_mode():
         meter = ParityMeter(segmenter.label_space, margin=margin)
         for frame, labels in frames.pairs():
             size = frame.shape[0], frame.shape[1]

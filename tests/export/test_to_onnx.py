@@ -16,6 +16,7 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra exp
 from export.to_onnx import main  # noqa: E402
 from lsr_infer.arguments import parse_size  # noqa: E402
 from lsr_infer.errors import InputError, QualityGateError, UsageError, exit_status  # noqa: E402
+from lsr_infer.frames import shipped_frames_for  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import METADATA_KEY, Manifest  # noqa: E402
 from lsr_infer.masks import interpolate, upsample_argmax  # noqa: E402
@@ -23,7 +24,6 @@ from lsr_infer.parity import BARS  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
 from lsr_train.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
 from lsr_train.exporting import ExportOptions, FramesOptions, export  # noqa: E402
-from lsr_train.exporting.frames import toytown_frames  # noqa: E402
 from lsr_train.exporting.gate import compare  # noqa: E402
 from lsr_train.exporting.graph import trace  # noqa: E402
 from lsr_train.labels import CAMVID_11  # noqa: E402
@@ -117,7 +117,7 @@ def test_a_graph_that_decides_wrongly_is_caught(checkpoint: Path, tmp_path: Path
     path = tmp_path / "classes.onnx"
     export(checkpoint, path, ExportOptions(outputs="classes"))
     with pytest.raises(QualityGateError, match="agree"):
-        compare(network(width=0.25), path, toytown_frames(CAMVID_11, 2)).check(BARS["fp32"])
+        compare(network(width=0.25), path, shipped_frames_for(CAMVID_11, 2)).check(BARS["fp32"])
 
 
 def test_a_fixed_size_is_the_only_one(checkpoint: Path, tmp_path: Path, shared: Shared) -> None:
@@ -149,7 +149,7 @@ def test_every_kind_of_network(changes: dict[str, object], tmp_path: Path) -> No
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     path = tmp_path / "model.onnx"
     onnx.save(model, str(path))
-    compare(made, path, toytown_frames(CAMVID_11, 2)).check(BARS["fp32"])
+    compare(made, path, shipped_frames_for(CAMVID_11, 2)).check(BARS["fp32"])
 
 
 def test_a_file_that_computes_something_else_does_not_appear(

@@ -1,6 +1,9 @@
 """FP16 and INT8 exports from command line to file: calibrated on real frames, judged, or not there at all."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,8 @@ from lsr_train.exporting.calibration import CALIBRATIONS  # noqa: E402
 from lsr_train.labels import CITYSCAPES_19  # noqa: E402
 from tests.lsr_train.exporting.small import network, write_checkpoint  # noqa: E402
 
-TOYTOWN = Path(__file__).resolve().parents[2] / "lsr_infer" / "models" / "toytown"
+ROOT = Path(__file__).resolve().parents[2]
+TOYTOWN = ROOT / "lsr_infer" / "models" / "toytown"
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +165,45 @@ def test_what_exceeds_one_file_is_refused(run: Path, tmp_path: Path, monkeypatch
         export(run, tmp_path / "model.onnx")
     with pytest.raises(UsageError, match="--opset"):
         ExportOptions(opset=9)
+
+
+@pytest.mark.parametrize("outputs", ["logits", "classes"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_one_dilation_in_every_precision(tmp_path: Path, precision: str, outputs: str) -> None:
+    made = tmp_path / "one.safetensors"
+    write_checkpoint(made, network(num_classes=19, dilations=(2,)), CITYSCAPES_19)
+    words = ["--precision", precision, "--outputs", outputs]
+    words += ["--calibrate", str(TOYTOWN), "--calibration-frames", "4"] if precision == "int8" else []
+    assert code(made, "-o", tmp_path / "one.onnx", *words) == 0
+    assert manifest_of(tmp_path / "one.onnx").precision == precision
+
+
+def test_a_report_is_kept_and_its_place_is_checked_first(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text("mine", encoding="utf-8")
+    assert code(run, "-o", tmp_path / "a.onnx", "--report", tmp_path / "mine.json") == 2
+    assert (tmp_path / "mine.json").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "file").touch()
+    assert code(run, "-o", tmp_path / "a.onnx", "--report", tmp_path / "file" / "a.json") == 4
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_frames_that_calibrate_are_not_compared_on(run: Path, tmp_path: Path) -> None:
+    images = TOYTOWN / "images"
+    words = ["--precision", "int8", "--calibrate", images, "--frames", images, "--num-frames", "12"]
+    assert code(run, "-o", tmp_path / "a.onnx", *words, "--calibration-frames", "6") == 0
+    parity = manifest_of(tmp_path / "a.onnx").parity
+    assert parity is not None
+    assert 1 <= parity.frames < 6
+
+
+def test_a_terminated_export_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "export/to_onnx.py", str(run), "-o", str(tmp_path / "a.onnx")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("exporting in"):
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from lsr_infer.cuda import probe_cuda  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
+from lsr_infer.maskids import CITYSCAPES_NAMES
 from lsr_infer.parity import BARS  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import manifest, save, small_file, small_graph  # noqa: E402
 
@@ -244,8 +245,7 @@ def test_shipped_labels_are_for_shipped_classes_alone() -> None:
     own = read_frames(None, None, 3, manifest())
     assert len(own) == 3
     assert list(own.labels) == [None] * 3
-    names19 = tuple(f"class {n}" for n in range(19))
-    space = LabelSpace(name="cityscapes19", names=names19, colors=((0, 0, 0),) * 19)
+    space = LabelSpace(name="mine", names=CITYSCAPES_NAMES, colors=((0, 0, 0),) * 19)
     shipped = read_frames(None, None, 3, manifest(label_space=space))
     assert all(label is not None and label.shape == frame.shape[:2] for frame, label in shipped.pairs())
 

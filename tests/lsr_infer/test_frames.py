@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames
+from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames, shipped_frames_for
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.maskids import CITYSCAPES_NAMES
 from lsr_infer.video import read_frames
 
 Shared = Callable[[str], Path]
@@ -37,10 +39,22 @@ def test_frames_are_spread_and_keep_their_labels(tmp_path: Path) -> None:
     assert levels(read_frame_set(place, 99)) == list(range(9))
 
 
-def test_two_sets_share_no_frame(tmp_path: Path) -> None:
-    place = folder(tmp_path / "data", 40)
-    for count in (1, 3, 8, 16):
-        assert not set(levels(read_frame_set(place, count))) & set(levels(read_frame_set(place, count, skip=1)))
+@pytest.mark.parametrize("inside", ["train/{}", "{}/train"])
+def test_a_data_set_gives_one_split_and_never_labels_as_frames(tmp_path: Path, inside: str) -> None:
+    made = folder(tmp_path / "made")
+    for kind in ("images", "labels"):
+        place = tmp_path / "data" / inside.format(kind)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (made / kind).rename(place)
+    assert levels(read_frame_set(tmp_path / "data", 99, split="train")) == list(range(9))
+    labels = read_frame_set(tmp_path / "data", 2, split="train").labels
+    assert [int(label[0, 0]) for label in labels if label is not None] == [0, 8]
+
+
+def test_a_folder_that_mixes_labels_in_is_refused(tmp_path: Path) -> None:
+    folder(tmp_path / "data" / "somewhere")
+    with pytest.raises(InputError, match="labels among its images"):
+        read_frame_set(tmp_path / "data", 4)
 
 
 def test_images_alone_have_no_labels(tmp_path: Path) -> None:
@@ -71,7 +85,18 @@ def test_the_shipped_frames_are_labelled_and_of_both_domains() -> None:
         assert frame.shape == (256, 512, 3)
         assert label is not None
         assert len(np.unique(label)) > 5
-    assert len({frame.tobytes() for frame in [*found.frames, *shipped_frames(4, skip=1).frames]}) == 8
+    assert len({frame.tobytes() for frame in shipped_frames(12).frames}) == 12
+
+
+def test_shipped_labels_stay_with_their_own_classes_alone() -> None:
+    def space(names: tuple[str, ...], name: str) -> LabelSpace:
+        return LabelSpace(name=name, names=names, colors=((0, 0, 0),) * len(names))
+
+    assert all(label is not None for label in shipped_frames_for(space(CITYSCAPES_NAMES, "mine"), 2).labels)
+    for names in (("a", "b"), CITYSCAPES_NAMES[::-1]):
+        found = shipped_frames_for(space(names, "cityscapes19"), 2)
+        assert found.labels == [None, None]
+        assert "without their labels" in found.origin
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -81,8 +106,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no image"):
         read_frame_set(tmp_path / "empty", 1)
-    with pytest.raises(InputError, match="none is left"):
-        read_frame_set(place, 9, skip=1)
     (place / "labels" / "04.png").unlink()
     with pytest.raises(InputError, match="does not exist"):
         read_frame_set(place, 3)

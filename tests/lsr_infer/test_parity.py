@@ -81,7 +81,7 @@ def test_a_candidate_of_classes_alone_has_clear_pixels_too() -> None:
     assert parity.clear_agreement == pytest.approx((expected == found)[clear].mean())
     assert parity.max_logit_difference is None
     parity.check(Bar(agreement=0.7, clear_agreement=0.7))
-    with pytest.raises(QualityGateError, match="clear pixels"):
+    with pytest.raises(QualityGateError, match="clear places"):
         parity.check(Bar(agreement=None, clear_agreement=0.95))
 
 
@@ -107,7 +107,7 @@ def test_equal_passes_and_drift_does_not() -> None:
     with pytest.raises(QualityGateError, match="% of the pixels") as caught:
         measured(1, 0.5)[0].check(BARS["fp32"])
     assert "drifts most" in str(caught.value)
-    with pytest.raises(QualityGateError, match="clear pixels"):
+    with pytest.raises(QualityGateError, match="clear places"):
         measured(1, 3.0)[0].check(BARS["int8"])
     parity, _ = measured(1, 3.0)
     assert parity.miou is not None
@@ -153,3 +153,27 @@ def test_damaged_figures_and_shapes() -> None:
         meter.update(logits, logits, classes, classes[:2])
     with pytest.raises(ValueError, match="not among"):
         meter.update(logits, logits, classes, classes + 7)
+
+
+def test_a_gate_does_not_judge_by_next_to_nothing() -> None:
+    meter = ParityMeter(SPACE)
+    reference = np.zeros((3, 20, 20), np.float32)
+    reference[0] = 0.1
+    reference[0, 0, 0] = 9.0
+    candidate = -reference
+    candidate[:, 0, 0] = reference[:, 0, 0]
+    meter.update(reference, candidate, reference.argmax(0).astype(np.uint8), candidate.argmax(0).astype(np.uint8))
+    parity = meter.result(reference="checkpoint", frames_from="noise")
+    assert parity.clear_agreement == 1.0
+    assert parity.clear_share == 1 / 400
+    with pytest.raises(QualityGateError, match=r"0\.25 % of the places are clear"):
+        parity.check(BARS["int8"])
+
+
+def test_labels_without_a_labelled_pixel_prove_nothing() -> None:
+    meter = ParityMeter(SPACE)
+    logits = np.eye(3, dtype=np.float32)[:, :, None].repeat(3, axis=2)
+    classes = logits.argmax(0).astype(np.uint8)
+    meter.update(logits, logits, classes, classes, np.full((3, 3), 255, np.uint8))
+    with pytest.raises(QualityGateError, match="not a pixel of the labels"):
+        meter.result(reference="checkpoint", frames_from="void")

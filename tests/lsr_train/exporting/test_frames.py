@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.frames import FrameSet
+from lsr_infer.frames import FrameSet, shipped_frames, shipped_frames_for
 from lsr_train.config import Config, DataConfig, SourceConfig, TargetConfig
 from lsr_train.config_file import to_yaml
-from lsr_train.exporting.frames import Calibration, read_labelled, toytown_frames, training_frames
+from lsr_train.exporting.frames import Calibration, read_labelled, training_frames, without
 from lsr_train.labels import CAMVID_11, CITYSCAPES_19
 
 
@@ -75,10 +75,21 @@ def test_training_frames_that_are_gone(tmp_path: Path) -> None:
 
 
 def test_toytown_labels_count_only_for_its_own_classes() -> None:
-    assert all(label is not None for label in toytown_frames(CITYSCAPES_19, 2).labels)
-    others = toytown_frames(CAMVID_11, 2)
+    assert all(label is not None for label in shipped_frames_for(CITYSCAPES_19, 2).labels)
+    others = shipped_frames_for(CAMVID_11, 2)
     assert others.labels == [None, None]
     assert "without their labels" in others.origin
+
+
+def test_frames_that_calibrate_prove_nothing() -> None:
+    every = shipped_frames(12)
+    first = FrameSet(frames=every.frames[:4], labels=every.labels[:4], origin="four")
+    left = without(every, (first,))
+    assert len(left) == 8
+    assert not {frame.tobytes() for frame in left.frames} & {frame.tobytes() for frame in first.frames}
+    assert without(left, (first,)) is left
+    with pytest.raises(UsageError, match="prove nothing"):
+        without(first, (every,))
 
 
 def test_labels_are_brought_to_the_models_classes(tmp_path: Path) -> None:
