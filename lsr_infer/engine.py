@@ -40,6 +40,7 @@ class EngineFacts:
         sha256: of the engine file.
         onnx_sha256: of the ONNX file it was built from.
         parity: how it compares with that file; None: pending, to be completed on the target.
+        proved_on: compute capability of the GPU that was measured on; another one has to prove it anew.
 
     Raises:
         InputError: a value is outside what is allowed.
@@ -59,6 +60,7 @@ class EngineFacts:
     sha256: str = ""
     onnx_sha256: str = ""
     parity: Parity | None = None
+    proved_on: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -88,6 +90,7 @@ class EngineFacts:
             "sha256": self.sha256,
             "onnx_sha256": self.onnx_sha256,
             "parity": _PENDING if self.parity is None else self.parity.to_dict(),
+            "proved_on": None if self.proved_on is None else list(self.proved_on),
         }
 
     @classmethod
@@ -99,14 +102,11 @@ class EngineFacts:
         """
         shapes = fields.section("shapes")
         least, best, most = (_shape(shapes.integers(key), key) for key in ("min", "opt", "max"))
-        capability = fields.optional_integers("compute_capability")
-        if capability is not None and len(capability) != 2:
-            raise InputError("Manifest: engine.compute_capability is no pair. Build the engine again.")
         return cls(
             flavour=fields.text("flavour"),
             version=fields.text("version"),
             gpu=fields.text("gpu"),
-            compute_capability=None if capability is None else (capability[0], capability[1]),
+            compute_capability=_capability(fields, "compute_capability"),
             targets=fields.texts("targets"),
             hardware_compatible=fields.text("hardware_compatible"),
             version_compatible=fields.boolean("version_compatible"),
@@ -117,7 +117,17 @@ class EngineFacts:
             sha256=fields.text("sha256"),
             onnx_sha256=fields.text("onnx_sha256"),
             parity=None if fields.holds("parity", _PENDING) else Parity.from_dict(fields.mapping("parity")),
+            proved_on=_capability(fields, "proved_on"),
         )
+
+
+def _capability(fields: Fields, key: str) -> tuple[int, int] | None:
+    values = fields.optional_integers(key)
+    if values is None:
+        return None
+    if len(values) != 2:
+        raise InputError(f"Manifest: engine.{key} is no pair. Build the engine again.")
+    return values[0], values[1]
 
 
 def _shape(values: tuple[int, ...], key: str) -> tuple[int, int, int]:

@@ -159,6 +159,9 @@ class Manifest:
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (rows, columns) at which a frame of the given size enters the graph.
 
+        An engine takes a range of sizes: a side beyond it becomes the nearest that is taken, so that such a frame is
+        stretched a little instead of refused.
+
         Args:
             height: rows of the frame.
             width: columns of the frame.
@@ -167,7 +170,12 @@ class Manifest:
             return self.height, self.width
         area = self.height * self.width
         rows = math.sqrt(area * height / width)
-        return self._round(rows), self._round(area / rows)
+        sides = self._round(rows), self._round(area / rows)
+        if self.engine is None:
+            return sides
+        least, _, most = self.engine.shapes
+        low, high = least[1:], most[1:]
+        return min(max(sides[0], low[0]), high[0]), min(max(sides[1], low[1]), high[1])
 
     def _round(self, side: float) -> int:
         """Return the nearest allowed side."""

@@ -151,8 +151,10 @@ class DeviceRunner:
         """Make the buffers of a shape; a first run tells the output's shape."""
         from onnxruntime import OrtValue
 
-        if not self._graphs and len(self._buffers) >= _BUFFERED_SHAPES:  # a captured graph never loses its buffers
-            self._buffers.popitem(last=False)
+        captured = _CAPTURED_BATCHES if self._graphs else 0  # a captured graph never loses its buffers
+        free = [shape for shape in self._buffers if shape[0] > captured]
+        if len(free) >= _BUFFERED_SHAPES:
+            del self._buffers[free[0]]
         given = OrtValue.ortvalue_from_shape_and_type(frames.shape, frames.dtype, *self._place)
         given.update_inplace(frames)
         binding = self._session.io_binding()

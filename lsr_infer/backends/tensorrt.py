@@ -58,7 +58,7 @@ class TensorRtBackend:
         self.name = BACKEND_NAMES[flavour]
         self.precision: str | None = None
         self._path = path
-        text, _, facts = engine_manifest(path)
+        text, manifest, facts = engine_manifest(path)
         self._facts = facts
         try:
             plan = path.read_bytes()
@@ -70,7 +70,7 @@ class TensorRtBackend:
         library = load_library(flavour)
         host = Host(flavour=flavour, version=library.version, platform=platform_name(), gpu=gpu)
         check_host(path, facts, host)
-        check_parity(path, facts, allow_unverified=options.allow_unverified)
+        check_parity(path, manifest, gpu, allow_unverified=options.allow_unverified)
         from lsr_infer.tensorrt.runner import EngineRunner
 
         try:

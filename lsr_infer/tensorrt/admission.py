@@ -11,6 +11,7 @@ from pathlib import Path
 from lsr_infer.cuda import CudaDevice
 from lsr_infer.engine import EngineFacts
 from lsr_infer.errors import DeviceError, InputError
+from lsr_infer.manifest import Manifest
 from lsr_infer.tensorrt.sidecar import build_command, rebuild_command
 
 __all__ = ["Host", "check_bytes", "check_flavour", "check_host", "check_parity"]
@@ -64,18 +65,37 @@ def check_flavour(path: Path, facts: EngineFacts, flavour: str) -> None:
         )
 
 
-def check_parity(path: Path, facts: EngineFacts, *, allow_unverified: bool) -> None:
-    """Raise for an engine that nobody has compared with its ONNX file yet, unless that is allowed.
+def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice, *, allow_unverified: bool) -> None:
+    """Raise for an engine whose chain back to the checkpoint is not proved on a GPU like this, unless that is allowed.
 
     Raises:
-        InputError: its parity is pending.
+        InputError: it has not been compared with its ONNX file, or on other GPUs alone, or that file was never compared
+            with the checkpoint.
     """
-    if facts.parity is None and not allow_unverified:
+    facts = manifest.engine
+    assert facts is not None
+    if allow_unverified:
+        return
+    if facts.parity is None or facts.proved_on != gpu.compute_capability:
+        lacking = "was built without a GPU" if facts.parity is None else f"was compared on {_where(facts)}"
+        proof = f"python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}"
+        proof = f"python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}"
         raise InputError(
-            f"{path}: was built without a GPU, and nothing proves yet that it computes what its ONNX file does. Prove "
-            f"it here: python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}; or pass "
-            "--allow-unverified."
+            f"{path}: {lacking}, and nothing proves yet that it computes here what its ONNX file does. Prove it: "
+            f"{proof}; or pass --allow-unverified."
         )
+    if manifest.parity is None:
+        raise InputError(
+            f"{path}: its ONNX file was never compared with the checkpoint. Export that again with export/to_onnx.py "
+            "and build from it; or pass --allow-unverified."
+        )
+
+
+def _where(facts: EngineFacts) -> str:
+    """Say on which GPUs an engine has been compared."""
+    if facts.proved_on is None:
+        return "an unknown GPU"
+    return "compute capability {}.{} alone".format(*facts.proved_on)
 
 
 def check_host(path: Path, facts: EngineFacts, host: Host) -> None:

@@ -169,7 +169,10 @@ def _build(
             raise KeyboardInterrupt
         raise DeviceError(f"{library.title} could not build the engine: {log.last_error or 'it gives no reason'}.")
     if options.timing_cache is not None:
-        write_bytes(options.timing_cache, bytes(config.get_timing_cache().serialize()))
+        try:
+            write_bytes(options.timing_cache, bytes(config.get_timing_cache().serialize()))
+        except InputError as error:  # it only makes the next build faster
+            logger.warning("the timing cache is not kept: %s", error)
     del kept  # a builder does not keep what its configuration points to
     return Built(plan=bytes(plan), types=types, working=working)
 

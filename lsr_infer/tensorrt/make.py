@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lsr_infer.cuda import CudaDevice
 from lsr_infer.engine import EngineFacts
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.files import refuse_existing, whole_file, write_text
+from lsr_infer.files import check_place, refuse_existing, whole_file, write_text
 from lsr_infer.frames import FrameSet
 from lsr_infer.manifest import Manifest
 from lsr_infer.modelfile import read_model_file
@@ -75,6 +75,8 @@ def read_model(path: Path) -> Model:
             f"{path}: its INT8 is the kind that ONNX Runtime wants, and TensorRT computes another. Export it with "
             "--precision int8 --for tensorrt."
         )
+    if manifest.parity is None:
+        logger.warning("%s was never compared with its checkpoint; an engine from it counts as unverified", path.name)
     return Model(path=path, data=path.read_bytes(), manifest=manifest)
 
 
@@ -148,6 +150,8 @@ def make_engine(
     beside = manifest_path(output)
     refuse_existing(output, overwrite=overwrite)
     refuse_existing(beside, overwrite=overwrite)
+    if options.timing_cache is not None:
+        check_place(options.timing_cache.parent)
 
     def check(working: Mapping[str, int]) -> None:
         try:
@@ -251,7 +255,7 @@ def _prove(
         runner.close()
     image = np.repeat(working_image(comparison.frames.frames[0], manifest), manifest.fixed_batch or 1, axis=0)
     check_parity_bar(parity, comparison.bar, model.data, image, _builder_of(library, options, gpu))
-    return replace(manifest, engine=replace(facts, parity=parity))
+    return replace(manifest, engine=replace(facts, parity=parity, proved_on=gpu.compute_capability))
 
 
 def _builder_of(

@@ -201,7 +201,11 @@ class EngineRunner:
         if self._own_graphs:
             for buffer in binding.inputs:
                 buffer.array[...] = 0
-            binding.graph = self._record(binding)
+            try:
+                binding.graph = self._record(binding)
+            except BaseException:
+                binding.free()
+                raise
         self._bindings[shapes] = binding
         return binding
 
@@ -215,7 +219,7 @@ class EngineRunner:
             for name in (*self.inputs, *self.outputs):
                 buffer = _Buffer(name, tuple(context.get_tensor_shape(name)), self.type_of(name))
                 made.append(buffer)
-        except DeviceError:
+        except BaseException:
             for buffer in made:
                 buffer.free()
             raise

@@ -32,7 +32,7 @@ BACKENDS: dict[str, tuple[str, str | None, str]] = {
     "onnxruntime_int8": ("onnxruntime", None, "int8.onnx"),
     "openvino_fp32": ("openvino", "fp32", "fp32.onnx"),
     "openvino_bf16": ("openvino", "bf16", "fp32.onnx"),
-    "openvino_int8": ("openvino", "bf16", "int8.onnx"),
+    "openvino_int8_rest_bf16": ("openvino", "bf16", "int8.onnx"),
 }
 CALIBRATION_SIZE = (128, 256)
 

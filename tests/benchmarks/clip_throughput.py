@@ -151,7 +151,10 @@ def breakdown(model: Path, clip: Path, folder: Path, options: argparse.Namespace
     size = segmenter.manifest.working_size(*items[0].frame.shape[:2])
     segmenter(items[0].frame)
     stages["resize"] = measured(lambda: [resize_frame(item.frame, *size) for item in items], len(items))
-    stages["network"] = measured(lambda: found.extend(segmenter(item.frame) for item in items), len(items))
+    images = [segmenter.prepare([item.frame]) for item in items]
+    outputs: list[Any] = []
+    stages["network"] = measured(lambda: outputs.extend(segmenter.run(image)[0] for image in images), len(items))
+    found.extend(segmenter.interpret(one, *items[0].frame.shape[:2]) for one in outputs)
     stages["mask"] = measured(lambda: [one.classes for one in found], len(items))
     drawer = Drawer(drawing, segmenter.label_space)
     results = [Result(item, n, item.time, one, None) for n, (item, one) in enumerate(zip(items, found, strict=True))]

@@ -1,6 +1,6 @@
 """Memory of lsr-infer over live streams that never end: does it grow after warm-up?
 
-    python tests/benchmarks/stream_memory.py --clip CLIP [--model MODEL] [--minutes 20] [--streams 4]
+    python -m tests.benchmarks.stream_memory --clip CLIP [--model MODEL] [--minutes 20] [--streams 4]
 
 Prints JSON. A server of our own loops the clip as MPEG-TS at its own pace over HTTP; one `lsr-infer` process segments
 all streams at once into overlays and class shares (`--every` may thin them). Its resident memory is read once a second;
@@ -73,13 +73,16 @@ def main() -> None:
         model = options.model or colour_model(folder / "tiny.onnx")
         addresses = [f"{server.address}/{number}" for number in range(options.streams)]
         words = ["--model", str(model), "-o", str(folder / "out"), "--save", "overlay,json", "--json"]
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN, *addresses, *words, "--every", str(options.every)],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        readings = watch(process, 60 * options.minutes)
-        process.terminate()
-        out, err = process.communicate(timeout=300)
+        with (folder / "stderr").open("w+", encoding="utf-8") as said:  # a pipe that nobody reads would fill
+            process = subprocess.Popen(
+                [sys.executable, "-c", RUN, *addresses, *words, "--every", str(options.every)],
+                cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True,
+            )  # fmt: skip
+            readings = watch(process, 60 * options.minutes)
+            process.terminate()
+            out, _ = process.communicate(timeout=300)
+            said.seek(0)
+            err = said.read()
     print(json.dumps(report(options, readings, process.returncode, out, err), indent=2))
 
 

@@ -18,7 +18,7 @@ from lsr_infer.cuda import probe_cuda  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
-from lsr_infer.maskids import CITYSCAPES_NAMES
+from lsr_infer.maskids import CITYSCAPES_NAMES  # noqa: E402
 from lsr_infer.parity import BARS  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import manifest, save, small_file, small_graph  # noqa: E402
 

@@ -124,6 +124,17 @@ def test_buffers_that_are_kept_on_a_device(model: Path) -> None:
         np.testing.assert_allclose(result, wanted, atol=1e-3)
 
 
+def test_shapes_too_large_to_be_captured_are_let_go(model: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    runner = DeviceRunner(session, "cpu", 0, graphs=True)
+    for count in (1, 2, *range(9, 16), 1):  # up to 8 frames a graph is captured and kept, beyond it there is none
+        runner.run(np.zeros((count, 16, 24, 3), dtype=np.uint8))
+        assert runner.kept <= 2 + 4
+    assert runner.kept == 6
+
+
 def cuda_works() -> bool:
     """Whether a driver is there and ONNX Runtime's provider can be loaded, asked without our own code."""
     import onnxruntime

@@ -132,7 +132,8 @@ FULL = manifest(
     engine=EngineFacts(flavour="rtx", version="1.7", shapes=((1, 8, 8), (1, 8, 8), (2, 16, 16)), parity=COMPARED),
 )
 OPTIONAL = {
-    "fixed_batch", "parity", "subsets", "clear_agreement", "clear_share", "miou", "miou_reference", "scores", "quantization", "engine",
+    "fixed_batch", "parity", "subsets", "clear_agreement", "clear_share", "proved_on",
+    "miou", "miou_reference", "scores", "quantization", "engine",
     "compute_capability", "class_iou_difference",
 }  # fmt: skip
 

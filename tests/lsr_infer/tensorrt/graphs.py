@@ -10,6 +10,7 @@ import pytest
 
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.parity import Parity
 
 onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
@@ -17,8 +18,14 @@ TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_he
 SPACE = LabelSpace(name="five", names=("a", "b", "c", "d", "e"), colors=tuple((50 * n, 0, 0) for n in range(5)))
 
 
+PROVED = Parity(
+    reference="checkpoint", frames_from="4 frames", frames=4, pixels=9, agreement=1.0, clear_agreement=1.0,
+    max_logit_difference=0.0, mean_logit_difference=0.0,
+)  # fmt: skip
+
+
 def manifest(**changes: Any) -> Manifest:
-    return replace(Manifest(label_space=SPACE, height=64, width=96), **changes)
+    return replace(Manifest(label_space=SPACE, height=64, width=96, parity=PROVED), **changes)
 
 
 class _Graph:

@@ -50,16 +50,24 @@ CLASSIC = EngineFacts(
     sha256=hashlib.sha256(PLAN).hexdigest(),
     onnx_sha256="b" * 64,
     parity=PARITY,
+    proved_on=ADA.compute_capability,
 )
 RTX = replace(
-    CLASSIC, flavour="rtx", version="1.7.1.116", gpu="", compute_capability=None, targets=("86", "89"), parity=None
+    CLASSIC,
+    flavour="rtx",
+    version="1.7.1.116",
+    gpu="",
+    compute_capability=None,
+    targets=("86", "89"),
+    parity=None,
+    proved_on=None,
 )
 
 
 def write(folder: Path, facts: EngineFacts | None, **changes: Any) -> Path:
     path = folder / "model.engine"
     path.write_bytes(PLAN)
-    document: Manifest = manifest(engine=facts, runtime="tensorrt", **changes)
+    document: Manifest = manifest(**{"engine": facts, "runtime": "tensorrt", "parity": PARITY} | changes)
     path.with_name("model.engine.json").write_text(document.to_json(), encoding="utf-8")
     return path
 
@@ -112,7 +120,7 @@ def test_the_document_beside_an_engine_round_trips(tmp_path: Path) -> None:
         path = write(tmp_path, facts)
         read = Manifest.from_json(path.with_name("model.engine.json").read_text(encoding="utf-8"))
         assert read.engine == facts
-        assert read == manifest(engine=facts, runtime="tensorrt")
+        assert read == manifest(engine=facts, runtime="tensorrt", parity=PARITY)
 
 
 def test_an_engine_without_a_document(tmp_path: Path) -> None:
@@ -222,6 +230,18 @@ def test_one_that_nobody_has_proved(tmp_path: Path) -> None:
     message = refused(write(tmp_path, RTX), InputError)
     assert "python export/to_trt.py model.onnx --verify model.engine" in message
     assert "--allow-unverified" in message
+
+
+def test_a_proof_is_of_its_own_kind_of_gpu(tmp_path: Path, machine: SimpleNamespace) -> None:
+    proved = replace(RTX, parity=PARITY, proved_on=(8, 6))
+    assert "was compared on compute capability 8.6 alone" in refused(write(tmp_path, proved), InputError)
+    carried = replace(CLASSIC, hardware_compatible="ampere_plus")
+    machine.gpus = (ORIN,)
+    assert "was compared on compute capability 8.9 alone" in refused(write(tmp_path, carried), InputError)
+
+
+def test_a_chain_that_does_not_reach_the_checkpoint(tmp_path: Path) -> None:
+    assert "never compared with the checkpoint" in refused(write(tmp_path, CLASSIC, parity=None), InputError)
 
 
 @pytest.mark.parametrize(("facts", "options"), [(CLASSIC, {}), (RTX, {"allow_unverified": True})])

@@ -12,6 +12,7 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra
 
 from lsr_infer.backends import BackendOptions  # noqa: E402
 from lsr_infer.cuda import CudaProbe  # noqa: E402
+from lsr_infer.engine import EngineFacts  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError  # noqa: E402
 from lsr_infer.frames import FrameSet  # noqa: E402
 from lsr_infer.parity import BARS, Bar  # noqa: E402
@@ -184,6 +185,7 @@ def test_an_engine_built_ahead_of_time_is_verified_on_the_target(
     verified = verify_engine(target, read_model(path), engine, comparison=comparison(), gpu=GPU)
     assert verified.engine is not None
     assert verified.engine.parity is not None
+    assert verified.engine.proved_on == GPU.compute_capability
     assert (verified.engine.types, verified.engine.types_checked) == ({"float": 1}, "engine")
     assert replace(verified, engine=None) == replace(made, engine=None)
     with Segmenter(engine) as segmenter:
@@ -257,6 +259,13 @@ def test_what_an_engine_takes_is_in_its_manifest() -> None:
     span = engine_contract(free, ((1, 256, 512), (2, 512, 1024), (4, 1024, 2048)))
     assert (span.height, span.width, span.fixed_size, span.fixed_batch) == (512, 1024, False, None)
     assert span.resize == "keep-aspect"
+    facts = EngineFacts(flavour="rtx", version="1", shapes=((1, 256, 512), (1, 512, 1024), (4, 512, 1024)))
+    ranged = replace(span, engine=facts)
+    for height, width in ((720, 1280), (480, 640), (1280, 720), (64, 4096), (512, 1024)):
+        rows, columns = ranged.working_size(height, width)  # the area of 1024x512, but never beyond what is taken
+        assert 256 <= rows <= 512
+        assert 512 <= columns <= 1024
+    assert ranged.working_size(300, 600) == (512, 1024)
     bound = manifest(fixed_size=True, fixed_batch=2, resize="stretch")
     assert engine_contract(bound, ((2, 64, 96),) * 3).fixed_batch == 2
     with pytest.raises(UsageError, match="this graph takes 96x64 alone"):

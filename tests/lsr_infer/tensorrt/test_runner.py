@@ -93,6 +93,20 @@ def test_too_little_memory_leaves_none_taken(rtx: Library, cuda: FakeCuda) -> No
     assert engine.run({"image": frames(1, 64, 96)})["classes"].shape == (1, 64, 96)
 
 
+def test_a_graph_that_cannot_be_made_leaves_no_memory_taken(
+    rtx: Library, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = runner(rtx, cuda)
+    left = cuda.left
+    with monkeypatch.context() as patched:
+        patched.setattr(cuda, "cudaGraphInstantiate", lambda graph, flags: (700, None))
+        for _ in range(3):
+            with pytest.raises(DeviceError, match="illegal memory access"):
+                engine.run({"image": frames(1, 64, 96)})
+            assert (cuda.device, cuda.host, cuda.left) == ({}, {}, left)
+    assert engine.run({"image": frames(1, 64, 96)})["classes"].shape == (1, 64, 96)
+
+
 def test_threads_do_not_mix_their_frames(rtx: Library, cuda: FakeCuda) -> None:
     engine = runner(rtx, cuda)
     wrong: list[int] = []
