@@ -4,9 +4,9 @@ ONNX Runtime's CPU wants unsigned activations and signed weights (U8S8) and fuse
 TensorRT wants both signed and symmetric (S8S8), float weights with their own pair, float biases, and no pair between a
 convolution and the sum it ends in. Here is only the rewriting; ranges come from `calibration`.
 
-Why not `onnxruntime.quantization`: its histogram ways keep every map of every calibration frame. Measured (1.31), with 32
-frames of 320x240 and the half-width ResNet-50 of the real pair: 3.9 GB for entropy and for percentile, .45 GB for min-max;
-a ResNet-101 at 1024x512 has more than ten times the values. Here that one takes 3.3 GB in all.
+Why not `onnxruntime.quantization`: its histogram ways keep every map of every calibration frame. Measured (1.31), with
+32 frames of 320x240 and the half-width ResNet-50 of the real pair: 3.9 GB for entropy and for percentile, .45 GB for
+min-max; a ResNet-101 at 1024x512 has more than ten times the values. Here that one takes 3.3 GB in all.
 """
 
 from collections.abc import Collection, Mapping
