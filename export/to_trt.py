@@ -10,6 +10,7 @@ without a GPU too: the comparison is then pending, until --verify completes it o
 An engine is executable code: build your own, and open none that comes from a place you do not trust.
 """
 
+import argparse
 import json
 import logging
 import re
@@ -35,6 +36,12 @@ from lsr_infer.tensorrt.progress import terminal_progress
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path
 
 logger = logging.getLogger("to_trt")
+
+_BUILDING = (
+    "flavour", "shapes", "workspace", "optimization_level", "tf32", "hardware_compatible", "version_compatible",
+    "timing_cache", "targets",
+)  # fmt: skip
+"""Options that say how to build."""
 
 _SHIPPED_SPACE = "cityscapes19"
 _LARGEST_SIDE, _LARGEST_BATCH = 16384, 1024
@@ -198,6 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         raise UsageError(f"{options.output}: the name of the file must end in .engine.")
     if options.workspace is not None and options.workspace < 1:
         raise UsageError(f"--workspace is {options.workspace}; allowed: 1 MB or more.")
+    if options.verify is not None:
+        _refuse_build_options(options)
     shapes = parse_shapes(options.shapes) if options.shapes else None
     targets = tuple(word for word in (options.targets or "").replace(".", "").split(",") if word)
     probe = probe_cuda()
@@ -235,11 +244,21 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
             tf32=options.tf32,
         )
         manifest = build(model, output, library, probe, options.device, how, comparison, overwrite=options.overwrite)
-    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=model.path)
+    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=model.path,
+            verified=options.verify is not None)  # fmt: skip
     return None
 
 
-def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, model: Path) -> None:
+def _refuse_build_options(options: argparse.Namespace) -> None:
+    """Raise where --verify, which builds nothing, is told how to build."""
+    defaults = build_parser()
+    named = [name for name in _BUILDING if getattr(options, name) != defaults.get_default(name)]
+    if named:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in named)
+        raise UsageError(f"--verify builds nothing, so {flags} would change nothing. Leave it out, or build with -o.")
+
+
+def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, model: Path, verified: bool) -> None:
     """Say what was made, and on stdout as JSON where asked to."""
     facts = manifest.engine
     assert facts is not None
@@ -253,7 +272,10 @@ def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, 
     else:
         logger.info("parity with the ONNX file on %s: %s", facts.parity.frames_from, facts.parity.describe())
     size = output.stat().st_size
-    logger.info("written: %s (%.1f MB) and %s", output, size / 1e6, manifest_path(output).name)
+    if verified:
+        logger.info("verified: %s; its figures are in %s", output, manifest_path(output).name)
+    else:
+        logger.info("written: %s (%.1f MB) and %s", output, size / 1e6, manifest_path(output).name)
     if as_json:
         document = {"engine": str(output), "bytes": size, "seconds": round(seconds, 2),
                     "manifest": json.loads(manifest.to_json())}  # fmt: skip

@@ -243,6 +243,8 @@ def _prove(
         if types:
             check_engine_types(manifest.precision, types)
             facts = replace(facts, types=types, types_checked="engine")
+        else:
+            logger.warning("the built engine does not show its types; they stay as read from the network")
         logger.info("comparing with the ONNX file on %s", comparison.frames.origin)
         parity = compare_with_onnx(
             OnnxReference(model.data, model.manifest),

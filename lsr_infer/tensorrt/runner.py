@@ -148,10 +148,19 @@ class EngineRunner:
         self._bindings: OrderedDict[tuple[tuple[int, ...], ...], _Binding] = OrderedDict()
 
     def _new_context(self, *, graphs: bool = False) -> Any:
-        """Make an execution context; TensorRT for RTX records graphs by itself where told to."""
-        if self._library.flavour == "rtx" and graphs and hasattr(self._library.module, "CudaGraphStrategy"):
+        """Make an execution context; TensorRT for RTX records graphs by itself where told to.
+
+        Its kernels for a shape are made at once, not behind the first runs as by default: what was compared has to be
+        what runs later.
+        """
+        trt = self._library.module
+        if self._library.flavour == "rtx" and hasattr(trt, "CudaGraphStrategy"):
             config = self.engine.create_runtime_config()
-            config.cuda_graph_strategy = self._library.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            if graphs:
+                config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+                eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+                config.dynamic_shapes_kernel_specialization_strategy = eager
             context = self.engine.create_execution_context(config)
         else:
             context = self.engine.create_execution_context()

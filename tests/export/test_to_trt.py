@@ -276,3 +276,10 @@ def test_building_needs_no_torch_and_no_onnx_package(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60, capture_output=True)
     assert (tmp_path / "model.engine").is_file()
+
+
+def test_verifying_takes_no_options_of_building(tmp_path: Path) -> None:
+    model = small_file(tmp_path / "model.onnx")
+    done = run(model, "--verify", tmp_path / "model.engine", "--shapes", "1x96x64", "--tf32", "--targets", "89")
+    assert done.returncode == 2
+    assert "--shapes, --tf32, --targets would change nothing" in done.stderr
