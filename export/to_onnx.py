@@ -49,8 +49,13 @@ def build_parser() -> ArgumentParser:
     add("--num-frames", type=int, default=8, metavar="N", help="compare on at most N frames (8)")
     add("--labels", type=Path, metavar="FOLDER", help="label images of --frames, to compare mean IoU as well")
     add("--label-ids", choices=LABEL_IDS, default="classes", help="what they hold (classes: the model's own numbers)")
-    add("--agreement", type=float, metavar="SHARE", help="least share of equal pixels (fp32 0.9999, fp16 0.995)")
-    add("--clear-agreement", type=float, metavar="SHARE", help="the same of clear pixels (int8 0.99)")
+    add(
+        "--agreement",
+        type=float,
+        metavar="SHARE",
+        help="least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
+    )
+    add("--clear-agreement", type=float, metavar="SHARE", help="the same of clear places (int8 0.99)")
     add("--margin", type=float, metavar="LOGITS", help="a pixel is clear if its top two logits differ by so much (1)")
     add("--miou-loss", type=float, metavar="POINTS", help="most that mean IoU may fall, with labels (int8 1)")
     add("--report", type=Path, metavar="FILE.json", help="write all figures there, layer by layer, also on failure")

@@ -69,7 +69,7 @@ _HELP = {
     "--frames": "compare on these (default: the shipped Toytown ones)",
     "--labels": "class indices of the frames, by name",
     "--num-frames": "compare on at most N frames (8)",
-    "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8: none)",
+    "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
     "--clear-agreement": "least share of equal pixels where the top two logits are apart (int8: 0.99)",
     "--miou-loss": "largest loss of mean IoU where there are labels (int8: 1)",
     "--overwrite": "replace existing files",
