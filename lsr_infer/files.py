@@ -50,9 +50,8 @@ class PlaceError(InputError):
 def place_error(path: Path, error: OSError) -> PlaceError:
     """Describe an `OSError` met while writing `path` as one line with what to do."""
     reason = _PLACE_ERRORS.get(error.errno or 0, error.strerror or str(error))
-    return PlaceError(
-        f"{path}: cannot be written, {reason}. Free space or choose another place; nothing there changed."
-    )
+    remedy = "Free space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
+    return PlaceError(f"{path}: cannot be written, {reason}. {remedy} another place; nothing there changed.")
 
 
 def check_place(folder: Path) -> None:

@@ -47,6 +47,8 @@ def read_model_file(path: Path) -> ModelFile:
         InputError: it is missing, no model, has no Manifest, or its graph is not what the Manifest says.
     """
     if not path.is_file():
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
         raise InputError(f"{path}: there is no such model file.")
     try:
         if path.suffix.lower() == ENGINE_SUFFIX:

@@ -116,6 +116,8 @@ def open_backend(path: Path, options: BackendOptions = BackendOptions(), *, name
         InputError: the file is missing, damaged, or of a kind no backend opens.
     """
     if not path.is_file():
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
         raise InputError(f"{path}: there is no such model file.")
     chosen = name or _SUFFIXES.get(path.suffix.lower())
     if chosen is None:

@@ -5,8 +5,11 @@ others are told by an event, so that nothing is torn apart in the middle of a fr
 """
 
 import logging
+import os
 import queue
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _WINDOW_SECONDS = 0.02
+_PATIENCE_SECONDS = 5.0
+"""How long after a first Ctrl-C a further one is taken for impatience; stopping takes less than a second."""
 _NOTHING = object()
 
 
@@ -55,6 +60,7 @@ class Run:
         self._task = task
         self._tally = tally
         self._display = display
+        self._asked = 0.0  # when Ctrl-C came first
         self._ended: queue.Queue[BaseException | None] = queue.Queue()
         files = [job for job in jobs if job.reader is None]
         live = [job for job in jobs if job.reader is not None]
@@ -83,12 +89,20 @@ class Run:
                 elif isinstance(ended, BaseException):
                     raise ended
             except KeyboardInterrupt:
-                if self._tally.interrupted:
-                    raise  # a second time: at once
-                self._tally.interrupted = True
-                logger.info("stopping; what was done is being kept")
-                self._task.stop.set()
+                self._interrupt()
         return broken
+
+    def _interrupt(self) -> None:
+        """Begin to stop; asked again after a while in vain, end the process."""
+        if not self._tally.interrupted:
+            self._tally.interrupted = True
+            self._asked = time.monotonic()
+            logger.info("stopping; what was done is being kept")
+            self._task.stop.set()
+        elif time.monotonic() - self._asked > _PATIENCE_SECONDS:
+            logger.warning("ended at once; a hidden .part file of what was not finished may be left")
+            # Without a word to the threads: one that computes in a library cannot be ended and would abort the process.
+            os._exit(128 + signal.SIGINT)
 
     def _next(self) -> object:
         """Return what ended a thread, or `_NOTHING` after a while; keeps the windows alive meanwhile."""

@@ -150,6 +150,7 @@ def make_engine(
     beside = manifest_path(output)
     refuse_existing(output, overwrite=overwrite)
     refuse_existing(beside, overwrite=overwrite)
+    check_place(output.parent)
     if options.timing_cache is not None:
         check_place(options.timing_cache.parent)
 

@@ -150,7 +150,10 @@ def export(
     _require("torch", "onnx", "onnxscript", "safetensors")
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"{output}: the name of the file must end in .onnx.")
+    if checkpoint.suffix.lower() == ".onnx":
+        raise UsageError(f"{checkpoint}: is an ONNX file already. Name the checkpoint or the run it was made from.")
     refuse_existing(output, overwrite=options.overwrite)
+    check_place(output.parent)
     if options.report is not None:
         refuse_existing(options.report, overwrite=options.overwrite)
         check_place(options.report.parent)
@@ -207,6 +210,11 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     height, width = options.size or options.working_size or (info.height, info.width)
     if not (height and width):
         raise UsageError(f"{model}: does not say its training size. Pass --size or --working-size, as 1024x512.")
+    if info.height and info.width and (height, width) != (info.height, info.width):
+        logger.warning(
+            "%s was trained at %dx%d and will work at %dx%d: look at its scores there",
+            model.name, info.width, info.height, width, height,
+        )  # fmt: skip
     if 4 * sum(value.numel() for value in network.state_dict().values()) > LARGEST_FILE:
         raise InputError(f"{model}: its weights exceed the 2 GB that one ONNX file can hold.")
     fixed = options.size is not None

@@ -191,7 +191,8 @@ def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pyt
     assert "--size" in capsys.readouterr().err.splitlines()[-1]
     assert code(checkpoint, "-o", out, "--frames", tmp_path / "empty") == 4
     assert code(checkpoint, "-o", out, "--frames", checkpoint) == 4
-    assert code(checkpoint, "-o", tmp_path / "no" / "folder.onnx") == 4
+    assert code(checkpoint, "-o", tmp_path / "there.onnx" / "folder.onnx") == 4
+    assert code(tmp_path / "there.onnx", "-o", out) == 2
     assert code(checkpoint, "-o", out, "--label-space", "nonsense") in (2, 4)
     assert not out.exists()
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
