@@ -7,6 +7,7 @@ leaves either the old file or the new one; a full disk leaves the old one and an
 import errno
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -112,13 +113,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         InputError: the place cannot be written (full, read-only, missing folder).
         OSError: the block's own, where it names another file.
     """
+    # The name is known before there is a file, so that an interruption at any instant clears it away.
+    temporary = path.parent / f".{path.stem[:40]}.{secrets.token_hex(8)}.part{path.suffix}"
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=f".part{path.suffix}", dir=path.parent)
-    except OSError as error:
-        raise place_error(path, error) from error
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -126,11 +124,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.filename not in (None, name, str(path), str(path.parent)):
+        if error.filename not in (None, temporary, str(temporary), str(path), str(path.parent)):
             raise  # the block met it elsewhere
         raise place_error(path, error) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it was renamed, or never there
             temporary.unlink()
 
 
