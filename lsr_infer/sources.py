@@ -122,6 +122,8 @@ def _expand(word: str) -> list[Path]:
 def _search(top: Path, places: _Places, left_out: list[Path], without: Path | None) -> None:
     """Add the images and videos below a folder."""
     skipped = None if without is None else without.resolve()
+    if skipped is not None and top.resolve().is_relative_to(skipped):
+        skipped = None  # the results lie at or above what is searched: nothing there is known to be one
     for path in sorted(top.rglob("*")):
         if not path.is_file() or (skipped is not None and path.resolve().is_relative_to(skipped)):
             continue

@@ -35,6 +35,10 @@ __all__ = [
 _TIMEOUT_SECONDS = 20.0
 
 
+_SEEKABLE = frozenset({"mp4", "matroska"})
+"""Formats whose seeks land at or before the wanted frame."""
+
+
 def probe(path: str | Path) -> VideoInfo:
     """Describe a video after decoding its first frame.
 
@@ -86,7 +90,11 @@ def read_frames(
             origin = _origin(stream)
             first = origin + start if start else None
             last = None if duration is None else origin + (start or 0.0) + duration
-            if first is not None and stream.time_base:
+            # Elsewhere a seek goes by decoding time and may land behind the frame: there all is read and passed over.
+            sought = (
+                first is not None and bool(stream.time_base) and bool(_SEEKABLE & set(container.format.name.split(",")))
+            )
+            if sought and first is not None and stream.time_base:
                 container.seek(int(first / stream.time_base), stream=stream, backward=True)
             packets = 0
             end = None
@@ -112,7 +120,7 @@ def read_frames(
                 raise InputError(
                     f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out."
                 )
-            if first is None and _ends_early(stream, packets, end):
+            if _ends_early(stream, 0 if sought else packets, end):
                 raise InputError(f"{name}: ends after {seen} frames ({_claim(stream)}); the file is cut off.")
     except FFmpegError as error:
         raise _broken(name, seen, error) from error

@@ -475,3 +475,9 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert "lsr-infer" in done.stdout
+
+
+def test_results_above_the_frames_leave_none_of_them_out(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "frames" / "a.png")
+    assert run(tmp_path / "frames", "--model", model, "-o", tmp_path, "--save", "mask") == 0
+    assert (tmp_path / "a_mask.png").is_file()

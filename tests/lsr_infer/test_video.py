@@ -281,3 +281,23 @@ def test_a_writer_that_cannot_start_leaves_the_old_file(tmp_path: Path, monkeypa
         writer.write(np.zeros((32, 32, 3), np.uint8))
     assert path.read_bytes() == b"the old one"
     assert [item.name for item in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("kind", ["mpegts", "avi", "mp4", "matroska"])
+def test_no_start_loses_a_frame(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"clip.{kind}"
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "12", "bf": "2"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for level in range(30):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 8 * level, np.uint8), format="bgr24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    every = [item.time for item in read_frames(path)]
+    assert len(every) == 30
+    for start in (0.1, 0.2, 0.5, 0.9):
+        wanted = [time for time in every if time >= every[0] + start - 1e-6]
+        found = [item.time for item in read_frames(path, start=start)]
+        assert abs(len(found) - len(wanted)) <= 1, (start, len(found), len(wanted))  # the origin may be a stamp before
+        assert found == every[-len(found) :]
