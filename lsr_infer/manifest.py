@@ -224,7 +224,7 @@ class Manifest:
             InputError: this is no Manifest, one of a newer format, or one with a value that is not allowed.
         """
         try:
-            document = json.loads(text)
+            document = json.loads(text, parse_constant=_finite, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise InputError("Manifest: it is no JSON. Export the model again.") from error
         fields = Fields(document, "Manifest")
@@ -265,3 +265,11 @@ class Manifest:
             choices=() if version < 2 else fields.texts("choices"),
             engine=None if engine is None else EngineFacts.from_fields(engine),
         )
+
+
+def _finite(text: str) -> float:
+    """Read a number; JSON has no NaN and no infinity, and nothing that carries them on could be written again."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value

@@ -190,3 +190,11 @@ def test_no_document_names_a_path() -> None:
     text = FULL.to_json()
     assert "/" not in text
     assert Manifest.from_json(text).label_space == SPACE
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_what_is_no_number_of_json_is_an_input_error(value: str) -> None:
+    text = FULL.to_json().replace('"agreement": 1.0', f'"agreement": {value}')
+    assert value in text
+    with pytest.raises(InputError, match="no JSON"):
+        Manifest.from_json(text)
