@@ -50,7 +50,8 @@ SCHEMES: Mapping[str, Scheme] = {
         signed=False,
         every_sum=True,
         # Measured on the real pair (101 frames of CamVid val), two networks: mean IoU -.03 and -.36 points, with the
-        # classifier in float +.03 and -.39. ResNet-101 at 1024x512 takes .91 of the time in ONNX Runtime, .78 in OpenVINO.
+        # classifier in float +.03 and -.39. ResNet-101 at 1024x512 takes .91 of the time in ONNX Runtime and .78 in
+        # OpenVINO.
         classifier=True,
         stored=True,
         words=(
