@@ -44,6 +44,9 @@ quickstart: install
 	$(BIN)/python -m lsr_train.data.toytown clip --domain camera --seed 7 --frames 50 --height 256 --width 512 -o $(OUT)/camera.mp4
 	@echo; echo "== 7/7 segment it: before on the left, after on the right"
 	$(BIN)/lsr-infer $(OUT)/camera.mp4 --model $(OUT)/adapted.onnx --side-by-side $(OUT)/source.onnx --output $(OUT)/video
+	@echo; echo "What came of it, mean IoU on labelled camera frames:"
+	@for name in source adapted adapted_int8; do test ! -e $(OUT)/$$name.json || $(BIN)/python -c "import json, sys; \
+		print(f'  {sys.argv[1]:13} {100 * json.load(open(sys.argv[2]))[\"miou\"]:5.1f} %')" $$name $(OUT)/$$name.json; done
 	@echo; echo "Look at:"
 	@echo "  $(OUT)/video/                  the clip, source-only beside adapted"
 	@echo "  $(OUT)/worst/                  the worst frames of the adapted network"

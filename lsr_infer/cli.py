@@ -3,12 +3,14 @@
 Nothing heavy is imported before the command line is understood, so `--help` answers at once.
 """
 
+import difflib
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from importlib import import_module, metadata
+from pathlib import Path
 
-from lsr_infer.errors import exit_status
+from lsr_infer.errors import UsageError, exit_status
 
 __all__ = ["main"]
 
@@ -20,12 +22,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return exit_status(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int | None:
     command, rest = _command(words)
-    return exit_status(lambda: command(rest))
+    return command(rest)
 
 
 def _command(words: list[str]) -> tuple[Callable[[Sequence[str]], int | None], list[str]]:
     """Return the part that is meant and its words; a first word that is none of the parts is a source."""
-    module = _PARTS.get(words[0], _SOURCES) if words else _SOURCES
+    first = words[0] if words else ""
+    if first == "--version":
+        return _version, words[1:]
+    if first in _PARTS:
+        return _main_of(_PARTS[first]), words[1:]
+    near = difflib.get_close_matches(first, _PARTS, n=1, cutoff=0.75)
+    if near and not Path(first).exists():
+        raise UsageError(f"there is no command or file {first!r}. Did you mean {near[0]}? See lsr-infer --help.")
+    return _main_of(_SOURCES), words
+
+
+def _main_of(module: str) -> Callable[[Sequence[str]], int | None]:
     main: Callable[[Sequence[str]], int | None] = import_module(f"lsr_infer.commands.{module}").main
-    return main, words if module == _SOURCES else words[1:]
+    return main
+
+
+def _version(words: Sequence[str]) -> None:
+    """Print the version of the installed package."""
+    if words:
+        raise UsageError(f"--version stands alone, here is {words[0]!r} too.")
+    print(f"lsr-infer {metadata.version('lsr-road')}")  # noqa: T201 - what was asked for
