@@ -154,10 +154,11 @@ class Engine:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's own
         network.set_batch_norm("train" if config.network.batch_norm == "train" else "frozen")
         self.method = METHODS[config.method](config, space.num_classes, network.feature_channels)
+        self.method.start(network)
         self.method.to(accelerator.device)
         groups = network.parameter_groups() | self.method.parameter_groups()
         optimizer = build_optimizer(groups, config.optim)
-        self.network = network  # the bare one: what is saved and looked at
+        self.network = network  # the bare one, without accelerate's and torch.compile's wrapping
         model = cast(nn.Module, torch.compile(network)) if config.train.compile else network
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.critics = {name: accelerator.prepare(item) for name, item in self.method.optimizers().items()}
@@ -167,6 +168,11 @@ class Engine:
     def samples(self) -> int:
         """Number of the first sample of the next step, over all processes."""
         return self.step * self.config.train.accumulate * self.config.data.batch_size
+
+    @property
+    def outcome(self) -> DeepLabV2:
+        """The network that is looked at and saved."""
+        return cast(DeepLabV2, self.method.result(self.network))
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -208,6 +214,8 @@ class Engine:
             source = self._labelled(raw_source)
             target = None if raw_target is None else self._unlabelled(raw_target)
             self._recent.append((self.step, (*source.files, *(target.files if target else ()))))
+            first = self.samples + micro * config.data.batch_size + self.accelerator.process_index * len(source.image)
+            self.method.begin(self.step, first)
             last = micro == config.train.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 terms = self.method.terms(self.model, source, target)
@@ -294,7 +302,7 @@ class Engine:
         result: list[Any] = [None]
         if self._speaks:
             assert self.selector.look is not None  # `due` said so
-            signals = self.selector.look(self.network)
+            signals = self.selector.look(self.outcome)
             self.run_folder.signals.append({"step": self.step, **signals})
             for name, value in signals.items():
                 if writer is not None:
@@ -415,7 +423,7 @@ class Engine:
             width=self.config.data.target.width if self.config.data.target.given else self.config.data.source.width,
             scores=self.selector.scores(self.step),
         )
-        save_model(folder / MODEL_FILE, self.network, info)
+        save_model(folder / MODEL_FILE, self.outcome, info)
         device = self.accelerator.device
         modules = self._modules()
         tensors = (
@@ -424,6 +432,8 @@ class Engine:
             | with_prefix("random", random_tensors(device))
             | with_prefix("monitor", self.monitor.state())
         )
+        if self.outcome is not self.network:
+            tensors |= with_prefix("network", self.network.state_dict())  # the model file holds another
         for name, critic in self.critics.items():
             tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, modules))
         save_tensors(folder / "state.safetensors", tensors)
@@ -479,6 +489,9 @@ class Engine:
         """Put everything but the network back; raises what its parts raise on data that do not fit."""
         modules, device = self._modules(), self.accelerator.device
         self.method.load_state_dict(without_prefix("method", tensors))
+        trained = without_prefix("network", tensors)
+        if trained:
+            self.network.load_state_dict(trained)
         load_optimizer(self.optimizer.optimizer, modules, without_prefix("optimizer", tensors))
         for name, critic in self.critics.items():
             load_optimizer(critic.optimizer, modules, without_prefix(f"critic.{name}", tensors))

@@ -38,12 +38,14 @@ def upsample(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         return upsampled
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """Average the cross-entropy over all pixels that have a class.
 
     Args:
         logits: [B,C,H,W], any floating type; differentiated.
         labels: [B,H,W] int64, 0..C-1 or 255 for void. Values are not checked here.
+        weight: [B,H,W] >= 0, factor of each pixel's share, a constant; the pixels are counted without it, so that
+            unsure labels weaken the term. None means 1.
 
     Returns:
         Scalar in float32 (float64 for float64 input): the sum over pixels divided by their number, both over all ranks.
@@ -53,10 +55,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         ValueError: shapes disagree or `labels` is not int64.
     """
     _check(logits, None)
+    if weight is not None and weight.shape != labels.shape:
+        raise ValueError(f"weight is {tuple(weight.shape)}; needed: {tuple(labels.shape)}, as the labels")
     if labels.dtype != torch.int64 or labels.shape != logits[:, 0].shape:
         raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)}; needed: int64 {tuple(logits[:, 0].shape)}")
     with torch.autocast(logits.device.type, enabled=False):
-        total: Tensor = _CrossEntropySum.apply(_lift(logits), labels)  # type: ignore[no-untyped-call]  # torch's
+        total: Tensor = _CrossEntropySum.apply(_lift(logits), labels, weight)  # type: ignore[no-untyped-call]  # torch's
         return _ratio(total, (labels != IGNORE_INDEX).sum())
 
 
@@ -136,24 +140,25 @@ class _CrossEntropySum(torch.autograd.Function):
     """Sum of the cross-entropy over pixels with a class; keeps one number a pixel instead of all probabilities."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        labelled = labels != IGNORE_INDEX
-        labels = torch.where(labelled, labels, 0)[:, None]  # [B,1,H,W]
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        labelled = (labels != IGNORE_INDEX).to(logits.dtype)
+        labels = torch.where(labels != IGNORE_INDEX, labels, 0)[:, None]  # [B,1,H,W]
+        weight = labelled if weight is None else labelled * weight.detach()
         normalizer = log_normalizer(logits)  # [B,H,W]
-        ctx.save_for_backward(logits, labels, labelled, normalizer)
-        return torch.where(labelled, normalizer - logits.gather(1, labels)[:, 0], 0).sum()
+        ctx.save_for_backward(logits, labels, weight, normalizer)
+        return torch.where(weight > 0, weight * (normalizer - logits.gather(1, labels)[:, 0]), 0).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, labels, labelled, normalizer = ctx.saved_tensors
-        weight = (gradient * labelled)[:, None]  # [B,1,H,W]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        logits, labels, weight, normalizer = ctx.saved_tensors
+        weight = (gradient * weight)[:, None]  # [B,1,H,W]
         result = torch.empty_like(logits)
         for rows in row_pieces(logits):
             out = result[:, :, rows]
             torch.sub(logits[:, :, rows], normalizer[:, None, rows], out=out)
             out.exp_().mul_(weight[:, :, rows])
-        return result.scatter_add_(1, labels, -weight), None
+        return result.scatter_add_(1, labels, -weight), None, None
 
 
 class _MaxSquare(torch.autograd.Function):

@@ -10,17 +10,24 @@ from lsr_train.latent.norm_alignment import norm_alignment_loss, relative_norm_a
 from lsr_train.latent.perpendicularity import perpendicularity_loss
 from lsr_train.latent.prototypes import Prototypes
 from lsr_train.latent.regularizer import TERMS, LatentRegularizer
+from lsr_train.latent.scale_free import cosine_clustering_loss, cosine_perpendicularity_loss, prototype_cross_entropy
+from lsr_train.latent.scale_free_regularizer import SCALE_FREE_TERMS, ScaleFreeRegularizer
 
 __all__ = [
+    "SCALE_FREE_TERMS",
     "TERMS",
     "LatentRegularizer",
     "Prototypes",
+    "ScaleFreeRegularizer",
     "absolute_clustering_loss",
     "clustering_loss",
+    "cosine_clustering_loss",
+    "cosine_perpendicularity_loss",
     "histogram_downsample",
     "nearest_downsample",
     "norm_alignment_loss",
     "perpendicularity_loss",
+    "prototype_cross_entropy",
     "pseudo_labels",
     "relative_norm_alignment_loss",
 ]

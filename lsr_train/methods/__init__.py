@@ -2,7 +2,9 @@
 
 from lsr_train.methods.lsr import LSR
 from lsr_train.methods.lsr_em import LSREM
+from lsr_train.methods.lsr_self_training import LSRSelfTraining
 from lsr_train.methods.method import Method, Network
+from lsr_train.methods.self_training import SelfTraining
 from lsr_train.methods.source_only import SourceOnly
 
 __all__ = ["METHODS", "Method", "Network"]
@@ -12,4 +14,6 @@ METHODS: dict[str, type[Method]] = {
     "target-only": SourceOnly,  # its source is the labelled split of the target: the upper bound of mASR (Eq. 9)
     "lsr": LSR,
     "lsr-em": LSREM,
+    "self-training": SelfTraining,
+    "lsr-st": LSRSelfTraining,
 }

@@ -15,9 +15,11 @@ from lsr_train.config import (
     METHOD_NAMES,
     METHOD_WEIGHTS,
     SUPERVISED_METHODS,
+    WEIGHT_NAMES,
     AugmentConfig,
     Config,
     DataConfig,
+    LatentConfig,
     NetworkConfig,
     OptimConfig,
     SelectionConfig,
@@ -174,7 +176,7 @@ FIELDS = {
     "data.source": "height ids ignore_mask layout limit root split width",
     "data.target": "height layout limit root seconds split static width",
     "augment": "blur blur_sigma brightness contrast crop_height crop_width flip hue "
-    "jitter lab_transfer noise rare_class_temperature saturation scale_max scale_min white_point",
+    "jitter lab_transfer noise rare_class_temperature saturation scale_max scale_min target_colors white_point",
     "optim": "clip_norm lr momentum name poly_power poly_steps warmup_steps weight_decay",
     "optim.lr_multipliers": "backbone head stem",
     "train": "accumulate channels_last checkpoint_every compile device keep precision steps threads",
@@ -183,7 +185,11 @@ FIELDS = {
     "prototypes": "decay init",
     "clustering": "distance",
     "norm": "delta variant",
-    "weights": "cluster entropy entropy_ratio norm perpendicularity",
+    "self_training": "alignment alignment_decay decay ignore_bottom ignore_top keep mask_block mask_ratio mix rectify "
+    "rectify_decay rectify_from threshold weighting",
+    "strong": "blur blur_sigma brightness contrast hue probability saturation",
+    "latent": "form image labels temperature",
+    "weights": "cluster distance entropy entropy_ratio masked norm perpendicularity prototype self_training",
     "selection": "every frames patience signal source_split",
     "log": "every tensorboard",
 }
@@ -211,13 +217,26 @@ def test_exactly_the_adapting_methods_use_the_target() -> None:
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_a_method_weights_what_the_configuration_says(name: str) -> None:
-    names = ("cluster", "perpendicularity", "norm", "entropy")
-    base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(METHOD_WEIGHTS[name], 0.5)))
-    weights = METHODS[name](base, 3, 4).term_weights()
-    for field in names:
-        terms = {term: value for term, value in weights.items() if term.startswith(field)}
-        assert all(value == (0.5 if field in METHOD_WEIGHTS[name] else 0) for value in terms.values())
-        assert bool(terms) or field not in METHOD_WEIGHTS[name]
+    for form, other in (("printed", "prototype"), ("scale-free", "norm")):
+        read = set(METHOD_WEIGHTS[name]) - ({other} if name == "lsr-st" else set())
+        base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(read, 0.5)), latent=LatentConfig(form=form))
+        weights = METHODS[name](base, 3, 4).term_weights()
+        for field in WEIGHT_NAMES:
+            terms = {term: value for term, value in weights.items() if term.startswith(field)}
+            assert all(value == (0.5 if field in read else 0) for value in terms.values())
+            assert bool(terms) or field not in read
+
+
+def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
+    for form, other in (("printed", "prototype"), ("scale-free", "norm")):
+        with pytest.raises(UsageError, match=f"latent.form {form} has no such"):
+            Config(method="lsr-st", weights=WeightsConfig(**{other: 1.0}), latent=LatentConfig(form=form))
+
+
+def test_images_of_two_sizes_cannot_be_mixed() -> None:
+    data = DataConfig(source=SourceConfig(height=64, width=64), target=TargetConfig(root="x", height=64, width=96))
+    with pytest.raises(UsageError, match="mixes source and target"):
+        Config(method="self-training", data=data)
 
 
 def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:

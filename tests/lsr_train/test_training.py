@@ -22,7 +22,8 @@ from lsr_train.engine import Engine
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
-           "lsr-em": "toytown_lsr_em"}  # fmt: skip
+           "lsr-em": "toytown_lsr_em", "self-training": "toytown_self_training",
+           "lsr-st": "toytown_lsr_st"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,7 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     terms = set(rows[0])
     assert ("entropy" in terms) == (method == "lsr-em")
     assert ("cluster_target" in terms) == method.startswith("lsr")
+    assert ("self_training" in terms) == (method in ("self-training", "lsr-st"))
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
