@@ -7,6 +7,7 @@ and data by the two batch types.
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ from lsr_train.monitor import TermMonitor
 from lsr_train.network import DeepLabV2
 from lsr_train.optim import build_optimizer, learning_rate, set_learning_rate
 from lsr_train.run_folder import MODEL_FILE, RunFolder
-from lsr_train.selection import Selector
+from lsr_train.selection import Selector, Sight
 from lsr_train.tensor_files import save_tensors
 from lsr_train.training_state import (
     as_plain,
@@ -252,6 +253,8 @@ class Engine:
         self.model.train()
         self.method.train()
         stop = self.step >= steps or self.selector.exhausted
+        if self.step == 0 and self.selector.looks_first:
+            self._look(writer)
         while not stop:
             pace.count(self.train_step(batches))
             bar.update()
@@ -302,20 +305,34 @@ class Engine:
         result: list[Any] = [None]
         if self._speaks:
             assert self.selector.look is not None  # `due` said so
-            signals = self.selector.look(self.outcome)
-            self.run_folder.signals.append({"step": self.step, **signals})
-            for name, value in signals.items():
-                if writer is not None:
-                    writer.add_scalar(f"signal/{name}", value, self.step)
-            result = [signals]
+            result = [self.selector.look(self.outcome)]
+            self._keep_sight(result[0], writer)
         if self.accelerator.num_processes > 1:
             broadcast_object_list(result)
         self.model.train()
-        improved = self.selector.update(self.step, result[0])
+        sight: Sight = result[0]
+        if self.step == 0:
+            self.selector.begin(sight)
+            return False
+        improved = self.selector.update(self.step, sight)
         if self._speaks:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in result[0].items())
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in sight.signals.items())
             logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
         return improved
+
+    def _keep_sight(self, sight: Sight, writer: Any) -> None:
+        """Write signals.csv, classes.csv and their TensorBoard scalars."""
+        self.run_folder.signals.append({"step": self.step, **sight.signals})
+        scalars = {f"signal/{name}": value for name, value in sight.signals.items()}
+        if sight.classes is not None:
+            columns = {name: value.tolist() for name, value in vars(sight.classes).items()}
+            for place, name in enumerate(self.space.names):
+                row = {column: values[place] for column, values in columns.items()}
+                self.run_folder.classes.append({"step": self.step, "class": name, **row})
+                scalars |= {f"class_{column}/{name}": value for column, value in row.items() if math.isfinite(value)}
+        for name, value in scalars.items():
+            if writer is not None:
+                writer.add_scalar(name, value, self.step)
 
     def _tensorboard(self) -> Any:
         if not (self.config.log.tensorboard and self._speaks):
@@ -458,8 +475,8 @@ class Engine:
         """
         step = self.run_folder.pointer("last")
         if self._speaks:
-            self.run_folder.metrics.cut(step or 0)
-            self.run_folder.signals.cut(step or 0)
+            for table in (self.run_folder.metrics, self.run_folder.signals, self.run_folder.classes):
+                table.cut(-1 if step is None else step)
         if step is None:
             return
         folder = self.run_folder.checkpoint(step)

@@ -16,7 +16,8 @@ from torch import Tensor
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.checkpoint import load_model
-from lsr_train.config import Config
+from lsr_train.collapse import CollapseWatch
+from lsr_train.config import SUPERVISED_METHODS, Config
 from lsr_train.data.frames import LabelledFrames, TargetFrames
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, target_loader
@@ -28,7 +29,7 @@ from lsr_train.inference import FrameBatch
 from lsr_train.network import DeepLabV2, NetworkSpec, reestimate_batch_norm
 from lsr_train.network.weights import load_backbone_weights
 from lsr_train.run_folder import resolve_model
-from lsr_train.selection import Selector
+from lsr_train.selection import Selector, Sight
 from lsr_train.signals import label_free_signals
 
 __all__ = ["Prepared", "prepare", "starting_network", "take_target_statistics"]
@@ -161,16 +162,19 @@ def _selector(
     assert precision != "auto"  # the command has chosen
     frames = None if target is None else target.evenly(selection.frames)
 
-    def look(network: DeepLabV2) -> dict[str, float]:
+    def look(network: DeepLabV2) -> Sight:
         signals: dict[str, float] = {}
+        classes = None
         if frames is not None:
-            signals |= label_free_signals(network, _batches(frames), precision=precision).higher_is_better()
+            found = label_free_signals(network, _batches(frames), precision=precision)
+            signals, classes = found.higher_is_better(), found.classes
         if held_out is not None:
             size = (source.height, source.width)
             signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
-        return signals
+        return Sight(signals, classes)
 
-    return Selector(selection, look)
+    adapts = config.method not in SUPERVISED_METHODS and frames is not None
+    return Selector(selection, look, CollapseWatch(space.names) if adapts else None)
 
 
 def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:

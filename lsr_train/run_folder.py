@@ -136,6 +136,7 @@ class RunFolder:
         self.path = path
         self.metrics = Table(path / "metrics.csv")
         self.signals = Table(path / "signals.csv")
+        self.classes = Table(path / "classes.csv")
         self._lock: IO[str] | None = None
 
     @classmethod

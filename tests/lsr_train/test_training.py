@@ -50,7 +50,15 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert all(math.isfinite(float(value)) for row in rows for value in row.values())
     assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
-    assert (run / "checkpoints/best").is_file()
+    selected = status["selection"]["best_step"]  # none where six steps made a class collapse
+    assert (run / "checkpoints/best").is_file() == (selected is not None)
+    assert selected is not None or method not in ("source-only", "target-only")
+    assert (run / "classes.csv").is_file()
+    with (run / "classes.csv").open(encoding="utf-8", newline="") as file:
+        steps = [row["step"] for row in csv.DictReader(file)]
+    start = [] if method in ("source-only", "target-only") else ["0"]  # what the watch over classes compares with
+    assert list(dict.fromkeys(steps)) == [*start, "3", "6"]
+    assert steps.count("6") == 19
     terms = set(rows[0])
     assert ("entropy" in terms) == (method == "lsr-em")
     assert ("cluster_target" in terms) == method.startswith("lsr")
