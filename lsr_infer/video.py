@@ -15,7 +15,8 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lsr_infer.addresses import is_address, open_address, shown
+from lsr_infer.addresses import label
+from lsr_infer.containers import open_container
 from lsr_infer.encoding import VideoWriter
 from lsr_infer.errors import InputError
 from lsr_infer.videoinfo import ColorTags, VideoFrame, VideoInfo, reason
@@ -32,11 +33,10 @@ __all__ = [
     "to_bgr",
 ]
 
-_TIMEOUT_SECONDS = 20.0
-
-
 _SEEKABLE = frozenset({"mp4", "matroska"})
 """Formats whose seeks land at or before the wanted frame."""
+_PLAYLISTS = frozenset({"hls", "dash"})
+"""Formats whose own size says nothing about the video."""
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -45,9 +45,9 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         InputError: the file is missing, is no video, or its first frame cannot be decoded.
     """
-    name = _name(path)
+    name = label(path)
     try:
-        with _open(path) as container:
+        with open_container(path) as container:
             stream = picture_stream(container, name)
             for frame in container.decode(stream):
                 return describe(container, stream, frame)
@@ -80,10 +80,10 @@ def read_frames(
         InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
             claims. The good frames before the place have been yielded by then; the message counts them.
     """
-    name = _name(path)
-    index = seen = 0
+    name = label(path)
+    index = seen = decoded = 0
     try:
-        with _open(path) as container:
+        with open_container(path) as container:
             stream = picture_stream(container, name)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
@@ -105,7 +105,8 @@ def read_frames(
                     reached = packet.pts + (packet.duration or 0)
                     end = reached if end is None else max(end, reached)
                 for picture in packet.decode():
-                    time = _time(picture, stream, seen)
+                    time = _time(picture, stream, decoded)
+                    decoded += 1
                     if first is not None and time < first - 1e-6:
                         continue
                     if last is not None and time >= last - 1e-6:
@@ -138,24 +139,6 @@ def picture_stream(container: "av.container.InputContainer", name: str) -> Video
     return streams[0]
 
 
-def _name(path: str | Path) -> str:
-    """Return what a video is called in messages."""
-    return shown(path) if isinstance(path, str) and is_address(path) else str(path)
-
-
-def _open(path: str | Path) -> "av.container.InputContainer":
-    """Open a file, and nothing a playlist in it might point to elsewhere."""
-    if isinstance(path, str) and is_address(path):
-        return open_address(path, _TIMEOUT_SECONDS)
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: does not exist.")
-    if not path.is_file():
-        raise InputError(f"{path}: is no file, so no video.")
-    # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore")
-
-
 def describe(container: "av.container.InputContainer", stream: VideoStream, frame: av.VideoFrame) -> VideoInfo:
     """Gather what an open stream and its first frame say."""
     turned = _quarters(frame) % 2 == 1
@@ -165,6 +148,7 @@ def describe(container: "av.container.InputContainer", stream: VideoStream, fram
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         duration = container.duration / 1_000_000
+    sized = container.size > 0 and not _PLAYLISTS & set(container.format.name.split(","))
     aspect = stream.sample_aspect_ratio or Fraction(1)
     return VideoInfo(
         width=frame.height if turned else frame.width,
@@ -182,6 +166,7 @@ def describe(container: "av.container.InputContainer", stream: VideoStream, fram
         ),
         pixel_aspect=1 / aspect if turned else aspect,
         origin=_origin(stream),
+        finite=sized or (duration or 0) > 0,
     )
 
 

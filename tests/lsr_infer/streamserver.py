@@ -15,8 +15,8 @@ import numpy as np
 FPS = 25
 
 
-def transport_stream(frames: int = 2 * FPS, size: tuple[int, int] = (48, 64)) -> bytes:
-    """Encode frames whose brightness rises by two levels each."""
+def transport_stream(frames: int = 2 * FPS, size: tuple[int, int] = (48, 64), first: int = 0) -> bytes:
+    """Encode frames whose brightness rises by two levels each; stamps begin at the frame number `first`."""
     target = io.BytesIO()
     with av.open(target, "w", format="mpegts") as container:
         stream = container.add_stream(
@@ -27,7 +27,7 @@ def transport_stream(frames: int = 2 * FPS, size: tuple[int, int] = (48, 64)) ->
         stream.time_base = Fraction(1, FPS)
         for n in range(frames):
             picture = av.VideoFrame.from_ndarray(np.full((*size, 3), 40 + 2 * n % 200, np.uint8), format="bgr24")
-            picture.pts = n
+            picture.pts = first + n
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return target.getvalue()
