@@ -4,7 +4,9 @@ Reading applies the display rotation and the colour matrix and range the file st
 and a file that breaks off or yields less than it claims raises. The module knows nothing of models.
 """
 
+import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,10 +35,13 @@ __all__ = [
     "to_bgr",
 ]
 
+logger = logging.getLogger(__name__)
+
 _SEEKABLE = frozenset({"mp4", "matroska"})
 """Formats whose seeks land at or before the wanted frame."""
 _PLAYLISTS = frozenset({"hls", "dash"})
 """Formats whose own size says nothing about the video."""
+_ROUNDING_SECONDS = 0.5
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -78,7 +83,8 @@ def read_frames(
 
     Raises:
         InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
-            claims. The good frames before the place have been yielded by then; the message counts them.
+            claims. The good frames before the place have been yielded by then; the message counts them. A playlist that
+            falls short is warned of, since it may round its lengths.
     """
     name = label(path)
     index = seen = decoded = 0
@@ -96,14 +102,10 @@ def read_frames(
             )
             if sought and first is not None and stream.time_base:
                 container.seek(int(first / stream.time_base), stream=stream, backward=True)
-            packets = 0
-            end = None
+            read = _Read()
             reformatter = VideoReformatter()
             for packet in container.demux(stream):
-                packets += packet.size > 0
-                if packet.size > 0 and packet.pts is not None:
-                    reached = packet.pts + (packet.duration or 0)
-                    end = reached if end is None else max(end, reached)
+                read.add(packet)
                 for picture in packet.decode():
                     time = _time(picture, stream, decoded)
                     decoded += 1
@@ -121,8 +123,10 @@ def read_frames(
                 raise InputError(
                     f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out."
                 )
-            if _ends_early(stream, 0 if sought else packets, end):
+            if read.ends_early(stream, sought=sought):
                 raise InputError(f"{name}: ends after {seen} frames ({_claim(stream)}); the file is cut off.")
+            if missing := read.missing(container, stream):
+                logger.warning("%s: %.1f s of what its playlist promises did not come", name, missing)
     except FFmpegError as error:
         raise _broken(name, seen, error) from error
 
@@ -201,15 +205,52 @@ def to_bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.
     return np.ascontiguousarray(np.rot90(frame, quarters) if quarters else frame)
 
 
-def _ends_early(stream: VideoStream, packets: int, end: int | None) -> bool:
-    """Whether a file that ended without an error holds less than its header claims.
+@dataclass
+class _Read:
+    """How much of a stream has been read, to be held against what it claims.
 
-    Both counts must say so: edit lists hide packets, and some headers round the duration.
+    Args:
+        packets: how many packets.
+        end: where the last of them ends, in units of the stream's time base.
+        length: how long they are together.
     """
-    if not stream.frames or packets >= stream.frames or not stream.duration or end is None:
-        return False
-    shown = end - (stream.start_time or 0)
-    return shown < stream.duration * (1 - 2 / stream.frames)
+
+    packets: int = 0
+    end: int | None = None
+    length: int = 0
+
+    def add(self, packet: "av.Packet[VideoStream]") -> None:
+        """Count a packet."""
+        if packet.size == 0:
+            return
+        self.packets += 1
+        self.length += packet.duration or 0
+        if packet.pts is not None:
+            reached = packet.pts + (packet.duration or 0)
+            self.end = reached if self.end is None else max(self.end, reached)
+
+    def ends_early(self, stream: VideoStream, *, sought: bool) -> bool:
+        """Whether a file that ended without an error holds less than its header claims.
+
+        Both counts must say so: edit lists hide packets, and some headers round the duration. Where reading began in
+        the middle, the end alone says it.
+        """
+        if not stream.frames or not stream.duration or self.end is None:
+            return False
+        if not sought and self.packets >= stream.frames:
+            return False
+        shown = self.end - (stream.start_time or 0)
+        return shown < stream.duration * (1 - 2 / stream.frames)
+
+    def missing(self, container: "av.container.InputContainer", stream: VideoStream) -> float:
+        """Return the seconds by which a playlist, read from its beginning, fell short; 0 where that is rounding.
+
+        libav passes over pieces that it cannot fetch, and says nothing.
+        """
+        if not _PLAYLISTS & set(container.format.name.split(",")) or container.duration is None:
+            return 0.0
+        short = container.duration / 1_000_000 - float(self.length * (stream.time_base or 0))
+        return short if self.length and short > _ROUNDING_SECONDS else 0.0
 
 
 def _claim(stream: VideoStream) -> str:

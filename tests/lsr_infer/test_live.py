@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -246,9 +247,7 @@ def test_a_playlist_reaches_no_other_protocol(
     secret.write_bytes(stream)
     with silent_port() as port:
         for inside in (secret.as_uri(), str(secret), f"tcp://127.0.0.1:{port}", f"concat:{secret}|{secret}"):
-            head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD"
-            text = f"{head}\n#EXTINF:2,\n{inside}\n#EXT-X-ENDLIST\n"
-            with serving(text.encode(), whole=True) as server:
+            with serving(vod_playlist(inside), whole=True) as server:
                 address = server.address.replace("/road", "/list.m3u8")
                 code = run(
                     address, "--model", model, "-o", tmp_path / "out", "--timeout", "2", "--reconnects", "0",
@@ -340,17 +339,32 @@ def test_a_recording_and_a_dead_address_are_told_apart(
     assert [(report["kind"], report["frames"]) for report in document["sources"]] == [("stream", 0), ("video", 50)]
 
 
-def test_a_recording_behind_a_playlist_loses_no_frame(
-    stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def vod_playlist(*segments: str, seconds: int = 2) -> bytes:
+    head = f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:{seconds}\n#EXT-X-PLAYLIST-TYPE:VOD\n"
+    return (head + "".join(f"#EXTINF:{seconds},\n{segment}\n" for segment in segments) + "#EXT-X-ENDLIST\n").encode()
+
+
+@pytest.mark.parametrize("gone", [None, 0, 1, 2])
+def test_a_recording_behind_a_playlist_loses_no_frame_without_a_word(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    gone: int | None,
 ) -> None:
-    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD"
-    with serving(stream, whole=True) as segment:
-        text = f"{head}\n#EXTINF:2,\n{segment.address}.ts\n#EXT-X-ENDLIST\n"
-        with serving(text.encode(), whole=True) as server:
-            address = server.address.replace("/road", "/list.m3u8")
-            assert run(address, "--model", model, "-o", tmp_path / "out", "--json") == 0
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(serving(transport_stream(2 * FPS, first=2 * FPS * n), whole=True)) for n in range(3)
+        ]
+        playlist = vod_playlist(*(f"{server.address}.ts" for server in servers))
+        address = stack.enter_context(serving(playlist, whole=True)).address
+        if gone is not None:
+            servers[gone].kill()
+        assert run(f"{address}.m3u8", "--model", model, "-o", tmp_path / "out", "--json") == 0
     (report,) = json.loads(capsys.readouterr().out)["sources"]
-    assert (report["kind"], report["frames"], "dropped" in report) == ("video", 50, False)
+    assert report["kind"] == "video"
+    assert report["frames"] == (150 if gone is None else 100)
+    assert ("2.0 s of what its playlist promises did not come" in caplog.text) == (gone is not None)
 
 
 def test_addresses_are_taken_for_streams_unless_they_end_as_videos() -> None:
