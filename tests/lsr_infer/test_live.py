@@ -21,7 +21,7 @@ from lsr_infer.pipeline import Turns
 from lsr_infer.selection import Selection
 from lsr_infer.sources import find_sources
 from lsr_infer.video import read_frames
-from tests.lsr_infer.streamserver import FPS, StreamServer, serving, silent_port, transport_stream
+from tests.lsr_infer.streamserver import FPS, StreamServer, rtsp_serving, serving, silent_port, transport_stream
 
 Shared = Callable[[str], Path]
 QUICK = LiveOptions(timeout_seconds=0.6, reconnects=8, pause_seconds=0.05)
@@ -259,6 +259,23 @@ def test_a_playlist_reaches_no_other_protocol(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_script_behind_an_address_leads_nowhere(
+    stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(stream, whole=True) as segment:
+        for text in (
+            f"ffconcat version 1.0\nfile {segment.address}.ts\n",
+            f"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {segment.port} RTP/AVP 33\n",
+        ):
+            with serving(text.encode(), whole=True) as server:
+                for path in ("/list", "/list.mp4"):
+                    address = server.address.replace("/road", path)
+                    assert run(address, "--model", model, "-o", tmp_path / "out", "--timeout", "2") == 4
+        assert segment.connections == 0
+    capsys.readouterr()
+    assert not (tmp_path / "out").exists()
+
+
 def test_four_streams_at_once_and_a_file_beside_them(
     stream: bytes, model: Path, tmp_path: Path, shared: Shared, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,6 +330,16 @@ def test_a_file_behind_an_address_loses_no_frame(
     (report,) = json.loads(capsys.readouterr().out)["sources"]
     assert (report["kind"], report["frames"]) == ("video", 101)
     assert "secret" not in json.dumps(report)
+
+
+def test_rtsp_is_live_whatever_its_name(
+    stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with rtsp_serving(stream, rate=2 * len(stream)) as address:
+        words = (f"{address}.mp4", "--model", model, "-o", tmp_path / "out", "--max-frames", "5", "--json")
+        assert run(*words, "--timeout", "5") == 0
+    (report,) = json.loads(capsys.readouterr().out)["sources"]
+    assert (report["kind"], report["frames"], report["reconnects"]) == ("stream", 5, 0)
 
 
 @pytest.mark.parametrize("path", ["/clip", "/clip.ts", "/clip?format=mp4"])
