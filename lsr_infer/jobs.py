@@ -87,7 +87,9 @@ class Task:
 
     def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> Frame:
         """Describe a source's frames to the sinks."""
-        local = isinstance(source.place, Path) and info is not None
+        audio = None
+        if source.kind == "video" and not isinstance(source.place, int):
+            audio = AudioSource(place=source.place, start=self.selection.start or 0.0, duration=self.selection.duration)
         return Frame(
             source=source.label,
             info=info,
@@ -98,11 +100,7 @@ class Task:
             ids=self.drawing.ids,
             live=source.live,
             model=self.inference.segmenter.path.name,
-            audio=AudioSource(
-                path=Path(str(source.place)), start=self.selection.start or 0.0, duration=self.selection.duration
-            )
-            if local
-            else None,
+            audio=audio,
             overwrite=self.overwrite,
         )
 

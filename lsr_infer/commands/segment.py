@@ -145,6 +145,9 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
             except InputError as error:
                 tally.failed(source, str(error))
                 continue
+            source = source.opened(finite=readers[source].info.finite)
+            if not source.live:
+                readers.pop(source).stop()  # a recording: it is read again, frame by frame
         outputs = plan_outputs(source, options.output, task.drawing)
         taken = next((path for path in outputs.values() if path.exists()), None)
         if not source.live and (len(tally.sources) == 1 or (taken and not options.overwrite)):
@@ -159,12 +162,13 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
 
 
 def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
-    from lsr_infer.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
+    from lsr_infer.cameras import camera_pictures
+    from lsr_infer.live import LiveOptions, LiveReader, stream_pictures
 
     if isinstance(source.place, int):
         connect = partial(camera_pictures, source.place)
     else:
-        connect = partial(stream_pictures, str(source.place), options.timeout)
+        connect = partial(stream_pictures, str(source.place))
     patience = LiveOptions(timeout_seconds=options.timeout, reconnects=options.reconnects)
     keep = task.selection.picker() if task.selection.thins else None
     return LiveReader(source.label, connect, patience, keep=keep, halt=task.stop)

@@ -148,7 +148,7 @@ def test_a_writer_with_sound_but_no_frame_leaves_nothing(tmp_path: Path) -> None
     place = tmp_path / "out.mp4"
     with (
         pytest.raises(InputError, match="no frame"),
-        VideoWriter(place, width=64, height=48, fps=Fraction(10), audio=AudioSource(path=source)),
+        VideoWriter(place, width=64, height=48, fps=Fraction(10), audio=AudioSource(place=source)),
     ):
         pass
     assert not place.exists()
