@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lsr_infer.errors import InputError, PartialResultError
+from lsr_infer.errors import InputError, PartialResultError, printable
 
 if TYPE_CHECKING:
-    from lsr_infer.jobs import Outcome, Outputs
+    from lsr_infer.jobs import Outcome
+    from lsr_infer.outputs import Outputs
     from lsr_infer.segmenter import Segmenter
     from lsr_infer.sources import Source
 
@@ -154,7 +155,7 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int | None, *, unit: str = "frame", row: int = 0) -> None:
-        self._name = name
+        self._name = printable(name)  # a bar is written past the log
         self._total = total
         self._unit = unit
         self._row = row
