@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lsr_infer.errors import InputError, PartialResultError, printable
+from lsr_infer.errors import InputError, LsrError, PartialResultError, printable
 
 if TYPE_CHECKING:
     from lsr_infer.jobs import Outcome
@@ -43,6 +43,7 @@ class Tally:
     interrupted: bool = False
     _reports: dict[int, dict[str, Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _kind: type[LsrError] = InputError
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -69,8 +70,9 @@ class Tally:
         level = logging.INFO if len(self.sources) <= _FEW or source.kind != "image" else logging.DEBUG
         logger.log(level, "%s: %d frames%s -> %s", source.label, outcome.frames, live, ", ".join(written) or "shown")
 
-    def failed(self, source: "Source", error: str) -> None:
-        """Note that a source gave nothing."""
+    def failed(self, source: "Source", error: str, kind: type[LsrError] = InputError) -> None:
+        """Note that a source gave nothing; the kind of error matters where it is the only source."""
+        self._kind = kind
         self._note(source, self._blank(source) | {"error": error})
         if len(self.sources) > 1:  # a single source's error is the command's own
             logger.error("failed: %s", error)
@@ -110,6 +112,7 @@ class Tally:
         Raises:
             KeyboardInterrupt: the run was interrupted.
             InputError: nothing was done.
+            UsageError: the only source's result appeared meanwhile and may not be replaced.
             PartialResultError: some of it was.
         """
         done, partial, failed = self.count("done"), self.count("partial"), self.count("failed")
@@ -128,7 +131,9 @@ class Tally:
             raise KeyboardInterrupt
         if failed == found:
             (first, *_) = self._reports.values()
-            raise InputError(first["error"] if found == 1 else f"{summary}. Nothing was written.")
+            if found == 1:
+                raise self._kind(first["error"])
+            raise InputError(f"{summary}. Nothing was written.")
         if done < found:
             raise PartialResultError(f"{summary}; {self.frames} frames are {place}.")
         seconds = time.monotonic() - self._started

@@ -144,7 +144,7 @@ class Run:
 
             def done(source: Source, outcome: Outcome | LsrError) -> None:
                 if isinstance(outcome, LsrError):
-                    self._tally.failed(source, str(outcome))
+                    self._tally.failed(source, str(outcome), type(outcome))
                 else:
                     self._tally.done(source, outputs[source], outcome)
                 progress.step()
@@ -168,7 +168,7 @@ class Run:
                     source, job.outputs, self._task, reader=job.reader, info=info, on_frame=progress.step
                 )
         except (InputError, UsageError) as error:
-            self._tally.failed(source, str(error))
+            self._tally.failed(source, str(error), type(error))
             if isinstance(error, PlaceError):
                 raise
         except KeyboardInterrupt:

@@ -325,6 +325,23 @@ def test_a_result_that_appears_meanwhile_is_kept_and_ends_one_image_alone(model:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_result_that_appears_meanwhile_is_a_mistake_in_usage_where_it_is_the_only_one(
+    model: Path, tmp_path: Path, kind: str
+) -> None:
+    place = picture(tmp_path / "a.png") if kind == "image" else late_clip(tmp_path / "a.ts")
+    (source,) = find_sources([str(place)]).sources
+    drawing = drawing_of(model, "overlay")
+    outputs = plan_outputs(source, tmp_path / "out", drawing)
+    tally = Tally([source])
+    (tmp_path / "out").mkdir()
+    task = task_of(model, drawing=drawing, show=lambda label, shown: outputs["overlay"].touch())
+    assert Run([Job(source, outputs)], task, tally, None).wait() is None
+    with pytest.raises(UsageError, match="--overwrite"):
+        tally.conclude("in out", None)
+    assert outputs["overlay"].stat().st_size == 0
+
+
 def test_results_that_appear_meanwhile_keep_their_places_before_a_video(model: Path, tmp_path: Path) -> None:
     (source,) = find_sources([str(late_clip(tmp_path / "clip.ts"))]).sources
     for kind in ("overlay", "mask"):
