@@ -98,21 +98,25 @@ class Run:
     def _interrupt(self) -> None:
         """Begin to stop; asked again after a while in vain, end the process."""
         if not self._tally.interrupted:
-            self._tally.interrupted = True
-            self._asked = time.monotonic()
+            self._stop()
             logger.info("stopping; what was done is being kept")
-            self._task.stop.set()
         elif time.monotonic() - self._asked > _PATIENCE_SECONDS:
             logger.warning("ended at once; a hidden .part file of what was not finished may be left")
             # Without a word to the threads: one that computes in a library cannot be ended and would abort the process.
             os._exit(128 + signal.SIGINT)
 
+    def _stop(self) -> None:
+        self._task.stop.set()
+        self._asked = time.monotonic()
+        self._tally.interrupted = True  # last: what an interruption cuts short is done again
+
     def _attend(self) -> bool:
         """Keep the windows alive and wait a while for a thread to end; return whether one still runs."""
-        if self._display is not None and self._display.refresh():
-            self._tally.interrupted = True
-            self._task.stop.set()
+        if self._display is not None and self._display.refresh() and not self._tally.interrupted:
+            self._stop()
         self._trim()
+        if self._running == 0:
+            return False
         self._one_ended.wait(_POLL_SECONDS if self._display is None else _WINDOW_SECONDS)
         self._one_ended.clear()
         return self._running > 0
