@@ -54,7 +54,8 @@ class AudioCopy:
 
     def __init__(self, source: AudioSource, output: Any, origin: float) -> None:
         self._source = source
-        self._first = origin + source.start if source.start else None
+        self._zero = origin + source.start  # on the file's clock
+        self._first = self._zero if source.start else None
         self._last = None if source.duration is None else origin + source.start + source.duration
         self._streams: dict[int, Any] = {}
         self._stamps: dict[int, int] = {}
@@ -95,8 +96,7 @@ class AudioCopy:
 
     def until(self, time: float) -> Iterator[Any]:
         """Yield the packets that begin before `time` (in seconds of the copy), ready to be muxed."""
-        shift = self._source.start
-        while self._pending is not None and self._begins(self._pending) - shift < time:
+        while self._pending is not None and self._begins(self._pending) - self._zero < time:
             packet = self._pending
             self._advance()
             yield self._prepared(packet)
@@ -130,7 +130,7 @@ class AudioCopy:
 
     def _prepared(self, packet: Any) -> Any:
         """Move a packet to its stream and to the copy's clock."""
-        ticks = round(self._source.start / packet.time_base)
+        ticks = round(self._zero / packet.time_base)
         packet.stream = self._streams[packet.stream.index]
         packet.dts -= ticks
         if packet.pts is not None:

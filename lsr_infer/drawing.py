@@ -24,7 +24,7 @@ class Drawing:
 
     Args:
         ids: the numbers in masks.
-        save: kinds of `lsr_infer.results.KINDS`.
+        save: kinds of `lsr_infer.kinds.KINDS`.
         alpha: share of the colour in an overlay, 0 to 1.
         compare: whether an overlay stands beside the frame (or beside another model's overlay).
         lossless: masks of a video become one FFV1 file instead of a folder.

@@ -5,6 +5,7 @@ Nothing heavy is imported before the command line is understood, so `--help` ans
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -66,8 +67,10 @@ def _segment(options: Options) -> None:
             check_place(next(place for place in (options.output, *options.output.absolute().parents) if place.exists()))
         broken_place = Run(jobs, task, tally, display).wait()
         if options.json:
-            document = tally.document(segmenter)
-            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - the one result on stdout
+            text = json.dumps(tally.document(segmenter), indent=2, ensure_ascii=False)
+            # A file's name may hold bytes that are no UTF-8; they become JSON's own escapes.
+            text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+            print(text)  # noqa: T201 - the one result on stdout
     tally.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
 
 
@@ -129,11 +132,13 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
     """Connect to the live sources and name all results.
 
     Raises:
-        UsageError: a result exists and may not be replaced, of a source that could be read.
+        UsageError: a result exists and may not be replaced, of a source that could be read; or it would take the
+            place of a source.
     """
     from lsr_infer.commands.segment_run import Job
-    from lsr_infer.jobs import plan_outputs
+    from lsr_infer.outputs import plan_all
 
+    plans = plan_all(tally.sources, options.output, task.drawing)
     readers = {source: _reader(source, options, task) for source in tally.sources if source.live}
     for reader in readers.values():
         reader.connect()  # all at once, so that waiting for a dead one holds up none
@@ -148,8 +153,8 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
             source = source.opened(finite=readers[source].info.finite)
             if not source.live:
                 readers.pop(source).stop()  # a recording: it is read again, frame by frame
-        outputs = plan_outputs(source, options.output, task.drawing)
-        taken = next((path for path in outputs.values() if path.exists()), None)
+        outputs = plans[source]
+        taken = next((path for path in outputs.values() if os.path.lexists(path)), None)
         if not source.live and (len(tally.sources) == 1 or (taken and not options.overwrite)):
             problem = _problem(source)  # the input is checked before the output is
             if problem is not None:

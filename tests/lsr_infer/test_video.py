@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lsr_infer.encoding import VideoOptions
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.video import ColorTags, VideoFrame, VideoInfo, VideoWriter, probe, read_frames
 
@@ -29,7 +30,8 @@ def gradient(height: int, width: int, shift: int = 0) -> np.ndarray:
 
 def write(path: Path, frames: list[np.ndarray], times: list[float] | None = None, **options: Any) -> Path:
     height, width = frames[0].shape[:2]
-    with VideoWriter(path, width=width, height=height, fps=Fraction(25), **options) as writer:
+    common = {"width": width, "height": height, "fps": Fraction(25), "overwrite": options.pop("overwrite", False)}
+    with VideoWriter(path, **common, options=VideoOptions(**options)) as writer:
         for n, frame in enumerate(frames):
             writer.write(frame, None if times is None else times[n])
     return path
