@@ -57,7 +57,7 @@ def test_on_the_shipped_frames_as_a_table(model: Path, capsys: pytest.CaptureFix
     ("words", "code", "said"),
     [
         (["--frames", "0"], 2, "--frames"),
-        (["--size", "65x64"], 2, "multiples of 8"),
+        (["--size", "65x64"], 2, "multiples of 8, such as 64x64"),
         (["--size", "big"], 2, "1024x512"),
         (["--threads", "-1"], 2, "--threads"),
         (["--backend", "guess"], 2, "guess"),
@@ -73,9 +73,10 @@ def test_mistakes(model: Path, capsys: pytest.CaptureFixture[str], words: list[s
     assert said in captured.err.splitlines()[-1]
 
 
-def test_a_graph_that_takes_several_frames_at_a_time_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_graph_that_takes_several_frames_at_a_time_is_timed_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = colour_model(tmp_path / "four.onnx", manifest(fixed_batch=4))
-    assert main(["bench", str(path), "--frames", "1"]) == 4
-    assert "4 frames at a time" in capsys.readouterr().err
+    assert main(["bench", str(path), "--frames", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 2
+    assert "4 frames at a time" in caplog.text

@@ -21,7 +21,7 @@ from lsr_infer.tensorrt.build import BuildOptions, Shapes  # noqa: E402
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
 from lsr_infer.tensorrt.gate import OnnxReference, compare_with_onnx  # noqa: E402
 from lsr_infer.tensorrt.make import Comparison, engine_contract, make_engine, read_model, verify_engine  # noqa: E402
-from lsr_infer.tensorrt.sidecar import manifest_path, read_engine_manifest, sha256_of  # noqa: E402
+from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of  # noqa: E402
 from tests.lsr_infer.tensorrt.fakegpu import GPU, FakeCuda, FakeModule  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import SPACE, damaged, manifest, small_file  # noqa: E402
 
@@ -81,7 +81,7 @@ def test_an_engine_is_built_compared_opened_and_run(
     assert parity.miou is not None
     assert parity.miou == pytest.approx(parity.miou_reference, abs=1e-3)
     assert (parity.max_logit_difference == 0) if output == "logits" else (parity.max_logit_difference is None)
-    assert read_engine_manifest(engine)[1] == made
+    assert engine_manifest(engine)[1] == made
     assert sorted(item.name for item in tmp_path.iterdir()) == ["model.engine", "model.engine.json", "model.onnx"]
 
     monkeypatch.setattr("lsr_infer.backends.tensorrt.load_library", lambda flavour: tensorrt)
