@@ -1,14 +1,20 @@
 """`lsr-infer bench`: every step is timed for every frame, on a real clip and on the shipped frames."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lsr_infer.cli import main
-from lsr_infer.stopwatch import STEPS, Timing
+from lsr_infer.encoding import VideoWriter
+from lsr_infer.overlay import overlay
+from lsr_infer.segmenter import Segmenter
+from lsr_infer.stopwatch import STEPS, Timing, shipped_clip, time_steps
+from lsr_infer.video import read_frames
 from tests.lsr_infer.onnxfile import colour_model, manifest
 
 
@@ -44,6 +50,34 @@ def test_on_a_clip_that_starts_again(
     )
     assert all(value > 0 for value in found["throughput"].values())
     assert found["throughput"]["one_after_another"] < found["throughput"]["infer_alone"]
+
+
+def test_the_throughput_is_that_of_the_stages_of_lsr_infer(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing and encoding run on threads of their own, and a clip that is too short is taken again."""
+    clip = shipped_clip(tmp_path, 3)
+    assert sum(1 for _ in read_frames(clip)) == 3
+    draws, writes = list[int](), list[int]()
+
+    def draw(*values: Any) -> Any:
+        draws.append(threading.get_ident())
+        return overlay(*values)
+
+    def write(writer: VideoWriter, *values: Any) -> None:
+        writes.append(threading.get_ident())
+        real_write(writer, *values)
+
+    real_write = VideoWriter.write
+    monkeypatch.setattr("lsr_infer.drawing.overlay", draw)
+    monkeypatch.setattr(VideoWriter, "write", write)
+    with Segmenter(model, "cpu") as segmenter:
+        time_steps(segmenter, clip, frames=5)
+    main_thread = threading.get_ident()
+    assert writes[:5] == [main_thread] * 5  # one step after another
+    assert (len(writes), len(draws)) == (10, 5)
+    assert main_thread not in {*writes[5:], *draws}
+    assert not {*draws[:3]} & {*writes[5:8]}
 
 
 def test_on_the_shipped_frames_as_a_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
