@@ -13,7 +13,7 @@ from lsr_infer.manifest import Manifest
 from lsr_infer.onnxfile import TensorPort, read_onnx
 from lsr_infer.tensorrt.sidecar import engine_manifest
 
-__all__ = ["ModelFile", "check_ports", "read_model_file", "shipped_model"]
+__all__ = ["ModelFile", "check_is_file", "check_ports", "read_model_file", "shipped_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +43,25 @@ class ModelFile:
     weights: int | None
 
 
+def check_is_file(path: Path) -> None:
+    """Raise unless there is a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such model file.")
+
+
 def read_model_file(path: Path) -> ModelFile:
     """Describe a model file.
 
     Raises:
         InputError: it is missing, no model, has no Manifest, or its graph is not what the Manifest says.
     """
-    if not path.is_file():
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
-        raise InputError(f"{path}: there is no such model file.")
+    check_is_file(path)
     try:
         if path.suffix.lower() == ".engine":
             return _engine(path)
