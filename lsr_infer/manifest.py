@@ -17,7 +17,17 @@ from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.parity import Parity
 
-__all__ = ["FORMAT", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "RUNTIMES", "Manifest", "Quantization"]
+__all__ = [
+    "FORMAT",
+    "LARGEST_BATCH",
+    "LARGEST_SIDE",
+    "METADATA_KEY",
+    "OUTPUTS",
+    "PRECISIONS",
+    "RUNTIMES",
+    "Manifest",
+    "Quantization",
+]
 
 FORMAT = 2
 """Version of the document. A reader takes its own version and those below."""
@@ -31,7 +41,10 @@ RUNTIMES = ("any", "onnxruntime", "tensorrt")
 UPSAMPLING = "bilinear-align-corners"
 RESIZE = ("keep-aspect", "stretch")
 LARGEST_SIDE = 16384
+"""Most rows and columns that enter a graph."""
+
 LARGEST_BATCH = 1024
+"""Most frames that enter it at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)

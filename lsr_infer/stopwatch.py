@@ -40,7 +40,7 @@ class Timing:
     Args:
         frame: (height, width) of the frames.
         network: (height, width) at which they enter the network.
-        first_ms: the first run, warm-up included.
+        first_ms: the first run at this size, warm-up included; on a GPU the model has run at its own size by then.
         steps: milliseconds of each frame, by step.
         seconds: wall-clock time of all frames, one step after another.
         overlapped: wall-clock time in which `lsr-infer` makes overlay videos of as many frames.

@@ -14,6 +14,7 @@ from typing import Any
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.files import refuse_existing, whole_folder
+from lsr_infer.manifest import LARGEST_BATCH
 from lsr_infer.modelfile import ModelFile
 from lsr_infer.onnxfile import TensorPort
 from lsr_infer.tensorrt.admission import check_bytes, check_parity
@@ -55,8 +56,8 @@ class Serving:
     def __post_init__(self) -> None:
         if _NAME.fullmatch(self.name) is None:
             raise UsageError(f"the name {self.name!r} is no model's; allowed: letters, digits, '_', '-' and '.'.")
-        if not 1 <= self.max_batch <= 1024:
-            raise UsageError(f"--max-batch is {self.max_batch}; allowed: 1 to 1024.")
+        if not 1 <= self.max_batch <= LARGEST_BATCH:
+            raise UsageError(f"--max-batch is {self.max_batch}; allowed: 1 to {LARGEST_BATCH}.")
         if not 0 <= self.delay_microseconds <= 10_000_000:
             raise UsageError(f"--delay is {self.delay_microseconds} microseconds; allowed: 0 to 10000000.")
         if not 1 <= self.instances <= 64:

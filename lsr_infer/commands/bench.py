@@ -72,7 +72,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     sizes = "{1}x{0}".format(*report["frame"]), "{1}x{0}".format(*report["network_input"])
     yield "{model} on {device} ({backend}, {precision}, {threads} threads)".format(**report)
     yield f"{report['frames']} frames of {report['source']}, {sizes[0]}, entering the network at {sizes[1]}"
-    yield f"opened in {report['open_ms']:.0f} ms, first run {report['first_run_ms']:.0f} ms"
+    yield f"opened in {report['open_ms']:.0f} ms, first run at this size {report['first_run_ms']:.0f} ms"
     yield f"{'ms a frame':<12}{'p50':>9}{'p90':>9}{'p99':>9}{'mean':>9}"
     for step, found in report["latency_ms"].items():
         yield f"{step:<12}" + "".join(f"{found[key]:>9.2f}" for key in ("p50", "p90", "p99", "mean"))
