@@ -225,7 +225,7 @@ class Manifest:
         """Return the smallest and the largest (rows, columns) that are taken."""
         if self.engine is None:
             most = LARGEST_SIDE // self.multiple * self.multiple
-            return (1, 1), (most, most)
+            return (self.multiple, self.multiple), (most, most)
         (_, *least), _, (_, *most_of_engine) = self.engine.shapes
         return (least[0], least[1]), (most_of_engine[0], most_of_engine[1])
 

@@ -112,6 +112,8 @@ class Segmentation:
 class Segmenter:
     """A model, ready to segment frames. Several threads may use one at once.
 
+    On a GPU it has run once when it is open, so that no frame pays for what the first run alone costs.
+
     Args:
         model: an exported file; None takes the shipped demonstration network and says so in the log.
         device: `auto`, `cpu` or `cuda:N`; `auto` takes a CUDA device that works, else the CPU, logs which, and says so
@@ -133,8 +135,6 @@ class Segmenter:
         UsageError: there is no such device, backend or precision, or no model is named and none is shipped.
         DeviceError: the device, or the library of the backend, is not there.
         InputError: the file is missing, damaged, without a Manifest, or its graph is not what the Manifest says.
-
-    On a GPU the model has run once when it is open, so that no frame pays for what the first run alone costs.
     """
 
     def __init__(

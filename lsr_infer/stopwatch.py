@@ -78,13 +78,13 @@ def _summary(values: list[float]) -> dict[str, float]:
 def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int, int] | None = None) -> Timing:
     """Segment the frames of a clip twice, with a clock beside it.
 
+    A graph that takes more frames at a time than one is fed the frame so many times, as `lsr-infer` does.
+
     Args:
         segmenter: the model.
         clip: a video; it starts again where it is shorter than `frames`.
         frames: how many are timed.
         size: (height, width) at which they enter the network; None leaves it to the model.
-
-    A graph that takes more frames at a time than one is fed the frame so many times, as `lsr-infer` does.
 
     Raises:
         UsageError: `frames` is below 1, or the graph does not take the size.
