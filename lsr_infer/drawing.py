@@ -1,11 +1,13 @@
 """From a segmentation to what is written and shown: ignored parts, numbers, overlays, one picture beside another."""
 
+import logging
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.images import fit_mask
+from lsr_infer.images import fit_mask, stretch_of
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.maskids import MaskIds
 from lsr_infer.overlay import overlay, side_by_side
@@ -15,7 +17,11 @@ from lsr_infer.videoinfo import VideoFrame
 
 __all__ = ["Drawer", "Drawing", "Result"]
 
+logger = logging.getLogger(__name__)
+
 _GAP = 4
+_STRETCH = 0.01
+"""A mask whose shape differs by less from the frames' was rounded; one that differs more is of another camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,18 @@ class Drawing:
     compare: bool = False
     lossless: bool = False
     ignored: NDArray[np.bool_] | None = field(default=None, compare=False)
+    _stretched: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+
+    def ignored_at(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Return what is ignored of a frame of a size; warns once where that stretches the mask."""
+        mask = self.ignored
+        if mask is not None and stretch_of(mask.shape, (height, width)) > _STRETCH and not self._stretched.is_set():
+            self._stretched.set()
+            logger.warning(
+                "the ignore mask is %dx%d and is stretched to frames of %dx%d. Draw one for frames of that shape.",
+                *mask.shape[::-1], width, height,
+            )  # fmt: skip
+        return fit_mask(mask, height, width)
 
     def width(self, width: int) -> int:
         """Return the columns of a picture made of a frame of so many."""
@@ -92,7 +110,7 @@ class Drawer:
     def _ignored(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Return the ignored part at a frame's size."""
         if self._drawing.ignored is not None and (self._fitted is None or self._fitted.shape != size):
-            self._fitted = fit_mask(self._drawing.ignored, *size)
+            self._fitted = self._drawing.ignored_at(*size)
         return self._fitted
 
     @staticmethod

@@ -31,8 +31,6 @@ __all__ = ["Options", "main", "read_options"]
 
 logger = logging.getLogger(__name__)
 
-_SHIPPED = Path(__file__).parents[1] / "models" / "toytown_adapted.onnx"
-
 
 def main(words: Sequence[str]) -> int | None:
     """Run the command; raises `LsrError`."""
@@ -89,11 +87,7 @@ def _task(options: Options, stack: ExitStack) -> "Task":
     from lsr_infer.maskids import MaskIds
 
     ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
-    if options.model is None:
-        if not _SHIPPED.is_file():
-            raise UsageError("this installation ships no model. Name one with --model MODEL.onnx.")
-        logger.info("no --model: using the shipped demonstration network, trained on Toytown, not on real roads")
-    segmenter = stack.enter_context(_open(options.model or _SHIPPED, options))
+    segmenter = stack.enter_context(_open(options.model, options))
     other = None if options.other is None else stack.enter_context(_open(options.other, options))
     inference = Inference(segmenter, other, options.working)
     _check_saves(options, inference)
@@ -108,7 +102,7 @@ def _task(options: Options, stack: ExitStack) -> "Task":
     return Task(inference=inference, drawing=drawing, selection=options.selection, overwrite=options.overwrite)
 
 
-def _open(model: Path, options: Options) -> "Segmenter":
+def _open(model: Path | None, options: Options) -> "Segmenter":
     from lsr_infer.segmenter import Segmenter
 
     return Segmenter(

@@ -136,7 +136,8 @@ def _parser() -> ArgumentParser:
         "tiles of the model's size")  # fmt: skip
     add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:N (auto)")
     add("--backend", metavar="NAME", help="what runs the model (default: by the file's ending)")
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (all)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for each "
+        "physical core the process may use)")  # fmt: skip
     add("--precision", metavar="P", help="arithmetic, where the backend lets one choose, such as bf16 on OpenVINO")
     add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
     return parser
