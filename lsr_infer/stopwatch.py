@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from lsr_infer.drawing import Drawing
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.inference import Inference
-from lsr_infer.jobs import Task, plan_outputs, segment_video
+from lsr_infer.jobs import Task, segment_video
 from lsr_infer.maskids import MaskIds
+from lsr_infer.outputs import plan_outputs
 from lsr_infer.overlay import overlay
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.selection import Selection
