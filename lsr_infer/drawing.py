@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lsr_infer.images import fit_mask, stretch_of
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.maskids import MaskIds
-from lsr_infer.overlay import overlay, side_by_side
+from lsr_infer.overlay import captioned, overlay, side_by_side
 from lsr_infer.results import Drawn
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.videoinfo import VideoFrame
@@ -32,7 +32,8 @@ class Drawing:
         ids: the numbers in masks.
         save: kinds of `lsr_infer.kinds.KINDS`.
         alpha: share of the colour in an overlay, 0 to 1.
-        compare: whether an overlay stands beside the frame (or beside another model's overlay).
+        captions: of two pictures that stand side by side, left the frame (or another model's overlay) and right the
+            overlay; None draws the overlay alone.
         lossless: masks of a video become one FFV1 file instead of a folder.
         ignored: [H,W] bool, true where nothing is shown and the mask is void; resized to each frame. None: nowhere.
     """
@@ -40,7 +41,7 @@ class Drawing:
     ids: MaskIds
     save: frozenset[str] = frozenset({"overlay"})
     alpha: float = 0.5
-    compare: bool = False
+    captions: tuple[str, str] | None = None
     lossless: bool = False
     ignored: NDArray[np.bool_] | None = field(default=None, compare=False)
     _stretched: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
@@ -58,7 +59,7 @@ class Drawing:
 
     def width(self, width: int) -> int:
         """Return the columns of a picture made of a frame of so many."""
-        return 2 * width + _GAP if self.compare else width
+        return 2 * width + _GAP if self.captions else width
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,11 @@ class Drawer:
     ) -> NDArray[np.uint8]:
         frame = result.item.frame
         painted = overlay(frame, classes, self._space, self._drawing.alpha)
-        if not self._drawing.compare:
+        if self._drawing.captions is None:
             return painted
         before = frame
         if result.other is not None:
             labels = self._classes(result.other, ignored)
             before = overlay(frame, labels, result.other.label_space, self._drawing.alpha)
-        return side_by_side(before, painted, gap=_GAP)
+        left, right = self._drawing.captions
+        return side_by_side(captioned(before, left), captioned(painted, right), gap=_GAP)

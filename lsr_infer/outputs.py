@@ -23,7 +23,7 @@ def plan_outputs(source: Source, folder: Path | None, drawing: Drawing) -> Outpu
     base = folder / source.name
     image = source.kind == "image"
     endings = {
-        "overlay": f"_{'side_by_side' if drawing.compare else 'overlay'}{'.jpg' if image else '.mp4'}",
+        "overlay": f"_{'side_by_side' if drawing.captions else 'overlay'}{'.jpg' if image else '.mp4'}",
         "mask": "_mask.png" if image else "_mask.mkv" if drawing.lossless else "_mask",
         "confidence": "_confidence.png" if image else "_confidence",
         "json": "_classes.jsonl",

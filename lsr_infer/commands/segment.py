@@ -88,14 +88,16 @@ def _task(options: Options, stack: ExitStack) -> "Task":
 
     ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
     segmenter = stack.enter_context(_open(options.model, options))
-    other = None if options.other is None else stack.enter_context(_open(options.other, options))
+    other = None
+    if options.other is not None:  # where the first one is, however that was chosen
+        other = stack.enter_context(_open(options.other, replace(options, device=segmenter.device)))
     inference = Inference(segmenter, other, options.working)
     _check_saves(options, inference)
     drawing = Drawing(
         ids=MaskIds.of(options.mask_ids, segmenter.label_space),
         save=options.save,
         alpha=options.alpha,
-        compare=options.compare,
+        captions=(other.path.name if other else "frame", segmenter.path.name) if options.compare else None,
         lossless=options.lossless,
         ignored=ignored,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lsr_infer.audio import AudioSource
-from lsr_infer.encoding import VideoWriter
+from lsr_infer.encoding import VideoOptions, VideoWriter
 from lsr_infer.video import read_frames
 from tests.lsr_infer.streamserver import serving
 from tests.lsr_infer.test_encoding import FPS, SECONDS, clip_with_sound, packets, run
@@ -48,10 +48,10 @@ def test_the_sound_of_a_recording_follows_the_stretch_that_is_taken(tmp_path: Pa
 
 def test_sound_that_cannot_be_fetched_is_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = tmp_path / "out.mp4"
-    sound = AudioSource(place="http://me:secret@127.0.0.1:1/clip.mp4?token=secret")
+    options = VideoOptions(audio=AudioSource(place="http://me:secret@127.0.0.1:1/clip.mp4?token=secret"))
     with (
         caplog.at_level(logging.WARNING),
-        VideoWriter(place, width=64, height=48, fps=Fraction(FPS), audio=sound) as writer,
+        VideoWriter(place, width=64, height=48, fps=Fraction(FPS), options=options) as writer,
     ):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     assert "clip.mp4: its sound cannot be fetched and is left out" in caplog.text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lsr_infer.drawing import Drawer, Drawing, Result
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.maskids import MaskIds
-from lsr_infer.overlay import colorize, overlay, side_by_side
+from lsr_infer.overlay import captioned, colorize, overlay, side_by_side
 from lsr_infer.png import palette_png
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.videoinfo import VideoFrame
@@ -46,6 +46,20 @@ def test_the_ends_of_alpha() -> None:
 def test_what_does_not_fit(classes: np.ndarray, alpha: float) -> None:
     with pytest.raises(ValueError, match="fit|alpha|labels"):  # noqa: RUF043 - three messages
         overlay(np.zeros((4, 5, 3), np.uint8), classes, SPACE, alpha)
+
+
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (60, 40), (5, 3)])
+def test_a_caption_stays_in_its_corner(height: int, width: int) -> None:
+    picture = np.full((height, width, 3), 90, dtype=np.uint8)
+    result = captioned(picture, "adapted.onnx")
+    rows = max(12, height // 30)
+    assert (picture == 90).all()
+    assert (result[rows:] == 90).all()
+    assert (result[:rows, 0] == 0).all()
+    if height == 720:
+        assert (result[:rows].max(axis=2) == 255).any()  # letters
+        assert (result[:rows, width // 2 :] == 90).all()
+        assert not np.array_equal(result, captioned(picture, "source.onnx"))
 
 
 def test_side_by_side() -> None:
