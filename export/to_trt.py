@@ -27,7 +27,7 @@ from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.files import refuse_existing
 from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
-from lsr_infer.manifest import Manifest
+from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
 from lsr_infer.parity import BARS, Bar
 from lsr_infer.tensorrt.build import BuildOptions, Shapes
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
@@ -44,7 +44,6 @@ _BUILDING = (
 """Options that say how to build."""
 
 _SHIPPED_SPACE = "cityscapes19"
-_LARGEST_SIDE, _LARGEST_BATCH = 16384, 1024
 
 
 _HELP = {
@@ -119,7 +118,7 @@ def parse_shapes(text: str) -> Shapes:
     for word in text.split(","):
         match = re.fullmatch(r"(?:(\d{1,4})x)?(\d{1,5})x(\d{1,5})", word)
         shape = (int(match[1] or 1), int(match[3]), int(match[2])) if match else (0, 0, 0)
-        if not (0 < shape[0] <= _LARGEST_BATCH and min(shape[1:]) > 0 and max(shape[1:]) <= _LARGEST_SIDE):
+        if not (0 < shape[0] <= LARGEST_BATCH and min(shape[1:]) > 0 and max(shape[1:]) <= LARGEST_SIDE):
             raise UsageError(f"--shapes: {word!r} is no shape. Write frames x width x height, such as 1x1024x512.")
         shapes.append(shape)
     if len(shapes) == 1:

@@ -1,6 +1,7 @@
-"""Copy the sound of a file into the video that is made of it, packet by packet and undecoded.
+"""Copy the sound of a video into the video that is made of it, packet by packet and undecoded.
 
-Knows containers and time, nothing of pictures. What MP4 cannot hold, or what is broken, is left out with a word.
+Knows containers and time, nothing of pictures. What MP4 cannot hold, is broken or cannot be fetched is left out with a
+word.
 """
 
 import logging
@@ -14,6 +15,8 @@ from typing import Any, Self
 import av
 from av.error import FFmpegError
 
+from lsr_infer.addresses import label
+from lsr_infer.containers import open_container
 from lsr_infer.videoinfo import reason
 
 __all__ = ["AudioCopy", "AudioSource"]
@@ -25,51 +28,46 @@ _MP4_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libop
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSource:
-    """The stretch of a file whose sound is copied.
+    """The stretch of a video whose sound is copied.
 
     Args:
-        path: the file.
+        place: the file, or its address.
         start: seconds from its beginning at which the sound begins; these become the time 0 of the copy.
         duration: seconds that are copied; None copies to the end.
         cut: set where the video ends before the file does; the copy then ends with the last frame.
     """
 
-    path: Path
+    place: Path | str
     start: float = 0.0
     duration: float | None = None
     cut: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
 class AudioCopy:
-    """The audio streams of a file on their way into an open container.
+    """The audio streams of a video on their way into an open container.
 
     Args:
         source: what is copied.
         output: the container; the streams are added here, before anything is written to it.
-        origin: time of the file's first picture on its own clock, from which `source.start` counts.
+        origin: time of the video's first picture on its own clock, from which `source.start` counts.
     """
 
     def __init__(self, source: AudioSource, output: Any, origin: float) -> None:
         self._source = source
-        self._first = origin + source.start if source.start else None
+        self._zero = origin + source.start  # on the file's clock
+        self._first = self._zero if source.start else None
         self._last = None if source.duration is None else origin + source.start + source.duration
         self._streams: dict[int, Any] = {}
         self._stamps: dict[int, int] = {}
         self._packets: Iterator[Any] = iter(())
         self._pending: Any = None
-        self._input = av.open(f"file:{source.path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore")
-        for stream in self._input.streams.audio:
-            name = stream.codec_context.name if stream.codec_context is not None else "unknown"
-            if name in _MP4_CODECS:
-                self._streams[stream.index] = output.add_stream_from_template(stream)
-            else:
-                logger.warning("%s: its sound (%s) does not fit into MP4 and is left out", source.path.name, name)
-        if self._streams:
-            chosen = [stream for stream in self._input.streams.audio if stream.index in self._streams]
-            if self._first is not None:
-                self._input.seek(int(self._first * av.time_base), backward=True)
-            self._packets = self._input.demux(chosen)
-            self._advance()
+        self._name = Path(label(source.place)).name
+        self._input: Any = None
+        try:
+            self._input = open_container(source.place)
+            self._add_streams(output)
+        except FFmpegError as error:
+            logger.warning("%s: its sound cannot be fetched and is left out (%s)", self._name, reason(error))
 
     def __enter__(self) -> Self:
         return self
@@ -77,12 +75,28 @@ class AudioCopy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._input.close()
+        if self._input is not None:
+            self._input.close()
+
+    def _add_streams(self, output: Any) -> None:
+        """Go to where the sound begins, and add what MP4 can hold of it to the output."""
+        if self._first is not None and self._input.streams.audio:
+            self._input.seek(int(self._first * av.time_base), backward=True)
+        chosen = []
+        for stream in self._input.streams.audio:
+            name = stream.codec_context.name if stream.codec_context is not None else "unknown"
+            if name in _MP4_CODECS:
+                self._streams[stream.index] = output.add_stream_from_template(stream)
+                chosen.append(stream)
+            else:
+                logger.warning("%s: its sound (%s) does not fit into MP4 and is left out", self._name, name)
+        if chosen:
+            self._packets = self._input.demux(chosen)
+            self._advance()
 
     def until(self, time: float) -> Iterator[Any]:
         """Yield the packets that begin before `time` (in seconds of the copy), ready to be muxed."""
-        shift = self._source.start
-        while self._pending is not None and self._begins(self._pending) - shift < time:
+        while self._pending is not None and self._begins(self._pending) - self._zero < time:
             packet = self._pending
             self._advance()
             yield self._prepared(packet)
@@ -112,11 +126,11 @@ class AudioCopy:
                 self._pending = packet
                 return
         except FFmpegError as error:
-            logger.warning("%s: its sound breaks off (%s)", self._source.path.name, reason(error))
+            logger.warning("%s: its sound breaks off (%s)", self._name, reason(error))
 
     def _prepared(self, packet: Any) -> Any:
         """Move a packet to its stream and to the copy's clock."""
-        ticks = round(self._source.start / packet.time_base)
+        ticks = round(self._zero / packet.time_base)
         packet.stream = self._streams[packet.stream.index]
         packet.dts -= ticks
         if packet.pts is not None:

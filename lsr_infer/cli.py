@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
-from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.errors import UsageError, exit_status, stderr_handler
 
 __all__ = ["main"]
 
@@ -21,7 +21,7 @@ _PARTS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     return exit_status(lambda: _run(words))
 
 

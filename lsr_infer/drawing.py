@@ -1,21 +1,27 @@
 """From a segmentation to what is written and shown: ignored parts, numbers, overlays, one picture beside another."""
 
+import logging
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.images import fit_mask
+from lsr_infer.images import fit_mask, stretch_of
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.maskids import MaskIds
-from lsr_infer.overlay import overlay, side_by_side
+from lsr_infer.overlay import captioned, overlay, side_by_side
 from lsr_infer.results import Drawn
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.videoinfo import VideoFrame
 
 __all__ = ["Drawer", "Drawing", "Result"]
 
+logger = logging.getLogger(__name__)
+
 _GAP = 4
+_STRETCH = 0.01
+"""A mask whose shape differs by less from the frames' was rounded; one that differs more is of another camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +30,10 @@ class Drawing:
 
     Args:
         ids: the numbers in masks.
-        save: kinds of `lsr_infer.results.KINDS`.
+        save: kinds of `lsr_infer.kinds.KINDS`.
         alpha: share of the colour in an overlay, 0 to 1.
-        compare: whether an overlay stands beside the frame (or beside another model's overlay).
+        captions: of two pictures that stand side by side, left the frame (or another model's overlay) and right the
+            overlay; None draws the overlay alone.
         lossless: masks of a video become one FFV1 file instead of a folder.
         ignored: [H,W] bool, true where nothing is shown and the mask is void; resized to each frame. None: nowhere.
     """
@@ -34,13 +41,25 @@ class Drawing:
     ids: MaskIds
     save: frozenset[str] = frozenset({"overlay"})
     alpha: float = 0.5
-    compare: bool = False
+    captions: tuple[str, str] | None = None
     lossless: bool = False
     ignored: NDArray[np.bool_] | None = field(default=None, compare=False)
+    _stretched: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+
+    def ignored_at(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Return what is ignored of a frame of a size; warns once where that stretches the mask."""
+        mask = self.ignored
+        if mask is not None and stretch_of(mask.shape, (height, width)) > _STRETCH and not self._stretched.is_set():
+            self._stretched.set()
+            logger.warning(
+                "the ignore mask is %dx%d and is stretched to frames of %dx%d. Draw one for frames of that shape.",
+                *mask.shape[::-1], width, height,
+            )  # fmt: skip
+        return fit_mask(mask, height, width)
 
     def width(self, width: int) -> int:
         """Return the columns of a picture made of a frame of so many."""
-        return 2 * width + _GAP if self.compare else width
+        return 2 * width + _GAP if self.captions else width
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ class Drawer:
     def _ignored(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Return the ignored part at a frame's size."""
         if self._drawing.ignored is not None and (self._fitted is None or self._fitted.shape != size):
-            self._fitted = fit_mask(self._drawing.ignored, *size)
+            self._fitted = self._drawing.ignored_at(*size)
         return self._fitted
 
     @staticmethod
@@ -106,10 +125,11 @@ class Drawer:
     ) -> NDArray[np.uint8]:
         frame = result.item.frame
         painted = overlay(frame, classes, self._space, self._drawing.alpha)
-        if not self._drawing.compare:
+        if self._drawing.captions is None:
             return painted
         before = frame
         if result.other is not None:
             labels = self._classes(result.other, ignored)
             before = overlay(frame, labels, result.other.label_space, self._drawing.alpha)
-        return side_by_side(before, painted, gap=_GAP)
+        left, right = self._drawing.captions
+        return side_by_side(captioned(before, left), captioned(painted, right), gap=_GAP)

@@ -5,6 +5,7 @@ Writing keeps time stamps, and for H.264 the source's colour tags, pixel shape a
 
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 
 from lsr_infer.audio import AudioCopy, AudioSource
 from lsr_infer.errors import InputError
-from lsr_infer.files import place_error, refuse_existing, whole_file
+from lsr_infer.files import Together, place_error, refuse_existing
 from lsr_infer.videoinfo import ColorTags, VideoInfo, reason
 
-__all__ = ["MaskVideoWriter", "VideoWriter"]
+__all__ = ["MaskVideoWriter", "VideoOptions", "VideoWriter"]
 
 _FINEST_TIME_BASE = Fraction(1, 90_000)
 _FRAGMENTED = "+frag_keyframe+empty_moov+default_base_moof"
@@ -41,12 +42,23 @@ _MATRICES = {
 class _VideoFile:
     """What the writers share: the temporary name, time stamps, libav's errors as the place's or the encoder's fault."""
 
-    def __init__(self, path: Path, suffix: str, *, fps: Fraction, time_base: Fraction, overwrite: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        suffix: str,
+        *,
+        fps: Fraction,
+        time_base: Fraction,
+        overwrite: bool,
+        together: Together | None,
+    ) -> None:
         self.path = path
         if path.suffix.lower() != suffix:
             raise InputError(f"{path}: these videos are written as {suffix}. Give the file that ending.")
         refuse_existing(path, overwrite=overwrite)
         self.frames = 0
+        self._overwrite = overwrite
+        self._together = together
         self._fps = fps
         self._time_base = time_base
         self._last_stamp: int | None = None
@@ -55,9 +67,9 @@ class _VideoFile:
         self._stream: Any = None
 
     def __enter__(self) -> Self:
-        temporary = self._stack.enter_context(whole_file(self.path))
+        results = self._together or self._stack.enter_context(Together())
         try:
-            self._open(temporary)
+            self._open(results.file(self.path, overwrite=self._overwrite))
         except BaseException as error:
             self._stack.__exit__(type(error), error, error.__traceback__)  # the file must not appear
             if isinstance(error, FFmpegError):
@@ -132,6 +144,30 @@ class _VideoFile:
         return InputError(f"{self.path}: cannot be encoded after {self.frames} frames: {reason(error)}.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """How an H.264 video is written.
+
+    Args:
+        like: a source whose time base, colour tags and pixel shape are kept.
+        crf: quality of x264, 0 (lossless) to 51; 20 looks like the source at a third of x264's default effort.
+        preset: effort of x264.
+        threads: encoder threads; 0 lets x264 choose.
+        audio: the file whose sound is copied; None leaves the video silent.
+        fragmented: write the index piece by piece beside the pictures. Otherwise it is kept until the end, and memory
+            grows by 72 bytes a frame, which a stream of unknown length should not.
+        together: what the file appears together with; None lets it appear by itself.
+    """
+
+    like: VideoInfo | None = None
+    crf: int = 20
+    preset: str = "veryfast"
+    threads: int = 0
+    audio: AudioSource | None = None
+    fragmented: bool = False
+    together: Together | None = None
+
+
 class VideoWriter(_VideoFile):
     """Write H.264 yuv420p in MP4, as browsers play it; the file appears when the `with` block ends well.
 
@@ -140,17 +176,11 @@ class VideoWriter(_VideoFile):
         width: width of the frames; an odd one is padded by repeating the last column.
         height: height of the frames; an odd one is padded likewise.
         fps: nominal rate; also gives the time stamps where `write` is given none.
-        like: a source whose time base, colour tags and pixel shape are kept.
-        crf: quality of x264, 0 (lossless) to 51; 20 looks like the source at a third of x264's default effort.
-        preset: effort of x264.
-        threads: encoder threads; 0 lets x264 choose.
         overwrite: replace an existing file.
-        audio: the file whose sound is copied; None leaves the video silent.
-        fragmented: write the index piece by piece beside the pictures. Otherwise it is kept until the end, and memory
-            grows by 72 bytes a frame, which a stream of unknown length should not.
+        options: everything else.
 
     Raises:
-        UsageError: the file exists and `overwrite` is false.
+        UsageError: the file exists and `overwrite` is false, at the beginning or when it is to appear.
         InputError: the place cannot be written, a frame does not fit, or no frame was written.
     """
 
@@ -161,24 +191,20 @@ class VideoWriter(_VideoFile):
         width: int,
         height: int,
         fps: Fraction,
-        like: VideoInfo | None = None,
-        crf: int = 20,
-        preset: str = "veryfast",
-        threads: int = 0,
         overwrite: bool = False,
-        audio: AudioSource | None = None,
-        fragmented: bool = False,
+        options: VideoOptions = VideoOptions(),
     ) -> None:
+        like, together = options.like, options.together
         time_base = max(like.time_base if like is not None else 1 / fps, _FINEST_TIME_BASE)
-        super().__init__(Path(path), ".mp4", fps=fps, time_base=time_base, overwrite=overwrite)
+        super().__init__(Path(path), ".mp4", fps=fps, time_base=time_base, overwrite=overwrite, together=together)
         self._size = (height, width)
         self._color = like.color if like is not None else ColorTags(matrix=1, primaries=1, transfer=1)
         self._aspect = like.pixel_aspect if like is not None else Fraction(1)
         self._origin = like.origin if like is not None else 0.0
-        self._options = {"crf": str(crf), "preset": preset}
-        self._threads = threads
-        self._audio_source = audio
-        self._flags = _FRAGMENTED if fragmented else "+faststart"
+        self._options = {"crf": str(options.crf), "preset": options.preset}
+        self._threads = options.threads
+        self._audio_source = options.audio
+        self._flags = _FRAGMENTED if options.fragmented else "+faststart"
         self._audio: AudioCopy | None = None
         self._reformatter = VideoReformatter()
 
@@ -256,14 +282,26 @@ class MaskVideoWriter(_VideoFile):
         height: height of the maps.
         fps: nominal rate; also gives the time stamps where `write` is given none.
         overwrite: replace an existing file.
+        together: what the file appears together with; None lets it appear by itself.
 
     Raises:
-        UsageError: the file exists and `overwrite` is false.
+        UsageError: the file exists and `overwrite` is false, at the beginning or when it is to appear.
         InputError: the place cannot be written, a map does not fit, or none was written.
     """
 
-    def __init__(self, path: str | Path, *, width: int, height: int, fps: Fraction, overwrite: bool = False) -> None:
-        super().__init__(Path(path), ".mkv", fps=fps, time_base=_MATROSKA_TIME_BASE, overwrite=overwrite)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        width: int,
+        height: int,
+        fps: Fraction,
+        overwrite: bool = False,
+        together: Together | None = None,
+    ) -> None:
+        super().__init__(
+            Path(path), ".mkv", fps=fps, time_base=_MATROSKA_TIME_BASE, overwrite=overwrite, together=together
+        )
         self._size = (height, width)
 
     def write(self, labels: NDArray[np.uint8], time: float | None = None) -> None:

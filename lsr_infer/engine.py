@@ -112,7 +112,7 @@ class EngineFacts:
             version_compatible=fields.boolean("version_compatible"),
             platform=fields.text("platform"),
             shapes=(least, best, most),
-            types={name: int(count) for name, count in fields.numbers("types").items()},
+            types=fields.counts("types"),
             types_checked=fields.text("types_checked"),
             sha256=fields.text("sha256"),
             onnx_sha256=fields.text("onnx_sha256"),

@@ -5,6 +5,7 @@ package of the project raises these errors.
 """
 
 import logging
+import re
 import signal
 import sys
 import traceback
@@ -21,6 +22,8 @@ __all__ = [
     "QualityGateError",
     "UsageError",
     "exit_status",
+    "printable",
+    "stderr_handler",
 ]
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,33 @@ class PartialResultError(LsrError):
     exit_code = 6
 
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, marks that turn the direction of writing, and bytes of a name that are no text."""
+
+
+def printable(text: str) -> str:
+    """Return a text in one line that changes nothing on a terminal but what stands there.
+
+    Names of files, classes and streams come from elsewhere, and a terminal obeys what it is sent. Control characters
+    become what Python writes for them, such as a backslash and `x1b`.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class _Printable(logging.Formatter):
+    """Messages in one line each, without what a terminal would obey; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own
+        return printable(super().formatMessage(record))
+
+
+def stderr_handler() -> logging.Handler:
+    """Return what a command's `main` gives to `logging.basicConfig`: messages on stderr, made printable."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    return handler
+
+
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, so that what is half done is cleared away; not on other threads."""
@@ -97,8 +127,8 @@ def exit_status(command: Callable[[], int | None]) -> int:
         with _terminated_as_interrupted():
             return command() or 0
     except LsrError as error:
-        text = str(error) if error.keeps_lines else " ".join(str(error).splitlines())
-        print(f"error: {text}", file=sys.stderr)  # noqa: T201
+        lines = str(error).split("\n") if error.keeps_lines else [" ".join(str(error).splitlines())]
+        print("error:", "\n".join(map(printable, lines)), file=sys.stderr)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all.
 
 One helper writes under a temporary name beside the target, flushes to the disk and renames. A kill at any instant
-leaves either the old file or the new one; a full disk leaves the old one and an `InputError`.
+leaves either the old file or the new one; a full disk leaves the old one and an `InputError`. `Together` does so for
+several results at once.
 """
 
 import errno
@@ -9,16 +10,19 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from lsr_infer.errors import InputError, UsageError
 
 __all__ = [
     "PlaceError",
+    "Together",
     "check_place",
     "place_error",
     "refuse_existing",
@@ -31,7 +35,7 @@ __all__ = [
     "write_text",
 ]
 
-_PLACE_ERRORS = {
+_REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the file system is read-only",
@@ -42,17 +46,43 @@ _PLACE_ERRORS = {
     errno.EISDIR: "there is a folder of that name",
     errno.ENAMETOOLONG: "the name is too long",
 }
+_REMEDIES = {
+    errno.ENOSPC: "Free space or choose another place",
+    errno.EDQUOT: "Free space or choose another place",
+    errno.ENAMETOOLONG: "Give the source a shorter name",
+}
+_FOR_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What is wrong with a place for every file, and not with one name in it."""
+_NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""How file systems without hard links say so."""
 
 
 class PlaceError(InputError):
     """A place for results is unusable, so that nothing else can be written there either."""
 
 
-def place_error(path: Path, error: OSError) -> PlaceError:
-    """Describe an `OSError` met while writing `path` as one line with what to do."""
-    reason = _PLACE_ERRORS.get(error.errno or 0, error.strerror or str(error))
-    remedy = "Free space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
-    return PlaceError(f"{path}: cannot be written, {reason}. {remedy} another place; nothing there changed.")
+def place_error(path: Path, error: OSError, *, appeared: Sequence[Path] = ()) -> InputError:
+    """Describe an `OSError` met while writing `path` as one line with what to do.
+
+    Args:
+        path: what was to be written.
+        error: what the system said.
+        appeared: results that had taken their places before.
+
+    Returns:
+        A `PlaceError` where nothing else can be written there either, an `InputError` where it is about this one name.
+    """
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
+    kind = PlaceError if error.errno in _FOR_ALL else InputError
+    return kind(f"{path}: cannot be written, {reason}. {remedy}; {_left(appeared)}.")
+
+
+def _left(appeared: Sequence[Path]) -> str:
+    """Say what a failure has changed."""
+    return (
+        f"{', '.join(path.name for path in appeared)} had been written before" if appeared else "nothing there changed"
+    )
 
 
 def check_place(folder: Path) -> None:
@@ -75,7 +105,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: `path` exists and `overwrite` is false.
     """
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is something too
         raise UsageError(f"{path} already exists. Choose another output, or pass --overwrite.")
 
 
@@ -97,86 +127,237 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
+class _File:
+    """A file on its way: written under a temporary name, which it loses at the end.
+
+    Args:
+        path: where it shall appear.
+        overwrite: replace what is there.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self.overwrite = overwrite
+        # The name is known before there is a file, so that an interruption at any instant clears it away.
+        self.temporary = path.parent / f".{path.stem[:40]}.{secrets.token_hex(8)}.part{path.suffix}"
+        self._mode = 0
+
+    def create(self) -> None:
+        """Make the temporary file, with the rights that a new file has here."""
+        _check_name(self.path)
+        descriptor = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
+
+    def settle(self) -> None:
+        """Flush it to the disk, so that only the rename is left to be done."""
+        with self.temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        self.temporary.chmod(self._mode)  # a writer may have put a file of its own there
+
+    def appear(self) -> None:
+        """Take the final name in one step."""
+        if self.overwrite:
+            os.replace(self.temporary, self.path)
+        else:
+            _rename_new(self.temporary, self.path)
+        sync_folder(self.path.parent)
+
+    def clear(self) -> None:
+        """Remove what is left of it."""
+        with suppress(OSError):  # it was renamed, or never there
+            self.temporary.unlink()
+
+
+class _Folder:
+    """A folder on its way; what it replaces is moved aside, and comes back if its place cannot be taken.
+
+    Args:
+        path: where it shall appear.
+        overwrite: replace what is there.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self.overwrite = overwrite
+        self.temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}.part"
+        self._aside = self.temporary.with_name(f"{self.temporary.name}.old")
+
+    def create(self) -> None:
+        """Make the temporary folder, with the rights that a new folder has here."""
+        _check_name(self.path)
+        self.temporary.mkdir()
+
+    def settle(self) -> None:
+        """Flush all of it to the disk."""
+        sync_tree(self.temporary)
+
+    def appear(self) -> None:
+        """Take the final name; without `overwrite` nothing but an empty folder can be lost."""
+        if os.path.lexists(self.path):
+            if not self.overwrite:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
+            self.path.rename(self._aside)
+        self.temporary.rename(self.path)
+        sync_folder(self.path.parent)
+
+    def clear(self) -> None:
+        """Remove what is left of it, and put back what was moved aside in vain."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        if not os.path.lexists(self._aside):
+            return
+        if not os.path.lexists(self.path):
+            self._aside.rename(self.path)
+        elif self._aside.is_dir() and not self._aside.is_symlink():
+            shutil.rmtree(self._aside, ignore_errors=True)
+        else:
+            self._aside.unlink()
+
+
+def _check_name(path: Path) -> None:
+    """Raise before the work where a name is longer than the file system takes."""
+    if len(os.fsencode(path.name)) > os.pathconf(path.parent, "PC_NAME_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that must be free, without a gap between looking and renaming.
+
+    Raises:
+        FileExistsError: it is not free.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is ours from here on
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+class Together:
+    """Files and folders that appear together, each whole or not at all, once the `with` block has ended well.
+
+    Until then each is written under a temporary name beside its final one. All of them are flushed to the disk before
+    the first takes its place.
+
+    Raises:
+        UsageError: at the end, something that may not be replaced stands in a final place.
+        InputError: a place cannot be written; the message says what had appeared before.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[_File | _Folder] = []
+
+    def file(self, path: Path, *, overwrite: bool) -> Path:
+        """Return the temporary path of a file; it ends in the target's suffix, by which writers choose a format.
+
+        Args:
+            path: where the file shall appear.
+            overwrite: replace what is there in one step; otherwise it stays and is an error.
+        """
+        return self._add(_File(path, overwrite=overwrite))
+
+    def folder(self, path: Path, *, overwrite: bool) -> Path:
+        """Return the temporary path of a folder; see `file`."""
+        return self._add(_Folder(path, overwrite=overwrite))
+
+    def _add(self, item: "_File | _Folder") -> Path:
+        self._all.append(item)
+        try:
+            item.create()
+        except OSError as error:
+            raise place_error(item.path, error) from error
+        return item.temporary
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._appear()
+        finally:
+            for item in self._all:
+                item.clear()
+
+    def _appear(self) -> None:
+        appeared: list[Path] = []
+        item: _File | _Folder
+        try:
+            for item in self._all:
+                item.settle()
+            for item in self._all:
+                item.appear()
+                appeared.append(item.path)
+        except OSError as error:
+            if not item.overwrite and os.path.lexists(item.path):
+                raise UsageError(
+                    f"{item.path} appeared while its content was being made, and is kept; {_left(appeared)}. "
+                    "Choose another output, or pass --overwrite."
+                ) from error
+            raise place_error(item.path, error, appeared=appeared) from error
+
+
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path` and rename it there once the block has ended well.
 
     The temporary name ends in the target's suffix, so that writers which choose a format by suffix work.
 
     Args:
-        path: where the file shall appear; an existing file is replaced in one step.
+        path: where the file shall appear.
+        overwrite: replace an existing file in one step; otherwise one that is there at the end stays.
 
     Yields:
         The temporary path to write to.
 
     Raises:
+        UsageError: something is there at the end, and `overwrite` is false.
         InputError: the place cannot be written (full, read-only, missing folder).
         OSError: the block's own, where it names another file.
     """
-    # The name is known before there is a file, so that an interruption at any instant clears it away.
-    temporary = path.parent / f".{path.stem[:40]}.{secrets.token_hex(8)}.part{path.suffix}"
-    try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.filename not in (None, temporary, str(temporary), str(path), str(path.parent)):
-            raise  # the block met it elsewhere
-        raise place_error(path, error) from error
-    finally:
-        with suppress(OSError):  # it was renamed, or never there
-            temporary.unlink()
+    with Together() as results:
+        temporary = results.file(path, overwrite=overwrite)
+        try:
+            yield temporary
+        except OSError as error:
+            if error.filename not in (None, temporary, str(temporary), str(path), str(path.parent)):
+                raise  # the block met it elsewhere
+            raise place_error(path, error) from error
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place once the block has ended well.
 
     What is at `path` is moved aside first and comes back if its place cannot be taken.
 
     Args:
-        path: where the folder shall appear; an existing one (or a file) is replaced.
+        path: where the folder shall appear.
+        overwrite: replace an existing folder or file; otherwise one that is there at the end stays.
 
     Yields:
         The temporary folder to fill.
 
     Raises:
+        UsageError: something is there at the end, and `overwrite` is false.
         InputError: the place cannot be written; what was at `path` is still there.
     """
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
-    except OSError as error:
-        raise place_error(path, error) from error
-    aside = temporary.with_name(f"{temporary.name}.old")
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        sync_tree(temporary)
-        if path.exists():
-            path.rename(aside)
-        temporary.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise place_error(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if aside.exists() and not path.exists():
-            aside.rename(path)
-        elif aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """Return the process umask (mkstemp ignores it, a finished file should not)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with Together() as results:
+        temporary = results.folder(path, overwrite=overwrite)
+        try:
+            yield temporary
+        except OSError as error:
+            raise place_error(path, error) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -82,7 +82,7 @@ def read_frame_set(place: Path, count: int, *, labels: Path | None = None, split
         names = [] if labels is None else sorted(labels.glob("*.png"))
         if labels is not None and numbered and numbered[-1][0] >= len(names):
             raise InputError(f"{labels}: holds {len(names)} labels, the video has more frames.")
-        found = [None if labels is None else read_label(names[index]) for index, _ in numbered]
+        found = [None if labels is None else _class_indices(names[index]) for index, _ in numbered]
     for frame, label in zip(frames, found, strict=True):
         if label is not None and label.shape != frame.shape[:2]:
             raise InputError(f"{place}: a frame is {list(frame.shape[:2])} and its labels are {list(label.shape)}.")
@@ -131,7 +131,11 @@ def _image_folder(place: Path, split: str) -> tuple[Path, Path | None]:
 
 
 def _label_of(name: Path, folder: Path) -> NDArray[np.uint8]:
-    path = (folder / name).with_suffix(".png")
+    return _class_indices((folder / name).with_suffix(".png"))
+
+
+def _class_indices(path: Path) -> NDArray[np.uint8]:
+    """Read a label file that must hold class indices."""
     label = read_label(path)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise InputError(f"{path}: is {label.dtype} {list(label.shape)}; labels are 8-bit class indices.")

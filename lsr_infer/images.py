@@ -28,6 +28,7 @@ __all__ = [
     "read_mask",
     "resize_frame",
     "resize_labels",
+    "stretch_of",
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -236,7 +237,26 @@ def fit_mask(mask: NDArray[np.bool_] | None, height: int, width: int) -> NDArray
     """
     if mask is None or mask.shape == (height, width):
         return mask
-    levels = mask.astype(np.uint8) * 255
-    shrinks = mask.shape[0] > height or mask.shape[1] > width
-    fitted = cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT)
-    return np.asarray(fitted > 0)
+    rows = _any_along_first(mask, height)  # [height,W]
+    return np.ascontiguousarray(_any_along_first(rows.T, width).T)  # [height,width]
+
+
+def _any_along_first(mask: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
+    """Bring the first axis to a length: each place is true where any of those it covers is, be it in part."""
+    before = len(mask)
+    place = np.arange(length)
+    first, end = place * before // length, -(-(place + 1) * before // length)
+    counts = np.zeros((before + 1, *mask.shape[1:]), dtype=np.int32)
+    np.cumsum(mask, axis=0, dtype=np.int32, out=counts[1:])
+    return np.asarray(counts[end] > counts[first])
+
+
+def stretch_of(size: tuple[int, int], fitted: tuple[int, int]) -> float:
+    """Return by what share a picture's width and height are stretched apart where one size becomes another.
+
+    Args:
+        size: (rows, columns) before.
+        fitted: (rows, columns) afterwards.
+    """
+    factor = (fitted[1] * size[0]) / (size[1] * fitted[0])
+    return max(factor, 1 / factor) - 1

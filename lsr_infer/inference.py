@@ -46,7 +46,7 @@ class Inference:
         """Segment a frame with the model, and with the other one where there is one.
 
         Raises:
-            InputError: a model failed.
+            InputError: a model failed, or does not take a frame of this size at the stride that was asked for.
         """
         with self._turns:
             return self._one(self.segmenter, frame), None if self.other is None else self._one(self.other, frame)

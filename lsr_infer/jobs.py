@@ -1,15 +1,16 @@
 """Segment images, videos and live sources into files: decoding ahead, drawing and encoding behind, the network between.
 
-Every result appears under its final name only when it is whole. A source that breaks in the middle leaves what was good
-of it, and says how much that is; stopping does the same. Queues are bounded: a slow encoder slows a file down, and
-makes a live source drop frames.
+The results of a source appear together under their final names once all are whole. A source that breaks in the middle
+leaves what was good of it, and says how much that is; stopping does the same. Queues are bounded: a slow encoder slows
+a file down, and makes a live source drop frames.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +18,23 @@ from numpy.typing import NDArray
 
 from lsr_infer.audio import AudioSource
 from lsr_infer.drawing import Drawer, Drawing, Result
-from lsr_infer.errors import InputError
-from lsr_infer.files import PlaceError
+from lsr_infer.errors import InputError, LsrError, UsageError
+from lsr_infer.files import PlaceError, Together
 from lsr_infer.images import extra_pictures, read_image, resize_frame
 from lsr_infer.inference import Inference
 from lsr_infer.live import LiveReader
+from lsr_infer.outputs import Outputs
 from lsr_infer.pipeline import Behind, ahead
 from lsr_infer.results import Drawn, Frame, Sink, open_sink
+from lsr_infer.segmenter import Segmentation
 from lsr_infer.selection import Selection
 from lsr_infer.sources import Source
 from lsr_infer.video import probe, read_frames
 from lsr_infer.videoinfo import VideoFrame, VideoInfo
 
-__all__ = ["Outcome", "Outputs", "Task", "plan_outputs", "segment_images", "segment_video"]
+__all__ = ["Outcome", "Task", "segment_images", "segment_video"]
 
 logger = logging.getLogger(__name__)
-
-Outputs = Mapping[str, Path]
-"""Where the results of one source go, by kind."""
 
 _DEPTH = 2
 """Frames that wait before drawing and before encoding; more would only cost memory, since the slowest stage rules."""
@@ -87,7 +87,9 @@ class Task:
 
     def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> Frame:
         """Describe a source's frames to the sinks."""
-        local = isinstance(source.place, Path) and info is not None
+        audio = None
+        if source.kind == "video" and not isinstance(source.place, int):
+            audio = AudioSource(place=source.place, start=self.selection.start or 0.0, duration=self.selection.duration)
         return Frame(
             source=source.label,
             info=info,
@@ -98,32 +100,13 @@ class Task:
             ids=self.drawing.ids,
             live=source.live,
             model=self.inference.segmenter.path.name,
-            audio=AudioSource(
-                path=Path(str(source.place)), start=self.selection.start or 0.0, duration=self.selection.duration
-            )
-            if local
-            else None,
+            audio=audio,
             overwrite=self.overwrite,
         )
 
 
-def plan_outputs(source: Source, folder: Path | None, drawing: Drawing) -> Outputs:
-    """Name the results of a source; without a folder there are none."""
-    if folder is None:
-        return {}
-    base = folder / source.name
-    image = source.kind == "image"
-    endings = {
-        "overlay": f"_{'side_by_side' if drawing.compare else 'overlay'}{'.jpg' if image else '.mp4'}",
-        "mask": "_mask.png" if image else "_mask.mkv" if drawing.lossless else "_mask",
-        "confidence": "_confidence.png" if image else "_confidence",
-        "json": "_classes.jsonl",
-    }
-    return {kind: base.with_name(f"{base.name}{endings[kind]}") for kind in endings if kind in drawing.save}
-
-
 def segment_images(
-    jobs: Sequence[tuple[Source, Outputs]], task: Task, done: Callable[[Source, Outcome | InputError], None]
+    jobs: Sequence[tuple[Source, Outputs]], task: Task, done: Callable[[Source, Outcome | LsrError], None]
 ) -> None:
     """Segment images: the next ones are read and the last ones written while the network works.
 
@@ -143,11 +126,9 @@ def segment_images(
             drawn = drawer(result)
             if task.show is not None and drawn.picture is not None:
                 task.show(source.label, drawn.picture)
-            frame = task.frame(source, *drawn.classes.shape)
-            for kind, path in outputs.items():
-                with open_sink(kind, path, frame) as sink:
-                    sink(drawn)
-        except InputError as error:
+            with _opened(outputs, task.frame(source, *drawn.classes.shape)) as sinks:
+                _write(drawn, sinks)
+        except (InputError, UsageError) as error:
             done(source, error)
             if isinstance(error, PlaceError):
                 raise
@@ -164,7 +145,7 @@ def segment_images(
             try:
                 if isinstance(frame, InputError):
                     raise frame
-                found, other = task.inference(frame)
+                found, other = _inferred(source, frame, task)
             except InputError as error:
                 done(source, error)
             else:
@@ -184,9 +165,21 @@ def _read_images(
         yield source, outputs, frame
 
 
+def _inferred(source: Source, frame: NDArray[np.uint8], task: Task) -> tuple[Segmentation, Segmentation | None]:
+    """Ask the models about a frame; what is wrong with it, such as its shape at this stride, is its source's error."""
+    try:
+        return task.inference(frame)
+    except (InputError, UsageError) as error:
+        raise InputError(f"{source.label}: {error}") from error
+
+
 def _extra(source: Source) -> int:
     """Say and return how many further pictures of a file were left out."""
-    extra = extra_pictures(Path(str(source.place)))
+    try:
+        extra = extra_pictures(Path(str(source.place)))
+    except InputError as error:  # the picture itself was read before, and its results are there
+        logger.warning("%s; whether it holds further pictures is unknown", str(error).rstrip("."))
+        return 0
     if extra:
         logger.warning(
             "%s: holds %d pictures; the first is segmented, the others are left out", source.label, extra + 1
@@ -201,9 +194,12 @@ def segment_video(
     *,
     reader: LiveReader | None = None,
     info: VideoInfo | None = None,
-    on_frame: Callable[[], object] | None = None,
+    on_frame: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Segment a video, stream or camera; its first good frames are kept where it breaks or the task is stopped.
+
+    Times in the results count from the source's beginning, whatever its own clock says there; with a start, from the
+    first frame that is taken.
 
     Args:
         source: what is segmented.
@@ -216,15 +212,70 @@ def segment_video(
     Raises:
         KeyboardInterrupt: the task was stopped before the first frame.
         InputError: not one frame could be read, the network failed, or the place cannot be written.
+        UsageError: a result appeared meanwhile and may not be replaced.
     """
     if info is None:
         info = reader.info if reader is not None else probe(_file_of(source))
-    frame = task.frame(source, info.height, info.width, info)
-    progress = _Progress()
-    with ExitStack() as stack:
-        sinks = [stack.enter_context(open_sink(kind, path, frame)) for kind, path in outputs.items()]
-        encode = stack.enter_context(Behind[Drawn](lambda drawn: _write(drawn, sinks), _DEPTH))
-        drawer, show = task.drawer(), task.show
+    with closing(_taken(source, task, reader)) as taken:
+        frames = _of_one_size(taken, (info.height, info.width), source.label)
+        first = next(frames, None)
+        if task.stop.is_set():
+            raise KeyboardInterrupt
+        if first is None:
+            raise InputError(f"{source.label}: ended before a frame was taken. Choose an earlier --start.")
+        origin = info.origin if reader is None else 0.0
+        begin = first.time if task.selection.start else origin
+        frame = task.frame(source, info.height, info.width, info)
+        frame = replace(frame, audio=_heard(frame.audio, begin - origin))
+        with _drawn_behind(source, outputs, task, frame) as put:
+            outcome = _feed(source, chain([first], frames), task, begin, put, on_frame)
+            if frame.audio is not None and (outcome.broken or outcome.interrupted or _enough(outcome.frames, task)):
+                frame.audio.cut.set()
+    return outcome if reader is None else replace(outcome, dropped=reader.dropped, reconnects=reader.reconnects)
+
+
+def _feed(
+    source: Source,
+    frames: Iterable[VideoFrame],
+    task: Task,
+    begin: float,
+    put: Callable[[Result], None],
+    on_frame: Callable[[], object],
+) -> Outcome:
+    """Take frames, of which there is one at least, through the network until they end, break or are enough."""
+    count, broken = 0, None
+    try:
+        for item in frames:
+            if count and task.stop.is_set():
+                break
+            found, other = _inferred(source, item.frame, task)
+            put(Result(item, count, item.time - begin, found, other))
+            count += 1
+            on_frame()
+            if _enough(count, task):
+                break
+    except _SourceError as error:
+        broken = str(error)
+    return Outcome(count, broken, interrupted=task.stop.is_set())
+
+
+def _enough(count: int, task: Task) -> bool:
+    return count == task.selection.max_frames
+
+
+def _heard(audio: AudioSource | None, start: float) -> AudioSource | None:
+    """Let the sound begin with the first frame that is taken, and end where it was to end."""
+    if audio is None or start == audio.start:
+        return audio
+    left = None if audio.duration is None else audio.start + audio.duration - start
+    return replace(audio, start=start, duration=left)
+
+
+@contextmanager
+def _drawn_behind(source: Source, outputs: Outputs, task: Task, frame: Frame) -> Iterator[Callable[[Result], None]]:
+    """Give what takes a video's results: drawing and encoding run behind it, each on a thread of its own."""
+    drawer, show = task.drawer(), task.show
+    with _opened(outputs, frame) as sinks, Behind[Drawn](lambda drawn: _write(drawn, sinks), _DEPTH) as encode:
 
         def draw(result: Result) -> None:
             drawn = drawer(result)
@@ -232,44 +283,20 @@ def segment_video(
                 show(source.label, drawn.picture)
             encode.put(drawn)
 
-        behind = stack.enter_context(Behind(draw, _DEPTH))
-        frames = _taken(source, task, reader)
-        stack.callback(frames.close)
-        try:
-            for item in _of_one_size(frames, (info.height, info.width), source.label):
-                if task.stop.is_set():
-                    break
-                found, other = task.inference(item.frame)
-                time = item.time - (task.selection.start or 0.0)
-                behind.put(Result(item, progress.frames, time, found, other))
-                progress.frames += 1
-                if on_frame is not None:
-                    on_frame()
-                if progress.frames == task.selection.max_frames:
-                    break
-        except _SourceError as error:
-            if not progress.frames:
-                raise InputError(str(error)) from error
-            progress.broken = str(error)
-        progress.interrupted = task.stop.is_set()
-        if not progress.frames:
-            if progress.interrupted:
-                raise KeyboardInterrupt
-            raise InputError(f"{source.label}: ended before a frame was taken. Choose an earlier --start.")
-        ends_early = progress.broken or progress.interrupted or progress.frames == task.selection.max_frames
-        if frame.audio is not None and ends_early:
-            frame.audio.cut.set()
-    counts = {} if reader is None else {"dropped": reader.dropped, "reconnects": reader.reconnects}
-    return Outcome(progress.frames, progress.broken, progress.interrupted, **counts)
+        with Behind(draw, _DEPTH) as behind:
+            yield behind.put
 
 
-@dataclass
-class _Progress:
-    """How far one source is."""
+@contextmanager
+def _opened(outputs: Outputs, frame: Frame) -> Iterator[list[Sink]]:
+    """Open all results of a source; they appear together once all are whole."""
+    with Together() as results, ExitStack() as stack:  # the sinks end before the results appear
+        yield [stack.enter_context(open_sink(kind, path, frame, results)) for kind, path in outputs.items()]
 
-    frames: int = 0
-    broken: str | None = None
-    interrupted: bool = False
+
+def _write(drawn: Drawn, sinks: Sequence[Sink]) -> None:
+    for sink in sinks:
+        sink(drawn)
 
 
 class _SourceError(InputError):
@@ -281,38 +308,27 @@ def _file_of(source: Source) -> Path | str:
     return source.place
 
 
-def _taken(source: Source, task: Task, reader: LiveReader | None) -> "_Frames":
-    """Return the frames of a source that are taken, from a thread of their own."""
+def _taken(source: Source, task: Task, reader: LiveReader | None) -> Generator[VideoFrame, None, None]:
+    """Yield the frames of a source that are taken; those of a file are read ahead.
+
+    Raises:
+        _SourceError: the source breaks.
+    """
     selection = task.selection
     if reader is not None:
-        return _Frames(_live(reader, selection))
-    keep = selection.picker() if selection.thins else None
-    frames = ahead(
-        read_frames(_file_of(source), start=selection.start, duration=selection.duration, keep=keep), 2 * _DEPTH
-    )
-    return _Frames(frames, frames.close)
-
-
-class _Frames:
-    """Frames whose own errors are told apart from all others.
-
-    Args:
-        frames: the frames.
-        close: ends them early.
-    """
-
-    def __init__(self, frames: Iterator[VideoFrame], close: Callable[[], None] | None = None) -> None:
-        self._frames = frames
-        self.close: Callable[[], None] = close or (lambda: None)
-
-    def __iter__(self) -> Iterator[VideoFrame]:
+        frames = _live(reader, selection)
+    else:
+        keep = selection.picker() if selection.thins else None
+        file = read_frames(_file_of(source), start=selection.start, duration=selection.duration, keep=keep)
+        frames = ahead(file, 2 * _DEPTH)
+    with closing(frames):
         try:
-            yield from self._frames
+            yield from frames
         except InputError as error:
             raise _SourceError(str(error)) from error
 
 
-def _live(reader: LiveReader, selection: Selection) -> Iterator[VideoFrame]:
+def _live(reader: LiveReader, selection: Selection) -> Generator[VideoFrame, None, None]:
     """Yield a live source's frames between start and end."""
     begin = selection.start or 0.0
     for item in reader.frames():
@@ -335,8 +351,3 @@ def _of_one_size(frames: Iterable[VideoFrame], size: tuple[int, int], label: str
             height, width = item.frame.shape[:2]
             logger.warning("%s: its frames change to %dx%d; all are kept as %dx%d", label, width, height, *size[::-1])
         yield VideoFrame(resize_frame(item.frame, *size), item.time, item.index)
-
-
-def _write(drawn: Drawn, sinks: Sequence[Sink]) -> None:
-    for sink in sinks:
-        sink(drawn)

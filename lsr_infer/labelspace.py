@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.fields import Fields
 
 __all__ = ["IGNORE_INDEX", "LabelSpace"]
 
@@ -82,12 +83,15 @@ class LabelSpace:
         Raises:
             InputError: a key is missing or a value has the wrong type.
         """
-        try:
-            return cls(
-                name=str(document["name"]),
-                names=tuple(str(name) for name in document["names"]),
-                colors=tuple((int(r), int(g), int(b)) for r, g, b in document["colors"]),
-                subsets={str(key): tuple(int(i) for i in value) for key, value in document.get("subsets", {}).items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"this is no label space: {type(error).__name__} {error}.") from error
+        fields = Fields(document, "this is no label space")
+        colors = []
+        for color in fields.integer_lists("colors"):
+            if len(color) != 3:
+                raise InputError(f"this is no label space: a colour is {list(color)}; needed: three of 0..255.")
+            colors.append((color[0], color[1], color[2]))
+        return cls(
+            name=fields.text("name"),
+            names=fields.texts("names"),
+            colors=tuple(colors),
+            subsets=fields.named_integers("subsets"),
+        )

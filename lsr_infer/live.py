@@ -1,4 +1,4 @@
-"""Live sources: streams and cameras, of which the newest frame counts.
+"""Live sources: streams and cameras (`lsr_infer.cameras`), of which the newest frame counts.
 
 A thread decodes as fast as the source sends and keeps one frame; what is not fetched in time is dropped and counted. A
 source that falls silent, breaks or ends is connected to again, after pauses that grow.
@@ -10,29 +10,28 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import av
-import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from lsr_infer.addresses import open_address, shown
+from lsr_infer.addresses import shown
+from lsr_infer.containers import open_container
 from lsr_infer.errors import InputError
 from lsr_infer.video import describe, picture_stream, to_bgr
-from lsr_infer.videoinfo import ColorTags, VideoFrame, VideoInfo, reason
+from lsr_infer.videoinfo import VideoFrame, VideoInfo, reason
 
-__all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "camera_pictures", "stream_pictures"]
+__all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "stream_pictures"]
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 10.0
-_DRIFT_SECONDS = 1.0
-"""A stream's own clock is believed as long as it is this close to ours."""
+_LEAP_SECONDS = 10.0
+"""A stream's own stamps are believed as long as none is so much further from the last than the wait for it was."""
 _BAD_PACKETS = 300
 """So many undecodable packets in a row are a broken stream; fewer are a start in the middle, or a disturbed line."""
 _JOIN_SECONDS = 2.0
@@ -44,7 +43,7 @@ class LiveOptions:
     """How patient a reader is.
 
     Args:
-        timeout_seconds: a source that sends nothing for so long is lost.
+        timeout_seconds: a source that sends nothing for so long is lost; each connection is made with it.
         reconnects: so many attempts in a row to get it back before it is given up.
         pause_seconds: wait before the first attempt; doubled with each further one, up to ten seconds.
     """
@@ -69,8 +68,9 @@ class LivePicture:
     info: VideoInfo
 
 
-Connect = Callable[[], Generator[LivePicture, None, None]]
-"""Connects to a source and yields its pictures; raises `InputError` where it is lost, ends where it ends."""
+Connect = Callable[[float], Generator[LivePicture, None, None]]
+"""Connects to a source and yields its pictures; ends where it ends, raises `InputError` where it is lost, which it also
+is if it sends nothing for the seconds given."""
 
 
 def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePicture, None, None]:
@@ -81,7 +81,7 @@ def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePictu
     """
     name = shown(address)
     try:
-        with open_address(address, timeout_seconds) as container:
+        with open_container(address, timeout_seconds) as container:
             stream = picture_stream(container, name)
             stream.thread_type = "SLICE"  # threads by frame would hold as many frames back
             info: VideoInfo | None = None
@@ -107,52 +107,6 @@ def _lost(error: FFmpegError, timeout_seconds: float) -> str:
     if isinstance(error, av.error.ExitError | TimeoutError):
         return f"sent nothing for {timeout_seconds:g} s. Check the address and the source"
     return f"cannot be read, {reason(error)}. Check the address and the source"
-
-
-def camera_pictures(
-    index: int, open_capture: Callable[[int], Any] = cv2.VideoCapture
-) -> Generator[LivePicture, None, None]:
-    """Open a camera and yield what it sees.
-
-    Args:
-        index: number of the camera, as the system counts.
-        open_capture: what opens it.
-
-    Raises:
-        InputError: there is no such camera, or it stopped.
-    """
-    log: Any = cv2.utils.logging
-    level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)  # OpenCV's own lines say nothing more than the error below
-    try:
-        capture = open_capture(index)
-    finally:
-        log.setLogLevel(level)
-    try:
-        if not capture.isOpened():
-            raise InputError(f"camera:{index}: there is no such camera, or another program has it.")
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        while True:
-            there, frame = capture.read()
-            if not there:
-                raise InputError(f"camera:{index}: gives no picture any more. Check its cable.")
-            yield LivePicture(frame, None, _camera_info(frame, rate))
-    finally:
-        capture.release()
-
-
-def _camera_info(frame: NDArray[np.uint8], rate: float) -> VideoInfo:
-    """Describe what a camera sends; its pictures are full-range BGR and are encoded as BT.709."""
-    return VideoInfo(
-        width=frame.shape[1],
-        height=frame.shape[0],
-        fps=Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(25),
-        frames=None,
-        duration=None,
-        rotation=0,
-        time_base=Fraction(1, 90_000),
-        color=ColorTags(matrix=1, primaries=1, transfer=1),
-    )
 
 
 class LiveReader:
@@ -228,7 +182,7 @@ class LiveReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._thread.join(_JOIN_SECONDS)  # a read that hangs ends by its own time limit
+        self._thread.join(_JOIN_SECONDS)  # a read that hangs ends by its own time limit, on a thread nobody waits for
 
     def stop(self) -> None:
         """Let `frames` end."""
@@ -266,7 +220,7 @@ class LiveReader:
 
     def _finite(self) -> bool:
         """Whether a source that ended without an error has simply ended, as a recording does."""
-        return not self._options.reconnects or (self._info is not None and self._info.duration is not None)
+        return not self._options.reconnects or (self._info is not None and self._info.finite)
 
     def _over(self) -> bool:
         return self._stopped.is_set() or self._halt.is_set()
@@ -290,13 +244,13 @@ class LiveReader:
                 if self._info is None or (ended is None and self._finite()):
                     self._error = ended
                     return
+                why = str(ended or f"{self._name}: the stream ended").rstrip(".")
                 if attempts >= self._options.reconnects:
-                    why = ended or InputError(f"{self._name}: the stream ended.")
-                    self._error = InputError(f"{str(why).rstrip('.')}; {attempts} attempts to connect again failed.")
+                    self._error = InputError(f"{why}; {attempts} attempts to connect again failed.")
                     return
                 pause = min(self._options.pause_seconds * 2**attempts, _LONGEST_PAUSE_SECONDS)
                 attempts += 1
-                logger.warning("%s; attempt %d in %.1f s", ended or f"{self._name}: the stream ended", attempts, pause)
+                logger.warning("%s; attempt %d in %.1f s", why, attempts, pause)
                 self._pause(pause)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the frames are fetched
             self._error = error
@@ -309,7 +263,7 @@ class LiveReader:
         """Read one connection to its end; return what ended it, None where it ended of itself."""
         self._clock.restart()
         try:
-            with closing(self._connect()) as pictures:
+            with closing(self._connect(self._options.timeout_seconds)) as pictures:
                 for picture in pictures:
                     if again:
                         self.reconnects += 1
@@ -339,27 +293,31 @@ class LiveReader:
 
 
 class _Clock:
-    """Times of a source that may start anywhere, run backwards or stop, as seconds since its first frame."""
+    """Times of a source that may start anywhere, run backwards or stop, as seconds since its first frame.
+
+    Its own stamps give the distances, also of frames that arrive in a burst; where they leap, our clock goes on.
+    """
 
     def __init__(self) -> None:
         self._begun: float | None = None
-        self._shift: float | None = None
-        self._last = 0.0
+        self._shift = self._stamp = self._arrived = self._last = 0.0
+        self._known = False
 
     def restart(self) -> None:
         """Forget the source's clock: a new connection may have another."""
-        self._shift = None
+        self._known = False
 
     def place(self, stamp: float | None) -> float:
-        """Return the time of a frame that has just arrived: by its stamp where that agrees with our clock."""
+        """Return the time of a frame that has just arrived."""
         now = time.monotonic()
         if self._begun is None:
             self._begun = now
-        arrived = now - self._begun
-        at = arrived
-        if stamp is not None:
-            if self._shift is None or abs(stamp + self._shift - arrived) > _DRIFT_SECONDS:
-                self._shift = arrived - stamp
-            at = stamp + self._shift
-        self._last = max(at, self._last)
+        waited, self._arrived = now - self._begun - self._arrived, now - self._begun
+        if stamp is None:
+            self._last = max(self._arrived, self._last)
+            return self._last
+        if not self._known or not 0 < stamp - self._stamp <= waited + _LEAP_SECONDS:
+            self._shift = max(self._arrived, self._last) - stamp
+        self._known, self._stamp = True, stamp
+        self._last = max(stamp + self._shift, self._last)
         return self._last

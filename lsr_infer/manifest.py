@@ -12,12 +12,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lsr_infer.engine import EngineFacts
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.parity import Parity
 
-__all__ = ["FORMAT", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "RUNTIMES", "Manifest", "Quantization"]
+__all__ = [
+    "FORMAT",
+    "LARGEST_BATCH",
+    "LARGEST_SIDE",
+    "METADATA_KEY",
+    "OUTPUTS",
+    "PRECISIONS",
+    "RUNTIMES",
+    "Manifest",
+    "Quantization",
+]
 
 FORMAT = 2
 """Version of the document. A reader takes its own version and those below."""
@@ -31,6 +41,10 @@ RUNTIMES = ("any", "onnxruntime", "tensorrt")
 UPSAMPLING = "bilinear-align-corners"
 RESIZE = ("keep-aspect", "stretch")
 LARGEST_SIDE = 16384
+"""Most rows and columns that enter a graph."""
+
+LARGEST_BATCH = 1024
+"""Most frames that enter it at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,35 +165,77 @@ class Manifest:
             raise InputError(f"Manifest: the size is {self.width}x{self.height}; allowed: 1 to {LARGEST_SIDE} a side.")
         if not 1 <= self.multiple <= 256:
             raise InputError(f"Manifest: multiple is {self.multiple}; allowed: 1 to 256.")
-        if self.fixed_batch is not None and not 1 <= self.fixed_batch <= 1024:
-            raise InputError(f"Manifest: fixed_batch is {self.fixed_batch}; allowed: 1 to 1024, or null.")
+        if self.fixed_batch is not None and not 1 <= self.fixed_batch <= LARGEST_BATCH:
+            raise InputError(f"Manifest: fixed_batch is {self.fixed_batch}; allowed: 1 to {LARGEST_BATCH}, or null.")
         if not all(math.isfinite(score) for score in self.scores.values()):
             raise InputError("Manifest: a score is not finite.")
+        if self.engine is not None:
+            _, _, (batch, *sides) = self.engine.shapes
+            if batch > LARGEST_BATCH or max(sides) > LARGEST_SIDE:
+                raise InputError(
+                    f"Manifest: the engine takes up to {batch}x{sides[1]}x{sides[0]}; allowed: {LARGEST_BATCH} frames, "
+                    f"{LARGEST_SIDE} a side."
+                )
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (rows, columns) at which a frame of the given size enters the graph.
 
-        An engine takes a range of sizes: a side beyond it becomes the nearest that is taken, so that such a frame is
-        stretched a little instead of refused.
+        A side beyond what is taken, as by an engine's range, becomes the nearest that is: such a frame is stretched a
+        little instead of refused.
 
         Args:
             height: rows of the frame.
             width: columns of the frame.
         """
-        if self.fixed_size or self.resize == "stretch" or height * self.width == width * self.height:
-            return self.height, self.width
-        area = self.height * self.width
-        rows = math.sqrt(area * height / width)
-        sides = self._round(rows), self._round(area / rows)
-        if self.engine is None:
-            return sides
-        least, _, most = self.engine.shapes
-        low, high = least[1:], most[1:]
-        return min(max(sides[0], low[0]), high[0]), min(max(sides[1], low[1]), high[1])
+        rows, columns = self.height, self.width
+        as_trained = self.resize == "stretch" or height * self.width == width * self.height
+        if self.fixed_size or (as_trained and self.engine is None):
+            return rows, columns
+        if not as_trained:
+            area = self.height * self.width
+            tall = math.sqrt(area * height / width)
+            rows, columns = self.rounded_size(tall, area / tall)
+        low, high = self._size_range()
+        return min(max(rows, low[0]), high[0]), min(max(columns, low[1]), high[1])
 
-    def _round(self, side: float) -> int:
-        """Return the nearest allowed side."""
-        return min(max(1, round(side / self.multiple)) * self.multiple, LARGEST_SIDE)
+    def rounded_size(self, height: float, width: float) -> tuple[int, int]:
+        """Return the nearest (rows, columns) the network's stride goes into, at least once; see `check_size`."""
+        rows, columns = (max(1, round(side / self.multiple)) * self.multiple for side in (height, width))
+        return rows, columns
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise unless frames may enter the graph at this size.
+
+        Raises:
+            UsageError: they may not; says at which they may.
+        """
+        if (height, width) == (self.height, self.width) and self.engine is None:
+            return
+        asked = f"the size {width}x{height} was asked for"
+        if self.fixed_size and (height, width) != (self.height, self.width):
+            raise UsageError(f"{asked}, and the graph takes {self.width}x{self.height} alone. Export one of free size.")
+        if not self.fixed_size and (height, width) != self.rounded_size(height, width):
+            near = "{1}x{0}".format(*self.rounded_size(height, width))
+            raise UsageError(f"{asked}; sides are multiples of {self.multiple}, such as {near}.")
+        low, high = self._size_range()
+        if not (low[0] <= height <= high[0] and low[1] <= width <= high[1]):
+            raise UsageError(f"{asked}; allowed: {low[1]}x{low[0]} to {high[1]}x{high[0]}.")
+
+    def _size_range(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the smallest and the largest (rows, columns) that are taken."""
+        if self.engine is None:
+            most = LARGEST_SIDE // self.multiple * self.multiple
+            return (self.multiple, self.multiple), (most, most)
+        (_, *least), _, (_, *most_of_engine) = self.engine.shapes
+        return (least[0], least[1]), (most_of_engine[0], most_of_engine[1])
+
+    def batch_range(self) -> tuple[int, int]:
+        """Return the smallest and the largest number of frames the graph takes at a time."""
+        if self.fixed_batch is not None:
+            return self.fixed_batch, self.fixed_batch
+        if self.engine is None:
+            return 1, LARGEST_BATCH
+        return self.engine.shapes[0][0], self.engine.shapes[2][0]
 
     def to_json(self) -> str:
         """Return the document; `from_json` gives an equal Manifest."""
@@ -215,6 +271,18 @@ class Manifest:
             "engine": None if self.engine is None else self.engine.to_dict(),
         }
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "Manifest":
+        """Read the Manifest out of a model's metadata.
+
+        Raises:
+            InputError: there is none, or as `from_json`.
+        """
+        text = metadata.get(METADATA_KEY)
+        if text is None:
+            raise InputError("it has no Manifest, so its classes are unknown. Export it with export/to_onnx.py.")
+        return cls.from_json(text)
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import UsageError
+from lsr_infer.kinds import MASK_IDS
 from lsr_infer.labelspace import LabelSpace
 
-__all__ = ["CITYSCAPES_NAMES", "MASK_IDS", "MaskIds"]
+__all__ = ["CITYSCAPES_NAMES", "MaskIds"]
 
 _CITYSCAPES = {
     "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
@@ -22,9 +23,6 @@ _CITYSCAPES_UNLABELED = 0
 
 CITYSCAPES_NAMES = tuple(_CITYSCAPES)
 """Cityscapes' 19 classes in the order of their train ids."""
-
-MASK_IDS = ("train", "cityscapes")
-"""Which numbers a mask can hold: class indices with 255 for void, or Cityscapes' label ids with 0 for void."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,17 +4,20 @@ An ONNX file carries its Manifest inside; beside a TensorRT engine it stands as 
 to be deserialised to read it.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsr_infer.errors import InputError
-from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.manifest import Manifest
 from lsr_infer.onnxfile import TensorPort, read_onnx
+from lsr_infer.tensorrt.sidecar import engine_manifest
 
-__all__ = ["ENGINE_SUFFIX", "ModelFile", "check_ports", "read_model_file"]
+__all__ = ["ModelFile", "check_is_file", "check_ports", "read_model_file", "shipped_model"]
 
-ENGINE_SUFFIX = ".engine"
-_LARGEST_MANIFEST = 1 << 24
+logger = logging.getLogger(__name__)
+
+_SHIPPED = Path(__file__).parent / "models" / "toytown_adapted.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,33 +43,51 @@ class ModelFile:
     weights: int | None
 
 
+def check_is_file(path: Path) -> None:
+    """Raise unless there is a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such model file.")
+
+
 def read_model_file(path: Path) -> ModelFile:
     """Describe a model file.
 
     Raises:
         InputError: it is missing, no model, has no Manifest, or its graph is not what the Manifest says.
     """
-    if not path.is_file():
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
-        raise InputError(f"{path}: there is no such model file.")
+    check_is_file(path)
     try:
-        if path.suffix.lower() == ENGINE_SUFFIX:
+        if path.suffix.lower() == ".engine":
             return _engine(path)
         if path.suffix.lower() == ".onnx":
             return _onnx(path)
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
-    raise InputError(f"{path}: is no model; known: .onnx, {ENGINE_SUFFIX}.")
+    raise InputError(f"{path}: is no model; known: .onnx, .engine.")
+
+
+def shipped_model() -> Path:
+    """Return the demonstration network that comes with the package, and say in the log that it is taken.
+
+    Raises:
+        UsageError: this installation has none.
+    """
+    if not _SHIPPED.is_file():
+        raise UsageError("this installation ships no model. Name one, for `lsr-infer` with --model MODEL.onnx.")
+    logger.info("no model named: using the shipped demonstration network, trained on Toytown, not on real roads")
+    return _SHIPPED
 
 
 def _onnx(path: Path) -> ModelFile:
     found = read_onnx(path)
-    text = found.metadata.get(METADATA_KEY)
-    if text is None:
-        raise InputError("it has no Manifest, so its classes are unknown. Export it with export/to_onnx.py.")
-    manifest = Manifest.from_json(text)
+    manifest = Manifest.from_metadata(found.metadata)
     check_ports(found.inputs, found.outputs, manifest)
     return ModelFile(
         path=path, kind="onnx", size=found.size, manifest=manifest, inputs=found.inputs, outputs=found.outputs,
@@ -75,22 +96,7 @@ def _onnx(path: Path) -> ModelFile:
 
 
 def _engine(path: Path) -> ModelFile:
-    beside = path.with_name(f"{path.name}.json")
-    try:
-        if beside.stat().st_size > _LARGEST_MANIFEST:
-            raise InputError(f"its Manifest {beside.name} is larger than any. Build the engine with export/to_trt.py.")
-        text = beside.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"its Manifest {beside.name} is not beside it. Copy both, or build the engine with export/to_trt.py."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"its Manifest {beside.name} cannot be read. Build the engine with export/to_trt.py."
-        ) from error
-    manifest = Manifest.from_json(text)
-    if manifest.engine is None:
-        raise InputError(f"its Manifest {beside.name} is no engine's. Build the engine with export/to_trt.py.")
+    _, manifest, _ = engine_manifest(path)
     inputs, outputs = _expected(manifest)
     return ModelFile(
         path=path, kind="engine", size=path.stat().st_size, manifest=manifest, inputs=(inputs,), outputs=(outputs,),

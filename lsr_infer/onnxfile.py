@@ -66,7 +66,6 @@ class OnnxFile:
         inputs: of the main graph.
         outputs: of the main graph.
         weights: number of values in the tensors of the main graph.
-        nodes: number of nodes of the main graph.
     """
 
     size: int
@@ -74,7 +73,6 @@ class OnnxFile:
     inputs: tuple[TensorPort, ...]
     outputs: tuple[TensorPort, ...]
     weights: int
-    nodes: int
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -129,7 +127,7 @@ class _Reader:
         self._metadata: dict[str, str] = {}
         self._inputs: list[TensorPort] = []
         self._outputs: list[TensorPort] = []
-        self._weights = self._nodes = 0
+        self._weights = 0
 
     def model(self, size: int) -> OnnxFile:
         graphs = 0
@@ -151,7 +149,6 @@ class _Reader:
             inputs=tuple(self._inputs),
             outputs=tuple(self._outputs),
             weights=self._weights,
-            nodes=self._nodes,
         )
 
     def _main_graph(self, graph: _Field) -> None:
@@ -164,7 +161,6 @@ class _Reader:
             elif part == "tensor":
                 self._weights += self._tensor(field)
             elif part is not None:
-                self._nodes += part == "node"
                 self._search(part, field, 1)
 
     def _search(self, part: str, field: _Field, depth: int) -> None:

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 
 from lsr_infer.labelspace import LabelSpace
 
-__all__ = ["colorize", "overlay", "side_by_side"]
+__all__ = ["captioned", "colorize", "overlay", "side_by_side"]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_CAPTION_ROWS = 30
+"""Of so many rows of a picture, one is a caption's height; at least 12 pixels."""
 
 
 def colorize(classes: NDArray[np.integer], space: LabelSpace) -> NDArray[np.uint8]:
@@ -54,6 +58,26 @@ def overlay(
     if void.any():
         painted = np.where(void[:, :, None], frame, painted)
     return np.asarray(painted, dtype=np.uint8)
+
+
+def captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """Write a caption into the upper left corner, white on black.
+
+    Args:
+        picture: [H,W,3] uint8 BGR; not changed.
+        text: ASCII is drawn, other characters become question marks. What is too wide is cut off.
+
+    Returns:
+        [H,W,3] uint8 BGR, new.
+    """
+    rows = max(12, picture.shape[0] // _CAPTION_ROWS)
+    scale = cv2.getFontScaleFromHeight(_FONT, rows // 2)
+    (width, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    result = picture.copy()
+    result[:rows, : width + rows] = 0
+    place = (rows // 2, rows * 3 // 4)
+    cv2.putText(result, text, place, _FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return result
 
 
 def side_by_side(*frames: NDArray[np.uint8], gap: int = 4) -> NDArray[np.uint8]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.errors import QualityGateError
+from lsr_infer.fields import Fields
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.masks import interpolate
 
@@ -155,36 +156,22 @@ class Parity:
         Raises:
             InputError: a key is missing, unknown or of the wrong type.
         """
-
-        def number(key: str) -> float:
-            return float(document[key])
-
-        def nullable(key: str) -> float | None:
-            return None if document[key] is None else number(key)
-
-        def optional(key: str) -> float | None:
-            return None if document.get(key) is None else float(document[key])
-
-        try:
-            return cls(
-                reference=str(document["reference"]),
-                frames_from=str(document["frames_from"]),
-                frames=int(document["frames"]),
-                pixels=int(document["pixels"]),
-                agreement=number("agreement"),
-                clear_agreement=optional("clear_agreement"),
-                max_logit_difference=nullable("max_logit_difference"),
-                mean_logit_difference=nullable("mean_logit_difference"),
-                class_agreement={str(key): float(value) for key, value in document["class_agreement"].items()},
-                miou_reference=optional("miou_reference"),
-                miou=optional("miou"),
-                class_iou_difference={
-                    str(key): float(value) for key, value in document.get("class_iou_difference", {}).items()
-                },
-                clear_share=optional("clear_share"),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"these are no parity figures: {type(error).__name__} {error}.") from error
+        fields = Fields(document, "parity")
+        return cls(
+            reference=fields.text("reference"),
+            frames_from=fields.text("frames_from"),
+            frames=fields.integer("frames"),
+            pixels=fields.integer("pixels"),
+            agreement=fields.number("agreement"),
+            clear_agreement=fields.optional_number("clear_agreement"),
+            max_logit_difference=fields.nullable_number("max_logit_difference"),
+            mean_logit_difference=fields.nullable_number("mean_logit_difference"),
+            class_agreement=fields.numbers("class_agreement"),
+            miou_reference=fields.optional_number("miou_reference"),
+            miou=fields.optional_number("miou"),
+            class_iou_difference=fields.numbers("class_iou_difference") if "class_iou_difference" in document else {},
+            clear_share=fields.optional_number("clear_share"),
+        )
 
 
 class ParityMeter:

@@ -6,7 +6,8 @@ other end too: nothing waits for ever.
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -47,20 +48,17 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
         return False
 
     def produce() -> None:
-        error: BaseException | None = None
-        iterator: Iterator[Item] | None = None
         try:
-            iterator = iter(items)
-            for item in iterator:
-                if not put(item):
-                    break
+            with ExitStack() as stack:
+                iterator = iter(items)
+                stack.callback(getattr(iterator, "close", lambda: None))
+                for item in iterator:
+                    if not put(item):
+                        break
         except BaseException as raised:  # noqa: BLE001 - it is raised again in the consumer
-            error = raised
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-        put(_End(error))
+            put(_End(raised))
+        else:
+            put(_End(None))
 
     thread = threading.Thread(target=produce, name="ahead", daemon=True)
     thread.start()
@@ -90,6 +88,7 @@ class Behind(Generic[Item]):
         self._slots: queue.Queue[Item | None] = queue.Queue(maxsize=depth)
         self._error: BaseException | None = None
         self._failed = threading.Event()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="behind", daemon=True)
 
     def __enter__(self) -> Self:
@@ -102,33 +101,37 @@ class Behind(Generic[Item]):
         Raises:
             BaseException: whatever an earlier item raised on the thread.
         """
-        self._hand_over(item)
+        while not self._failed.is_set():
+            try:
+                self._slots.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+        if self._error is not None:
+            raise self._error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if not self._failed.is_set():
-                self._hand_over(None)
+            self._closed.set()
+            with suppress(queue.Full):  # a full queue wakes the thread as well
+                self._slots.put_nowait(None)
         finally:
+            self._closed.set()  # once more, where an interruption came first
             self._thread.join()
         if self._error is not None and error is None:
             raise self._error
 
-    def _hand_over(self, entry: Item | None) -> None:
-        while not self._failed.is_set():
-            try:
-                self._slots.put(entry, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return
-        if self._error is not None and entry is not None:
-            raise self._error
-
     def _run(self) -> None:
         try:
-            while (item := self._slots.get()) is not None:
-                self._work(item)
+            while not (self._closed.is_set() and self._slots.empty()):
+                try:
+                    item = self._slots.get(timeout=_POLL_SECONDS)
+                except queue.Empty:
+                    continue
+                if item is not None:
+                    self._work(item)
         except BaseException as raised:  # noqa: BLE001 - it is raised again in the caller
             self._error = raised
             self._failed.set()

@@ -1,32 +1,30 @@
 """What is kept of a segmented source: overlays, masks, confidence and class shares, each a small sink of its own.
 
-Every result appears under its final name only when it is whole, whether it is one file or a folder of one file a frame.
+The results of a source appear together under their final names once all are whole, whether they are files or folders
+of one file a frame.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.audio import AudioSource
-from lsr_infer.encoding import MaskVideoWriter, VideoWriter
+from lsr_infer.encoding import MaskVideoWriter, VideoOptions, VideoWriter
 from lsr_infer.errors import InputError
-from lsr_infer.files import place_error, whole_file, whole_folder, write_bytes
+from lsr_infer.files import Together, place_error
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.maskids import MaskIds
 from lsr_infer.png import palette_png
 from lsr_infer.videoinfo import VideoInfo
 
-__all__ = ["KINDS", "Drawn", "Frame", "Sink", "open_sink"]
-
-KINDS = ("overlay", "mask", "confidence", "json")
-"""What can be saved."""
+__all__ = ["Drawn", "Frame", "Sink", "open_sink"]
 
 _JPEG_QUALITY = 95
 _PNG_EFFORT = 1
@@ -39,7 +37,7 @@ class Drawn:
 
     Args:
         index: number of the frame among the results, from 0.
-        time: its time in the results, in seconds.
+        time: its time in the results, in seconds; they begin at 0.
         source_time: its time on the source's clock, in seconds.
         classes: [H,W] uint8, 255 where ignored.
         picture: [H,W',3] uint8 BGR, what an overlay shows; None where nothing shows it.
@@ -89,13 +87,14 @@ Sink = Callable[[Drawn], None]
 """Takes one frame's results after the other."""
 
 
-def open_sink(kind: str, path: Path, frame: Frame) -> AbstractContextManager[Sink]:
+def open_sink(kind: str, path: Path, frame: Frame, results: Together) -> AbstractContextManager[Sink]:
     """Open one result of a source.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `lsr_infer.kinds.KINDS`.
         path: where it goes; its form decides which of a kind's sinks this is.
         frame: what is known of the frames.
+        results: the results that appear together, to end after this context.
 
     Raises:
         InputError: the place cannot be written, here or when the context ends.
@@ -105,13 +104,15 @@ def open_sink(kind: str, path: Path, frame: Frame) -> AbstractContextManager[Sin
     except OSError as error:
         raise place_error(path.parent, error) from error
     if kind == "json":
-        return _lines(path, frame)
+        return _lines(path, frame, results)
     encode = _ENCODERS[kind]
     if path.suffix == ".mp4":
-        return _video(path, frame)
+        return _video(path, frame, results)
     if path.suffix == ".mkv":
-        return _mask_video(path, frame)
-    return _image(path, frame, encode) if frame.info is None else _folder(path, frame, encode)
+        return _mask_video(path, frame, results)
+    if frame.info is None:
+        return _image(path, frame, results, encode)
+    return _folder(path, frame, results, encode)
 
 
 def _overlay_jpeg(drawn: Drawn, frame: Frame) -> bytes:
@@ -132,7 +133,8 @@ def _confidence_png(drawn: Drawn, frame: Frame) -> bytes:
     return cv2.imencode(".png", drawn.confidence, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_EFFORT])[1].tobytes()
 
 
-_ENCODERS: Mapping[str, Callable[[Drawn, Frame], bytes]] = {
+_Encode = Callable[[Drawn, Frame], bytes]
+_ENCODERS: Mapping[str, _Encode] = {
     "overlay": _overlay_jpeg,
     "mask": _mask_png,
     "confidence": _confidence_png,
@@ -140,40 +142,47 @@ _ENCODERS: Mapping[str, Callable[[Drawn, Frame], bytes]] = {
 
 
 @contextmanager
-def _image(path: Path, frame: Frame, encode: Callable[[Drawn, Frame], bytes]) -> Any:
+def _written(path: Path) -> Iterator[None]:
+    """Turn what the system says about a file on the way to `path` into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise place_error(path, error) from error
+
+
+@contextmanager
+def _image(path: Path, frame: Frame, results: Together, encode: _Encode) -> Iterator[Sink]:
     """Write the only frame of an image."""
-    yield lambda drawn: write_bytes(path, encode(drawn, frame))
+    temporary = results.file(path, overwrite=frame.overwrite)
+
+    def write(drawn: Drawn) -> None:
+        data = encode(drawn, frame)
+        with _written(path):
+            temporary.write_bytes(data)
+
+    yield write
 
 
 @contextmanager
-def _folder(path: Path, frame: Frame, encode: Callable[[Drawn, Frame], bytes]) -> Any:
+def _folder(path: Path, frame: Frame, results: Together, encode: _Encode) -> Iterator[Sink]:
     """Write one file a frame into a folder."""
-    with whole_folder(path) as folder:
+    folder = results.folder(path, overwrite=frame.overwrite)
 
-        def write(drawn: Drawn) -> None:
-            place = folder / f"{drawn.index:06d}.png"
-            try:
-                place.write_bytes(encode(drawn, frame))
-            except OSError as error:
-                raise place_error(path, error) from error
+    def write(drawn: Drawn) -> None:
+        data = encode(drawn, frame)
+        with _written(path):
+            (folder / f"{drawn.index:06d}.png").write_bytes(data)
 
-        yield write
+    yield write
 
 
 @contextmanager
-def _video(path: Path, frame: Frame) -> Any:
+def _video(path: Path, frame: Frame, results: Together) -> Iterator[Sink]:
     """Write the pictures as H.264."""
     assert frame.info is not None
-    with VideoWriter(
-        path,
-        width=frame.picture_width,
-        height=frame.height,
-        fps=frame.info.fps,
-        like=frame.info,
-        overwrite=frame.overwrite,
-        audio=frame.audio,
-        fragmented=frame.live,
-    ) as writer:
+    options = VideoOptions(like=frame.info, audio=frame.audio, fragmented=frame.live, together=results)
+    size = {"width": frame.picture_width, "height": frame.height}
+    with VideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
 
         def write(drawn: Drawn) -> None:
             assert drawn.picture is not None
@@ -183,47 +192,55 @@ def _video(path: Path, frame: Frame) -> Any:
 
 
 @contextmanager
-def _mask_video(path: Path, frame: Frame) -> Any:
+def _mask_video(path: Path, frame: Frame, results: Together) -> Iterator[Sink]:
     """Write the masks as FFV1."""
     assert frame.info is not None
-    with MaskVideoWriter(
-        path, width=frame.width, height=frame.height, fps=frame.info.fps, overwrite=frame.overwrite
-    ) as writer:
+    size = {"width": frame.width, "height": frame.height}
+    with MaskVideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, together=results) as writer:
         yield lambda drawn: writer.write(frame.ids.numbers(drawn.classes), drawn.time)
 
 
 @contextmanager
-def _lines(path: Path, frame: Frame) -> Any:
-    """Write one JSON document a line: what the source is, then every frame's time and class shares."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        head = {
-            "source": frame.source,
-            "model": frame.model,
-            "width": frame.width,
-            "height": frame.height,
-            "label_space": frame.label_space.name,
-            "classes": list(frame.label_space.names),
-        }
-        _line(file, path, head)
+def _lines(path: Path, frame: Frame, results: Together) -> Iterator[Sink]:
+    r"""Write one JSON document a line: what the source is, then every frame's time and class shares.
 
-        def write(drawn: Drawn) -> None:
-            counts = np.bincount(drawn.classes.ravel(), minlength=256) / drawn.classes.size
-            names = frame.label_space.names
-            shares = {name: round(float(counts[n]), 6) for n, name in enumerate(names) if counts[n]}
-            entry: dict[str, Any] = {"frame": drawn.index, "time": round(drawn.time, 6)}
-            if drawn.source_time != drawn.time:
-                entry["source_time"] = round(drawn.source_time, 6)
-            _line(file, path, entry | {"shares": shares, "void": round(float(counts[len(names) :].sum()), 6)})
+    Bytes of a file's name that are no UTF-8 stand there as JSON's own escapes, such as `\udcff` for the byte 0xff.
+    """
+    temporary = results.file(path, overwrite=frame.overwrite)
+    with _written(path):
+        file = temporary.open("w", encoding="utf-8", errors="backslashreplace")
 
-        yield write
-        try:
-            file.flush()
-        except OSError as error:
-            raise place_error(path, error) from error
+    def write(document: Mapping[str, Any]) -> None:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        with _written(path):
+            file.write(f"{text}\n")
 
-
-def _line(file: TextIO, path: Path, document: Mapping[str, Any]) -> None:
     try:
-        file.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
-    except OSError as error:
-        raise place_error(path, error) from error
+        write(_head(frame))
+        yield lambda drawn: write(_entry(drawn, frame))
+    finally:
+        with _written(path):
+            file.close()
+
+
+def _head(frame: Frame) -> dict[str, Any]:
+    """Return what the first line says about all the others."""
+    return {
+        "source": frame.source,
+        "model": frame.model,
+        "width": frame.width,
+        "height": frame.height,
+        "label_space": frame.label_space.name,
+        "classes": list(frame.label_space.names),
+    }
+
+
+def _entry(drawn: Drawn, frame: Frame) -> dict[str, Any]:
+    """Return a frame's line."""
+    names = frame.label_space.names
+    counts = np.bincount(drawn.classes.ravel(), minlength=256) / drawn.classes.size
+    shares = {name: round(float(counts[n]), 6) for n, name in enumerate(names) if counts[n]}
+    entry: dict[str, Any] = {"frame": drawn.index, "time": round(drawn.time, 6)}
+    if drawn.source_time != drawn.time:
+        entry["source_time"] = round(drawn.source_time, 6)
+    return entry | {"shares": shares, "void": round(float(counts[len(names) :].sum()), 6)}

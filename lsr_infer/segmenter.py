@@ -7,24 +7,30 @@
 The `Segmenter` checks the file's graph against its Manifest and every frame against both; the backend only computes.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import Backend, BackendOptions, open_backend
-from lsr_infer.errors import InputError, UsageError
-from lsr_infer.images import resize_frame
+from lsr_infer.backends import BackendOptions, open_backend
+from lsr_infer.errors import InputError, LsrError, UsageError
+from lsr_infer.images import resize_frame, resize_labels
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest import LARGEST_SIDE, METADATA_KEY, Manifest
+from lsr_infer.manifest import Manifest
 from lsr_infer.masks import peak_probability, upsample_argmax
-from lsr_infer.modelfile import check_ports
+from lsr_infer.modelfile import check_ports, shipped_model
 
 __all__ = ["Segmentation", "Segmenter"]
+
+logger = logging.getLogger(__name__)
+
+_FAR = 4
+"""Beyond so many times the area a network was trained at, its classes are not to be trusted; the figure is ours."""
 
 
 class Segmentation:
@@ -34,7 +40,10 @@ class Segmentation:
         label_space: names and colours of the classes.
         size: (rows, columns) of the frame.
         logits: [C,h,w] float32 at feature size, or None for a model that gives classes.
-        classes: [H,W] uint8 of the graph for a model that gives classes.
+        classes: [H,W] uint8 of the graph for a model that gives classes, 0..C-1.
+
+    Raises:
+        InputError: the classes hold a value that is none.
     """
 
     def __init__(
@@ -47,6 +56,11 @@ class Segmentation:
     ) -> None:
         if (logits is None) == (classes is None):
             raise ValueError("a segmentation holds either logits or classes")
+        if classes is not None and classes.size and classes.max() >= label_space.num_classes:
+            raise InputError(
+                f"the model gave class {classes.max()}, and its classes are 0 to {label_space.num_classes - 1}. Export "
+                "it again."
+            )
         self.label_space = label_space
         self.size = size
         self.logits = logits
@@ -98,8 +112,10 @@ class Segmentation:
 class Segmenter:
     """A model, ready to segment frames. Several threads may use one at once.
 
+    On a GPU it has run once when it is open, so that no frame pays for what the first run alone costs.
+
     Args:
-        model: an exported file.
+        model: an exported file; None takes the shipped demonstration network and says so in the log.
         device: `auto`, `cpu` or `cuda:N`; `auto` takes a CUDA device that works, else the CPU, logs which, and says so
             in `device`.
         backend: a key of `lsr_infer.backends.BACKENDS`; None chooses by the file's ending.
@@ -116,14 +132,14 @@ class Segmenter:
         precision: what it computes in: the file's own precision, or the one that was chosen.
 
     Raises:
-        UsageError: there is no such device, backend or precision.
+        UsageError: there is no such device, backend or precision, or no model is named and none is shipped.
         DeviceError: the device, or the library of the backend, is not there.
         InputError: the file is missing, damaged, without a Manifest, or its graph is not what the Manifest says.
     """
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | None = None,
         device: str = "auto",
         backend: str | None = None,
         *,
@@ -131,11 +147,12 @@ class Segmenter:
         precision: str | None = None,
         allow_unverified: bool = False,
     ) -> None:
-        self.path = Path(model)
+        self.path = shipped_model() if model is None else Path(model)
         options = BackendOptions(device=device, threads=threads, precision=precision, allow_unverified=allow_unverified)
         self._backend = open_backend(self.path, options, name=backend)
+        self._said: set[str] = set()
         try:
-            self.manifest = _manifest_of(self._backend)
+            self.manifest = Manifest.from_metadata(self._backend.metadata)
             check_ports(self._backend.inputs, self._backend.outputs, self.manifest)
         except InputError as error:
             self._backend.close()
@@ -144,6 +161,12 @@ class Segmenter:
         self.device = self._backend.device
         self.backend = self._backend.name
         self.precision = self._backend.precision or self.manifest.precision
+        if self.device != "cpu":
+            try:
+                self.warm_up()
+            except LsrError:
+                self._backend.close()
+                raise
 
     def __call__(self, frame: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> Segmentation:
         """Segment one frame.
@@ -160,7 +183,7 @@ class Segmenter:
         return result
 
     def batch(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> list[Segmentation]:
-        """Segment several frames of one size together.
+        """Segment several frames of one size together, in as few runs of the graph as it allows.
 
         Args:
             frames: uint8 [H,W,3] BGR each, all of one size.
@@ -168,7 +191,7 @@ class Segmenter:
 
         Raises:
             UsageError: the graph does not take the size.
-            InputError: a frame is no such array, sizes differ, or the model failed or takes another number of frames.
+            InputError: a frame is no such array, sizes differ, or the model failed.
         """
         if not frames:
             return []
@@ -189,19 +212,24 @@ class Segmenter:
         """
         if size is None:
             return self.manifest.working_size(height, width)
-        manifest = self.manifest
-        if manifest.fixed_size:
-            if size != (manifest.height, manifest.width):
-                raise UsageError(
-                    f"{self.path}: its graph takes {manifest.width}x{manifest.height} alone, {size[1]}x{size[0]} was "
-                    "asked for. Export it without --size."
-                )
-        elif not all(1 <= side <= LARGEST_SIDE and side % manifest.multiple == 0 for side in size):
-            raise UsageError(
-                f"{self.path}: the size {size[1]}x{size[0]} was asked for; sides must be multiples of "
-                f"{manifest.multiple}, at most {LARGEST_SIDE}."
-            )
+        try:
+            self.manifest.check_size(*size)
+        except UsageError as error:
+            raise UsageError(f"{self.path}: {error}") from error
+        own = self.manifest.height * self.manifest.width
+        if size[0] * size[1] > _FAR * own:
+            self._warn_once(
+                "%s: frames enter the network at %dx%d, %.0f times the area it is made for (%dx%d), and what it says "
+                "there is not to be trusted. Choose a size or --tile nearer to that, or a larger --stride.",
+                self.path.name, *size[::-1], size[0] * size[1] / own, self.manifest.width, self.manifest.height,
+            )  # fmt: skip
         return size
+
+    def _warn_once(self, text: str, *values: object) -> None:
+        """Log a warning the first time it comes up."""
+        if text not in self._said:
+            self._said.add(text)
+            logger.warning(text, *values)
 
     def prepare(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Check frames and bring them to the size of the graph: the first of the three steps of `batch`.
@@ -226,7 +254,7 @@ class Segmenter:
         """Say what one output of `run` means for a frame of the given size: the last step of `batch`."""
         if self.manifest.output == "logits":
             return Segmentation(self.label_space, (height, width), logits=np.asarray(output, dtype=np.float32))
-        classes = _enlarge(np.asarray(output, dtype=np.uint8), height, width)
+        classes = resize_labels(np.asarray(output, dtype=np.uint8), height, width)
         return Segmentation(self.label_space, (height, width), classes=classes)
 
     def warm_up(self, height: int | None = None, width: int | None = None, *, frames: int = 1) -> None:
@@ -235,42 +263,58 @@ class Segmenter:
         Args:
             height: rows of the frames that will come; None takes the model's own size.
             width: columns likewise.
-            frames: how many will come at a time, where the graph leaves that free.
+            frames: how many will come at a time.
         """
-        shape = height or self.manifest.height, width or self.manifest.width, 3
-        black = np.zeros(shape, dtype=np.uint8)
-        self.batch([black] * (self.manifest.fixed_batch or frames))
+        black = np.zeros((height or self.manifest.height, width or self.manifest.width, 3), dtype=np.uint8)
+        self.batch([black] * frames)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Run the graph on frames that already have its size: the second of the three steps of `batch`.
 
+        A graph that takes another number of frames at a time runs several times, or on repeated frames whose results
+        are dropped.
+
         Args:
-            images: uint8 [N,H,W,3] BGR.
+            images: uint8 [N,H,W,3] BGR, N at least 1.
 
         Returns:
             `logits` float32 [N,C,h,w] or `classes` uint8 [N,H,W], as the Manifest says.
 
         Raises:
-            InputError: the number of frames does not fit, or what comes out is not what the Manifest says.
+            InputError: what comes out is not what the Manifest says.
         """
-        fixed = self.manifest.fixed_batch
-        if fixed is not None and len(images) != fixed:
-            raise InputError(f"{self.path}: takes {fixed} frames at a time, {len(images)} were given.")
+        least, most = self.manifest.batch_range()
+        parts = [images[start : start + most] for start in range(0, len(images), most)]
+        outputs = [self._run_part(part, least) for part in parts]
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def _run_part(self, images: NDArray[np.uint8], least: int) -> NDArray[Any]:
+        """Run the graph once, on at least so many frames."""
+        missing = least - len(images)
+        if missing > 0:
+            self._warn_once(
+                "%s: takes %d frames at a time; where fewer come, each costs as much as all. For single frames export "
+                "it with a free batch.", self.path.name, least,
+            )  # fmt: skip
+            images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
         output = self._backend.run(np.ascontiguousarray(images))
+        self._check_output(output, images.shape[:3])
+        return output[: len(output) - max(missing, 0)]
+
+    def _check_output(self, output: NDArray[Any], shape: tuple[int, ...]) -> None:
+        """Raise unless an output is what the Manifest says, for frames of a shape [N,H,W]."""
         classes = self.label_space.num_classes
+        found = f"{self.path}: gave {output.dtype} {list(output.shape)}"
         if self.manifest.output == "logits":
-            if output.dtype != np.float32 or output.ndim != 4 or output.shape[:2] != (len(images), classes):
-                raise InputError(
-                    f"{self.path}: gave {output.dtype} {list(output.shape)}, no float32 [N,{classes},h,w]."
-                )
+            if output.dtype != np.float32 or output.ndim != 4 or output.shape[:2] != (shape[0], classes):
+                raise InputError(f"{found}, no float32 [{shape[0]},{classes},h,w]. Export it again.")
             if not np.isfinite(output).all():
                 raise InputError(f"{self.path}: gave logits that are not finite. Export it again, with more precision.")
-            return output
-        if output.dtype != np.uint8 or output.shape != images.shape[:3]:
-            raise InputError(
-                f"{self.path}: gave {output.dtype} {list(output.shape)}, no uint8 {list(images.shape[:3])}."
-            )
-        return output
+            return
+        if output.dtype != np.uint8 or output.shape != shape:
+            raise InputError(f"{found}, no uint8 {list(shape)}. Export it again.")
+        if output.max() >= classes:
+            raise InputError(f"{self.path}: gave class {output.max()}, it has 0 to {classes - 1}. Export it again.")
 
     def stream(
         self,
@@ -319,18 +363,3 @@ def _frames_of(source: str | Path | Iterable[NDArray[np.uint8]]) -> Iterator[NDA
             yield item.frame
     else:
         yield from source
-
-
-def _enlarge(classes: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Bring a class map of the graph's size to the frame's."""
-    from lsr_infer.images import resize_labels
-
-    return resize_labels(classes, height, width)
-
-
-def _manifest_of(backend: Backend) -> Manifest:
-    """Read the Manifest out of the file's metadata."""
-    text = backend.metadata.get(METADATA_KEY)
-    if text is None:
-        raise InputError("it has no Manifest, so its classes are unknown. Export it with export/to_onnx.py.")
-    return Manifest.from_json(text)

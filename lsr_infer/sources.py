@@ -4,11 +4,12 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from lsr_infer.addresses import is_address, is_live, name_of, shown
+from lsr_infer.addresses import is_address, is_live_only, label, name_of
 from lsr_infer.errors import InputError
 from lsr_infer.imageheaders import is_one_picture
 from lsr_infer.images import IMAGE_SUFFIXES
@@ -18,7 +19,8 @@ __all__ = ["VIDEO_SUFFIXES", "Found", "Kind", "Source", "find_sources"]
 VIDEO_SUFFIXES = (
     ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".apng",
 )  # fmt: skip
-"""Names, in lower case, that are taken for videos in a folder. A file that is named itself may have any other."""
+"""Endings, in lower case, that are taken for videos in a folder and behind an http address. A file that is named itself
+may have any other."""
 
 Kind = Literal["image", "video", "stream", "camera"]
 _CAMERA = re.compile(r"(?:camera:)?(\d{1,3})")
@@ -30,12 +32,12 @@ class Source:
 
     Args:
         place: the file, the address, or the camera's number.
-        kind: what it is taken for, by its name.
+        kind: what it is taken for: by its name, until it says itself what it is.
         name: where its results go below the output folder, without suffix; unlike that of every other source.
     """
 
     place: Path | str | int
-    kind: Kind
+    kind: Kind = field(compare=False)
     name: Path
 
     @property
@@ -46,9 +48,15 @@ class Source:
     @property
     def label(self) -> str:
         """What it is called in messages and documents, without secrets."""
-        if isinstance(self.place, int):
-            return f"camera:{self.place}"
-        return shown(self.place) if isinstance(self.place, str) else str(self.place)
+        return f"camera:{self.place}" if isinstance(self.place, int) else label(self.place)
+
+    def opened(self, *, finite: bool) -> Self:
+        """Return the source as what it is, once it has said whether it has an end.
+
+        Behind http, what has one is a recording, of which no frame may be lost; cameras and rtsp are live.
+        """
+        recording = self.kind == "stream" and finite and not is_live_only(str(self.place))
+        return replace(self, kind="video") if recording else self
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def find_sources(words: Sequence[str], *, without: Path | None = None) -> Found:
     for word in words:
         camera = _CAMERA.fullmatch(word)
         if is_address(word):
-            places.setdefault(word, (Path(name_of(word)), "stream" if is_live(word) else "video"))
+            places.setdefault(word, (Path(name_of(word)), _kind_of(word)))
         elif camera is not None and not Path(word).exists():
             places.setdefault(int(camera[1]), (Path(f"camera_{int(camera[1])}"), "camera"))
         else:
@@ -97,6 +105,12 @@ def find_sources(words: Sequence[str], *, without: Path | None = None) -> Found:
     if not places:
         raise InputError(f"{', '.join(words)}: holds no image and no video ({len(left_out)} other files).")
     return Found(tuple(_named(places)), tuple(left_out))
+
+
+def _kind_of(address: str) -> Kind:
+    """Return what an address is taken for by its name; see `Source.opened`."""
+    named = urlsplit(address).path.lower().endswith(VIDEO_SUFFIXES)
+    return "video" if named and not is_live_only(address) else "stream"
 
 
 def _file(path: Path, place: Path) -> tuple[Path, Kind]:

@@ -1,26 +1,32 @@
-"""How long each step from a video to its overlay takes: every frame by itself, then all steps overlapping.
+"""How long each step from a video to its overlay takes: every frame by itself, then all as `lsr-infer` overlaps them.
 
-The steps are those of `lsr-infer` on a video. Nothing is kept: the encoded file goes to a temporary folder.
+The second time is that of `lsr_infer.jobs` itself. Nothing is kept: encoded files go to a temporary folder.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import UsageError
+from lsr_infer.drawing import Drawing
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.inference import Inference
+from lsr_infer.jobs import Task, segment_video
+from lsr_infer.maskids import MaskIds
+from lsr_infer.outputs import plan_outputs
 from lsr_infer.overlay import overlay
-from lsr_infer.pipeline import Behind, ahead
-from lsr_infer.video import VideoFrame, VideoInfo, VideoWriter, probe, read_frames
-
-if TYPE_CHECKING:
-    from lsr_infer.segmenter import Segmentation, Segmenter
+from lsr_infer.segmenter import Segmentation, Segmenter
+from lsr_infer.selection import Selection
+from lsr_infer.sources import Source
+from lsr_infer.video import VideoFrame, VideoWriter, probe, read_frames
+from lsr_infer.workingsize import WorkingSize
 
 __all__ = ["STEPS", "Timing", "shipped_clip", "time_steps"]
 
@@ -35,10 +41,10 @@ class Timing:
     Args:
         frame: (height, width) of the frames.
         network: (height, width) at which they enter the network.
-        first_ms: the first run, warm-up included.
+        first_ms: the first run at this size, warm-up included; on a GPU the model has run at its own size by then.
         steps: milliseconds of each frame, by step.
         seconds: wall-clock time of all frames, one step after another.
-        overlapped: wall-clock time of as many frames with reading ahead and encoding behind, as `lsr-infer` does.
+        overlapped: wall-clock time in which `lsr-infer` makes overlay videos of as many frames.
     """
 
     frame: tuple[int, int]
@@ -70,20 +76,19 @@ def _summary(values: list[float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in (found | {"mean": float(np.mean(values))}).items()}
 
 
-def time_steps(
-    segmenter: "Segmenter", clip: Path, *, frames: int, size: tuple[int, int] | None = None, alpha: float = 0.5
-) -> Timing:
+def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int, int] | None = None) -> Timing:
     """Segment the frames of a clip twice, with a clock beside it.
+
+    A graph that takes more frames at a time than one is fed the frame so many times, as `lsr-infer` does.
 
     Args:
         segmenter: the model.
         clip: a video; it starts again where it is shorter than `frames`.
         frames: how many are timed.
         size: (height, width) at which they enter the network; None leaves it to the model.
-        alpha: share of the colour in the overlay.
 
     Raises:
-        UsageError: `frames` is below 1, or the graph does not take the size or one frame at a time.
+        UsageError: `frames` is below 1, or the graph does not take the size.
         InputError: the clip cannot be read, or the model fails.
     """
     if frames < 1:
@@ -95,13 +100,14 @@ def time_steps(
     steps: dict[str, list[float]] = {name: [] for name in STEPS}
     with TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        with _writer(Path(folder) / "steps.mp4", info) as writer:
+        place = Path(folder) / "steps.mp4"
+        with VideoWriter(place, width=info.width, height=info.height, fps=info.fps) as writer:
             source = _repeated(clip)
             for _ in range(frames):
-                _one(segmenter, source, writer, size, alpha, steps)
+                _one(segmenter, source, writer, size, steps)
         seconds = time.perf_counter() - begun
         begun = time.perf_counter()
-        _overlapped(segmenter, clip, Path(folder) / "overlapped.mp4", info, frames, size, alpha)
+        _overlapped(segmenter, clip, Path(folder), frames, size)
         overlapped = time.perf_counter() - begun
     network = segmenter.working_size(info.height, info.width, size)
     return Timing(
@@ -111,11 +117,10 @@ def time_steps(
 
 
 def _one(
-    segmenter: "Segmenter",
+    segmenter: Segmenter,
     source: Iterator[VideoFrame],
     writer: VideoWriter,
     size: tuple[int, int] | None,
-    alpha: float,
     steps: dict[str, list[float]],
 ) -> None:
     """Take one frame through all steps, each timed."""
@@ -131,38 +136,26 @@ def _one(
     output = timed("infer", lambda: segmenter.run(images))[0]
     found: Segmentation = segmenter.interpret(output, *frame.shape[:2])
     classes = timed("mask", lambda: found.classes)
-    picture = timed("draw", lambda: overlay(frame, classes, segmenter.label_space, alpha))
+    picture = timed("draw", lambda: overlay(frame, classes, segmenter.label_space))
     timed("encode", lambda: writer.write(picture))
 
 
-def _overlapped(
-    segmenter: "Segmenter",
-    clip: Path,
-    place: Path,
-    info: VideoInfo,
-    frames: int,
-    size: tuple[int, int] | None,
-    alpha: float,
-) -> None:
-    """Take frames through all steps with reading ahead and mask, drawing and encoding behind."""
-    with _writer(place, info) as writer:
+def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, size: tuple[int, int] | None) -> None:
+    """Make overlay videos of so many frames as `lsr-infer` does; a clip that is shorter is taken again.
 
-        def draw(item: "tuple[NDArray[np.uint8], Segmentation]") -> None:
-            frame, found = item
-            writer.write(overlay(frame, found.classes, segmenter.label_space, alpha))
-
-        reader = ahead(_repeated(clip))
-        try:
-            with Behind(draw) as behind:
-                for _ in range(frames):
-                    frame = next(reader).frame
-                    behind.put((frame, segmenter(frame, size=size)))
-        finally:
-            reader.close()
-
-
-def _writer(place: Path, info: VideoInfo) -> VideoWriter:
-    return VideoWriter(place, width=info.width, height=info.height, fps=info.fps)
+    Raises:
+        InputError: the clip breaks, or the model fails.
+    """
+    drawing = Drawing(ids=MaskIds.of("train", segmenter.label_space))
+    inference = Inference(segmenter, working=WorkingSize(size=size))
+    done = 0
+    while done < frames:
+        task = Task(inference=inference, drawing=drawing, selection=Selection(max_frames=frames - done))
+        source = Source(clip, "video", Path(f"after_{done}"))
+        outcome = segment_video(source, plan_outputs(source, folder, drawing), task)
+        if outcome.broken is not None:
+            raise InputError(outcome.broken)
+        done += outcome.frames
 
 
 def _repeated(clip: Path) -> Iterator[VideoFrame]:
@@ -171,15 +164,14 @@ def _repeated(clip: Path) -> Iterator[VideoFrame]:
         yield from read_frames(clip)
 
 
-def shipped_clip(folder: Path) -> Path:
-    """Write the shipped Toytown frames as a clip and return its place; each stands in it twice."""
+def shipped_clip(folder: Path, frames: int) -> Path:
+    """Write the shipped Toytown frames as a clip of so many frames, each twice in a row, and return its place."""
     from lsr_infer.frames import shipped_frames
 
     shipped = shipped_frames(12).frames
     height, width = shipped[0].shape[:2]
     place = folder / "toytown.mp4"
     with VideoWriter(place, width=width, height=height, fps=Fraction(25)) as writer:
-        for frame in shipped:
-            writer.write(frame)
+        for frame in islice(cycle(frame for frame in shipped for _ in range(2)), max(frames, 1)):
             writer.write(frame)
     return place

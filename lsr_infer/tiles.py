@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.masks import interpolate
 from lsr_infer.segmenter import Segmentation
@@ -110,8 +109,8 @@ def segment_tiles(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -
         tiling: size and overlap of the tiles.
 
     Returns:
-        Classes, and for a network with logits their confidence, at the frame's size. A network that gives classes alone
-        cannot be blended: there a pixel belongs to the tile whose centre is nearest.
+        Classes, and for a network with logits their confidence, at the frame's size. The tiles of a network that gives
+        classes alone vote with their weights: a pixel gets the class with the largest sum, the lower one of equals.
 
     Raises:
         InputError: the network fails.
@@ -174,10 +173,7 @@ def _values(network: _Network, tile: NDArray[np.uint8]) -> NDArray[np.floating]:
     if found.logits is not None:
         return interpolate(found.logits, height, width)
     votes = np.zeros((network.label_space.num_classes, height, width), dtype=np.float16)
-    classes = found.classes
-    if classes.max() >= len(votes):
-        raise InputError(f"the model gave class {classes.max()} of {len(votes)}. Export it again.")
-    np.put_along_axis(votes, classes[None].astype(np.intp), 1, axis=0)
+    np.put_along_axis(votes, found.classes[None].astype(np.intp), 1, axis=0)
     return votes
 
 

@@ -14,8 +14,11 @@ from typing import Any
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.files import refuse_existing, whole_folder
+from lsr_infer.manifest import LARGEST_BATCH
 from lsr_infer.modelfile import ModelFile
 from lsr_infer.onnxfile import TensorPort
+from lsr_infer.tensorrt.admission import check_bytes, check_parity
+from lsr_infer.tensorrt.sidecar import sha256_of
 
 __all__ = ["Serving", "Word", "model_config", "to_pbtxt", "write_repository"]
 
@@ -53,8 +56,8 @@ class Serving:
     def __post_init__(self) -> None:
         if _NAME.fullmatch(self.name) is None:
             raise UsageError(f"the name {self.name!r} is no model's; allowed: letters, digits, '_', '-' and '.'.")
-        if not 1 <= self.max_batch <= 1024:
-            raise UsageError(f"--max-batch is {self.max_batch}; allowed: 1 to 1024.")
+        if not 1 <= self.max_batch <= LARGEST_BATCH:
+            raise UsageError(f"--max-batch is {self.max_batch}; allowed: 1 to {LARGEST_BATCH}.")
         if not 0 <= self.delay_microseconds <= 10_000_000:
             raise UsageError(f"--delay is {self.delay_microseconds} microseconds; allowed: 0 to 10000000.")
         if not 1 <= self.instances <= 64:
@@ -67,7 +70,7 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
     """Return the `ModelConfig` of a model as plain data, `Word`s for enumerations.
 
     Raises:
-        InputError: Triton serves no such model.
+        InputError: Triton serves no such model, or none that takes no single frame.
         UsageError: an engine is asked for on the CPU.
     """
     manifest, engine = model.manifest, model.manifest.engine
@@ -78,7 +81,13 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
     if engine is not None and serving.kind == "cpu":
         raise UsageError("--kind is cpu, and an engine runs on a GPU alone. Serve the ONNX file, or leave --kind out.")
     batched = manifest.fixed_batch is None
-    most = serving.max_batch if engine is None else min(serving.max_batch, engine.shapes[2][0])
+    least, most = manifest.batch_range()
+    if batched and least > 1:
+        raise InputError(
+            f"{model.path}: takes {least} frames at a time at least, and a server has single ones to send. Build it "
+            "again with --shapes that begin with one."
+        )
+    most = min(serving.max_batch, most)
     given, result = model.inputs[0], model.outputs[0]
     config: dict[str, Any] = {
         "name": serving.name,
@@ -170,7 +179,14 @@ def _letter(byte: int) -> str:
     return f"\\{byte:03o}" if letter in '"\\' or not 32 <= byte < 127 else letter
 
 
-def write_repository(model: ModelFile, repository: Path, serving: Serving, *, overwrite: bool = False) -> Path:
+def write_repository(
+    model: ModelFile,
+    repository: Path,
+    serving: Serving,
+    *,
+    overwrite: bool = False,
+    allow_unverified: bool = False,
+) -> Path:
     """Write the folder of a model into a repository, whole or not at all.
 
     Args:
@@ -178,14 +194,19 @@ def write_repository(model: ModelFile, repository: Path, serving: Serving, *, ov
         repository: the repository; it is made where it is missing, other models in it stay as they are.
         serving: how the model is to be served.
         overwrite: replace a folder of that name.
+        allow_unverified: take an engine whose parity is pending.
 
     Returns:
         The model's folder.
 
     Raises:
         UsageError: the folder exists and `overwrite` is false.
-        InputError: Triton serves no such model, or the place cannot be written.
+        InputError: Triton serves no such model, an engine is another than its Manifest describes or not proved, or the
+            place cannot be written.
     """
+    if model.manifest.engine is not None:
+        check_bytes(model.path, model.manifest.engine, sha256_of(model.path.read_bytes()))
+        check_parity(model.path, model.manifest, None, allow_unverified=allow_unverified)
     config = to_pbtxt(model_config(model, serving))
     folder = repository / serving.name
     refuse_existing(folder, overwrite=overwrite)

@@ -4,7 +4,9 @@ Reading applies the display rotation and the colour matrix and range the file st
 and a file that breaks off or yields less than it claims raises. The module knows nothing of models.
 """
 
+import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lsr_infer.addresses import is_address, open_address, shown
+from lsr_infer.addresses import label
+from lsr_infer.containers import open_container
 from lsr_infer.encoding import VideoWriter
 from lsr_infer.errors import InputError
 from lsr_infer.videoinfo import ColorTags, VideoFrame, VideoInfo, reason
@@ -32,11 +35,13 @@ __all__ = [
     "to_bgr",
 ]
 
-_TIMEOUT_SECONDS = 20.0
-
+logger = logging.getLogger(__name__)
 
 _SEEKABLE = frozenset({"mp4", "matroska"})
 """Formats whose seeks land at or before the wanted frame."""
+_PLAYLISTS = frozenset({"hls", "dash"})
+"""Formats whose own size says nothing about the video."""
+_ROUNDING_SECONDS = 0.5
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -45,9 +50,9 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         InputError: the file is missing, is no video, or its first frame cannot be decoded.
     """
-    name = _name(path)
+    name = label(path)
     try:
-        with _open(path) as container:
+        with open_container(path) as container:
             stream = picture_stream(container, name)
             for frame in container.decode(stream):
                 return describe(container, stream, frame)
@@ -78,12 +83,13 @@ def read_frames(
 
     Raises:
         InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
-            claims. The good frames before the place have been yielded by then; the message counts them.
+            claims. The good frames before the place have been yielded by then; the message counts them. A playlist that
+            falls short is warned of, since it may round its lengths.
     """
-    name = _name(path)
-    index = seen = 0
+    name = label(path)
+    index = seen = decoded = 0
     try:
-        with _open(path) as container:
+        with open_container(path) as container:
             stream = picture_stream(container, name)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
@@ -96,16 +102,13 @@ def read_frames(
             )
             if sought and first is not None and stream.time_base:
                 container.seek(int(first / stream.time_base), stream=stream, backward=True)
-            packets = 0
-            end = None
+            read = _Read()
             reformatter = VideoReformatter()
             for packet in container.demux(stream):
-                packets += packet.size > 0
-                if packet.size > 0 and packet.pts is not None:
-                    reached = packet.pts + (packet.duration or 0)
-                    end = reached if end is None else max(end, reached)
+                read.add(packet)
                 for picture in packet.decode():
-                    time = _time(picture, stream, seen)
+                    time = _time(picture, stream, decoded)
+                    decoded += 1
                     if first is not None and time < first - 1e-6:
                         continue
                     if last is not None and time >= last - 1e-6:
@@ -120,8 +123,10 @@ def read_frames(
                 raise InputError(
                     f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out."
                 )
-            if _ends_early(stream, 0 if sought else packets, end):
+            if read.ends_early(stream, sought=sought):
                 raise InputError(f"{name}: ends after {seen} frames ({_claim(stream)}); the file is cut off.")
+            if missing := read.missing(container, stream):
+                logger.warning("%s: %.1f s of what its playlist promises did not come", name, missing)
     except FFmpegError as error:
         raise _broken(name, seen, error) from error
 
@@ -138,24 +143,6 @@ def picture_stream(container: "av.container.InputContainer", name: str) -> Video
     return streams[0]
 
 
-def _name(path: str | Path) -> str:
-    """Return what a video is called in messages."""
-    return shown(path) if isinstance(path, str) and is_address(path) else str(path)
-
-
-def _open(path: str | Path) -> "av.container.InputContainer":
-    """Open a file, and nothing a playlist in it might point to elsewhere."""
-    if isinstance(path, str) and is_address(path):
-        return open_address(path, _TIMEOUT_SECONDS)
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: does not exist.")
-    if not path.is_file():
-        raise InputError(f"{path}: is no file, so no video.")
-    # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore")
-
-
 def describe(container: "av.container.InputContainer", stream: VideoStream, frame: av.VideoFrame) -> VideoInfo:
     """Gather what an open stream and its first frame say."""
     turned = _quarters(frame) % 2 == 1
@@ -165,6 +152,7 @@ def describe(container: "av.container.InputContainer", stream: VideoStream, fram
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         duration = container.duration / 1_000_000
+    sized = container.size > 0 and not _PLAYLISTS & set(container.format.name.split(","))
     aspect = stream.sample_aspect_ratio or Fraction(1)
     return VideoInfo(
         width=frame.height if turned else frame.width,
@@ -182,6 +170,7 @@ def describe(container: "av.container.InputContainer", stream: VideoStream, fram
         ),
         pixel_aspect=1 / aspect if turned else aspect,
         origin=_origin(stream),
+        finite=sized or (duration or 0) > 0,
     )
 
 
@@ -216,15 +205,52 @@ def to_bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.
     return np.ascontiguousarray(np.rot90(frame, quarters) if quarters else frame)
 
 
-def _ends_early(stream: VideoStream, packets: int, end: int | None) -> bool:
-    """Whether a file that ended without an error holds less than its header claims.
+@dataclass
+class _Read:
+    """How much of a stream has been read, to be held against what it claims.
 
-    Both counts must say so: edit lists hide packets, and some headers round the duration.
+    Args:
+        packets: how many packets.
+        end: where the last of them ends, in units of the stream's time base.
+        length: how long they are together.
     """
-    if not stream.frames or packets >= stream.frames or not stream.duration or end is None:
-        return False
-    shown = end - (stream.start_time or 0)
-    return shown < stream.duration * (1 - 2 / stream.frames)
+
+    packets: int = 0
+    end: int | None = None
+    length: int = 0
+
+    def add(self, packet: "av.Packet[VideoStream]") -> None:
+        """Count a packet."""
+        if packet.size == 0:
+            return
+        self.packets += 1
+        self.length += packet.duration or 0
+        if packet.pts is not None:
+            reached = packet.pts + (packet.duration or 0)
+            self.end = reached if self.end is None else max(self.end, reached)
+
+    def ends_early(self, stream: VideoStream, *, sought: bool) -> bool:
+        """Whether a file that ended without an error holds less than its header claims.
+
+        Both counts must say so: edit lists hide packets, and some headers round the duration. Where reading began in
+        the middle, the end alone says it.
+        """
+        if not stream.frames or not stream.duration or self.end is None:
+            return False
+        if not sought and self.packets >= stream.frames:
+            return False
+        shown = self.end - (stream.start_time or 0)
+        return shown < stream.duration * (1 - 2 / stream.frames)
+
+    def missing(self, container: "av.container.InputContainer", stream: VideoStream) -> float:
+        """Return the seconds by which a playlist, read from its beginning, fell short; 0 where that is rounding.
+
+        libav passes over pieces that it cannot fetch, and says nothing.
+        """
+        if not _PLAYLISTS & set(container.format.name.split(",")) or container.duration is None:
+            return 0.0
+        short = container.duration / 1_000_000 - float(self.length * (stream.time_base or 0))
+        return short if self.length and short > _ROUNDING_SECONDS else 0.0
 
 
 def _claim(stream: VideoStream) -> str:

@@ -47,6 +47,7 @@ class VideoInfo:
         color: colour tags.
         pixel_aspect: width of a pixel over its height, as shown.
         origin: time of the beginning on the file's own clock, in seconds.
+        finite: it has an end: a file or a recording, and no stream that goes on.
     """
 
     width: int
@@ -59,6 +60,7 @@ class VideoInfo:
     color: ColorTags = ColorTags()
     pixel_aspect: Fraction = Fraction(1)
     origin: float = 0.0
+    finite: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Light to import, because a command line is checked against it.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lsr_infer.errors import UsageError
+from lsr_infer.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from lsr_infer.manifest import Manifest
@@ -41,31 +41,34 @@ class WorkingSize:
         Raises:
             UsageError: it cannot; says what it can.
         """
-        own = (manifest.height, manifest.width)
         if self.stride is not None and manifest.fixed_size:
-            raise UsageError(f"--stride: the model takes {own[1]}x{own[0]} alone. Export a graph of free size.")
+            raise UsageError(
+                f"--stride: the model takes {manifest.width}x{manifest.height} alone. Export a graph of free size."
+            )
         for name, wanted in (("--size", self.size), ("--tile", self.tile)):
             if wanted is None or wanted == "auto":
                 continue
-            height, width = wanted
-            if manifest.fixed_size and (height, width) != own:
-                raise UsageError(f"{name} {width}x{height}: the model takes {own[1]}x{own[0]} alone.")
-            if height % manifest.multiple or width % manifest.multiple:
-                near = "x".join(
-                    str(max(1, round(side / manifest.multiple)) * manifest.multiple) for side in wanted[::-1]
-                )
-                raise UsageError(
-                    f"{name} {width}x{height}: sides are multiples of {manifest.multiple}, such as {near}."
-                )
+            try:
+                manifest.check_size(*wanted)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from error
 
     def of(self, manifest: "Manifest", height: int, width: int) -> tuple[int, int] | None:
-        """Return (rows, columns) for a frame, None for the Manifest's own rule."""
+        """Return (rows, columns) for a frame, None for the Manifest's own rule.
+
+        Raises:
+            InputError: the model does not take a frame of this size at this stride.
+        """
         if self.stride is None:
             return self.size
-        rows, columns = (
-            max(1, round(side / self.stride / manifest.multiple)) * manifest.multiple for side in (height, width)
-        )
-        return rows, columns
+        size = manifest.rounded_size(height / self.stride, width / self.stride)
+        try:
+            manifest.check_size(*size)
+        except UsageError as error:
+            raise InputError(
+                f"a frame of {width}x{height} at --stride {self.stride}: {error} Take another --stride, or --size."
+            ) from error
+        return size
 
     def tiling(self, manifest: "Manifest") -> "Tiling | None":
         """Return how frames are cut, None where they are not."""

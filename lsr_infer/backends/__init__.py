@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.modelfile import check_is_file
 from lsr_infer.onnxfile import TensorPort
 
 __all__ = ["BACKENDS", "Backend", "BackendOptions", "TensorPort", "open_backend"]
@@ -115,10 +116,7 @@ def open_backend(path: Path, options: BackendOptions = BackendOptions(), *, name
         DeviceError: the device is not there.
         InputError: the file is missing, damaged, or of a kind no backend opens.
     """
-    if not path.is_file():
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
-        raise InputError(f"{path}: there is no such model file.")
+    check_is_file(path)
     chosen = name or _SUFFIXES.get(path.suffix.lower())
     if chosen is None:
         raise InputError(f"{path}: no backend opens {path.suffix or 'such'} files; known: {', '.join(_SUFFIXES)}.")

@@ -6,6 +6,7 @@ module.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ __all__ = ["PRECISIONS", "OpenVinoBackend"]
 PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's word for each arithmetic that may be asked for. Layers between Q and DQ stay INT8 in both."""
 
+_COMPUTES_IN = {"u8": "int8", "i8": "int8", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+_WITH_WEIGHTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+"""OpenVINO's names of the layers in which a network's work is done, in its compiled graph."""
+
 _TYPES = {"u8": "uint8", "f32": "float32", "f16": "float16"}
 
 
@@ -31,10 +36,12 @@ class OpenVinoBackend:
 
     Args:
         path: the .onnx file.
-        options: the device is `auto` or `cpu`. The precision `bf16` computes in bfloat16; without one it is float32.
+        options: the device is `auto` or `cpu`. The precision is that of the layers that stand not between Q and DQ:
+            `bf16` computes them in bfloat16; without one it is float32.
 
     Attributes:
-        precision: the arithmetic the compiled model says it uses, a key of `PRECISIONS`.
+        precision: the arithmetic in which most of the compiled model's layers with weights run, as it says itself:
+            `int8` for a quantised file whatever was asked for, `fp32` for one of float16.
 
     Raises:
         UsageError: there is no such device or precision.
@@ -73,7 +80,7 @@ class OpenVinoBackend:
         found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if found != PRECISIONS[asked]:
             raise DeviceError(f"OpenVINO computes in {found} here, not in {asked}. Pass another --precision.")
-        self.precision: str | None = asked
+        self.precision: str | None = _precision(compiled) or asked
         self.inputs = tuple(_port(port) for port in compiled.inputs)
         self.outputs = tuple(_port(port) for port in compiled.outputs)
         self._request: Any = compiled.create_infer_request()
@@ -96,6 +103,18 @@ class OpenVinoBackend:
         """Free the model, once the thread that uses it has its result."""
         with self._lock:
             self._request = None
+
+
+def _precision(compiled: Any) -> str | None:
+    """Return in what most layers with weights run; None where the compiled model has none."""
+    layers = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
+    found = Counter(
+        layer["runtimePrecision"].astype(str) for layer in layers if layer["layerType"].astype(str) in _WITH_WEIGHTS
+    )
+    if not found:
+        return None
+    element = str(found.most_common(1)[0][0])
+    return _COMPUTES_IN.get(element, element)
 
 
 def _port(port: Any) -> TensorPort:

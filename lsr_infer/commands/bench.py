@@ -18,7 +18,7 @@ def main(words: Sequence[str]) -> None:
     parser = ArgumentParser(
         "lsr-infer bench",
         "Time a model: decode, preprocess, infer, mask, draw and encode for every frame by itself, and the throughput "
-        "with all of them overlapping as lsr-infer runs them.",
+        "of lsr-infer itself, where all of them overlap.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="exported model")
     parser.add_argument("--source", type=Path, metavar="VIDEO", help="frames to time on (shipped Toytown, 512x256)")
@@ -26,13 +26,14 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--size", metavar="WxH", help="size at which frames enter the network (the model's own)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:N (auto)")
     parser.add_argument("--backend", metavar="NAME", help="onnxruntime, openvino, ... (by the file's ending)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (all cores)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for "
+        "each physical core the process may use)")  # fmt: skip
     parser.add_argument("--precision", metavar="NAME", help="bf16 on OpenVINO, tf32 on CUDA (the file's own)")
     parser.add_argument("--allow-unverified", action="store_true", help="open an engine whose parity is pending")
     parser.add_argument("--json", action="store_true", help="put one JSON document on stdout")
     values = parser.parse_args(words)
     if values.threads < 0:
-        raise UsageError(f"--threads is {values.threads}; allowed: 0 (all cores) or more.")
+        raise UsageError(f"--threads is {values.threads}; allowed: 0 (one a physical core) or more.")
     size = None if values.size is None else parse_size(values.size)
     from lsr_infer.processors import usable_cores
     from lsr_infer.segmenter import Segmenter
@@ -45,7 +46,7 @@ def main(words: Sequence[str]) -> None:
     )  # fmt: skip
     opened_ms = 1e3 * (time.perf_counter() - begun)
     with segmenter, TemporaryDirectory() as folder:
-        clip = values.source or shipped_clip(Path(folder))
+        clip = values.source or shipped_clip(Path(folder), values.frames)
         timing = time_steps(segmenter, clip, frames=values.frames, size=size)
         report = {
             "model": values.model.name,
@@ -71,9 +72,9 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     sizes = "{1}x{0}".format(*report["frame"]), "{1}x{0}".format(*report["network_input"])
     yield "{model} on {device} ({backend}, {precision}, {threads} threads)".format(**report)
     yield f"{report['frames']} frames of {report['source']}, {sizes[0]}, entering the network at {sizes[1]}"
-    yield f"opened in {report['open_ms']:.0f} ms, first run {report['first_run_ms']:.0f} ms"
+    yield f"opened in {report['open_ms']:.0f} ms, first run at this size {report['first_run_ms']:.0f} ms"
     yield f"{'ms a frame':<12}{'p50':>9}{'p90':>9}{'p99':>9}{'mean':>9}"
     for step, found in report["latency_ms"].items():
         yield f"{step:<12}" + "".join(f"{found[key]:>9.2f}" for key in ("p50", "p90", "p99", "mean"))
     yield "frames a second: {infer_alone:.2f} the network alone, {one_after_another:.2f} one step after another, " \
-        "{overlapped:.2f} overlapped".format(**report["throughput"])  # fmt: skip
+        "{overlapped:.2f} lsr-infer itself, with all steps overlapping".format(**report["throughput"])  # fmt: skip

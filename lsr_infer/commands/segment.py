@@ -5,6 +5,7 @@ Nothing heavy is imported before the command line is understood, so `--help` ans
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Options", "main", "read_options"]
 
 logger = logging.getLogger(__name__)
-
-_SHIPPED = Path(__file__).parents[1] / "models" / "toytown_adapted.onnx"
 
 
 def main(words: Sequence[str]) -> int | None:
@@ -66,8 +65,10 @@ def _segment(options: Options) -> None:
             check_place(next(place for place in (options.output, *options.output.absolute().parents) if place.exists()))
         broken_place = Run(jobs, task, tally, display).wait()
         if options.json:
-            document = tally.document(segmenter)
-            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - the one result on stdout
+            text = json.dumps(tally.document(segmenter), indent=2, ensure_ascii=False)
+            # A file's name may hold bytes that are no UTF-8; they become JSON's own escapes.
+            text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+            print(text)  # noqa: T201 - the one result on stdout
     tally.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
 
 
@@ -86,26 +87,24 @@ def _task(options: Options, stack: ExitStack) -> "Task":
     from lsr_infer.maskids import MaskIds
 
     ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
-    if options.model is None:
-        if not _SHIPPED.is_file():
-            raise UsageError("this installation ships no model. Name one with --model MODEL.onnx.")
-        logger.info("no --model: using the shipped demonstration network, trained on Toytown, not on real roads")
-    segmenter = stack.enter_context(_open(options.model or _SHIPPED, options))
-    other = None if options.other is None else stack.enter_context(_open(options.other, options))
+    segmenter = stack.enter_context(_open(options.model, options))
+    other = None
+    if options.other is not None:  # where the first one is, however that was chosen
+        other = stack.enter_context(_open(options.other, replace(options, device=segmenter.device)))
     inference = Inference(segmenter, other, options.working)
     _check_saves(options, inference)
     drawing = Drawing(
         ids=MaskIds.of(options.mask_ids, segmenter.label_space),
         save=options.save,
         alpha=options.alpha,
-        compare=options.compare,
+        captions=(other.path.name if other else "frame", segmenter.path.name) if options.compare else None,
         lossless=options.lossless,
         ignored=ignored,
     )
     return Task(inference=inference, drawing=drawing, selection=options.selection, overwrite=options.overwrite)
 
 
-def _open(model: Path, options: Options) -> "Segmenter":
+def _open(model: Path | None, options: Options) -> "Segmenter":
     from lsr_infer.segmenter import Segmenter
 
     return Segmenter(
@@ -129,11 +128,13 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
     """Connect to the live sources and name all results.
 
     Raises:
-        UsageError: a result exists and may not be replaced, of a source that could be read.
+        UsageError: a result exists and may not be replaced, of a source that could be read; or it would take the
+            place of a source.
     """
     from lsr_infer.commands.segment_run import Job
-    from lsr_infer.jobs import plan_outputs
+    from lsr_infer.outputs import plan_all
 
+    plans = plan_all(tally.sources, options.output, task.drawing)
     readers = {source: _reader(source, options, task) for source in tally.sources if source.live}
     for reader in readers.values():
         reader.connect()  # all at once, so that waiting for a dead one holds up none
@@ -145,8 +146,11 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
             except InputError as error:
                 tally.failed(source, str(error))
                 continue
-        outputs = plan_outputs(source, options.output, task.drawing)
-        taken = next((path for path in outputs.values() if path.exists()), None)
+            source = source.opened(finite=readers[source].info.finite)
+            if not source.live:
+                readers.pop(source).stop()  # a recording: it is read again, frame by frame
+        outputs = plans[source]
+        taken = next((path for path in outputs.values() if os.path.lexists(path)), None)
         if not source.live and (len(tally.sources) == 1 or (taken and not options.overwrite)):
             problem = _problem(source)  # the input is checked before the output is
             if problem is not None:
@@ -159,12 +163,13 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
 
 
 def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
-    from lsr_infer.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
+    from lsr_infer.cameras import camera_pictures
+    from lsr_infer.live import LiveOptions, LiveReader, stream_pictures
 
     if isinstance(source.place, int):
         connect = partial(camera_pictures, source.place)
     else:
-        connect = partial(stream_pictures, str(source.place), options.timeout)
+        connect = partial(stream_pictures, str(source.place))
     patience = LiveOptions(timeout_seconds=options.timeout, reconnects=options.reconnects)
     keep = task.selection.picker() if task.selection.thins else None
     return LiveReader(source.label, connect, patience, keep=keep, halt=task.stop)

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from lsr_infer.arguments import ArgumentParser, parse_size
 from lsr_infer.errors import UsageError
+from lsr_infer.kinds import KINDS, MASK_IDS
 from lsr_infer.selection import Selection
 from lsr_infer.workingsize import WorkingSize
 
 __all__ = ["Options", "read_options"]
 
 _MODEL_SUFFIXES = (".onnx", ".engine")
-_SAVES = ("overlay", "mask", "confidence", "json")
-_MASK_IDS = ("train", "cityscapes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +71,9 @@ class Options:
     json: bool = False
 
     def __post_init__(self) -> None:
-        wrong = sorted(self.save - set(_SAVES))
+        wrong = sorted(self.save - set(KINDS))
         if wrong or not self.save:
-            raise UsageError(f"--save is {', '.join(wrong) or 'empty'}; allowed: {', '.join(_SAVES)}, with commas.")
+            raise UsageError(f"--save is {', '.join(wrong) or 'empty'}; allowed: {', '.join(KINDS)}, with commas.")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"--alpha is {self.alpha}; allowed: 0 to 1.")
         if self.threads < 0:
@@ -87,8 +86,8 @@ class Options:
             raise UsageError("--side-by-side shows overlays; put overlay into --save, or leave it out.")
         if self.lossless and "mask" not in self.save:
             raise UsageError("--lossless is about masks; put mask into --save, or leave it out.")
-        if self.mask_ids not in _MASK_IDS:
-            raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(_MASK_IDS)}.")
+        if self.mask_ids not in MASK_IDS:
+            raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(MASK_IDS)}.")
         if self.output is None and not self.show:
             raise UsageError("name the folder of the results with --output DIR. See lsr-infer --help.")
 
@@ -125,7 +124,8 @@ def _parser() -> ArgumentParser:
     add("--duration", type=float, metavar="S", help="take S seconds")
     add("--every", type=int, default=1, metavar="N", help="take one of N frames (1)")
     add("--fps", type=float, metavar="F", help="take at most F frames a second")
-    add("--max-frames", type=int, metavar="N", help="stop each after N frames")
+    add("--max-frames", type=int, metavar="N", help="take at most N frames of each video and stream; "
+        "an image is one frame, and of a folder all are taken")  # fmt: skip
     add("--timeout", type=float, default=10.0, metavar="S", help="a stream silent for S seconds is lost (10)")
     add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
     how = parser.add_argument_group("how the network runs")
@@ -136,7 +136,8 @@ def _parser() -> ArgumentParser:
         "tiles of the model's size")  # fmt: skip
     add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:N (auto)")
     add("--backend", metavar="NAME", help="what runs the model (default: by the file's ending)")
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (all)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for each "
+        "physical core the process may use)")  # fmt: skip
     add("--precision", metavar="P", help="arithmetic, where the backend lets one choose, such as bf16 on OpenVINO")
     add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
     return parser

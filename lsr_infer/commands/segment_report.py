@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lsr_infer.errors import InputError, PartialResultError
+from lsr_infer.errors import InputError, LsrError, PartialResultError, printable
 
 if TYPE_CHECKING:
-    from lsr_infer.jobs import Outcome, Outputs
+    from lsr_infer.jobs import Outcome
+    from lsr_infer.outputs import Outputs
     from lsr_infer.segmenter import Segmenter
     from lsr_infer.sources import Source
 
@@ -42,6 +43,7 @@ class Tally:
     interrupted: bool = False
     _reports: dict[int, dict[str, Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _kind: type[LsrError] = InputError
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -68,8 +70,9 @@ class Tally:
         level = logging.INFO if len(self.sources) <= _FEW or source.kind != "image" else logging.DEBUG
         logger.log(level, "%s: %d frames%s -> %s", source.label, outcome.frames, live, ", ".join(written) or "shown")
 
-    def failed(self, source: "Source", error: str) -> None:
-        """Note that a source gave nothing."""
+    def failed(self, source: "Source", error: str, kind: type[LsrError] = InputError) -> None:
+        """Note that a source gave nothing; the kind of error matters where it is the only source."""
+        self._kind = kind
         self._note(source, self._blank(source) | {"error": error})
         if len(self.sources) > 1:  # a single source's error is the command's own
             logger.error("failed: %s", error)
@@ -109,6 +112,7 @@ class Tally:
         Raises:
             KeyboardInterrupt: the run was interrupted.
             InputError: nothing was done.
+            UsageError: the only source's result appeared meanwhile and may not be replaced.
             PartialResultError: some of it was.
         """
         done, partial, failed = self.count("done"), self.count("partial"), self.count("failed")
@@ -127,7 +131,9 @@ class Tally:
             raise KeyboardInterrupt
         if failed == found:
             (first, *_) = self._reports.values()
-            raise InputError(first["error"] if found == 1 else f"{summary}. Nothing was written.")
+            if found == 1:
+                raise self._kind(first["error"])
+            raise InputError(f"{summary}. Nothing was written.")
         if done < found:
             raise PartialResultError(f"{summary}; {self.frames} frames are {place}.")
         seconds = time.monotonic() - self._started
@@ -154,7 +160,7 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int | None, *, unit: str = "frame", row: int = 0) -> None:
-        self._name = name
+        self._name = printable(name)  # a bar is written past the log
         self._total = total
         self._unit = unit
         self._row = row

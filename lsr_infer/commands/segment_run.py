@@ -6,7 +6,6 @@ others are told by an event, so that nothing is torn apart in the middle of a fr
 
 import logging
 import os
-import queue
 import signal
 import threading
 import time
@@ -18,11 +17,12 @@ from pathlib import Path
 
 from lsr_infer.commands.segment_report import Progress, Tally
 from lsr_infer.display import Display
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.files import PlaceError
-from lsr_infer.jobs import Outcome, Outputs, Task, segment_images, segment_video
+from lsr_infer.jobs import Outcome, Task, segment_images, segment_video
 from lsr_infer.live import LiveReader
 from lsr_infer.memory import Trimmer
+from lsr_infer.outputs import Outputs
 from lsr_infer.sources import Source
 from lsr_infer.video import probe
 
@@ -34,7 +34,6 @@ _POLL_SECONDS = 0.2
 _WINDOW_SECONDS = 0.02
 _PATIENCE_SECONDS = 5.0
 """How long after a first Ctrl-C a further one is taken for impatience; stopping takes less than a second."""
-_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,15 @@ class Run:
         self._tally = tally
         self._display = display
         self._asked = 0.0  # when Ctrl-C came first
-        self._ended: queue.Queue[BaseException | None] = queue.Queue()
+        self._errors: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._one_ended = threading.Event()
         files = [job for job in jobs if job.reader is None]
         live = [job for job in jobs if job.reader is not None]
         works: list[Callable[[], None]] = [partial(self._files, files)] if files else []
         works += [partial(self._video, job, row) for row, job in enumerate(live, start=1 if files else 0)]
         self._trim = Trimmer()
+        self._running = len(works)
         self._threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
 
     def wait(self) -> InputError | None:
@@ -77,53 +79,59 @@ class Run:
         """
         for thread in self._threads:
             thread.start()
-        running, broken = len(self._threads), None
+        # What the threads say stays where it is: an interruption could tear what is handed over out of the hand, and it
+        # would be waited for ever. No thread is joined either: Python takes it for ended where `join` is interrupted.
+        running, asked = True, False
         while running:
             try:
-                ended = self._next()
-                if ended is _NOTHING:
-                    continue
-                running -= 1
-                if isinstance(ended, PlaceError):
-                    broken = broken or ended
-                elif isinstance(ended, BaseException):
-                    raise ended
+                if asked:
+                    self._interrupt()
+                    asked = False
+                running = self._attend()
             except KeyboardInterrupt:
-                self._interrupt()
-        return broken
+                asked = True
+        for error in self._errors:
+            if not isinstance(error, PlaceError):
+                raise error
+        return next((error for error in self._errors if isinstance(error, PlaceError)), None)
 
     def _interrupt(self) -> None:
         """Begin to stop; asked again after a while in vain, end the process."""
         if not self._tally.interrupted:
-            self._tally.interrupted = True
-            self._asked = time.monotonic()
+            self._stop()
             logger.info("stopping; what was done is being kept")
-            self._task.stop.set()
         elif time.monotonic() - self._asked > _PATIENCE_SECONDS:
             logger.warning("ended at once; a hidden .part file of what was not finished may be left")
             # Without a word to the threads: one that computes in a library cannot be ended and would abort the process.
             os._exit(128 + signal.SIGINT)
 
-    def _next(self) -> object:
-        """Return what ended a thread, or `_NOTHING` after a while; keeps the windows alive meanwhile."""
-        if self._display is not None and self._display.refresh():
-            self._tally.interrupted = True
-            self._task.stop.set()
+    def _stop(self) -> None:
+        self._task.stop.set()
+        self._asked = time.monotonic()
+        self._tally.interrupted = True  # last: what an interruption cuts short is done again
+
+    def _attend(self) -> bool:
+        """Keep the windows alive and wait a while for a thread to end; return whether one still runs."""
+        if self._display is not None and self._display.refresh() and not self._tally.interrupted:
+            self._stop()
         self._trim()
-        try:
-            return self._ended.get(timeout=_POLL_SECONDS if self._display is None else _WINDOW_SECONDS)
-        except queue.Empty:
-            return _NOTHING
+        if self._running == 0:
+            return False
+        self._one_ended.wait(_POLL_SECONDS if self._display is None else _WINDOW_SECONDS)
+        self._one_ended.clear()
+        return self._running > 0
 
     def _guard(self, work: Callable[[], None]) -> None:
-        """Run a thread's work and hand over what ended it; a place that cannot be written ends all of them."""
+        """Run a thread's work and keep what ended it; a place that cannot be written ends all of them."""
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - raised again on the main thread
+            self._errors.append(error)
             self._task.stop.set()
-            self._ended.put(error)
-        else:
-            self._ended.put(None)
+        finally:
+            with self._lock:
+                self._running -= 1
+            self._one_ended.set()
 
     def _files(self, jobs: Sequence[Job]) -> None:
         for image, group in groupby(jobs, key=lambda job: job.source.kind == "image"):
@@ -138,9 +146,9 @@ class Run:
         outputs = {job.source: job.outputs for job in jobs}
         with Progress("images", len(jobs), unit="image") as progress:
 
-            def done(source: Source, outcome: Outcome | InputError) -> None:
-                if isinstance(outcome, InputError):
-                    self._tally.failed(source, str(outcome))
+            def done(source: Source, outcome: Outcome | LsrError) -> None:
+                if isinstance(outcome, LsrError):
+                    self._tally.failed(source, str(outcome), type(outcome))
                 else:
                     self._tally.done(source, outputs[source], outcome)
                 progress.step()
@@ -163,8 +171,8 @@ class Run:
                 outcome = segment_video(
                     source, job.outputs, self._task, reader=job.reader, info=info, on_frame=progress.step
                 )
-        except InputError as error:
-            self._tally.failed(source, str(error))
+        except (InputError, UsageError) as error:
+            self._tally.failed(source, str(error), type(error))
             if isinstance(error, PlaceError):
                 raise
         except KeyboardInterrupt:

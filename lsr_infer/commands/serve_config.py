@@ -27,6 +27,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--instances", type=int, default=1, metavar="N", help="copies that run at once (1)")
     parser.add_argument("--kind", choices=("auto", "cpu", "gpu"), default="auto", help="where they run (auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model of that name")
+    parser.add_argument("--allow-unverified", action="store_true", help="serve an engine whose parity is pending")
     values = parser.parse_args(words)
     from lsr_infer.modelfile import read_model_file
     from lsr_infer.triton import Serving, write_repository
@@ -39,7 +40,9 @@ def main(words: Sequence[str]) -> None:
         kind=values.kind,
     )
     model = read_model_file(values.model)
-    folder = write_repository(model, values.output, serving, overwrite=values.overwrite)
+    folder = write_repository(
+        model, values.output, serving, overwrite=values.overwrite, allow_unverified=values.allow_unverified
+    )
     if model.manifest.output == "logits":
         logger.info(
             "this model gives logits, so every client has to make the mask; --outputs classes at the export gives masks"

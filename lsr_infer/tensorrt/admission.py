@@ -65,8 +65,14 @@ def check_flavour(path: Path, facts: EngineFacts, flavour: str) -> None:
         )
 
 
-def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice, *, allow_unverified: bool) -> None:
+def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice | None, *, allow_unverified: bool) -> None:
     """Raise for an engine whose chain back to the checkpoint is not proved on a GPU like this, unless that is allowed.
+
+    Args:
+        path: the engine.
+        manifest: what stands beside it.
+        gpu: what it is to run on; None where it runs elsewhere, and then it must be proved on some GPU.
+        allow_unverified: let it pass all the same.
 
     Raises:
         InputError: it has not been compared with its ONNX file, or on other GPUs alone, or that file was never compared
@@ -76,9 +82,8 @@ def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice, *, allow_unver
     assert facts is not None
     if allow_unverified:
         return
-    if facts.parity is None or facts.proved_on != gpu.compute_capability:
+    if facts.parity is None or (gpu is not None and facts.proved_on != gpu.compute_capability):
         lacking = "was built without a GPU" if facts.parity is None else f"was compared on {_where(facts)}"
-        proof = f"python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}"
         proof = f"python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}"
         raise InputError(
             f"{path}: {lacking}, and nothing proves yet that it computes here what its ONNX file does. Prove it: "

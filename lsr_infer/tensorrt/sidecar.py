@@ -11,7 +11,7 @@ from lsr_infer.engine import HARDWARE_LEVELS, EngineFacts
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import Manifest
 
-__all__ = ["engine_manifest", "manifest_path", "read_engine_manifest", "rebuild_command", "sha256_of"]
+__all__ = ["engine_manifest", "manifest_path", "rebuild_command", "sha256_of"]
 
 _LARGEST = 16 * 2**20
 """Bytes of a Manifest at most; the largest real ones hold a few thousand."""
@@ -22,8 +22,8 @@ def manifest_path(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
 
 
-def read_engine_manifest(engine: Path) -> tuple[str, Manifest]:
-    """Return the Manifest beside an engine, as text and read; nothing of the engine itself is opened.
+def engine_manifest(engine: Path) -> tuple[str, Manifest, EngineFacts]:
+    """Return the Manifest beside an engine, as text and read, and its facts; nothing of the engine itself is opened.
 
     Raises:
         InputError: there is none, it is broken, or it is that of no engine.
@@ -44,13 +44,6 @@ def read_engine_manifest(engine: Path) -> tuple[str, Manifest]:
         raise InputError(f"{path}: {error} {again}.") from error
     if manifest.engine is None:
         raise InputError(f"{path}: is the Manifest of no engine. {again}.")
-    return text, manifest
-
-
-def engine_manifest(engine: Path) -> tuple[str, Manifest, EngineFacts]:
-    """Return what `read_engine_manifest` does, and the facts in it."""
-    text, manifest = read_engine_manifest(engine)
-    assert manifest.engine is not None
     return text, manifest, manifest.engine
 
 

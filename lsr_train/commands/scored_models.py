@@ -74,7 +74,7 @@ def open_scored_model(options: EvaluateOptions) -> ScoredModel:
     """Open what is to be scored, on the device that was asked for.
 
     Raises:
-        UsageError: an exported file is asked for what only a checkpoint can do.
+        UsageError: an exported file is asked for what only a checkpoint can do, or for a size it does not take.
         DeviceError: the device or precision is not there.
         InputError: the file cannot be read.
     """
@@ -172,6 +172,8 @@ class ExportedModel:
         self._segmenter = Segmenter(file, device=options.device, threads=options.threads)
         manifest = self._segmenter.manifest
         self._fed = (options.height, options.width) if options.height else None
+        if self._fed is not None:
+            self._segmenter.working_size(*self._fed, self._fed)  # raises where the graph does not take that size
         self.num_classes = manifest.label_space.num_classes
         self.space: LabelSpace | None = manifest.label_space
         self.size = self._fed or (manifest.height, manifest.width)

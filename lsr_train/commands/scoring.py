@@ -147,6 +147,8 @@ def score(options: EvaluateOptions) -> int:
             relabel=relabel,
             worst=options.overlays,
         )
+    except UsageError:
+        raise  # a ValueError too, and not about the data
     except ValueError as error:
         raise InputError(f"{options.data or options.layout}: {error}.") from error
     document = result_document(

@@ -28,10 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.drawing import Drawer, Drawing, Result
+from lsr_infer.files import Together
 from lsr_infer.images import resize_frame
 from lsr_infer.inference import Inference
-from lsr_infer.jobs import Task, plan_outputs, segment_video
+from lsr_infer.jobs import Task, segment_video
 from lsr_infer.maskids import MaskIds
+from lsr_infer.outputs import plan_outputs
 from lsr_infer.results import Drawn, open_sink
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.selection import Selection
@@ -164,7 +166,8 @@ def breakdown(model: Path, clip: Path, folder: Path, options: argparse.Namespace
     path = plan_outputs(source, folder, drawing)["overlay"]
 
     def encode() -> None:
-        with open_sink("overlay", path, task.frame(source, info.height, info.width, info)) as sink:
+        frame = task.frame(source, info.height, info.width, info)
+        with Together() as results, open_sink("overlay", path, frame, results) as sink:
             for one in drawn:
                 sink(one)
 

@@ -71,6 +71,7 @@ def model(
     input_name: str = "image",
     location: str | None = None,
     channels: int = 3,
+    batch: int | str = "N",
 ) -> bytes:
     """Encode a ModelProto.
 
@@ -82,9 +83,10 @@ def model(
         input_name: name of the input.
         location: path of external data for the weights.
         channels: the input claims to have.
+        batch: frames at a time, where the graph fixes that.
     """
     classes = len(weights)
-    shape: tuple[int | str, ...] = ("N", *(size or ("H", "W")), channels)
+    shape: tuple[int | str, ...] = (batch, *(size or ("H", "W")), channels)
     graph = (
         node("Cast", [input_name], "levels", attribute("to", 1))
         + node("Transpose", ["levels"], "planes", attribute("perm", [0, 3, 1, 2]))
@@ -100,8 +102,12 @@ def model(
         + tensor("weights", weights.reshape(classes, 3, 1, 1), location)
         + tensor("bias", bias)
         + port(11, input_name, 2, shape)
-        + port(12, "logits", 1, ("N", classes, "h", "w"))
+        + port(12, "logits", 1, (batch, classes, "h", "w"))
     )
+    return _file(graph, metadata)
+
+
+def _file(graph: bytes, metadata: Mapping[str, str]) -> bytes:
     entries = b"".join(block(14, block(1, key) + block(2, value)) for key, value in metadata.items())
     return number(1, 8) + block(7, graph) + block(8, number(2, 17)) + entries
 
@@ -118,7 +124,21 @@ def colour_model(path: Path, document: Manifest | None = None, **options: Any) -
     size = (document.height, document.width) if document.fixed_size else None
     classes = document.label_space.num_classes
     weights = np.eye(classes, 3, dtype=np.float32)
+    options = {"batch": document.fixed_batch or "N", **options}
     path.write_bytes(model(weights, np.zeros(classes, np.float32), metadata, size=size, **options))
+    return path
+
+
+def level_model(path: Path, document: Manifest | None = None) -> Path:
+    """Write a model that gives classes: that of a pixel is its brightest channel's level, whatever it is."""
+    document = document or manifest(output="classes")
+    graph = (
+        node("ReduceMax", ["image"], "classes", attribute("axes", [3]), attribute("keepdims", 0))
+        + block(2, "levels")
+        + port(11, "image", 2, ("N", "H", "W", 3))
+        + port(12, "classes", 2, ("N", "H", "W"))
+    )
+    path.write_bytes(_file(graph, {METADATA_KEY: document.to_json()}))
     return path
 
 

@@ -1,9 +1,12 @@
-"""A real HTTP server on 127.0.0.1 that sends MPEG-TS as a camera does: endlessly, at its own pace, until it breaks."""
+"""Real HTTP and RTSP servers on 127.0.0.1 that send MPEG-TS as a camera does: endlessly, at its own pace."""
 
 import contextlib
 import http.server
 import io
+import itertools
 import socket
+import socketserver
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +18,8 @@ import numpy as np
 FPS = 25
 
 
-def transport_stream(frames: int = 2 * FPS, size: tuple[int, int] = (48, 64)) -> bytes:
-    """Encode frames whose brightness rises by two levels each."""
+def transport_stream(frames: int = 2 * FPS, size: tuple[int, int] = (48, 64), first: int = 0) -> bytes:
+    """Encode frames whose brightness rises by two levels each; stamps begin at the frame number `first`."""
     target = io.BytesIO()
     with av.open(target, "w", format="mpegts") as container:
         stream = container.add_stream(
@@ -27,7 +30,7 @@ def transport_stream(frames: int = 2 * FPS, size: tuple[int, int] = (48, 64)) ->
         stream.time_base = Fraction(1, FPS)
         for n in range(frames):
             picture = av.VideoFrame.from_ndarray(np.full((*size, 3), 40 + 2 * n % 200, np.uint8), format="bgr24")
-            picture.pts = n
+            picture.pts = first + n
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return target.getvalue()
@@ -130,3 +133,54 @@ def silent_port() -> Iterator[int]:
     """A port that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def rtsp_serving(data: bytes, rate: float) -> Iterator[str]:
+    """A real RTSP server on 127.0.0.1 that sends MPEG-TS in RTP over the connection, endlessly; yields its address."""
+    head = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=road\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"
+    sdp = f"{head}m=video 0 RTP/AVP 33\r\na=control:track\r\n"
+    answers = {
+        "OPTIONS": "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n\r\n",
+        "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(sdp)}\r\n\r\n{sdp}",
+        "SETUP": "Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n",
+    }
+    gone = threading.Event()
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                while method := self._answer():
+                    if method == "PLAY":
+                        self._play()
+
+        def _answer(self) -> str:
+            lines = [line.decode().strip() for line in itertools.takewhile(bytes.strip, self.rfile)]
+            if not lines:
+                return ""
+            method = lines[0].split()[0]
+            number = next(line for line in lines if line.lower().startswith("cseq:"))
+            rest = answers.get(method, "Session: 1\r\n\r\n")
+            self.wfile.write(f"RTSP/1.0 200 OK\r\n{number}\r\n{rest}".encode())
+            return method
+
+        def _play(self) -> None:
+            piece = 188 * 7
+            starts = itertools.cycle(range(0, len(data), piece))
+            for number in itertools.takewhile(lambda _: not gone.is_set(), itertools.count()):
+                start = next(starts)
+                packet = struct.pack("!BBHII", 0x80, 33, number % 65536, number * 90, 1) + data[start : start + piece]
+                self.wfile.write(struct.pack("!BBH", ord("$"), 0, len(packet)) + packet)
+                time.sleep(piece / rate)
+
+    class Listener(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Listener(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        try:
+            yield f"rtsp://127.0.0.1:{listener.server_address[1]}/road"
+        finally:
+            gone.set()
+            listener.shutdown()

@@ -14,7 +14,9 @@ from lsr_infer.backends import BACKENDS, BackendOptions, TensorPort, open_backen
 from lsr_infer.backends.onnxruntime import DeviceRunner
 from lsr_infer.cuda import CudaDevice, CudaProbe
 from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.frames import shipped_frames
 from lsr_infer.manifest import METADATA_KEY
+from lsr_infer.modelfile import shipped_model
 from lsr_infer.processors import usable_cores
 from lsr_infer.segmenter import Segmenter
 from tests.lsr_infer.onnxfile import colour_model, expected_logits, manifest
@@ -82,6 +84,26 @@ def test_openvino_computes_in_what_was_asked_for(model: Path) -> None:
     logits = rough(frame).logits
     assert logits is not None
     assert 0.01 < np.abs(logits - precise).max() < 2  # levels up to 255 in eight bits
+
+
+def test_openvino_says_that_a_quantised_file_runs_in_int8() -> None:
+    available("openvino")
+    frame = shipped_frames(1).frames[0]
+    path = shipped_model()
+    with Segmenter(path, "cpu", "onnxruntime") as other:
+        assert other.manifest.precision == "int8"
+        expected = other(frame).classes
+    for precision in (None, "fp32"):
+        with Segmenter(path, "cpu", "openvino", precision=precision) as segmenter:
+            assert segmenter.precision == "int8"
+            assert (segmenter(frame).classes == expected).mean() > 0.98
+
+
+def test_openvino_says_what_runs_and_not_what_the_manifest_says(model: Path, tmp_path: Path) -> None:
+    available("openvino")
+    path = colour_model(tmp_path / "half.onnx", manifest(precision="fp16"))
+    with Segmenter(path, "cpu", "openvino") as segmenter:
+        assert segmenter.precision == "fp32"
 
 
 def test_openvino_has_no_other_precisions_and_devices(model: Path) -> None:

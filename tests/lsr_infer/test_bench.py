@@ -1,14 +1,20 @@
 """`lsr-infer bench`: every step is timed for every frame, on a real clip and on the shipped frames."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lsr_infer.cli import main
-from lsr_infer.stopwatch import STEPS, Timing
+from lsr_infer.encoding import VideoWriter
+from lsr_infer.overlay import overlay
+from lsr_infer.segmenter import Segmenter
+from lsr_infer.stopwatch import STEPS, Timing, shipped_clip, time_steps
+from lsr_infer.video import read_frames
 from tests.lsr_infer.onnxfile import colour_model, manifest
 
 
@@ -46,6 +52,34 @@ def test_on_a_clip_that_starts_again(
     assert found["throughput"]["one_after_another"] < found["throughput"]["infer_alone"]
 
 
+def test_the_throughput_is_that_of_the_stages_of_lsr_infer(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing and encoding run on threads of their own, and a clip that is too short is taken again."""
+    clip = shipped_clip(tmp_path, 3)
+    assert sum(1 for _ in read_frames(clip)) == 3
+    draws, writes = list[int](), list[int]()
+
+    def draw(*values: Any) -> Any:
+        draws.append(threading.get_ident())
+        return overlay(*values)
+
+    def write(writer: VideoWriter, *values: Any) -> None:
+        writes.append(threading.get_ident())
+        real_write(writer, *values)
+
+    real_write = VideoWriter.write
+    monkeypatch.setattr("lsr_infer.drawing.overlay", draw)
+    monkeypatch.setattr(VideoWriter, "write", write)
+    with Segmenter(model, "cpu") as segmenter:
+        time_steps(segmenter, clip, frames=5)
+    main_thread = threading.get_ident()
+    assert writes[:5] == [main_thread] * 5  # one step after another
+    assert (len(writes), len(draws)) == (10, 5)
+    assert main_thread not in {*writes[5:], *draws}
+    assert not {*draws[:3]} & {*writes[5:8]}
+
+
 def test_on_the_shipped_frames_as_a_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(model), "--frames", "2", "--device", "cpu"]) == 0
     text = capsys.readouterr().out
@@ -53,11 +87,19 @@ def test_on_the_shipped_frames_as_a_table(model: Path, capsys: pytest.CaptureFix
     assert "shipped Toytown frames, 512x256" in text
 
 
+@pytest.mark.parametrize("words", [["bench"], []])
+def test_help_says_how_many_threads_there_are(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(0: one for each physical core the process may use)" in text
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["--frames", "0"], 2, "--frames"),
-        (["--size", "65x64"], 2, "multiples of 8"),
+        (["--size", "65x64"], 2, "multiples of 8, such as 64x64"),
         (["--size", "big"], 2, "1024x512"),
         (["--threads", "-1"], 2, "--threads"),
         (["--backend", "guess"], 2, "guess"),
@@ -73,9 +115,10 @@ def test_mistakes(model: Path, capsys: pytest.CaptureFixture[str], words: list[s
     assert said in captured.err.splitlines()[-1]
 
 
-def test_a_graph_that_takes_several_frames_at_a_time_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_graph_that_takes_several_frames_at_a_time_is_timed_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = colour_model(tmp_path / "four.onnx", manifest(fixed_batch=4))
-    assert main(["bench", str(path), "--frames", "1"]) == 4
-    assert "4 frames at a time" in capsys.readouterr().err
+    assert main(["bench", str(path), "--frames", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 2
+    assert "4 frames at a time" in caplog.text

@@ -481,3 +481,103 @@ def test_results_above_the_frames_leave_none_of_them_out(model: Path, tmp_path: 
     picture(tmp_path / "frames" / "a.png")
     assert run(tmp_path / "frames", "--model", model, "-o", tmp_path, "--save", "mask") == 0
     assert (tmp_path / "a_mask.png").is_file()
+
+
+def test_a_picture_the_network_cannot_take_ends_alone(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    picture(data / "a.png")
+    picture(data / "c.png")
+    assert cv2.imwrite(str(data / "b.png"), np.zeros((1, 60000, 3), np.uint8))
+    assert run(data, "--model", model, "-o", tmp_path / "out", "--stride", "1", "--json") == 6
+    document = json.loads(capsys.readouterr().out)
+    assert [report["status"] for report in document["sources"]] == ["done", "failed", "done"]
+    assert "b.png" in document["sources"][1]["error"]
+    assert "60000" in document["sources"][1]["error"]
+    assert files(tmp_path / "out") == {"a_overlay.jpg", "c_overlay.jpg"}
+    assert run(data / "b.png", "--model", model, "-o", tmp_path / "out", "--stride", "1") == 4
+
+
+def test_a_name_too_long_for_a_result_ends_alone(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b" * 250, "c"):
+        picture(tmp_path / "data" / f"{name}.png")
+    assert run(tmp_path / "data", "--model", model, "-o", tmp_path / "out", "--json") == 6
+    document = json.loads(capsys.readouterr().out)
+    assert [report["status"] for report in document["sources"]] == ["done", "failed", "done"]
+    assert "Give the source a shorter name" in document["sources"][1]["error"]
+    assert files(tmp_path / "out") == {"a_overlay.jpg", "c_overlay.jpg"}
+
+
+def test_names_that_are_no_text_reach_results_and_documents(shared: Shared, model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    picture(data / "a.png")
+    clip = shared("data/clips/camvid_0016E5_15fps.mp4")
+    try:
+        (data / "a.png").rename(data / os.fsdecode(b"a\xff.png"))
+        (data / os.fsdecode(b"b\xe4.mp4")).symlink_to(clip)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    words = ("--model", model, "-o", tmp_path / "out", "--save", "overlay,mask,json", "--max-frames", "2", "--json")
+    process = start(data, *words)
+    text, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert not any("\ud800" <= letter < "\ue000" for letter in text)  # it is UTF-8
+    for report, name in zip(json.loads(text)["sources"], (b"a\xff.png", b"b\xe4.mp4"), strict=True):
+        assert os.fsencode(report["source"]).endswith(name)  # the escapes lead back to the file
+        overlay, masks, lines = map(Path, report["outputs"])
+        assert overlay.is_file()
+        assert masks.exists()
+        head = json.loads(lines.read_text(encoding="utf-8").splitlines()[0])
+        assert head["source"] == report["source"]
+
+
+def test_nothing_in_a_name_reaches_the_terminal_as_a_command(model: Path, tmp_path: Path) -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e\nerror: forged.png"
+    picture(tmp_path / "data" / hostile)
+    (tmp_path / "data" / f"broken{hostile}").write_bytes(b"no picture")
+    for words in ((tmp_path / "data",), (tmp_path / "data" / f"broken{hostile}",)):
+        process = start(*words, "--model", model, "-o", tmp_path / "out", "--overwrite")
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in (4, 6)
+        assert "\\x1b]0;owned\\x07\\x1b[2J\\u202e" in err
+        assert not {letter for letter in err if letter < " " and letter != "\n"} | ({"\u202e"} & set(err))
+        assert not [line for line in err.splitlines() if line.startswith("error: forged")]
+
+
+def test_a_long_folder_is_a_summary_and_its_failures(model: Path, tmp_path: Path) -> None:
+    for number in range(25):
+        picture(tmp_path / "data" / f"{number:02d}.png")
+    (tmp_path / "data" / "07.png").write_bytes(b"no picture")
+    process = start(tmp_path / "data", "--model", model, "-o", tmp_path / "out")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 6
+    lines = [line for line in err.splitlines() if ".png" in line]
+    assert len(lines) == 1
+    assert "07.png" in lines[0]
+    assert err.splitlines()[-1].startswith("error: 24 of 25 sources done")
+
+
+def test_a_video_and_a_folder_of_the_same_name_do_not_meet(shared: Shared, model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    picture(data / "clip_mask" / "a.png")
+    (data / "clip.mp4").symlink_to(shared("data/clips/camvid_0016E5_15fps.mp4"))
+    words = (data, "--model", model, "-o", tmp_path / "out", "--save", "mask", "--max-frames", "1")
+    assert run(*words) == 0
+    assert files(tmp_path / "out") == {"clip_mask/a_mask.png", "clip_2_mask/000000.png"}
+    assert run(*words) == 2
+    assert run(*words, "--overwrite") == 0
+    assert files(tmp_path / "out") == {"clip_mask/a_mask.png", "clip_2_mask/000000.png"}
+
+
+def test_a_source_is_not_overwritten_by_another_ones_result(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "a.png")
+    before = picture(tmp_path / "a_mask.png").read_bytes()
+    words = (tmp_path / "a.png", tmp_path / "a_mask.png", "--model", model, "-o", tmp_path, "--save", "mask")
+    assert run(*words, "--overwrite") == 2
+    assert "is, or holds, the source" in capsys.readouterr().err
+    assert (tmp_path / "a_mask.png").read_bytes() == before

@@ -11,7 +11,7 @@ import pytest
 
 from lsr_infer.audio import AudioSource
 from lsr_infer.cli import main
-from lsr_infer.encoding import MaskVideoWriter, VideoWriter
+from lsr_infer.encoding import MaskVideoWriter, VideoOptions, VideoWriter
 from lsr_infer.errors import InputError
 from lsr_infer.images import read_label
 from lsr_infer.video import probe, read_frames
@@ -146,9 +146,10 @@ def test_broken_sound_does_not_cost_the_video(tmp_path: Path, model: Path) -> No
 def test_a_writer_with_sound_but_no_frame_leaves_nothing(tmp_path: Path) -> None:
     source = clip_with_sound(tmp_path / "clip.mp4")
     place = tmp_path / "out.mp4"
+    options = VideoOptions(audio=AudioSource(place=source))
     with (
         pytest.raises(InputError, match="no frame"),
-        VideoWriter(place, width=64, height=48, fps=Fraction(10), audio=AudioSource(path=source)),
+        VideoWriter(place, width=64, height=48, fps=Fraction(10), options=options),
     ):
         pass
     assert not place.exists()

@@ -1,6 +1,7 @@
 """Frame sets: which frames are chosen, that labels stay with their frames, and what is refused."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames, shipped_frames_for
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.maskids import CITYSCAPES_NAMES
-from lsr_infer.video import read_frames
+from lsr_infer.video import VideoWriter, read_frames
 
 Shared = Callable[[str], Path]
 
@@ -75,6 +76,21 @@ def test_a_video_takes_labels_in_the_order_of_their_names(shared: Shared) -> Non
         np.testing.assert_array_equal(frame, frames[place])
         assert label is not None
         np.testing.assert_array_equal(label, cv2.imread(str(names[place]), cv2.IMREAD_UNCHANGED))
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((64, 96), np.uint16), np.zeros((64, 96, 3), np.uint8)])
+def test_labels_that_hold_no_class_indices(tmp_path: Path, wrong: np.ndarray) -> None:
+    for kind, picture in (("images", np.zeros((64, 96, 3), np.uint8)), ("labels", wrong)):
+        (tmp_path / kind).mkdir()
+        for n in range(2):
+            assert cv2.imwrite(str(tmp_path / kind / f"{n}.png"), picture)
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, width=96, height=64, fps=Fraction(25)) as writer:
+        for _ in range(2):
+            writer.write(np.zeros((64, 96, 3), np.uint8))
+    for place in (clip, tmp_path, tmp_path / "images" / "0.png"):
+        with pytest.raises(InputError, match=rf"labels/0.png: is {wrong.dtype}.*8-bit class indices"):
+            read_frame_set(place, 2, labels=tmp_path / "labels")
 
 
 def test_the_shipped_frames_are_labelled_and_of_both_domains() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lsr_infer.errors import InputError
 from lsr_infer.images import (
     decode_image,
+    fit_mask,
     image_size,
     read_image,
     read_label,
@@ -244,6 +245,46 @@ def test_a_mask_is_where_it_is_not_black(tmp_path: Path) -> None:
     mask[4:] = 1
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     assert np.array_equal(read_mask(tmp_path / "mask.png"), mask > 0)
+
+
+def touched(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Which pixels of another size share some area with an ignored one: pixel by pixel, in whole numbers."""
+    found = np.zeros((height, width), dtype=bool)
+    rows, columns = mask.shape
+    for y, x in np.argwhere(mask).tolist():
+        for row in range(height):
+            for column in range(width):
+                beside = (row + 1) * rows <= y * height or row * rows >= (y + 1) * height
+                above = (column + 1) * columns <= x * width or column * columns >= (x + 1) * width
+                found[row, column] |= not (beside or above)
+    return found
+
+
+side = st.integers(1, 40)
+
+
+@given(side, side, st.integers(1, 12), st.integers(1, 12), st.data())
+def test_a_pixel_is_ignored_where_any_ignored_one_touches_it(
+    rows: int, columns: int, height: int, width: int, data: st.DataObject
+) -> None:
+    mask = np.zeros((rows, columns), dtype=bool)
+    for _ in range(data.draw(st.integers(0, 3))):
+        mask[data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))] = True
+    before = mask.copy()
+    fitted = fit_mask(mask, height, width)
+    np.testing.assert_array_equal(fitted, touched(mask, height, width))
+    np.testing.assert_array_equal(mask, before)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1079, 1919), (538, 77)])
+def test_a_single_ignored_pixel_survives_any_shrinking(place: tuple[int, int]) -> None:
+    mask = np.zeros((1080, 1920), dtype=bool)
+    mask[place] = True
+    for size in ((540, 960), (100, 200), (7, 11), (1, 1), (1080, 3), (2000, 40)):
+        fitted = fit_mask(mask, *size)
+        assert fitted is not None
+        assert fitted.shape == size
+        assert fitted.any(), size
 
 
 @pytest.mark.parametrize("size", [(24, 32), (36, 48), (50, 70), (48, 64), (12, 16), (96, 20)])

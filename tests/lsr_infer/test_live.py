@@ -3,21 +3,25 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
-from lsr_infer.addresses import is_address, is_live, name_of, shown
+from lsr_infer.addresses import is_address, name_of, shown
+from lsr_infer.cameras import camera_pictures
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
+from lsr_infer.live import LiveOptions, LivePicture, LiveReader, stream_pictures
 from lsr_infer.pipeline import Turns
 from lsr_infer.selection import Selection
+from lsr_infer.sources import find_sources
 from lsr_infer.video import read_frames
-from tests.lsr_infer.streamserver import StreamServer, serving, silent_port, transport_stream
+from tests.lsr_infer.streamserver import FPS, StreamServer, rtsp_serving, serving, silent_port, transport_stream
 
 Shared = Callable[[str], Path]
 QUICK = LiveOptions(timeout_seconds=0.6, reconnects=8, pause_seconds=0.05)
@@ -29,7 +33,7 @@ def stream() -> bytes:
 
 
 def reader(address: str, options: LiveOptions = QUICK) -> LiveReader:
-    return LiveReader("road", partial(stream_pictures, address, options.timeout_seconds), options)
+    return LiveReader("road", partial(stream_pictures, address), options)
 
 
 def run(*words: str | Path) -> int:
@@ -100,7 +104,7 @@ def test_patience_ends(stream: bytes) -> None:
 def test_several_readers_halt_together(stream: bytes) -> None:
     halt = threading.Event()
     with serving(stream, rate=2 * len(stream)) as server:
-        connect = partial(stream_pictures, server.address, 1.0)
+        connect = partial(stream_pictures, server.address)
         with LiveReader("a", connect, QUICK, halt=halt) as one, LiveReader("b", connect, QUICK, halt=halt) as other:
             halt.set()
             assert list(one.frames()) == list(other.frames()) == []
@@ -115,7 +119,7 @@ def test_only_some_frames_are_wanted(stream: bytes) -> None:
 
     with (
         serving(stream, rate=4 * len(stream)) as server,
-        LiveReader("road", partial(stream_pictures, server.address, 1.0), QUICK, keep=keep) as live,
+        LiveReader("road", partial(stream_pictures, server.address), QUICK, keep=keep) as live,
     ):
         found = [item for item, _ in zip(live.frames(), range(4), strict=False)]
     assert len(found) == 4
@@ -123,9 +127,95 @@ def test_only_some_frames_are_wanted(stream: bytes) -> None:
     assert live.received - 1 <= len(found) + live.dropped <= live.received  # one may be waiting to be fetched
 
 
+def test_frames_that_arrive_in_a_burst_keep_their_distances() -> None:
+    data = transport_stream(3 * FPS) + transport_stream(FPS, first=3600 * FPS)
+    times: list[float] = []
+    enough = threading.Event()
+
+    def keep(time: float) -> bool:
+        times.append(time)
+        if len(times) == 4 * FPS:
+            enough.set()
+        return not enough.is_set()
+
+    with serving(data) as server, LiveReader("road", partial(stream_pictures, server.address), QUICK, keep=keep):
+        assert enough.wait(20)
+    for part in (times[: 3 * FPS], times[3 * FPS : 4 * FPS]):
+        assert np.diff(part) == pytest.approx(1 / FPS, abs=1e-3)
+    assert times[3 * FPS] < 60  # a clock that leaps an hour ahead is not followed
+
+
+class HangingCamera:
+    """A camera (hardware, so a stand-in) that gives some pictures and then never answers again."""
+
+    def __init__(self, pictures: int, answer: threading.Event) -> None:
+        self.left = pictures
+        self.answer = answer
+        self.released = threading.Event()
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def get(self, what: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        if not self.left:
+            assert self.answer.wait(30)
+        self.left -= 1
+        return True, np.zeros((48, 64, 3), np.uint8)
+
+    def release(self) -> None:
+        self.released.set()
+
+
+def test_a_camera_that_hangs_is_left_opened_again_and_given_back() -> None:
+    answer = threading.Event()
+    cameras = [HangingCamera(pictures, answer) for pictures in (3, 2, 0)]
+    opened = iter(cameras)
+    options = LiveOptions(timeout_seconds=0.3, reconnects=1, pause_seconds=0.01)
+    connect = partial(camera_pictures, 0, open_capture=lambda index: next(opened))
+    with LiveReader("camera:0", connect, options) as live:
+        with pytest.raises(InputError, match=r"gave nothing for 0\.3 s.*1 attempts to connect again failed"):
+            list(live.frames())
+        assert (live.received, live.reconnects) == (5, 1)
+    assert not any(camera.released.is_set() for camera in cameras)
+    answer.set()
+    assert all(camera.released.wait(10) for camera in cameras)
+
+
+def test_a_camera_that_never_opens_is_left() -> None:
+    answer = threading.Event()
+    connect = partial(camera_pictures, 3, open_capture=lambda index: answer.wait(30))
+    with (
+        pytest.raises(InputError, match=r"camera:3: gave nothing for 0\.2 s"),
+        LiveReader("camera:3", connect, LiveOptions(timeout_seconds=0.2)),
+    ):
+        pass
+    answer.set()
+
+
+def test_pauses_grow(caplog: pytest.LogCaptureFixture) -> None:
+    begun: list[float] = []
+
+    def connect(timeout_seconds: float) -> Generator[LivePicture, None, None]:
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            yield from camera_pictures(0, timeout_seconds, lambda index: HangingCamera(1, threading.Event()))
+        raise InputError("road: gone.")
+
+    options = LiveOptions(timeout_seconds=0.05, reconnects=3, pause_seconds=0.05)
+    with LiveReader("road", connect, options) as live, pytest.raises(InputError, match="3 attempts"):
+        list(live.frames())
+    assert len(begun) == 4
+    assert [f"attempt {n} in {pause} s" in caplog.text for n, pause in ((1, 0.1), (2, 0.1), (3, 0.2))] == [True] * 3
+    assert begun[2] - begun[1] >= 0.1  # a pause can only be longer than asked for
+    assert begun[3] - begun[2] >= 0.2
+
+
 def test_a_camera_is_read_until_it_stops(shared: Shared) -> None:
     clip = shared("data/clips/camvid_0016E5_15fps.mp4")
-    pictures = camera_pictures(0, lambda index: cv2.VideoCapture(str(clip)))
+    pictures = camera_pictures(0, 5.0, lambda index: cv2.VideoCapture(str(clip)))
     for _ in range(101):
         picture = next(pictures)
         assert picture.time is None
@@ -139,14 +229,12 @@ def test_a_missing_camera_and_dead_addresses_are_exit_4(
 ) -> None:
     words = ("--model", model, "-o", tmp_path / "out", "--timeout", "0.5")
     with silent_port() as port:
-        begun = time.monotonic()
         for source in (f"rtsp://user:secret@127.0.0.1:{port}/road", f"http://127.0.0.1:{port}/road", "camera:99"):
             assert run(source, *words) == 4
             error = capsys.readouterr().err
             assert "secret" not in error
             assert error.count("error: ") == 1
             assert "Traceback" not in error
-        assert time.monotonic() - begun < 20
     assert run("http://127.0.0.1:1/road", *words) == 4
     assert run("gopher://127.0.0.1/road", *words) == 2
     assert not (tmp_path / "out").exists()
@@ -159,9 +247,7 @@ def test_a_playlist_reaches_no_other_protocol(
     secret.write_bytes(stream)
     with silent_port() as port:
         for inside in (secret.as_uri(), str(secret), f"tcp://127.0.0.1:{port}", f"concat:{secret}|{secret}"):
-            head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD"
-            text = f"{head}\n#EXTINF:2,\n{inside}\n#EXT-X-ENDLIST\n"
-            with serving(text.encode(), whole=True) as server:
+            with serving(vod_playlist(inside), whole=True) as server:
                 address = server.address.replace("/road", "/list.m3u8")
                 code = run(
                     address, "--model", model, "-o", tmp_path / "out", "--timeout", "2", "--reconnects", "0",
@@ -170,6 +256,18 @@ def test_a_playlist_reaches_no_other_protocol(
             assert code == 4, inside
             assert server.asked[0] == "/list.m3u8"
     capsys.readouterr()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", ["/list", "/list.mp4"])
+def test_a_script_behind_an_address_leads_nowhere(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    with serving(b"ffconcat version 1.0\nfile other.ts\n", whole=True) as server:
+        address = server.address.replace("/road", path)
+        assert run(address, "--model", model, "-o", tmp_path / "out", "--timeout", "2") == 4
+        assert set(server.asked) == {path}
+    assert "only leads to other places" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -193,9 +291,10 @@ def test_four_streams_at_once_and_a_file_beside_them(
         assert len(list(read_frames(video))) == report["frames"] > 2
         if report["kind"] == "stream":
             assert report["reconnects"] == 0
-            assert report["dropped"] >= 0
+            assert report["frames"] + report["dropped"] >= 25  # every frame of that second is accounted for
         else:
             assert report["frames"] == 25  # a file drops none
+    assert [report["kind"] for report in document["sources"]] == ["stream"] * 4 + ["video"]
     assert len(names) == 10
 
 
@@ -228,18 +327,96 @@ def test_a_file_behind_an_address_loses_no_frame(
     assert "secret" not in json.dumps(report)
 
 
-def test_a_recording_behind_a_playlist_ends_where_it_ends(
+def test_rtsp_is_live_whatever_its_name(
     stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD"
-    with serving(stream, whole=True) as segment:
-        text = f"{head}\n#EXTINF:2,\n{segment.address}.ts\n#EXT-X-ENDLIST\n"
-        with serving(text.encode(), whole=True) as server:
-            address = server.address.replace("/road", "/list.m3u8")
-            assert run(address, "--model", model, "-o", tmp_path / "out", "--json") == 0
+    with rtsp_serving(stream, rate=2 * len(stream)) as address:
+        words = (f"{address}.mp4", "--model", model, "-o", tmp_path / "out", "--max-frames", "5", "--json")
+        assert run(*words, "--timeout", "5") == 0
     (report,) = json.loads(capsys.readouterr().out)["sources"]
-    assert report["frames"] + report["dropped"] == 50
-    assert report["reconnects"] == 0
+    assert (report["kind"], report["frames"], report["reconnects"]) == ("stream", 5, 0)
+
+
+@pytest.mark.parametrize("path", ["/clip", "/clip.ts", "/clip?format=mp4"])
+def test_a_recording_behind_any_name_loses_no_frame(
+    stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    with serving(stream, whole=True) as server:
+        address = server.address.replace("/road", path)
+        assert run(address, "--model", model, "-o", tmp_path / "out", "--save", "overlay,json", "--json") == 0
+        assert run(address, "--model", model, "-o", tmp_path / "out") == 2  # what exists is not replaced
+    (report,) = json.loads(capsys.readouterr().out)["sources"]
+    assert (report["kind"], report["frames"], "dropped" in report) == ("video", 50, False)
+
+
+def test_a_recording_and_a_dead_address_are_told_apart(
+    stream: bytes, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(stream, whole=True) as server:
+        code = run(
+            "http://127.0.0.1:1/road", server.address, "--model", model, "-o", tmp_path / "out", "--json",
+        )  # fmt: skip
+    document = json.loads(capsys.readouterr().out)
+    assert (code, document["done"], document["failed"]) == (6, 1, 1)
+    assert [(report["kind"], report["frames"]) for report in document["sources"]] == [("stream", 0), ("video", 50)]
+
+
+def vod_playlist(*segments: str, seconds: int = 2) -> bytes:
+    head = f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:{seconds}\n#EXT-X-PLAYLIST-TYPE:VOD\n"
+    return (head + "".join(f"#EXTINF:{seconds},\n{segment}\n" for segment in segments) + "#EXT-X-ENDLIST\n").encode()
+
+
+@pytest.mark.parametrize("gone", [None, 0, 1, 2])
+def test_a_recording_behind_a_playlist_loses_no_frame_without_a_word(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    gone: int | None,
+) -> None:
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(serving(transport_stream(2 * FPS, first=2 * FPS * n), whole=True)) for n in range(3)
+        ]
+        playlist = vod_playlist(*(f"{server.address}.ts" for server in servers))
+        address = stack.enter_context(serving(playlist, whole=True)).address
+        if gone is not None:
+            servers[gone].kill()
+        assert run(f"{address}.m3u8", "--model", model, "-o", tmp_path / "out", "--json") == 0
+    (report,) = json.loads(capsys.readouterr().out)["sources"]
+    assert report["kind"] == "video"
+    assert report["frames"] == (150 if gone is None else 100)
+    assert ("2.0 s of what its playlist promises did not come" in caplog.text) == (gone is not None)
+
+
+def test_addresses_are_taken_for_streams_unless_they_end_as_videos() -> None:
+    words = {
+        "http://a/b.m3u8": "stream", "http://a/b": "stream", "https://a/b.mp4?x=1": "video", "http://a/b.TS": "video",
+        "rtsp://a/b.mp4": "stream", "rtsps://a/b": "stream", "camera:7": "camera",
+    }  # fmt: skip
+    assert {source.place: source.kind for source in find_sources(list(words)).sources} == {
+        7 if word == "camera:7" else word: kind for word, kind in words.items()
+    }
+    (stream,) = find_sources(["http://a/b"]).sources
+    (rtsp,) = find_sources(["rtsp://a/b"]).sources
+    assert [stream.opened(finite=finite).kind for finite in (True, False)] == ["video", "stream"]
+    assert rtsp.opened(finite=True).kind == "stream"
+    assert stream.opened(finite=True) == stream  # still the same source
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://[bad", "http://bad]/x", "rtsp://host:notaport/", "http://host:99999/", "http:///road", "rtsp://:554/x",
+     "rtsp://me:pass/secret@host/one", "gopher://[bad"],
+)  # fmt: skip
+def test_a_malformed_address_is_one_line(
+    address: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(address, "--model", model, "-o", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == error.count("error: ") == 1
+    assert "Traceback" not in error
+    assert "secret" not in error
 
 
 def test_addresses() -> None:
@@ -248,8 +425,6 @@ def test_addresses() -> None:
     assert not is_address("clips/a:b.mp4")
     with pytest.raises(UsageError, match="rtsp"):
         is_address("file:///etc/passwd")
-    assert is_live("http://a/b.m3u8")
-    assert not is_live("https://a/b.mp4?x=1")
     assert shown("rtsp://me:word@cam:554/one?key=1") == "rtsp://cam:554/one"
     assert name_of("rtsp://me:word@cam:554/one/two.sdp?key=1") == "cam_554_one_two"
 

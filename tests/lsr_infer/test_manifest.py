@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsr_infer.engine import FLAVOURS, EngineFacts
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, RUNTIMES, Manifest, Quantization
 from lsr_infer.parity import Parity
+from lsr_infer.workingsize import WorkingSize
 from tests.lsr_infer.onnxfile import SPACE, manifest
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -139,7 +141,9 @@ OPTIONAL = {
 
 
 @pytest.mark.parametrize("place", places(json.loads(FULL.to_json())), ids=".".join)
-@pytest.mark.parametrize("value", [[], {"x": []}, 1e400, True])
+@pytest.mark.parametrize(
+    "value", [[], {"x": []}, [[1, 2]], 10**400, "nan", 0.5, True, "\ud800", ["\ud800"], {"\ud800": 1}]
+)
 def test_a_value_of_a_wrong_type_is_an_input_error_or_read_as_what_it_is(place: tuple[str, ...], value: object) -> None:
     document = json.loads(FULL.to_json())
     inner = document
@@ -147,7 +151,9 @@ def test_a_value_of_a_wrong_type_is_an_input_error_or_read_as_what_it_is(place: 
         inner = inner[key]
     inner[place[-1]] = value
     with contextlib.suppress(InputError):  # and nothing else
-        Manifest.from_json(json.dumps(document))
+        read = Manifest.from_json(json.dumps(document))
+        assert Manifest.from_json(read.to_json()) == read
+        read.to_json().encode()
     del inner[place[-1]]
     if place[-1] not in OPTIONAL and "candidates" not in place[:-1]:
         with pytest.raises(InputError):
@@ -171,6 +177,90 @@ def test_a_value_of_a_wrong_type_is_an_input_error_or_read_as_what_it_is(place: 
 def test_values_out_of_range(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="Manifest"):
         manifest(**change)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+@pytest.mark.parametrize("place", places(json.loads(FULL.to_json())), ids=".".join)
+def test_half_a_surrogate_pair_is_an_input_error_wherever_it_stands(place: tuple[str, ...], text: str) -> None:
+    document = json.loads(FULL.to_json())
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = text
+    with pytest.raises(InputError) as caught:
+        Manifest.from_json(json.dumps(document))
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("color", ["Infinity", "1e400", "1.5", "true", '"7"', "256", "-1", "null"])
+def test_a_colour_that_is_none(color: str) -> None:
+    text = FULL.to_json().replace("[0, 0, 255]", f"[0, 0, {color}]")
+    assert color in text
+    with pytest.raises(InputError):
+        Manifest.from_json(text)
+    with pytest.raises(InputError):
+        LabelSpace.from_dict(json.loads(text)["label_space"])
+
+
+def test_an_engine_takes_no_more_than_a_graph_may() -> None:
+    for most in ((2, 16, 16385), (1025, 16, 16)):
+        assert FULL.engine is not None
+        with pytest.raises(InputError, match="engine takes up to"):
+            manifest(engine=replace(FULL.engine, shapes=((1, 8, 8), (1, 8, 8), most)))
+
+
+@given(
+    st.builds(
+        manifest,
+        height=st.integers(1, 16384),
+        width=st.integers(1, 16384),
+        multiple=st.integers(1, 256),
+        resize=st.sampled_from(RESIZE),
+        fixed_size=st.booleans(),
+        engine=st.none() | engines,
+    ),
+    st.integers(1, 100_000),
+    st.integers(1, 100_000),
+    st.sampled_from([1, 2, 7]),
+)
+def test_sizes_that_are_chosen_for_a_frame_are_taken(document: Manifest, height: int, width: int, stride: int) -> None:
+    rows, columns = document.working_size(height, width)
+    low, high = (1, 1), (16384, 16384)
+    if document.engine is not None and not document.fixed_size:
+        (_, *low), _, (_, *high) = document.engine.shapes
+    assert low[0] <= rows <= high[0]
+    assert low[1] <= columns <= high[1]
+    if document.engine is None:  # an engine may begin or end between two multiples
+        document.check_size(rows, columns)
+    size: tuple[int, int] | None = None
+    with contextlib.suppress(InputError):  # and no usage error: only this frame is at fault
+        size = WorkingSize(stride=stride).of(document, height, width)
+    if size is not None:
+        document.check_size(*size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "said"),
+    [
+        ({}, (60, 96), "multiples of 8, such as 96x64"),
+        ({}, (0, 96), "such as 96x8"),
+        ({}, (64, 16392), "to 16384x16384"),
+        ({"fixed_size": True}, (64, 104), "takes 96x64 alone"),
+        ({"engine": replace(FULL.engine, shapes=((1, 64, 96), (1, 64, 96), (1, 64, 192)))}, (64, 200), "96x64 to 192x"),
+    ],
+)
+def test_a_size_that_is_not_taken_is_the_users_mistake(
+    changes: dict[str, Any], size: tuple[int, int], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        manifest(**changes).check_size(*size)
+
+
+def test_a_frame_too_large_for_a_stride_is_that_frames_fault() -> None:
+    working = WorkingSize(stride=1)
+    assert working.of(manifest(), 720, 1279) == (720, 1280)
+    with pytest.raises(InputError, match=r"frame of 30000x100 at --stride 1.*to 16384x16384.*another --stride"):
+        working.of(manifest(), 100, 30_000)
 
 
 def test_working_sizes() -> None:

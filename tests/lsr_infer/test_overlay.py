@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsr_infer.drawing import Drawer, Drawing, Result
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.overlay import colorize, overlay, side_by_side
+from lsr_infer.maskids import MaskIds
+from lsr_infer.overlay import captioned, colorize, overlay, side_by_side
 from lsr_infer.png import palette_png
+from lsr_infer.segmenter import Segmentation
+from lsr_infer.videoinfo import VideoFrame
 
 SPACE = LabelSpace(name="two", names=("road", "sky"), colors=((128, 64, 32), (10, 200, 250)))
 
@@ -44,6 +48,20 @@ def test_what_does_not_fit(classes: np.ndarray, alpha: float) -> None:
         overlay(np.zeros((4, 5, 3), np.uint8), classes, SPACE, alpha)
 
 
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (60, 40), (5, 3)])
+def test_a_caption_stays_in_its_corner(height: int, width: int) -> None:
+    picture = np.full((height, width, 3), 90, dtype=np.uint8)
+    result = captioned(picture, "adapted.onnx")
+    rows = max(12, height // 30)
+    assert (picture == 90).all()
+    assert (result[rows:] == 90).all()
+    assert (result[:rows, 0] == 0).all()
+    if height == 720:
+        assert (result[:rows].max(axis=2) == 255).any()  # letters
+        assert (result[:rows, width // 2 :] == 90).all()
+        assert not np.array_equal(result, captioned(picture, "source.onnx"))
+
+
 def test_side_by_side() -> None:
     one, other = np.full((3, 4, 3), 7, np.uint8), np.full((3, 5, 3), 9, np.uint8)
     both = side_by_side(one, other, gap=2)
@@ -73,3 +91,22 @@ def test_a_palette_png_is_read_back_as_labels(tmp_path) -> None:  # type: ignore
     for wrong in (labels.astype(int), labels[None], labels[:0]):
         with pytest.raises(ValueError, match="labels"):
             palette_png(wrong, SPACE.palette())
+
+
+def test_an_ignore_mask_of_another_shape_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    mask = np.zeros((64, 96), dtype=bool)
+    mask[5, 7] = True
+    drawing = Drawing(ids=MaskIds.of("train", SPACE), ignored=mask)
+
+    def draw(height: int, width: int) -> np.ndarray:
+        frame, classes = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+        found = Segmentation(SPACE, (height, width), classes=classes)
+        return Drawer(drawing, SPACE)(Result(VideoFrame(frame, 0.0, 0), 0, 0.0, found, None)).classes
+
+    for size in ((64, 96), (128, 192), (32, 48), (200, 301)):  # the last one's shape is rounded
+        assert (draw(*size) == 255).any()
+    assert not caplog.records
+    for size in ((64, 98), (96, 64)):
+        assert (draw(*size) == 255).any()
+    (line,) = [record.message for record in caplog.records]
+    assert "the ignore mask is 96x64 and is stretched to frames of 98x64" in line

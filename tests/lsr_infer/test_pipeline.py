@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -110,4 +110,54 @@ def test_the_feeders_own_error_comes_first_and_what_was_handed_over_is_done() ->
     with pytest.raises(ZeroDivisionError), Behind(done.append) as behind:
         put_and_fail(behind)
     assert done == [1]
+    assert not threads()
+
+
+def within_patience(work: Callable[[], object]) -> list[BaseException]:
+    """Run something that must not wait for ever; return what it raised."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - looked at by the caller
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive(), "it waits for ever"
+    return raised
+
+
+def test_an_interruption_while_the_end_is_handed_over_waits_for_nobody() -> None:
+    done: list[int] = []
+
+    def interrupted(*words: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        with Behind(done.append, depth=2) as behind:
+            behind.put(1)
+            behind._slots.put = interrupted  # type: ignore[method-assign]  # Ctrl-C, exactly there
+
+    (error,) = within_patience(work)
+    assert isinstance(error, KeyboardInterrupt)
+    assert done == [1]
+    assert not threads()
+
+
+def test_a_producer_that_fails_while_it_is_closed_is_heard() -> None:
+    class Source:
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            raise StopIteration
+
+        def close(self) -> None:
+            raise OSError("cannot be closed")
+
+    (error,) = within_patience(lambda: list(ahead(Source())))
+    assert str(error) == "cannot be closed"
     assert not threads()

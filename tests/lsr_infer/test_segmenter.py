@@ -1,22 +1,27 @@
 """A real ONNX Runtime session behind the Segmenter: what it computes, and every file and frame it refuses."""
 
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 import lsr_infer
+from lsr_infer.backends import BACKENDS, BackendOptions
+from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.images import read_label, resize_frame
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.masks import interpolate
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.video import read_frames
-from tests.lsr_infer.onnxfile import SPACE, colour_model, expected_logits, manifest
+from tests.lsr_infer.onnxfile import SPACE, colour_model, expected_logits, level_model, manifest
 from tests.lsr_infer.onnxfile import model as encode
 
 Shared = Callable[[str], Path]
@@ -58,6 +63,97 @@ def test_a_batch_is_its_frames(model: Path) -> None:
             np.testing.assert_array_equal(result.classes, segmenter(frame).classes)
         with pytest.raises(InputError, match="differ in size"):
             segmenter.batch([frames[0], frames[1][:20]])
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
+def test_a_graph_that_takes_four_frames_at_a_time(
+    tmp_path: Path, model: Path, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(count)
+    frames = [rng.integers(0, 256, (50, 70, 3), dtype=np.uint8) for _ in range(count)]
+    four = colour_model(tmp_path / "four.onnx", manifest(fixed_batch=4))  # ONNX Runtime refuses any other number
+    with Segmenter(four, "cpu") as segmenter, Segmenter(model, "cpu") as free:
+        for _ in range(2):
+            found = segmenter.batch(frames)
+            assert len(found) == count
+            for result, frame in zip(found, frames, strict=True):
+                np.testing.assert_array_equal(result.classes, free(frame).classes)
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == (count % 4 > 0)  # once, and only where frames were repeated
+    assert all("four.onnx: takes 4 frames at a time" in line for line in said)
+
+
+def test_a_class_the_model_does_not_have(tmp_path: Path) -> None:
+    frame = np.full((64, 96, 3), 2, np.uint8)
+    with Segmenter(level_model(tmp_path / "levels.onnx"), "cpu") as segmenter:
+        assert segmenter(frame).shares() == {"red": 1.0}
+        frame[5, 7, 1] = 200
+        with pytest.raises(InputError, match=r"levels.onnx: gave class 200, it has 0 to 2"):
+            segmenter(frame)
+    with pytest.raises(InputError, match="gave class 3"):
+        Segmentation(SPACE, (2, 2), classes=np.full((2, 2), 3, np.uint8))
+
+
+def test_a_size_far_beyond_the_models_own_is_said_once(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frame = np.zeros((64, 96, 3), np.uint8)
+    with Segmenter(model, "cpu") as segmenter:
+        for size in (None, (64, 96), (128, 192), (8, 8)):  # four times its area is the last that passes
+            segmenter(frame, size=size)
+        segmenter(np.zeros((640, 960, 3), np.uint8))  # a large frame that is shrunk
+        assert not caplog.records
+        for size in ((128, 200), (256, 384)):
+            segmenter(frame, size=size)
+        (line,) = [record.message for record in caplog.records]
+    assert "model.onnx: frames enter the network at 200x128, 4 times the area" in line
+    assert "(96x64)" in line
+    assert "--tile" in line
+
+
+def test_without_a_name_the_shipped_network_is_opened(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Segmenter(device="cpu") as segmenter:
+        assert segmenter.path.name == "toytown_adapted.onnx"
+    assert "shipped demonstration network" in caplog.text
+    monkeypatch.setattr("lsr_infer.modelfile._SHIPPED", tmp_path / "gone.onnx")
+    with pytest.raises(UsageError, match="ships no model"):
+        Segmenter(device="cpu")
+
+
+class FakeGpu(OnnxRuntimeBackend):
+    """ONNX Runtime on the CPU that takes itself for a GPU; the only fake part is the device's name."""
+
+    def __init__(self, path: Path, options: BackendOptions) -> None:
+        super().__init__(path, replace(options, device="cpu"))
+        self.device = "cuda:0"
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, frames: np.ndarray) -> np.ndarray:
+        self.shapes.append(frames.shape)
+        return super().run(frames)
+
+
+def test_on_a_gpu_the_model_has_run_before_the_first_frame(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FakeGpu] = []
+
+    def open_fake(path: Path, options: BackendOptions) -> FakeGpu:
+        opened.append(FakeGpu(path, options))
+        return opened[-1]
+
+    monkeypatch.setitem(cast(dict[str, object], BACKENDS), "onnxruntime", open_fake)
+    with Segmenter(model) as segmenter:
+        assert segmenter.device == "cuda:0"
+        assert opened[0].shapes == [(1, 64, 96, 3)]
+    broken = tmp_path / "broken.onnx"
+    eye, zero = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
+    broken.write_bytes(encode(eye * np.float32(np.nan), zero, {METADATA_KEY: manifest().to_json()}))
+    with pytest.raises(InputError, match="not finite"):
+        Segmenter(broken)
+    with pytest.raises(UsageError, match="closed"):
+        opened[1].run(np.zeros((1, 64, 96, 3), np.uint8))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 400), (400, 3), (1080, 1920)])
@@ -130,7 +226,7 @@ def test_a_size_of_the_users(model: Path, tmp_path: Path) -> None:
         ((_, streamed),) = segmenter.stream([frame], size=(32, 200))
         np.testing.assert_array_equal(streamed.classes, result.classes)
         for size in ((33, 200), (0, 200), (-8, 200), (32768, 200)):
-            with pytest.raises(UsageError, match="multiples of 8"):
+            with pytest.raises(UsageError, match=rf"model.onnx: the size 200x{size[0]} was asked for"):
                 segmenter(frame, size=size)
     fixed = colour_model(tmp_path / "fixed.onnx", manifest(fixed_size=True))
     with Segmenter(fixed) as segmenter:

@@ -34,6 +34,13 @@ def contents(tmp_path: Path) -> dict[str, bytes]:
         "no manifest": encode(EYE, ZERO, {}),
         "manifest is no JSON": encode(EYE, ZERO, {METADATA_KEY: "{"}),
         "manifest is nested without end": encode(EYE, ZERO, {METADATA_KEY: "[" * 100_000}),
+        "manifest with half a character": encode(EYE, ZERO, {METADATA_KEY: GOOD.replace('"green"', '"gr\\ud800n"')}),
+        "manifest with an infinite colour": encode(
+            EYE, ZERO, {METADATA_KEY: GOOD.replace("[0, 255, 0]", "[0, 1e400, 0]")}
+        ),
+        "manifest with a figure that is none": encode(
+            EYE, ZERO, {METADATA_KEY: GOOD.replace('"scores": {}', '"scores": {"miou": "nan"}')}
+        ),
         "manifest of the future": encode(
             EYE, ZERO, {METADATA_KEY: GOOD.replace(f'"format": {FORMAT}', '"format": 99')}
         ),

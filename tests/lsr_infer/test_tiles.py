@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.tiles import Tiling, blend, places, segment_tiles, weights
@@ -76,11 +77,42 @@ def test_no_seam_shows_where_tiles_disagree() -> None:
     assert np.abs(np.diff(hard[0], axis=1)).max() > 2 * max(jumps)  # so the test can tell
 
 
-def test_classes_alone_are_voted_on_by_nearness() -> None:
-    frame = slope(150, 250)
-    found = segment_tiles(Ramp(classes=True), frame, Tiling(64, 96))
-    np.testing.assert_array_equal(found.classes, (frame[:, :, 0] > 128).astype(np.uint8))
-    assert "confidence" not in found.__dict__
+class Numbered:
+    """A network of classes alone that gives every tile a class by its turn."""
+
+    label_space = LabelSpace(name="five", names=tuple("abcde"), colors=((0, 0, 0),) * 5)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, frame: np.ndarray, *, size: tuple[int, int] | None = None) -> Segmentation:
+        self.calls += 1
+        classes = np.full(frame.shape[:2], self.given(self.calls - 1), np.uint8)
+        return Segmentation(self.label_space, classes.shape, classes=classes)
+
+    @staticmethod
+    def given(call: int) -> int:
+        return (7 * call + call // 3) % 5
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
+def test_classes_alone_are_voted_on_with_the_weights_of_the_tiles(overlap: float) -> None:
+    height, width = 150, 250
+    found = segment_tiles(Numbered(), np.zeros((height, width, 3), np.uint8), Tiling(64, 96, overlap=overlap))
+    votes, call = np.zeros((5, height, width)), 0
+    tops, lefts = places(height, 64, overlap), places(width, 96, overlap)
+    down, across = weights(tops, 64, height), weights(lefts, 96, width)
+    for row, top in enumerate(tops):
+        for column, left in enumerate(lefts):
+            votes[Numbered.given(call), top : top + 64, left : left + 96] += np.outer(down[row], across[column])
+            call += 1
+    best = np.sort(votes, axis=0)
+    clear = best[-1] - best[-2] > 0.01  # votes are counted in half precision
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found.classes[clear], votes.argmax(axis=0)[clear])
+    assert len(np.unique(found.classes)) == 5
+    with pytest.raises(InputError, match="no confidence"):
+        _ = found.confidence
 
 
 def test_bands_come_in_order_and_cover_the_image() -> None:

@@ -1,5 +1,6 @@
 """The Triton model repository: its config read back by a strict reader and by Triton's own schema."""
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -14,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsr_infer.cli import main
+from lsr_infer.engine import EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.manifest import Manifest
 from lsr_infer.modelfile import read_model_file
 from lsr_infer.triton import Serving, Word, model_config, to_pbtxt
 from tests.lsr_infer.onnxfile import colour_model, manifest
-from tests.lsr_infer.test_info import FACTS, engine
+from tests.lsr_infer.test_info import COMPARED, FACTS, engine
 
 # From Triton's model_config.proto: the fields of each message, and what each holds. Only what may be written here.
 TEXT, NUMBER, TRUTH = "text", "number", "truth"
@@ -170,7 +172,7 @@ def test_an_onnx_file_of_free_size(model: Path) -> None:
 def test_fixed_sizes_and_batches(tmp_path: Path) -> None:
     fixed = config(colour_model(tmp_path / "f.onnx", manifest(fixed_size=True)))
     assert fixed["input"][0]["dims"] == [64, 96, 3]
-    four = config(colour_model(tmp_path / "b.onnx", manifest(fixed_batch=4)))
+    four = config(colour_model(tmp_path / "b.onnx", manifest(fixed_batch=4), batch="N"))
     assert four["max_batch_size"] == 0
     assert four["input"][0]["dims"] == [-1, -1, -1, 3]  # the graph's own first axis is free
     assert four["model_warmup"][0]["inputs"][0]["value"]["dims"] == [4, 64, 96, 3]
@@ -270,6 +272,39 @@ def test_mistakes_write_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not repository.exists()
+
+
+def test_an_engine_nobody_would_run_is_not_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    repository, path = tmp_path / "repository", tmp_path / "m.engine"
+    words = ["serve-config", str(path), "-o", str(repository)]
+
+    def serve(facts: EngineFacts, *more: str, **changes: Any) -> tuple[int, str]:
+        document = manifest(**{"output": "classes", "parity": COMPARED, "engine": facts} | changes)
+        engine(path, document)
+        status = main([*words, *more])
+        assert repository.exists() == (status == 0)
+        return status, capsys.readouterr().err
+
+    digest = hashlib.sha256(b"not to be deserialised").hexdigest()
+    pending = replace(FACTS, sha256=digest)
+    proved = replace(pending, parity=COMPARED, proved_on=(8, 6))
+    for facts, changes, said in (
+        (replace(proved, sha256="0" * 64), {}, "do not belong together"),
+        (pending, {}, "--verify m.engine; or pass --allow-unverified"),
+        (proved, {"parity": None}, "never compared with the checkpoint"),
+        (replace(proved, shapes=((2, 64, 96), (2, 64, 96), (4, 64, 96))), {}, "2 frames at a time at least"),
+    ):
+        status, error = serve(facts, **changes)
+        assert status == 4
+        assert said in error
+    assert serve(replace(proved, sha256="0" * 64), "--allow-unverified")[0] == 4
+    assert serve(proved)[0] == 0
+    assert (repository / "m/1/model.plan").read_bytes() == path.read_bytes()
+    assert "the server needs TensorRT 11.1.0 and NVIDIA Test" in caplog.text
+    assert serve(pending, "--allow-unverified", "--overwrite")[0] == 0
 
 
 def test_a_place_that_is_none(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lsr_infer.encoding import VideoOptions
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.video import ColorTags, VideoFrame, VideoInfo, VideoWriter, probe, read_frames
 
@@ -29,7 +30,8 @@ def gradient(height: int, width: int, shift: int = 0) -> np.ndarray:
 
 def write(path: Path, frames: list[np.ndarray], times: list[float] | None = None, **options: Any) -> Path:
     height, width = frames[0].shape[:2]
-    with VideoWriter(path, width=width, height=height, fps=Fraction(25), **options) as writer:
+    common = {"width": width, "height": height, "fps": Fraction(25), "overwrite": options.pop("overwrite", False)}
+    with VideoWriter(path, **common, options=VideoOptions(**options)) as writer:
         for n, frame in enumerate(frames):
             writer.write(frame, None if times is None else times[n])
     return path
@@ -96,6 +98,45 @@ def test_a_file_cut_off_behind_its_header_is_noticed(tmp_path: Path) -> None:
     assert 5 < len(good) < 40
 
 
+def test_a_cut_off_file_is_noticed_after_a_start_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "whole.mp4", [gradient(64, 96, 3 * n) for n in range(100)])
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(path.read_bytes()[: ends[59]])  # between two packets: none of them is broken
+    for start in (0.2, 1.0, 2.0):
+        good: list[VideoFrame] = []
+        with pytest.raises(InputError, match=r"ends after \d+ frames \(100 claimed\); the file is cut off"):
+            good.extend(read_frames(cut, start=start))
+        assert good[0].time == pytest.approx(start, abs=1e-3)
+        assert len(good) == 60 - round(25 * start)
+    assert len(list(read_frames(cut, start=0.2, duration=0.4))) == 10  # what is asked for is whole
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
+@pytest.mark.parametrize("rate", [25, 50])
+def test_a_start_in_a_file_without_stamps_counts_its_frames(tmp_path: Path, kind: str, codec: str, rate: int) -> None:
+    path = tmp_path / f"raw.{kind}"
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate, options={"g": "12", "bf": "2", "x265-params": "log-level=none"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for n in range(50):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gradient(64, 64, 4 * n), format="bgr24")))
+        container.mux(stream.encode(None))
+    every = list(read_frames(path))
+    step = 1 / float(probe(path).fps)
+    assert [item.time for item in every] == pytest.approx([n * step for n in range(50)])
+    for first in (1, 13, 49):
+        late = list(read_frames(path, start=first * step))
+        assert [item.time for item in late] == [item.time for item in every[first:]]
+        assert [item.index for item in late] == list(range(50 - first))
+        np.testing.assert_array_equal(late[0].frame, every[first].frame)
+    assert len(list(read_frames(path, start=10 * step, duration=5 * step))) == 5
+    with pytest.raises(InputError, match="no frame lies"):
+        list(read_frames(path, start=50 * step))
+
+
 def test_missing_files_folders_and_noise_are_one_line(tmp_path: Path) -> None:
     noise = tmp_path / "noise.mp4"
     noise.write_bytes(np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes())
@@ -139,6 +180,32 @@ def test_a_playlist_reads_nothing_from_the_network(tmp_path: Path) -> None:
             list(read_frames(playlist))
         server.shutdown()
     assert not asked
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n"),
+        ("script.mp4", "ffconcat version 1.0\nfile other.ts\n"),
+        ("numbered_%d.ppm", "P6"),
+    ],
+)
+def test_a_file_that_leads_to_other_files_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    with av.open(str(tmp_path / "other.ts"), "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(gradient(48, 64), format="bgr24")))
+        container.mux(stream.encode(None))
+    for n in range(3):
+        assert cv2.imwrite(str(tmp_path / f"numbered_{n}.ppm"), gradient(48, 64, n))
+    assert len(list(read_frames(tmp_path / "other.ts"))) == 1
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be read as video") as caught:
+        list(read_frames(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    with pytest.raises(InputError, match="cannot be read as video"):
+        probe(path)
 
 
 @pytest.mark.parametrize("angle", [0, 90, 180, -90])

@@ -10,7 +10,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
-from lsr_infer.backends import BackendOptions  # noqa: E402
+from lsr_infer.backends import BackendOptions, open_backend  # noqa: E402
 from lsr_infer.cuda import CudaProbe  # noqa: E402
 from lsr_infer.engine import EngineFacts  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError  # noqa: E402
@@ -21,7 +21,7 @@ from lsr_infer.tensorrt.build import BuildOptions, Shapes  # noqa: E402
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
 from lsr_infer.tensorrt.gate import OnnxReference, compare_with_onnx  # noqa: E402
 from lsr_infer.tensorrt.make import Comparison, engine_contract, make_engine, read_model, verify_engine  # noqa: E402
-from lsr_infer.tensorrt.sidecar import manifest_path, read_engine_manifest, sha256_of  # noqa: E402
+from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of  # noqa: E402
 from tests.lsr_infer.tensorrt.fakegpu import GPU, FakeCuda, FakeModule  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import SPACE, damaged, manifest, small_file  # noqa: E402
 
@@ -81,7 +81,7 @@ def test_an_engine_is_built_compared_opened_and_run(
     assert parity.miou is not None
     assert parity.miou == pytest.approx(parity.miou_reference, abs=1e-3)
     assert (parity.max_logit_difference == 0) if output == "logits" else (parity.max_logit_difference is None)
-    assert read_engine_manifest(engine)[1] == made
+    assert engine_manifest(engine)[1] == made
     assert sorted(item.name for item in tmp_path.iterdir()) == ["model.engine", "model.engine.json", "model.onnx"]
 
     monkeypatch.setattr("lsr_infer.backends.tensorrt.load_library", lambda flavour: tensorrt)
@@ -89,10 +89,15 @@ def test_an_engine_is_built_compared_opened_and_run(
     with Segmenter(path, device="cpu") as onnx_file, Segmenter(engine) as segmenter:
         assert (segmenter.backend, segmenter.device, segmenter.manifest) == ("tensorrt", "cuda:0", made)
         np.testing.assert_array_equal(segmenter(frame).classes, onnx_file(frame).classes)
-        for both in segmenter.batch([frame, FRAMES.frames[1]]), onnx_file.batch([frame, FRAMES.frames[1]]):
-            assert len(both) == 2
-        with pytest.raises(InputError, match=r"takes 1x32x32 to 2x128x96 \(frames x width x height\), not 3x96x64"):
-            segmenter.batch([frame] * 3)
+        three = [frame, FRAMES.frames[1], frame[::-1]]  # one more than it takes at a time
+        for one, other in zip(segmenter.batch(three), onnx_file.batch(three), strict=True):
+            np.testing.assert_array_equal(one.classes, other.classes)
+        with pytest.raises(UsageError, match="the size 256x64 was asked for; allowed: 32x32 to 128x96"):
+            segmenter(frame, size=(64, 256))
+    backend = open_backend(engine)
+    with pytest.raises(InputError, match=r"takes 1x32x32 to 2x128x96 \(frames x width x height\), not 3x96x64"):
+        backend.run(np.stack([frame] * 3))
+    backend.close()
     assert not cuda.device
 
 

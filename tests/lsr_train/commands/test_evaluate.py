@@ -11,6 +11,7 @@ import torch
 
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.modelfile import shipped_model
 from lsr_train.checkpoint import ModelInfo, model_hash, save_model
 from lsr_train.commands.evaluate import EvaluateOptions, main
 from lsr_train.data.frames import LabelledFrames
@@ -45,6 +46,13 @@ def model(tmp_path: Path) -> Path:
 
 def run(arguments: list[str]) -> int:
     return exit_status(lambda: main(arguments))
+
+
+def test_a_size_an_exported_file_does_not_take_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([str(shipped_model()), *TOYTOWN, "--height", "257", "--width", "512"]) == 2
+    captured = capsys.readouterr()
+    assert "toytown_adapted.onnx: the size 512x257 was asked for; sides are multiples of" in captured.err
+    assert captured.out == ""
 
 
 def labelled_folder(root: Path, count: int = 2) -> Path:
