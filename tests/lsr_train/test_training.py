@@ -85,6 +85,29 @@ def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_p
     assert losses(parts) == losses(whole)
 
 
+def test_the_teacher_is_saved_where_it_is_wanted_and_the_run_goes_on_with_its_student(
+    source: Path, tmp_path: Path
+) -> None:
+    more = ["--train.keep", "9", "--self_training.decay", "0.9", "--self_training.rectify", "0.1"]
+    runs = {}
+    for keep in ("student", "teacher"):
+        runs[keep] = tmp_path / keep
+        words_ = command_for("lsr-st", source, runs[keep], *more, "--self_training.keep", keep)
+        assert run_here(*words_) == 0
+    assert losses(runs["student"]) == losses(runs["teacher"])  # what is kept changes nothing in the training
+    student, teacher = (weights(runs[keep], 6) for keep in ("student", "teacher"))
+    assert student != teacher
+    state = load_file(runs["student"] / "checkpoints/step-6/state.safetensors")
+    for name, data in teacher.items():
+        assert state[f"method.teacher.network.{name}"].numpy().tobytes() == data, name
+    for step in (4, 6):  # as if it had been killed there
+        shutil.rmtree(runs["teacher"] / f"checkpoints/step-{step}")
+    for pointer in ("last", "best"):
+        (runs["teacher"] / "checkpoints" / pointer).write_text("step-2\n", encoding="utf-8")
+    assert run_here("adapt", ["--resume", str(runs["teacher"])]) == 0
+    assert weights(runs["teacher"], 6) == teacher
+
+
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     for workers in (0, 2):
         out = tmp_path / str(workers)
@@ -165,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, capsys: pytest.
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values()), checkpoint
 
 
-def kill_series(kills: int, source: Path, tmp_path: Path, *options: str) -> None:
+def kill_series(kills: int, source: Path, tmp_path: Path, *options: str, method: str = "lsr-em") -> None:
     """Kill LSR+EM at random instants until it has died `kills` times, resuming each time; compare with a whole run.
 
     The instants are uniform from the moment a run holds its folder to the time a whole run took, so that they fall into
@@ -173,7 +196,7 @@ def kill_series(kills: int, source: Path, tmp_path: Path, *options: str) -> None
     """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     more = ["--train.checkpoint_every", "1", "--selection.signal", "flip", "--selection.every", "2", *options]
-    command, first = command_for("lsr-em", source, killed, *more)
+    command, first = command_for(method, source, killed, *more)
     process = start(command, [str(whole) if word == str(killed) else word for word in first])
     wait_for_lock(process, whole)
     begin = time.monotonic()
@@ -227,6 +250,12 @@ def test_a_killed_run_is_whole_and_goes_on(source: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_fifty_kills(source: Path, tmp_path: Path) -> None:
     kill_series(50, source, tmp_path)
+
+
+@pytest.mark.slow
+def test_twenty_kills_with_teacher_mix_and_class_statistics(source: Path, tmp_path: Path) -> None:
+    more = ["--self_training.rectify", "0.1", "--self_training.rectify_from", "2", "--weights.masked", "0.5"]
+    kill_series(20, source, tmp_path, *more, "--weights.distance", "0.1", method="lsr-st")
 
 
 @pytest.mark.slow
