@@ -7,16 +7,14 @@ The file appears only after it has been compared with the checkpoint, frame by f
 """
 
 import logging
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lsr_infer.arguments import ArgumentParser, parse_size
-from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.errors import exit_status
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
-from lsr_infer.parity import BARS, Bar
+from lsr_infer.parity import bar_for
 from lsr_train.exporting import ExportOptions, FramesOptions, export
 from lsr_train.exporting.frames import LABEL_IDS
 from lsr_train.exporting.graph import OPSET, OPSETS
@@ -64,25 +62,6 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def read_bar(precision: str, **asked: float | None) -> Bar:
-    """Return the bar of a precision with what was asked for in its place.
-
-    Args:
-        precision: one of `PRECISIONS`.
-        asked: fields of `Bar`; None leaves the precision's own.
-
-    Raises:
-        UsageError: a value is not allowed.
-    """
-    given = {name: value for name, value in asked.items() if value is not None}
-    for name, value in given.items():
-        share = name.endswith("agreement")
-        if not (0 < value <= 1 if share else 0 <= value < math.inf):
-            allowed = "above 0 and up to 1" if share else "0 or more"
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {allowed}.")
-    return replace(BARS[precision], **given)
-
-
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
@@ -103,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
             working_size=parse_size(options.working_size) if options.working_size else None,
             opset=options.opset,
             weight_bits=options.weight_bits,
-            bar=read_bar(
+            bar=bar_for(
                 options.precision,
                 agreement=options.agreement,
                 clear_agreement=options.clear_agreement,

@@ -17,7 +17,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,16 @@ from lsr_infer.arguments import ArgumentParser
 from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.errors import UsageError, exit_status
-from lsr_infer.files import refuse_existing
+from lsr_infer.files import check_place, refuse_existing
 from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
 from lsr_infer.manifest import Manifest
-from lsr_infer.parity import BARS, Bar
-from lsr_infer.tensorrt.build import BuildOptions, Shapes
+from lsr_infer.parity import bar_for
+from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
-from lsr_infer.tensorrt.make import Comparison, Model, default_shapes, make_engine, read_model, verify_engine
+from lsr_infer.tensorrt.make import Model, default_shapes, make_engine, read_model, verify_engine
 from lsr_infer.tensorrt.progress import terminal_progress
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path
+from lsr_infer.verdict import Comparison
 
 logger = logging.getLogger("to_trt")
 
@@ -70,8 +70,10 @@ _HELP = {
     "--labels": "class indices of the frames, by name",
     "--num-frames": "compare on at most N frames (8)",
     "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
-    "--clear-agreement": "least share of equal pixels where the top two logits are apart (int8: 0.99)",
-    "--miou-loss": "largest loss of mean IoU where there are labels (int8: 1)",
+    "--clear-agreement": "the same of clear places (int8 0.99)",
+    "--margin": "a place is clear if the top two logits of the ONNX file differ by so much (1)",
+    "--miou-loss": "most that mean IoU may fall, with labels (int8 1)",
+    "--report": "write all figures of the comparison there, also on failure, as to_onnx.py --report does",
     "--overwrite": "replace existing files",
     "--json": "print what was made as JSON",
 }
@@ -103,7 +105,9 @@ def build_parser() -> ArgumentParser:
     add("--num-frames", type=int, default=8, metavar="N")
     add("--agreement", type=float, metavar="SHARE")
     add("--clear-agreement", type=float, metavar="SHARE")
+    add("--margin", type=float, metavar="LOGITS")
     add("--miou-loss", type=float, metavar="POINTS")
+    add("--report", type=Path, metavar="FILE.json")
     add("--overwrite", action="store_true")
     add("--json", action="store_true")
     return parser
@@ -132,32 +136,14 @@ def parse_shapes(text: str) -> Shapes:
     return least, best, most
 
 
-def parse_bar(precision: str, agreement: float | None, clear_agreement: float | None, miou_loss: float | None) -> Bar:
-    """Return the bar of a precision with what the user changed.
-
-    Raises:
-        UsageError: a share is not one, or a loss is negative.
-    """
-    for flag, share in (("--agreement", agreement), ("--clear-agreement", clear_agreement)):
-        if share is not None and not 0 < share <= 1:
-            raise UsageError(f"{flag} is {share}; allowed: above 0 and up to 1.")
-    if miou_loss is not None and not 0 <= miou_loss <= 100:
-        raise UsageError(f"--miou-loss is {miou_loss}; allowed: 0 to 100 points.")
-    given = {"agreement": agreement, "clear_agreement": clear_agreement, "miou_loss": miou_loss}
-    return replace(BARS[precision], **{name: value for name, value in given.items() if value is not None})
-
-
 def read_frames(place: Path | None, labels: Path | None, count: int, manifest: Manifest) -> FrameSet:
     """Read the frames to compare on: the user's, else the shipped ones.
 
     Raises:
-        UsageError: labels without frames.
         InputError: they cannot be read.
     """
     if place is not None:
         return read_frame_set(place, count, labels=labels)
-    if labels is not None:
-        raise UsageError("--labels belong to frames of your own. Name them with --frames.")
     return shipped_frames_for(manifest.label_space, count)
 
 
@@ -179,74 +165,103 @@ def device_to_compare_on(
     return gpu
 
 
-def build(model: Model, output: Path, library: Library, probe: CudaProbe, device: str, options: BuildOptions,
-          comparison: Comparison, *, overwrite: bool) -> Manifest:  # fmt: skip
+def build(builder: Builder, model: Model, output: Path, comparison: Comparison, *, overwrite: bool) -> Manifest:
     """Build an engine and say what is done; see `make_engine`."""
-    gpu = device_to_compare_on(library, device, probe, options.targets)
-    where = str(gpu) if gpu else f"compute capability {', '.join(options.targets)}, ahead of time"
-    logger.info("%s: building %s (%s) for %s", library.title, model.path.name, model.manifest.precision, where)
+    title, gpu = builder.library.title, builder.gpu
+    where = str(gpu) if gpu else f"compute capability {', '.join(builder.options.targets)}, ahead of time"
+    logger.info("%s: building %s (%s) for %s", title, model.path.name, model.manifest.precision, where)
     if model.manifest.output == "logits":
         logger.warning(
             "%s gives logits: on a GPU their copy and the masks made from them on the CPU will bound the speed. Export "
             "it with --outputs classes.", model.path.name)  # fmt: skip
     with terminal_progress() as progress:
-        return make_engine(
-            library, model, output, options, comparison=comparison, gpu=gpu, progress=progress, overwrite=overwrite
-        )
+        return make_engine(builder, model, output, comparison=comparison, progress=progress, overwrite=overwrite)
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _check_options(options)
+    verify, begun = options.verify is not None, time.monotonic()
+    output = options.verify if verify else options.output
+    manifest = _verify(options) if verify else _build(options)
+    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=options.model, verified=verify)
+    return None
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise where options are not allowed, or not together.
+
+    Raises:
+        UsageError: they are not.
+    """
     if (options.output is None) == (options.verify is None):
         raise UsageError("say what to do: -o MODEL.engine builds one, --verify MODEL.engine compares one.")
     if options.output is not None and options.output.suffix.lower() != ".engine":
         raise UsageError(f"{options.output}: the name of the file must end in .engine.")
     if options.workspace is not None and options.workspace < 1:
         raise UsageError(f"--workspace is {options.workspace}; allowed: 1 MB or more.")
+    if options.num_frames < 1:
+        raise UsageError(f"--num-frames is {options.num_frames}; at least 1 is needed, or nothing is compared.")
+    if options.labels is not None and options.frames is None:
+        raise UsageError("--labels belong to frames of your own. Name them with --frames.")
     if options.verify is not None:
         _refuse_build_options(options)
+
+
+def _build(options: argparse.Namespace) -> Manifest:
+    """Build what the command line asks for; device and inputs are looked at before the place of the output."""
     shapes = parse_shapes(options.shapes) if options.shapes else None
-    targets = tuple(word for word in (options.targets or "").replace(".", "").split(",") if word)
     probe = probe_cuda()
-    if options.verify is not None:
-        _, _, facts = engine_manifest(options.verify)
-        library = load_library(facts.flavour)
-        gpu = choose_device(options.device, probe, f"{options.verify.name}, a TensorRT engine,")
-    else:
-        library = resolve_flavour(options.flavour, probe)
-        library.check_options(hardware_compatible=options.hardware_compatible,
-                              version_compatible=options.version_compatible,
-                              timing_cache=options.timing_cache is not None)  # fmt: skip
-        targets = library.targets(targets)
+    library = resolve_flavour(options.flavour, probe)
+    library.check_options(hardware_compatible=options.hardware_compatible,
+                          version_compatible=options.version_compatible,
+                          timing_cache=options.timing_cache is not None)  # fmt: skip
+    targets = library.targets(tuple(word for word in (options.targets or "").replace(".", "").split(",") if word))
+    gpu = device_to_compare_on(library, options.device, probe, targets)
     model = read_model(options.model)
-    comparison = Comparison(
-        frames=read_frames(options.frames, options.labels, options.num_frames, model.manifest),
-        bar=parse_bar(model.manifest.precision, options.agreement, options.clear_agreement, options.miou_loss),
+    comparison = _comparison(options, model.manifest)
+    refuse_existing(options.output, overwrite=options.overwrite)
+    default_cache = options.output.with_suffix(".timing") if library.flavour == "tensorrt" else None
+    how = BuildOptions(
+        shapes=shapes or default_shapes(model.manifest),
+        workspace_mb=options.workspace,
+        hardware_compatible=options.hardware_compatible,
+        version_compatible=options.version_compatible,
+        timing_cache=options.timing_cache or default_cache,
+        targets=targets,
+        optimization_level=options.optimization_level,
+        tf32=options.tf32,
     )
-    begun = time.monotonic()
-    if options.verify is not None:
-        output = options.verify
-        manifest = verify_engine(library, model, output, comparison=comparison, gpu=gpu)
-    else:
-        output = options.output
-        refuse_existing(output, overwrite=options.overwrite)
-        default_cache = output.with_suffix(".timing") if library.flavour == "tensorrt" else None
-        how = BuildOptions(
-            shapes=shapes or default_shapes(model.manifest),
-            workspace_mb=options.workspace,
-            hardware_compatible=options.hardware_compatible,
-            version_compatible=options.version_compatible,
-            timing_cache=options.timing_cache or default_cache,
-            targets=targets,
-            optimization_level=options.optimization_level,
-            tf32=options.tf32,
-        )
-        manifest = build(model, output, library, probe, options.device, how, comparison, overwrite=options.overwrite)
-    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=model.path,
-            verified=options.verify is not None)  # fmt: skip
-    return None
+    builder = Builder(library=library, options=how, gpu=gpu)
+    return build(builder, model, options.output, comparison, overwrite=options.overwrite)
+
+
+def _verify(options: argparse.Namespace) -> Manifest:
+    """Compare the engine that the command line names."""
+    _, _, facts = engine_manifest(options.verify)
+    library = load_library(facts.flavour)
+    gpu = choose_device(options.device, probe_cuda(), f"{options.verify.name}, a TensorRT engine,")
+    model = read_model(options.model)
+    comparison = _comparison(options, model.manifest)
+    return verify_engine(library, model, options.verify, comparison=comparison, gpu=gpu)
+
+
+def _comparison(options: argparse.Namespace, manifest: Manifest) -> Comparison:
+    """Read what the engine has to pass, and check the place of its report."""
+    bar = bar_for(
+        manifest.precision,
+        agreement=options.agreement,
+        clear_agreement=options.clear_agreement,
+        margin=options.margin,
+        miou_loss=options.miou_loss,
+    )
+    frames = read_frames(options.frames, options.labels, options.num_frames, manifest)
+    if options.report is not None:
+        refuse_existing(options.report, overwrite=options.overwrite)
+        check_place(options.report.parent)
+    return Comparison(frames=frames, bar=bar, report=options.report)
 
 
 def _refuse_build_options(options: argparse.Namespace) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.images import IMAGE_SUFFIXES, read_image, read_label
+from lsr_infer.images import IMAGE_SUFFIXES, read_image, read_label, resize_frame
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.manifest import Manifest
 from lsr_infer.maskids import CITYSCAPES_NAMES
 
-__all__ = ["FrameSet", "read_frame_set", "shipped_frames", "shipped_frames_for"]
+__all__ = ["FrameSet", "read_frame_set", "shipped_frames", "shipped_frames_for", "working_image"]
 
 _SHIPPED = Path(__file__).parent / "models" / "toytown"
 
@@ -110,6 +111,11 @@ def shipped_frames_for(space: LabelSpace, count: int = 8) -> FrameSet:
         return read
     origin = f"{read.origin}, without their labels: they are Cityscapes' 19 classes, the model has others"
     return FrameSet(frames=read.frames, labels=[None] * len(read), origin=origin)
+
+
+def working_image(frame: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:
+    """Bring a frame to the size at which it enters a graph, as a batch of one, uint8 [1,H,W,3]."""
+    return np.ascontiguousarray(resize_frame(frame, *manifest.working_size(*frame.shape[:2]))[None])
 
 
 def _image_folder(place: Path, split: str) -> tuple[Path, Path | None]:

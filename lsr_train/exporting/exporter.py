@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError
 from lsr_infer.files import check_place, refuse_existing, whole_file, write_json
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
+from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
 from lsr_infer.parity import BARS, Bar
+from lsr_infer.verdict import Comparison, Verdict
 from lsr_train.exporting.choice import Candidate, best_of, candidates
 from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
 from lsr_train.exporting.fp16 import check_reach, to_half
 from lsr_train.exporting.frames import Calibration, at_most, read_labelled, training_frames, without
-from lsr_train.exporting.gate import Verdict, images_of, judge
+from lsr_train.exporting.gate import Written, judge
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
-from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise
+from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise
 
 __all__ = ["ExportOptions", "FramesOptions", "export"]
 
@@ -170,13 +171,15 @@ def export(
         try:
             model = _in_precision(floats, work, options, bar)
         except QualityGateError as error:
-            verdict = Verdict(parity=None, failure=error)
+            verdict = Verdict(failure=error)
         else:
             save(model, work.manifest, temporary)
-            drift = options.report is not None
-            verdict = judge(work.network, model, temporary, work.manifest, work.compared, bar, always_drift=drift)
+            written = Written(path=temporary, model=model, manifest=work.manifest)
+            comparison = Comparison(frames=work.compared, bar=bar)
+            verdict = judge(work.network, written, comparison, always_drift=options.report is not None)
         if options.report is not None:
-            write_json(options.report, _report(work, verdict))
+            tried = [candidate.to_dict() for candidate in work.tried]
+            write_json(options.report, verdict.report(work.manifest, candidates=tried))
         if verdict.failure is not None:
             raise verdict.failure
         manifest = replace(work.manifest, parity=verdict.parity)
@@ -281,18 +284,15 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
         work.manifest = replace(work.manifest, choices=(*work.manifest.choices, *HALF_CHOICES))
         return to_half(floats)
     assert work.calibration is not None
-    scheme = SCHEMES[options.runtime]
-    in_float = float_convolutions(floats, scheme)
+    how = Rewriting.of(floats, SCHEMES[options.runtime], weight_bits=options.weight_bits)
     logger.info("calibrating on %s", work.calibration.ranges.origin)
     try:
         work.tried = candidates(
             floats,
-            scheme,
+            how,
             work.manifest.label_space,
             _images(work.calibration.ranges, work.manifest),
             _images(work.calibration.choice, work.manifest),
-            in_float=in_float,
-            weight_bits=options.weight_bits,
             margin=bar.margin,
         )
     except ValueError as error:
@@ -303,55 +303,39 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
     work.manifest = replace(
         work.manifest,
         quantization=Quantization(
-            scheme=scheme.name,
+            scheme=how.scheme.name,
             calibration=chosen.calibration,
             calibrated_on=work.calibration.ranges.origin,
             frames=len(work.calibration.ranges),
             candidates={candidate.calibration: candidate.parity.agreement for candidate in work.tried},
-            in_float=in_float,
+            in_float=how.in_float,
         ),
-        choices=(*work.manifest.choices, *_int8_choices(scheme.words, chosen, options.weight_bits)),
+        choices=(*work.manifest.choices, *_int8_choices(how, chosen)),
     )
-    return quantise(floats, chosen.ranges, scheme, in_float=in_float, weight_bits=options.weight_bits)
+    return quantise(floats, chosen.ranges, how)
 
 
-def _int8_choices(words: Sequence[str], chosen: Candidate, weight_bits: int) -> tuple[str, ...]:
+def _int8_choices(how: Rewriting, chosen: Candidate) -> tuple[str, ...]:
     """Say how an INT8 graph was made."""
     clear = chosen.parity.clear_agreement
     among = (
         "" if clear is None else f" ({100 * clear:.3f} % of clear pixels, then {100 * chosen.parity.agreement:.2f} %)"
     )
     return (
-        *words,
+        *how.scheme.words,
         "the normalisation in float32",
         "extremes of whole maps, histograms of one value in nine, one frame at a time",
         f"calibration {chosen.calibration} agrees best with the float file on {chosen.parity.frames} held-out "
         f"frames{among}",
         "weights use 7 of 8 bits, so that no x86 processor saturates"
-        if weight_bits == 7
+        if how.weight_bits == 7
         else "weights use all 8 bits; x86 processors without VNNI may saturate on them (--weight-bits 7 would not)",
     )
 
 
 def _images(frames: FrameSet, manifest: Manifest) -> list[NDArray[np.uint8]]:
     """Return frames as the graph takes them."""
-    return [images_of(frame, manifest) for frame in frames.frames]
-
-
-def _report(work: _Work, verdict: Verdict) -> dict[str, Any]:
-    """Gather all figures as plain JSON data."""
-    parity = None if verdict.parity is None else verdict.parity.to_dict()
-    return {
-        "passed": verdict.failure is None,
-        "failure": None if verdict.failure is None else str(verdict.failure),
-        "precision": work.manifest.precision,
-        "runtime": work.manifest.runtime,
-        "parity": parity,
-        "choices": list(work.manifest.choices),
-        "quantization": None if work.manifest.quantization is None else work.manifest.quantization.to_dict(),
-        "candidates": [candidate.to_dict() for candidate in work.tried],
-        "drift": [layer.to_dict() for layer in verdict.drift],
-    }
+    return [working_image(frame, manifest) for frame in frames.frames]
 
 
 def _exporter() -> str:

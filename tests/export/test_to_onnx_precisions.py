@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra expor
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
 
-from export.to_onnx import main, read_bar  # noqa: E402
+from export.to_onnx import main  # noqa: E402
 from lsr_infer.errors import UsageError, exit_status  # noqa: E402
 from lsr_infer.frames import shipped_frames  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
@@ -146,15 +146,6 @@ def test_without_frames_to_calibrate_on_there_is_no_file(tmp_path: Path, capsys:
     assert code(bare, "-o", out, "--num-frames", "0") == 2
     assert code(bare, "-o", out, "--precision", "int8", "--calibrate", TOYTOWN, "--calibration-frames", "0") == 2
     assert not out.exists()
-
-
-def test_bars_are_settable() -> None:
-    assert read_bar("int8") == BARS["int8"]
-    assert read_bar("int8", miou_loss=2.5, margin=None).miou_loss == 2.5
-    assert read_bar("fp16", agreement=0.9).agreement == 0.9
-    for wrong in ({"agreement": 0.0}, {"clear_agreement": 1.1}, {"miou_loss": -1.0}, {"margin": float("inf")}):
-        with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
-            read_bar("fp32", **wrong)
 
 
 def test_what_exceeds_one_file_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
