@@ -30,7 +30,7 @@ def build_parser() -> ArgumentParser:
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, .safetensors or .pth")
     add("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
     add("--precision", choices=PRECISIONS, default="fp32", help="of weights and arithmetic (fp32)")
-    add("--for", dest="runtime", choices=tuple(SCHEMES), default="onnxruntime",
+    add("--for", dest="runtime", choices=tuple(SCHEMES),
         help="runtime of an INT8 file, whose wishes differ (onnxruntime); other precisions serve both")  # fmt: skip
     add("--outputs", choices=OUTPUTS, default="logits", help="logits at feature size, for lsr-infer's exact masks "
         "(default), or the class of every pixel, for other consumers")  # fmt: skip
@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if options.runtime is not None and options.precision != "int8":
+        logger.info("--for %s changes nothing: one %s file serves ONNX Runtime and TensorRT alike",
+                    options.runtime, options.precision)  # fmt: skip
     space = None
     if options.label_space:
         from lsr_train.labels import load_label_space
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         options.output,
         ExportOptions(
             precision=options.precision,
-            runtime=options.runtime,
+            runtime=options.runtime or "onnxruntime",
             outputs=options.outputs,
             size=parse_size(options.size) if options.size else None,
             working_size=parse_size(options.working_size) if options.working_size else None,

@@ -25,7 +25,7 @@ from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.files import check_place, refuse_existing
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
+from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for
 from lsr_infer.manifest import Manifest
 from lsr_infer.parity import bar_for
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes
@@ -140,10 +140,12 @@ def read_frames(place: Path | None, labels: Path | None, count: int, manifest: M
     """Read the frames to compare on: the user's, else the shipped ones.
 
     Raises:
-        InputError: they cannot be read.
+        InputError: they cannot be read, or their labels are not of the model's classes.
     """
     if place is not None:
-        return read_frame_set(place, count, labels=labels)
+        read = read_frame_set(place, count, labels=labels)
+        check_labels(read, manifest.label_space.num_classes)
+        return read
     return shipped_frames_for(manifest.label_space, count)
 
 

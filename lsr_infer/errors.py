@@ -19,6 +19,7 @@ __all__ = [
     "LsrError",
     "PartialResultError",
     "QualityGateError",
+    "UnusableFilesError",
     "UsageError",
     "exit_status",
 ]
@@ -50,6 +51,12 @@ class InputError(LsrError):
     """An input, a model or the output place is unusable."""
 
     exit_code = 4
+
+
+class UnusableFilesError(InputError):
+    """Files that cannot be used, all of them listed, a line each."""
+
+    keeps_lines = True
 
 
 class QualityGateError(LsrError):

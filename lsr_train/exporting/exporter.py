@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError
 from lsr_infer.files import check_place, refuse_existing, whole_file, write_json
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for, working_image
+from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
 from lsr_infer.parity import BARS, Bar
@@ -153,12 +153,11 @@ def export(
         raise UsageError(f"{output}: the name of the file must end in .onnx.")
     if checkpoint.suffix.lower() == ".onnx":
         raise UsageError(f"{checkpoint}: is an ONNX file already. Name the checkpoint or the run it was made from.")
-    refuse_existing(output, overwrite=options.overwrite)
-    check_place(output.parent)
-    if options.report is not None:
-        refuse_existing(options.report, overwrite=options.overwrite)
-        check_place(options.report.parent)
     work = _prepare(checkpoint, options, frames)
+    for path in (output, options.report):
+        if path is not None:
+            refuse_existing(path, overwrite=options.overwrite)
+            check_place(path.parent)
     logger.info(
         "exporting in %s (%s classes), comparing on %s",
         options.precision,
@@ -248,10 +247,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     elif frames.calibrate is not None:
         raise UsageError(f"--calibrate is for INT8, the precision is {options.precision}. Pass --precision int8.")
     if frames.compare is not None:
-        labels, ids = frames.labels, frames.label_ids
-        compared = read_labelled(frames.compare, frames.count, space, labels=labels, label_ids=ids)
-        if calibration is not None:
-            compared = without(compared, (calibration.ranges, calibration.choice))
+        compared = _named_frames(frames, frames.compare, space, calibration)
     elif calibration is not None and not toytown:
         compared = at_most(calibration.proof, frames.count)
     else:
@@ -264,8 +260,27 @@ def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, b
     wanted = frames.calibration_count + 2 * min(_HELD_OUT, frames.calibration_count)
     if frames.calibrate is None:
         return training_frames(model, wanted)
-    read = read_frame_set(frames.calibrate, wanted, split="train")
-    return replace(read, labels=[None] * len(read)), False  # labels beside them are nobody's business here
+    return read_frame_set(frames.calibrate, wanted, split="train", labelled=False), False
+
+
+def _named_frames(frames: FramesOptions, place: Path, space: LabelSpace, calibration: Calibration | None) -> FrameSet:
+    """Read the user's frames to compare on: as many as asked for beside those that calibrate, where there are so many.
+
+    Raises:
+        UsageError: all of them calibrate.
+        InputError: they cannot be read, or their labels prove nothing.
+    """
+    taken = () if calibration is None else (calibration.ranges, calibration.choice)
+    wanted = frames.count + sum(map(len, taken))
+    read = read_labelled(place, wanted, space, labels=frames.labels, label_ids=frames.label_ids)
+    compared = at_most(without(read, taken), frames.count)
+    if len(compared) < min(frames.count, len(read)):
+        logger.warning(
+            "%d frames are compared, %d were asked for: the others of %s calibrate",
+            len(compared), frames.count, place.name,
+        )  # fmt: skip
+    check_labels(compared, space.num_classes)
+    return replace(compared, origin=f"{len(compared)} frames of the user's ({place.name})")
 
 
 def _output_choices(options: ExportOptions) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """FP16 and INT8 exports from command line to file: calibrated on real frames, judged, or not there at all."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,7 +17,8 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra exp
 
 from export.to_onnx import main  # noqa: E402
 from lsr_infer.errors import UsageError, exit_status  # noqa: E402
-from lsr_infer.frames import shipped_frames  # noqa: E402
+from lsr_infer.frames import read_frame_set, shipped_frames  # noqa: E402
+from lsr_infer.images import read_image  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
 from lsr_infer.parity import BARS  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
@@ -24,6 +27,7 @@ from lsr_train.config import Config, DataConfig, TargetConfig  # noqa: E402
 from lsr_train.config_file import to_yaml  # noqa: E402
 from lsr_train.exporting import ExportOptions, export  # noqa: E402
 from lsr_train.exporting.calibration import CALIBRATIONS  # noqa: E402
+from lsr_train.exporting.frames import Calibration  # noqa: E402
 from lsr_train.labels import CITYSCAPES_19  # noqa: E402
 from tests.lsr_train.exporting.small import network, write_checkpoint  # noqa: E402
 
@@ -178,13 +182,54 @@ def test_a_report_is_kept_and_its_place_is_checked_first(run: Path, tmp_path: Pa
     assert not (tmp_path / "a.onnx").exists()
 
 
-def test_frames_that_calibrate_are_not_compared_on(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asked", "compared"), [(4, 4), (12, 4)])
+def test_frames_are_counted_after_those_that_calibrate(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: int, compared: int
+) -> None:
+    """12 images: 4 calibrate and 4 choose, so that 4 are left, of which none may be missed."""
     images = TOYTOWN / "images"
-    words = ["--precision", "int8", "--calibrate", images, "--frames", images, "--num-frames", "12"]
+    words = ["--precision", "int8", "--calibrate", images, "--frames", images, "--num-frames", asked]
     assert code(run, "-o", tmp_path / "a.onnx", *words, "--calibration-frames", "6") == 0
     parity = manifest_of(tmp_path / "a.onnx").parity
     assert parity is not None
-    assert 1 <= parity.frames < 6
+    assert parity.frames == compared
+    assert parity.frames_from == "4 frames of the user's (images)"
+    assert ("4 frames are compared, 12 were asked for: the others of images calibrate" in caplog.text) == (asked == 12)
+
+
+def test_labels_must_say_something_on_the_frames_that_are_compared(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only frames that calibrate have labels that are not void."""
+    images, labels, out = TOYTOWN / "images", tmp_path / "labels", tmp_path / "a.onnx"
+    labels.mkdir()
+    files = sorted(images.iterdir())
+    calibrating = Calibration.split(read_frame_set(images, 18), 6)
+    known = {frame.tobytes() for part in (calibrating.ranges, calibrating.choice) for frame in part.frames}
+    for path in files:
+        void = read_image(path).tobytes() not in known
+        cv2.imwrite(str(labels / f"{path.stem}.png"), np.full((256, 512), 255 if void else 0, np.uint8))
+    words = ["--precision", "int8", "--calibrate", images, "--calibration-frames", "6", "--frames", images]
+    assert code(run, "-o", out, *words, "--labels", labels) == 4
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the labels of 4 of 12 frames of the user's (images) are void everywhere" in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("option", ["--calibrate", "--frames"])
+def test_all_damaged_files_of_a_folder_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    place = tmp_path / "frames"
+    shutil.copytree(TOYTOWN / "images", place)
+    damaged = sorted(place.iterdir())[3:9:2]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:5000])
+    words = ["--precision", "int8", "--calibration-frames", "4", "--num-frames", "12", option, place]
+    assert code(run, "-o", tmp_path / "a.onnx", *words) == 4
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0].strip() for line in lines[-3:]] == [str(path) for path in damaged]
+    assert lines[-4] == f"error: {place}: 3 of 12 frames cannot be used. Replace or remove them:"
 
 
 def test_a_terminated_export_leaves_nothing(run: Path, tmp_path: Path) -> None:
