@@ -23,7 +23,7 @@ from typing import Any
 from lsr_infer.arguments import ArgumentParser
 from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
-from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.errors import DeviceError, UsageError, exit_status
 from lsr_infer.files import check_place, refuse_existing
 from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for
 from lsr_infer.manifest import Manifest
@@ -44,7 +44,13 @@ _BUILDING = (
 """Options that say how to build."""
 
 _SHIPPED_SPACE = "cityscapes19"
-_LARGEST_SIDE, _LARGEST_BATCH = 16384, 1024
+_SMALLEST_SIDE, _LARGEST_SIDE, _LARGEST_BATCH = 32, 16384, 1024
+"""What a graph of every size is exported for."""
+
+_CODES = (
+    "Exit codes: 0 done, 2 usage, a file that is there already included, 3 no GPU, library or arithmetic for it, 4 "
+    "ONNX file, engine, frames or the place of the engine unusable, 5 the comparison missed its bar, 130 interrupted."
+)
 
 
 _HELP = {
@@ -56,7 +62,8 @@ _HELP = {
     "--shapes": "frames x width x height the engine takes, one for all or least, best, most in commas, such as "
     "1x512x256,1x1024x512,4x1024x512 (default: one frame of the Manifest's size). An engine for one size is the "
     "fastest; frames of another aspect ratio are stretched to it",
-    "--device": "the GPU to build and compare on (default: the first)",
+    "--device": "the GPU to build and compare on (default: the first; without any, TensorRT for RTX builds ahead of "
+    "time)",
     "--workspace": "scratch memory a layer may use (default: the library's)",
     "--optimization-level": "how long to look for faster kernels, 0 to 5 (default: the library's, 3)",
     "--tf32": "let float32 convolutions round their factors to 10 bits (faster, less exact)",
@@ -67,13 +74,14 @@ _HELP = {
     "--targets": "TensorRT for RTX: compute capabilities to build for, such as 86,89 (default: all it knows but 75: "
     "Turing slows the others down and has to be named)",
     "--frames": "compare on these (default: the shipped Toytown ones)",
-    "--labels": "class indices of the frames, by name",
+    "--labels": "label images of --frames, named as they are, which hold the model's own class numbers, 255 for void: "
+    "to compare mean IoU as well",
     "--num-frames": "compare on at most N frames (8)",
     "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
     "--clear-agreement": "the same of clear places (int8 0.99)",
     "--margin": "a place is clear if the top two logits of the ONNX file differ by so much (1)",
     "--miou-loss": "most that mean IoU may fall, with labels (int8 1)",
-    "--report": "write all figures of the comparison there, also on failure, as to_onnx.py --report does",
+    "--report": "write all figures of the comparison there, also where the bar is missed, in the form of to_onnx.py's",
     "--overwrite": "replace existing files",
     "--json": "print what was made as JSON",
 }
@@ -82,7 +90,7 @@ _HELP = {
 def build_parser() -> ArgumentParser:
     """Return the command line's parser."""
     words = (__doc__ or "").split("\n\n")
-    parser = ArgumentParser("to_trt.py", words[0], epilog=" ".join(words[-1].split()))
+    parser = ArgumentParser("to_trt.py", words[0], epilog=f"{' '.join(words[-1].split())} {_CODES}")
 
     def add(name: str, *short: str, **options: Any) -> None:
         parser.add_argument(*short, name, help=_HELP[name], **options)
@@ -123,8 +131,12 @@ def parse_shapes(text: str) -> Shapes:
     for word in text.split(","):
         match = re.fullmatch(r"(?:(\d{1,4})x)?(\d{1,5})x(\d{1,5})", word)
         shape = (int(match[1] or 1), int(match[3]), int(match[2])) if match else (0, 0, 0)
-        if not (0 < shape[0] <= _LARGEST_BATCH and min(shape[1:]) > 0 and max(shape[1:]) <= _LARGEST_SIDE):
-            raise UsageError(f"--shapes: {word!r} is no shape. Write frames x width x height, such as 1x1024x512.")
+        fits = min(shape[1:]) >= _SMALLEST_SIDE and max(shape[1:]) <= _LARGEST_SIDE
+        if not (0 < shape[0] <= _LARGEST_BATCH and fits):
+            raise UsageError(
+                f"--shapes: {word!r} is no shape. Write frames x width x height, such as 1x1024x512, with sides of "
+                f"{_SMALLEST_SIDE} to {_LARGEST_SIDE}."
+            )
         shapes.append(shape)
     if len(shapes) == 1:
         shapes *= 3
@@ -160,6 +172,9 @@ def device_to_compare_on(
     """
     if library.flavour == "rtx" and device == "auto" and not probe.devices:
         return None
+    if device == "cpu":
+        instead = ": it then builds ahead of time where there is none" if library.flavour == "rtx" else ""
+        raise DeviceError(f"--device cpu: {library.title} builds for GPUs alone. Leave --device out{instead}.")
     gpu = choose_device(device, probe, f"building with {library.title}")
     if targets and "{}{}".format(*gpu.compute_capability) not in targets:
         logger.warning("%s is not among the targets %s", gpu, ", ".join(targets))

@@ -66,13 +66,15 @@ def read_frame_set(
 
     Raises:
         UsageError: `count` is below 1.
-        InputError: the place is missing, holds no image or label images among them, or the file is broken or has no
-            label.
+        InputError: the place or the labels are missing, the place holds no image or label images among them, or the
+            file is broken or has no label.
         UnusableFilesError: one of the frames that were chosen from a folder is so; it lists all such files of the
             folder, since without them others are chosen.
     """
     if count < 1:
         raise UsageError(f"the number of frames is {count}; at least 1 is needed, or nothing is compared.")
+    if labels is not None and not labels.is_dir():
+        raise InputError(f"{labels}: there is no such folder of labels.")
     if place.is_dir():
         images, beside = _image_folder(place, split)
         truth = labels or (beside if labelled and beside is not None and beside.is_dir() else None)
@@ -172,7 +174,7 @@ def _unusable(place: Path, files: Sequence[Path], images: Path, labels: Path | N
             problems.append(f"  {error}")
     listed = "\n".join(problems)
     return UnusableFilesError(
-        f"{place}: {len(problems)} of {len(files)} frames cannot be used. Replace or remove them:\n{listed}"
+        f"{place}: {len(problems)} of {len(files)} frames cannot be used. Mend or remove them:\n{listed}"
     )
 
 

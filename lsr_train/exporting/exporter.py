@@ -61,7 +61,9 @@ class FramesOptions:
 
     def __post_init__(self) -> None:
         if self.labels is not None and self.compare is None:
-            raise UsageError("--labels belongs to frames. Name them with --frames.")
+            raise UsageError("--labels belong to frames of your own. Name them with --frames.")
+        if self.label_ids != "classes" and self.compare is None:
+            raise UsageError("--label-ids is about the labels of frames of your own. Name them with --frames.")
         if self.count < 1:
             raise UsageError(f"--num-frames is {self.count}; at least 1 is needed, or nothing is compared.")
         if self.calibration_count < 1:

@@ -74,6 +74,17 @@ def test_half_precision(run: Path, tmp_path: Path) -> None:
     assert figures["parity"] == manifest.parity.to_dict()
 
 
+@pytest.mark.parametrize(("words", "said"), [(["--for", "tensorrt"], True), ([], False)])
+def test_a_runtime_that_changes_nothing_is_said_so(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, words: list[str], said: bool
+) -> None:
+    caplog.set_level("INFO")
+    assert code(run, "-o", tmp_path / "a.onnx", "--precision", "fp16", "--num-frames", "1", *words) == 0
+    line = "--for tensorrt changes nothing: one fp16 file serves ONNX Runtime and TensorRT alike"
+    assert (line in caplog.messages) == said
+    assert manifest_of(tmp_path / "a.onnx").runtime == "any"
+
+
 def test_integers_are_calibrated_on_the_runs_own_frames(run: Path, tmp_path: Path) -> None:
     path, report = tmp_path / "int8.onnx", tmp_path / "report.json"
     words = ["--precision", "int8", "--calibration-frames", "12", "--report", report]
@@ -148,6 +159,8 @@ def test_without_frames_to_calibrate_on_there_is_no_file(tmp_path: Path, capsys:
     assert code(bare, "-o", out, "--frames", TOYTOWN / "images", "--labels", TOYTOWN / "labels") == 4
     assert "--label-ids" in capsys.readouterr().err
     assert code(bare, "-o", out, "--num-frames", "0") == 2
+    assert code(bare, "-o", out, "--label-ids", "cityscapes-id") == 2
+    assert "Name them with --frames" in capsys.readouterr().err
     assert code(bare, "-o", out, "--precision", "int8", "--calibrate", TOYTOWN, "--calibration-frames", "0") == 2
     assert not out.exists()
 
@@ -229,7 +242,7 @@ def test_all_damaged_files_of_a_folder_are_named(
     assert code(run, "-o", tmp_path / "a.onnx", *words) == 4
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0].strip() for line in lines[-3:]] == [str(path) for path in damaged]
-    assert lines[-4] == f"error: {place}: 3 of 12 frames cannot be used. Replace or remove them:"
+    assert lines[-4] == f"error: {place}: 3 of 12 frames cannot be used. Mend or remove them:"
 
 
 def test_a_terminated_export_leaves_nothing(run: Path, tmp_path: Path) -> None:

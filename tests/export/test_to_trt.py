@@ -91,6 +91,9 @@ def test_classic_tensorrt_says_why_not(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert "TensorRT" in done.stderr
+    done = run(model, "-o", tmp_path / "model.engine", "--flavour", "rtx", "--device", "cpu")
+    assert done.returncode == 3
+    assert "Leave --device out: it then builds ahead of time" in done.stderr
     named = run(model, "-o", tmp_path / "model.engine", "--flavour", "rtx", "--device", "cuda:0")
     assert named.returncode == 3
     assert "needs cuda:0, and" in named.stderr
@@ -203,6 +206,7 @@ def test_a_signal_stops_a_real_build_and_leaves_nothing(tmp_path: Path, number: 
         (["-o", "a.plan"], "must end in .engine"),
         (["-o", "a.engine", "--shapes", "x"], "'x' is no shape"),
         (["-o", "a.engine", "--shapes", "64x64,32x32,64x64"], "does not rise"),
+        (["-o", "a.engine", "--shapes", "1x64"], "'1x64' is no shape"),
         (["-o", "a.engine", "--workspace", "0"], "--workspace is 0"),
         (["-o", "a.engine", "--optimization-level", "6"], "--optimization-level"),
         (["-o", "a.engine", "--flavour", "rtx", "--targets", "90"], "does not build for 90"),

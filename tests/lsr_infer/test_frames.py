@@ -104,6 +104,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         read_frame_set(place, 0)
     (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="gone: there is no such folder of labels"):
+        read_frame_set(place, 3, labels=tmp_path / "gone")
     with pytest.raises(InputError, match="holds no image"):
         read_frame_set(tmp_path / "empty", 1)
     (place / "labels" / "04.png").unlink()
