@@ -21,6 +21,9 @@ __all__ = ["FrameSet", "check_labels", "read_frame_set", "shipped_frames", "ship
 
 logger = logging.getLogger(__name__)
 
+_Read = tuple[str, NDArray[np.uint8], NDArray[np.uint8] | None]
+"""A frame's name, the frame and its labels."""
+
 _SHIPPED = Path(__file__).parent / "models" / "toytown"
 
 
@@ -32,15 +35,17 @@ class FrameSet:
         frames: uint8 [H,W,3] BGR each, of any sizes.
         labels: for each frame its labels uint8 [H,W], class indices or 255, or None; as many as there are frames.
         origin: where they are from, in words and without a path.
+        names: what each is called in messages; empty where they have no names.
     """
 
     frames: Sequence[NDArray[np.uint8]]
     labels: Sequence[NDArray[np.uint8] | None]
     origin: str
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if len(self.frames) != len(self.labels):
-            raise ValueError(f"{len(self.frames)} frames and {len(self.labels)} labels")
+        if len(self.frames) != len(self.labels) or len(self.names) not in (0, len(self.frames)):
+            raise ValueError(f"{len(self.frames)} frames, {len(self.labels)} labels and {len(self.names)} names")
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -76,27 +81,43 @@ def read_frame_set(
     if labels is not None and not labels.is_dir():
         raise InputError(f"{labels}: there is no such folder of labels.")
     if place.is_dir():
-        images, beside = _image_folder(place, split)
-        truth = labels or (beside if labelled and beside is not None and beside.is_dir() else None)
-        files = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise InputError(f"{place}: holds no image. Name a folder of images, a video or an image.")
-        try:
-            pairs = [_pair(files[n], images, truth) for n in _spread(len(files), count)]
-        except InputError as error:
-            raise _unusable(place, files, images, truth) from error
-        frames, found = [frame for frame, _ in pairs], [label for _, label in pairs]
+        read = _from_folder(place, count, labels, split, labelled)
     elif place.suffix.lower() in IMAGE_SUFFIXES:
-        frame, label = _pair(place, place.parent, labels)
-        frames, found = [frame], [label]
+        read = [(place.name, *_pair(place, place.parent, labels))]
     else:
-        numbered = list(_video_frames(place, count))
-        frames = [frame for _, frame in numbered]
-        names = [] if labels is None else sorted(labels.glob("*.png"))
-        if labels is not None and numbered and numbered[-1][0] >= len(names):
-            raise InputError(f"{labels}: holds {len(names)} labels, the video has more frames.")
-        found = [None if labels is None else _label_of(names[index], frame) for index, frame in numbered]
-    return FrameSet(frames=frames, labels=found, origin=f"{len(frames)} frames of the user's ({place.name})")
+        read = _from_video(place, count, labels)
+    return FrameSet(
+        frames=[frame for _, frame, _ in read],
+        labels=[label for _, _, label in read],
+        origin=f"{len(read)} frames of the user's ({place.name})",
+        names=[name for name, _, _ in read],
+    )
+
+
+def _from_folder(place: Path, count: int, labels: Path | None, split: str, labelled: bool) -> list[_Read]:
+    """Read frames of a folder; see `read_frame_set`."""
+    images, beside = _image_folder(place, split)
+    truth = labels or (beside if labelled and beside is not None and beside.is_dir() else None)
+    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise InputError(f"{place}: holds no image. Name a folder of images, a video or an image.")
+    chosen = [files[n] for n in _spread(len(files), count)]
+    try:
+        return [(str(path.relative_to(images)), *_pair(path, images, truth)) for path in chosen]
+    except InputError as error:
+        raise _unusable(place, files, images, truth) from error
+
+
+def _from_video(place: Path, count: int, labels: Path | None) -> list[_Read]:
+    """Read frames of a video; see `read_frame_set`."""
+    numbered = list(_video_frames(place, count))
+    files = [] if labels is None else sorted(labels.glob("*.png"))
+    if labels is not None and numbered and numbered[-1][0] >= len(files):
+        raise InputError(f"{labels}: holds {len(files)} labels, the video has more frames.")
+    return [
+        (f"frame {index}", frame, None if labels is None else _label_of(files[index], frame))
+        for index, frame in numbered
+    ]
 
 
 def shipped_frames(count: int = 8) -> FrameSet:
@@ -189,18 +210,21 @@ def check_labels(frames: FrameSet, num_classes: int) -> None:
         InputError: they hold what is no class of the model, or nothing but void.
     """
     found = np.zeros(256, dtype=np.int64)
-    for label in frames.labels:
-        if label is not None:
-            found += np.bincount(label.ravel(), minlength=256)
-    unknown = np.flatnonzero(found[num_classes:IGNORE_INDEX]) + num_classes
-    what = f"the labels of {frames.origin}"
-    if unknown.size:
-        raise InputError(
-            f"{what} hold {', '.join(map(str, unknown[:8].tolist()))}; allowed are the model's classes 0 to "
-            f"{num_classes - 1}, and {IGNORE_INDEX} for void. Give labels in the model's own classes."
-        )
+    for n, label in enumerate(frames.labels):
+        if label is None:
+            continue
+        found += np.bincount(label.ravel(), minlength=256)
+        unknown = np.flatnonzero(found[num_classes:IGNORE_INDEX]) + num_classes
+        if unknown.size:
+            raise InputError(
+                f"the labels of {frames.names[n] if frames.names else f'frame {n}'} ({frames.origin}) hold "
+                f"{', '.join(map(str, unknown[:8].tolist()))}; allowed are the model's classes 0 to {num_classes - 1}, "
+                f"and {IGNORE_INDEX} for void. Give labels in the model's own classes."
+            )
     if found.any() and not found[:num_classes].any():
-        raise InputError(f"{what} are void everywhere, so they prove nothing. Name others, or leave them out.")
+        raise InputError(
+            f"the labels of {frames.origin} are void everywhere, so they prove nothing. Name others, or leave them out."
+        )
 
 
 def _video_frames(path: Path, count: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:

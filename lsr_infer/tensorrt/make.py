@@ -144,7 +144,7 @@ def make_engine(
             built = build_engine(
                 builder, model.data, progress=progress, check=functools.partial(_check_working, model.path, contract)
             )
-            plan, manifest = built.plan, replace(contract, **_facts(builder, model, built, contract))
+            plan, manifest = built.plan, _manifest_of(built, builder, model, contract)
             if builder.gpu is not None:
                 manifest, verdict = _prove(builder, model, plan, manifest, comparison)
         except QualityGateError as error:
@@ -163,8 +163,8 @@ def _check_working(path: Path, contract: Manifest, working: Mapping[str, int]) -
         raise QualityGateError(f"{path}: {error}") from error
 
 
-def _facts(builder: Builder, model: Model, built: Built, contract: Manifest) -> dict[str, Any]:
-    """Return what the Manifest of a built engine says beyond that of its ONNX file."""
+def _manifest_of(built: Built, builder: Builder, model: Model, contract: Manifest) -> Manifest:
+    """Return the contract with the facts of a built engine, which nothing has run yet."""
     options, gpu = builder.options, None if builder.options.targets else builder.gpu
     facts = EngineFacts(
         flavour=builder.library.flavour,
@@ -180,10 +180,8 @@ def _facts(builder: Builder, model: Model, built: Built, contract: Manifest) -> 
         sha256=sha256_of(built.plan),
         onnx_sha256=sha256_of(model.data),
     )
-    return {
-        "engine": facts,
-        "choices": (*contract.choices, *(["float32 convolutions may use TF32"] if options.tf32 else [])),
-    }
+    choices = (*contract.choices, *(["float32 convolutions may use TF32"] if options.tf32 else []))
+    return replace(contract, engine=facts, choices=choices)
 
 
 def _settle(verdict: Verdict, manifest: Manifest, comparison: Comparison) -> None:
@@ -244,7 +242,8 @@ def _prove(
     from lsr_infer.tensorrt.runner import EngineRunner
 
     facts, gpu = manifest.engine, builder.gpu
-    assert facts is not None and gpu is not None  # noqa: PT018 - both hold or neither
+    assert facts is not None
+    assert gpu is not None
     runner = EngineRunner(builder.library, plan, gpu, host_code=facts.version_compatible)
     try:
         shown = inspect_types(runner.engine, builder.library.module)

@@ -196,21 +196,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     model = resolve_model(checkpoint)
     network, info = load_model(model)
     network.eval()
-    space = info.label_space or options.label_space
-    if space is None:
-        raise UsageError(f"{model}: does not name its classes. Pass --label-space, such as cityscapes19.")
-    if info.label_space and options.label_space and info.label_space.names != options.label_space.names:
-        raise UsageError(
-            f"{model}: names its classes itself ({info.label_space.name}), --label-space asks for "
-            f"{options.label_space.name}. Leave --label-space out."
-        )
-    if options.precision == "int8" and space.num_classes == 1:
-        raise UsageError(f"{model}: has one class, so that nothing could judge an INT8 file. Take fp32 or fp16.")
-    if space.num_classes != network.spec.num_classes:
-        raise UsageError(
-            f"{model}: has {network.spec.num_classes} classes, {space.name} has {space.num_classes}. "
-            "Pass another --label-space."
-        )
+    space = _space_of(model, info.label_space, network.spec.num_classes, options)
     height, width = options.size or options.working_size or (info.height, info.width)
     if not (height and width):
         raise UsageError(f"{model}: does not say its training size. Pass --size or --working-size, as 1024x512.")
@@ -242,6 +228,33 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
         runtime=options.runtime if options.precision == "int8" else "any",
         choices=("batch-norm folded into the convolutions", *_output_choices(options)),
     )
+    compared, calibration = _frames_of(model, options, frames, space)
+    return _Work(network=network, manifest=manifest, compared=compared, calibration=calibration)
+
+
+def _space_of(model: Path, own: LabelSpace | None, num_classes: int, options: ExportOptions) -> LabelSpace:
+    """Return the classes of a checkpoint: those it names itself, else those that were asked for."""
+    space = own or options.label_space
+    if space is None:
+        raise UsageError(f"{model}: does not name its classes. Pass --label-space, such as cityscapes19.")
+    if own and options.label_space and own.names != options.label_space.names:
+        raise UsageError(
+            f"{model}: names its classes itself ({own.name}), --label-space asks for {options.label_space.name}. Leave "
+            "--label-space out."
+        )
+    if options.precision == "int8" and space.num_classes == 1:
+        raise UsageError(f"{model}: has one class, so that nothing could judge an INT8 file. Take fp32 or fp16.")
+    if space.num_classes != num_classes:
+        raise UsageError(
+            f"{model}: has {num_classes} classes, {space.name} has {space.num_classes}. Pass another --label-space."
+        )
+    return space
+
+
+def _frames_of(
+    model: Path, options: ExportOptions, frames: FramesOptions, space: LabelSpace
+) -> tuple[FrameSet, Calibration | None]:
+    """Read the frames to compare on, and for INT8 those to calibrate with."""
     calibration, toytown = None, True
     if options.precision == "int8":
         read, toytown = _calibration_frames(model, frames)
@@ -249,12 +262,10 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     elif frames.calibrate is not None:
         raise UsageError(f"--calibrate is for INT8, the precision is {options.precision}. Pass --precision int8.")
     if frames.compare is not None:
-        compared = _named_frames(frames, frames.compare, space, calibration)
-    elif calibration is not None and not toytown:
-        compared = at_most(calibration.proof, frames.count)
-    else:
-        compared = shipped_frames_for(space, frames.count)
-    return _Work(network=network, manifest=manifest, compared=compared, calibration=calibration)
+        return _named_frames(frames, frames.compare, space, calibration), calibration
+    if calibration is not None and not toytown:
+        return at_most(calibration.proof, frames.count), calibration
+    return shipped_frames_for(space, frames.count), calibration
 
 
 def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, bool]:

@@ -36,6 +36,7 @@ def test_frames_are_spread_and_keep_their_labels(tmp_path: Path) -> None:
     assert levels(found) == [0, 4, 8]
     assert [int(label[0, 0]) for label in found.labels if label is not None] == [0, 4, 8]
     assert found.origin == "3 frames of the user's (data)"
+    assert found.names == ["00.png", "04.png", "08.png"]
     assert levels(read_frame_set(place, 99)) == list(range(9))
 
 
@@ -162,5 +163,5 @@ def test_labels_that_prove_nothing_are_refused() -> None:
     check_labels(labelled(255, None, 4), 5)
     with pytest.raises(InputError, match="the labels of the test's are void everywhere"):
         check_labels(labelled(255, None, 255), 5)
-    with pytest.raises(InputError, match="hold 5, 254; allowed are the model's classes 0 to 4, and 255"):
-        check_labels(labelled(0, 254, 5), 5)
+    with pytest.raises(InputError, match=r"of frame 2 \(the test's\) hold 254; allowed are .* 0 to 4, and 255"):
+        check_labels(labelled(0, 4, 254, 6), 5)
