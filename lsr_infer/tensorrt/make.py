@@ -188,6 +188,7 @@ def _settle(verdict: Verdict, manifest: Manifest, comparison: Comparison) -> Non
     """Write the report where one is wanted, and raise where the engine must not appear."""
     if comparison.report is not None:
         write_json(comparison.report, verdict.report(manifest))
+        logger.info("all figures are in %s", comparison.report)
     if verdict.failure is not None:
         raise verdict.failure
 

@@ -181,6 +181,7 @@ def export(
         if options.report is not None:
             tried = [candidate.to_dict() for candidate in work.tried]
             write_json(options.report, verdict.report(work.manifest, candidates=tried))
+            logger.info("all figures are in %s", options.report)
         if verdict.failure is not None:
             raise verdict.failure
         manifest = replace(work.manifest, parity=verdict.parity)

@@ -127,6 +127,7 @@ def test_a_report_says_what_is_pending_and_what_failed(tmp_path: Path) -> None:
     assert done.returncode == 5
     failed = json.loads(report.read_text(encoding="utf-8"))
     assert done.stderr.endswith(f"error: {failed['failure']}\n")
+    assert f"all figures are in {report}\n" in done.stderr
     assert (failed["passed"], failed["precision"]) == (False, "int8")
     engine.unlink()
     (tmp_path / "model.engine.json").unlink()
