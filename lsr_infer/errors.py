@@ -20,6 +20,7 @@ __all__ = [
     "LsrError",
     "PartialResultError",
     "QualityGateError",
+    "UnusableFilesError",
     "UsageError",
     "exit_status",
     "printable",
@@ -53,6 +54,12 @@ class InputError(LsrError):
     """An input, a model or the output place is unusable."""
 
     exit_code = 4
+
+
+class UnusableFilesError(InputError):
+    """Files that cannot be used, all of them listed, a line each."""
+
+    keeps_lines = True
 
 
 class QualityGateError(LsrError):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, TensorPort
-from lsr_infer.cuda import probe_cuda
+from lsr_infer.cuda import device_index, probe_cuda
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.onnxfile import read_onnx
 from lsr_infer.processors import usable_cores
@@ -62,7 +62,7 @@ class OnnxRuntimeBackend:
         self.metadata: Mapping[str, str] = read_onnx(path).metadata
         if _SETTINGS_KEY in self.metadata:
             raise InputError(f"{path}: brings settings for ONNX Runtime along, which are not taken. Export it again.")
-        index = _cuda_index(options.device)
+        index = device_index(options.device)
         session, reason, graphs = None, "", False
         if options.device != "cpu":
             session, reason, graphs = _cuda_session(path, options, index)
@@ -180,14 +180,6 @@ class DeviceRunner:
         options = RunOptions()
         options.add_run_config_entry("gpu_graph_annotation_id", str(graph))
         return options
-
-
-def _cuda_index(device: str) -> int:
-    """Return the number of the CUDA device a name means."""
-    match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", device)
-    if match is None:
-        raise UsageError(f"there is no device {device}; allowed: auto, cpu, cuda:N.")
-    return int(match[1] or 0)
 
 
 def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any, str, bool]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lsr_infer.errors import InputError, LsrError
+from lsr_infer.errors import InputError, LsrError, UnusableFilesError
 from lsr_infer.files import write_json
 from lsr_infer.images import fit_mask, read_image, read_label, resize_frame
 from lsr_train.data.augmentation import lab_statistics
@@ -67,12 +67,6 @@ class ImageScan:
 
     lab: NDArray[np.float64]
     problems: tuple[tuple[int, str], ...]
-
-
-class UnusableFilesError(InputError):
-    """Files that cannot be used, all of them listed, a line each."""
-
-    keeps_lines = True
 
 
 def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:

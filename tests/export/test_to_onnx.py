@@ -183,6 +183,7 @@ def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pyt
     assert code(tmp_path / "absent.safetensors", "-o", out) == 4
     assert code(tmp_path / "foreign.pth", "-o", out) == 4
     assert code(checkpoint, "-o", tmp_path / "there.onnx") == 2
+    assert code(checkpoint, "-o", tmp_path / "there.onnx", "--frames", tmp_path / "empty") == 4  # inputs come first
     assert code(checkpoint, "-o", tmp_path / "model.bin") == 2
     assert code(checkpoint, "-o", out, "--size", "96") == 2
     assert code(checkpoint, "-o", out, "--size", "0x9") == 2
