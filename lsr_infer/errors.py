@@ -23,6 +23,7 @@ __all__ = [
     "UnusableFilesError",
     "UsageError",
     "exit_status",
+    "extra",
     "printable",
     "stderr_handler",
 ]
@@ -99,6 +100,16 @@ def stderr_handler() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable("%(message)s"))
     return handler
+
+
+def extra(*names: str) -> str:
+    """Return what to install for extras of the package, in words for the end of a message.
+
+    Args:
+        names: of the extras, any of which will do.
+    """
+    packages = " or ".join(f"lsr-road[{name}]" for name in names)
+    return f"Install {packages} (in a checkout: pip install '.[{names[0]}]')."
 
 
 @contextmanager
