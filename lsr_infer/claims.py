@@ -28,6 +28,11 @@ _MEASURED: Any = Flags.no_timestamps.value | Flags.ts_discont.value
 _PLAYLIST_ROUNDING_SECONDS = 0.5
 _ROUNDING_SECONDS = 0.1
 _ROUNDING_FRAMES = 2
+_RESYNCED = frozenset({"matroska", "flv"})
+"""Formats whose reader passes over damage to the next place that it knows."""
+_HOLE_BYTES = 256
+"""More than what stands between two packets of those formats (at most 24 bytes in files of libav)."""
+_HOLE_FRAMES = 1.5
 
 
 class Reading:
@@ -49,6 +54,10 @@ class Reading:
         self._packets = 0
         self._length = 0
         self._end = self._file_end = float("-inf")
+        self._read_to: int | None = None
+        self._newest: int | None = None
+        self._hole = 0
+        self._damage: str | None = None
 
     def add(self, packet: Any) -> None:
         """Count a packet of any stream, as it stands in the file."""
@@ -56,10 +65,26 @@ class Reading:
             return
         end = float((packet.pts + (packet.duration or 0)) * packet.time_base) if packet.pts is not None else self._end
         self._file_end = max(self._file_end, end)
+        self._look_for_holes(packet)
         if packet.stream.index == self._stream.index:
             self._packets += 1
             self._length += packet.duration or 0
             self._end = max(self._end, end)
+
+    def _look_for_holes(self, packet: Any) -> None:
+        """Note bytes that the reader passed over, where the pictures' times leap as well: more stands in some files."""
+        if packet.pos is not None and self._read_to is not None:
+            self._hole = max(self._hole, packet.pos - self._read_to)
+        self._read_to = None if packet.pos is None else packet.pos + packet.size
+        if packet.stream.index != self._stream.index or packet.pts is None:
+            return
+        leaps = self._newest is not None and packet.pts - self._newest > _HOLE_FRAMES * (
+            packet.duration or float("inf")
+        )
+        if leaps and self._hole > _HOLE_BYTES and self._damage is None:
+            self._damage = f"{self._hole} bytes before {packet.pts * self._time_base:.1f} s cannot be read"
+        self._hole = 0
+        self._newest = packet.pts if self._newest is None else max(self._newest, packet.pts)
 
     def lack(self) -> str | None:
         """Say what is missing of a container that was read to its end; None where it is whole, as far as it tells."""
@@ -67,6 +92,8 @@ class Reading:
             return self._lack_of_playlist()
         if self._formats & _WALKED:
             return self._lack_of_animation()
+        if self._formats & _RESYNCED and self._damage:
+            return self._damage
         if self._stream.frames and not self._sought and self._packets >= self._stream.frames:
             return None  # some headers round the duration
         claimed, reached = self._claimed(), self._file_end

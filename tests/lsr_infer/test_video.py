@@ -123,19 +123,27 @@ FORMATS = [
 ]  # fmt: skip
 
 
-def noise(path: Path, kind: str, codec: str, pixels: str = "yuv420p", *, frames: int = 60) -> Path:
-    """A clip whose frames are of like size, without delay, at 30 frames a second."""
+def noise(path: Path, kind: str, codec: str, pixels: str = "yuv420p", *, group: int = 250, sound: bool = False) -> Path:
+    """A clip whose frames are of like size, without delay, at 30 frames a second; its sound is silence."""
     rng = np.random.default_rng(5)
     with av.open(str(path), "w", format=kind, options={"movflags": "faststart"} if kind == "mp4" else {}) as container:
-        options = {"tune": "zerolatency", "g": "250", "sc_threshold": "0"} if codec == "libx264" else {}
-        stream = container.add_stream(codec, rate=30, options=options)
+        options = {"tune": "zerolatency", "sc_threshold": "0"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=30, options={"g": str(group)} | options)
         stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
-        for n in range(frames):
+        if sound:
+            audio = container.add_stream("aac", rate=32000, layout="mono")
+        for n in range(60):
+            if sound:
+                piece = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                piece.sample_rate, piece.pts, piece.time_base = 32000, 1024 * n, Fraction(1, 32000)
+                container.mux(audio.encode(piece))
             picture = av.VideoFrame.from_ndarray(rng.integers(0, 255, (64, 96, 3), dtype=np.uint8), format="bgr24")
             picture = picture.reformat(format=pixels)
             picture.pts, picture.time_base = n, Fraction(1, 30)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+        if sound:
+            container.mux(audio.encode(None))
     return path
 
 
@@ -169,6 +177,35 @@ def test_a_file_whose_last_frames_cannot_be_found_says_so(tmp_path: Path, hurt: 
     with pytest.raises(InputError, match=r"ends after \d+ frames \(2\.0 s claimed\)"):
         good.extend(read_frames(path))
     assert len(good) == hurt
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "sound"),
+    [("matroska", "libx264", False), ("matroska", "libx264", True), ("webm", "libvpx", False)],
+)
+def test_frames_lost_in_the_middle_of_a_file_are_missed(tmp_path: Path, kind: str, codec: str, sound: bool) -> None:
+    """Its reader goes on with the next cluster, and the end of the file is where it should be."""
+    path = noise(tmp_path / "clip", kind, codec, group=12, sound=sound)
+    assert len(list(read_frames(path))) == 60
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[places[32] - 8 : places[32] - 2] = b"\xff\x01\x02\xff\xaa\x00"  # the head of a block
+    path.write_bytes(bytes(data))
+    good: list[VideoFrame] = []
+    with pytest.raises(InputError, match=r"\d+ bytes before 1\.[1-5] s cannot be read"):
+        good.extend(read_frames(path))
+    assert 32 < len(good) < 60
+    assert good[-1].time == pytest.approx(59 / 30, abs=1e-3)
+
+
+def test_what_stands_between_packets_beside_them_is_no_damage(tmp_path: Path) -> None:
+    path = noise(tmp_path / "clip.mkv", "matroska", "libx264", group=12)
+    head, *clusters = path.read_bytes().split(b"\x1f\x43\xb6\x75")
+    assert len(clusters) > 3
+    void = b"\xec\x47\xd0" + bytes(2000)
+    path.write_bytes((void + b"\x1f\x43\xb6\x75").join([head, *clusters]))
+    assert len(list(read_frames(path))) == 60
 
 
 @pytest.mark.parametrize("kind", ["mkv", "mp4", "ts", "mov", "avi", "asf", "nut"])
