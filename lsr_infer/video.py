@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lsr_infer.addresses import label
+from lsr_infer.addresses import is_address, label
 from lsr_infer.claims import PLAYLISTS, Reading
 from lsr_infer.containers import TIMEOUT_SECONDS, formats, open_container, seeks_well
 from lsr_infer.encoding import VideoWriter
@@ -246,5 +246,9 @@ def _broken(name: str, index: int, error: FFmpegError, timeout_seconds: float) -
     if silent := silence(error, timeout_seconds):
         return InputError(f"{name}: {f'{after}, it ' if index else ''}{silent}. Check the address and the source.")
     if index == 0:
-        return InputError(f"{name}: cannot be read as video, {reason(error)}. Encode it again, or leave it out.")
+        advice = "Check the address and the source" if is_address(name) else "Encode it again, or leave it out"
+        why = reason(error)
+        if isinstance(error, av.InvalidDataError):
+            why = "it is none, or damaged at its beginning"
+        return InputError(f"{name}: cannot be read as video, {why}. {advice}.")
     return InputError(f"{name}: {after}, {reason(error)}.")

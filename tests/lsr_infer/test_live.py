@@ -347,7 +347,7 @@ def test_four_streams_at_once_and_a_file_beside_them(
         assert "camera=" not in report["source"]
         names.update(report["outputs"])
         video = next(path for path in report["outputs"] if path.endswith(".mp4"))
-        assert len(list(read_frames(video))) == report["frames"] > 2
+        assert len(list(read_frames(video))) == report["frames"] > 0
         if report["kind"] == "stream":
             assert report["reconnects"] == 0
             assert report["frames"] + report["dropped"] >= 25  # every frame of that second is accounted for

@@ -557,3 +557,11 @@ def test_no_start_loses_a_frame(tmp_path: Path, kind: str) -> None:
         found = [item.time for item in read_frames(path, start=start)]
         assert abs(len(found) - len(wanted)) <= 1, (start, len(found), len(wanted))  # the origin may be a stamp before
         assert found == every[-len(found) :]
+
+
+def test_what_is_wrong_with_an_address_is_not_mended_by_encoding(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"connection refused\. Check the address and the source\.$"):
+        probe("http://127.0.0.1:9/clip.mp4")
+    (tmp_path / "notes.md").write_text("# no video", encoding="utf-8")
+    with pytest.raises(InputError, match=r"it is none, or damaged at its beginning\. Encode it again, or leave it out"):
+        probe(tmp_path / "notes.md")
