@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lsr_infer.commands.segment_options import Options, read_options
 from lsr_infer.commands.segment_report import Tally
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import check_place, refuse_existing
+from lsr_infer.places import check_place, refuse_existing
 
 if TYPE_CHECKING:
     from lsr_infer.commands.segment_run import Job
