@@ -5,12 +5,14 @@ to be deserialised to read it.
 """
 
 import logging
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.manifest import Manifest
 from lsr_infer.onnxfile import TensorPort, read_onnx
+from lsr_infer.places import look
 from lsr_infer.tensorrt.sidecar import engine_manifest
 
 __all__ = ["ModelFile", "check_is_file", "check_ports", "read_model_file", "shipped_model"]
@@ -49,9 +51,10 @@ def check_is_file(path: Path) -> None:
     Raises:
         InputError: there is none.
     """
-    if path.is_dir():
+    status = look(path)
+    if status is not None and stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
-    if not path.is_file():
+    if status is None or not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: there is no such model file.")
 
 
