@@ -5,6 +5,7 @@ package of the project raises these errors.
 """
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -101,6 +102,20 @@ def stderr_handler() -> logging.Handler:
     return handler
 
 
+def _open_stderr() -> None:
+    """Give a process that was started without stderr (`2>&-`) one that goes nowhere.
+
+    Otherwise the next file that is opened gets its descriptor, and with it what libraries write there.
+    """
+    if sys.stderr is not None:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != 2:
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open
+
+
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, so that what is half done is cleared away; not on other threads."""
@@ -130,6 +145,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
         after Ctrl-C, SIGTERM or an interruption; 1 after any other exception, with its traceback; 141 where the reader
         of stdout has gone.
     """
+    _open_stderr()
     try:
         with _terminated_as_interrupted():
             return command() or 0
