@@ -5,14 +5,13 @@ to be deserialised to read it.
 """
 
 import logging
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.manifest import Manifest
 from lsr_infer.onnxfile import TensorPort, read_onnx
-from lsr_infer.places import look
+from lsr_infer.places import is_file, is_folder
 from lsr_infer.tensorrt.sidecar import engine_manifest
 
 __all__ = ["ModelFile", "check_is_file", "check_ports", "read_model_file", "shipped_model"]
@@ -51,10 +50,9 @@ def check_is_file(path: Path) -> None:
     Raises:
         InputError: there is none.
     """
-    status = look(path)
-    if status is not None and stat.S_ISDIR(status.st_mode):
+    if is_folder(path):
         raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
-    if status is None or not stat.S_ISREG(status.st_mode):
+    if not is_file(path):
         raise InputError(f"{path}: there is no such model file.")
 
 

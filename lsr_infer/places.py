@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,17 @@ from typing import NoReturn
 
 from lsr_infer.errors import InputError, UsageError
 
-__all__ = ["PlaceError", "check_place", "left", "look", "place_error", "refuse_existing", "writing"]
+__all__ = [
+    "PlaceError",
+    "check_place",
+    "is_file",
+    "is_folder",
+    "left",
+    "look",
+    "place_error",
+    "refuse_existing",
+    "writing",
+]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -52,6 +63,18 @@ def look(path: Path) -> os.stat_result | None:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise InputError(f"{path}: cannot be looked at, {reason}. Name another, or make it accessible.") from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; raises `InputError` where that cannot be known, see `look`."""
+    status = look(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file, which no pipe and no device is; raises as `is_folder`."""
+    status = look(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def place_error(path: Path, error: OSError, *, appeared: Sequence[Path] = ()) -> InputError:

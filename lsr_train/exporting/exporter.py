@@ -18,7 +18,7 @@ from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_fra
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
 from lsr_infer.parity import BARS, Bar
-from lsr_infer.places import check_place, refuse_existing
+from lsr_infer.places import check_place, look, refuse_existing
 from lsr_infer.verdict import Comparison, Verdict
 from lsr_train.exporting.choice import Candidate, best_of, candidates
 from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
@@ -196,6 +196,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     from lsr_train.checkpoint import load_model, model_hash
     from lsr_train.run_folder import resolve_model
 
+    look(checkpoint)  # raises where nobody can say what it is
     model = resolve_model(checkpoint)
     network, info = load_model(model)
     network.eval()

@@ -30,6 +30,7 @@ from lsr_train.exporting.gate import compare, judge  # noqa: E402
 from lsr_train.exporting.graph import trace  # noqa: E402
 from lsr_train.labels import CAMVID_11  # noqa: E402
 from lsr_train.network import DeepLabV2  # noqa: E402
+from tests.lsr_infer.unprivileged import unprivileged  # noqa: E402
 from tests.lsr_train.exporting.small import network  # noqa: E402
 
 Shared = Callable[[str], Path]
@@ -220,6 +221,23 @@ def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pyt
     assert not out.exists()
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["", "--frames", "--labels", "--calibrate"])
+def test_a_folder_that_may_not_be_entered_is_one_line(checkpoint: Path, tmp_path: Path, option: str) -> None:
+    locked, out = tmp_path / "locked", tmp_path / "out"
+    locked.mkdir(mode=0)
+    inside = locked / "inside.safetensors"
+    more = {"": (), "--labels": ("--frames", tmp_path), "--calibrate": ("--precision", "int8")}.get(option, ())
+    words = [checkpoint, option, inside, *more] if option else [inside]
+    with unprivileged(locked, script="export/to_onnx.py") as command:
+        done = command(*words, "-o", out / "model.onnx")
+    assert done.returncode == 4, done.stderr
+    assert (
+        done.stderr
+        == f"error: {inside}: cannot be looked at, permission denied. Name another, or make it accessible.\n"
+    )
+    assert not out.exists()
 
 
 def test_a_checkpoint_without_classes_needs_them_named(tmp_path: Path) -> None:

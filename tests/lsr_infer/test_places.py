@@ -1,11 +1,12 @@
 """Places that may not be looked at are one line and exit code 4, in a process that the rights of files bind."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lsr_infer.errors import InputError
-from lsr_infer.places import look
+from lsr_infer.places import is_file, is_folder, look
 from tests.lsr_infer.onnxfile import colour_model
 from tests.lsr_infer.test_sources import picture
 from tests.lsr_infer.unprivileged import unprivileged
@@ -19,6 +20,9 @@ def test_what_is_there_and_what_cannot_be_known(tmp_path: Path) -> None:
     assert found is not None
     assert found.st_size == 0
     assert look(tmp_path) is not None
+    os.mkfifo(tmp_path / "pipe")
+    kinds = {name: (is_file(tmp_path / name), is_folder(tmp_path / name)) for name in ("file", ".", "pipe", "dangling")}
+    assert kinds == {"file": (True, False), ".": (False, True), "pipe": (False, False), "dangling": (False, False)}
     for name in ("absent", "absent/deeper", "file/deeper", "dangling"):
         assert look(tmp_path / name) is None
     for name, said in (("a" * 300, "the name is too long"), ("loop", "[Ss]ymbolic links")):

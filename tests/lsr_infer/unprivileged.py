@@ -1,4 +1,4 @@
-"""The command run by somebody whom the rights of files bind, which they do not bind root."""
+"""Commands run by somebody whom the rights of files bind, which they do not bind root."""
 
 import os
 import shutil
@@ -16,10 +16,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @contextmanager
-def unprivileged(*locked: Path) -> Iterator[Command]:
+def unprivileged(*locked: Path, script: str | None = None) -> Iterator[Command]:
     """Give what runs `lsr-infer` in a process of its own, or skip; at the end the locked folders may be cleared away.
 
     Root keeps its name, so that it still reaches the folders of the tests, and gives up the right to read everything.
+
+    Args:
+        locked: folders without rights.
+        script: of the checkout, to run instead of `lsr-infer`.
     """
     words: list[str] = []
     if os.geteuid() == 0:
@@ -29,8 +33,9 @@ def unprivileged(*locked: Path) -> Iterator[Command]:
 
     def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*words, sys.executable, "-c", RUN, *map(str, arguments)],
+            [*words, sys.executable, *(["-c", RUN] if script is None else [script]), *map(str, arguments)],
             cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
 
     try:
