@@ -113,6 +113,10 @@ def test_a_folder_is_replaced_only_where_all_of_it_is_a_result(
         assert f"{masks} holds {name.partition('/')[0]}" in capsys.readouterr().err
         assert contents(out) == before
         mine.unlink()
+    mine.write_text("mine", encoding="utf-8")
+    assert run(picture(tmp_path / "a.png"), *words, "1") == 2  # before anything is begun
+    assert contents(out) == before
+    mine.unlink()
     (masks / "deep").rmdir()
     assert run(*words, "1") == 0
 
