@@ -24,6 +24,7 @@ __all__ = [
     "UnusableFilesError",
     "UsageError",
     "exit_status",
+    "extra",
     "printable",
     "stderr_handler",
 ]
@@ -114,6 +115,16 @@ def _open_stderr() -> None:
         os.dup2(nowhere, 2)
         os.close(nowhere)
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open
+
+
+def extra(*names: str) -> str:
+    """Return what to install for extras of the package, in words for the end of a message.
+
+    Args:
+        names: of the extras, any of which will do.
+    """
+    packages = " or ".join(f"lsr-road[{name}]" for name in names)
+    return f"Install {packages} (in a checkout: pip install '.[{names[0]}]')."
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, TensorPort
 from lsr_infer.cuda import device_index, probe_cuda
-from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.onnxfile import read_onnx
 from lsr_infer.processors import usable_cores
 
@@ -68,7 +68,7 @@ class OnnxRuntimeBackend:
             session, reason, graphs = _cuda_session(path, options, index)
             if session is None and options.device != "auto":
                 raise DeviceError(
-                    f"{options.device}: {reason}. Check the driver and lsr-road[cuda], or pass --device cpu."
+                    f"{options.device}: {reason}. Check the driver, or pass --device cpu. {extra('cuda')}"
                 )
         if session is None:
             if options.precision is not None:
@@ -212,7 +212,7 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
         if _CUDA in session.get_providers():
             return session, "", graphs
     if options.device == "auto":
-        logger.warning("device auto: %s. Install lsr-road[cuda] and check the driver.", reason)
+        logger.warning("device auto: %s. Check the driver. %s", reason, extra("cuda"))
     return None, reason, False
 
 

@@ -113,7 +113,13 @@ def _task(options: Options, stack: ExitStack) -> "Task":
         lossless=options.lossless,
         ignored=ignored,
     )
-    return Task(inference=inference, drawing=drawing, selection=options.selection, overwrite=options.overwrite)
+    return Task(
+        inference=inference,
+        drawing=drawing,
+        selection=options.selection,
+        overwrite=options.overwrite,
+        timeout_seconds=options.timeout,
+    )
 
 
 def _open(model: Path | None, options: Options) -> "Segmenter":
@@ -164,7 +170,7 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
         outputs = plans[source]
         refusal = _refusal(outputs, overwrite=options.overwrite)
         if not source.live and (len(tally.sources) == 1 or refusal is not None):
-            problem = _problem(source)  # the input is checked before the output is
+            problem = _problem(source, task)  # the input is checked before the output is
             if problem is not None:
                 tally.failed(source, problem)
                 continue
@@ -205,7 +211,7 @@ def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
     return LiveReader(source.label, connect, patience, keep=keep, halt=task.stop)
 
 
-def _problem(source: "Source") -> str | None:
+def _problem(source: "Source", task: "Task") -> str | None:
     """Return why a file cannot be read, None where it can."""
     from lsr_infer.images import read_image
     from lsr_infer.video import probe
@@ -215,7 +221,7 @@ def _problem(source: "Source") -> str | None:
         if source.kind == "image":
             read_image(Path(source.place))
         else:
-            probe(source.place)
+            probe(source.place, timeout_seconds=task.timeout_seconds)
     except InputError as error:
         return str(error)
     return None

@@ -165,7 +165,8 @@ class Run:
         """Segment one video or live source; a bad one does not stop the others."""
         source = job.source
         try:
-            info = job.reader.info if job.reader is not None else probe(_file(source))
+            timeout = self._task.timeout_seconds
+            info = job.reader.info if job.reader is not None else probe(_file(source), timeout_seconds=timeout)
             expected = self._task.selection.max_frames if source.live else self._task.selection.expected(info)
             with Progress(Path(source.label).name, expected, row=row) as progress:
                 outcome = segment_video(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError
+from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
 from lsr_infer.files import whole_file, write_json
 from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.labelspace import LabelSpace
@@ -383,4 +383,4 @@ def _require(*names: str) -> None:
 
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise DeviceError(f"{', '.join(missing)}: not installed. Install lsr-road[export].")
+        raise DeviceError(f"{', '.join(missing)}: not installed. {extra('export')}")
