@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lsr_infer.arguments import ArgumentParser, parse_size
-from lsr_infer.errors import exit_status
+from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
 from lsr_infer.parity import bar_for
 from lsr_train.exporting import ExportOptions, FramesOptions, export
@@ -96,7 +96,7 @@ def build_parser() -> ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     if options.runtime is not None and options.precision != "int8":
         logger.info("--for %s changes nothing: one %s file serves ONNX Runtime and TensorRT alike",
                     options.runtime, options.precision)  # fmt: skip

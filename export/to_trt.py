@@ -23,11 +23,11 @@ from typing import Any
 from lsr_infer.arguments import ArgumentParser
 from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
-from lsr_infer.errors import DeviceError, UsageError, exit_status
-from lsr_infer.files import check_place, refuse_existing
+from lsr_infer.errors import DeviceError, UsageError, exit_status, stderr_handler
 from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
 from lsr_infer.parity import bar_for
+from lsr_infer.places import check_place, refuse_existing
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
 from lsr_infer.tensorrt.make import Model, default_shapes, make_engine, read_model, verify_engine
@@ -198,7 +198,7 @@ def build(builder: Builder, model: Model, output: Path, comparison: Comparison, 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     _check_options(options)
     verify, begun = options.verify is not None, time.monotonic()
     output = options.verify if verify else options.output
@@ -278,7 +278,7 @@ def _comparison(options: argparse.Namespace, manifest: Manifest) -> Comparison:
     if options.report is not None:
         refuse_existing(options.report, overwrite=options.overwrite)
         check_place(options.report.parent)
-    return Comparison(frames=frames, bar=bar, report=options.report)
+    return Comparison(frames=frames, bar=bar, report=options.report, overwrite_report=options.overwrite)
 
 
 def _refuse_build_options(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import av
 
 from lsr_infer.addresses import is_address, label, protocols
 from lsr_infer.errors import InputError
+from lsr_infer.places import look
 
 __all__ = ["TIMEOUT_SECONDS", "formats", "open_container", "seeks_well"]
 
@@ -59,7 +60,7 @@ def seeks_well(container: "av.container.InputContainer") -> bool:
 
 
 def _open_file(path: Path) -> "av.container.InputContainer":
-    if not path.exists():
+    if look(path) is None:
         raise InputError(f"{path}: does not exist.")
     if not path.is_file():
         raise InputError(f"{path}: is no file, so no video.")

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from lsr_infer.audio import AudioCopy, AudioSource
 from lsr_infer.errors import InputError
-from lsr_infer.files import Together, place_error, refuse_existing
+from lsr_infer.files import Together
+from lsr_infer.places import place_error, refuse_existing
 from lsr_infer.videoinfo import ColorTags, VideoInfo, reason
 
 __all__ = ["MaskVideoWriter", "VideoOptions", "VideoWriter"]

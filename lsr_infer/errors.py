@@ -5,6 +5,7 @@ package of the project raises these errors.
 """
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -102,6 +103,20 @@ def stderr_handler() -> logging.Handler:
     return handler
 
 
+def _open_stderr() -> None:
+    """Give a process that was started without stderr (`2>&-`) one that goes nowhere.
+
+    Otherwise the next file that is opened gets its descriptor, and with it what libraries write there.
+    """
+    if sys.stderr is not None:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != 2:
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open
+
+
 def extra(*names: str) -> str:
     """Return what to install for extras of the package, in words for the end of a message.
 
@@ -141,6 +156,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
         after Ctrl-C, SIGTERM or an interruption; 1 after any other exception, with its traceback; 141 where the reader
         of stdout has gone.
     """
+    _open_stderr()
     try:
         with _terminated_as_interrupted():
             return command() or 0

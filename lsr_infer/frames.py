@@ -16,6 +16,7 @@ from lsr_infer.images import IMAGE_SUFFIXES, read_image, read_label, resize_fram
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.manifest import Manifest
 from lsr_infer.maskids import CITYSCAPES_NAMES
+from lsr_infer.places import is_folder
 
 __all__ = ["FrameSet", "check_labels", "read_frame_set", "shipped_frames", "shipped_frames_for", "working_image"]
 
@@ -78,9 +79,9 @@ def read_frame_set(
     """
     if count < 1:
         raise UsageError(f"the number of frames is {count}; at least 1 is needed, or nothing is compared.")
-    if labels is not None and not labels.is_dir():
+    if labels is not None and not is_folder(labels):
         raise InputError(f"{labels}: there is no such folder of labels.")
-    if place.is_dir():
+    if is_folder(place):
         read = _from_folder(place, count, labels, split, labelled)
     elif place.suffix.lower() in IMAGE_SUFFIXES:
         read = [(place.name, *_pair(place, place.parent, labels))]

@@ -4,6 +4,7 @@ A file is either decoded whole or refused with one line. Pixels are OpenCV's; wh
 JPEGs) or gets wrong (palette labels become colours) is handled here.
 """
 
+import stat
 import struct
 import zlib
 from functools import cache
@@ -43,6 +44,8 @@ MAX_PIXELS = 1 << 26
 def _content(path: Path) -> bytes:
     """Read a file, with one line for whatever stands in the way."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
+            raise InputError(f"{path}: is a pipe or a device, an image file is needed.")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist.") from error

@@ -20,12 +20,13 @@ from lsr_infer.audio import AudioSource
 from lsr_infer.containers import TIMEOUT_SECONDS
 from lsr_infer.drawing import Drawer, Drawing, Result
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.files import PlaceError, Together
+from lsr_infer.files import Together
 from lsr_infer.images import extra_pictures, read_image, resize_frame
 from lsr_infer.inference import Inference
 from lsr_infer.live import LiveReader
 from lsr_infer.outputs import Outputs
 from lsr_infer.pipeline import Behind, ahead
+from lsr_infer.places import PlaceError
 from lsr_infer.results import Drawn, Frame, Sink, open_sink
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.selection import Selection

@@ -25,11 +25,13 @@ class Comparison:
         frames: what to compare on.
         bar: what the figures must reach.
         report: a JSON file that gets all figures, also where the bar is missed.
+        overwrite_report: replace an existing one.
     """
 
     frames: FrameSet
     bar: Bar
     report: Path | None = None
+    overwrite_report: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

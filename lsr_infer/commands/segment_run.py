@@ -18,11 +18,11 @@ from pathlib import Path
 from lsr_infer.commands.segment_report import Progress, Tally
 from lsr_infer.display import Display
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.files import PlaceError
 from lsr_infer.jobs import Outcome, Task, segment_images, segment_video
 from lsr_infer.live import LiveReader
 from lsr_infer.memory import Trimmer
 from lsr_infer.outputs import Outputs
+from lsr_infer.places import PlaceError
 from lsr_infer.sources import Source
 from lsr_infer.video import probe
 

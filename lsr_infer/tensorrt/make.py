@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from lsr_infer.cuda import CudaDevice
 from lsr_infer.engine import EngineFacts
 from lsr_infer.errors import InputError, QualityGateError, UsageError
-from lsr_infer.files import check_place, refuse_existing, whole_file, write_json, write_text
+from lsr_infer.files import Together, write_json, write_text
 from lsr_infer.frames import working_image
 from lsr_infer.manifest import Manifest
 from lsr_infer.modelfile import read_model_file
+from lsr_infer.places import check_place, refuse_existing, writing
 from lsr_infer.tensorrt.admission import Host, check_bytes, check_host
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Built, Shapes, build_engine
 from lsr_infer.tensorrt.drift import Run, find_drift, run_onnx
@@ -138,7 +139,10 @@ def make_engine(
     check_place(output.parent)
     if builder.options.timing_cache is not None:
         check_place(builder.options.timing_cache.parent)
-    with whole_file(beside) as document, whole_file(output) as temporary:  # before the work: the place may be unusable
+    with Together() as results:
+        # Before the work: the place may be unusable. The engine appears first: without a Manifest nothing opens it.
+        temporary = results.file(output, overwrite=overwrite)
+        document = results.file(beside, overwrite=overwrite)
         plan, manifest, verdict = b"", contract, Verdict()
         try:
             built = build_engine(
@@ -150,8 +154,10 @@ def make_engine(
         except QualityGateError as error:
             verdict = Verdict(failure=error)
         _settle(verdict, manifest, comparison)
-        temporary.write_bytes(plan)
-        document.write_text(manifest.to_json() + "\n", encoding="utf-8")
+        with writing(output):
+            temporary.write_bytes(plan)
+        with writing(beside):
+            document.write_text(manifest.to_json() + "\n", encoding="utf-8")
     return manifest
 
 
@@ -187,7 +193,7 @@ def _manifest_of(built: Built, builder: Builder, model: Model, contract: Manifes
 def _settle(verdict: Verdict, manifest: Manifest, comparison: Comparison) -> None:
     """Write the report where one is wanted, and raise where the engine must not appear."""
     if comparison.report is not None:
-        write_json(comparison.report, verdict.report(manifest))
+        write_json(comparison.report, verdict.report(manifest), overwrite=comparison.overwrite_report)
         logger.info("all figures are in %s", comparison.report)
     if verdict.failure is not None:
         raise verdict.failure

@@ -90,7 +90,9 @@ def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
         raise UnusableFilesError(
             f"{len(problems)} of {total} {what} cannot be used (--data.on_bad skip leaves them out):\n{listed}"
         )
-    logger.warning("%d of %d %s are left out (--data.on_bad skip):\n%s", len(problems), total, what, listed)
+    logger.warning("%d of %d %s are left out (--data.on_bad skip):", len(problems), total, what)
+    for line in problems:
+        logger.warning("  %s", line)
 
 
 class _Cache:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
-from lsr_infer.files import check_place, refuse_existing, whole_file, write_json
+from lsr_infer.files import whole_file, write_json
 from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
 from lsr_infer.parity import BARS, Bar
+from lsr_infer.places import check_place, look, refuse_existing
 from lsr_infer.verdict import Comparison, Verdict
 from lsr_train.exporting.choice import Candidate, best_of, candidates
 from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
@@ -84,7 +85,7 @@ class ExportOptions:
         weight_bits: of INT8 weights: 8, or 7 for x86 processors without VNNI, whose 16-bit sums saturate.
         bar: what the comparison must reach; None takes the precision's.
         label_space: the classes, for a checkpoint that does not name them.
-        overwrite: replace an existing file.
+        overwrite: replace existing files.
         report: a JSON file that gets all figures, also where the gate closes.
 
     Raises:
@@ -145,7 +146,7 @@ def export(
         The Manifest in the file, with the figures of the comparison.
 
     Raises:
-        UsageError: the file exists, no size is known, or INT8 has no frames to calibrate with.
+        UsageError: a file exists, no size is known, or INT8 has no frames to calibrate with.
         InputError: the checkpoint or frames are unreadable, or it is larger than one ONNX file can be.
         QualityGateError: the comparison missed the bar; no file appears.
         DeviceError: a package of the extra `export` is missing.
@@ -166,7 +167,7 @@ def export(
         work.manifest.label_space.name,
         work.compared.origin,
     )
-    with whole_file(output) as temporary:  # before the work, so that an unusable place is known at once
+    with whole_file(output, overwrite=options.overwrite) as temporary:  # before the work: the place may be unusable
         floats = trace(work.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
         bar = options.bar or BARS[options.precision]
         try:
@@ -180,7 +181,8 @@ def export(
             verdict = judge(work.network, written, comparison, always_drift=options.report is not None)
         if options.report is not None:
             tried = [candidate.to_dict() for candidate in work.tried]
-            write_json(options.report, verdict.report(work.manifest, candidates=tried))
+            report = verdict.report(work.manifest, candidates=tried)
+            write_json(options.report, report, overwrite=options.overwrite)
             logger.info("all figures are in %s", options.report)
         if verdict.failure is not None:
             raise verdict.failure
@@ -194,6 +196,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     from lsr_train.checkpoint import load_model, model_hash
     from lsr_train.run_folder import resolve_model
 
+    look(checkpoint)  # raises where nobody can say what it is
     model = resolve_model(checkpoint)
     network, info = load_model(model)
     network.eval()

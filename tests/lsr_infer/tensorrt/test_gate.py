@@ -22,6 +22,7 @@ from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes  # noqa: E402
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
 from lsr_infer.tensorrt.gate import OnnxReference, compare_with_onnx  # noqa: E402
 from lsr_infer.tensorrt.make import engine_contract, make_engine, read_model, verify_engine  # noqa: E402
+from lsr_infer.tensorrt.progress import BuildProgress  # noqa: E402
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of  # noqa: E402
 from lsr_infer.verdict import Comparison  # noqa: E402
 from tests.lsr_infer.tensorrt.fakegpu import GPU, FakeCuda, FakeModule  # noqa: E402
@@ -162,7 +163,7 @@ def test_a_verification_reports_too(rtx: Library, cuda: FakeCuda, tmp_path: Path
     path, engine, report = tmp_path / "model.onnx", tmp_path / "model.engine", tmp_path / "report.json"
     model = read_model(small_file(path))
     make_engine(builder(library(rtx, cuda)), model, engine, comparison=comparison())
-    asked = replace(comparison(), report=report)
+    asked = replace(comparison(), report=report, overwrite_report=True)
     for damage in ("", "head"):
         target = library(rtx, cuda, **({"damage": damaged(damage)} if damage else {}))
         target.module.parsed(path.read_bytes())
@@ -199,6 +200,24 @@ def test_an_old_engine_stays_where_a_new_one_fails(rtx: Library, cuda: FakeCuda,
     with pytest.raises(QualityGateError):
         make_engine(builder(faulty), model, engine, comparison=comparison(), overwrite=True)
     assert {item: item.read_bytes() for item in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["model.engine", "model.engine.json", "report.json"])
+def test_what_appears_during_a_build_is_kept(rtx: Library, cuda: FakeCuda, tmp_path: Path, name: str) -> None:
+    model = read_model(small_file(tmp_path / "model.onnx"))
+    asked = replace(comparison(), report=tmp_path / "report.json")
+    there = tmp_path / name
+
+    def appear(share: float, phase: str) -> None:
+        there.write_bytes(b"theirs")
+
+    with pytest.raises(UsageError, match=f"{name} appeared while its content was being made"):
+        make_engine(
+            builder(library(rtx, cuda)), model, tmp_path / "model.engine", comparison=asked,
+            progress=BuildProgress(appear),
+        )  # fmt: skip
+    assert there.read_bytes() == b"theirs"
+    assert not [item for item in tmp_path.iterdir() if item.name.startswith(".")]
 
 
 def test_logits_that_are_not_finite_are_no_match(rtx: Library, cuda: FakeCuda, tmp_path: Path) -> None:
