@@ -6,7 +6,6 @@ Knows containers, nothing of pictures or of what is done with them.
 from pathlib import Path
 from typing import Any
 
-from av.format import Flags
 from av.video.stream import VideoStream
 
 from lsr_infer.addresses import is_address
@@ -20,16 +19,13 @@ PLAYLISTS = frozenset({"hls", "dash"})
 _WALKED = frozenset({"gif", "apng"})
 """Animations, of which libav says at most what it found."""
 _BY_STREAM = frozenset({"mov", "avi"})
-"""Formats that state the length of each stream; elsewhere it is that of the file, with its sound, counted from 0."""
-_GUESSED = frozenset({"matroska", "flv"})
-"""Formats that state no length of a stream: where libav has one, it guessed both from the size of the file."""
-_MEASURED: Any = Flags.no_timestamps.value | Flags.ts_discont.value
-"""Flags of the formats that state no length; libav measures it from the end of what there is."""
+"""Formats that state the length of each stream."""
+_BY_FILE = frozenset({"matroska", "flv"})
+"""Formats that state the length of the file with its sound, counted from 0. All others state none, or one that whole
+files miss (ASF); libav then measures it at the end of what there is, or guesses."""
 _PLAYLIST_ROUNDING_SECONDS = 0.5
 _ROUNDING_SECONDS = 0.1
 _ROUNDING_FRAMES = 2
-_RESYNCED = frozenset({"matroska", "flv"})
-"""Formats whose reader passes over damage to the next place that it knows."""
 _HOLE_BYTES = 256
 """More than what stands between two packets of those formats (at most 24 bytes in files of libav)."""
 _HOLE_FRAMES = 1.5
@@ -54,6 +50,7 @@ class Reading:
         self._packets = 0
         self._length = 0
         self._end = self._file_end = float("-inf")
+        self._delay: int | None = None
         self._read_to: int | None = None
         self._newest: int | None = None
         self._hole = 0
@@ -69,7 +66,15 @@ class Reading:
         if packet.stream.index == self._stream.index:
             self._packets += 1
             self._length += packet.duration or 0
-            self._end = max(self._end, end)
+            self._end = max(self._end, end, self._decoded(packet))
+
+    def _decoded(self, packet: Any) -> float:
+        """Return where decoding ends with a packet, on the clock of showing: headers count in the order of decoding."""
+        if packet.pts is None or packet.dts is None:
+            return float("-inf")
+        if self._delay is None:
+            self._delay = packet.pts - packet.dts
+        return float((packet.dts + self._delay + (packet.duration or 0)) * packet.time_base)
 
     def _look_for_holes(self, packet: Any) -> None:
         """Note bytes that the reader passed over, where the pictures' times leap as well: more stands in some files."""
@@ -92,8 +97,8 @@ class Reading:
             return self._lack_of_playlist()
         if self._formats & _WALKED:
             return self._lack_of_animation()
-        if self._formats & _RESYNCED and self._damage:
-            return self._damage
+        if self._formats & _BY_FILE and self._damage:
+            return self._damage  # their readers pass over damage to the next place that they know
         if self._stream.frames and not self._sought and self._packets >= self._stream.frames:
             return None  # some headers round the duration
         claimed, reached = self._claimed(), self._file_end
@@ -111,22 +116,24 @@ class Reading:
     def _claimed(self) -> float | None:
         """Return the seconds that the header states, None where libav's duration is a guess from what there is."""
         stream = self._stream
-        if int(self._container.format.flags) & _MEASURED:
-            return None
+        if self._formats & _BY_FILE:  # a length of the stream, where libav has one, it guessed with that of the file
+            known = stream.duration is None and self._container.duration is not None
+            return self._container.duration / 1_000_000 if known else None
         if not self._formats & _BY_STREAM:
-            guessed = self._formats & _GUESSED and stream.duration is not None
-            return None if guessed or self._container.duration is None else self._container.duration / 1_000_000
+            return None
         seconds = None if stream.duration is None else stream.duration * self._time_base
-        if (
-            "avi" in self._formats and stream.frames and stream.average_rate
-        ):  # libav shortens it where there is no index
+        # Where a file is cut off, libav shortens what its header says; the number of frames stays.
+        if "avi" in self._formats and stream.frames and stream.average_rate:
             seconds = max(seconds or 0.0, stream.frames / float(stream.average_rate))
         return seconds
 
     def _lack_of_animation(self) -> str | None:
         if isinstance(self._place, str) and is_address(self._place):
             return None
-        found = walk_pictures(Path(self._place).read_bytes())
+        try:
+            found = walk_pictures(Path(self._place).read_bytes())
+        except OSError as error:
+            return f"its end cannot be looked at, {error.strerror or error}"
         if found.whole and self._packets >= found.count:
             return None
         return "its end is missing" if self._packets >= found.count else f"{found.count} claimed"

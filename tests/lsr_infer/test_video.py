@@ -468,6 +468,22 @@ def test_variable_frame_rate_is_kept(tmp_path: Path) -> None:
         list(read_frames(path, start=100))
 
 
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_a_video_of_irregular_times_is_whole(tmp_path: Path, fragmented: bool) -> None:
+    """The length in its header counts in decoding order, where the last frame to be shown is not the last one."""
+    info = VideoInfo(
+        width=32, height=32, fps=Fraction(25), frames=None, duration=None, rotation=0, time_base=Fraction(1, 90_000)
+    )
+    for case, pauses in enumerate(((1,), (0, 1), (2,), (1, 4), (28,), (29,), ())):
+        steps = np.full(30, 0.04)
+        steps[list(pauses)] = 3.0
+        times = np.cumsum(steps).tolist()
+        frames = [np.full((32, 32, 3), 40 + 2 * n, np.uint8) for n in range(30)]
+        path = write(tmp_path / f"{case}.mp4", frames, times, like=info, fragmented=fragmented)
+        assert [item.time for item in read_frames(path)] == pytest.approx(times, abs=1e-3)
+        assert len(list(read_frames(path, start=times[20] - times[0]))) == 10
+
+
 def test_seeking_agrees_with_skipping(shared: Shared) -> None:
     path = shared("data/clips/camvid_0016E5_15fps.mp4")
     sought = list(read_frames(path, start=3.0, duration=0.5))
