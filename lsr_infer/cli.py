@@ -7,6 +7,7 @@ import difflib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 
@@ -15,13 +16,22 @@ from lsr_infer.errors import UsageError, exit_status, stderr_handler
 __all__ = ["main"]
 
 _SOURCES = "segment"
+_READERS = ("ahead", "live ", "camera ")
+"""Names of the threads that read sources."""
 _PARTS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return exit_status(lambda: _run(words))
+    code = exit_status(lambda: _run(words))
+    if arguments is None and any(thread.name.startswith(_READERS) for thread in threading.enumerate()):
+        # A source that fell silent still holds its reader inside libav, under which Python's own end would take the
+        # container away: seen as a segmentation fault. Everything is written and closed by now.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    return code
 
 
 def _run(words: list[str]) -> int | None:
