@@ -47,8 +47,8 @@ _HELP = {
     "--weight-bits": "INT8: 7 for x86 processors without VNNI, whose sums saturate (8)",
     "--frames": "compare on these (default: frames kept back from calibration, else the shipped Toytown ones)",
     "--num-frames": "compare on at most N frames, none of which calibrates (8)",
-    "--labels": "label images of --frames, named as they are, to compare mean IoU as well (default: the folder labels "
-    "beside images, where there is one)",
+    "--labels": "label images of --frames, named as they are, to compare mean IoU as well (default: where "
+    "--frames is a folder that holds images and labels, those labels)",
     "--label-ids": "what they hold: the model's own class numbers, 255 for void (classes), or Cityscapes' ids or "
     "training ids, which are brought to its classes",
     "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",

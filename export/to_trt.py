@@ -300,7 +300,7 @@ def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, 
     if facts.parity is None:
         logger.warning(
             "parity is pending: nothing has run this engine yet. On the target: python export/to_trt.py %s --verify %s",
-            model.name, output.name)  # fmt: skip
+            model, output)  # fmt: skip
     else:
         logger.info("parity with the ONNX file on %s: %s", facts.parity.frames_from, facts.parity.describe())
     size = output.stat().st_size

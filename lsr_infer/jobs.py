@@ -101,7 +101,7 @@ class Task:
             )
         return Frame(
             source=source.label,
-            info=info,
+            info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
             height=height,
             width=width,
             picture_width=self.drawing.width(width),

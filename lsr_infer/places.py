@@ -32,6 +32,7 @@ _REASONS = {
     errno.EPERM: "permission denied",
     errno.ENOENT: "the folder does not exist",
     errno.ENOTDIR: "a part of the path is not a folder",
+    errno.EEXIST: "there is a file of that name",
     errno.EISDIR: "there is a folder of that name",
     errno.ENAMETOOLONG: "the name is too long",
 }

@@ -98,8 +98,8 @@ def find_sources(words: Sequence[str], *, without: Path | None = None) -> Found:
     """Find what a command line names.
 
     Args:
-        words: files, folders (searched through), patterns such as `clips/*.mp4`, addresses (`rtsp://…`), cameras (`0`,
-            `camera:0`; a file of that name goes first).
+        words: files, folders (searched through, but for hidden names), patterns such as `clips/*.mp4`,
+            addresses (`rtsp://…`), cameras (`0`, `camera:0`; a file of that name goes first).
         without: a folder whose files are passed over, such as the place of the results.
 
     Raises:
@@ -179,7 +179,7 @@ def _search(top: Path, found: _Findings, without: str | None) -> None:
 
 
 def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Yield a folder and each one below it, with the names of what it holds besides folders.
+    """Yield a folder and each one below it, with the names of what it holds besides folders; hidden ones are none.
 
     Folders behind links come last: what lies there by itself has its own name. One that was met is not entered again,
     so that links may lead in circles.
@@ -206,9 +206,9 @@ def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]
                 folders.clear()
                 continue
             met.add((status.st_dev, status.st_ino))
-            folders.sort()
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             starts += [Path(root, name) for name in folders if os.path.islink(os.path.join(root, name))]
-            yield Path(root), names
+            yield Path(root), [name for name in names if not name.startswith(".")]
 
 
 def _is_below(path: Path, folder: str) -> bool:

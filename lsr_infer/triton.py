@@ -207,10 +207,10 @@ def write_repository(
         InputError: Triton serves no such model, an engine is another than its Manifest describes or not proved, or the
             place cannot be written.
     """
+    config = to_pbtxt(model_config(model, serving))  # said before what could be mended
     if model.manifest.engine is not None:
         check_bytes(model.path, model.manifest.engine, sha256_of(model.path.read_bytes()))
         check_parity(model.path, model.manifest, None, allow_unverified=allow_unverified)
-    config = to_pbtxt(model_config(model, serving))
     folder = repository / serving.name
     refuse_existing(folder, overwrite=overwrite, own=_OWN)
     try:

@@ -84,7 +84,7 @@ def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice | None, *, allo
         return
     if facts.parity is None or (gpu is not None and facts.proved_on != gpu.compute_capability):
         lacking = "was built without a GPU" if facts.parity is None else f"was compared on {_where(facts)}"
-        proof = f"python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}"
+        proof = f"python export/to_trt.py {path.with_suffix('.onnx')} --verify {path}"
         raise InputError(
             f"{path}: {lacking}, and nothing proves yet that it computes here what its ONNX file does. Prove it: "
             f"{proof}; or pass --allow-unverified."

@@ -54,3 +54,13 @@ def test_a_process_without_stderr_works_and_says_nothing_elsewhere(model: Path, 
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (code, "/dev/null\n")
     assert (tmp_path / "out" / "a_overlay.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [[""], ["clip.mp4", "-o", ""], ["clip.mp4", "--model", "", "-o", "x"], ["clip.mp4", "--model=", "-o", "x"],
+              ["info", ""], ["bench", ""], ["serve-config", "", "-o", "x"]],
+)  # fmt: skip
+def test_an_empty_word_is_no_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty name is the working directory to the system: everything below it would be taken."""
+    assert main(words) == 2
+    assert "a name is empty" in capsys.readouterr().err

@@ -29,6 +29,15 @@ def named(folder: Path) -> list[str]:
     return [str(source.name) for source in find_sources([str(folder)]).sources]
 
 
+def test_hidden_names_are_not_looked_for_but_may_be_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / ".b.png")
+    picture(tmp_path / ".cache" / "c.png")
+    assert named(tmp_path) == ["a"]
+    assert named(tmp_path / ".cache") == ["c"]
+    assert len(find_sources([str(tmp_path / ".b.png")]).sources) == 1
+
+
 def test_folders_behind_links_are_searched_once(tmp_path: Path) -> None:
     data = tmp_path / "data"
     picture(data / "b" / "own.png")

@@ -258,7 +258,7 @@ def test_the_command_writes_a_repository(model: Path, tmp_path: Path, caplog: py
     [
         (["--name", "../escape"], 2, "../escape"),
         (["--name", ".."], 2, "'..'"),
-        (["--name", ""], 2, "''"),
+        (["--name", ""], 2, "a name is empty"),
         (["--max-batch", "0"], 2, "--max-batch"),
         (["--instances", "0"], 2, "--instances"),
         (["--delay", "-1"], 2, "--delay"),
@@ -294,7 +294,7 @@ def test_an_engine_nobody_would_run_is_not_served(
     proved = replace(pending, parity=COMPARED, proved_on=(8, 6))
     for facts, changes, said in (
         (replace(proved, sha256="0" * 64), {}, "do not belong together"),
-        (pending, {}, "--verify m.engine; or pass --allow-unverified"),
+        (pending, {}, f"--verify {path}; or pass --allow-unverified"),
         (proved, {"parity": None}, "never compared with the checkpoint"),
         (replace(proved, shapes=((2, 64, 96), (2, 64, 96), (4, 64, 96))), {}, "2 frames at a time at least"),
     ):
