@@ -7,16 +7,15 @@ The file appears only after it has been compared with the checkpoint, frame by f
 """
 
 import logging
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lsr_infer.arguments import ArgumentParser, parse_size
-from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
-from lsr_infer.parity import BARS, Bar
+from lsr_infer.parity import bar_for
 from lsr_train.exporting import ExportOptions, FramesOptions, export
 from lsr_train.exporting.frames import LABEL_IDS
 from lsr_train.exporting.graph import OPSET, OPSETS
@@ -24,69 +23,83 @@ from lsr_train.exporting.int8 import SCHEMES
 
 logger = logging.getLogger("to_onnx")
 
+_EPILOG = (
+    "The file appears only after it has been compared with the checkpoint. Exit codes: 0 done, 2 usage, a file that is "
+    "there already included, 3 a package of the extra export is missing, 4 checkpoint, frames, labels or the place of "
+    "the file unusable, 5 the comparison missed its bar, 130 interrupted."
+)
+
+
+_HELP = {
+    "checkpoint": "run folder (its best checkpoint, else its last), .safetensors or .pth",
+    "--output": "the file to write",
+    "--precision": "of weights and arithmetic (fp32); int8 needs frames to calibrate on",
+    "--for": "the runtime an INT8 file is for: each computes fast from a form of its own (onnxruntime); fp32 and fp16 "
+    "files serve both",
+    "--outputs": "logits at feature size, for lsr-infer's exact masks (default), or the class of every pixel, for "
+    "other consumers and for TensorRT",
+    "--size": "the graph takes this size alone (default: every size)",
+    "--working-size": "the size to bring frames to where the graph takes every size (default: that of the training)",
+    "--opset": f"ONNX operator set of the graph ({OPSET})",
+    "--calibrate": "INT8: unlabelled frames like those of the camera, to take ranges from (default: the training "
+    "frames of the run that CHECKPOINT is)",
+    "--calibration-frames": "INT8: take ranges from N of them (32); up to 16 more are kept back to choose and to prove",
+    "--weight-bits": "INT8: 7 for x86 processors without VNNI, whose sums saturate (8)",
+    "--frames": "compare on these (default: frames kept back from calibration, else the shipped Toytown ones)",
+    "--num-frames": "compare on at most N frames, none of which calibrates (8)",
+    "--labels": "label images of --frames, named as they are, to compare mean IoU as well (default: where "
+    "--frames is a folder that holds images and labels, those labels)",
+    "--label-ids": "what they hold: the model's own class numbers, 255 for void (classes), or Cityscapes' ids or "
+    "training ids, which are brought to its classes",
+    "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
+    "--clear-agreement": "the same of clear places (int8 0.99)",
+    "--margin": "a place is clear if the checkpoint's top two logits differ by so much (1)",
+    "--miou-loss": "most that mean IoU may fall, with labels (int8 1)",
+    "--report": "write all figures there, layer by layer, also where the bar is missed",
+    "--label-space": "classes of a checkpoint that does not name its own, such as cityscapes19, or a classes.yaml",
+    "--overwrite": "replace existing files",
+}
+
 
 def build_parser() -> ArgumentParser:
     """Return the command line's parser."""
-    parser = ArgumentParser("to_onnx.py", (__doc__ or "").partition("\n")[0])
-    add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, .safetensors or .pth")
-    add("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
-    add("--precision", choices=PRECISIONS, default="fp32", help="of weights and arithmetic (fp32)")
-    add("--for", dest="runtime", choices=tuple(SCHEMES), default="onnxruntime",
-        help="runtime of an INT8 file, whose wishes differ (onnxruntime); other precisions serve both")  # fmt: skip
-    add("--outputs", choices=OUTPUTS, default="logits", help="logits at feature size, for lsr-infer's exact masks "
-        "(default), or the class of every pixel, for other consumers")  # fmt: skip
-    add("--size", metavar="WxH", help="the graph takes this size alone (default: every size)")
-    add("--working-size", metavar="WxH", help="size a free graph works at (default: as trained)")
-    add("--opset", type=int, choices=OPSETS, default=OPSET, help=f"of the graph ({OPSET})")
-    add("--calibrate", type=Path, metavar="FOLDER|VIDEO",
-        help="INT8: frames to take ranges from (default: the checkpoint's training frames)")  # fmt: skip
-    add("--calibration-frames", type=int, default=32, metavar="N", help="INT8: look at N of them (32)")
-    add("--weight-bits", type=int, choices=(7, 8), default=8,
-        help="INT8: 7 for x86 processors without VNNI, whose sums saturate (8)")  # fmt: skip
-    add("--frames", type=Path, metavar="FOLDER|VIDEO|IMAGE", help="compare on these (default: frames kept back from "
-        "--calibrate, else Toytown)")  # fmt: skip
-    add("--num-frames", type=int, default=8, metavar="N", help="compare on at most N frames (8)")
-    add("--labels", type=Path, metavar="FOLDER", help="label images of --frames, to compare mean IoU as well")
-    add("--label-ids", choices=LABEL_IDS, default="classes", help="what they hold (classes: the model's own numbers)")
-    add(
-        "--agreement",
-        type=float,
-        metavar="SHARE",
-        help="least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
-    )
-    add("--clear-agreement", type=float, metavar="SHARE", help="the same of clear places (int8 0.99)")
-    add("--margin", type=float, metavar="LOGITS", help="a pixel is clear if its top two logits differ by so much (1)")
-    add("--miou-loss", type=float, metavar="POINTS", help="most that mean IoU may fall, with labels (int8 1)")
-    add("--report", type=Path, metavar="FILE.json", help="write all figures there, layer by layer, also on failure")
-    add("--label-space", metavar="NAME|YAML", help="classes of a checkpoint that does not name its own")
-    add("--overwrite", action="store_true", help="replace an existing file")
+    parser = ArgumentParser("to_onnx.py", (__doc__ or "").partition("\n")[0], epilog=_EPILOG)
+
+    def add(name: str, *short: str, **options: Any) -> None:
+        parser.add_argument(*short, name, help=_HELP[name], **options)
+
+    add("checkpoint", type=Path, metavar="CHECKPOINT")
+    add("--output", "-o", type=Path, required=True, metavar="MODEL.onnx")
+    add("--precision", choices=PRECISIONS, default="fp32")
+    add("--for", dest="runtime", choices=tuple(SCHEMES))
+    add("--outputs", choices=OUTPUTS, default="logits")
+    add("--size", metavar="WxH")
+    add("--working-size", metavar="WxH")
+    add("--opset", type=int, choices=OPSETS, default=OPSET)
+    add("--calibrate", type=Path, metavar="FOLDER|VIDEO")
+    add("--calibration-frames", type=int, default=32, metavar="N")
+    add("--weight-bits", type=int, choices=(7, 8), default=8)
+    add("--frames", type=Path, metavar="FOLDER|VIDEO|IMAGE")
+    add("--num-frames", type=int, default=8, metavar="N")
+    add("--labels", type=Path, metavar="FOLDER")
+    add("--label-ids", choices=LABEL_IDS, default="classes")
+    add("--agreement", type=float, metavar="SHARE")
+    add("--clear-agreement", type=float, metavar="SHARE")
+    add("--margin", type=float, metavar="LOGITS")
+    add("--miou-loss", type=float, metavar="POINTS")
+    add("--report", type=Path, metavar="FILE.json")
+    add("--label-space", metavar="NAME|YAML")
+    add("--overwrite", action="store_true")
     return parser
-
-
-def read_bar(precision: str, **asked: float | None) -> Bar:
-    """Return the bar of a precision with what was asked for in its place.
-
-    Args:
-        precision: one of `PRECISIONS`.
-        asked: fields of `Bar`; None leaves the precision's own.
-
-    Raises:
-        UsageError: a value is not allowed.
-    """
-    given = {name: value for name, value in asked.items() if value is not None}
-    for name, value in given.items():
-        share = name.endswith("agreement")
-        if not (0 < value <= 1 if share else 0 <= value < math.inf):
-            allowed = "above 0 and up to 1" if share else "0 or more"
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {allowed}.")
-    return replace(BARS[precision], **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
+    if options.runtime is not None and options.precision != "int8":
+        logger.info("--for %s changes nothing: one %s file serves ONNX Runtime and TensorRT alike",
+                    options.runtime, options.precision)  # fmt: skip
     space = None
     if options.label_space:
         from lsr_train.labels import load_label_space
@@ -97,13 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         options.output,
         ExportOptions(
             precision=options.precision,
-            runtime=options.runtime,
+            runtime=options.runtime or "onnxruntime",
             outputs=options.outputs,
             size=parse_size(options.size) if options.size else None,
             working_size=parse_size(options.working_size) if options.working_size else None,
             opset=options.opset,
             weight_bits=options.weight_bits,
-            bar=read_bar(
+            bar=bar_for(
                 options.precision,
                 agreement=options.agreement,
                 clear_agreement=options.clear_agreement,

@@ -17,23 +17,23 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lsr_infer.arguments import ArgumentParser
 from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
-from lsr_infer.errors import UsageError, exit_status
-from lsr_infer.files import refuse_existing
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
+from lsr_infer.errors import DeviceError, UsageError, exit_status, stderr_handler
+from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
-from lsr_infer.parity import BARS, Bar
-from lsr_infer.tensorrt.build import BuildOptions, Shapes
+from lsr_infer.parity import bar_for
+from lsr_infer.places import check_place, refuse_existing
+from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
-from lsr_infer.tensorrt.make import Comparison, Model, default_shapes, make_engine, read_model, verify_engine
+from lsr_infer.tensorrt.make import Model, default_shapes, make_engine, read_model, verify_engine
 from lsr_infer.tensorrt.progress import terminal_progress
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path
+from lsr_infer.verdict import Comparison
 
 logger = logging.getLogger("to_trt")
 
@@ -44,6 +44,13 @@ _BUILDING = (
 """Options that say how to build."""
 
 _SHIPPED_SPACE = "cityscapes19"
+_SMALLEST_SIDE = 32
+"""Of what a graph of every size is exported for."""
+
+_CODES = (
+    "Exit codes: 0 done, 2 usage, a file that is there already included, 3 no GPU, library or arithmetic for it, 4 "
+    "ONNX file, engine, frames or the place of the engine unusable, 5 the comparison missed its bar, 130 interrupted."
+)
 
 
 _HELP = {
@@ -55,7 +62,8 @@ _HELP = {
     "--shapes": "frames x width x height the engine takes, one for all or least, best, most in commas, such as "
     "1x512x256,1x1024x512,4x1024x512 (default: one frame of the Manifest's size). An engine for one size is the "
     "fastest; frames of another aspect ratio are stretched to it",
-    "--device": "the GPU to build and compare on (default: the first)",
+    "--device": "the GPU to build and compare on (default: the first; without any, TensorRT for RTX builds ahead of "
+    "time)",
     "--workspace": "scratch memory a layer may use (default: the library's)",
     "--optimization-level": "how long to look for faster kernels, 0 to 5 (default: the library's, 3)",
     "--tf32": "let float32 convolutions round their factors to 10 bits (faster, less exact)",
@@ -66,11 +74,14 @@ _HELP = {
     "--targets": "TensorRT for RTX: compute capabilities to build for, such as 86,89 (default: all it knows but 75: "
     "Turing slows the others down and has to be named)",
     "--frames": "compare on these (default: the shipped Toytown ones)",
-    "--labels": "class indices of the frames, by name",
+    "--labels": "label images of --frames, named as they are, which hold the model's own class numbers, 255 for void: "
+    "to compare mean IoU as well",
     "--num-frames": "compare on at most N frames (8)",
     "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
-    "--clear-agreement": "least share of equal pixels where the top two logits are apart (int8: 0.99)",
-    "--miou-loss": "largest loss of mean IoU where there are labels (int8: 1)",
+    "--clear-agreement": "the same of clear places (int8 0.99)",
+    "--margin": "a place is clear if the top two logits of the ONNX file differ by so much (1)",
+    "--miou-loss": "most that mean IoU may fall, with labels (int8 1)",
+    "--report": "write all figures of the comparison there, also where the bar is missed, in the form of to_onnx.py's",
     "--overwrite": "replace existing files",
     "--json": "print what was made as JSON",
 }
@@ -79,7 +90,7 @@ _HELP = {
 def build_parser() -> ArgumentParser:
     """Return the command line's parser."""
     words = (__doc__ or "").split("\n\n")
-    parser = ArgumentParser("to_trt.py", words[0], epilog=" ".join(words[-1].split()))
+    parser = ArgumentParser("to_trt.py", words[0], epilog=f"{' '.join(words[-1].split())} {_CODES}")
 
     def add(name: str, *short: str, **options: Any) -> None:
         parser.add_argument(*short, name, help=_HELP[name], **options)
@@ -102,7 +113,9 @@ def build_parser() -> ArgumentParser:
     add("--num-frames", type=int, default=8, metavar="N")
     add("--agreement", type=float, metavar="SHARE")
     add("--clear-agreement", type=float, metavar="SHARE")
+    add("--margin", type=float, metavar="LOGITS")
     add("--miou-loss", type=float, metavar="POINTS")
+    add("--report", type=Path, metavar="FILE.json")
     add("--overwrite", action="store_true")
     add("--json", action="store_true")
     return parser
@@ -118,8 +131,12 @@ def parse_shapes(text: str) -> Shapes:
     for word in text.split(","):
         match = re.fullmatch(r"(?:(\d{1,4})x)?(\d{1,5})x(\d{1,5})", word)
         shape = (int(match[1] or 1), int(match[3]), int(match[2])) if match else (0, 0, 0)
-        if not (0 < shape[0] <= LARGEST_BATCH and min(shape[1:]) > 0 and max(shape[1:]) <= LARGEST_SIDE):
-            raise UsageError(f"--shapes: {word!r} is no shape. Write frames x width x height, such as 1x1024x512.")
+        fits = min(shape[1:]) >= _SMALLEST_SIDE and max(shape[1:]) <= LARGEST_SIDE
+        if not (0 < shape[0] <= LARGEST_BATCH and fits):
+            raise UsageError(
+                f"--shapes: {word!r} is no shape. Write frames x width x height, such as 1x1024x512, with sides of "
+                f"{_SMALLEST_SIDE} to {LARGEST_SIDE}."
+            )
         shapes.append(shape)
     if len(shapes) == 1:
         shapes *= 3
@@ -131,32 +148,16 @@ def parse_shapes(text: str) -> Shapes:
     return least, best, most
 
 
-def parse_bar(precision: str, agreement: float | None, clear_agreement: float | None, miou_loss: float | None) -> Bar:
-    """Return the bar of a precision with what the user changed.
-
-    Raises:
-        UsageError: a share is not one, or a loss is negative.
-    """
-    for flag, share in (("--agreement", agreement), ("--clear-agreement", clear_agreement)):
-        if share is not None and not 0 < share <= 1:
-            raise UsageError(f"{flag} is {share}; allowed: above 0 and up to 1.")
-    if miou_loss is not None and not 0 <= miou_loss <= 100:
-        raise UsageError(f"--miou-loss is {miou_loss}; allowed: 0 to 100 points.")
-    given = {"agreement": agreement, "clear_agreement": clear_agreement, "miou_loss": miou_loss}
-    return replace(BARS[precision], **{name: value for name, value in given.items() if value is not None})
-
-
 def read_frames(place: Path | None, labels: Path | None, count: int, manifest: Manifest) -> FrameSet:
     """Read the frames to compare on: the user's, else the shipped ones.
 
     Raises:
-        UsageError: labels without frames.
-        InputError: they cannot be read.
+        InputError: they cannot be read, or their labels are not of the model's classes.
     """
     if place is not None:
-        return read_frame_set(place, count, labels=labels)
-    if labels is not None:
-        raise UsageError("--labels belong to frames of your own. Name them with --frames.")
+        read = read_frame_set(place, count, labels=labels)
+        check_labels(read, manifest.label_space.num_classes)
+        return read
     return shipped_frames_for(manifest.label_space, count)
 
 
@@ -171,6 +172,9 @@ def device_to_compare_on(
     """
     if library.flavour == "rtx" and device == "auto" and not probe.devices:
         return None
+    if device == "cpu":
+        instead = ": it then builds ahead of time where there is none" if library.flavour == "rtx" else ""
+        raise DeviceError(f"--device cpu: {library.title} builds for GPUs alone. Leave --device out{instead}.")
     gpu = choose_device(device, probe, f"building with {library.title}")
     if targets and "{}{}".format(*gpu.compute_capability) not in targets:
         logger.warning("%s is not among the targets %s", gpu, ", ".join(targets))
@@ -178,74 +182,103 @@ def device_to_compare_on(
     return gpu
 
 
-def build(model: Model, output: Path, library: Library, probe: CudaProbe, device: str, options: BuildOptions,
-          comparison: Comparison, *, overwrite: bool) -> Manifest:  # fmt: skip
+def build(builder: Builder, model: Model, output: Path, comparison: Comparison, *, overwrite: bool) -> Manifest:
     """Build an engine and say what is done; see `make_engine`."""
-    gpu = device_to_compare_on(library, device, probe, options.targets)
-    where = str(gpu) if gpu else f"compute capability {', '.join(options.targets)}, ahead of time"
-    logger.info("%s: building %s (%s) for %s", library.title, model.path.name, model.manifest.precision, where)
+    title, gpu = builder.library.title, builder.gpu
+    where = str(gpu) if gpu else f"compute capability {', '.join(builder.options.targets)}, ahead of time"
+    logger.info("%s: building %s (%s) for %s", title, model.path.name, model.manifest.precision, where)
     if model.manifest.output == "logits":
         logger.warning(
             "%s gives logits: on a GPU their copy and the masks made from them on the CPU will bound the speed. Export "
             "it with --outputs classes.", model.path.name)  # fmt: skip
     with terminal_progress() as progress:
-        return make_engine(
-            library, model, output, options, comparison=comparison, gpu=gpu, progress=progress, overwrite=overwrite
-        )
+        return make_engine(builder, model, output, comparison=comparison, progress=progress, overwrite=overwrite)
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
+    _check_options(options)
+    verify, begun = options.verify is not None, time.monotonic()
+    output = options.verify if verify else options.output
+    manifest = _verify(options) if verify else _build(options)
+    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=options.model, verified=verify)
+    return None
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise where options are not allowed, or not together.
+
+    Raises:
+        UsageError: they are not.
+    """
     if (options.output is None) == (options.verify is None):
         raise UsageError("say what to do: -o MODEL.engine builds one, --verify MODEL.engine compares one.")
     if options.output is not None and options.output.suffix.lower() != ".engine":
         raise UsageError(f"{options.output}: the name of the file must end in .engine.")
     if options.workspace is not None and options.workspace < 1:
         raise UsageError(f"--workspace is {options.workspace}; allowed: 1 MB or more.")
+    if options.num_frames < 1:
+        raise UsageError(f"--num-frames is {options.num_frames}; at least 1 is needed, or nothing is compared.")
+    if options.labels is not None and options.frames is None:
+        raise UsageError("--labels belong to frames of your own. Name them with --frames.")
     if options.verify is not None:
         _refuse_build_options(options)
+
+
+def _build(options: argparse.Namespace) -> Manifest:
+    """Build what the command line asks for; device and inputs are looked at before the place of the output."""
     shapes = parse_shapes(options.shapes) if options.shapes else None
-    targets = tuple(word for word in (options.targets or "").replace(".", "").split(",") if word)
     probe = probe_cuda()
-    if options.verify is not None:
-        _, _, facts = engine_manifest(options.verify)
-        library = load_library(facts.flavour)
-        gpu = choose_device(options.device, probe, f"{options.verify.name}, a TensorRT engine,")
-    else:
-        library = resolve_flavour(options.flavour, probe)
-        library.check_options(hardware_compatible=options.hardware_compatible,
-                              version_compatible=options.version_compatible,
-                              timing_cache=options.timing_cache is not None)  # fmt: skip
-        targets = library.targets(targets)
+    library = resolve_flavour(options.flavour, probe)
+    library.check_options(hardware_compatible=options.hardware_compatible,
+                          version_compatible=options.version_compatible,
+                          timing_cache=options.timing_cache is not None)  # fmt: skip
+    targets = library.targets(tuple(word for word in (options.targets or "").replace(".", "").split(",") if word))
+    gpu = device_to_compare_on(library, options.device, probe, targets)
     model = read_model(options.model)
-    comparison = Comparison(
-        frames=read_frames(options.frames, options.labels, options.num_frames, model.manifest),
-        bar=parse_bar(model.manifest.precision, options.agreement, options.clear_agreement, options.miou_loss),
+    comparison = _comparison(options, model.manifest)
+    refuse_existing(options.output, overwrite=options.overwrite)
+    default_cache = options.output.with_suffix(".timing") if library.flavour == "tensorrt" else None
+    how = BuildOptions(
+        shapes=shapes or default_shapes(model.manifest),
+        workspace_mb=options.workspace,
+        hardware_compatible=options.hardware_compatible,
+        version_compatible=options.version_compatible,
+        timing_cache=options.timing_cache or default_cache,
+        targets=targets,
+        optimization_level=options.optimization_level,
+        tf32=options.tf32,
     )
-    begun = time.monotonic()
-    if options.verify is not None:
-        output = options.verify
-        manifest = verify_engine(library, model, output, comparison=comparison, gpu=gpu)
-    else:
-        output = options.output
-        refuse_existing(output, overwrite=options.overwrite)
-        default_cache = output.with_suffix(".timing") if library.flavour == "tensorrt" else None
-        how = BuildOptions(
-            shapes=shapes or default_shapes(model.manifest),
-            workspace_mb=options.workspace,
-            hardware_compatible=options.hardware_compatible,
-            version_compatible=options.version_compatible,
-            timing_cache=options.timing_cache or default_cache,
-            targets=targets,
-            optimization_level=options.optimization_level,
-            tf32=options.tf32,
-        )
-        manifest = build(model, output, library, probe, options.device, how, comparison, overwrite=options.overwrite)
-    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=model.path,
-            verified=options.verify is not None)  # fmt: skip
-    return None
+    builder = Builder(library=library, options=how, gpu=gpu)
+    return build(builder, model, options.output, comparison, overwrite=options.overwrite)
+
+
+def _verify(options: argparse.Namespace) -> Manifest:
+    """Compare the engine that the command line names."""
+    _, _, facts = engine_manifest(options.verify)
+    library = load_library(facts.flavour)
+    gpu = choose_device(options.device, probe_cuda(), f"{options.verify.name}, a TensorRT engine,")
+    model = read_model(options.model)
+    comparison = _comparison(options, model.manifest)
+    return verify_engine(library, model, options.verify, comparison=comparison, gpu=gpu)
+
+
+def _comparison(options: argparse.Namespace, manifest: Manifest) -> Comparison:
+    """Read what the engine has to pass, and check the place of its report."""
+    bar = bar_for(
+        manifest.precision,
+        agreement=options.agreement,
+        clear_agreement=options.clear_agreement,
+        margin=options.margin,
+        miou_loss=options.miou_loss,
+    )
+    frames = read_frames(options.frames, options.labels, options.num_frames, manifest)
+    if options.report is not None:
+        refuse_existing(options.report, overwrite=options.overwrite)
+        check_place(options.report.parent)
+    return Comparison(frames=frames, bar=bar, report=options.report, overwrite_report=options.overwrite)
 
 
 def _refuse_build_options(options: argparse.Namespace) -> None:
@@ -267,7 +300,7 @@ def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, 
     if facts.parity is None:
         logger.warning(
             "parity is pending: nothing has run this engine yet. On the target: python export/to_trt.py %s --verify %s",
-            model.name, output.name)  # fmt: skip
+            model, output)  # fmt: skip
     else:
         logger.info("parity with the ONNX file on %s: %s", facts.parity.frames_from, facts.parity.describe())
     size = output.stat().st_size

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from typing import NoReturn
 
 from lsr_infer.errors import UsageError
@@ -19,6 +20,12 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: D102 - argparse's own
+        args = sys.argv[1:] if args is None else args
+        if any(word == "" or re.fullmatch(r"--[\w-]+=", word) for word in args):
+            raise UsageError(f"a name is empty among the words of {self.prog}. Was a variable of the shell not set?")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:  # noqa: D102 - argparse's own
         unknown = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)

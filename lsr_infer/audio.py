@@ -16,8 +16,10 @@ import av
 from av.error import FFmpegError
 
 from lsr_infer.addresses import label
-from lsr_infer.containers import open_container
-from lsr_infer.videoinfo import reason
+from lsr_infer.containers import TIMEOUT_SECONDS, open_container, seeks_well
+from lsr_infer.errors import InputError
+from lsr_infer.timeline import Timeline
+from lsr_infer.videoinfo import reason, silence
 
 __all__ = ["AudioCopy", "AudioSource"]
 
@@ -34,12 +36,14 @@ class AudioSource:
         place: the file, or its address.
         start: seconds from its beginning at which the sound begins; these become the time 0 of the copy.
         duration: seconds that are copied; None copies to the end.
+        timeout_seconds: an address that sends nothing for so long is lost.
         cut: set where the video ends before the file does; the copy then ends with the last frame.
     """
 
     place: Path | str
     start: float = 0.0
     duration: float | None = None
+    timeout_seconds: float = TIMEOUT_SECONDS
     cut: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
@@ -64,10 +68,11 @@ class AudioCopy:
         self._name = Path(label(source.place)).name
         self._input: Any = None
         try:
-            self._input = open_container(source.place)
+            self._input = open_container(source.place, source.timeout_seconds)
             self._add_streams(output)
-        except FFmpegError as error:
-            logger.warning("%s: its sound cannot be fetched and is left out (%s)", self._name, reason(error))
+        except (FFmpegError, InputError) as error:  # an InputError: it has vanished since its pictures were opened
+            why = str(error).rstrip(".") if isinstance(error, InputError) else self._reason(error)
+            logger.warning("%s: its sound cannot be fetched and is left out (%s)", self._name, why)
 
     def __enter__(self) -> Self:
         return self
@@ -80,18 +85,17 @@ class AudioCopy:
 
     def _add_streams(self, output: Any) -> None:
         """Go to where the sound begins, and add what MP4 can hold of it to the output."""
-        if self._first is not None and self._input.streams.audio:
+        if self._first is not None and self._input.streams.audio and seeks_well(self._input):
             self._input.seek(int(self._first * av.time_base), backward=True)
-        chosen = []
         for stream in self._input.streams.audio:
             name = stream.codec_context.name if stream.codec_context is not None else "unknown"
             if name in _MP4_CODECS:
                 self._streams[stream.index] = output.add_stream_from_template(stream)
-                chosen.append(stream)
             else:
                 logger.warning("%s: its sound (%s) does not fit into MP4 and is left out", self._name, name)
-        if chosen:
-            self._packets = self._input.demux(chosen)
+        if self._streams:
+            # All of them, since the pictures' clock counts on the sound's, and the sound's on the pictures'.
+            self._packets = Timeline(self._input).placed(self._input.demux())
             self._advance()
 
     def until(self, time: float) -> Iterator[Any]:
@@ -113,9 +117,10 @@ class AudioCopy:
         self._pending = None
         try:
             for packet in self._packets:
-                if packet.dts is None or packet.size == 0 or packet.is_corrupt:
+                index = packet.stream.index
+                if index not in self._streams or packet.dts is None or packet.size == 0 or packet.is_corrupt:
                     continue
-                begins, index = self._begins(packet), packet.stream.index
+                begins = self._begins(packet)
                 if self._first is not None and begins < self._first - 1e-6:
                     continue
                 if packet.dts <= self._stamps.get(index, packet.dts - 1):
@@ -126,7 +131,10 @@ class AudioCopy:
                 self._pending = packet
                 return
         except FFmpegError as error:
-            logger.warning("%s: its sound breaks off (%s)", self._name, reason(error))
+            logger.warning("%s: its sound breaks off (%s)", self._name, self._reason(error))
+
+    def _reason(self, error: FFmpegError) -> str:
+        return silence(error, self._source.timeout_seconds) or reason(error)
 
     def _prepared(self, packet: Any) -> Any:
         """Move a packet to its stream and to the copy's clock."""

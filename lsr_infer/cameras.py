@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.images import silence_opencv
 from lsr_infer.live import LivePicture
 from lsr_infer.videoinfo import ColorTags, VideoInfo
 
@@ -75,7 +76,8 @@ class _Watch(threading.Thread):
             self._hand(error)
 
     def _read(self) -> None:
-        capture = _quietly(self._open, self._index)
+        silence_opencv()
+        capture = self._open(self._index)
         try:
             if not capture.isOpened():
                 raise InputError(f"camera:{self._index}: there is no such camera, or another program has it.")
@@ -94,17 +96,6 @@ class _Watch(threading.Thread):
             with contextlib.suppress(queue.Full):
                 self.given.put(given, timeout=_POLL_SECONDS)
                 return
-
-
-def _quietly(open_capture: Callable[[int], Any], index: int) -> Any:
-    """Open a camera without OpenCV's own lines, which say nothing more than our errors."""
-    log: Any = cv2.utils.logging
-    level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-    try:
-        return open_capture(index)
-    finally:
-        log.setLogLevel(level)
 
 
 def _describe(frame: NDArray[np.uint8], rate: float) -> VideoInfo:

@@ -5,27 +5,37 @@ Nothing heavy is imported before the command line is understood, so `--help` ans
 
 import difflib
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
-from pathlib import Path
 
 from lsr_infer.errors import UsageError, exit_status, stderr_handler
 
 __all__ = ["main"]
 
 _SOURCES = "segment"
+_READERS = ("ahead", "live ", "camera ")
+"""Names of the threads that read sources."""
 _PARTS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
-    return exit_status(lambda: _run(words))
+    code = exit_status(lambda: _run(words))
+    if arguments is None and any(thread.name.startswith(_READERS) for thread in threading.enumerate()):
+        # A source that fell silent still holds its reader inside libav, under which Python's own end would take the
+        # container away: seen as a segmentation fault. Everything is written and closed by now.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    return code
 
 
 def _run(words: list[str]) -> int | None:
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     command, rest = _command(words)
     return command(rest)
 
@@ -38,7 +48,7 @@ def _command(words: list[str]) -> tuple[Callable[[Sequence[str]], int | None], l
     if first in _PARTS:
         return _main_of(_PARTS[first]), words[1:]
     near = difflib.get_close_matches(first, _PARTS, n=1, cutoff=0.75)
-    if near and not Path(first).exists():
+    if near and not os.path.lexists(first):
         raise UsageError(f"there is no command or file {first!r}. Did you mean {near[0]}? See lsr-infer --help.")
     return _main_of(_SOURCES), words
 

@@ -10,8 +10,14 @@ import av
 
 from lsr_infer.addresses import is_address, label, protocols
 from lsr_infer.errors import InputError
+from lsr_infer.places import look
 
-__all__ = ["open_container"]
+__all__ = ["TIMEOUT_SECONDS", "formats", "open_container", "seeks_well"]
+
+TIMEOUT_SECONDS = 20.0
+"""How long an address may send nothing, unless told otherwise."""
+_SEEKABLE = frozenset({"mp4", "matroska"})
+"""Formats whose seeks land at or before the wanted frame."""
 
 _HELD = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,asf,ogg,gif,apng,"
@@ -22,7 +28,7 @@ _HELD = (
 _FORMATS = {"http": f"{_HELD},hls,dash", "https": f"{_HELD},hls,dash", "rtsp": "rtsp", "rtsps": "rtsp"}
 
 
-def open_container(place: Path | str, timeout_seconds: float = 20.0) -> "av.container.InputContainer":
+def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) -> "av.container.InputContainer":
     """Open a video.
 
     Args:
@@ -43,8 +49,18 @@ def open_container(place: Path | str, timeout_seconds: float = 20.0) -> "av.cont
         ) from error
 
 
+def formats(container: "av.container.InputContainer") -> frozenset[str]:
+    """Return libav's names of a container's format, which may be several."""
+    return frozenset(container.format.name.split(","))
+
+
+def seeks_well(container: "av.container.InputContainer") -> bool:
+    """Whether a seek lands at or before the wanted frame; elsewhere it goes by decoding time and may land behind."""
+    return bool(_SEEKABLE & formats(container))
+
+
 def _open_file(path: Path) -> "av.container.InputContainer":
-    if not path.exists():
+    if look(path) is None:
         raise InputError(f"{path}: does not exist.")
     if not path.is_file():
         raise InputError(f"{path}: is no file, so no video.")

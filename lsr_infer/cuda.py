@@ -12,7 +12,7 @@ from typing import Any
 
 from lsr_infer.errors import DeviceError, UsageError
 
-__all__ = ["CudaDevice", "CudaProbe", "choose_device", "probe_cuda"]
+__all__ = ["CudaDevice", "CudaProbe", "choose_device", "device_index", "probe_cuda"]
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _SUCCESS = 0
@@ -117,6 +117,18 @@ def _error_name(driver: Any, code: int) -> str:
     return (text.value or f"error {code}".encode()).decode("ascii", errors="replace")
 
 
+def device_index(name: str) -> int:
+    """Return the number of the GPU that a device's name means; 0 for `auto`, `cuda` and `cpu`.
+
+    Raises:
+        UsageError: this is no device's name.
+    """
+    match = re.fullmatch(r"(?:auto|cpu|cuda(?::(\d{1,3}))?)", name)
+    if match is None:
+        raise UsageError(f"there is no device {name}; allowed: auto, cpu, cuda:N.")
+    return int(match[1] or 0)
+
+
 def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
     """Return the GPU that a device's name means.
 
@@ -129,12 +141,9 @@ def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
         UsageError: this is no device's name.
         DeviceError: there is no such GPU, or the name means the CPU.
     """
-    match = re.fullmatch(r"(?:auto|cpu|cuda(?::(\d{1,3}))?)", name)
-    if match is None:
-        raise UsageError(f"there is no device {name}; allowed: auto, cpu, cuda:N.")
+    index = device_index(name)
     if name == "cpu":
         raise DeviceError(f"{what} runs on an NVIDIA GPU alone, not on the CPU. Use the ONNX file there.")
-    index = int(match[1] or 0)
     if index >= len(probe.devices):
         found = ", ".join(map(str, probe.devices)) or probe.reason
         raise DeviceError(f"{what} needs {'a CUDA device' if name == 'auto' else name}, and {found}.")

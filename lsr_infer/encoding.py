@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 
 from lsr_infer.audio import AudioCopy, AudioSource
 from lsr_infer.errors import InputError
-from lsr_infer.files import Together, place_error, refuse_existing
+from lsr_infer.files import Together
+from lsr_infer.places import place_error, refuse_existing
 from lsr_infer.videoinfo import ColorTags, VideoInfo, reason
 
 __all__ = ["MaskVideoWriter", "VideoOptions", "VideoWriter"]
 
 _FINEST_TIME_BASE = Fraction(1, 90_000)
-_FRAGMENTED = "+frag_keyframe+empty_moov+default_base_moof"
+_FRAGMENTED = "+frag_keyframe+delay_moov+default_base_moof"
+"""The header waits for the first piece (`delay_moov`): one written before it (`empty_moov`) knows nothing of the delay
+of B-frames, and the video begins late by it."""
 _MATROSKA_TIME_BASE = Fraction(1, 1000)
 # AVCOL_SPC_* of a file to the matrix of swscale; everything else, unspecified too, is read as BT.601 by libav.
 _MATRICES = {

@@ -5,6 +5,7 @@ package of the project raises these errors.
 """
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -20,8 +21,10 @@ __all__ = [
     "LsrError",
     "PartialResultError",
     "QualityGateError",
+    "UnusableFilesError",
     "UsageError",
     "exit_status",
+    "extra",
     "printable",
     "stderr_handler",
 ]
@@ -53,6 +56,12 @@ class InputError(LsrError):
     """An input, a model or the output place is unusable."""
 
     exit_code = 4
+
+
+class UnusableFilesError(InputError):
+    """Files that cannot be used, all of them listed, a line each."""
+
+    keeps_lines = True
 
 
 class QualityGateError(LsrError):
@@ -94,6 +103,30 @@ def stderr_handler() -> logging.Handler:
     return handler
 
 
+def _open_stderr() -> None:
+    """Give a process that was started without stderr (`2>&-`) one that goes nowhere.
+
+    Otherwise the next file that is opened gets its descriptor, and with it what libraries write there.
+    """
+    if sys.stderr is not None:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != 2:
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open
+
+
+def extra(*names: str) -> str:
+    """Return what to install for extras of the package, in words for the end of a message.
+
+    Args:
+        names: of the extras, any of which will do.
+    """
+    packages = " or ".join(f"lsr-road[{name}]" for name in names)
+    return f"Install {packages} (in a checkout: pip install '.[{names[0]}]')."
+
+
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, so that what is half done is cleared away; not on other threads."""
@@ -123,6 +156,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
         after Ctrl-C, SIGTERM or an interruption; 1 after any other exception, with its traceback; 141 where the reader
         of stdout has gone.
     """
+    _open_stderr()
     try:
         with _terminated_as_interrupted():
             return command() or 0

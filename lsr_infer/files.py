@@ -8,24 +8,21 @@ several results at once.
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lsr_infer.errors import InputError, UsageError
+from lsr_infer.errors import UsageError
+from lsr_infer.places import left, place_error, refuse_existing, writing
 
 __all__ = [
-    "PlaceError",
     "Together",
-    "check_place",
-    "place_error",
-    "refuse_existing",
     "sync_folder",
     "sync_tree",
     "whole_file",
@@ -35,78 +32,8 @@ __all__ = [
     "write_text",
 ]
 
-_REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.ENOENT: "the folder does not exist",
-    errno.ENOTDIR: "a part of the path is not a folder",
-    errno.EISDIR: "there is a folder of that name",
-    errno.ENAMETOOLONG: "the name is too long",
-}
-_REMEDIES = {
-    errno.ENOSPC: "Free space or choose another place",
-    errno.EDQUOT: "Free space or choose another place",
-    errno.ENAMETOOLONG: "Give the source a shorter name",
-}
-_FOR_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What is wrong with a place for every file, and not with one name in it."""
 _NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """How file systems without hard links say so."""
-
-
-class PlaceError(InputError):
-    """A place for results is unusable, so that nothing else can be written there either."""
-
-
-def place_error(path: Path, error: OSError, *, appeared: Sequence[Path] = ()) -> InputError:
-    """Describe an `OSError` met while writing `path` as one line with what to do.
-
-    Args:
-        path: what was to be written.
-        error: what the system said.
-        appeared: results that had taken their places before.
-
-    Returns:
-        A `PlaceError` where nothing else can be written there either, an `InputError` where it is about this one name.
-    """
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
-    kind = PlaceError if error.errno in _FOR_ALL else InputError
-    return kind(f"{path}: cannot be written, {reason}. {remedy}; {_left(appeared)}.")
-
-
-def _left(appeared: Sequence[Path]) -> str:
-    """Say what a failure has changed."""
-    return (
-        f"{', '.join(path.name for path in appeared)} had been written before" if appeared else "nothing there changed"
-    )
-
-
-def check_place(folder: Path) -> None:
-    """Make a folder where it is missing, and raise unless a file can be written in it.
-
-    Raises:
-        InputError: it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
-    except OSError as error:
-        raise place_error(folder, error) from error
-
-
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise unless `path` is free to be written.
-
-    Raises:
-        UsageError: `path` exists and `overwrite` is false.
-    """
-    if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is something too
-        raise UsageError(f"{path} already exists. Choose another output, or pass --overwrite.")
 
 
 def sync_folder(folder: Path) -> None:
@@ -175,22 +102,28 @@ class _Folder:
     Args:
         path: where it shall appear.
         overwrite: replace what is there.
+        own: what a folder that is replaced may hold, see `refuse_existing`.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> None:
         self.path = path
         self.overwrite = overwrite
+        self._own = own
         self.temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}.part"
         self._aside = self.temporary.with_name(f"{self.temporary.name}.old")
 
     def create(self) -> None:
         """Make the temporary folder, with the rights that a new folder has here."""
         _check_name(self.path)
+        if self.overwrite:
+            refuse_existing(self.path, overwrite=True, own=self._own)  # before the work
         self.temporary.mkdir()
 
     def settle(self) -> None:
-        """Flush all of it to the disk."""
+        """Flush all of it to the disk, and look again at what it replaces."""
         sync_tree(self.temporary)
+        if self.overwrite:
+            refuse_existing(self.path, overwrite=True, own=self._own)
 
     def appear(self) -> None:
         """Take the final name; without `overwrite` nothing but an empty folder can be lost."""
@@ -264,9 +197,18 @@ class Together:
         """
         return self._add(_File(path, overwrite=overwrite))
 
-    def folder(self, path: Path, *, overwrite: bool) -> Path:
-        """Return the temporary path of a folder; see `file`."""
-        return self._add(_Folder(path, overwrite=overwrite))
+    def folder(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Path:
+        """Return the temporary path of a folder; see `file`.
+
+        Args:
+            path: where the folder shall appear.
+            overwrite: replace what is there; a folder only where it holds nothing but what is `own`.
+            own: the whole path of what may lie in such a folder, from the folder on.
+
+        Raises:
+            UsageError: the folder that is there holds something else.
+        """
+        return self._add(_Folder(path, overwrite=overwrite, own=own))
 
     def _add(self, item: "_File | _Folder") -> Path:
         self._all.append(item)
@@ -301,14 +243,14 @@ class Together:
         except OSError as error:
             if not item.overwrite and os.path.lexists(item.path):
                 raise UsageError(
-                    f"{item.path} appeared while its content was being made, and is kept; {_left(appeared)}. "
+                    f"{item.path} appeared while its content was being made, and is kept; {left(appeared)}. "
                     "Choose another output, or pass --overwrite."
                 ) from error
             raise place_error(item.path, error, appeared=appeared) from error
 
 
 @contextmanager
-def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path beside `path` and rename it there once the block has ended well.
 
     The temporary name ends in the target's suffix, so that writers which choose a format by suffix work.
@@ -336,7 +278,7 @@ def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+def whole_folder(path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place once the block has ended well.
 
     What is at `path` is moved aside first and comes back if its place cannot be taken.
@@ -344,33 +286,44 @@ def whole_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     Args:
         path: where the folder shall appear.
         overwrite: replace an existing folder or file; otherwise one that is there at the end stays.
+        own: what a folder that is replaced may hold, see `refuse_existing`.
 
     Yields:
         The temporary folder to fill.
 
     Raises:
-        UsageError: something is there at the end, and `overwrite` is false.
+        UsageError: something is there at the end, and `overwrite` is false; or it is a folder that holds what is not
+            `own`.
         InputError: the place cannot be written; what was at `path` is still there.
     """
     with Together() as results:
-        temporary = results.folder(path, overwrite=overwrite)
-        try:
+        temporary = results.folder(path, overwrite=overwrite, own=own)
+        with writing(path):
             yield temporary
-        except OSError as error:
-            raise place_error(path, error) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
-    with whole_file(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write `data` to `path`, whole or not at all.
+
+    Args:
+        path: the file.
+        data: all of its content.
+        overwrite: replace what is there, as one does with a file of one's own; pass what the user said elsewhere.
+
+    Raises:
+        UsageError: something is there and `overwrite` is false.
+        InputError: the place cannot be written.
+    """
+    with whole_file(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
+    """Write `text` as UTF-8 to `path`; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write `document` as indented JSON to `path`, whole or not at all; NaN is refused, since JSON has none."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, document: Any, *, overwrite: bool = True) -> None:
+    """Write `document` as indented JSON to `path`; see `write_bytes`. NaN is refused, since JSON has none."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text, overwrite=overwrite)

@@ -14,11 +14,13 @@ from pathlib import Path
 __all__ = [
     "BrokenImageError",
     "ImageHeader",
+    "Pictures",
     "PngHeader",
     "count_pictures",
     "inspect_image",
     "inspect_png",
     "is_one_picture",
+    "walk_pictures",
 ]
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -271,37 +273,61 @@ def inspect_image(data: bytes) -> ImageHeader:
     raise BrokenImageError("is no image (JPEG, PNG, BMP, WebP, TIFF, GIF, PNM and AVIF are read)")
 
 
-def count_pictures(data: bytes) -> int:
-    """Return how many pictures an image file holds: frames of an animation or pages of a TIFF; 1 where it is damaged.
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of an image file.
+
+    Args:
+        count: frames of an animation or pages of a TIFF, of a damaged file those before the damage; at least 1.
+        whole: the structure was walked to its end.
+    """
+
+    count: int
+    whole: bool
+
+
+def walk_pictures(data: bytes) -> Pictures:
+    """Return how many pictures an image file holds, and whether it is whole as far as its structure tells.
 
     Args:
         data: the file's content.
     """
+    count, whole = 1, True
     try:
         if data.startswith(_PNG_SIGNATURE):
             found = re.search(rb"acTL(....)", data[: data.find(b"IDAT")], re.DOTALL)
-            return max(1, int.from_bytes(found[1], "big")) if found else 1
-        if data[:6] in (b"GIF87a", b"GIF89a"):
-            return max(1, _gif_pictures(data))
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return max(1, data.count(b"ANMF")) if data[12:16] == b"VP8X" and data[20] & 2 else 1
-        if data[:4] in (b"II*\x00", b"MM\x00*"):
-            return max(1, _tiff_pages(data))
-    except (struct.error, IndexError):
-        return 1
-    return 1
+            count = int.from_bytes(found[1], "big") if found else 1
+            inspect_png(data)
+        elif data[:6] in (b"GIF87a", b"GIF89a"):
+            count, whole = _gif_pictures(data)
+        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            count = data.count(b"ANMF") if data[12:16] == b"VP8X" and data[20] & 2 else 1
+        elif data[:4] in (b"II*\x00", b"MM\x00*"):
+            count = _tiff_pages(data)
+    except (struct.error, IndexError, BrokenImageError):
+        whole = False
+    return Pictures(count=max(1, count), whole=whole)
+
+
+def count_pictures(data: bytes) -> int:
+    """Return how many pictures an image file holds, see `Pictures`.
+
+    Args:
+        data: the file's content.
+    """
+    return walk_pictures(data).count
 
 
 def is_one_picture(path: Path) -> bool:
-    """Whether a file holds a single picture; one that cannot be read does not."""
+    """Whether a file holds a single picture, and that whole; one that cannot be read does not."""
     try:
-        return count_pictures(path.read_bytes()) == 1
+        return walk_pictures(path.read_bytes()) == Pictures(count=1, whole=True)
     except OSError:
         return False
 
 
-def _gif_pictures(data: bytes) -> int:
-    """Walk the blocks of a GIF and count its images."""
+def _gif_pictures(data: bytes) -> tuple[int, bool]:
+    """Walk the blocks of a GIF; return the number of its whole images and whether its end was reached."""
 
     def after_blocks(place: int) -> int:
         while data[place]:
@@ -311,19 +337,20 @@ def _gif_pictures(data: bytes) -> int:
     def table(flags: int) -> int:
         return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
-    place, count = 13 + table(data[10]), 0
-    while place < len(data) and data[place] != 0x3B:
-        if data[place] == 0x21:
-            place = after_blocks(place + 2)
-        elif data[place] == 0x2C:
-            count += 1
-            place += 10 + table(data[place + 9]) + 1
-            if place >= len(data):
-                break
-            place = after_blocks(place)
-        else:
-            break
-    return count
+    count = 0
+    try:
+        place = 13 + table(data[10])
+        while data[place] != 0x3B:
+            if data[place] == 0x21:
+                place = after_blocks(place + 2)
+            elif data[place] == 0x2C:
+                place = after_blocks(place + 10 + table(data[place + 9]) + 1)
+                count += 1
+            else:
+                return count, False
+    except IndexError:
+        return count, False
+    return count, True
 
 
 def _tiff_pages(data: bytes) -> int:

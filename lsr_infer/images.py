@@ -4,8 +4,10 @@ A file is either decoded whole or refused with one line. Pixels are OpenCV's; wh
 JPEGs) or gets wrong (palette labels become colours) is handled here.
 """
 
+import stat
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ __all__ = [
     "read_mask",
     "resize_frame",
     "resize_labels",
+    "silence_opencv",
     "stretch_of",
 ]
 
@@ -41,6 +44,8 @@ MAX_PIXELS = 1 << 26
 def _content(path: Path) -> bytes:
     """Read a file, with one line for whatever stands in the way."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
+            raise InputError(f"{path}: is a pipe or a device, an image file is needed.")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist.") from error
@@ -55,8 +60,16 @@ def _check_size(path: Path | str, height: int, width: int) -> None:
         raise InputError(f"{path}: claims {width}x{height} pixels; at most {MAX_PIXELS} pixels are read.")
 
 
+@cache
+def silence_opencv() -> None:
+    """Keep OpenCV's own lines, several for each damaged file, off stderr for good: our errors say what matters."""
+    log: Any = cv2.utils.logging
+    log.setLogLevel(log.LOG_LEVEL_SILENT)
+
+
 def _decode(data: bytes, flags: int) -> NDArray[Any]:
     """Decode with OpenCV; raises `BrokenImageError` where it gives nothing."""
+    silence_opencv()
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:

@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.audio import AudioSource
+from lsr_infer.containers import TIMEOUT_SECONDS
 from lsr_infer.drawing import Drawer, Drawing, Result
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.files import PlaceError, Together
+from lsr_infer.files import Together
 from lsr_infer.images import extra_pictures, read_image, resize_frame
 from lsr_infer.inference import Inference
 from lsr_infer.live import LiveReader
 from lsr_infer.outputs import Outputs
 from lsr_infer.pipeline import Behind, ahead
+from lsr_infer.places import PlaceError
 from lsr_infer.results import Drawn, Frame, Sink, open_sink
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.selection import Selection
@@ -32,7 +34,7 @@ from lsr_infer.sources import Source
 from lsr_infer.video import probe, read_frames
 from lsr_infer.videoinfo import VideoFrame, VideoInfo
 
-__all__ = ["Outcome", "Task", "segment_images", "segment_video"]
+__all__ = ["Outcome", "Task", "of_one_size", "segment_images", "segment_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Task:
         drawing: how results look and which are kept.
         selection: which frames of videos and streams are taken.
         overwrite: replace existing results.
+        timeout_seconds: an address that sends nothing for so long is lost.
         stop: set from outside to end early; what was done is kept.
         show: called with a source's label and each picture, None where nobody looks.
     """
@@ -78,6 +81,7 @@ class Task:
     drawing: Drawing
     selection: Selection = field(default_factory=Selection)
     overwrite: bool = False
+    timeout_seconds: float = TIMEOUT_SECONDS
     stop: threading.Event = field(default_factory=threading.Event)
     show: Callable[[str, NDArray[np.uint8]], None] | None = None
 
@@ -89,10 +93,15 @@ class Task:
         """Describe a source's frames to the sinks."""
         audio = None
         if source.kind == "video" and not isinstance(source.place, int):
-            audio = AudioSource(place=source.place, start=self.selection.start or 0.0, duration=self.selection.duration)
+            audio = AudioSource(
+                place=source.place,
+                start=self.selection.start or 0.0,
+                duration=self.selection.duration,
+                timeout_seconds=self.timeout_seconds,
+            )
         return Frame(
             source=source.label,
-            info=info,
+            info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
             height=height,
             width=width,
             picture_width=self.drawing.width(width),
@@ -215,9 +224,9 @@ def segment_video(
         UsageError: a result appeared meanwhile and may not be replaced.
     """
     if info is None:
-        info = reader.info if reader is not None else probe(_file_of(source))
+        info = reader.info if reader is not None else probe(_file_of(source), timeout_seconds=task.timeout_seconds)
     with closing(_taken(source, task, reader)) as taken:
-        frames = _of_one_size(taken, (info.height, info.width), source.label)
+        frames = of_one_size(taken, (info.height, info.width), source.label)
         first = next(frames, None)
         if task.stop.is_set():
             raise KeyboardInterrupt
@@ -319,8 +328,14 @@ def _taken(source: Source, task: Task, reader: LiveReader | None) -> Generator[V
         frames = _live(reader, selection)
     else:
         keep = selection.picker() if selection.thins else None
-        file = read_frames(_file_of(source), start=selection.start, duration=selection.duration, keep=keep)
-        frames = ahead(file, 2 * _DEPTH)
+        file = read_frames(
+            _file_of(source),
+            start=selection.start,
+            duration=selection.duration,
+            keep=keep,
+            timeout_seconds=task.timeout_seconds,
+        )
+        frames = ahead(file, 2 * _DEPTH, task.stop)
     with closing(frames):
         try:
             yield from frames
@@ -339,7 +354,7 @@ def _live(reader: LiveReader, selection: Selection) -> Generator[VideoFrame, Non
         yield item
 
 
-def _of_one_size(frames: Iterable[VideoFrame], size: tuple[int, int], label: str) -> Iterator[VideoFrame]:
+def of_one_size(frames: Iterable[VideoFrame], size: tuple[int, int], label: str) -> Iterator[VideoFrame]:
     """Bring frames of another size to that of the first, since one file holds one size, and say so once."""
     said = False
     for item in frames:

@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 from lsr_infer.addresses import shown
 from lsr_infer.containers import open_container
 from lsr_infer.errors import InputError
+from lsr_infer.timeline import LEAP_SECONDS
 from lsr_infer.video import describe, picture_stream, to_bgr
-from lsr_infer.videoinfo import VideoFrame, VideoInfo, reason
+from lsr_infer.videoinfo import VideoFrame, VideoInfo, reason, silence
 
 __all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "stream_pictures"]
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 10.0
-_LEAP_SECONDS = 10.0
-"""A stream's own stamps are believed as long as none is so much further from the last than the wait for it was."""
 _BAD_PACKETS = 300
 """So many undecodable packets in a row are a broken stream; fewer are a start in the middle, or a disturbed line."""
 _JOIN_SECONDS = 2.0
@@ -99,14 +98,8 @@ def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePictu
                     info = info or describe(container, stream, picture)
                     yield LivePicture(picture, picture.time, info)
     except FFmpegError as error:
-        raise InputError(f"{name}: {_lost(error, timeout_seconds)}.") from error
-
-
-def _lost(error: FFmpegError, timeout_seconds: float) -> str:
-    """Say why a stream gives nothing."""
-    if isinstance(error, av.error.ExitError | TimeoutError):
-        return f"sent nothing for {timeout_seconds:g} s. Check the address and the source"
-    return f"cannot be read, {reason(error)}. Check the address and the source"
+        why = silence(error, timeout_seconds) or f"cannot be read, {reason(error)}"
+        raise InputError(f"{name}: {why}. Check the address and the source.") from error
 
 
 class LiveReader:
@@ -295,7 +288,8 @@ class LiveReader:
 class _Clock:
     """Times of a source that may start anywhere, run backwards or stop, as seconds since its first frame.
 
-    Its own stamps give the distances, also of frames that arrive in a burst; where they leap, our clock goes on.
+    Its own stamps give the distances, also of frames that arrive in a burst; where they leap further than the wait for
+    them was, our clock goes on.
     """
 
     def __init__(self) -> None:
@@ -316,7 +310,7 @@ class _Clock:
         if stamp is None:
             self._last = max(self._arrived, self._last)
             return self._last
-        if not self._known or not 0 < stamp - self._stamp <= waited + _LEAP_SECONDS:
+        if not self._known or not 0 < stamp - self._stamp <= waited + LEAP_SECONDS:
             self._shift = max(self._arrived, self._last) - stamp
         self._known, self._stamp = True, stamp
         self._last = max(stamp + self._shift, self._last)

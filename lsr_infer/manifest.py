@@ -214,10 +214,13 @@ class Manifest:
         asked = f"the size {width}x{height} was asked for"
         if self.fixed_size and (height, width) != (self.height, self.width):
             raise UsageError(f"{asked}, and the graph takes {self.width}x{self.height} alone. Export one of free size.")
-        if not self.fixed_size and (height, width) != self.rounded_size(height, width):
-            near = "{1}x{0}".format(*self.rounded_size(height, width))
-            raise UsageError(f"{asked}; sides are multiples of {self.multiple}, such as {near}.")
         low, high = self._size_range()
+        if not self.fixed_size and (height, width) != self.rounded_size(height, width):
+            rows, columns = (
+                min(max(side, least), most)
+                for side, least, most in zip(self.rounded_size(height, width), low, high, strict=True)
+            )
+            raise UsageError(f"{asked}; sides are multiples of {self.multiple}, such as {columns}x{rows}.")
         if not (low[0] <= height <= high[0] and low[1] <= width <= high[1]):
             raise UsageError(f"{asked}; allowed: {low[1]}x{low[0]} to {high[1]}x{high[0]}.")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.manifest import Manifest
 from lsr_infer.onnxfile import TensorPort, read_onnx
+from lsr_infer.places import is_file, is_folder
 from lsr_infer.tensorrt.sidecar import engine_manifest
 
 __all__ = ["ModelFile", "check_is_file", "check_ports", "read_model_file", "shipped_model"]
@@ -49,9 +50,9 @@ def check_is_file(path: Path) -> None:
     Raises:
         InputError: there is none.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: there is no such model file.")
 
 

@@ -1,4 +1,4 @@
-"""Where the results of sources go: one plan for all of them, in which no result meets another one or a source."""
+"""Where the results of sources go: one plan for all of them, in which no result meets another one or what is read."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,9 @@ def plan_outputs(source: Source, folder: Path | None, drawing: Drawing) -> Outpu
     return {kind: base.with_name(f"{base.name}{endings[kind]}") for kind in endings if kind in drawing.save}
 
 
-def plan_all(sources: Sequence[Source], folder: Path | None, drawing: Drawing) -> dict[Source, Outputs]:
+def plan_all(
+    sources: Sequence[Source], folder: Path | None, drawing: Drawing, *, inputs: Sequence[Path] = ()
+) -> dict[Source, Outputs]:
     """Name the results of all sources; none equals another or lies inside it.
 
     A video's folder of masks may bear the name of a folder in which other results lie, `clip_mask/` for instance. The
@@ -41,9 +43,10 @@ def plan_all(sources: Sequence[Source], folder: Path | None, drawing: Drawing) -
         sources: all of them, in order.
         folder: where the results go, None for nowhere.
         drawing: which results there are.
+        inputs: what is read besides the sources, such as the models.
 
     Raises:
-        UsageError: a result would take the place of a source.
+        UsageError: a result would take the place of a source or of one of `inputs`, or of a folder that holds it.
     """
     if folder is None:
         return {source: {} for source in sources}
@@ -58,29 +61,30 @@ def plan_all(sources: Sequence[Source], folder: Path | None, drawing: Drawing) -
             outputs = plan_outputs(replace(source, name=name), folder, drawing)
         taken.update(outputs.values())
         plans[source] = outputs
-    _keep_sources(plans, folder)
+    _keep_inputs(plans, inputs)
     return plans
 
 
-def _keep_sources(plans: Mapping[Source, Outputs], folder: Path) -> None:
-    """Raise where a result bears the name of a source, or of a folder that holds one."""
+def _keep_inputs(plans: Mapping[Source, Outputs], inputs: Sequence[Path]) -> None:
+    """Raise where a result bears the name of what is read, or of a folder that holds it, links followed or not."""
     real = cache(os.path.realpath)
 
-    def absolute(path: Path) -> str:
-        return os.path.join(real(path.parent), path.name)
+    def names(path: Path) -> set[str]:
+        """Return a path as it is written, and where it leads if it is a link."""
+        return {os.path.join(real(path.parent), path.name), *([real(path)] if os.path.islink(path) else [])}
 
-    owners: dict[str, Source] = {}
-    for source in plans:
-        if isinstance(source.place, Path):
-            place = absolute(source.place)
+    owners: dict[str, str] = {}
+    read = [(source.place, f"the source {source.label}") for source in plans if isinstance(source.place, Path)]
+    for path, what in read + [(path, str(path)) for path in inputs]:
+        for place in names(path):
             while place not in owners and place != os.path.dirname(place):
-                owners[place] = source
+                owners[place] = what
                 place = os.path.dirname(place)
     for source, outputs in plans.items():
         for path in outputs.values():
-            owner = owners.get(absolute(path))
-            if owner is not None:
-                raise UsageError(
-                    f"{path} would be a result of {source.label} and is, or holds, the source {owner.label}. "
-                    "Choose another --output."
-                )
+            for place in names(path):
+                if place in owners:
+                    raise UsageError(
+                        f"{path} would be a result of {source.label} and is, or holds, {owners[place]}, which is read. "
+                        "Choose another --output."
+                    )

@@ -5,18 +5,18 @@ or files. A comparison that compared nothing has failed.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import QualityGateError
+from lsr_infer.errors import QualityGateError, UsageError
 from lsr_infer.fields import Fields
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.masks import interpolate
 
-__all__ = ["BARS", "Bar", "Parity", "ParityMeter"]
+__all__ = ["BARS", "Bar", "Parity", "ParityMeter", "bar_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,33 @@ BARS: Mapping[str, Bar] = {
 }
 """The bar of each precision. INT8's agreement over all pixels and its share of clear places are ours, and only guard
 against nonsense: networks that were trained agree on 98.4 % (real pair, LSR+EM) to 99.4 % (Toytown) of all pixels."""
+
+_ALLOWED = {
+    "agreement": (1.0, "above 0 and up to 1"),
+    "clear_agreement": (1.0, "above 0 and up to 1"),
+    "margin": (1e6, "0 or more"),
+    "miou_loss": (100.0, "0 to 100 points"),
+}
+"""What a command may set of a bar: the largest value, and what is allowed in words."""
+
+
+def bar_for(precision: str, **asked: float | None) -> Bar:
+    """Return the bar of a precision with what a command was asked for in its place.
+
+    Args:
+        precision: a key of `BARS`.
+        asked: `agreement`, `clear_agreement`, `margin` and `miou_loss` of `Bar`; None leaves the precision's own.
+
+    Raises:
+        UsageError: a value is not allowed; it names the flag.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, value in given.items():
+        most, words = _ALLOWED[name]
+        least_fits = value > 0 if name.endswith("agreement") else value >= 0
+        if not (least_fits and value <= most):
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {words}.")
+    return replace(BARS[precision], **given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ __all__ = ["Behind", "Turns", "ahead"]
 
 Item = TypeVar("Item")
 _POLL_SECONDS = 0.1
+_JOIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,16 @@ class _End:
     error: BaseException | None
 
 
-def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
+def ahead(items: Iterable[Item], depth: int = 4, stop: threading.Event | None = None) -> Generator[Item, None, None]:
     """Yield `items` while a thread already produces the next ones.
+
+    A producer that waits for something outside when the consumer leaves is waited for only a moment: its thread ends
+    by itself once it gets what it waits for, and closes it.
 
     Args:
         items: iterated on the thread; a generator among them is closed there too.
         depth: largest number of items produced and not yet taken.
+        stop: once it is set, no further item is waited for.
 
     Yields:
         Every item in order; then what ended the producer is raised, if it was an exception.
@@ -64,7 +69,12 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
     thread.start()
     try:
         while True:
-            entry = slots.get()
+            try:
+                entry = slots.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if stop is not None and stop.is_set():
+                    return
+                continue
             if isinstance(entry, _End):
                 if entry.error is not None:
                     raise entry.error
@@ -72,7 +82,7 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
             yield entry
     finally:
         stopped.set()
-        thread.join()
+        thread.join(_JOIN_SECONDS)
 
 
 class Behind(Generic[Item]):

@@ -5,6 +5,7 @@ of one file a frame.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,13 +19,17 @@ from numpy.typing import NDArray
 from lsr_infer.audio import AudioSource
 from lsr_infer.encoding import MaskVideoWriter, VideoOptions, VideoWriter
 from lsr_infer.errors import InputError
-from lsr_infer.files import Together, place_error
+from lsr_infer.files import Together
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.maskids import MaskIds
+from lsr_infer.places import place_error, writing
 from lsr_infer.png import palette_png
 from lsr_infer.videoinfo import VideoInfo
 
-__all__ = ["Drawn", "Frame", "Sink", "open_sink"]
+__all__ = ["FRAME_FILES", "Drawn", "Frame", "Sink", "open_sink"]
+
+FRAME_FILES = re.compile(r"\d{6,}\.png")
+"""What lies in the folders that this writes: numbered frames and nothing else."""
 
 _JPEG_QUALITY = 95
 _PNG_EFFORT = 1
@@ -142,22 +147,13 @@ _ENCODERS: Mapping[str, _Encode] = {
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Turn what the system says about a file on the way to `path` into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise place_error(path, error) from error
-
-
-@contextmanager
 def _image(path: Path, frame: Frame, results: Together, encode: _Encode) -> Iterator[Sink]:
     """Write the only frame of an image."""
     temporary = results.file(path, overwrite=frame.overwrite)
 
     def write(drawn: Drawn) -> None:
         data = encode(drawn, frame)
-        with _written(path):
+        with writing(path):
             temporary.write_bytes(data)
 
     yield write
@@ -166,11 +162,11 @@ def _image(path: Path, frame: Frame, results: Together, encode: _Encode) -> Iter
 @contextmanager
 def _folder(path: Path, frame: Frame, results: Together, encode: _Encode) -> Iterator[Sink]:
     """Write one file a frame into a folder."""
-    folder = results.folder(path, overwrite=frame.overwrite)
+    folder = results.folder(path, overwrite=frame.overwrite, own=FRAME_FILES)
 
     def write(drawn: Drawn) -> None:
         data = encode(drawn, frame)
-        with _written(path):
+        with writing(path):
             (folder / f"{drawn.index:06d}.png").write_bytes(data)
 
     yield write
@@ -207,19 +203,19 @@ def _lines(path: Path, frame: Frame, results: Together) -> Iterator[Sink]:
     Bytes of a file's name that are no UTF-8 stand there as JSON's own escapes, such as `\udcff` for the byte 0xff.
     """
     temporary = results.file(path, overwrite=frame.overwrite)
-    with _written(path):
+    with writing(path):
         file = temporary.open("w", encoding="utf-8", errors="backslashreplace")
 
     def write(document: Mapping[str, Any]) -> None:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-        with _written(path):
+        with writing(path):
             file.write(f"{text}\n")
 
     try:
         write(_head(frame))
         yield lambda drawn: write(_entry(drawn, frame))
     finally:
-        with _written(path):
+        with writing(path):
             file.close()
 
 

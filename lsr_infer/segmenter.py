@@ -193,7 +193,7 @@ class Segmenter:
             UsageError: the graph does not take the size.
             InputError: a frame is no such array, sizes differ, or the model failed.
         """
-        if not frames:
+        if len(frames) == 0:  # one array in place of a list has no truth value; `prepare` says what is wrong with it
             return []
         images = self.prepare(frames, size=size)
         height, width = frames[0].shape[:2]
@@ -242,6 +242,8 @@ class Segmenter:
             InputError: a frame is no uint8 [H,W,3], or sizes differ.
         """
         for frame in frames:
+            if not isinstance(frame, np.ndarray):
+                raise InputError(f"a frame is a {type(frame).__name__}; needed: a numpy array uint8 [H,W,3] BGR.")
             if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.size == 0:
                 raise InputError(f"a frame is {frame.dtype} {list(frame.shape)}; needed: uint8 [H,W,3] BGR.")
         if len({frame.shape for frame in frames}) > 1:

@@ -5,6 +5,7 @@ Works on times alone, so that the same rules hold for files and for live sources
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lsr_infer.errors import UsageError
@@ -46,7 +47,7 @@ class Selection:
         for name in ("duration", "fps"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"--{name} is {value}; allowed: more than 0.")
+                raise UsageError(f"--{name} is {value}; allowed: a finite number above 0.")
 
     def picker(self) -> Callable[[float], bool]:
         """Return a function that is asked with each frame's time, in order, whether the frame is taken."""
@@ -67,6 +68,11 @@ class Selection:
             return True
 
         return take
+
+    def rate(self, fps: Fraction) -> Fraction:
+        """Return about how many frames a second are taken of a source that has so many."""
+        taken = fps / self.every
+        return taken if self.fps is None else min(taken, Fraction(self.fps).limit_denominator(1001))
 
     @property
     def thins(self) -> bool:

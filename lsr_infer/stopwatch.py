@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lsr_infer.drawing import Drawing
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.inference import Inference
-from lsr_infer.jobs import Task, segment_video
+from lsr_infer.jobs import Task, of_one_size, segment_video
 from lsr_infer.maskids import MaskIds
 from lsr_infer.outputs import plan_outputs
 from lsr_infer.overlay import overlay
@@ -102,7 +102,7 @@ def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int
         begun = time.perf_counter()
         place = Path(folder) / "steps.mp4"
         with VideoWriter(place, width=info.width, height=info.height, fps=info.fps) as writer:
-            source = _repeated(clip)
+            source = of_one_size(_repeated(clip), (info.height, info.width), str(clip))
             for _ in range(frames):
                 _one(segmenter, source, writer, size, steps)
         seconds = time.perf_counter() - begun

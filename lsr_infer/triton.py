@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import refuse_existing, whole_folder
+from lsr_infer.files import whole_folder
 from lsr_infer.manifest import LARGEST_BATCH
 from lsr_infer.modelfile import ModelFile
 from lsr_infer.onnxfile import TensorPort
+from lsr_infer.places import refuse_existing
 from lsr_infer.tensorrt.admission import check_bytes, check_parity
 from lsr_infer.tensorrt.sidecar import sha256_of
 
 __all__ = ["Serving", "Word", "model_config", "to_pbtxt", "write_repository"]
 
 _DATA_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16"}
+_OWN = re.compile(r"config\.pbtxt|labels\.txt|manifest\.json|1(/model\.(onnx|plan))?")
+"""What lies in the folder of a model that this wrote: nothing else is replaced with it."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -193,28 +196,28 @@ def write_repository(
         model: the model.
         repository: the repository; it is made where it is missing, other models in it stay as they are.
         serving: how the model is to be served.
-        overwrite: replace a folder of that name.
+        overwrite: replace a folder of that name that holds what this wrote and nothing else.
         allow_unverified: take an engine whose parity is pending.
 
     Returns:
         The model's folder.
 
     Raises:
-        UsageError: the folder exists and `overwrite` is false.
+        UsageError: the folder exists and `overwrite` is false, or it holds something else.
         InputError: Triton serves no such model, an engine is another than its Manifest describes or not proved, or the
             place cannot be written.
     """
+    config = to_pbtxt(model_config(model, serving))  # said before what could be mended
     if model.manifest.engine is not None:
         check_bytes(model.path, model.manifest.engine, sha256_of(model.path.read_bytes()))
         check_parity(model.path, model.manifest, None, allow_unverified=allow_unverified)
-    config = to_pbtxt(model_config(model, serving))
     folder = repository / serving.name
-    refuse_existing(folder, overwrite=overwrite)
+    refuse_existing(folder, overwrite=overwrite, own=_OWN)
     try:
         repository.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{repository}: cannot be made ({error.strerror}). Choose another place.") from error
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, overwrite=overwrite, own=_OWN) as temporary:
         (temporary / "1").mkdir()
         shutil.copyfile(model.path, temporary / "1" / ("model.onnx" if model.kind == "onnx" else "model.plan"))
         (temporary / "config.pbtxt").write_text(config, encoding="ascii")

@@ -6,9 +6,10 @@ and a file that breaks off or yields less than it claims raises. The module know
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,11 +18,13 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lsr_infer.addresses import label
-from lsr_infer.containers import open_container
+from lsr_infer.addresses import is_address, label
+from lsr_infer.claims import PLAYLISTS, Reading
+from lsr_infer.containers import TIMEOUT_SECONDS, formats, open_container, seeks_well
 from lsr_infer.encoding import VideoWriter
 from lsr_infer.errors import InputError
-from lsr_infer.videoinfo import ColorTags, VideoFrame, VideoInfo, reason
+from lsr_infer.timeline import Timeline
+from lsr_infer.videoinfo import ColorTags, VideoFrame, VideoInfo, reason, silence
 
 __all__ = [
     "ColorTags",
@@ -37,28 +40,26 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_SEEKABLE = frozenset({"mp4", "matroska"})
-"""Formats whose seeks land at or before the wanted frame."""
-_PLAYLISTS = frozenset({"hls", "dash"})
-"""Formats whose own size says nothing about the video."""
-_ROUNDING_SECONDS = 0.5
 
-
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> VideoInfo:
     """Describe a video after decoding its first frame.
+
+    Args:
+        path: a local file, or the address of one.
+        timeout_seconds: an address that sends nothing for so long is lost.
 
     Raises:
         InputError: the file is missing, is no video, or its first frame cannot be decoded.
     """
     name = label(path)
     try:
-        with open_container(path) as container:
+        with open_container(path, timeout_seconds) as container:
             stream = picture_stream(container, name)
             for frame in container.decode(stream):
                 return describe(container, stream, frame)
             raise InputError(f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out.")
     except FFmpegError as error:
-        raise _broken(name, 0, error) from error
+        raise _broken(name, 0, error, timeout_seconds) from error
 
 
 def read_frames(
@@ -68,6 +69,7 @@ def read_frames(
     duration: float | None = None,
     threads: int = 0,
     keep: Callable[[float], bool] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Iterator[VideoFrame]:
     """Decode a video frame by frame.
 
@@ -77,58 +79,82 @@ def read_frames(
         duration: seconds from `start` after which reading ends.
         threads: decoder threads; 0 lets libav choose.
         keep: asked with each frame's time, in order, whether it is yielded; None yields every one.
+        timeout_seconds: an address that sends nothing for so long is lost.
 
     Yields:
-        The frames, in presentation order.
+        The frames, in presentation order. Where the file's clock starts again, the times go on.
 
     Raises:
         InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
-            claims. The good frames before the place have been yielded by then; the message counts them. A playlist that
-            falls short is warned of, since it may round its lengths.
+            claims. The good frames before the place have been yielded by then; the message counts them.
     """
     name = label(path)
     index = seen = decoded = 0
     try:
-        with open_container(path) as container:
+        with open_container(path, timeout_seconds) as container:
             stream = picture_stream(container, name)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
             origin = _origin(stream)
             first = origin + start if start else None
             last = None if duration is None else origin + (start or 0.0) + duration
-            # Elsewhere a seek goes by decoding time and may land behind the frame: there all is read and passed over.
-            sought = (
-                first is not None and bool(stream.time_base) and bool(_SEEKABLE & set(container.format.name.split(",")))
-            )
+            sought = first is not None and bool(stream.time_base) and seeks_well(container)
             if sought and first is not None and stream.time_base:
                 container.seek(int(first / stream.time_base), stream=stream, backward=True)
-            read = _Read()
+            reading = Reading(container, stream, path, sought=sought)
             reformatter = VideoReformatter()
-            for packet in container.demux(stream):
-                read.add(packet)
-                for picture in packet.decode():
-                    time = _time(picture, stream, decoded)
-                    decoded += 1
-                    if first is not None and time < first - 1e-6:
-                        continue
-                    if last is not None and time >= last - 1e-6:
-                        return
-                    seen += 1
-                    if keep is None or keep(time):
-                        yield VideoFrame(to_bgr(picture, reformatter), time, index)
-                        index += 1
+            for picture in _pictures(container, stream, reading, name):
+                time = _time(picture, stream, decoded)
+                decoded += 1
+                if first is not None and time < first - 1e-6:
+                    continue
+                if last is not None and time >= last - 1e-6:
+                    return
+                seen += 1
+                if keep is None or keep(time):
+                    yield VideoFrame(to_bgr(picture, reformatter), time, index)
+                    index += 1
             if seen == 0 and first is not None:
                 raise InputError(f"{name}: no frame lies at or after {start} s. Choose an earlier start.")
             if seen == 0:
                 raise InputError(
                     f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out."
                 )
-            if read.ends_early(stream, sought=sought):
-                raise InputError(f"{name}: ends after {seen} frames ({_claim(stream)}); the file is cut off.")
-            if missing := read.missing(container, stream):
-                logger.warning("%s: %.1f s of what its playlist promises did not come", name, missing)
+            if lack := reading.lack():
+                raise InputError(f"{name}: ends after {seen} frames ({lack}); the file is cut off or damaged.")
     except FFmpegError as error:
-        raise _broken(name, seen, error) from error
+        raise _broken(name, seen, error, timeout_seconds) from error
+
+
+def _pictures(
+    container: "av.container.InputContainer", stream: VideoStream, reading: Reading, name: str
+) -> Iterator[Any]:
+    """Decode a stream; what the decoder holds back, more with more threads, is not lost where the packets break off."""
+    timeline, packets = Timeline(container), container.demux()
+    said = False
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            yield from _held_back(stream)
+            raise
+        if packet is None:
+            return
+        reading.add(packet)
+        timeline.place(packet)
+        if timeline.clocks and not said:
+            said = True
+            logger.warning("%s: its clock starts again in the middle; the times of its frames go on", name)
+        if packet.stream.index == stream.index:
+            yield from packet.decode()
+
+
+def _held_back(stream: VideoStream) -> Iterator[Any]:
+    """Yield the pictures that the decoder has not handed out yet."""
+    packet: Any = av.Packet()
+    packet.stream, packet.time_base = stream, stream.time_base
+    with suppress(FFmpegError):
+        yield from packet.decode()
 
 
 def picture_stream(container: "av.container.InputContainer", name: str) -> VideoStream:
@@ -140,6 +166,10 @@ def picture_stream(container: "av.container.InputContainer", name: str) -> Video
     streams = [stream for stream in container.streams.video if stream.disposition.name != "attached_pic"]
     if not streams:
         raise InputError(f"{name}: holds no video stream.")
+    if streams[0].codec_context is None:  # an unknown codec, or a header that is cut off before it is named
+        raise InputError(
+            f"{name}: its video cannot be decoded, its codec is unknown. Encode it again, or leave it out."
+        )
     return streams[0]
 
 
@@ -152,7 +182,7 @@ def describe(container: "av.container.InputContainer", stream: VideoStream, fram
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         duration = container.duration / 1_000_000
-    sized = container.size > 0 and not _PLAYLISTS & set(container.format.name.split(","))
+    sized = container.size > 0 and not PLAYLISTS & formats(container)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     return VideoInfo(
         width=frame.height if turned else frame.width,
@@ -205,61 +235,20 @@ def to_bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.
     return np.ascontiguousarray(np.rot90(frame, quarters) if quarters else frame)
 
 
-@dataclass
-class _Read:
-    """How much of a stream has been read, to be held against what it claims.
-
-    Args:
-        packets: how many packets.
-        end: where the last of them ends, in units of the stream's time base.
-        length: how long they are together.
-    """
-
-    packets: int = 0
-    end: int | None = None
-    length: int = 0
-
-    def add(self, packet: "av.Packet[VideoStream]") -> None:
-        """Count a packet."""
-        if packet.size == 0:
-            return
-        self.packets += 1
-        self.length += packet.duration or 0
-        if packet.pts is not None:
-            reached = packet.pts + (packet.duration or 0)
-            self.end = reached if self.end is None else max(self.end, reached)
-
-    def ends_early(self, stream: VideoStream, *, sought: bool) -> bool:
-        """Whether a file that ended without an error holds less than its header claims.
-
-        Both counts must say so: edit lists hide packets, and some headers round the duration. Where reading began in
-        the middle, the end alone says it.
-        """
-        if not stream.frames or not stream.duration or self.end is None:
-            return False
-        if not sought and self.packets >= stream.frames:
-            return False
-        shown = self.end - (stream.start_time or 0)
-        return shown < stream.duration * (1 - 2 / stream.frames)
-
-    def missing(self, container: "av.container.InputContainer", stream: VideoStream) -> float:
-        """Return the seconds by which a playlist, read from its beginning, fell short; 0 where that is rounding.
-
-        libav passes over pieces that it cannot fetch, and says nothing.
-        """
-        if not _PLAYLISTS & set(container.format.name.split(",")) or container.duration is None:
-            return 0.0
-        short = container.duration / 1_000_000 - float(self.length * (stream.time_base or 0))
-        return short if self.length and short > _ROUNDING_SECONDS else 0.0
-
-
 def _claim(stream: VideoStream) -> str:
     """Say how many frames the file claims."""
     return f"{stream.frames} claimed" if stream.frames else "none claimed"
 
 
-def _broken(name: str, index: int, error: FFmpegError) -> InputError:
-    """Describe a file that libav cannot read (on)."""
+def _broken(name: str, index: int, error: FFmpegError, timeout_seconds: float) -> InputError:
+    """Describe a video that cannot be read (on)."""
+    after = f"broken after {index} frames"
+    if silent := silence(error, timeout_seconds):
+        return InputError(f"{name}: {f'{after}, it ' if index else ''}{silent}. Check the address and the source.")
     if index == 0:
-        return InputError(f"{name}: cannot be read as video, {reason(error)}. Encode it again, or leave it out.")
-    return InputError(f"{name}: broken after {index} frames, {reason(error)}.")
+        advice = "Check the address and the source" if is_address(name) else "Encode it again, or leave it out"
+        why = reason(error)
+        if isinstance(error, av.InvalidDataError):
+            why = "it is none, or damaged at its beginning"
+        return InputError(f"{name}: cannot be read as video, {why}. {advice}.")
+    return InputError(f"{name}: {after}, {reason(error)}.")

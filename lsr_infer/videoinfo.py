@@ -6,11 +6,12 @@ Shared by reading and writing; knows neither.
 from dataclasses import dataclass
 from fractions import Fraction
 
+import av.error
 import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-__all__ = ["ColorTags", "VideoFrame", "VideoInfo", "reason"]
+__all__ = ["ColorTags", "VideoFrame", "VideoInfo", "reason", "silence"]
 
 _UNSPECIFIED = 2
 
@@ -81,3 +82,9 @@ class VideoFrame:
 def reason(error: FFmpegError) -> str:
     """Return libav's own words without its numbers."""
     return str(error.strerror or error).lower()
+
+
+def silence(error: FFmpegError, timeout_seconds: float) -> str | None:
+    """Say for how long a source sent nothing, where that is the error."""
+    silent = isinstance(error, av.error.ExitError | TimeoutError)
+    return f"sent nothing for {timeout_seconds:g} s" if silent else None

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from lsr_infer.errors import DeviceError, UsageError, exit_status
+from lsr_infer.errors import DeviceError, UsageError, exit_status, stderr_handler
 
 COMMANDS = {
     "pretrain": ("lsr_train.commands.pretrain", "train on labelled images: the source stage, or the supervised bound"),
@@ -42,7 +42,7 @@ def _run(arguments: list[str]) -> int | None:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"there is no command {name!r}.{hint} Commands: {', '.join(COMMANDS)}.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     logging.getLogger("lsr_train").setLevel(logging.INFO)
     for noisy in ("accelerate", "matplotlib", "torch", "jsonargparse"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

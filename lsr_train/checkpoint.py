@@ -129,7 +129,7 @@ def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> None:
     # One key only: the writer orders several as it likes, and equal models shall be equal files.
     metadata = {_KEY: json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with whole_file(path) as temporary:
+    with whole_file(path, overwrite=True) as temporary:
         save_tensors(temporary, tensors, metadata)
 
 

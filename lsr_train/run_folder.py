@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import place_error, sync_folder, sync_tree, write_json, write_text
+from lsr_infer.files import sync_folder, sync_tree, write_json, write_text
+from lsr_infer.places import place_error
 
 __all__ = ["MODEL_FILE", "RunFolder", "Table", "resolve_model"]
 

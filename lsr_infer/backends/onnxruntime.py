@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, TensorPort
-from lsr_infer.cuda import probe_cuda
-from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.cuda import device_index, probe_cuda
+from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.onnxfile import read_onnx
 from lsr_infer.processors import usable_cores
 
@@ -62,13 +62,13 @@ class OnnxRuntimeBackend:
         self.metadata: Mapping[str, str] = read_onnx(path).metadata
         if _SETTINGS_KEY in self.metadata:
             raise InputError(f"{path}: brings settings for ONNX Runtime along, which are not taken. Export it again.")
-        index = _cuda_index(options.device)
+        index = device_index(options.device)
         session, reason, graphs = None, "", False
         if options.device != "cpu":
             session, reason, graphs = _cuda_session(path, options, index)
             if session is None and options.device != "auto":
                 raise DeviceError(
-                    f"{options.device}: {reason}. Check the driver and lsr-road[cuda], or pass --device cpu."
+                    f"{options.device}: {reason}. Check the driver, or pass --device cpu. {extra('cuda')}"
                 )
         if session is None:
             if options.precision is not None:
@@ -182,14 +182,6 @@ class DeviceRunner:
         return options
 
 
-def _cuda_index(device: str) -> int:
-    """Return the number of the CUDA device a name means."""
-    match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", device)
-    if match is None:
-        raise UsageError(f"there is no device {device}; allowed: auto, cpu, cuda:N.")
-    return int(match[1] or 0)
-
-
 def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any, str, bool]:
     """Open a session that truly runs on a CUDA device.
 
@@ -220,7 +212,7 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
         if _CUDA in session.get_providers():
             return session, "", graphs
     if options.device == "auto":
-        logger.warning("device auto: %s. Install lsr-road[cuda] and check the driver.", reason)
+        logger.warning("device auto: %s. Check the driver. %s", reason, extra("cuda"))
     return None, reason, False
 
 

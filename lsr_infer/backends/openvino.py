@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, TensorPort
-from lsr_infer.errors import DeviceError, InputError, UsageError
+from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.onnxfile import read_onnx
 from lsr_infer.processors import usable_cores
 
@@ -61,7 +61,7 @@ class OpenVinoBackend:
         try:
             import openvino
         except ImportError as error:
-            raise DeviceError("OpenVINO is not installed. Install lsr-road[openvino].") from error
+            raise DeviceError(f"OpenVINO is not installed. {extra('openvino')}") from error
         self.name = "openvino"
         self._path = path
         settings = {

@@ -5,7 +5,6 @@ Nothing heavy is imported before the command line is understood, so `--help` ans
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from lsr_infer.commands.segment_options import Options, read_options
 from lsr_infer.commands.segment_report import Tally
-from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import check_place, refuse_existing
+from lsr_infer.errors import InputError, LsrError, UsageError
+from lsr_infer.places import check_place, look, refuse_existing
 
 if TYPE_CHECKING:
     from lsr_infer.commands.segment_run import Job
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from lsr_infer.inference import Inference
     from lsr_infer.jobs import Task
     from lsr_infer.live import LiveReader
+    from lsr_infer.outputs import Outputs
     from lsr_infer.segmenter import Segmenter
-    from lsr_infer.sources import Source
+    from lsr_infer.sources import Found, Source
 
 __all__ = ["Options", "main", "read_options"]
 
@@ -49,7 +49,7 @@ def _segment(options: Options) -> None:
         task = _task(options, stack)
         if display is not None:
             task = replace(task, show=display.show)
-        tally = Tally(found.sources, len(found.left_out))
+        tally = Tally(found.sources, len(found.left_out), len(found.passed_over), len(found.unsearched))
         segmenter = task.inference.segmenter
         logger.info(
             "%s on %s (%s, %s), %d classes, sources: %d",
@@ -60,9 +60,10 @@ def _segment(options: Options) -> None:
             segmenter.label_space.num_classes,
             len(found.sources),
         )
+        _say_missing(found, options.output)
         jobs = _jobs(options, task, tally, stack)
         if options.output is not None and jobs:
-            check_place(next(place for place in (options.output, *options.output.absolute().parents) if place.exists()))
+            check_place(next(place for place in (options.output, *options.output.absolute().parents) if look(place)))
         broken_place = Run(jobs, task, tally, display).wait()
         if options.json:
             text = json.dumps(tally.document(segmenter), indent=2, ensure_ascii=False)
@@ -70,6 +71,17 @@ def _segment(options: Options) -> None:
             text = text.encode("utf-8", "backslashreplace").decode("utf-8")
             print(text)  # noqa: T201 - the one result on stdout
     tally.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
+
+
+def _say_missing(found: "Found", output: Path | None) -> None:
+    """Say what was not looked at, and is no source that could fail."""
+    for message in found.unsearched:
+        logger.error("failed: %s", message)
+    if found.passed_over:
+        logger.warning(
+            "%d images and videos in %s are taken for earlier results and passed over. To segment them, choose an "
+            "--output outside what is searched.", len(found.passed_over), output,
+        )  # fmt: skip
 
 
 def _display(stack: ExitStack) -> "Display":
@@ -101,7 +113,13 @@ def _task(options: Options, stack: ExitStack) -> "Task":
         lossless=options.lossless,
         ignored=ignored,
     )
-    return Task(inference=inference, drawing=drawing, selection=options.selection, overwrite=options.overwrite)
+    return Task(
+        inference=inference,
+        drawing=drawing,
+        selection=options.selection,
+        overwrite=options.overwrite,
+        timeout_seconds=options.timeout,
+    )
 
 
 def _open(model: Path | None, options: Options) -> "Segmenter":
@@ -129,12 +147,12 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
 
     Raises:
         UsageError: a result exists and may not be replaced, of a source that could be read; or it would take the
-            place of a source.
+            place of what is read.
     """
     from lsr_infer.commands.segment_run import Job
     from lsr_infer.outputs import plan_all
 
-    plans = plan_all(tally.sources, options.output, task.drawing)
+    plans = plan_all(tally.sources, options.output, task.drawing, inputs=_inputs(options, task))
     readers = {source: _reader(source, options, task) for source in tally.sources if source.live}
     for reader in readers.values():
         reader.connect()  # all at once, so that waiting for a dead one holds up none
@@ -150,16 +168,34 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
             if not source.live:
                 readers.pop(source).stop()  # a recording: it is read again, frame by frame
         outputs = plans[source]
-        taken = next((path for path in outputs.values() if os.path.lexists(path)), None)
-        if not source.live and (len(tally.sources) == 1 or (taken and not options.overwrite)):
-            problem = _problem(source)  # the input is checked before the output is
+        refusal = _refusal(outputs, overwrite=options.overwrite)
+        if not source.live and (len(tally.sources) == 1 or refusal is not None):
+            problem = _problem(source, task)  # the input is checked before the output is
             if problem is not None:
                 tally.failed(source, problem)
                 continue
-        if taken is not None:
-            refuse_existing(taken, overwrite=options.overwrite)
+        if refusal is not None:
+            raise refusal
         jobs.append(Job(source, outputs, readers.get(source)))
     return jobs
+
+
+def _inputs(options: Options, task: "Task") -> list[Path]:
+    """Return the files that are read besides the sources."""
+    models = [task.inference.segmenter, *([task.inference.other] if task.inference.other else [])]
+    return [*(model.path for model in models), *([options.ignore_mask] if options.ignore_mask else [])]
+
+
+def _refusal(outputs: "Outputs", *, overwrite: bool) -> LsrError | None:
+    """Return why a source's results cannot take their places, None where they can."""
+    from lsr_infer.results import FRAME_FILES
+
+    try:
+        for path in outputs.values():
+            refuse_existing(path, overwrite=overwrite, own=FRAME_FILES)
+    except LsrError as error:
+        return error
+    return None
 
 
 def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
@@ -175,7 +211,7 @@ def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
     return LiveReader(source.label, connect, patience, keep=keep, halt=task.stop)
 
 
-def _problem(source: "Source") -> str | None:
+def _problem(source: "Source", task: "Task") -> str | None:
     """Return why a file cannot be read, None where it can."""
     from lsr_infer.images import read_image
     from lsr_infer.video import probe
@@ -185,7 +221,7 @@ def _problem(source: "Source") -> str | None:
         if source.kind == "image":
             read_image(Path(source.place))
         else:
-            probe(source.place)
+            probe(source.place, timeout_seconds=task.timeout_seconds)
     except InputError as error:
         return str(error)
     return None

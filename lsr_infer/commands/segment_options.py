@@ -86,6 +86,8 @@ class Options:
             raise UsageError("--side-by-side shows overlays; put overlay into --save, or leave it out.")
         if self.lossless and "mask" not in self.save:
             raise UsageError("--lossless is about masks; put mask into --save, or leave it out.")
+        if self.mask_ids != "train" and "mask" not in self.save:
+            raise UsageError("--mask-ids is about masks; put mask into --save, or leave it out.")
         if self.mask_ids not in MASK_IDS:
             raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(MASK_IDS)}.")
         if self.output is None and not self.show:
@@ -126,7 +128,8 @@ def _parser() -> ArgumentParser:
     add("--fps", type=float, metavar="F", help="take at most F frames a second")
     add("--max-frames", type=int, metavar="N", help="take at most N frames of each video and stream; "
         "an image is one frame, and of a folder all are taken")  # fmt: skip
-    add("--timeout", type=float, default=10.0, metavar="S", help="a stream silent for S seconds is lost (10)")
+    add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S "
+        "seconds is lost (10)")  # fmt: skip
     add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
     how = parser.add_argument_group("how the network runs")
     add = how.add_argument

@@ -35,10 +35,14 @@ class Tally:
     Args:
         sources: all of them, in order.
         left_out: other files of the folders that were named.
+        passed_over: images and videos in them that lie where the results go.
+        unsearched: folders that could not be searched.
     """
 
     sources: "Sequence[Source]"
     left_out: int = 0
+    passed_over: int = 0
+    unsearched: int = 0
     frames: int = 0
     interrupted: bool = False
     _reports: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -97,6 +101,8 @@ class Tally:
             "failed": self.count("failed"),
             "not_begun": len(self.sources) - len(self._reports),
             "left_out": self.left_out,
+            "passed_over": self.passed_over,
+            "unsearched": self.unsearched,
             "frames": self.frames,
             "seconds": round(seconds, 3),
             "frames_per_second": round(self.frames / seconds, 3) if seconds > 0 else None,
@@ -122,6 +128,8 @@ class Tally:
             summary += f", {found - done - partial - failed} not begun"
         if self.left_out:
             summary += f", {self.left_out} other files left out"
+        if self.unsearched:
+            summary += f", {self.unsearched} folders not searched"
         if broken_place is not None:
             if done + partial == 0:
                 raise broken_place
@@ -134,7 +142,7 @@ class Tally:
             if found == 1:
                 raise self._kind(first["error"])
             raise InputError(f"{summary}. Nothing was written.")
-        if done < found:
+        if done < found or self.unsearched:
             raise PartialResultError(f"{summary}; {self.frames} frames are {place}.")
         seconds = time.monotonic() - self._started
         rate = self.frames / seconds if seconds > 0 else 0.0

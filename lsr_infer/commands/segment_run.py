@@ -18,11 +18,11 @@ from pathlib import Path
 from lsr_infer.commands.segment_report import Progress, Tally
 from lsr_infer.display import Display
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.files import PlaceError
 from lsr_infer.jobs import Outcome, Task, segment_images, segment_video
 from lsr_infer.live import LiveReader
 from lsr_infer.memory import Trimmer
 from lsr_infer.outputs import Outputs
+from lsr_infer.places import PlaceError
 from lsr_infer.sources import Source
 from lsr_infer.video import probe
 
@@ -165,7 +165,8 @@ class Run:
         """Segment one video or live source; a bad one does not stop the others."""
         source = job.source
         try:
-            info = job.reader.info if job.reader is not None else probe(_file(source))
+            timeout = self._task.timeout_seconds
+            info = job.reader.info if job.reader is not None else probe(_file(source), timeout_seconds=timeout)
             expected = self._task.selection.max_frames if source.live else self._task.selection.expected(info)
             with Progress(Path(source.label).name, expected, row=row) as progress:
                 outcome = segment_video(

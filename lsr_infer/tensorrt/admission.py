@@ -12,11 +12,11 @@ from lsr_infer.cuda import CudaDevice
 from lsr_infer.engine import EngineFacts
 from lsr_infer.errors import DeviceError, InputError
 from lsr_infer.manifest import Manifest
+from lsr_infer.tensorrt.flavour import TITLES
 from lsr_infer.tensorrt.sidecar import build_command, rebuild_command
 
 __all__ = ["Host", "check_bytes", "check_flavour", "check_host", "check_parity"]
 
-_TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
 _AMPERE = (8, 0)
 _READS_OLDER = {11: (10, 11), 10: (8, 10)}
 """Major versions of version-compatible engines that a major version of TensorRT takes."""
@@ -60,7 +60,7 @@ def check_flavour(path: Path, facts: EngineFacts, flavour: str) -> None:
     """
     if facts.flavour != flavour:
         raise DeviceError(
-            f"{path}: was built by {_TITLES[facts.flavour]}, which {_TITLES[flavour]} does not open. Leave --backend "
+            f"{path}: was built by {TITLES[facts.flavour]}, which {TITLES[flavour]} does not open. Leave --backend "
             f"out, or {rebuild_command(path, facts, flavour=flavour)}."
         )
 
@@ -84,7 +84,7 @@ def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice | None, *, allo
         return
     if facts.parity is None or (gpu is not None and facts.proved_on != gpu.compute_capability):
         lacking = "was built without a GPU" if facts.parity is None else f"was compared on {_where(facts)}"
-        proof = f"python export/to_trt.py {path.with_suffix('.onnx').name} --verify {path.name}"
+        proof = f"python export/to_trt.py {path.with_suffix('.onnx')} --verify {path}"
         raise InputError(
             f"{path}: {lacking}, and nothing proves yet that it computes here what its ONNX file does. Prove it: "
             f"{proof}; or pass --allow-unverified."
@@ -123,7 +123,7 @@ def _check_version(path: Path, facts: EngineFacts, host: Host) -> None:
     if facts.version == host.version:
         return
     built, here = _numbers(facts.version), _numbers(host.version)
-    title = _TITLES[facts.flavour]
+    title = TITLES[facts.flavour]
     if facts.flavour == "tensorrt" and facts.version_compatible:
         if built and here and here >= built and built[0] in _READS_OLDER.get(here[0], (here[0],)):
             return

@@ -22,7 +22,7 @@ from lsr_infer.tensorrt.flavour import Library
 from lsr_infer.tensorrt.progress import BuildProgress, monitor
 from lsr_infer.tensorrt.types import network_types, working_types
 
-__all__ = ["BuildOptions", "Built", "Shapes", "build_engine", "make_logger"]
+__all__ = ["BuildOptions", "Builder", "Built", "Shapes", "build_engine", "make_logger"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,21 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Builder:
+    """What builds engines.
+
+    Args:
+        library: the installed library.
+        options: how it is told to build.
+        gpu: the GPU to build and run on; None builds ahead of time.
+    """
+
+    library: Library
+    options: BuildOptions
+    gpu: CudaDevice | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Built:
     """What a build gave.
 
@@ -76,22 +91,14 @@ class Built:
 
 
 def build_engine(
-    library: Library,
-    model: bytes,
-    options: BuildOptions,
-    *,
-    progress: BuildProgress | None = None,
-    gpu: CudaDevice | None = None,
-    check: Check | None = None,
+    builder: Builder, model: bytes, *, progress: BuildProgress | None = None, check: Check | None = None
 ) -> Built:
     """Build an engine.
 
     Args:
-        library: what to build with.
+        builder: what to build with.
         model: the ONNX file's bytes, weights included.
-        options: how.
         progress: told where the build stands; cancelling it stops the build.
-        gpu: the GPU to build on; None builds ahead of time.
         check: called with the types the parsed network works in, before the work; may raise.
 
     Raises:
@@ -104,11 +111,11 @@ def build_engine(
 
     def work() -> None:
         try:
-            if gpu is not None:
+            if builder.gpu is not None:
                 from lsr_infer.tensorrt.runner import use_device
 
-                use_device(gpu)
-            outcome.append(_build(library, model, options, progress, check))
+                use_device(builder.gpu)
+            outcome.append(_build(builder, model, progress, check))
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             outcome.append(error)
 
@@ -146,14 +153,13 @@ def _signals_cancel(progress: BuildProgress) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _build(
-    library: Library, model: bytes, options: BuildOptions, progress: BuildProgress, check: Check | None
-) -> Built:
+def _build(builder: Builder, model: bytes, progress: BuildProgress, check: Check | None) -> Built:
     """Parse and build on this thread."""
+    library, options = builder.library, builder.options
     trt = library.module
     log = make_logger(trt)
-    builder = trt.Builder(log)
-    network = builder.create_network(library.network_flags())
+    maker = trt.Builder(log)
+    network = maker.create_network(library.network_flags())
     library.check_strongly_typed(network)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
@@ -161,9 +167,9 @@ def _build(
     working = working_types(network)
     if check is not None:
         check(working)
-    config, kept = _configure(library, builder, options, progress)
+    config, kept = _configure(library, maker, options, progress)
     types = network_types(network)
-    plan = builder.build_serialized_network(network, config)
+    plan = maker.build_serialized_network(network, config)
     if plan is None:
         if progress.cancelled:
             raise KeyboardInterrupt
@@ -177,14 +183,14 @@ def _build(
     return Built(plan=bytes(plan), types=types, working=working)
 
 
-def _configure(library: Library, builder: Any, options: BuildOptions, progress: BuildProgress) -> tuple[Any, list[Any]]:
+def _configure(library: Library, maker: Any, options: BuildOptions, progress: BuildProgress) -> tuple[Any, list[Any]]:
     """Return a builder's configuration, and the objects that have to live as long as it."""
     trt = library.module
-    config = builder.create_builder_config()
+    config = maker.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # without it the built types cannot be read back
     watching = monitor(trt, progress)
     config.progress_monitor = watching
-    profile = builder.create_optimization_profile()
+    profile = maker.create_optimization_profile()
     profile.set_shape(_INPUT, *((batch, height, width, 3) for batch, height, width in options.shapes))
     if config.add_optimization_profile(profile) < 0:
         raise InputError(f"{library.title} takes no shapes {options.shapes} for {_INPUT!r}. Choose other --shapes.")

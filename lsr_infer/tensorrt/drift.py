@@ -5,7 +5,6 @@ most is looked at more closely, until one layer is left.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, LsrError
 from lsr_infer.tensorrt.graphs import inner_tensors, with_outputs
+from lsr_infer.verdict import LayerDrift
 
-__all__ = ["Drift", "Run", "find_drift", "run_onnx"]
+__all__ = ["Run", "find_drift", "run_onnx"]
 
 Run = Callable[[bytes, NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 """Runs a graph, given as an ONNX file's bytes, on frames [N,H,W,3], and returns all its outputs by name."""
@@ -23,40 +23,18 @@ _AT_ONCE = 8
 """Inner tensors marked at once: each stays in memory, and keeps a builder from fusing what is around it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drift:
-    """The layer over which the difference grows most.
-
-    Args:
-        layer: its kind and name in the ONNX graph.
-        before: relative difference of what the last compared layer before it gives, 0 where there is none.
-        after: relative difference of what it gives.
-        layers: how many layers of the graph were compared.
-    """
-
-    layer: str
-    before: float
-    after: float
-    layers: int
-
-    def describe(self) -> str:
-        """Say it in one phrase."""
-        if not self.after > 0:
-            return "no layer drifts on its own"
-        change = f"relative difference {self.before:.2g} before, {self.after:.2g} after it"
-        return f"the layer that drifts most is {self.layer} ({change})"
-
-
-def find_drift(model: bytes, frames: NDArray[np.uint8], reference: Run, candidate: Run) -> Drift:
+def find_drift(model: bytes, frames: NDArray[np.uint8], reference: Run, candidate: Run) -> LayerDrift | None:
     """Find the layer that drifts most.
-
-    The difference of a tensor is the root mean square of the difference over that of the reference.
 
     Args:
         model: the ONNX file's bytes that both are made from; the reference runs it as it is.
         frames: uint8 [N,H,W,3].
         reference: what is taken as right.
         candidate: what drifts.
+
+    Returns:
+        The layer over which the error grows most, `before` being that of the last compared layer in front of it; None
+        where nothing drifts.
 
     Raises:
         DeviceError: the onnx package is missing.
@@ -67,6 +45,7 @@ def find_drift(model: bytes, frames: NDArray[np.uint8], reference: Run, candidat
     if not names:
         raise InputError("the graph has no floating tensor that could be compared.")
     seen: dict[int, float] = {}
+    largest: dict[int, float] = {}
     low, high = 0, len(names) - 1
     while True:
         wanted = [place for place in _spread(low, high) if place not in seen]
@@ -74,18 +53,18 @@ def find_drift(model: bytes, frames: NDArray[np.uint8], reference: Run, candidat
             marked = with_outputs(model, [names[place] for place in wanted])
             expected, found = reference(marked, frames), candidate(marked, frames)
             seen |= {place: _difference(expected[names[place]], found[names[place]]) for place in wanted}
+            largest |= {place: float(np.abs(found[names[place]].astype(np.float64)).max()) for place in wanted}
         places = sorted(seen)
         jumps = {place: seen[place] - (seen[places[n - 1]] if n else 0.0) for n, place in enumerate(places)}
         worst = max(jumps, key=lambda place: jumps[place])
         before = max((place for place in places if place < worst), default=-1)
         if worst - before <= 1:
-            return Drift(
-                layer=layers[names[worst]],
-                before=seen[before] if before >= 0 else 0.0,
-                after=seen[worst],
-                layers=len(seen),
-            )
+            return _drift_at(layers[names[worst]], seen[worst], seen.get(before, 0.0), largest[worst])
         low, high = before + 1, worst
+
+
+def _drift_at(layer: str, error: float, before: float, largest: float) -> LayerDrift | None:
+    return LayerDrift(layer=layer, error=error, before=before, largest=largest) if error > 0 else None
 
 
 def _spread(low: int, high: int) -> Sequence[int]:

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsr_infer.cuda import CudaProbe
-from lsr_infer.errors import DeviceError, UsageError
+from lsr_infer.errors import DeviceError, UsageError, extra
 
-__all__ = ["BACKEND_NAMES", "Library", "load_library", "platform_name", "resolve_flavour"]
+__all__ = ["BACKEND_NAMES", "TITLES", "Library", "load_library", "platform_name", "resolve_flavour"]
 
 logger = logging.getLogger(__name__)
 
 _MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-_EXTRAS = {"tensorrt": "lsr-road[trt]", "rtx": "lsr-road[trt-rtx]"}
-_TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
+_EXTRAS = {"tensorrt": "trt", "rtx": "trt-rtx"}
+TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
+"""What a flavour is called, for people."""
+
 BACKEND_NAMES = {"tensorrt": "tensorrt", "rtx": "tensorrt-rtx"}
 """The backend that runs an engine, by flavour."""
 
@@ -46,7 +48,7 @@ class Library:
     @property
     def title(self) -> str:
         """Its name and version, for people."""
-        return f"{_TITLES[self.flavour]} {self.version}"
+        return f"{TITLES[self.flavour]} {self.version}"
 
     @property
     def major(self) -> int:
@@ -125,11 +127,11 @@ def load_library(flavour: str) -> Library:
         module = importlib.import_module(_MODULES[flavour])
         version = str(module.__version__)
     except (ImportError, OSError, AttributeError) as error:
-        raise DeviceError(f"{_TITLES[flavour]} cannot be loaded ({error}). Install {_EXTRAS[flavour]}.") from error
+        raise DeviceError(f"{TITLES[flavour]} cannot be loaded ({error}). {extra(_EXTRAS[flavour])}") from error
     library = Library(flavour=flavour, module=module, version=version)
     if library.major < _OLDEST[flavour]:
-        raise DeviceError(f"{library.title} is too old; needed: {_OLDEST[flavour]} or newer. Install "
-                          f"{_EXTRAS[flavour]}.")  # fmt: skip
+        raise DeviceError(f"{library.title} is too old; needed: {_OLDEST[flavour]} or newer. "
+                          f"{extra(_EXTRAS[flavour])}")  # fmt: skip
     return library
 
 

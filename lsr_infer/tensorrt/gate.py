@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, QualityGateError
-from lsr_infer.frames import FrameSet
-from lsr_infer.images import resize_frame
+from lsr_infer.frames import FrameSet, working_image
+from lsr_infer.images import resize_labels
 from lsr_infer.manifest import Manifest
 from lsr_infer.masks import upsample_argmax
 from lsr_infer.parity import Bar, Parity, ParityMeter
-from lsr_infer.tensorrt.drift import Run, find_drift, run_onnx
 from lsr_infer.tensorrt.graphs import logits_tensor, with_outputs
+from lsr_infer.verdict import LayerDrift, Verdict
 
-__all__ = ["OnnxReference", "check_parity_bar", "compare_with_onnx", "working_image"]
+__all__ = ["OnnxReference", "compare_with_onnx", "judge_parity"]
 
 Compute = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
@@ -64,13 +64,14 @@ class OnnxReference:
         return logits, np.asarray(results[1][0], dtype=np.uint8) if len(results) > 1 else None
 
 
-def working_image(frame: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:
-    """Bring a frame to the size at which it enters the graph, as a batch of one [1,H,W,3]."""
-    return np.ascontiguousarray(resize_frame(frame, *manifest.working_size(*frame.shape[:2])))[None]
-
-
 def compare_with_onnx(
-    reference: OnnxReference, candidate: Compute, manifest: Manifest, frames: FrameSet, *, where: str = ""
+    reference: OnnxReference,
+    candidate: Compute,
+    manifest: Manifest,
+    frames: FrameSet,
+    *,
+    margin: float = 1.0,
+    where: str = "",
 ) -> Parity:
     """Compare an engine with its ONNX file on frames.
 
@@ -79,13 +80,14 @@ def compare_with_onnx(
         candidate: maps images [N,H,W,3] to the engine's output.
         manifest: of the engine, which says at which size it works.
         frames: what to compare on; at the size of a frame for logits, else at the graph's.
+        margin: least distance of the top two logits of the ONNX file at a clear place.
         where: what the engine ran on, for the record.
 
     Raises:
         QualityGateError: a logit is not finite.
         InputError: labels are not of these classes.
     """
-    meter = ParityMeter(manifest.label_space)
+    meter = ParityMeter(manifest.label_space, margin=margin)
     origin = f"{frames.origin}, on {where}" if where else frames.origin
     batch = manifest.fixed_batch or 1
     for frame, truth in frames.pairs():
@@ -111,29 +113,31 @@ def compare_with_onnx(
 
 def _at_size(labels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
     """Bring labels to the size at which classes are compared."""
-    from lsr_infer.images import resize_labels
-
     return labels if labels.shape == size else resize_labels(labels, size[0], size[1])
 
 
-def check_parity_bar(parity: Parity, bar: Bar, model: bytes, image: NDArray[np.uint8], candidate: Run) -> None:
-    """Raise unless a comparison reaches its bar; then the layer that drifts most is named too.
+def judge_parity(parity: Parity, bar: Bar, find: Callable[[], LayerDrift | None]) -> Verdict:
+    """Hold figures against a bar; below it, the layer that drifts most is named too.
 
     Args:
         parity: the figures.
         bar: what they must reach.
-        model: the ONNX file's bytes.
-        image: frames [N,H,W,3] to look for the layer with.
-        candidate: runs a graph as the engine was made.
+        find: looks for that layer.
 
-    Raises:
-        QualityGateError: a figure lies below the bar.
+    Returns:
+        The verdict; it does not raise where the bar is missed, so that the figures can be reported.
     """
     try:
         parity.check(bar)
     except QualityGateError as error:
+        drift: tuple[LayerDrift, ...] = ()
         try:
-            where = find_drift(model, image, run_onnx, candidate).describe()
+            worst = find()
+            where = "no layer drifts on its own"
+            if worst is not None:
+                drift, where = (worst,), f"the layer that drifts most is {worst.describe()}"
         except Exception as reason:  # noqa: BLE001 - the gate's own verdict matters more than where it comes from
             where = f"which layer drifts most could not be found ({' '.join(str(reason).split())})"
-        raise QualityGateError(f"{str(error).rstrip('.')}; {where}.") from error
+        failure = QualityGateError(f"{str(error).rstrip('.')}; {where}.")
+        return Verdict(parity=parity, drift=drift, failure=failure)
+    return Verdict(parity=parity)

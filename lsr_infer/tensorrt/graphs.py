@@ -6,7 +6,7 @@ Needs the onnx package, which is imported where it is used. Weights and nodes ar
 from collections.abc import Sequence
 from typing import Any
 
-from lsr_infer.errors import DeviceError, InputError
+from lsr_infer.errors import DeviceError, InputError, extra
 
 __all__ = ["inner_tensors", "logits_tensor", "with_outputs"]
 
@@ -23,7 +23,7 @@ def _onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise DeviceError(f"onnx cannot be loaded ({error}). Install lsr-road[trt] or [trt-rtx].") from error
+        raise DeviceError(f"onnx cannot be loaded ({error}). {extra('trt', 'trt-rtx')}") from error
     return onnx
 
 

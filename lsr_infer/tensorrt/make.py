@@ -3,8 +3,9 @@
 Nothing appears under its final name before all of that has passed; what cannot be proved for want of a GPU says so.
 """
 
+import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,23 @@ from numpy.typing import NDArray
 
 from lsr_infer.cuda import CudaDevice
 from lsr_infer.engine import EngineFacts
-from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.files import check_place, refuse_existing, whole_file, write_text
-from lsr_infer.frames import FrameSet
+from lsr_infer.errors import InputError, QualityGateError, UsageError
+from lsr_infer.files import Together, write_json, write_text
+from lsr_infer.frames import working_image
 from lsr_infer.manifest import Manifest
 from lsr_infer.modelfile import read_model_file
-from lsr_infer.parity import Bar
+from lsr_infer.places import check_place, refuse_existing, writing
 from lsr_infer.tensorrt.admission import Host, check_bytes, check_host
-from lsr_infer.tensorrt.build import BuildOptions, Shapes, build_engine
+from lsr_infer.tensorrt.build import Builder, BuildOptions, Built, Shapes, build_engine
+from lsr_infer.tensorrt.drift import Run, find_drift, run_onnx
 from lsr_infer.tensorrt.flavour import Library, platform_name
-from lsr_infer.tensorrt.gate import OnnxReference, check_parity_bar, compare_with_onnx, working_image
+from lsr_infer.tensorrt.gate import OnnxReference, compare_with_onnx, judge_parity
 from lsr_infer.tensorrt.progress import BuildProgress
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of
-from lsr_infer.tensorrt.types import check_engine_types, check_network_types, engine_types
+from lsr_infer.tensorrt.types import check_engine_types, check_network_types, inspect_types
+from lsr_infer.verdict import Comparison, Verdict
 
-__all__ = ["Comparison", "Model", "engine_contract", "make_engine", "read_model", "verify_engine"]
+__all__ = ["Model", "default_shapes", "engine_contract", "make_engine", "read_model", "runs_of", "verify_engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,19 +49,6 @@ class Model:
     path: Path
     data: bytes
     manifest: Manifest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What an engine has to pass.
-
-    Args:
-        frames: what to compare on.
-        bar: what the figures must reach.
-    """
-
-    frames: FrameSet
-    bar: Bar
 
 
 def read_model(path: Path) -> Model:
@@ -115,25 +105,21 @@ def engine_contract(manifest: Manifest, shapes: Shapes) -> Manifest:
 
 
 def make_engine(
-    library: Library,
+    builder: Builder,
     model: Model,
     output: Path,
-    options: BuildOptions,
     *,
     comparison: Comparison,
-    gpu: CudaDevice | None,
     progress: BuildProgress | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Build an engine, and write it with its Manifest beside it.
 
     Args:
-        library: what to build with.
+        builder: what to build with, and the GPU to compare on; without one the comparison stays pending.
         model: the ONNX file.
         output: the .engine file.
-        options: how to build.
-        comparison: what the engine has to pass where there is a GPU to run it on.
-        gpu: the GPU to build and compare on; None builds ahead of time and leaves the comparison pending.
+        comparison: what the engine has to pass.
         progress: told where the build stands.
         overwrite: replace existing files.
 
@@ -146,43 +132,71 @@ def make_engine(
         DeviceError: the build failed, or the engine is not in the precision that was asked for.
         QualityGateError: the ONNX file is not in the precision it claims, or the engine missed the bar.
     """
-    contract = engine_contract(model.manifest, options.shapes)
+    contract = engine_contract(model.manifest, builder.options.shapes)
     beside = manifest_path(output)
     refuse_existing(output, overwrite=overwrite)
     refuse_existing(beside, overwrite=overwrite)
     check_place(output.parent)
-    if options.timing_cache is not None:
-        check_place(options.timing_cache.parent)
-
-    def check(working: Mapping[str, int]) -> None:
+    if builder.options.timing_cache is not None:
+        check_place(builder.options.timing_cache.parent)
+    with Together() as results:
+        # Before the work: the place may be unusable. The engine appears first: without a Manifest nothing opens it.
+        temporary = results.file(output, overwrite=overwrite)
+        document = results.file(beside, overwrite=overwrite)
+        plan, manifest, verdict = b"", contract, Verdict()
         try:
-            check_network_types(contract.precision, working)
-        except LsrError as error:
-            raise type(error)(f"{model.path}: {error}") from error
-
-    with whole_file(beside) as document, whole_file(output) as temporary:  # before the work: the place may be unusable
-        built = build_engine(library, model.data, options, progress=progress, gpu=gpu, check=check)
-        facts = EngineFacts(
-            flavour=library.flavour,
-            version=library.version,
-            gpu=gpu.name if gpu is not None and not options.targets else "",
-            compute_capability=gpu.compute_capability if gpu is not None and not options.targets else None,
-            targets=options.targets,
-            hardware_compatible=options.hardware_compatible,
-            version_compatible=options.version_compatible,
-            platform=platform_name(),
-            shapes=options.shapes,
-            types=built.types,
-            sha256=sha256_of(built.plan),
-            onnx_sha256=sha256_of(model.data),
-        )
-        choices = (*contract.choices, *(["float32 convolutions may use TF32"] if options.tf32 else []))
-        manifest = replace(contract, engine=facts, choices=choices)
-        if gpu is not None:
-            manifest = _prove(library, model, built.plan, manifest, comparison, gpu, options)
-        temporary.write_bytes(built.plan)
-        document.write_text(manifest.to_json() + "\n", encoding="utf-8")
+            built = build_engine(
+                builder, model.data, progress=progress, check=functools.partial(_check_working, model.path, contract)
+            )
+            plan, manifest = built.plan, _manifest_of(built, builder, model, contract)
+            if builder.gpu is not None:
+                manifest, verdict = _prove(builder, model, plan, manifest, comparison)
+        except QualityGateError as error:
+            verdict = Verdict(failure=error)
+        _settle(verdict, manifest, comparison)
+        with writing(output):
+            temporary.write_bytes(plan)
+        with writing(beside):
+            document.write_text(manifest.to_json() + "\n", encoding="utf-8")
     return manifest
+
+
+def _check_working(path: Path, contract: Manifest, working: Mapping[str, int]) -> None:
+    """Raise, naming the ONNX file, unless its parsed network works in the precision that its Manifest claims."""
+    try:
+        check_network_types(contract.precision, working)
+    except QualityGateError as error:
+        raise QualityGateError(f"{path}: {error}") from error
+
+
+def _manifest_of(built: Built, builder: Builder, model: Model, contract: Manifest) -> Manifest:
+    """Return the contract with the facts of a built engine, which nothing has run yet."""
+    options, gpu = builder.options, None if builder.options.targets else builder.gpu
+    facts = EngineFacts(
+        flavour=builder.library.flavour,
+        version=builder.library.version,
+        gpu="" if gpu is None else gpu.name,
+        compute_capability=None if gpu is None else gpu.compute_capability,
+        targets=options.targets,
+        hardware_compatible=options.hardware_compatible,
+        version_compatible=options.version_compatible,
+        platform=platform_name(),
+        shapes=options.shapes,
+        types=built.types,
+        sha256=sha256_of(built.plan),
+        onnx_sha256=sha256_of(model.data),
+    )
+    choices = (*contract.choices, *(["float32 convolutions may use TF32"] if options.tf32 else []))
+    return replace(contract, engine=facts, choices=choices)
+
+
+def _settle(verdict: Verdict, manifest: Manifest, comparison: Comparison) -> None:
+    """Write the report where one is wanted, and raise where the engine must not appear."""
+    if comparison.report is not None:
+        write_json(comparison.report, verdict.report(manifest), overwrite=comparison.overwrite_report)
+        logger.info("all figures are in %s", comparison.report)
+    if verdict.failure is not None:
+        raise verdict.failure
 
 
 def verify_engine(library: Library, model: Model, engine: Path, *, comparison: Comparison, gpu: CudaDevice) -> Manifest:
@@ -216,59 +230,60 @@ def verify_engine(library: Library, model: Model, engine: Path, *, comparison: C
         )
     host = Host(flavour=library.flavour, version=library.version, platform=platform_name(), gpu=gpu)
     check_host(engine, facts, host)
-    options = BuildOptions(
-        shapes=facts.shapes, targets=facts.targets, tf32=any("TF32" in choice for choice in manifest.choices)
-    )
-    manifest = _prove(library, model, plan, manifest, comparison, gpu, options)
+    tf32 = any("TF32" in choice for choice in manifest.choices)
+    options = BuildOptions(shapes=facts.shapes, targets=facts.targets, tf32=tf32)
+    builder = Builder(library=library, options=options, gpu=gpu)
+    try:
+        manifest, verdict = _prove(builder, model, plan, manifest, comparison)
+    except QualityGateError as error:
+        verdict = Verdict(failure=error)
+    _settle(verdict, manifest, comparison)
     write_text(manifest_path(engine), manifest.to_json() + "\n")
     return manifest
 
 
 def _prove(
-    library: Library,
-    model: Model,
-    plan: bytes,
-    manifest: Manifest,
-    comparison: Comparison,
-    gpu: CudaDevice,
-    options: BuildOptions,
-) -> Manifest:
-    """Open an engine, read its types back, compare it, and return its Manifest with what was found."""
+    builder: Builder, model: Model, plan: bytes, manifest: Manifest, comparison: Comparison
+) -> tuple[Manifest, Verdict]:
+    """Open an engine, read its types back and compare it; return its Manifest with what was found, and the verdict."""
     from lsr_infer.tensorrt.runner import EngineRunner
 
-    facts = manifest.engine
+    facts, gpu = manifest.engine, builder.gpu
     assert facts is not None
-    runner = EngineRunner(library, plan, gpu, host_code=facts.version_compatible)
+    assert gpu is not None
+    runner = EngineRunner(builder.library, plan, gpu, host_code=facts.version_compatible)
     try:
-        types = engine_types(runner.engine, library.module)
-        if types:
-            check_engine_types(manifest.precision, types)
-            facts = replace(facts, types=types, types_checked="engine")
+        shown = inspect_types(runner.engine, builder.library.module)
+        check_engine_types(manifest.precision, shown)
+        if shown.working:
+            facts = replace(facts, types=shown.layers, types_checked="engine")
         else:
-            logger.warning("the built engine does not show its types; they stay as read from the network")
+            logger.warning("the built engine does not show what it computes in; its types are those of the network")
         logger.info("comparing with the ONNX file on %s", comparison.frames.origin)
         parity = compare_with_onnx(
             OnnxReference(model.data, model.manifest),
             lambda image: runner.run({runner.inputs[0]: image})[runner.outputs[0]],
             manifest,
             comparison.frames,
+            margin=comparison.bar.margin,
             where=gpu.name,
         )
     finally:
         runner.close()
     image = np.repeat(working_image(comparison.frames.frames[0], manifest), manifest.fixed_batch or 1, axis=0)
-    check_parity_bar(parity, comparison.bar, model.data, image, _builder_of(library, options, gpu))
-    return replace(manifest, engine=replace(facts, parity=parity, proved_on=gpu.compute_capability))
+    verdict = judge_parity(parity, comparison.bar, lambda: find_drift(model.data, image, run_onnx, runs_of(builder)))
+    return replace(manifest, engine=replace(facts, parity=parity, proved_on=gpu.compute_capability)), verdict
 
 
-def _builder_of(
-    library: Library, options: BuildOptions, gpu: CudaDevice
-) -> Callable[[bytes, NDArray[np.uint8]], dict[str, NDArray[Any]]]:
-    """Return a `Run` that builds a graph as the engine was built, and runs it."""
+def runs_of(builder: Builder) -> Run:
+    """Return what builds a graph as an engine was built, and runs it."""
     from lsr_infer.tensorrt.runner import EngineRunner
 
+    gpu = builder.gpu
+    assert gpu is not None
+
     def run(model: bytes, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        runner = EngineRunner(library, build_engine(library, model, options, gpu=gpu).plan, gpu, graphs=False)
+        runner = EngineRunner(builder.library, build_engine(builder, model).plan, gpu, graphs=False)
         try:
             return runner.run({runner.inputs[0]: image})
         finally:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.cuda import CudaDevice
-from lsr_infer.errors import DeviceError, InputError
+from lsr_infer.errors import DeviceError, InputError, extra
 from lsr_infer.tensorrt.build import make_logger
 from lsr_infer.tensorrt.flavour import Library
 
@@ -29,7 +29,7 @@ def _cudart() -> Any:
     try:
         from cuda.bindings import runtime
     except ImportError as error:
-        raise DeviceError(f"cuda-python cannot be loaded ({error}). Install lsr-road[trt] or [trt-rtx].") from error
+        raise DeviceError(f"cuda-python cannot be loaded ({error}). {extra('trt', 'trt-rtx')}") from error
     return runtime
 
 

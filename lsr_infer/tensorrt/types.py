@@ -7,14 +7,28 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lsr_infer.errors import DeviceError, QualityGateError
 
-__all__ = ["check_engine_types", "check_network_types", "engine_types", "network_types", "working_types"]
+__all__ = [
+    "Inspected",
+    "check_engine_types",
+    "check_network_types",
+    "inspect_types",
+    "network_types",
+    "working_types",
+]
 
 _TYPE_OF = {"fp32": "float", "fp16": "half", "int8": "int8"}
 _WORKING = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+_WORKING_WORDS = r"conv(?!ert)|gemm|matmul|matrix"
+"""What names of working layers hold in an inspector, such as CaskConvolution, CaskGemmMatrixMultiply or gemm."""
+
+_TYPE_KEYS = ("Format/Datatype", "Datatype", "DataType", "Format")
+"""Where an inspector writes a tensor's type: TensorRT 11 has split the one member of TensorRT 10 in two."""
+
 _WORDS = (
     ("bf16", r"bf16|bfloat"),
     ("half", r"fp16|half|float16"),
@@ -53,32 +67,57 @@ def working_types(network: Any) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def engine_types(engine: Any, module: Any) -> dict[str, int]:
-    """Count the layers of a built engine by the type of their outputs; empty where its inspector does not show any.
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """What an engine's inspector shows.
+
+    Args:
+        layers: number of layers by the type of their outputs; empty where it shows none.
+        working: number of convolutions and products by the type of the data they read, which is what they compute in;
+            empty where none can be told from the other layers.
+    """
+
+    layers: dict[str, int] = field(default_factory=dict)
+    working: dict[str, int] = field(default_factory=dict)
+
+
+def inspect_types(engine: Any, module: Any) -> Inspected:
+    """Read the types of a built engine.
 
     Args:
         engine: the opened engine, built with detailed verbosity.
         module: the library.
     """
     inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(module.LayerInformationFormat.JSON)
-    return inspected_types(text)
+    return inspected_types(inspector.get_engine_information(module.LayerInformationFormat.JSON))
 
 
-def inspected_types(text: str) -> dict[str, int]:
-    """Count the layers in an inspector's JSON by the type of their outputs."""
+def inspected_types(text: str) -> Inspected:
+    """Read the types in an inspector's JSON."""
     try:
         layers = json.loads(text).get("Layers", [])
     except (ValueError, AttributeError):
-        return {}
-    counts: Counter[str] = Counter()
+        return Inspected()
+    outputs: Counter[str] = Counter()
+    working: Counter[str] = Counter()
     for layer in layers:
-        for output in layer.get("Outputs", []) if isinstance(layer, dict) else []:
-            described = str(output.get("Format/Datatype", output.get("Datatype", ""))).lower()
-            named = next((name for name, words in _WORDS if re.search(words, described)), None)
-            if named is not None:
-                counts[named] += 1
-    return dict(sorted(counts.items()))
+        if not isinstance(layer, dict):
+            continue
+        outputs.update(_tensor_types(layer, "Outputs"))
+        if re.search(_WORKING_WORDS, f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}", re.IGNORECASE):
+            working.update(_tensor_types(layer, "Inputs")[:1])
+    return Inspected(layers=dict(sorted(outputs.items())), working=dict(sorted(working.items())))
+
+
+def _tensor_types(layer: Mapping[str, Any], side: str) -> list[str]:
+    """Return the types of a layer's inputs or outputs, in the order in which they stand, as far as they are shown."""
+    found = []
+    for tensor in layer.get(side, []):
+        described = " ".join(str(tensor.get(key, "")) for key in _TYPE_KEYS).lower()
+        named = next((name for name, words in _WORDS if re.search(words, described)), None)
+        if named is not None:
+            found.append(named)
+    return found
 
 
 def check_network_types(precision: str, working: Mapping[str, int]) -> None:
@@ -91,33 +130,45 @@ def check_network_types(precision: str, working: Mapping[str, int]) -> None:
     Raises:
         QualityGateError: it is not.
     """
-    needed = _TYPE_OF[precision]
-    if 2 * working.get(needed, 0) <= sum(working.values()):
+    if not _mostly(precision, working):
         raise QualityGateError(
-            f"its Manifest says {precision}, but of its convolutions {_list(working)}. No engine is written under that "
-            "name; export the ONNX file again with that precision."
+            f"its Manifest says {precision}, but of its convolutions {_list(working, 'compute in')}. No engine is "
+            "written under that name; export the ONNX file again with that precision."
         )
 
 
-def check_engine_types(precision: str, types: Mapping[str, int]) -> None:
-    """Raise unless a built engine shows the type that its Manifest claims.
+def check_engine_types(precision: str, shown: Inspected) -> None:
+    """Raise unless most of the work of a built engine is in the type that its Manifest claims.
+
+    Where the inspector shows types but no convolution, that type must at least be among them: such an engine can be
+    refused, but not confirmed.
 
     Args:
         precision: `fp32`, `fp16` or `int8`, as the Manifest says.
-        types: what `engine_types` found, not empty.
+        shown: what `inspect_types` found.
 
     Raises:
-        DeviceError: no layer of it computes so; a builder may do so where the GPU has not the arithmetic.
+        DeviceError: it is not; a builder may do so where the GPU has not the arithmetic.
     """
-    if not types.get(_TYPE_OF[precision], 0):
-        raise DeviceError(
-            f"the Manifest says {precision}, but in the built engine {_list(types)}: this GPU or version does not "
-            "compute so. No engine is written; choose another precision."
-        )
+    if shown.working and not _mostly(precision, shown.working):
+        what = f"of the built engine's convolutions {_list(shown.working, 'compute in')}"
+    elif shown.layers and not shown.working and _TYPE_OF[precision] not in shown.layers:
+        what = f"of the built engine's layers {_list(shown.layers, 'give')}"
+    else:
+        return
+    raise DeviceError(
+        f"the Manifest says {precision}, but {what}: this GPU or version does not compute so. No engine is written; "
+        "choose another precision."
+    )
 
 
-def _list(types: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} give {name}" for name, count in types.items()) or "none gives any type"
+def _mostly(precision: str, working: Mapping[str, int]) -> bool:
+    """Return whether more than half of the convolutions and products compute in a precision's type."""
+    return 2 * working.get(_TYPE_OF[precision], 0) > sum(working.values())
+
+
+def _list(types: Mapping[str, int], verb: str) -> str:
+    return ", ".join(f"{count} {verb} {name}" for name, count in types.items()) or f"none {verb} any type"
 
 
 def _layers(network: Any) -> Iterator[Any]:

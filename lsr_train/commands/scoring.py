@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import check_place, refuse_existing, write_json
+from lsr_infer.files import write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.places import check_place, refuse_existing
 from lsr_train.commands.evaluate import EvaluateOptions
 from lsr_train.commands.scored_models import ScoredModel, open_scored_model
 from lsr_train.data.frames import LabelledFrames
@@ -156,7 +157,7 @@ def score(options: EvaluateOptions) -> int:
         worst=max(options.overlays, 10),
     )  # fmt: skip
     if options.out:
-        write_json(Path(options.out), document)
+        write_json(Path(options.out), document, overwrite=options.overwrite)
         logger.info("result written to %s", options.out)
     text = json.dumps(document, allow_nan=False) + "\n" if options.json else terminal(result_table(document))
     print(text, end="")  # noqa: T201 - the result

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lsr_infer.errors import InputError, LsrError
+from lsr_infer.errors import InputError, LsrError, UnusableFilesError
 from lsr_infer.files import write_json
 from lsr_infer.images import fit_mask, read_image, read_label, resize_frame
 from lsr_train.data.augmentation import lab_statistics
@@ -69,12 +69,6 @@ class ImageScan:
     problems: tuple[tuple[int, str], ...]
 
 
-class UnusableFilesError(InputError):
-    """Files that cannot be used, all of them listed, a line each."""
-
-    keeps_lines = True
-
-
 def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
     """Stop over unusable files, or say that they are left out.
 
@@ -96,7 +90,9 @@ def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
         raise UnusableFilesError(
             f"{len(problems)} of {total} {what} cannot be used (--data.on_bad skip leaves them out):\n{listed}"
         )
-    logger.warning("%d of %d %s are left out (--data.on_bad skip):\n%s", len(problems), total, what, listed)
+    logger.warning("%d of %d %s are left out (--data.on_bad skip):", len(problems), total, what)
+    for line in problems:
+        logger.warning("  %s", line)
 
 
 class _Cache:

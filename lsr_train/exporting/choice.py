@@ -13,7 +13,7 @@ from lsr_infer.parity import Parity, ParityMeter
 from lsr_infer.processors import usable_cores
 from lsr_train.exporting.calibration import CALIBRATIONS, Range, gather
 from lsr_train.exporting.graph import logits_of
-from lsr_train.exporting.int8 import Scheme, quantise, tensors_to_quantise
+from lsr_train.exporting.int8 import Rewriting, quantise, tensors_to_quantise
 
 __all__ = ["Candidate", "best_of", "candidates"]
 
@@ -44,25 +44,21 @@ class Candidate:
 
 def candidates(
     model: Any,
-    scheme: Scheme,
+    how: Rewriting,
     space: LabelSpace,
     ranges_from: Iterable[NDArray[np.uint8]],
     held_out: Sequence[NDArray[np.uint8]],
     *,
-    in_float: Sequence[str] = (),
-    weight_bits: int = 8,
     margin: float = 1.0,
 ) -> list[Candidate]:
     """Quantise a float32 graph with every calibration and compare each with it.
 
     Args:
         model: the float32 graph, an `onnx.ModelProto` of `trace`.
-        scheme: one of `SCHEMES`.
+        how: in which form.
         space: its classes.
         ranges_from: calibration frames uint8 [1,H,W,3], at sizes the graph takes.
         held_out: frames that are not among them, likewise.
-        in_float: names of convolutions that stay in float.
-        weight_bits: of the weights.
         margin: least distance of the top two logits at a clear pixel.
 
     Returns:
@@ -71,12 +67,12 @@ def candidates(
     Raises:
         ValueError: a value inside the float graph is not finite.
     """
-    spreads = gather(model, tensors_to_quantise(model, scheme, in_float), ranges_from)
+    spreads = gather(model, tensors_to_quantise(model, how), ranges_from)
     reference = _logits(model, held_out)
     found = []
     for name, choose in CALIBRATIONS.items():
         ranges = {tensor: choose(spread) for tensor, spread in spreads.items()}
-        made = quantise(model, ranges, scheme, in_float=in_float, weight_bits=weight_bits)
+        made = quantise(model, ranges, how)
         meter = ParityMeter(space, margin=margin)
         for image, one, other in zip(held_out, reference, _logits(made, held_out), strict=True):
             size = image.shape[1], image.shape[2]

@@ -6,43 +6,15 @@ the graph, and the layer that adds most to the error it was handed is the one to
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lsr_infer.verdict import LayerDrift
 from lsr_train.exporting.graph import SAMPLED, Producers, Watched, layers
 
-__all__ = ["LayerDrift", "layer_drift", "worst_layer"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerDrift:
-    """How far one layer's output is off.
-
-    Args:
-        layer: name of the convolution's module in the checkpoint.
-        error: |candidate - checkpoint| / |checkpoint|, L2 norms over all frames; infinite where a value is not finite.
-        before: largest error of the layers that it reads from.
-        largest: largest magnitude of the candidate's output.
-    """
-
-    layer: str
-    error: float
-    before: float
-    largest: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON data; SNR in decibel, what is not finite as null."""
-        snr = -20 * math.log10(self.error) if 0 < self.error < math.inf else None
-        figures = {"error": self.error, "before": self.before, "largest": self.largest}
-        finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        return {"layer": self.layer, **finite, "snr_db": snr}
-
-    def describe(self) -> str:
-        """Say it in one phrase."""
-        return f"{self.layer} (relative error {self.error:.2g} after {self.before:.2g} before it)"
+__all__ = ["layer_drift", "worst_layer"]
 
 
 def layer_drift(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) -> list[LayerDrift]:

@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError
-from lsr_infer.files import check_place, refuse_existing, whole_file, write_json
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames_for
+from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
+from lsr_infer.files import whole_file, write_json
+from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
 from lsr_infer.parity import BARS, Bar
+from lsr_infer.places import check_place, look, refuse_existing
+from lsr_infer.verdict import Comparison, Verdict
 from lsr_train.exporting.choice import Candidate, best_of, candidates
 from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
 from lsr_train.exporting.fp16 import check_reach, to_half
 from lsr_train.exporting.frames import Calibration, at_most, read_labelled, training_frames, without
-from lsr_train.exporting.gate import Verdict, images_of, judge
+from lsr_train.exporting.gate import Written, judge
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
-from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise
+from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise
 
 __all__ = ["ExportOptions", "FramesOptions", "export"]
 
@@ -60,7 +62,9 @@ class FramesOptions:
 
     def __post_init__(self) -> None:
         if self.labels is not None and self.compare is None:
-            raise UsageError("--labels belongs to frames. Name them with --frames.")
+            raise UsageError("--labels belong to frames of your own. Name them with --frames.")
+        if self.label_ids != "classes" and self.compare is None:
+            raise UsageError("--label-ids is about the labels of frames of your own. Name them with --frames.")
         if self.count < 1:
             raise UsageError(f"--num-frames is {self.count}; at least 1 is needed, or nothing is compared.")
         if self.calibration_count < 1:
@@ -81,7 +85,7 @@ class ExportOptions:
         weight_bits: of INT8 weights: 8, or 7 for x86 processors without VNNI, whose 16-bit sums saturate.
         bar: what the comparison must reach; None takes the precision's.
         label_space: the classes, for a checkpoint that does not name them.
-        overwrite: replace an existing file.
+        overwrite: replace existing files.
         report: a JSON file that gets all figures, also where the gate closes.
 
     Raises:
@@ -142,7 +146,7 @@ def export(
         The Manifest in the file, with the figures of the comparison.
 
     Raises:
-        UsageError: the file exists, no size is known, or INT8 has no frames to calibrate with.
+        UsageError: a file exists, no size is known, or INT8 has no frames to calibrate with.
         InputError: the checkpoint or frames are unreadable, or it is larger than one ONNX file can be.
         QualityGateError: the comparison missed the bar; no file appears.
         DeviceError: a package of the extra `export` is missing.
@@ -152,31 +156,34 @@ def export(
         raise UsageError(f"{output}: the name of the file must end in .onnx.")
     if checkpoint.suffix.lower() == ".onnx":
         raise UsageError(f"{checkpoint}: is an ONNX file already. Name the checkpoint or the run it was made from.")
-    refuse_existing(output, overwrite=options.overwrite)
-    check_place(output.parent)
-    if options.report is not None:
-        refuse_existing(options.report, overwrite=options.overwrite)
-        check_place(options.report.parent)
     work = _prepare(checkpoint, options, frames)
+    for path in (output, options.report):
+        if path is not None:
+            refuse_existing(path, overwrite=options.overwrite)
+            check_place(path.parent)
     logger.info(
         "exporting in %s (%s classes), comparing on %s",
         options.precision,
         work.manifest.label_space.name,
         work.compared.origin,
     )
-    with whole_file(output) as temporary:  # before the work, so that an unusable place is known at once
+    with whole_file(output, overwrite=options.overwrite) as temporary:  # before the work: the place may be unusable
         floats = trace(work.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
         bar = options.bar or BARS[options.precision]
         try:
             model = _in_precision(floats, work, options, bar)
         except QualityGateError as error:
-            verdict = Verdict(parity=None, failure=error)
+            verdict = Verdict(failure=error)
         else:
             save(model, work.manifest, temporary)
-            drift = options.report is not None
-            verdict = judge(work.network, model, temporary, work.manifest, work.compared, bar, always_drift=drift)
+            written = Written(path=temporary, model=model, manifest=work.manifest)
+            comparison = Comparison(frames=work.compared, bar=bar)
+            verdict = judge(work.network, written, comparison, always_drift=options.report is not None)
         if options.report is not None:
-            write_json(options.report, _report(work, verdict))
+            tried = [candidate.to_dict() for candidate in work.tried]
+            report = verdict.report(work.manifest, candidates=tried)
+            write_json(options.report, report, overwrite=options.overwrite)
+            logger.info("all figures are in %s", options.report)
         if verdict.failure is not None:
             raise verdict.failure
         manifest = replace(work.manifest, parity=verdict.parity)
@@ -189,24 +196,11 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     from lsr_train.checkpoint import load_model, model_hash
     from lsr_train.run_folder import resolve_model
 
+    look(checkpoint)  # raises where nobody can say what it is
     model = resolve_model(checkpoint)
     network, info = load_model(model)
     network.eval()
-    space = info.label_space or options.label_space
-    if space is None:
-        raise UsageError(f"{model}: does not name its classes. Pass --label-space, such as cityscapes19.")
-    if info.label_space and options.label_space and info.label_space.names != options.label_space.names:
-        raise UsageError(
-            f"{model}: names its classes itself ({info.label_space.name}), --label-space asks for "
-            f"{options.label_space.name}. Leave --label-space out."
-        )
-    if options.precision == "int8" and space.num_classes == 1:
-        raise UsageError(f"{model}: has one class, so that nothing could judge an INT8 file. Take fp32 or fp16.")
-    if space.num_classes != network.spec.num_classes:
-        raise UsageError(
-            f"{model}: has {network.spec.num_classes} classes, {space.name} has {space.num_classes}. "
-            "Pass another --label-space."
-        )
+    space = _space_of(model, info.label_space, network.spec.num_classes, options)
     height, width = options.size or options.working_size or (info.height, info.width)
     if not (height and width):
         raise UsageError(f"{model}: does not say its training size. Pass --size or --working-size, as 1024x512.")
@@ -238,6 +232,33 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
         runtime=options.runtime if options.precision == "int8" else "any",
         choices=("batch-norm folded into the convolutions", *_output_choices(options)),
     )
+    compared, calibration = _frames_of(model, options, frames, space)
+    return _Work(network=network, manifest=manifest, compared=compared, calibration=calibration)
+
+
+def _space_of(model: Path, own: LabelSpace | None, num_classes: int, options: ExportOptions) -> LabelSpace:
+    """Return the classes of a checkpoint: those it names itself, else those that were asked for."""
+    space = own or options.label_space
+    if space is None:
+        raise UsageError(f"{model}: does not name its classes. Pass --label-space, such as cityscapes19.")
+    if own and options.label_space and own.names != options.label_space.names:
+        raise UsageError(
+            f"{model}: names its classes itself ({own.name}), --label-space asks for {options.label_space.name}. Leave "
+            "--label-space out."
+        )
+    if options.precision == "int8" and space.num_classes == 1:
+        raise UsageError(f"{model}: has one class, so that nothing could judge an INT8 file. Take fp32 or fp16.")
+    if space.num_classes != num_classes:
+        raise UsageError(
+            f"{model}: has {num_classes} classes, {space.name} has {space.num_classes}. Pass another --label-space."
+        )
+    return space
+
+
+def _frames_of(
+    model: Path, options: ExportOptions, frames: FramesOptions, space: LabelSpace
+) -> tuple[FrameSet, Calibration | None]:
+    """Read the frames to compare on, and for INT8 those to calibrate with."""
     calibration, toytown = None, True
     if options.precision == "int8":
         read, toytown = _calibration_frames(model, frames)
@@ -245,15 +266,10 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     elif frames.calibrate is not None:
         raise UsageError(f"--calibrate is for INT8, the precision is {options.precision}. Pass --precision int8.")
     if frames.compare is not None:
-        labels, ids = frames.labels, frames.label_ids
-        compared = read_labelled(frames.compare, frames.count, space, labels=labels, label_ids=ids)
-        if calibration is not None:
-            compared = without(compared, (calibration.ranges, calibration.choice))
-    elif calibration is not None and not toytown:
-        compared = at_most(calibration.proof, frames.count)
-    else:
-        compared = shipped_frames_for(space, frames.count)
-    return _Work(network=network, manifest=manifest, compared=compared, calibration=calibration)
+        return _named_frames(frames, frames.compare, space, calibration), calibration
+    if calibration is not None and not toytown:
+        return at_most(calibration.proof, frames.count), calibration
+    return shipped_frames_for(space, frames.count), calibration
 
 
 def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, bool]:
@@ -261,8 +277,27 @@ def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, b
     wanted = frames.calibration_count + 2 * min(_HELD_OUT, frames.calibration_count)
     if frames.calibrate is None:
         return training_frames(model, wanted)
-    read = read_frame_set(frames.calibrate, wanted, split="train")
-    return replace(read, labels=[None] * len(read)), False  # labels beside them are nobody's business here
+    return read_frame_set(frames.calibrate, wanted, split="train", labelled=False), False
+
+
+def _named_frames(frames: FramesOptions, place: Path, space: LabelSpace, calibration: Calibration | None) -> FrameSet:
+    """Read the user's frames to compare on: as many as asked for beside those that calibrate, where there are so many.
+
+    Raises:
+        UsageError: all of them calibrate.
+        InputError: they cannot be read, or their labels prove nothing.
+    """
+    taken = () if calibration is None else (calibration.ranges, calibration.choice)
+    wanted = frames.count + sum(map(len, taken))
+    read = read_labelled(place, wanted, space, labels=frames.labels, label_ids=frames.label_ids)
+    compared = at_most(without(read, taken), frames.count)
+    if len(compared) < min(frames.count, len(read)):
+        logger.warning(
+            "%d frames are compared, %d were asked for: the others of %s calibrate",
+            len(compared), frames.count, place.name,
+        )  # fmt: skip
+    check_labels(compared, space.num_classes)
+    return replace(compared, origin=f"{len(compared)} frames of the user's ({place.name})")
 
 
 def _output_choices(options: ExportOptions) -> tuple[str, ...]:
@@ -281,18 +316,15 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
         work.manifest = replace(work.manifest, choices=(*work.manifest.choices, *HALF_CHOICES))
         return to_half(floats)
     assert work.calibration is not None
-    scheme = SCHEMES[options.runtime]
-    in_float = float_convolutions(floats, scheme)
+    how = Rewriting.of(floats, SCHEMES[options.runtime], weight_bits=options.weight_bits)
     logger.info("calibrating on %s", work.calibration.ranges.origin)
     try:
         work.tried = candidates(
             floats,
-            scheme,
+            how,
             work.manifest.label_space,
             _images(work.calibration.ranges, work.manifest),
             _images(work.calibration.choice, work.manifest),
-            in_float=in_float,
-            weight_bits=options.weight_bits,
             margin=bar.margin,
         )
     except ValueError as error:
@@ -303,55 +335,39 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
     work.manifest = replace(
         work.manifest,
         quantization=Quantization(
-            scheme=scheme.name,
+            scheme=how.scheme.name,
             calibration=chosen.calibration,
             calibrated_on=work.calibration.ranges.origin,
             frames=len(work.calibration.ranges),
             candidates={candidate.calibration: candidate.parity.agreement for candidate in work.tried},
-            in_float=in_float,
+            in_float=how.in_float,
         ),
-        choices=(*work.manifest.choices, *_int8_choices(scheme.words, chosen, options.weight_bits)),
+        choices=(*work.manifest.choices, *_int8_choices(how, chosen)),
     )
-    return quantise(floats, chosen.ranges, scheme, in_float=in_float, weight_bits=options.weight_bits)
+    return quantise(floats, chosen.ranges, how)
 
 
-def _int8_choices(words: Sequence[str], chosen: Candidate, weight_bits: int) -> tuple[str, ...]:
+def _int8_choices(how: Rewriting, chosen: Candidate) -> tuple[str, ...]:
     """Say how an INT8 graph was made."""
     clear = chosen.parity.clear_agreement
     among = (
         "" if clear is None else f" ({100 * clear:.3f} % of clear pixels, then {100 * chosen.parity.agreement:.2f} %)"
     )
     return (
-        *words,
+        *how.scheme.words,
         "the normalisation in float32",
         "extremes of whole maps, histograms of one value in nine, one frame at a time",
         f"calibration {chosen.calibration} agrees best with the float file on {chosen.parity.frames} held-out "
         f"frames{among}",
         "weights use 7 of 8 bits, so that no x86 processor saturates"
-        if weight_bits == 7
+        if how.weight_bits == 7
         else "weights use all 8 bits; x86 processors without VNNI may saturate on them (--weight-bits 7 would not)",
     )
 
 
 def _images(frames: FrameSet, manifest: Manifest) -> list[NDArray[np.uint8]]:
     """Return frames as the graph takes them."""
-    return [images_of(frame, manifest) for frame in frames.frames]
-
-
-def _report(work: _Work, verdict: Verdict) -> dict[str, Any]:
-    """Gather all figures as plain JSON data."""
-    parity = None if verdict.parity is None else verdict.parity.to_dict()
-    return {
-        "passed": verdict.failure is None,
-        "failure": None if verdict.failure is None else str(verdict.failure),
-        "precision": work.manifest.precision,
-        "runtime": work.manifest.runtime,
-        "parity": parity,
-        "choices": list(work.manifest.choices),
-        "quantization": None if work.manifest.quantization is None else work.manifest.quantization.to_dict(),
-        "candidates": [candidate.to_dict() for candidate in work.tried],
-        "drift": [layer.to_dict() for layer in verdict.drift],
-    }
+    return [working_image(frame, manifest) for frame in frames.frames]
 
 
 def _exporter() -> str:
@@ -367,4 +383,4 @@ def _require(*names: str) -> None:
 
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise DeviceError(f"{', '.join(missing)}: not installed. Install lsr-road[export].")
+        raise DeviceError(f"{', '.join(missing)}: not installed. {extra('export')}")

@@ -68,6 +68,7 @@ def _part(frames: FrameSet, places: Sequence[int]) -> FrameSet:
         frames=[frames.frames[n] for n in places],
         labels=[frames.labels[n] for n in places],
         origin=f"{len(places)} of {frames.origin}",
+        names=[frames.names[n] for n in places] if frames.names else (),
     )
 
 
@@ -93,11 +94,13 @@ def read_labelled(
         raise UsageError(f"--label-ids is {label_ids!r}; allowed: {', '.join(LABEL_IDS)}.")
     read = read_frame_set(place, count, labels=labels)
     id_map = encoding_map(label_ids, space)
-    try:
-        found = [None if label is None else id_map.apply(label) for label in read.labels]
-    except InputError as error:
-        what = str(error).split(". Set ")[0]
-        raise InputError(f"labels of {place}: {what}. Say what they hold with --label-ids.") from error
+    found = []
+    for name, label in zip(read.names, read.labels, strict=True):
+        try:
+            found.append(None if label is None else id_map.apply(label))
+        except InputError as error:
+            what = str(error).split(". Set ")[0]
+            raise InputError(f"{place}: labels of {name}: {what}. Say what they hold with --label-ids.") from error
     return replace(read, labels=found)
 
 

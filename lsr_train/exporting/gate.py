@@ -8,36 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, QualityGateError
-from lsr_infer.frames import FrameSet
-from lsr_infer.images import resize_frame, resize_labels
+from lsr_infer.frames import FrameSet, working_image
+from lsr_infer.images import resize_labels
 from lsr_infer.manifest import Manifest
 from lsr_infer.masks import upsample_argmax
-from lsr_infer.parity import Bar, Parity, ParityMeter
+from lsr_infer.parity import Parity, ParityMeter
 from lsr_infer.segmenter import Segmenter
-from lsr_train.exporting.drift import LayerDrift, layer_drift, worst_layer
+from lsr_infer.verdict import Comparison, Verdict
+from lsr_train.exporting.drift import layer_drift, worst_layer
 
-__all__ = ["Verdict", "compare", "images_of", "judge"]
+__all__ = ["Written", "compare", "judge"]
 
 _DRIFT_FRAMES = 2
 """Frames that a search for the drifting layer looks at: the answer is the same on each, and one costs two forwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the gate found.
+class Written:
+    """An exported file that waits for its verdict.
 
     Args:
-        parity: the figures.
-        drift: of every layer, where it was asked for or the bar was missed.
-        failure: why the file must not appear; None where it may.
+        path: where it lies.
+        model: what is in it, an `onnx.ModelProto`.
+        manifest: what it says about itself.
     """
 
-    parity: Parity | None
-    drift: tuple[LayerDrift, ...] = ()
-    failure: QualityGateError | None = None
+    path: Path
+    model: Any
+    manifest: Manifest
 
 
 def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0) -> Parity:
@@ -65,7 +65,7 @@ def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0)
         meter = ParityMeter(segmenter.label_space, margin=margin)
         for frame, labels in frames.pairs():
             size = frame.shape[0], frame.shape[1]
-            image = images_of(frame, segmenter.manifest)
+            image = working_image(frame, segmenter.manifest)
             expected = network(network.normalize(torch.from_numpy(image))).logits[0].numpy()
             try:
                 found = segmenter.run(image)[0]
@@ -87,23 +87,13 @@ def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0)
     return meter.result(reference="checkpoint", frames_from=frames.origin)
 
 
-def images_of(frame: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]:
-    """Return a frame as the graph takes it, uint8 [1,H,W,3]."""
-    return np.ascontiguousarray(resize_frame(frame, *manifest.working_size(frame.shape[0], frame.shape[1]))[None])
-
-
-def judge(
-    network: Any, model: Any, file: Path, manifest: Manifest, frames: FrameSet, bar: Bar, *, always_drift: bool = False
-) -> Verdict:
+def judge(network: Any, written: Written, comparison: Comparison, *, always_drift: bool = False) -> Verdict:
     """Compare a file with its checkpoint and hold it against a bar.
 
     Args:
         network: the checkpoint's, in evaluation mode, on the CPU.
-        model: what is in the file, an `onnx.ModelProto`.
-        file: where it has been written.
-        manifest: what it says about itself.
-        frames: what to compare on.
-        bar: what must be reached.
+        written: the file.
+        comparison: what it has to pass.
         always_drift: look at every layer even where the bar is reached.
 
     Returns:
@@ -111,14 +101,14 @@ def judge(
     """
     parity, failure = None, None
     try:
-        parity = compare(network, file, frames, margin=bar.margin)
-        parity.check(bar)
+        parity = compare(network, written.path, comparison.frames, margin=comparison.bar.margin)
+        parity.check(comparison.bar)
     except QualityGateError as error:
         failure = error
     if failure is None and not always_drift:
         return Verdict(parity=parity)
-    images = [images_of(frame, manifest) for frame in frames.frames[:_DRIFT_FRAMES]]
-    drift = tuple(layer_drift(network, model, images))
+    images = [working_image(frame, written.manifest) for frame in comparison.frames.frames[:_DRIFT_FRAMES]]
+    drift = tuple(layer_drift(network, written.model, images))
     worst = worst_layer(drift)
     if failure is not None and worst is not None:
         text = f"{str(failure).rstrip('.')}; the layer that drifts most is {worst.describe()}."

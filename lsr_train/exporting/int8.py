@@ -9,7 +9,7 @@ Why not `onnxruntime.quantization`: its histogram ways keep every map of every c
 min-max; a ResNet-101 at 1024x512 has more than ten times the values. Here that one takes 3.3 GB in all.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lsr_train.exporting.calibration import Range
 from lsr_train.exporting.graph import Producers
 
-__all__ = ["SCHEMES", "Scheme", "float_convolutions", "quantise", "tensors_to_quantise"]
+__all__ = ["SCHEMES", "Rewriting", "Scheme", "float_convolutions", "quantise", "tensors_to_quantise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,26 @@ SCHEMES: Mapping[str, Scheme] = {
 """The scheme of each runtime."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rewriting:
+    """How one graph is rewritten.
+
+    Args:
+        scheme: one of `SCHEMES`.
+        in_float: names of the convolutions that stay in float.
+        weight_bits: 8, or 7 for processors whose 16-bit sums would saturate.
+    """
+
+    scheme: Scheme
+    in_float: tuple[str, ...] = ()
+    weight_bits: int = 8
+
+    @classmethod
+    def of(cls, model: Any, scheme: Scheme, *, weight_bits: int = 8) -> "Rewriting":
+        """Return how a scheme rewrites a float32 graph of `trace`."""
+        return cls(scheme=scheme, in_float=float_convolutions(model, scheme), weight_bits=weight_bits)
+
+
 def float_convolutions(model: Any, scheme: Scheme) -> tuple[str, ...]:
     """Return the names of the convolutions that stay in float: the classifier's, where the scheme leaves it out."""
     if scheme.classifier:
@@ -83,13 +103,14 @@ def float_convolutions(model: Any, scheme: Scheme) -> tuple[str, ...]:
     return tuple(node.name for node in model.graph.node if node.op_type == "Conv" and node.name.startswith("head."))
 
 
-def tensors_to_quantise(model: Any, scheme: Scheme, in_float: Collection[str]) -> tuple[str, ...]:
+def tensors_to_quantise(model: Any, how: Rewriting) -> tuple[str, ...]:
     """Return the tensors that `quantise` needs a range for."""
-    return tuple(dict.fromkeys(node.input[index] for node, index in _inputs_to_quantise(model, scheme, in_float)))
+    return tuple(dict.fromkeys(node.input[index] for node, index in _inputs_to_quantise(model, how)))
 
 
-def _inputs_to_quantise(model: Any, scheme: Scheme, in_float: Collection[str]) -> list[tuple[Any, int]]:
+def _inputs_to_quantise(model: Any, how: Rewriting) -> list[tuple[Any, int]]:
     """Return the (node, number of the input) that get a pair in front of them."""
+    scheme, in_float = how.scheme, how.in_float
     weights = {item.name for item in model.graph.initializer}
     producers = Producers(model)
 
@@ -118,22 +139,13 @@ def _inputs_to_quantise(model: Any, scheme: Scheme, in_float: Collection[str]) -
     return found
 
 
-def quantise(
-    model: Any,
-    ranges: Mapping[str, Range],
-    scheme: Scheme,
-    *,
-    in_float: Collection[str] = (),
-    weight_bits: int = 8,
-) -> Any:
+def quantise(model: Any, ranges: Mapping[str, Range], how: Rewriting) -> Any:
     """Return a copy of a float32 graph that computes in INT8.
 
     Args:
         model: an `onnx.ModelProto` of `trace`.
         ranges: for each of `tensors_to_quantise` its range.
-        scheme: one of `SCHEMES`.
-        in_float: names of convolutions that stay in float.
-        weight_bits: 8, or 7 for processors whose 16-bit sums would saturate.
+        how: in which form.
 
     Raises:
         KeyError: a range is missing.
@@ -142,8 +154,8 @@ def quantise(
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    writer = _Writer(result, scheme, ranges, 2 ** (weight_bits - 1) - 1)
-    for node, index in _inputs_to_quantise(result, scheme, in_float):
+    writer = _Writer(result, how.scheme, ranges, 2 ** (how.weight_bits - 1) - 1)
+    for node, index in _inputs_to_quantise(result, how):
         pooled = node.op_type == "MaxPool"
         tensor = node.input[index]
         node.input[index] = writer.activation(tensor)

@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError
-from lsr_infer.files import place_error, whole_file
+from lsr_infer.files import whole_file
+from lsr_infer.places import place_error
 
 __all__ = ["BASE_URL", "IMAGENET_FILES", "fetch_imagenet"]
 
@@ -57,7 +58,7 @@ def fetch_imagenet(backbone: str, cache: Path | None = None, base_url: str = BAS
     except OSError as error:
         raise place_error(path, error) from error
     url = f"{base_url.rstrip('/')}/{name}"
-    with whole_file(path) as temporary:
+    with whole_file(path, overwrite=True) as temporary:
         _download(url, temporary, path)
         _check(temporary, path, name, f"Fetch {url} by other means and put it at {path}.")
     return path

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import place_error, write_bytes
+from lsr_infer.files import write_bytes
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.overlay import overlay, side_by_side
+from lsr_infer.places import place_error
 from lsr_train.evaluation import ScoredFrame
 
 __all__ = ["check_folder", "comparison", "write_worst"]

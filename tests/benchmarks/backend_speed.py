@@ -50,7 +50,7 @@ def make_models(folder: Path, backbone: str) -> None:
     from lsr_train.checkpoint import ModelInfo, save_model
     from lsr_train.exporting.calibration import CALIBRATIONS, gather
     from lsr_train.exporting.graph import trace
-    from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise, tensors_to_quantise
+    from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise, tensors_to_quantise
     from lsr_train.labels import LABEL_SPACES
     from lsr_train.network import DeepLabV2, NetworkSpec
 
@@ -60,12 +60,11 @@ def make_models(folder: Path, backbone: str) -> None:
     save_model(folder / "model.safetensors", network, ModelInfo(label_space=space, height=512, width=1024))
     graph = trace(network, fixed=None)
     onnx.save(graph, str(folder / "fp32.onnx"))
-    scheme = SCHEMES["onnxruntime"]
-    head = float_convolutions(graph, scheme)
+    how = Rewriting.of(graph, SCHEMES["onnxruntime"])
     images = (resize_frame(frame, *CALIBRATION_SIZE)[None] for frame in shipped_frames(4).frames)
-    spreads = gather(graph, tensors_to_quantise(graph, scheme, head), images)
+    spreads = gather(graph, tensors_to_quantise(graph, how), images)
     ranges = {tensor: CALIBRATIONS["minmax"](spread) for tensor, spread in spreads.items()}
-    onnx.save(quantise(graph, ranges, scheme, in_float=head), str(folder / "int8.onnx"))
+    onnx.save(quantise(graph, ranges, how), str(folder / "int8.onnx"))
 
 
 def torch_run(folder: Path, threads: int) -> Callable[[np.ndarray], object]:

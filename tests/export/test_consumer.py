@@ -51,4 +51,8 @@ def test_a_program_in_cpp_gives_the_same_classes(program: Path, tmp_path: Path) 
     with Segmenter(model) as segmenter:
         expected = segmenter(frame).classes
     assert len(np.unique(expected)) > 1
+    wrong = subprocess.run([program, model, "48", "128"], input=frame.tobytes(), capture_output=True, timeout=120)
+    assert wrong.returncode == 4
+    assert wrong.stderr.startswith(b"error: ")
+    assert not wrong.stdout
     assert (found == expected).mean() > 0.999

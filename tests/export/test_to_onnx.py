@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +23,14 @@ from lsr_infer.manifest import METADATA_KEY, Manifest  # noqa: E402
 from lsr_infer.masks import interpolate, upsample_argmax  # noqa: E402
 from lsr_infer.parity import BARS  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
+from lsr_infer.verdict import Verdict  # noqa: E402
 from lsr_train.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
 from lsr_train.exporting import ExportOptions, FramesOptions, export  # noqa: E402
-from lsr_train.exporting.gate import compare  # noqa: E402
+from lsr_train.exporting.gate import compare, judge  # noqa: E402
 from lsr_train.exporting.graph import trace  # noqa: E402
 from lsr_train.labels import CAMVID_11  # noqa: E402
 from lsr_train.network import DeepLabV2  # noqa: E402
+from tests.lsr_infer.unprivileged import unprivileged  # noqa: E402
 from tests.lsr_train.exporting.small import network  # noqa: E402
 
 Shared = Callable[[str], Path]
@@ -172,6 +175,26 @@ def test_a_file_that_computes_something_else_does_not_appear(
     assert len(capsys.readouterr().err.strip().splitlines()) <= 6
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "report.json"])
+def test_what_appears_during_an_export_is_kept(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / name
+
+    def judge_late(*given: Any, **options: Any) -> Verdict:
+        there.write_bytes(b"theirs")  # another process, while this one compares
+        return judge(*given, **options)
+
+    monkeypatch.setattr("lsr_train.exporting.exporter.judge", judge_late)
+    words = [str(checkpoint), "-o", str(tmp_path / "model.onnx"), "--report", str(tmp_path / "report.json")]
+    assert exit_status(lambda: main(words)) == 2
+    assert f"{name} appeared while its content was being made" in capsys.readouterr().err
+    assert there.read_bytes() == b"theirs"
+    there.unlink()
+    assert exit_status(lambda: main([*words, "--overwrite"])) == 0
+    assert there.read_bytes() != b"theirs"
+
+
 def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def code(*words: str | Path) -> int:
         return exit_status(lambda: main([str(word) for word in words]))
@@ -183,6 +206,7 @@ def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pyt
     assert code(tmp_path / "absent.safetensors", "-o", out) == 4
     assert code(tmp_path / "foreign.pth", "-o", out) == 4
     assert code(checkpoint, "-o", tmp_path / "there.onnx") == 2
+    assert code(checkpoint, "-o", tmp_path / "there.onnx", "--frames", tmp_path / "empty") == 4  # inputs come first
     assert code(checkpoint, "-o", tmp_path / "model.bin") == 2
     assert code(checkpoint, "-o", out, "--size", "96") == 2
     assert code(checkpoint, "-o", out, "--size", "0x9") == 2
@@ -197,6 +221,23 @@ def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pyt
     assert not out.exists()
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["", "--frames", "--labels", "--calibrate"])
+def test_a_folder_that_may_not_be_entered_is_one_line(checkpoint: Path, tmp_path: Path, option: str) -> None:
+    locked, out = tmp_path / "locked", tmp_path / "out"
+    locked.mkdir(mode=0)
+    inside = locked / "inside.safetensors"
+    more = {"": (), "--labels": ("--frames", tmp_path), "--calibrate": ("--precision", "int8")}.get(option, ())
+    words = [checkpoint, option, inside, *more] if option else [inside]
+    with unprivileged(locked, script="export/to_onnx.py") as command:
+        done = command(*words, "-o", out / "model.onnx")
+    assert done.returncode == 4, done.stderr
+    assert (
+        done.stderr
+        == f"error: {inside}: cannot be looked at, permission denied. Name another, or make it accessible.\n"
+    )
+    assert not out.exists()
 
 
 def test_a_checkpoint_without_classes_needs_them_named(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """FP16 and INT8 exports from command line to file: calibrated on real frames, judged, or not there at all."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,9 +15,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra expor
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
 
-from export.to_onnx import main, read_bar  # noqa: E402
+from export.to_onnx import main  # noqa: E402
 from lsr_infer.errors import UsageError, exit_status  # noqa: E402
-from lsr_infer.frames import shipped_frames  # noqa: E402
+from lsr_infer.frames import read_frame_set, shipped_frames  # noqa: E402
+from lsr_infer.images import read_image  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
 from lsr_infer.parity import BARS  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
@@ -24,6 +27,7 @@ from lsr_train.config import Config, DataConfig, TargetConfig  # noqa: E402
 from lsr_train.config_file import to_yaml  # noqa: E402
 from lsr_train.exporting import ExportOptions, export  # noqa: E402
 from lsr_train.exporting.calibration import CALIBRATIONS  # noqa: E402
+from lsr_train.exporting.frames import Calibration  # noqa: E402
 from lsr_train.labels import CITYSCAPES_19  # noqa: E402
 from tests.lsr_train.exporting.small import network, write_checkpoint  # noqa: E402
 
@@ -68,6 +72,17 @@ def test_half_precision(run: Path, tmp_path: Path) -> None:
     assert figures["passed"]
     assert len(figures["drift"]) == 23
     assert figures["parity"] == manifest.parity.to_dict()
+
+
+@pytest.mark.parametrize(("words", "said"), [(["--for", "tensorrt"], True), ([], False)])
+def test_a_runtime_that_changes_nothing_is_said_so(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, words: list[str], said: bool
+) -> None:
+    caplog.set_level("INFO")
+    assert code(run, "-o", tmp_path / "a.onnx", "--precision", "fp16", "--num-frames", "1", *words) == 0
+    line = "--for tensorrt changes nothing: one fp16 file serves ONNX Runtime and TensorRT alike"
+    assert (line in caplog.messages) == said
+    assert manifest_of(tmp_path / "a.onnx").runtime == "any"
 
 
 def test_integers_are_calibrated_on_the_runs_own_frames(run: Path, tmp_path: Path) -> None:
@@ -144,17 +159,10 @@ def test_without_frames_to_calibrate_on_there_is_no_file(tmp_path: Path, capsys:
     assert code(bare, "-o", out, "--frames", TOYTOWN / "images", "--labels", TOYTOWN / "labels") == 4
     assert "--label-ids" in capsys.readouterr().err
     assert code(bare, "-o", out, "--num-frames", "0") == 2
+    assert code(bare, "-o", out, "--label-ids", "cityscapes-id") == 2
+    assert "Name them with --frames" in capsys.readouterr().err
     assert code(bare, "-o", out, "--precision", "int8", "--calibrate", TOYTOWN, "--calibration-frames", "0") == 2
     assert not out.exists()
-
-
-def test_bars_are_settable() -> None:
-    assert read_bar("int8") == BARS["int8"]
-    assert read_bar("int8", miou_loss=2.5, margin=None).miou_loss == 2.5
-    assert read_bar("fp16", agreement=0.9).agreement == 0.9
-    for wrong in ({"agreement": 0.0}, {"clear_agreement": 1.1}, {"miou_loss": -1.0}, {"margin": float("inf")}):
-        with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
-            read_bar("fp32", **wrong)
 
 
 def test_what_exceeds_one_file_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,13 +195,54 @@ def test_a_report_is_kept_and_its_place_is_checked_first(run: Path, tmp_path: Pa
     assert not (tmp_path / "a.onnx").exists()
 
 
-def test_frames_that_calibrate_are_not_compared_on(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asked", "compared"), [(4, 4), (12, 4)])
+def test_frames_are_counted_after_those_that_calibrate(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: int, compared: int
+) -> None:
+    """12 images: 4 calibrate and 4 choose, so that 4 are left, of which none may be missed."""
     images = TOYTOWN / "images"
-    words = ["--precision", "int8", "--calibrate", images, "--frames", images, "--num-frames", "12"]
+    words = ["--precision", "int8", "--calibrate", images, "--frames", images, "--num-frames", asked]
     assert code(run, "-o", tmp_path / "a.onnx", *words, "--calibration-frames", "6") == 0
     parity = manifest_of(tmp_path / "a.onnx").parity
     assert parity is not None
-    assert 1 <= parity.frames < 6
+    assert parity.frames == compared
+    assert parity.frames_from == "4 frames of the user's (images)"
+    assert ("4 frames are compared, 12 were asked for: the others of images calibrate" in caplog.text) == (asked == 12)
+
+
+def test_labels_must_say_something_on_the_frames_that_are_compared(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only frames that calibrate have labels that are not void."""
+    images, labels, out = TOYTOWN / "images", tmp_path / "labels", tmp_path / "a.onnx"
+    labels.mkdir()
+    files = sorted(images.iterdir())
+    calibrating = Calibration.split(read_frame_set(images, 18), 6)
+    known = {frame.tobytes() for part in (calibrating.ranges, calibrating.choice) for frame in part.frames}
+    for path in files:
+        void = read_image(path).tobytes() not in known
+        cv2.imwrite(str(labels / f"{path.stem}.png"), np.full((256, 512), 255 if void else 0, np.uint8))
+    words = ["--precision", "int8", "--calibrate", images, "--calibration-frames", "6", "--frames", images]
+    assert code(run, "-o", out, *words, "--labels", labels) == 4
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the labels of 4 of 12 frames of the user's (images) are void everywhere" in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("option", ["--calibrate", "--frames"])
+def test_all_damaged_files_of_a_folder_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    place = tmp_path / "frames"
+    shutil.copytree(TOYTOWN / "images", place)
+    damaged = sorted(place.iterdir())[3:9:2]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:5000])
+    words = ["--precision", "int8", "--calibration-frames", "4", "--num-frames", "12", option, place]
+    assert code(run, "-o", tmp_path / "a.onnx", *words) == 4
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0].strip() for line in lines[-3:]] == [str(path) for path in damaged]
+    assert lines[-4] == f"error: {place}: 3 of 12 frames cannot be used. Mend or remove them:"
 
 
 def test_a_terminated_export_leaves_nothing(run: Path, tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
-from export.to_trt import build_parser, main, parse_bar, parse_shapes, read_frames  # noqa: E402
+from export.to_trt import build_parser, main, parse_shapes, read_frames  # noqa: E402
 from lsr_infer.cuda import probe_cuda  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
 from lsr_infer.maskids import CITYSCAPES_NAMES  # noqa: E402
-from lsr_infer.parity import BARS  # noqa: E402
+from lsr_infer.verdict import Verdict  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import manifest, save, small_file, small_graph  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +91,9 @@ def test_classic_tensorrt_says_why_not(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert "TensorRT" in done.stderr
+    done = run(model, "-o", tmp_path / "model.engine", "--flavour", "rtx", "--device", "cpu")
+    assert done.returncode == 3
+    assert "Leave --device out: it then builds ahead of time" in done.stderr
     named = run(model, "-o", tmp_path / "model.engine", "--flavour", "rtx", "--device", "cuda:0")
     assert named.returncode == 3
     assert "needs cuda:0, and" in named.stderr
@@ -105,6 +108,31 @@ def test_a_file_that_lies_about_its_precision_gets_no_engine(tmp_path: Path, tru
     with pytest.raises(QualityGateError, match=f"model.onnx: its Manifest says {claim}, but of its convolutions"):
         main([str(model), "-o", str(tmp_path / "model.engine"), "--flavour", "rtx"])
     assert names(tmp_path) == ["model.onnx"]
+
+
+@NO_GPU
+def test_a_report_says_what_is_pending_and_what_failed(tmp_path: Path) -> None:
+    """Its members are those of to_onnx.py's."""
+    model, report, engine = tmp_path / "model.onnx", tmp_path / "report.json", tmp_path / "model.engine"
+    small_file(model, "fp16")
+    words = ["-o", engine, "--flavour", "rtx", "--report", report]
+    done = run(model, *words)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures == Verdict().report(Manifest.from_json((tmp_path / "model.engine.json").read_text(encoding="utf-8")))
+    assert (figures["passed"], figures["failure"], figures["parity"]) == (None, None, None)
+    assert run(model, *words).returncode == 2
+    save(onnx.load(str(model)), model, manifest(precision="int8"))
+    done = run(model, *words, "--overwrite")
+    assert done.returncode == 5
+    failed = json.loads(report.read_text(encoding="utf-8"))
+    assert done.stderr.endswith(f"error: {failed['failure']}\n")
+    assert f"all figures are in {report}\n" in done.stderr
+    assert (failed["passed"], failed["precision"]) == (False, "int8")
+    engine.unlink()
+    (tmp_path / "model.engine.json").unlink()
+    assert run(model, *words).returncode == 2  # the report alone is there already
+    assert names(tmp_path) == ["model.onnx", "report.json"]
 
 
 @NO_GPU
@@ -179,6 +207,7 @@ def test_a_signal_stops_a_real_build_and_leaves_nothing(tmp_path: Path, number: 
         (["-o", "a.plan"], "must end in .engine"),
         (["-o", "a.engine", "--shapes", "x"], "'x' is no shape"),
         (["-o", "a.engine", "--shapes", "64x64,32x32,64x64"], "does not rise"),
+        (["-o", "a.engine", "--shapes", "1x64"], "'1x64' is no shape"),
         (["-o", "a.engine", "--workspace", "0"], "--workspace is 0"),
         (["-o", "a.engine", "--optimization-level", "6"], "--optimization-level"),
         (["-o", "a.engine", "--flavour", "rtx", "--targets", "90"], "does not build for 90"),
@@ -189,7 +218,8 @@ def test_a_signal_stops_a_real_build_and_leaves_nothing(tmp_path: Path, number: 
         (["-o", "a.engine", "--flavour", "rtx", "--device", "gpu"], "there is no device gpu"),
         (["-o", "a.engine", "--flavour", "rtx", "--agreement", "1.1"], "--agreement is 1.1"),
         (["-o", "a.engine", "--flavour", "rtx", "--miou-loss", "-1"], "--miou-loss is -1"),
-        (["-o", "a.engine", "--flavour", "rtx", "--num-frames", "0"], "the number of frames is 0"),
+        (["-o", "a.engine", "--flavour", "rtx", "--margin", "nan"], "--margin is nan"),
+        (["-o", "a.engine", "--flavour", "rtx", "--num-frames", "0"], "--num-frames is 0"),
         (["-o", "a.engine", "--flavour", "rtx", "--labels", "l"], "--labels belong to frames"),
         (["-o", "a.engine", "--flavor", "rtx"], "Did you mean --flavour"),
     ],
@@ -232,13 +262,6 @@ def test_shapes_are_written_as_sizes_are() -> None:
     for wrong in ("", "64", "64x", "0x64x64", "1x0x64", "1x64x0", "64x64,64x64", "1x64x64x3", "99999x64", "2000x64x64"):
         with pytest.raises(UsageError, match="--shapes"):
             parse_shapes(wrong)
-
-
-def test_bars_follow_the_precision_and_can_be_set() -> None:
-    for precision, bar in BARS.items():
-        assert parse_bar(precision, None, None, None) == bar
-    changed = parse_bar("int8", 0.9, 0.95, 2.5)
-    assert (changed.agreement, changed.clear_agreement, changed.miou_loss) == (0.9, 0.95, 2.5)
 
 
 def test_shipped_labels_are_for_shipped_classes_alone() -> None:

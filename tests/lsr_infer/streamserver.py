@@ -44,14 +44,23 @@ class StreamServer:
         rate: bytes a second, None for as fast as the reader takes them.
         port: where it listens, 0 for a free port.
         whole: send it once, as a server of files does, parts of it where they are asked for.
+        until: so many bytes of the file are sent, and no parts; then the connection breaks.
 
     Attributes:
-        stall: while set, connections stay open and nothing is sent.
+        stall: while set, connections stay open and nothing is sent; with `until`, nothing behind it.
         connections: how many there have been.
         asked: paths that were asked for.
     """
 
-    def __init__(self, data: bytes, rate: float | None = None, port: int = 0, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        rate: float | None = None,
+        port: int = 0,
+        *,
+        whole: bool = False,
+        until: int | None = None,
+    ) -> None:
         self.stall = threading.Event()
         self.gone = threading.Event()
         self.connections = 0
@@ -63,6 +72,9 @@ class StreamServer:
                 server.connections += 1
                 server.asked.append(self.path)
                 with contextlib.suppress(OSError):
+                    if until is not None:
+                        server.send_some(self, data, until)
+                        return
                     if whole:
                         server.send_file(self, data)
                         return
@@ -99,6 +111,14 @@ class StreamServer:
                 if rate is not None:
                     time.sleep(piece / rate)
 
+    def send_some(self, handler: http.server.BaseHTTPRequestHandler, data: bytes, until: int) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data[:until])
+        while self.stall.is_set() and not self.gone.is_set():
+            time.sleep(0.02)
+
     @staticmethod
     def send_file(handler: http.server.BaseHTTPRequestHandler, data: bytes) -> None:
         asked = handler.headers.get("Range", "bytes=0-")
@@ -119,8 +139,10 @@ class StreamServer:
 
 
 @contextlib.contextmanager
-def serving(data: bytes, rate: float | None = None, *, whole: bool = False) -> Iterator[StreamServer]:
-    server = StreamServer(data, rate, whole=whole)
+def serving(
+    data: bytes, rate: float | None = None, *, whole: bool = False, until: int | None = None
+) -> Iterator[StreamServer]:
+    server = StreamServer(data, rate, whole=whole, until=until)
     try:
         yield server
     finally:

@@ -16,6 +16,7 @@ from lsr_infer.segmenter import Segmenter
 from lsr_infer.stopwatch import STEPS, Timing, shipped_clip, time_steps
 from lsr_infer.video import read_frames
 from tests.lsr_infer.onnxfile import colour_model, manifest
+from tests.lsr_infer.streamserver import transport_stream
 
 
 def test_percentiles_and_throughput_are_those_of_the_frames() -> None:
@@ -50,6 +51,14 @@ def test_on_a_clip_that_starts_again(
     )
     assert all(value > 0 for value in found["throughput"].values())
     assert found["throughput"]["one_after_another"] < found["throughput"]["infer_alone"]
+
+
+def test_on_a_clip_whose_size_changes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = tmp_path / "clip.ts"
+    clip.write_bytes(transport_stream(5) + transport_stream(5, (72, 96), first=5))
+    assert main(["bench", str(model), "--source", str(clip), "--frames", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["frames"], found["frame"]) == (8, [48, 64])
 
 
 def test_the_throughput_is_that_of_the_stages_of_lsr_infer(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from lsr_infer.cli import main
+from lsr_infer.encoding import VideoWriter
 from lsr_infer.images import read_label
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.segmenter import Segmenter
@@ -386,7 +388,7 @@ def test_a_window_needs_a_display(model: Path, tmp_path: Path, monkeypatch: pyte
         (["x.mp4", "--ouput", "y"], 2, "--output"),
         (["x.mp4", "-o", "y", "--alpha", "2"], 2, "--alpha"),
         (["x.mp4", "-o", "y", "--save", "overlay,depth"], 2, "depth"),
-        (["x.mp4", "-o", "y", "--save", ""], 2, "--save"),
+        (["x.mp4", "-o", "y", "--save", ""], 2, "a name is empty"),
         (["x.mp4", "-o", "y", "--max-frames", "0"], 2, "--max-frames"),
         (["x.mp4", "-o", "y", "--max-frames", "few"], 2, "few"),
         (["x.mp4", "-o", "y", "--every", "0"], 2, "--every"),
@@ -396,6 +398,8 @@ def test_a_window_needs_a_display(model: Path, tmp_path: Path, monkeypatch: pyte
         (["x.mp4", "-o", "y", "--size", "8x8", "--stride", "2"], 2, "one of them"),
         (["x.mp4", "-o", "y", "--mask-ids", "coco"], 2, "--mask-ids"),
         (["x.mp4", "-o", "y", "--lossless"], 2, "--lossless"),
+        (["x.mp4", "-o", "y", "--mask-ids", "cityscapes"], 2, "--mask-ids is about masks"),
+        (["x.mp4", "-o", "y", "--fps", "inf"], 2, "a finite number"),
         (["x.mp4", "-o", "y", "--timeout", "0"], 2, "--timeout"),
         (["x.mp4", "-o", "y", "--reconnects", "-1"], 2, "--reconnects"),
         (["ftp://a/x.mp4", "-o", "y"], 2, "rtsp"),
@@ -581,3 +585,14 @@ def test_a_source_is_not_overwritten_by_another_ones_result(
     assert run(*words, "--overwrite") == 2
     assert "is, or holds, the source" in capsys.readouterr().err
     assert (tmp_path / "a_mask.png").read_bytes() == before
+
+
+def test_the_last_frame_of_a_thinned_video_lasts_as_long_as_the_others(model: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, width=64, height=48, fps=Fraction(20)) as writer:
+        for n in range(20):
+            writer.write(np.full((48, 64, 3), 10 * n, np.uint8))
+    assert run(clip, "--model", model, "-o", tmp_path / "out", "--every", "4") == 0
+    info = probe(tmp_path / "out" / "clip_overlay.mp4")
+    assert info.frames == 5
+    assert info.duration == pytest.approx(1.0, abs=0.02)

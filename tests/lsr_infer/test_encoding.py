@@ -155,6 +155,60 @@ def test_a_writer_with_sound_but_no_frame_leaves_nothing(tmp_path: Path) -> None
     assert not place.exists()
 
 
+def test_a_video_of_unknown_length_is_written_in_pieces_and_begins_at_0(tmp_path: Path) -> None:
+    source = clip_with_sound(tmp_path / "clip.mp4")
+    place = tmp_path / "out.mp4"
+    rng = np.random.default_rng(3)
+    options = VideoOptions(fragmented=True, audio=AudioSource(place=source))
+    times = [n / FPS for n in range(300)]
+    with VideoWriter(place, width=64, height=48, fps=Fraction(FPS), options=options) as writer:
+        for time in times:
+            writer.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), time)
+    boxes, data, at = [], place.read_bytes(), 0
+    while at < len(data):
+        boxes.append(data[at + 4 : at + 8])
+        at += int.from_bytes(data[at : at + 4], "big")
+    assert boxes[:4] == [b"ftyp", b"moov", b"moof", b"mdat"]
+    assert boxes.count(b"moof") > 1
+    assert [item.time for item in read_frames(place)] == pytest.approx(times, abs=1e-3)
+    heard = packets(place)
+    assert [data for _, data in heard] == [data for _, data in packets(source)]
+    assert [time for time, _ in heard] == pytest.approx([time for time, _ in packets(source)], abs=2e-3)
+
+
+def test_sound_that_has_vanished_does_not_cost_the_video(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = tmp_path / "out.mp4"
+    options = VideoOptions(audio=AudioSource(place=tmp_path / "gone.mp4"))
+    with VideoWriter(place, width=64, height=48, fps=Fraction(FPS), options=options) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    assert len(list(read_frames(place))) == 1
+    assert "gone.mp4: its sound cannot be fetched and is left out" in caplog.text
+    assert "does not exist" in caplog.text
+
+
+@pytest.mark.parametrize("start", [(), ("--start", "2")])
+def test_sound_and_pictures_of_files_put_together_stay_in_step(
+    tmp_path: Path, model: Path, start: tuple[str, ...]
+) -> None:
+    """Both clips in one file, and the sound of each is what it was beside the pictures."""
+    single = clip_with_sound(tmp_path / "one.ts")
+    both = tmp_path / "both.ts"
+    both.write_bytes(single.read_bytes() * 2)
+    assert run(both, "--model", model, "-o", tmp_path / "out", *start) == 0
+    place = tmp_path / "out" / "both_overlay.mp4"
+    times = [item.time for item in read_frames(place)]
+    assert len(times) == 2 * SECONDS * FPS - (2 * FPS if start else 0)
+    steps = np.diff(times)
+    second = len(times) - SECONDS * FPS
+    assert np.delete(steps, second - 1) == pytest.approx(1 / FPS, abs=1e-3)
+    assert 0 < steps[second - 1] < 0.5
+    pictures = [item.time for item in read_frames(single)]
+    before, after = packets(single), packets(place)[-len(packets(single)) :]
+    assert [data for _, data in after] == [data[7:] for _, data in before]  # without what TS puts before it
+    for (was, _), (is_now, _) in zip(before, after, strict=True):
+        assert is_now - times[second] == pytest.approx(was - pictures[0], abs=2e-3)
+
+
 def test_lossless_masks_and_pngs_hold_the_same_numbers(tmp_path: Path, model: Path) -> None:
     source = clip_with_sound(tmp_path / "clip.mp4")
     common = ("--model", model, "--save", "mask", "--every", "6")

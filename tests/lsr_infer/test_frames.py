@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lsr_infer.errors import InputError, UsageError
-from lsr_infer.frames import FrameSet, read_frame_set, shipped_frames, shipped_frames_for
+from lsr_infer.errors import InputError, UnusableFilesError, UsageError
+from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames, shipped_frames_for
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.maskids import CITYSCAPES_NAMES
 from lsr_infer.video import VideoWriter, read_frames
@@ -37,6 +37,7 @@ def test_frames_are_spread_and_keep_their_labels(tmp_path: Path) -> None:
     assert levels(found) == [0, 4, 8]
     assert [int(label[0, 0]) for label in found.labels if label is not None] == [0, 4, 8]
     assert found.origin == "3 frames of the user's (data)"
+    assert found.names == ["00.png", "04.png", "08.png"]
     assert levels(read_frame_set(place, 99)) == list(range(9))
 
 
@@ -120,11 +121,63 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         read_frame_set(place, 0)
     (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="gone: there is no such folder of labels"):
+        read_frame_set(place, 3, labels=tmp_path / "gone")
     with pytest.raises(InputError, match="holds no image"):
         read_frame_set(tmp_path / "empty", 1)
     (place / "labels" / "04.png").unlink()
     with pytest.raises(InputError, match="does not exist"):
         read_frame_set(place, 3)
     assert cv2.imwrite(str(place / "labels" / "04.png"), np.zeros((3, 6), np.uint8))
-    with pytest.raises(InputError, match=r"\[4, 6\].*\[3, 6\]"):
+    with pytest.raises(InputError, match=r"04\.png: is \[3, 6\], its frame is \[4, 6\]"):
         read_frame_set(place, 3)
+
+
+def test_every_unusable_file_of_a_folder_is_listed_at_once(tmp_path: Path) -> None:
+    """Also those that were not chosen: once the first is removed, others are."""
+    place = folder(tmp_path / "data")
+    assert len(read_frame_set(place, 3)) == 3
+    data = (place / "images" / "04.png").read_bytes()
+    for name in ("04", "07"):
+        (place / "images" / f"{name}.png").write_bytes(data[:-20])
+    (place / "labels" / "02.png").unlink()
+    with pytest.raises(UnusableFilesError, match="3 of 9 frames cannot be used") as caught:
+        read_frame_set(place, 3)
+    assert caught.value.keeps_lines
+    first, *listed = str(caught.value).splitlines()
+    assert first.startswith(f"{place}: ")
+    assert [line.partition(":")[0].strip() for line in listed] == [
+        str(place / "labels" / "02.png"), str(place / "images" / "04.png"), str(place / "images" / "07.png")
+    ]  # fmt: skip
+    for name in ("02", "04", "07"):
+        (place / "images" / f"{name}.png").unlink()
+    assert len(read_frame_set(place, 99)) == 6
+
+
+def test_a_named_file_that_is_damaged_is_one_line(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data") / "images" / "04.png"
+    place.write_bytes(place.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"04\.png") as caught:
+        read_frame_set(place, 3)
+    assert not caught.value.keeps_lines
+
+
+def test_labels_that_are_not_wanted_are_not_read(tmp_path: Path) -> None:
+    place = folder(tmp_path / "data")
+    (place / "labels" / "04.png").write_bytes(b"no label")
+    found = read_frame_set(place, 9, labelled=False)
+    assert (len(found), found.labels) == (9, [None] * 9)
+
+
+def test_labels_that_prove_nothing_are_refused() -> None:
+    def labelled(*values: int | None) -> FrameSet:
+        frames = [np.zeros((4, 6, 3), np.uint8)] * len(values)
+        labels = [None if value is None else np.full((4, 6), value, np.uint8) for value in values]
+        return FrameSet(frames=frames, labels=labels, origin="the test's")
+
+    check_labels(labelled(None, None), 5)
+    check_labels(labelled(255, None, 4), 5)
+    with pytest.raises(InputError, match="the labels of the test's are void everywhere"):
+        check_labels(labelled(255, None, 255), 5)
+    with pytest.raises(InputError, match=r"of frame 2 \(the test's\) hold 254; allowed are .* 0 to 4, and 255"):
+        check_labels(labelled(0, 4, 254, 6), 5)

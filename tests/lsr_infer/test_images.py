@@ -1,19 +1,27 @@
 """Images and labels are read whole and for what they are, or refused with one line."""
 
 import csv
+import io
+import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsr_infer.cli import main
 from lsr_infer.errors import InputError
+from lsr_infer.imageheaders import Pictures, is_one_picture, walk_pictures
 from lsr_infer.images import (
     decode_image,
     fit_mask,
@@ -24,6 +32,7 @@ from lsr_infer.images import (
     resize_frame,
     resize_labels,
 )
+from lsr_infer.video import read_frames
 
 
 def picture(height: int = 48, width: int = 64) -> np.ndarray:
@@ -227,6 +236,61 @@ def test_collected_bad_files_end_as_decoders_agree(shared: Callable[[str], Path]
     assert seen[False] > 50
     with pytest.raises(InputError, match="truncated"):
         read_image(folder / "pillow" / "truncated_jpeg.jpg")
+
+
+def animation(pictures: int) -> bytes:
+    """A GIF of so many pictures of noise, without a table of colours of their own."""
+    target = io.BytesIO()
+    rng = np.random.default_rng(2)
+    with av.open(target, "w", format="gif") as container:
+        stream = container.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
+        for n in range(pictures):
+            picture = av.VideoFrame.from_ndarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), format="rgb24")
+            picture = picture.reformat(format="rgb8")
+            picture.pts, picture.time_base = n, Fraction(1, 10)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def test_a_damaged_animation_is_no_picture(tmp_path: Path) -> None:
+    data = animation(6)
+    assert walk_pictures(data) == Pictures(count=6, whole=True)
+    half = walk_pictures(data[: len(data) // 2])
+    assert not half.whole
+    assert 2 <= half.count <= 3
+    assert walk_pictures(data[:-1]) == Pictures(count=6, whole=False)
+    place = tmp_path / "one.gif"
+    place.write_bytes(animation(1))
+    assert is_one_picture(place)
+    for end in (len(data) // 12, len(data) // 2, len(data) - 1):
+        place.write_bytes(data[:end])
+        assert not is_one_picture(place), end
+
+
+def test_a_cut_off_animation_keeps_its_frames_and_is_partial(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "clip.gif"
+    data = animation(6)
+    source.write_bytes(data[: len(data) // 2])
+    assert main([str(source), "--model", str(model), "-o", str(tmp_path / "out"), "--json"]) == 6
+    (report,) = json.loads(capsys.readouterr().out)["sources"]
+    assert (report["kind"], report["status"]) == ("video", "partial")
+    assert len(list(read_frames(report["outputs"][0]))) == report["frames"] >= 2
+    assert "its end is missing" in report["error"]
+
+
+def test_opencv_says_nothing_beside_our_line(tmp_path: Path, model: Path) -> None:
+    source = tmp_path / "still.png"
+    source.write_bytes(animation(2)[: 48 * 64])  # a GIF by its content, that OpenCV finds broken
+    code = "import sys; from lsr_infer.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, str(source), "--model", str(model), "-o", str(tmp_path / "out")]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 4
+    assert "[ERROR" not in ended.stderr
+    assert ended.stderr.count("error: ") == 1
 
 
 def test_native_labels_are_ids(shared: Callable[[str], Path]) -> None:

@@ -35,6 +35,7 @@ from lsr_infer.sources import Source, find_sources
 from lsr_infer.video import read_frames
 from tests.lsr_infer.streamserver import serving, transport_stream
 from tests.lsr_infer.test_cli import start
+from tests.lsr_infer.test_encoding import clip_with_sound
 
 Shared = Callable[[str], Path]
 
@@ -165,6 +166,27 @@ def test_an_interrupted_stream_is_kept_too(model: Path, tmp_path: Path) -> None:
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("sound", [False, True])
+def test_a_stalled_recording_is_left_when_it_is_interrupted(model: Path, tmp_path: Path, sound: bool) -> None:
+    """It would be waited for ten minutes; its frames are kept."""
+    clip = clip_with_sound(tmp_path / "clip.mkv")
+    out = tmp_path / "out"
+    with serving(clip.read_bytes(), until=clip.stat().st_size * 7 // 10) as server:
+        server.stall.set()
+        save = "overlay,mask" if sound else "mask"
+        words = ["--model", model, "-o", out, "--save", save, "--timeout", "600", "--json"]
+        process = start(f"{server.address}.mkv", *words)
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".*mask*/000003.png")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        text, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    (report,) = json.loads(text)["sources"]
+    assert report["frames"] > 3
+
+
 def test_progress_on_a_terminal_shows_rate_and_time_left(model: Path, tmp_path: Path, shared: Shared) -> None:
     clip = shared("data/clips/camvid_0016E5_15fps.mp4")
     code = "import sys; from lsr_infer.cli import main; sys.exit(main())"
@@ -252,18 +274,18 @@ def test_no_result_takes_the_place_of_a_source(model: Path, tmp_path: Path) -> N
         assert len(plan_all(sources, tmp_path / "out", drawing)) == 2
 
 
-def late_clip(path: Path, begin: int = 10) -> Path:
-    """Three seconds at 10 frames a second, and sound with them; the clock of both says `begin` at the beginning."""
+def late_clip(path: Path, begin: int = 10, *, heard: float = 3.0) -> Path:
+    """Three seconds at 10 frames a second, with sound for `heard`; the clock of both says `begin` at the beginning."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=10, options={"g": "5", "bf": "0"})
         video.width, video.height, video.pix_fmt, video.time_base = 64, 48, "yuv420p", Fraction(1, 10)
         audio = container.add_stream("aac", rate=16000, layout="mono")
-        sound = np.sin(np.arange(3 * 16000) / 9).astype(np.float32)[None] / 2
+        sound = np.sin(np.arange(int(heard * 16000)) / 9).astype(np.float32)[None] / 2
         for n in range(30):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * n, np.uint8), format="bgr24")
             frame.pts = n + 10 * begin
             container.mux(video.encode(frame))
-        for start in range(0, 3 * 16000, 1024):
+        for start in range(0, sound.shape[1], 1024):
             piece = av.AudioFrame.from_ndarray(sound[:, start : start + 1024], format="fltp", layout="mono")
             piece.sample_rate, piece.pts, piece.time_base = 16000, start + 16000 * begin, Fraction(1, 16000)
             container.mux(audio.encode(piece))
@@ -305,6 +327,29 @@ def test_results_begin_at_0_whatever_the_clock_says(
     for at, data in heard:  # in step with the pictures
         assert at == pytest.approx(before[data] - taken[0].time, abs=2e-3)
     assert duration is None or heard[-1][0] < 1.0
+
+
+@pytest.mark.parametrize("heard", [3.0, 2.9, 1.0])
+def test_no_picture_lies_on_another_where_the_sound_starts_again_before_it(
+    model: Path, tmp_path: Path, heard: float
+) -> None:
+    """The reader hands out the last picture of the first part behind the first sound of the second."""
+    part, clip = late_clip(tmp_path / "part.ts", 0, heard=heard), tmp_path / "clip.ts"
+    clip.write_bytes(part.read_bytes() * 3)
+    times = [item.time for item in read_frames(clip)]
+    assert len(times) == 90
+    assert np.diff(times).min() > 0.09
+    assert np.diff(times).max() < 0.4
+    (source,) = find_sources([str(clip)]).sources
+    drawing = drawing_of(model, "overlay")
+    outputs = plan_outputs(source, tmp_path / "out", drawing)
+    assert segment_video(source, outputs, task_of(model, drawing=drawing)).frames == 90
+    before, after = sounds(part), sounds(outputs["overlay"])
+    assert [data for _, data in after] == [data for _, data in before] * 3
+    begins = [times[30 * n] - times[0] for n in range(3)]
+    for number, (at, _) in enumerate(after):
+        was = before[number % len(before)][0] - times[0]
+        assert at - begins[number // len(before)] == pytest.approx(was, abs=0.11)  # a picture's length apart at most
 
 
 def test_a_result_that_appears_meanwhile_is_kept_and_ends_one_image_alone(model: Path, tmp_path: Path) -> None:

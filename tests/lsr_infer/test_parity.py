@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.masks import interpolate
-from lsr_infer.parity import BARS, Bar, Parity, ParityMeter
+from lsr_infer.parity import BARS, Bar, Parity, ParityMeter, bar_for
 from tests.lsr_infer.onnxfile import SPACE
 
 
@@ -177,3 +177,22 @@ def test_labels_without_a_labelled_pixel_prove_nothing() -> None:
     meter.update(logits, logits, classes, classes, np.full((3, 3), 255, np.uint8))
     with pytest.raises(QualityGateError, match="not a pixel of the labels"):
         meter.result(reference="checkpoint", frames_from="void")
+
+
+@pytest.mark.parametrize("precision", list(BARS))
+def test_a_bar_is_the_precisions_own_where_nothing_is_asked(precision: str) -> None:
+    assert bar_for(precision, agreement=None, clear_agreement=None, margin=None, miou_loss=None) == BARS[precision]
+
+
+def test_a_bar_takes_what_is_asked_within_its_limits() -> None:
+    changed = bar_for("int8", agreement=0.5, clear_agreement=0.95, margin=0.0, miou_loss=2.5)
+    assert changed == Bar(agreement=0.5, clear_agreement=0.95, clear_share=0.05, margin=0.0, miou_loss=2.5)
+    for name, values in {
+        "agreement": (0.0, 1.1, float("nan")),
+        "clear_agreement": (-0.1, 2.0),
+        "margin": (-1.0, float("inf"), float("nan")),
+        "miou_loss": (-1.0, 101.0),
+    }.items():
+        for value in values:
+            with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is {value}; allowed"):
+                bar_for("fp32", **{name: value})

@@ -62,6 +62,26 @@ def test_a_consumer_that_stops_early_ends_the_producer_and_closes_it() -> None:
     assert not threads()
 
 
+def test_a_producer_that_hangs_is_left_once_it_is_stopped() -> None:
+    stop, answer = threading.Event(), threading.Event()
+
+    def produce() -> Iterator[int]:
+        yield 0
+        assert answer.wait(PATIENCE_SECONDS)
+        yield 1
+
+    items = ahead(produce(), stop=stop)
+    assert next(items) == 0
+    stop.set()
+    assert within_patience(lambda: list(items)) == []
+    assert threads() == {"ahead"}  # it ends by itself
+    answer.set()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while threads():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_behind_does_everything_in_order_before_it_ends() -> None:
     done: list[int] = []
 

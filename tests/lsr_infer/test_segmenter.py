@@ -301,3 +301,15 @@ def test_the_public_names() -> None:
         assert name in dir(lsr_infer)
     with pytest.raises(AttributeError, match="Segmentor"):
         _ = lsr_infer.Segmentor
+
+
+@pytest.mark.parametrize("wrong", [None, "frame.png", [[0, 1, 2]]])
+def test_what_is_no_array_is_an_input_error(model: Path, wrong: object) -> None:
+    segmenter = Segmenter(model)
+    with pytest.raises(InputError, match=rf"a frame is a {type(wrong).__name__}; needed"):
+        segmenter(wrong)  # type: ignore[arg-type]
+
+
+def test_one_array_in_place_of_a_list_is_an_input_error(model: Path) -> None:
+    with pytest.raises(InputError, match=r"needed: uint8 \[H,W,3\]"):
+        Segmenter(model).batch(np.zeros((32, 48, 3), np.uint8))  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Which frames are taken, and at which size they are seen."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +44,14 @@ def test_a_rate_is_never_exceeded_and_gaps_are_not_made_up_for(fps: float, gaps:
 def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
         Selection(**wrong)  # type: ignore[arg-type]  # fields of several types
+
+
+def test_the_rate_of_what_is_taken() -> None:
+    assert Selection().rate(Fraction(30000, 1001)) == Fraction(30000, 1001)
+    assert Selection(every=3).rate(Fraction(30)) == 10
+    assert Selection(fps=12.5).rate(Fraction(25)) == Fraction(25, 2)
+    assert Selection(fps=50.0).rate(Fraction(25)) == 25
+    assert Selection(every=2, fps=5.0).rate(Fraction(8)) == 4
 
 
 def test_how_many_frames_are_expected() -> None:

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -257,7 +258,7 @@ def test_the_command_writes_a_repository(model: Path, tmp_path: Path, caplog: py
     [
         (["--name", "../escape"], 2, "../escape"),
         (["--name", ".."], 2, "'..'"),
-        (["--name", ""], 2, "''"),
+        (["--name", ""], 2, "a name is empty"),
         (["--max-batch", "0"], 2, "--max-batch"),
         (["--instances", "0"], 2, "--instances"),
         (["--delay", "-1"], 2, "--delay"),
@@ -293,7 +294,7 @@ def test_an_engine_nobody_would_run_is_not_served(
     proved = replace(pending, parity=COMPARED, proved_on=(8, 6))
     for facts, changes, said in (
         (replace(proved, sha256="0" * 64), {}, "do not belong together"),
-        (pending, {}, "--verify m.engine; or pass --allow-unverified"),
+        (pending, {}, f"--verify {path}; or pass --allow-unverified"),
         (proved, {"parity": None}, "never compared with the checkpoint"),
         (replace(proved, shapes=((2, 64, 96), (2, 64, 96), (4, 64, 96))), {}, "2 frames at a time at least"),
     ):
@@ -313,3 +314,38 @@ def test_a_place_that_is_none(model: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(["serve-config", str(tmp_path / "file"), "-o", str(tmp_path / "r")]) == 4
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert not (tmp_path / "r").exists()
+
+
+def test_a_folder_that_appears_meanwhile_is_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, theirs = shutil.copyfile, tmp_path / "r" / "m" / "config.pbtxt"
+
+    def copy_late(source: Path, target: Path) -> Path:
+        theirs.parent.mkdir(exist_ok=True)  # another process, while this one copies
+        theirs.write_text("theirs", encoding="utf-8")
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_late)
+    words = ["serve-config", str(model), "-o", str(tmp_path / "r"), "--name", "m"]
+    assert main(words) == 2
+    assert "m appeared while its content was being made" in capsys.readouterr().err
+    assert [path.name for path in theirs.parent.iterdir()] == ["config.pbtxt"]
+    assert theirs.read_text(encoding="utf-8") == "theirs"
+    assert main([*words, "--overwrite"]) == 0
+    assert theirs.read_text(encoding="utf-8").startswith('name: "m"')
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "2/model.onnx", "1/model.savedmodel/weights"])
+def test_a_folder_that_holds_more_than_a_model_is_kept(
+    model: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["serve-config", str(model), "-o", str(tmp_path / "r"), "--name", "m", "--overwrite"]
+    assert main(words) == 0
+    assert main(words) == 0  # its own folder is replaced
+    mine = tmp_path / "r" / "m" / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine", encoding="utf-8")
+    assert main(words) == 2
+    assert "not replaced even with --overwrite" in capsys.readouterr().err
+    assert mine.read_text(encoding="utf-8") == "mine"

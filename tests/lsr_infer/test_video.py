@@ -1,5 +1,6 @@
 """Real clips and broken files read and written; every frame, its time, its colour and its place on the screen."""
 
+import contextlib
 import csv
 import errno
 import http.server
@@ -16,9 +17,12 @@ import cv2
 import numpy as np
 import pytest
 
-from lsr_infer.encoding import VideoOptions
+from lsr_infer.encoding import MaskVideoWriter, VideoOptions
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.selection import Selection
 from lsr_infer.video import ColorTags, VideoFrame, VideoInfo, VideoWriter, probe, read_frames
+from tests.lsr_infer.streamserver import serving, silent_port, transport_stream
+from tests.lsr_infer.test_encoding import clip_with_sound
 
 Shared = Callable[[str], Path]
 
@@ -111,6 +115,191 @@ def test_a_cut_off_file_is_noticed_after_a_start_too(tmp_path: Path) -> None:
         assert good[0].time == pytest.approx(start, abs=1e-3)
         assert len(good) == 60 - round(25 * start)
     assert len(list(read_frames(cut, start=0.2, duration=0.4))) == 10  # what is asked for is whole
+
+
+FORMATS = [
+    ("mp4", "libx264", "yuv420p"), ("matroska", "libx264", "yuv420p"), ("webm", "libvpx", "yuv420p"),
+    ("flv", "libx264", "yuv420p"), ("avi", "mpeg4", "yuv420p"), ("apng", "apng", "rgb24"), ("gif", "gif", "rgb8"),
+]  # fmt: skip
+
+
+def noise(path: Path, kind: str, codec: str, pixels: str = "yuv420p", *, group: int = 250, sound: bool = False) -> Path:
+    """A clip whose frames are of like size, without delay, at 30 frames a second; its sound is silence."""
+    rng = np.random.default_rng(5)
+    with av.open(str(path), "w", format=kind, options={"movflags": "faststart"} if kind == "mp4" else {}) as container:
+        options = {"tune": "zerolatency", "sc_threshold": "0"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=30, options={"g": str(group)} | options)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+        if sound:
+            audio = container.add_stream("aac", rate=32000, layout="mono")
+        for n in range(60):
+            if sound:
+                piece = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                piece.sample_rate, piece.pts, piece.time_base = 32000, 1024 * n, Fraction(1, 32000)
+                container.mux(audio.encode(piece))
+            picture = av.VideoFrame.from_ndarray(rng.integers(0, 255, (64, 96, 3), dtype=np.uint8), format="bgr24")
+            picture = picture.reformat(format=pixels)
+            picture.pts, picture.time_base = n, Fraction(1, 30)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+        if sound:
+            container.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "codec", "pixels"), FORMATS)
+def test_a_cut_off_file_of_any_format_keeps_its_frames_and_says_so(
+    tmp_path: Path, kind: str, codec: str, pixels: str
+) -> None:
+    path = noise(tmp_path / "whole", kind, codec, pixels)
+    assert len(list(read_frames(path))) == 60
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    for end in (path.stat().st_size * 6 // 10, places[54]):
+        cut = tmp_path / "cut"
+        cut.write_bytes(path.read_bytes()[:end])
+        good: list[VideoFrame] = []
+        with pytest.raises(InputError, match=r"after \d+ frames"):
+            good.extend(read_frames(cut))
+        whole = sum(place < end for place in places)
+        assert whole - 4 <= len(good) <= whole
+
+
+@pytest.mark.parametrize("hurt", [20, 55])
+def test_a_file_whose_last_frames_cannot_be_found_says_so(tmp_path: Path, hurt: int) -> None:
+    path = noise(tmp_path / "clip.mkv", "matroska", "libx264")
+    with av.open(str(path)) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][hurt]
+    data = bytearray(path.read_bytes())
+    data[place - 8 : place - 2] = b"\xff\x01\x02\xff\xaa\x00"  # the head of a block
+    path.write_bytes(bytes(data))
+    good: list[VideoFrame] = []
+    with pytest.raises(InputError, match=r"ends after \d+ frames \(2\.0 s claimed\)"):
+        good.extend(read_frames(path))
+    assert len(good) == hurt
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "sound"),
+    [("matroska", "libx264", False), ("matroska", "libx264", True), ("webm", "libvpx", False)],
+)
+def test_frames_lost_in_the_middle_of_a_file_are_missed(tmp_path: Path, kind: str, codec: str, sound: bool) -> None:
+    """Its reader goes on with the next cluster, and the end of the file is where it should be."""
+    path = noise(tmp_path / "clip", kind, codec, group=12, sound=sound)
+    assert len(list(read_frames(path))) == 60
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[places[32] - 8 : places[32] - 2] = b"\xff\x01\x02\xff\xaa\x00"  # the head of a block
+    path.write_bytes(bytes(data))
+    good: list[VideoFrame] = []
+    with pytest.raises(InputError, match=r"\d+ bytes before 1\.[1-5] s cannot be read"):
+        good.extend(read_frames(path))
+    assert 32 < len(good) < 60
+    assert good[-1].time == pytest.approx(59 / 30, abs=1e-3)
+
+
+def test_what_stands_between_packets_beside_them_is_no_damage(tmp_path: Path) -> None:
+    path = noise(tmp_path / "clip.mkv", "matroska", "libx264", group=12)
+    head, *clusters = path.read_bytes().split(b"\x1f\x43\xb6\x75")
+    assert len(clusters) > 3
+    void = b"\xec\x47\xd0" + bytes(2000)
+    path.write_bytes((void + b"\x1f\x43\xb6\x75").join([head, *clusters]))
+    assert len(list(read_frames(path))) == 60
+
+
+@pytest.mark.parametrize("kind", ["mkv", "mp4", "ts", "mov", "avi", "asf", "nut"])
+def test_a_file_whose_sound_outlasts_its_pictures_is_whole(tmp_path: Path, kind: str) -> None:
+    path = clip_with_sound(tmp_path / f"clip.{kind}", seconds=5)
+    assert len(list(read_frames(path))) == 30
+    assert len(list(read_frames(path, start=1.0))) >= 19
+
+
+def test_a_length_that_is_guessed_from_the_size_is_no_claim(tmp_path: Path) -> None:
+    path = tmp_path / "raw.m1v"
+    rng = np.random.default_rng(1)
+    with av.open(str(path), "w", format="mpeg1video") as container:
+        limits = {"b": "100k", "maxrate": "100k", "bufsize": "200k"}  # which noise cannot keep
+        stream = container.add_stream("mpeg1video", rate=30, options=limits)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(60):
+            picture = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode(None))
+    assert probe(path).duration > 4
+    assert len(list(read_frames(path))) == 60
+
+
+def test_a_header_cut_anywhere_is_one_line(tmp_path: Path) -> None:
+    whole = clip_with_sound(tmp_path / "whole.mov").read_bytes()
+    cut, said = tmp_path / "cut.mov", set()
+    for end in range(len(whole) * 8 // 10, len(whole) - 61, 61):  # the header is at the end
+        cut.write_bytes(whole[:end])
+        with contextlib.suppress(InputError):  # and no other
+            probe(cut)
+        try:
+            assert len(list(read_frames(cut))) == 30
+        except InputError as error:
+            said.add(str(error))
+    assert not [line for line in said if "\n" in line]
+    assert any("its codec is unknown" in line for line in said)
+
+
+@pytest.mark.parametrize("again", [0, 3600, 7])
+def test_times_go_on_where_the_clock_of_a_file_starts_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, again: int
+) -> None:
+    path = tmp_path / "clip.ts"
+    parts = [transport_stream(75, first=25 * first) for first in (10, again, again)]
+    path.write_bytes(b"".join(parts))
+    times = [item.time for item in read_frames(path)]
+    assert len(times) == 225
+    assert np.diff(times) == pytest.approx(1 / 25, abs=1e-3)
+    assert "its clock starts again" in caplog.text
+    late = [item.time for item in read_frames(path, start=2)]
+    assert late == times[50:]
+    assert [item.time for item in read_frames(path, start=2, duration=4)] == times[50:150]
+    picked = [item.time for item in read_frames(path, keep=Selection(fps=5).picker())]
+    assert picked == pytest.approx(times[::5], abs=1e-3)
+
+
+def test_a_pause_is_no_new_clock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "clip.mp4"
+    write(path, [gradient(32, 32, n) for n in range(3)], [0.0, 30.0, 7200.0])
+    assert [item.time for item in read_frames(path)] == pytest.approx([0, 30, 7200], abs=1e-3)
+    with MaskVideoWriter(tmp_path / "clip.mkv", width=32, height=32, fps=Fraction(25)) as writer:
+        for time in (0.0, 30.0, 7200.0):
+            writer.write(np.zeros((32, 32), np.uint8), time)
+    assert [item.time for item in read_frames(writer.path)] == pytest.approx([0, 30, 7200], abs=1e-3)
+    path = tmp_path / "clip.ts"
+    path.write_bytes(transport_stream(25) + transport_stream(25, first=25 * 6))
+    times = [item.time for item in read_frames(path)]
+    assert times[25] - times[24] == pytest.approx(5 + 1 / 25, abs=1e-3)
+    assert "its clock" not in caplog.text
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_a_connection_that_breaks_costs_no_delivered_frame(tmp_path: Path, threads: int) -> None:
+    path = noise(tmp_path / "clip.mp4", "mp4", "libx264")
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    good: list[VideoFrame] = []
+    with serving(path.read_bytes(), until=ends[13]) as server, pytest.raises(InputError, match="broken after 14"):
+        good.extend(read_frames(f"{server.address}.mp4", threads=threads))
+    assert [item.time for item in good] == pytest.approx([n / 30 for n in range(14)], abs=1e-3)
+
+
+def test_a_recording_that_falls_silent_is_lost_when_we_say(tmp_path: Path) -> None:
+    path = noise(tmp_path / "clip.mp4", "mp4", "libx264")
+    silent = r"sent nothing for 0\.5 s\. Check the address and the source\.$"
+    good: list[VideoFrame] = []
+    with serving(path.read_bytes(), until=path.stat().st_size * 6 // 10) as server:
+        server.stall.set()
+        with pytest.raises(InputError, match=rf"road\.mp4: broken after \d+ frames, it {silent}"):
+            good.extend(read_frames(f"{server.address}.mp4", timeout_seconds=0.5))
+    assert len(good) > 30
+    with silent_port() as port, pytest.raises(InputError, match=rf"clip\.mp4: {silent}"):
+        probe(f"http://127.0.0.1:{port}/clip.mp4", timeout_seconds=0.5)
 
 
 @pytest.mark.parametrize(("kind", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
@@ -279,6 +468,22 @@ def test_variable_frame_rate_is_kept(tmp_path: Path) -> None:
         list(read_frames(path, start=100))
 
 
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_a_video_of_irregular_times_is_whole(tmp_path: Path, fragmented: bool) -> None:
+    """The length in its header counts in decoding order, where the last frame to be shown is not the last one."""
+    info = VideoInfo(
+        width=32, height=32, fps=Fraction(25), frames=None, duration=None, rotation=0, time_base=Fraction(1, 90_000)
+    )
+    for case, pauses in enumerate(((1,), (0, 1), (2,), (1, 4), (28,), (29,), ())):
+        steps = np.full(30, 0.04)
+        steps[list(pauses)] = 3.0
+        times = np.cumsum(steps).tolist()
+        frames = [np.full((32, 32, 3), 40 + 2 * n, np.uint8) for n in range(30)]
+        path = write(tmp_path / f"{case}.mp4", frames, times, like=info, fragmented=fragmented)
+        assert [item.time for item in read_frames(path)] == pytest.approx(times, abs=1e-3)
+        assert len(list(read_frames(path, start=times[20] - times[0]))) == 10
+
+
 def test_seeking_agrees_with_skipping(shared: Shared) -> None:
     path = shared("data/clips/camvid_0016E5_15fps.mp4")
     sought = list(read_frames(path, start=3.0, duration=0.5))
@@ -368,3 +573,11 @@ def test_no_start_loses_a_frame(tmp_path: Path, kind: str) -> None:
         found = [item.time for item in read_frames(path, start=start)]
         assert abs(len(found) - len(wanted)) <= 1, (start, len(found), len(wanted))  # the origin may be a stamp before
         assert found == every[-len(found) :]
+
+
+def test_what_is_wrong_with_an_address_is_not_mended_by_encoding(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"connection refused\. Check the address and the source\.$"):
+        probe("http://127.0.0.1:9/clip.mp4")
+    (tmp_path / "notes.md").write_text("# no video", encoding="utf-8")
+    with pytest.raises(InputError, match=r"it is none, or damaged at its beginning\. Encode it again, or leave it out"):
+        probe(tmp_path / "notes.md")

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 
 from lsr_infer.errors import UsageError, exit_status
-from lsr_infer.files import refuse_existing, write_bytes
+from lsr_infer.files import write_bytes
+from lsr_infer.places import refuse_existing
 from lsr_infer.video import VideoWriter
 from lsr_train.data.toytown import clip, render
 
@@ -51,7 +52,7 @@ def _write_frames(options: argparse.Namespace) -> None:
         ):
             path = options.output / folder / f"{options.domain}_{seed:05d}{suffix}"
             refuse_existing(path, overwrite=options.overwrite)
-            write_bytes(path, cv2.imencode(suffix, array)[1].tobytes())
+            write_bytes(path, cv2.imencode(suffix, array)[1].tobytes(), overwrite=options.overwrite)
 
 
 def _run() -> None:

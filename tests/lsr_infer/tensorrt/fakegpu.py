@@ -20,6 +20,12 @@ GPU = CudaDevice(index=0, name="NVIDIA RTX 4090", compute_capability=(8, 9))
 _TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 
 
+def convolution(kind: str) -> dict[str, Any]:
+    """What an inspector of TensorRT 10 shows of a convolution."""
+    port = [{"Name": "x", "Format/Datatype": kind}]
+    return {"Name": "conv", "LayerType": "CaskConvolution", "Inputs": port, "Outputs": port}
+
+
 class FakeCuda:
     """What is used of `cuda.bindings.runtime`; calls return (error, value, …)."""
 
@@ -205,7 +211,7 @@ class FakeModule:
         real: the library's module.
         cuda: the GPU's memory.
         damage: changes the graphs that engines compute, as a faulty kernel would.
-        inspected: types of the layers that the engine's inspector shows.
+        inspected: types of the convolutions that the engine's inspector shows.
     """
 
     def __init__(
@@ -218,7 +224,7 @@ class FakeModule:
     ) -> None:
         self._real, self._model = real, b""
         self.opened = 0
-        layers = [{"Name": f"layer{n}", "Outputs": [{"Format/Datatype": kind}]} for n, kind in enumerate(inspected)]
+        layers = [convolution(kind) for kind in inspected]
         owner = self
 
         class OnnxParser:

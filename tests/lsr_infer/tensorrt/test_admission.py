@@ -228,7 +228,7 @@ def test_no_gpu_and_the_wrong_words_for_one(tmp_path: Path, machine: SimpleNames
 
 def test_one_that_nobody_has_proved(tmp_path: Path) -> None:
     message = refused(write(tmp_path, RTX), InputError)
-    assert "python export/to_trt.py model.onnx --verify model.engine" in message
+    assert f"python export/to_trt.py {tmp_path / 'model.onnx'} --verify {tmp_path / 'model.engine'}" in message
     assert "--allow-unverified" in message
 
 

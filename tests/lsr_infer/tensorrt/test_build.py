@@ -9,7 +9,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError  # noqa: E402
-from lsr_infer.tensorrt.build import BuildOptions, Shapes, _load_timing_cache, build_engine  # noqa: E402
+from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, _load_timing_cache, build_engine  # noqa: E402
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
 from lsr_infer.tensorrt.progress import BuildProgress, terminal_progress  # noqa: E402
 from lsr_infer.tensorrt.types import check_network_types  # noqa: E402
@@ -17,7 +17,10 @@ from tests.lsr_infer.tensorrt.graphs import small_file, small_graph  # noqa: E40
 
 ONE: Shapes = ((1, 64, 96),) * 3
 SPAN: Shapes = ((1, 32, 32), (1, 64, 96), (4, 128, 192))
-AHEAD = BuildOptions(shapes=SPAN, targets=("86", "89"))
+
+
+def ahead(rtx: Library) -> Builder:
+    return Builder(library=rtx, options=BuildOptions(shapes=SPAN, targets=("86", "89")))
 
 
 @pytest.mark.parametrize("output", ["classes", "logits"])
@@ -29,7 +32,7 @@ def test_every_precision_builds_and_shows_its_types(
     rtx: Library, tmp_path: Path, precision: str, output: str, working: dict[str, int]
 ) -> None:
     model = small_file(tmp_path / "model.onnx", precision, output).read_bytes()
-    built = build_engine(rtx, model, AHEAD)
+    built = build_engine(ahead(rtx), model)
     assert len(built.plan) > 10_000
     assert built.working == working
     check_network_types(precision, built.working)
@@ -42,18 +45,19 @@ def test_every_precision_builds_and_shows_its_types(
 
 def test_the_options_reach_the_builder(rtx: Library) -> None:
     model = small_graph().SerializeToString()
-    default = build_engine(rtx, model, BuildOptions(shapes=ONE)).plan
-    turing = build_engine(rtx, model, BuildOptions(shapes=ONE, targets=("75",))).plan
+    default = build_engine(Builder(library=rtx, options=BuildOptions(shapes=ONE)), model).plan
+    turing = build_engine(Builder(library=rtx, options=BuildOptions(shapes=ONE, targets=("75",))), model).plan
     assert len(turing) > len(default)  # kernels for Turing are larger, so the target was taken
     told = BuildOptions(shapes=ONE, workspace_mb=256, optimization_level=1, tf32=True, targets=("89",))
-    assert build_engine(rtx, model, told).plan
+    assert build_engine(Builder(library=rtx, options=told), model).plan
+    unable = BuildOptions(shapes=ONE, version_compatible=True)  # it has no lean library to put in
     with pytest.raises(DeviceError, match=r"could not build the engine: .+"):
-        build_engine(rtx, model, BuildOptions(shapes=ONE, version_compatible=True))  # it has no lean library to put in
+        build_engine(Builder(library=rtx, options=unable), model)
 
 
 def test_progress_rises_to_the_end(rtx: Library) -> None:
     seen: list[tuple[float, str]] = []
-    build_engine(rtx, small_graph().SerializeToString(), AHEAD, progress=BuildProgress(lambda *one: seen.append(one)))
+    build_engine(ahead(rtx), small_graph().SerializeToString(), progress=BuildProgress(lambda *one: seen.append(one)))
     shares = [share for share, _ in seen]
     assert shares == sorted(shares)
     assert shares[0] == 0
@@ -73,10 +77,10 @@ def test_a_build_stops_at_the_next_step(rtx: Library, steps: int) -> None:
 
     progress = BuildProgress(show)
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, small_graph().SerializeToString(), AHEAD, progress=progress)
+        build_engine(ahead(rtx), small_graph().SerializeToString(), progress=progress)
     everything: list[str] = []
     build_engine(
-        rtx, small_graph().SerializeToString(), AHEAD, progress=BuildProgress(lambda s, n: everything.append(n))
+        ahead(rtx), small_graph().SerializeToString(), progress=BuildProgress(lambda s, n: everything.append(n))
     )
     assert len(calls) < len(everything) / 2
 
@@ -86,17 +90,17 @@ def test_a_monitor_that_fails_stops_the_build(rtx: Library, caplog: pytest.LogCa
         raise RuntimeError("no terminal")
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, small_graph().SerializeToString(), AHEAD, progress=BuildProgress(show))
+        build_engine(ahead(rtx), small_graph().SerializeToString(), progress=BuildProgress(show))
     assert "no terminal" in caplog.text
 
 
 def test_what_cannot_be_read_or_shaped(rtx: Library) -> None:
     with pytest.raises(InputError, match="cannot read the ONNX file"):
-        build_engine(rtx, b"no model", AHEAD)
+        build_engine(ahead(rtx), b"no model")
     model = small_graph()
     model.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(InputError, match=r"cannot read the ONNX file: .*at node levels \(NoSuchOperator\)"):
-        build_engine(rtx, model.SerializeToString(), AHEAD)
+        build_engine(ahead(rtx), model.SerializeToString())
 
 
 def test_a_check_ends_the_build_before_the_work(rtx: Library) -> None:
@@ -107,9 +111,8 @@ def test_a_check_ends_the_build_before_the_work(rtx: Library) -> None:
 
     with pytest.raises(QualityGateError, match="no"):
         build_engine(
-            rtx,
+            ahead(rtx),
             small_graph().SerializeToString(),
-            AHEAD,
             progress=BuildProgress(lambda share, name: phases.append(name)),
             check=refuse,
         )
@@ -155,7 +158,7 @@ def test_a_terminal_sees_a_bar_that_reaches_the_end(rtx: Library, monkeypatch: p
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     with terminal_progress() as progress:
-        build_engine(rtx, small_graph().SerializeToString(), AHEAD, progress=progress)
+        build_engine(ahead(rtx), small_graph().SerializeToString(), progress=progress)
     bars = terminal.getvalue().split("\r")
     assert "0%" in bars[1]
     assert "building: 100%" in bars[-1]

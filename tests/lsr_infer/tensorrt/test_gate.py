@@ -1,5 +1,6 @@
 """The whole way from ONNX file to engine on a stand-in for the GPU: built for real, compared, refused, verified."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
 from lsr_infer.backends import BackendOptions, open_backend  # noqa: E402
-from lsr_infer.cuda import CudaProbe  # noqa: E402
+from lsr_infer.cuda import CudaDevice, CudaProbe  # noqa: E402
 from lsr_infer.engine import EngineFacts  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError  # noqa: E402
 from lsr_infer.frames import FrameSet  # noqa: E402
 from lsr_infer.parity import BARS, Bar  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
-from lsr_infer.tensorrt.build import BuildOptions, Shapes  # noqa: E402
+from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes  # noqa: E402
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
 from lsr_infer.tensorrt.gate import OnnxReference, compare_with_onnx  # noqa: E402
-from lsr_infer.tensorrt.make import Comparison, engine_contract, make_engine, read_model, verify_engine  # noqa: E402
+from lsr_infer.tensorrt.make import engine_contract, make_engine, read_model, verify_engine  # noqa: E402
+from lsr_infer.tensorrt.progress import BuildProgress  # noqa: E402
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of  # noqa: E402
+from lsr_infer.verdict import Comparison  # noqa: E402
 from tests.lsr_infer.tensorrt.fakegpu import GPU, FakeCuda, FakeModule  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import SPACE, damaged, manifest, small_file  # noqa: E402
 
@@ -48,6 +51,10 @@ def library(rtx: Library, cuda: FakeCuda, flavour: str = "tensorrt", **options: 
     return Library(flavour=flavour, module=FakeModule(rtx.module, cuda, **options), version=version)
 
 
+def builder(made: Library, shapes: Shapes = ONE, gpu: CudaDevice | None = GPU, **options: Any) -> Builder:
+    return Builder(library=made, options=BuildOptions(shapes=shapes, **options), gpu=gpu)
+
+
 def comparison(precision: str = "fp32", frames: FrameSet = FRAMES, **changes: Any) -> Comparison:
     return Comparison(frames=frames, bar=replace(BARS[precision], **changes))
 
@@ -61,12 +68,10 @@ def test_an_engine_is_built_compared_opened_and_run(
     engine = tmp_path / "model.engine"
     tensorrt = library(rtx, cuda)
     made = make_engine(
-        tensorrt,
+        builder(tensorrt, SPAN),
         read_model(path),
         engine,
-        BuildOptions(shapes=SPAN),
         comparison=comparison(precision),
-        gpu=GPU,
     )
     facts = made.engine
     assert facts is not None
@@ -105,14 +110,17 @@ def test_the_types_are_those_of_the_built_engine(rtx: Library, cuda: FakeCuda, t
     model = read_model(small_file(tmp_path / "model.onnx", "fp16"))
     engine = tmp_path / "model.engine"
     shown = library(rtx, cuda, inspected=("Half", "Half", "Float"))
-    made = make_engine(shown, model, engine, BuildOptions(shapes=ONE), comparison=comparison("fp16"), gpu=GPU)
+    made = make_engine(builder(shown), model, engine, comparison=comparison("fp16"))
     assert made.engine is not None
     assert (made.engine.types, made.engine.types_checked) == ({"float": 1, "half": 2}, "engine")
     engine.unlink()
     manifest_path(engine).unlink()
     slow = library(rtx, cuda, inspected=("Float", "Float"))
-    with pytest.raises(DeviceError, match="says fp16, but in the built engine 2 give float"):
-        make_engine(slow, model, engine, BuildOptions(shapes=ONE), comparison=comparison("fp16"), gpu=GPU)
+    with pytest.raises(DeviceError, match="says fp16, but of the built engine's convolutions 2 compute in float"):
+        make_engine(builder(slow), model, engine, comparison=comparison("fp16"))
+    one = library(rtx, cuda, inspected=("Half", "Float", "Float"))
+    with pytest.raises(DeviceError, match="2 compute in float, 1 compute in half"):
+        make_engine(builder(one), model, engine, comparison=comparison("fp16"))
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
     assert not cuda.device
 
@@ -122,9 +130,7 @@ def test_an_engine_that_drifts_is_not_written(rtx: Library, cuda: FakeCuda, tmp_
     model = read_model(small_file(tmp_path / "model.onnx", output=output))
     faulty = library(rtx, cuda, damage=damaged("conv1"))
     with pytest.raises(QualityGateError) as caught:
-        make_engine(
-            faulty, model, tmp_path / "model.engine", BuildOptions(shapes=ONE), comparison=comparison(), gpu=GPU
-        )
+        make_engine(builder(faulty), model, tmp_path / "model.engine", comparison=comparison())
     message = str(caught.value)
     assert "parity with the onnx on 2 frames" in message
     assert any(f"the class that drifts most is {name}" in message for name in SPACE.names)
@@ -132,27 +138,93 @@ def test_an_engine_that_drifts_is_not_written(rtx: Library, cuda: FakeCuda, tmp_
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.parametrize(("layer", "passed"), [("", True), ("conv1", False)])
+def test_a_report_has_the_figures_of_both_verdicts(
+    rtx: Library, cuda: FakeCuda, tmp_path: Path, layer: str, passed: bool
+) -> None:
+    model = read_model(small_file(tmp_path / "model.onnx", output="classes"))
+    engine, report = tmp_path / "model.engine", tmp_path / "report.json"
+    made = library(rtx, cuda, **({"damage": damaged(layer)} if layer else {}))
+    asked = replace(comparison(), report=report)
+    failure = None
+    try:
+        make_engine(builder(made), model, engine, comparison=asked)
+    except QualityGateError as error:
+        failure = str(error)
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert (figures["passed"], figures["failure"]) == (passed, failure)
+    assert (figures["precision"], figures["runtime"]) == ("fp32", "tensorrt")
+    assert figures["parity"]["frames"] == 2
+    assert [drift["layer"] for drift in figures["drift"]] == ([] if passed else ["Conv conv1"])
+    assert engine.exists() == passed
+
+
+def test_a_verification_reports_too(rtx: Library, cuda: FakeCuda, tmp_path: Path) -> None:
+    path, engine, report = tmp_path / "model.onnx", tmp_path / "model.engine", tmp_path / "report.json"
+    model = read_model(small_file(path))
+    make_engine(builder(library(rtx, cuda)), model, engine, comparison=comparison())
+    asked = replace(comparison(), report=report, overwrite_report=True)
+    for damage in ("", "head"):
+        target = library(rtx, cuda, **({"damage": damaged(damage)} if damage else {}))
+        target.module.parsed(path.read_bytes())
+        before = manifest_path(engine).read_bytes()
+        if damage:
+            with pytest.raises(QualityGateError):
+                verify_engine(target, model, engine, comparison=asked, gpu=GPU)
+            assert manifest_path(engine).read_bytes() == before
+        else:
+            verify_engine(target, model, engine, comparison=asked, gpu=GPU)
+        assert json.loads(report.read_text(encoding="utf-8"))["passed"] == (not damage)
+
+
+def test_clear_places_are_those_of_the_margin_that_was_asked(rtx: Library, cuda: FakeCuda, tmp_path: Path) -> None:
+    model = read_model(small_file(tmp_path / "model.onnx"))
+    shares = []
+    for n, margin in enumerate((0.0, 1e5)):
+        engine = tmp_path / f"{n}.engine"
+        made = make_engine(builder(library(rtx, cuda)), model, engine, comparison=comparison(margin=margin))
+        assert made.engine is not None
+        assert made.engine.parity is not None
+        shares.append(made.engine.parity.clear_share)
+    assert shares == [1.0, 0.0]
+
+
 def test_an_old_engine_stays_where_a_new_one_fails(rtx: Library, cuda: FakeCuda, tmp_path: Path) -> None:
     model = read_model(small_file(tmp_path / "model.onnx"))
     engine = tmp_path / "model.engine"
-    options = BuildOptions(shapes=ONE)
-    make_engine(library(rtx, cuda), model, engine, options, comparison=comparison(), gpu=GPU)
+    make_engine(builder(library(rtx, cuda)), model, engine, comparison=comparison())
     before = {item: item.read_bytes() for item in tmp_path.iterdir()}
     with pytest.raises(UsageError, match="already exists"):
-        make_engine(library(rtx, cuda), model, engine, options, comparison=comparison(), gpu=GPU)
+        make_engine(builder(library(rtx, cuda)), model, engine, comparison=comparison())
     faulty = library(rtx, cuda, damage=damaged("head"))
     with pytest.raises(QualityGateError):
-        make_engine(faulty, model, engine, options, comparison=comparison(), gpu=GPU, overwrite=True)
+        make_engine(builder(faulty), model, engine, comparison=comparison(), overwrite=True)
     assert {item: item.read_bytes() for item in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["model.engine", "model.engine.json", "report.json"])
+def test_what_appears_during_a_build_is_kept(rtx: Library, cuda: FakeCuda, tmp_path: Path, name: str) -> None:
+    model = read_model(small_file(tmp_path / "model.onnx"))
+    asked = replace(comparison(), report=tmp_path / "report.json")
+    there = tmp_path / name
+
+    def appear(share: float, phase: str) -> None:
+        there.write_bytes(b"theirs")
+
+    with pytest.raises(UsageError, match=f"{name} appeared while its content was being made"):
+        make_engine(
+            builder(library(rtx, cuda)), model, tmp_path / "model.engine", comparison=asked,
+            progress=BuildProgress(appear),
+        )  # fmt: skip
+    assert there.read_bytes() == b"theirs"
+    assert not [item for item in tmp_path.iterdir() if item.name.startswith(".")]
 
 
 def test_logits_that_are_not_finite_are_no_match(rtx: Library, cuda: FakeCuda, tmp_path: Path) -> None:
     model = read_model(small_file(tmp_path / "model.onnx"))
     faulty = library(rtx, cuda, damage=damaged("conv2", float("nan")))
     with pytest.raises(QualityGateError, match=r"a logit is not finite.*layer that drifts most is Conv conv2"):
-        make_engine(
-            faulty, model, tmp_path / "model.engine", BuildOptions(shapes=ONE), comparison=comparison(), gpu=GPU
-        )
+        make_engine(builder(faulty), model, tmp_path / "model.engine", comparison=comparison())
 
 
 def test_an_engine_built_ahead_of_time_is_verified_on_the_target(
@@ -160,8 +232,7 @@ def test_an_engine_built_ahead_of_time_is_verified_on_the_target(
 ) -> None:
     path = small_file(tmp_path / "model.onnx", output="classes")
     engine = tmp_path / "model.engine"
-    options = BuildOptions(shapes=ONE, targets=("86", "89"))
-    made = make_engine(rtx, read_model(path), engine, options, comparison=comparison(), gpu=None)
+    made = make_engine(builder(rtx, gpu=None, targets=("86", "89")), read_model(path), engine, comparison=comparison())
     assert made.engine is not None
     assert (made.engine.parity, made.engine.gpu, made.engine.types_checked) == (None, "", "network")
     target = library(rtx, cuda, "rtx", inspected=("Float",))
@@ -203,7 +274,7 @@ def test_a_device_error_names_the_file(
     path = small_file(tmp_path / "model.onnx")
     engine = tmp_path / "model.engine"
     tensorrt = library(rtx, cuda)
-    make_engine(tensorrt, read_model(path), engine, BuildOptions(shapes=ONE), comparison=comparison(), gpu=GPU)
+    make_engine(builder(tensorrt), read_model(path), engine, comparison=comparison())
     monkeypatch.setattr("lsr_infer.backends.tensorrt.load_library", lambda flavour: tensorrt)
     from lsr_infer.backends.tensorrt import TensorRtBackend
 

@@ -14,12 +14,13 @@ from lsr_infer.errors import DeviceError, InputError
 from lsr_infer.frames import FrameSet
 from lsr_infer.parity import BARS
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.tensorrt.build import BuildOptions, Shapes, build_engine
+from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, build_engine
 from lsr_infer.tensorrt.drift import find_drift, run_onnx
 from lsr_infer.tensorrt.flavour import Library, load_library
-from lsr_infer.tensorrt.make import Comparison, _builder_of, make_engine, read_model, verify_engine
+from lsr_infer.tensorrt.make import make_engine, read_model, runs_of, verify_engine
 from lsr_infer.tensorrt.runner import EngineRunner
 from lsr_infer.tensorrt.sidecar import manifest_path
+from lsr_infer.verdict import Comparison
 from tests.lsr_infer.tensorrt.graphs import damaged, small_file, small_graph
 
 pytestmark = pytest.mark.gpu
@@ -46,12 +47,14 @@ def gpu() -> CudaDevice:
     return probe_cuda().devices[0]
 
 
-def options(library: Library, gpu: CudaDevice, **changes: object) -> BuildOptions:
+def builder(library: Library, gpu: CudaDevice, **changes: object) -> Builder:
     """For RTX, this very GPU among the targets."""
     here = "{}{}".format(*gpu.compute_capability)
     if library.flavour == "rtx" and here not in library.all_targets():
         pytest.skip(f"{library.title} does not build for {gpu}")
-    return replace(BuildOptions(shapes=SPAN, targets=(here,) if library.flavour == "rtx" else ()), **changes)  # type: ignore[arg-type]  # tests set any field
+    options = BuildOptions(shapes=SPAN, targets=(here,) if library.flavour == "rtx" else ())
+    changed = replace(options, **changes)  # type: ignore[arg-type]  # tests set any field
+    return Builder(library=library, options=changed, gpu=gpu)
 
 
 def comparison(precision: str) -> Comparison:
@@ -65,8 +68,7 @@ def test_an_engine_computes_what_its_onnx_file_does(
 ) -> None:
     path = small_file(tmp_path / "model.onnx", precision, output)
     engine = tmp_path / "model.engine"
-    how = options(library, gpu)
-    made = make_engine(library, read_model(path), engine, how, comparison=comparison(precision), gpu=gpu)
+    made = make_engine(builder(library, gpu), read_model(path), engine, comparison=comparison(precision))
     assert made.engine is not None
     assert made.engine.parity is not None
     assert made.engine.types
@@ -90,7 +92,7 @@ def test_an_engine_computes_what_its_onnx_file_does(
 
 def test_a_cuda_graph_changes_nothing(library: Library, gpu: CudaDevice) -> None:
     model = small_graph(output="logits").SerializeToString()
-    plan = build_engine(library, model, options(library, gpu), gpu=gpu).plan
+    plan = build_engine(builder(library, gpu), model).plan
     recorded, plain = EngineRunner(library, plan, gpu), EngineRunner(library, plan, gpu, graphs=False)
     kept = []
     for batch, height, width in ((1, 64, 96), (2, 32, 32), (1, 64, 96), (1, 96, 128), (2, 64, 64), (1, 40, 40)) * 2:
@@ -106,8 +108,9 @@ def test_a_cuda_graph_changes_nothing(library: Library, gpu: CudaDevice) -> None
 
 def test_the_damaged_layer_is_found(library: Library, gpu: CudaDevice) -> None:
     model = small_graph(depth=12).SerializeToString()
-    build, damage = _builder_of(library, options(library, gpu), gpu), damaged("conv7")
+    build, damage = runs_of(builder(library, gpu)), damaged("conv7")
     drift = find_drift(model, FRAMES.frames[0][None], run_onnx, lambda marked, frames: build(damage(marked), frames))
+    assert drift is not None
     assert drift.layer == "Conv conv7"
 
 
@@ -115,22 +118,22 @@ def test_the_timing_cache_is_written_and_read(library: Library, gpu: CudaDevice,
     if library.flavour == "rtx":
         pytest.skip("TensorRT for RTX has no timing cache")
     model = small_graph().SerializeToString()
-    how = options(library, gpu, timing_cache=tmp_path / "model.timing")
-    build_engine(library, model, how, gpu=gpu)
+    how = builder(library, gpu, timing_cache=tmp_path / "model.timing")
+    build_engine(how, model)
     assert (tmp_path / "model.timing").stat().st_size > 0
-    build_engine(library, model, how, gpu=gpu)
+    build_engine(how, model)
     (tmp_path / "model.timing").write_bytes(b"of another GPU")
-    build_engine(library, model, how, gpu=gpu)
+    build_engine(how, model)
 
 
 def test_an_engine_that_may_be_carried(library: Library, gpu: CudaDevice, tmp_path: Path) -> None:
     if library.flavour == "rtx":
         pytest.skip("TensorRT for RTX names its targets instead")
     path = small_file(tmp_path / "model.onnx", output="classes")
-    how = options(library, gpu, version_compatible=True, hardware_compatible="ampere_plus")
+    how = builder(library, gpu, version_compatible=True, hardware_compatible="ampere_plus")
     if gpu.compute_capability < (8, 0):
         pytest.skip(f"{gpu} is older than Ampere")
     engine = tmp_path / "model.engine"
-    make_engine(library, read_model(path), engine, how, comparison=comparison("fp32"), gpu=gpu)
+    make_engine(how, read_model(path), engine, comparison=comparison("fp32"))
     with Segmenter(engine) as segmenter:
         assert segmenter(FRAMES.frames[0]).classes.shape == (64, 96)

@@ -10,11 +10,12 @@ import onnx
 import pytest
 import torch
 
+from lsr_infer.verdict import LayerDrift
 from lsr_train.exporting.calibration import CALIBRATIONS, gather
-from lsr_train.exporting.drift import LayerDrift, layer_drift, worst_layer
+from lsr_train.exporting.drift import layer_drift, worst_layer
 from lsr_train.exporting.fp16 import to_half
 from lsr_train.exporting.graph import layers
-from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise, tensors_to_quantise
+from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise, tensors_to_quantise
 
 
 def in_precision(model: Any, images: list[np.ndarray], precision: str) -> Any:
@@ -22,10 +23,9 @@ def in_precision(model: Any, images: list[np.ndarray], precision: str) -> Any:
         return model
     if precision == "fp16":
         return to_half(model)
-    scheme = SCHEMES[precision]
-    head = float_convolutions(model, scheme)
-    spreads = gather(model, tensors_to_quantise(model, scheme, head), images)
-    return quantise(model, {k: CALIBRATIONS["minmax"](v) for k, v in spreads.items()}, scheme, in_float=head)
+    how = Rewriting.of(model, SCHEMES[precision])
+    spreads = gather(model, tensors_to_quantise(model, how), images)
+    return quantise(model, {k: CALIBRATIONS["minmax"](v) for k, v in spreads.items()}, how)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", *SCHEMES])

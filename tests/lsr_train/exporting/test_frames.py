@@ -101,7 +101,7 @@ def test_labels_are_brought_to_the_models_classes(tmp_path: Path) -> None:
     found = read_labelled(images, 1, CAMVID_11, labels=labels, label_ids="cityscapes-trainid").labels[0]
     assert found is not None
     assert set(found.ravel().tolist()) == {CAMVID_11.names.index("car")}
-    with pytest.raises(InputError, match=r"label id 13.*--label-ids"):
+    with pytest.raises(InputError, match=r"labels of a\.png: label id 13.*--label-ids"):
         read_labelled(images, 1, CAMVID_11, labels=labels)
     with pytest.raises(UsageError, match="--label-ids"):
         read_labelled(images, 1, CAMVID_11, labels=labels, label_ids="colours")

@@ -14,7 +14,7 @@ from lsr_train.exporting.calibration import CALIBRATIONS, gather
 from lsr_train.exporting.choice import best_of, candidates
 from lsr_train.exporting.fp16 import check_reach, to_half
 from lsr_train.exporting.graph import OPSETS, layers, trace
-from lsr_train.exporting.int8 import SCHEMES, float_convolutions, quantise, tensors_to_quantise
+from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise, tensors_to_quantise
 from lsr_train.labels import CAMVID_11
 
 
@@ -28,11 +28,10 @@ def numbers(model: Any) -> dict[str, np.ndarray]:
 
 
 def quantised(model: Any, images: list[np.ndarray], runtime: str, **options: Any) -> Any:
-    scheme = SCHEMES[runtime]
-    in_float = float_convolutions(model, scheme)
-    spreads = gather(model, tensors_to_quantise(model, scheme, in_float), images)
+    how = Rewriting.of(model, SCHEMES[runtime], **options)
+    spreads = gather(model, tensors_to_quantise(model, how), images)
     ranges = {tensor: CALIBRATIONS["minmax"](spread) for tensor, spread in spreads.items()}
-    return quantise(model, ranges, scheme, in_float=in_float, **options)
+    return quantise(model, ranges, how)
 
 
 @pytest.fixture(scope="session")
@@ -142,17 +141,16 @@ def test_integers_compute_nearly_the_same(traced: Any, images: list[np.ndarray],
 
 def test_a_range_that_is_missing_is_no_silent_default(traced: Any) -> None:
     with pytest.raises(KeyError):
-        quantise(traced, {}, SCHEMES["onnxruntime"], in_float=float_convolutions(traced, SCHEMES["onnxruntime"]))
+        quantise(traced, {}, Rewriting.of(traced, SCHEMES["onnxruntime"]))
 
 
 def test_every_calibration_is_tried_and_the_best_kept(traced: Any, images: list[np.ndarray]) -> None:
     tried = candidates(
         traced,
-        SCHEMES["onnxruntime"],
+        Rewriting.of(traced, SCHEMES["onnxruntime"]),
         CAMVID_11,
         images[:4],
         images[4:],
-        in_float=float_convolutions(traced, SCHEMES["onnxruntime"]),
         margin=0.5,
     )
     assert [candidate.calibration for candidate in tried] == list(CALIBRATIONS)
@@ -187,9 +185,7 @@ def test_tensorrt_parses_what_is_made_for_it(
     else:
         quantizers = [layer for layer in shown if layer.type == trt.LayerType.QUANTIZE]
         assert {layer.get_output(0).dtype for layer in quantizers} == {trt.DataType.INT8}
-        assert len(quantizers) == 21 + len(
-            tensors_to_quantise(floats, SCHEMES["tensorrt"], float_convolutions(floats, SCHEMES["tensorrt"]))
-        )
+        assert len(quantizers) == 21 + len(tensors_to_quantise(floats, Rewriting.of(floats, SCHEMES["tensorrt"])))
     expected = trt.DataType.FLOAT if outputs == "logits" else trt.DataType.UINT8
     assert (parsed.get_output(0).name, parsed.get_output(0).dtype) == (outputs, expected)
 

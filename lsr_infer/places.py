@@ -1,0 +1,166 @@
+"""Places to read or write at: what is there, whether it may be replaced, and what stands in the way."""
+
+import errno
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from lsr_infer.errors import InputError, UsageError
+
+__all__ = [
+    "PlaceError",
+    "check_place",
+    "is_file",
+    "is_folder",
+    "left",
+    "look",
+    "place_error",
+    "refuse_existing",
+    "writing",
+]
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "the folder does not exist",
+    errno.ENOTDIR: "a part of the path is not a folder",
+    errno.EEXIST: "there is a file of that name",
+    errno.EISDIR: "there is a folder of that name",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+_REMEDIES = {
+    errno.ENOSPC: "Free space or choose another place",
+    errno.EDQUOT: "Free space or choose another place",
+    errno.ENAMETOOLONG: "Give the source a shorter name",
+}
+_FOR_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What is wrong with a place for every file, and not with one name in it."""
+
+
+class PlaceError(InputError):
+    """A place for results is unusable, so that nothing else can be written there either."""
+
+
+def look(path: Path) -> os.stat_result | None:
+    """Return what the system says of a path, links followed; None where nothing is there.
+
+    Unlike `Path.exists` and its kin, it tells a file that is not there from one that may not be looked at.
+
+    Raises:
+        InputError: it cannot be known.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise InputError(f"{path}: cannot be looked at, {reason}. Name another, or make it accessible.") from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; raises `InputError` where that cannot be known, see `look`."""
+    status = look(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file, which no pipe and no device is; raises as `is_folder`."""
+    status = look(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def place_error(path: Path, error: OSError, *, appeared: Sequence[Path] = ()) -> InputError:
+    """Describe an `OSError` met while writing `path` as one line with what to do.
+
+    Args:
+        path: what was to be written.
+        error: what the system said.
+        appeared: results that had taken their places before.
+
+    Returns:
+        A `PlaceError` where nothing else can be written there either, an `InputError` where it is about this one name.
+    """
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
+    kind = PlaceError if error.errno in _FOR_ALL else InputError
+    return kind(f"{path}: cannot be written, {reason}. {remedy}; {left(appeared)}.")
+
+
+def left(appeared: Sequence[Path]) -> str:
+    """Say what a failure has changed."""
+    return (
+        f"{', '.join(path.name for path in appeared)} had been written before" if appeared else "nothing there changed"
+    )
+
+
+def check_place(folder: Path) -> None:
+    """Make a folder where it is missing, and raise unless a file can be written in it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise place_error(folder, error) from error
+
+
+def refuse_existing(path: Path, *, overwrite: bool, own: re.Pattern[str] | None = None) -> None:
+    """Raise unless `path` is free to be written.
+
+    Args:
+        path: what is to be written.
+        overwrite: it may be replaced.
+        own: what a folder that is replaced may hold: the whole path of each thing in it, from the folder on. None where
+            `path` is to be a file, which no folder gives way to.
+
+    Raises:
+        UsageError: `path` exists and `overwrite` is false, or it is a folder that holds something else.
+        InputError: such a folder cannot be looked through.
+    """
+    if not os.path.lexists(path):  # a link that leads nowhere is something too
+        return
+    if not overwrite:
+        raise UsageError(f"{path} already exists. Choose another output, or pass --overwrite.")
+    if own is not None and path.is_dir() and not path.is_symlink():
+        _refuse_foreign(path, own)
+
+
+def _refuse_foreign(folder: Path, own: re.Pattern[str]) -> None:
+    """Raise where a folder holds what is not `own`, which is lost with it."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise place_error(folder, error) from error
+
+    for root, folders, files in os.walk(folder, onerror=fail):
+        for name in (*folders, *files):
+            found = Path(root, name)
+            if own.fullmatch(found.relative_to(folder).as_posix()) is None:
+                raise UsageError(
+                    f"{folder} holds {found.relative_to(folder)}, which is no result of this command, and is not "
+                    "replaced even with --overwrite. Choose another output, or move it away."
+                )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file on its way to `path` into one line.
+
+    Raises:
+        InputError: the block met an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise place_error(path, error) from error
