@@ -44,14 +44,16 @@ def train(request: Request) -> int:
     accelerator = build_accelerator(config, device)
     prepared = prepare(config, accelerator)
     resuming = request.resume is not None
+    teacher = load_teacher(config, prepared.space, accelerator.device)
     network, meaning = starting_network(config, prepared, accelerator.device, fresh=not _has_checkpoint(request))
-    models = Models(network=network, teacher=load_teacher(config, prepared.space, accelerator.device))
-    if models.teacher is not None:
-        facts = models.teacher.facts
+    if teacher is not None:
+        facts = teacher.facts
         method = facts.method or "an unknown method"
         logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
-        engine = Engine(config, prepared.space, models, accelerator, run, prepared.selector)
+        engine = Engine(
+            config, prepared.space, Models(network=network, teacher=teacher), accelerator, run, prepared.selector
+        )
         if resuming:
             engine.resume()
         logger.info(
