@@ -11,13 +11,15 @@ from typing import Literal, get_args
 
 from lsr_infer.errors import UsageError
 from lsr_train.config_checks import in_range, one_of
-from lsr_train.config_selftraining import LatentConfig, SelfTrainingConfig, StrongConfig
+from lsr_train.config_selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
 
 __all__ = [
     "BACKBONES",
+    "COMMAND_METHODS",
     "LAYOUTS",
     "METHOD_NAMES",
     "METHOD_WEIGHTS",
+    "OWN_LABEL_METHODS",
     "SUPERVISED_METHODS",
     "TARGET_LAYOUTS",
     "WEIGHT_NAMES",
@@ -25,6 +27,7 @@ __all__ = [
     "ClusteringConfig",
     "Config",
     "DataConfig",
+    "DistillConfig",
     "HistogramConfig",
     "LatentConfig",
     "LogConfig",
@@ -50,6 +53,7 @@ METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "lsr-em": ("cluster", "perpendicularity", "norm", "entropy"),
     "self-training": ("self_training", "masked", "distance"),
     "lsr-st": ("cluster", "perpendicularity", "norm", "prototype", "self_training", "masked", "distance"),
+    "distill": ("distill", "self_training", "cluster", "perpendicularity", "prototype"),
 }
 """Which fields of `weights` each method reads. The names are those of `lsr_train.methods.METHODS`; a test holds them
 together, since this module cannot import what imports torch."""
@@ -59,7 +63,17 @@ METHOD_NAMES = tuple(METHOD_WEIGHTS)
 WEIGHT_NAMES = tuple(sorted({name for names in METHOD_WEIGHTS.values() for name in names}))
 
 SUPERVISED_METHODS = ("source-only", "target-only")
-"""Those that learn from labels alone: `pretrain` runs them, `adapt` all others."""
+"""Those that learn from labels alone."""
+
+OWN_LABEL_METHODS = ("lsr", "lsr-em", "self-training", "lsr-st")
+"""Those that learn from what they say of the target themselves, so that a class can die unseen."""
+
+COMMAND_METHODS: Mapping[str, tuple[str, ...]] = {
+    "pretrain": SUPERVISED_METHODS,
+    "adapt": OWN_LABEL_METHODS,
+    "distill": ("distill",),
+}
+"""Which command runs which methods."""
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
@@ -477,6 +491,7 @@ class WeightsConfig:
         self_training: of the cross-entropy on mixed images with the teacher's labels.
         masked: of the cross-entropy on target images with hidden blocks.
         distance: of the feature distance to the starting backbone.
+        distill: of the divergence from the teacher's opinion, of source and target each.
     """
 
     cluster: float = 0.0
@@ -488,6 +503,7 @@ class WeightsConfig:
     self_training: float = 0.0
     masked: float = 0.0
     distance: float = 0.0
+    distill: float = 0.0
 
     def __post_init__(self) -> None:
         for name in WEIGHT_NAMES:
@@ -562,6 +578,7 @@ class Config:
         self_training: the teacher and its labels.
         strong: what the student's images go through.
         latent: form and place of the constraints beside self-training.
+        distill: the finished network that teaches a student.
         weights: of the loss terms.
         selection: the label-free choice of the best checkpoint.
         log: what is written.
@@ -584,6 +601,7 @@ class Config:
     self_training: SelfTrainingConfig = field(default_factory=SelfTrainingConfig)
     strong: StrongConfig = field(default_factory=StrongConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -615,6 +633,11 @@ class Config:
                     f"{smallest[1]:.0f}x{smallest[0]:.0f}. "
                     f"Set --augment.crop_width/--augment.crop_height or --data.{name}.width/--data.{name}.height."
                 )
+        if self.distill.teacher and self.method != "distill":
+            raise UsageError(
+                f"distill.teacher is {self.distill.teacher}, and method {self.method} has no such teacher. Set "
+                "--distill.teacher '', or --method distill."
+            )
         if METHOD_WEIGHTS[self.method].count("self_training"):
             self._check_self_training(sizes)
         for name in sorted(set(WEIGHT_NAMES) - set(METHOD_WEIGHTS[self.method])):
@@ -627,11 +650,20 @@ class Config:
 
     def _check_self_training(self, sizes: set[tuple[int, int]]) -> None:
         """Raise unless the images of both domains can be mixed and the weights fit the form of the constraints."""
-        if len(sizes) > 1 and not self.augment.crop_height:
+        mixes = self.method != "distill" or self.self_training.mix == "class"
+        if mixes and len(sizes) > 1 and not self.augment.crop_height:
             raise UsageError(
                 f"method {self.method} mixes source and target images, and they are of two sizes. Set the same "
                 "--data.source.height and .width as --data.target.height and .width, or a crop by "
                 "--augment.crop_height and --augment.crop_width."
+            )
+        latent = (self.latent.form, self.latent.labels, self.latent.image)
+        latent_weights = (self.weights.cluster, self.weights.perpendicularity, self.weights.prototype)
+        if self.method == "distill" and any(latent_weights) and latent != ("scale-free", "teacher", "mixed"):
+            raise UsageError(
+                f"latent is form {latent[0]}, labels {latent[1]}, image {latent[2]}; method distill has the scale-free "
+                "constraints with the teacher's labels on the images it trains on. Set --latent.form scale-free, "
+                "--latent.labels teacher and --latent.image mixed."
             )
         other = {"scale-free": ("norm",), "printed": ("prototype",)}[self.latent.form]
         for name in other:

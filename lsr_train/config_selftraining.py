@@ -1,12 +1,13 @@
-"""The configuration of self-training: teacher, labels, strong augmentation, and the constraints beside it."""
+"""The configuration of what learns from a teacher: its labels, strong augmentation, constraints, and distillation."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from lsr_infer.errors import UsageError
 from lsr_train.config_checks import in_range, one_of
 
-__all__ = ["LatentConfig", "SelfTrainingConfig", "StrongConfig"]
+__all__ = ["DistillConfig", "LatentConfig", "SelfTrainingConfig", "StrongConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,34 @@ class StrongConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """The finished network that teaches a student. Its labels are those of `self_training`.
+
+    Args:
+        teacher: run folder, checkpoint folder or model file; a run's config.yaml names the very file.
+        sha256: of the teacher's file; empty takes it from the file, and a run's config.yaml holds it.
+        temperature: divides the logits of both before they are compared.
+        teacher_size: size at which the teacher looks at images, the `student`'s or its `own` of training.
+    """
+
+    teacher: str = ""
+    sha256: str = ""
+    temperature: float = 1.0
+    teacher_size: Literal["own", "student"] = "student"
+
+    def __post_init__(self) -> None:
+        in_range("distill.temperature", self.temperature, 0, 100, open_low=True)
+        one_of("distill.teacher_size", self.teacher_size, ("own", "student"))
+        if self.sha256 and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise UsageError(
+                f"distill.sha256 is {self.sha256!r}; allowed: 64 hexadecimal digits in lower case, or nothing. Set "
+                "--distill.sha256."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentConfig:
-    """Form and place of LSR's constraints beside self-training.
+    """Form and place of LSR's constraints beside self-training; `distill` knows the defaults of the first three alone.
 
     Args:
         form: `printed` is the paper's equations, `scale-free` the same on directions (see `lsr_train.latent`).

@@ -29,6 +29,7 @@ from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.checkpoint import ModelInfo, load_model, save_model
 from lsr_train.config import Config
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.distillation import FrozenTeacher
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.interruption import Interruption
 from lsr_train.methods import METHODS
@@ -48,7 +49,7 @@ from lsr_train.training_state import (
     without_prefix,
 )
 
-__all__ = ["Batches", "Engine", "Outcome", "build_accelerator"]
+__all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,19 @@ class Batches:
 
     source: Iterator[RawLabelled]
     target: Iterator[RawUnlabelled] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Models:
+    """The networks of a run.
+
+    Args:
+        network: what training starts from, on the CPU or its device.
+        teacher: a finished network that teaches it, on its device; None where the configuration names none.
+    """
+
+    network: DeepLabV2
+    teacher: FrozenTeacher | None = None
 
 
 @dataclasses.dataclass
@@ -127,7 +141,7 @@ class Engine:
     Args:
         config: the resolved configuration.
         space: the classes.
-        network: the starting network, on the CPU.
+        models: the starting network, and its teacher.
         accelerator: places everything; its precision is the configuration's.
         run: where everything is written.
         selector: looks at unlabelled frames and chooses the best checkpoint.
@@ -137,7 +151,7 @@ class Engine:
         self,
         config: Config,
         space: LabelSpace,
-        network: DeepLabV2,
+        models: Models,
         accelerator: Accelerator,
         run: RunFolder,
         selector: Selector,
@@ -149,6 +163,7 @@ class Engine:
         self.selector = selector
         self.step = 0
         self.monitor = TermMonitor()
+        network, self.teacher = models.network, models.teacher
         if config.train.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
         if config.network.batch_norm == "train" and accelerator.num_processes > 1:
@@ -156,6 +171,8 @@ class Engine:
         network.set_batch_norm("train" if config.network.batch_norm == "train" else "frozen")
         self.method = METHODS[config.method](config, space.num_classes, network.feature_channels)
         self.method.start(network)
+        if self.teacher is not None:
+            self.method.take_teacher(self.teacher)
         self.method.to(accelerator.device)
         groups = network.parameter_groups() | self.method.parameter_groups()
         optimizer = build_optimizer(groups, config.optim)
@@ -439,6 +456,7 @@ class Engine:
             height=self.config.data.target.height if self.config.data.target.given else self.config.data.source.height,
             width=self.config.data.target.width if self.config.data.target.given else self.config.data.source.width,
             scores=self.selector.scores(self.step),
+            teacher=None if self.teacher is None else self.teacher.facts,
         )
         save_model(folder / MODEL_FILE, self.outcome, info)
         device = self.accelerator.device

@@ -17,7 +17,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.checkpoint import load_model
 from lsr_train.collapse import CollapseWatch
-from lsr_train.config import SUPERVISED_METHODS, Config
+from lsr_train.config import OWN_LABEL_METHODS, Config
 from lsr_train.data.frames import LabelledFrames, TargetFrames
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, target_loader
@@ -173,7 +173,7 @@ def _selector(
             signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
         return Sight(signals, classes)
 
-    adapts = config.method not in SUPERVISED_METHODS and frames is not None
+    adapts = config.method in OWN_LABEL_METHODS and frames is not None
     return Selector(selection, look, CollapseWatch(space.names) if adapts else None)
 
 

@@ -23,6 +23,7 @@ class Stream(IntEnum):
     MIX = 4
     STRONG = 5
     MASK = 6
+    STRONG_SOURCE = 7
 
 
 def generator(seed: int, stream: Stream, n: int) -> np.random.Generator:

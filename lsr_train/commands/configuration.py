@@ -19,7 +19,18 @@ from lsr_train.config_file import recipe_path
 
 __all__ = ["Request", "config_from_text", "resolve"]
 
-SHORT_NAMES = {"--source": "--data.source.root", "--target": "--data.target.root"}
+SHORT_NAMES = {
+    "--source": "--data.source.root",
+    "--target": "--data.target.root",
+    "--student": "--network.backbone",
+    "--width": "--network.width",
+}
+
+MORE_HELP = {
+    "distill": " The first word is the teacher (--distill.teacher: a run folder, a checkpoint folder or a model file); "
+    "--student and --width stand for --network.backbone and --network.width, --size 320x240 for width and height of "
+    "source and target."
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +54,7 @@ def _parser(program: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False,
         epilog="--source and --target stand for --data.source.root (a labelled folder) and --data.target.root (a "
-        "folder, glob or video without labels).",
+        "folder, glob or video without labels)." + MORE_HELP.get(program, ""),
     )  # fmt: skip
     parser.add_argument("--recipe", action=ActionConfigFile, help="a recipe by name, or a YAML file")
     parser.add_argument("--out", type=str, default="", help="the run folder to make (default: runs/RECIPE)")

@@ -1,23 +1,19 @@
-"""What `pretrain` and `adapt` share: the command line is understood and checked before torch is imported."""
-
-from collections.abc import Sequence
+"""What the training commands share: the command line is understood and checked before torch is imported."""
 
 from lsr_infer.errors import UsageError
 from lsr_train.commands.configuration import resolve
+from lsr_train.config import COMMAND_METHODS
 from lsr_train.config_file import to_yaml
 
 __all__ = ["train_command"]
 
 
-def train_command(
-    program: str, arguments: list[str], *, methods: Sequence[str], default_recipe: str | None
-) -> int | None:
+def train_command(program: str, arguments: list[str], *, default_recipe: str | None) -> int | None:
     """Run a training command.
 
     Args:
-        program: `pretrain` or `adapt`.
+        program: one of `COMMAND_METHODS`, which says what it runs.
         arguments: the words after it.
-        methods: the methods this command runs.
         default_recipe: used where the user names none.
 
     Returns:
@@ -32,8 +28,9 @@ def train_command(
     if request.print_config:
         print(to_yaml(config), end="")  # noqa: T201 - the result of --print_config
         return 0
+    methods = COMMAND_METHODS[program]
     if config.method not in methods:
-        other = "pretrain" if program == "adapt" else "adapt"
+        other = next(name for name, theirs in COMMAND_METHODS.items() if config.method in theirs)
         raise UsageError(
             f"{program} runs {', '.join(methods)}; {config.method} is run by {other}. Set --method, or use {other}."
         )
@@ -41,6 +38,11 @@ def train_command(
         raise UsageError(
             "adapt starts from a source checkpoint. Make one with `python -m lsr_train pretrain --recipe …`, then pass "
             "--init RUN (or a .safetensors or .pth file)."
+        )
+    if program == "distill" and not config.distill.teacher:
+        raise UsageError(
+            "distill needs a teacher. Name a run folder, a checkpoint folder or a .safetensors file in front: "
+            "`python -m lsr_train distill TEACHER …`."
         )
     if request.resume is None and not config.data.source.root and not config.data.source.layout.startswith("toytown"):
         raise UsageError("no labelled source is named. Set --data.source.root (or --source).")

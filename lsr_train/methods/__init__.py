@@ -1,5 +1,6 @@
 """The training methods by name. A new one is a file beside these and a line here."""
 
+from lsr_train.methods.distill import Distill
 from lsr_train.methods.lsr import LSR
 from lsr_train.methods.lsr_em import LSREM
 from lsr_train.methods.lsr_self_training import LSRSelfTraining
@@ -16,4 +17,5 @@ METHODS: dict[str, type[Method]] = {
     "lsr-em": LSREM,
     "self-training": SelfTraining,
     "lsr-st": LSRSelfTraining,
+    "distill": Distill,
 }

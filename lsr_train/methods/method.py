@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
+from lsr_train.distillation import FrozenTeacher
 from lsr_train.losses import upsample
 from lsr_train.network import SegOutput
 
@@ -94,6 +95,9 @@ class Method(nn.Module):
 
     def start(self, network: nn.Module) -> None:
         """Take what is needed of the bare network that training starts from, such as a copy of it; called once."""
+
+    def take_teacher(self, teacher: FrozenTeacher) -> None:
+        """Take the finished network that the configuration names as teacher; called once, where it names one."""
 
     def begin(self, step: int, sample: int) -> None:
         """Learn which micro-batch comes next.

@@ -28,11 +28,11 @@ from lsr_train.selftraining import (
     Strength,
     class_mix_mask,
     paste,
-    strong_augmentation,
+    strong_images,
     teacher_labels,
     visible_blocks,
 )
-from lsr_train.selftraining.strong import DRAWS
+from lsr_train.selftraining.strong import DRAWS, laid_out
 
 __all__ = ["Mixed", "SelfTrainingMethod", "Views"]
 
@@ -205,9 +205,7 @@ class SelfTrainingMethod(Method):
     def _augment(self, image: Tensor) -> Tensor:
         """Augment normalised images strongly."""
         normalize = cast(DeepLabV2, self._teacher.network).normalize
-        draws = self._draws(Stream.STRONG, image, (DRAWS,))
-        frames = strong_augmentation(normalize.levels(image), self._strength, draws)
-        return _laid_out(normalize(frames), image)
+        return strong_images(image, normalize, self._strength, self._draws(Stream.STRONG, image, (DRAWS,)))
 
     def _hide(self, image: Tensor) -> Tensor:
         """Hide blocks of strongly augmented target images."""
@@ -215,7 +213,7 @@ class SelfTrainingMethod(Method):
         block = settings.mask_block
         draws = self._draws(Stream.MASK, image, (-(-H // block), -(-W // block)))
         visible = visible_blocks((H, W), block, settings.mask_ratio, draws.to(image.device))
-        return _laid_out(self._augment(image) * visible[:, None], image)
+        return laid_out(self._augment(image) * visible[:, None], image)
 
     def _distance(self, image: Tensor, features: Tensor) -> Tensor:
         """Return the mean squared distance of the source's features to those of the starting network, per channel."""
@@ -227,9 +225,3 @@ class SelfTrainingMethod(Method):
         """Draw numbers for each image of the micro-batch, [B,*shape]."""
         samples = range(self._sample, self._sample + image.shape[0])
         return uniform(self.config.seed, stream, samples, shape)
-
-
-def _laid_out(image: Tensor, like: Tensor) -> Tensor:
-    """Return an image in the memory format of another."""
-    last = like.is_contiguous(memory_format=torch.channels_last)
-    return image.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -4,7 +4,7 @@ from lsr_train.selftraining.alignment import DistributionAlignment
 from lsr_train.selftraining.labelling import PixelLabels, teacher_labels
 from lsr_train.selftraining.mixing import class_mix_mask, paste, visible_blocks
 from lsr_train.selftraining.rectification import Rectifier
-from lsr_train.selftraining.strong import Strength, strong_augmentation
+from lsr_train.selftraining.strong import Strength, strong_augmentation, strong_images
 from lsr_train.selftraining.teacher import EmaTeacher
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "class_mix_mask",
     "paste",
     "strong_augmentation",
+    "strong_images",
     "teacher_labels",
     "visible_blocks",
 ]

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["DRAWS", "Strength", "strong_augmentation"]
+from lsr_train.network import Normalize
+
+__all__ = ["DRAWS", "Strength", "laid_out", "strong_augmentation", "strong_images"]
 
 DRAWS = 7
 """Random numbers an image takes."""
@@ -62,6 +64,27 @@ def strong_augmentation(frames: Tensor, strength: Strength, draws: Tensor) -> Te
     least = min(0.15, strength.blur_sigma)
     sigmas = least + (strength.blur_sigma - least) * draws[:, 6]
     return _blurred(colored, torch.where(draws[:, 5] < strength.blur, sigmas, 0), strength.blur_sigma)
+
+
+def strong_images(image: Tensor, normalize: Normalize, strength: Strength, draws: Tensor) -> Tensor:
+    """Change colours and blur of images that are normalised already.
+
+    Args:
+        image: normalised [B,3,H,W] in float32.
+        normalize: what normalised it.
+        strength: how far.
+        draws: as of `strong_augmentation`.
+
+    Returns:
+        A new image of the same shape and memory format.
+    """
+    return laid_out(normalize(strong_augmentation(normalize.levels(image), strength, draws)), image)
+
+
+def laid_out(image: Tensor, like: Tensor) -> Tensor:
+    """Return an image in the memory format of another."""
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    return image.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _colors(draws: Tensor, strength: Strength) -> tuple[Tensor, Tensor, Tensor]:

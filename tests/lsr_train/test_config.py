@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_train.commands import adapt, distill
 from lsr_train.commands.configuration import config_from_text, resolve
 from lsr_train.config import (
+    COMMAND_METHODS,
     METHOD_NAMES,
     METHOD_WEIGHTS,
     SUPERVISED_METHODS,
@@ -19,10 +21,12 @@ from lsr_train.config import (
     AugmentConfig,
     Config,
     DataConfig,
+    DistillConfig,
     LatentConfig,
     NetworkConfig,
     OptimConfig,
     SelectionConfig,
+    SelfTrainingConfig,
     SourceConfig,
     TargetConfig,
     TrainConfig,
@@ -90,6 +94,9 @@ def test_a_crop_is_not_held_against_a_target_that_is_not_there() -> None:
         (lambda: OptimConfig(name="adam"), "allowed: sgd, adamw"),  # type: ignore[arg-type]
         (lambda: NetworkConfig(output_stride=4), "8, 16"),
         (lambda: NetworkConfig(dilations=()), "dilations"),
+        (lambda: DistillConfig(temperature=0), "distill.temperature"),
+        (lambda: DistillConfig(teacher_size="half"), "distill.teacher_size"),  # type: ignore[arg-type]
+        (lambda: DistillConfig(sha256="abc"), "64 hexadecimal"),
         (lambda: WeightsConfig(cluster=-1), "weights.cluster"),
         (lambda: AugmentConfig(crop_height=10), "go together"),
         (lambda: AugmentConfig(scale_max=2.0), "crop_height"),
@@ -189,7 +196,8 @@ FIELDS = {
     "rectify_decay rectify_from threshold weighting",
     "strong": "blur blur_sigma brightness contrast hue probability saturation",
     "latent": "form image labels temperature",
-    "weights": "cluster distance entropy entropy_ratio masked norm perpendicularity prototype self_training",
+    "distill": "sha256 teacher teacher_size temperature",
+    "weights": "cluster distance distill entropy entropy_ratio masked norm perpendicularity prototype self_training",
     "selection": "every frames patience signal source_split",
     "log": "every tensorboard",
 }
@@ -211,13 +219,18 @@ def test_every_field_is_read_somewhere() -> None:
     assert {name for name in leaves(Config()) if name.rpartition(".")[2] not in read} == set()
 
 
+def test_every_method_is_run_by_one_command() -> None:
+    assert sorted(name for names in COMMAND_METHODS.values() for name in names) == sorted(METHOD_NAMES)
+
+
 def test_exactly_the_adapting_methods_use_the_target() -> None:
     assert {name for name, method in METHODS.items() if not method.uses_target} == set(SUPERVISED_METHODS)
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_a_method_weights_what_the_configuration_says(name: str) -> None:
-    for form, other in (("printed", "prototype"), ("scale-free", "norm")):
+    forms = (("printed", "prototype"), ("scale-free", "norm"))
+    for form, other in forms[1:] if name == "distill" else forms:
         read = set(METHOD_WEIGHTS[name]) - ({other} if name == "lsr-st" else set())
         base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(read, 0.5)), latent=LatentConfig(form=form))
         weights = METHODS[name](base, 3, 4).term_weights()
@@ -243,7 +256,46 @@ def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:
     from lsr_train.commands.training import train_command
 
     with pytest.raises(UsageError, match="--source"):
-        train_command("pretrain", ["--method", "source-only"], methods=("source-only",), default_recipe=None)
+        train_command("pretrain", ["--method", "source-only"], default_recipe=None)
     words = ["--source", "x", "--init", "y"]
     with pytest.raises(UsageError, match="--target"):
-        train_command("adapt", words, methods=("lsr", "lsr-em"), default_recipe="my_footage")
+        train_command("adapt", words, default_recipe="my_footage")
+
+
+def test_a_distillation_without_its_teacher_or_data_is_said_before_torch_is_loaded() -> None:
+    with pytest.raises(UsageError, match="distill TEACHER"):
+        distill.main(["--source", "x", "--target", "y"])
+    with pytest.raises(UsageError, match="--source"):
+        distill.main(["teacher", "--target", "y"])
+    with pytest.raises(UsageError, match="--target"):
+        distill.main(["teacher", "--source", "x"])
+    with pytest.raises(UsageError, match="run by distill"):
+        adapt.main(["--recipe", "toytown_distill"])
+    with pytest.raises(UsageError, match="run by adapt"):
+        distill.main(["--recipe", "toytown_lsr"])
+
+
+def test_the_short_names_of_a_student() -> None:
+    words = ["runs/a=b", "--student", "resnet34", "--width=0.5", "--size", "320x240", "--source", "s", "--target", "t"]
+    config = resolve("distill", distill.expand(words), "my_footage_distill").config
+    assert (config.method, config.distill.teacher) == ("distill", "runs/a=b")
+    assert (config.network.backbone, config.network.width) == ("resnet34", 0.5)
+    for domain in (config.data.source, config.data.target):
+        assert (domain.height, domain.width) == (240, 320)
+    assert distill.expand(["--size=64x32"])[:2] == ["--data.source.width=64", "--data.source.height=32"]
+    for words in (["--size", "320"], ["--size"], ["--size=240:320"], ["--size", "ax3"]):
+        with pytest.raises(UsageError, match="width x height"):
+            distill.expand(words)
+
+
+def test_distillation_has_its_own_form_of_the_constraints_and_its_own_teacher() -> None:
+    for latent in (LatentConfig(form="printed"), LatentConfig(labels="student"), LatentConfig(image="target")):
+        Config(method="distill", latent=latent)  # no term of theirs is asked for
+        with pytest.raises(UsageError, match=r"latent\.form scale-free"):
+            Config(method="distill", weights=WeightsConfig(cluster=0.1), latent=latent)
+    with pytest.raises(UsageError, match=r"distill\.teacher"):
+        Config(method="lsr", distill=DistillConfig(teacher="x"))
+    data = DataConfig(source=SourceConfig(height=64, width=64), target=TargetConfig(root="x", height=64, width=96))
+    with pytest.raises(UsageError, match="mixes source and target"):
+        Config(method="distill", data=data)
+    Config(method="distill", data=data, self_training=SelfTrainingConfig(mix="none"))

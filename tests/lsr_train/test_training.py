@@ -16,14 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lsr_train.config import METHOD_NAMES
+from lsr_train.config import METHOD_NAMES, METHOD_WEIGHTS, OWN_LABEL_METHODS
 from lsr_train.device import choose_precision
 from lsr_train.engine import Engine
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
            "lsr-em": "toytown_lsr_em", "self-training": "toytown_self_training",
-           "lsr-st": "toytown_lsr_st"}  # fmt: skip
+           "lsr-st": "toytown_lsr_st", "distill": "toytown_distill"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, list[str]]:
     if method in ("source-only", "target-only"):
         return "pretrain", words(RECIPES[method], out, *more)
+    if method == "distill":
+        every_term = [f"--weights.{name}=0.1" for name in METHOD_WEIGHTS[method]]
+        return "distill", [str(source), *words(RECIPES[method], out, *every_term, *more)]
     return "adapt", words(RECIPES[method], out, "--init", str(source), *more)
 
 
@@ -52,17 +55,18 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
     selected = status["selection"]["best_step"]  # none where six steps made a class collapse
     assert (run / "checkpoints/best").is_file() == (selected is not None)
-    assert selected is not None or method not in ("source-only", "target-only")
+    assert selected is not None or method in OWN_LABEL_METHODS
     assert (run / "classes.csv").is_file()
     with (run / "classes.csv").open(encoding="utf-8", newline="") as file:
         steps = [row["step"] for row in csv.DictReader(file)]
-    start = [] if method in ("source-only", "target-only") else ["0"]  # what the watch over classes compares with
+    start = ["0"] if method in OWN_LABEL_METHODS else []  # what the watch over classes compares with
     assert list(dict.fromkeys(steps)) == [*start, "3", "6"]
     assert steps.count("6") == 19
     terms = set(rows[0])
     assert ("entropy" in terms) == (method == "lsr-em")
-    assert ("cluster_target" in terms) == method.startswith("lsr")
-    assert ("self_training" in terms) == (method in ("self-training", "lsr-st"))
+    assert ("cluster_target" in terms) == (method.startswith("lsr") or method == "distill")
+    assert ("self_training" in terms) == (method in ("self-training", "lsr-st", "distill"))
+    assert ({"distill_source", "distill_target"} <= terms) == (method == "distill")
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)

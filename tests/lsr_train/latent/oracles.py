@@ -291,3 +291,16 @@ def weighted_cross_entropy_oracle(logits: Tensor, labels: Tensor, weight: Tensor
         total = total - weight[b, y, x] * (values[labels[b, y, x]].exp() / values.exp().sum()).log()
         count += 1
     return total / max(count, 1)
+
+
+def distillation_oracle(logits: Tensor, teacher: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:
+    """Divergence of the student's softened probabilities from the teacher's, over the counted pixels."""
+    total, count = logits.new_zeros(()), 0
+    for b, y, x in (torch.ones_like(logits[:, 0]) if mask is None else mask).nonzero().tolist():
+        own = (logits[b, :, y, x] / temperature).exp()
+        other = (teacher[b, :, y, x].to(logits.dtype) / temperature).exp()
+        for c in range(logits.shape[1]):
+            p, q = other[c] / other.sum(), own[c] / own.sum()
+            total = total + temperature**2 * p * (p / q).log()
+        count += 1
+    return total / max(count, 1)
