@@ -246,4 +246,4 @@ def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:
         train_command("pretrain", ["--method", "source-only"], methods=("source-only",), default_recipe=None)
     words = ["--source", "x", "--init", "y"]
     with pytest.raises(UsageError, match="--target"):
-        train_command("adapt", words, methods=("lsr", "lsr-em"), default_recipe="my_footage")
+        train_command("adapt", words, methods=("lsr-st",), default_recipe="my_footage")
