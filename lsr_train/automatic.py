@@ -114,7 +114,7 @@ def fitting(choices: Choices, available: int | None, needs: Callable[[Config], i
     Args:
         choices: where they go.
         available: bytes; None where nobody says, and then nothing is chosen.
-        needs: predicts the bytes of a step of a configuration.
+        needs: predicts the bytes of a step, or a look, of a configuration.
 
     Raises:
         UsageError: not even the smallest fits.
@@ -124,7 +124,7 @@ def fitting(choices: Choices, available: int | None, needs: Callable[[Config], i
         choices.lines.append(f"batch of {batch}: the recipe's; this system does not say how much memory it has")
         return
     if not (choices.free("data.batch_size") or choices.free(*_CROP)):
-        choices.lines.append(f"batch of {batch}: as stated; a step takes about {_gib(needs(choices.config))}")
+        choices.lines.append(f"batch of {batch}: as stated; a step or look takes about {_gib(needs(choices.config))}")
         return
     room = available * MEMORY_SHARE
     tried = []
@@ -135,12 +135,12 @@ def fitting(choices: Choices, available: int | None, needs: Callable[[Config], i
             crop = f"a crop of {config.augment.crop_width}x{config.augment.crop_height}"
             what = crop if config.augment.crop_height else "whole images"
             less = f"; more would take {_gib(tried[0])}" if len(tried) > 1 else ""
-            line = f"batch of {config.data.batch_size} and {what}: a step takes about {_gib(tried[-1])}"
+            line = f"batch of {config.data.batch_size} and {what}: a step or look takes about {_gib(tried[-1])}"
             choices.take(values, f"{line}, of {_gib(available)} available {_gib(room)} are allowed{less}")
             return
     raise UsageError(
-        f"a step needs about {_gib(tried[-1])} at the least, and of {_gib(available)} available {_gib(room)} are "
-        "allowed. Free memory, or set a smaller --network.backbone or --network.width, or sizes by "
+        f"a step or look needs about {_gib(tried[-1])} at the least, and of {_gib(available)} available {_gib(room)} "
+        "are allowed. Free memory, or set a smaller --network.backbone or --network.width, or sizes by "
         "--data.source.height and so on."
     )
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from lsr_train.config import Config
+from lsr_train.config import SUPERVISED_METHODS, Config
 from lsr_train.network import DeepLabV2, NetworkSpec
+from lsr_train.preparation import LOOK_BATCH
 
-__all__ = ["TOLERANCE", "available_bytes", "step_bytes"]
+__all__ = ["TOLERANCE", "available_bytes", "look_bytes", "step_bytes"]
 
 TOLERANCE = 0.25
 """How far a measured step may be from the prediction, as a share of it."""
@@ -35,6 +36,9 @@ by self-training, one image of each domain, batch-norm frozen, whose outputs nee
 and 768x384, torch's CPU build; all of these numbers by the benchmark with its own defaults."""
 _WHOLE_WIDTH_PART = 0.25
 """Of these, what does not shrink with the network's width: first convolution, logits and labels at full size."""
+_LOOK_BYTES = 550
+"""A pixel of a frame in a look, 19 classes: logits and probabilities at full size. Measured 280 to 530 on ResNet-18 to
+-101 at stride 16 and 8 (the benchmark's --look); the width of the network plays no part in it."""
 _BF16 = 0.65
 """Of the activations of fp32 under autocast; measured .42 for the source stage, .63 for the adaptation (ResNet-50)."""
 _CUDA_BYTES = 1 << 30
@@ -53,25 +57,40 @@ def step_bytes(config: Config, num_classes: int) -> int:
         are those of a CPU.
     """
     network, augment = config.network, config.augment
-    spec = NetworkSpec(
-        backbone=network.backbone, width=network.width, output_stride=network.output_stride,
-        dilations=network.dilations, num_classes=num_classes,
-    )  # fmt: skip
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        parameters = sum(item.numel() for item in DeepLabV2(spec).parameters())
-    adapts = config.method not in ("source-only", "target-only")
-    a_pixel: float = _PIXEL_BYTES[network.backbone, network.output_stride][adapts]
-    a_pixel *= _narrow(network.width)
-    if adapts and config.network.batch_norm == "train":
-        a_pixel = 2 * _PIXEL_BYTES[network.backbone, network.output_stride][0] * _narrow(network.width)
-    further = (config.weights.masked > 0) + (config.method == "lsr-st" and config.latent.image == "target")
-    a_pixel *= 1 + further / 2  # each is one image more beside the two
+    adapts = config.method not in SUPERVISED_METHODS
+    trained, frozen = _PIXEL_BYTES[network.backbone, network.output_stride]
+    if not adapts:
+        a_pixel: float = trained
+    else:
+        a_pixel = 2 * trained if network.batch_norm == "train" else frozen
+        further = (config.weights.masked > 0) + (config.method == "lsr-st" and config.latent.image == "target")
+        a_pixel *= 1 + further / 2  # each is one image more beside the two
     if config.train.precision in ("bf16", "fp16"):
         a_pixel *= _BF16
     height = augment.crop_height or config.data.source.height
     width = augment.crop_width or config.data.source.width
     pixels = config.data.batch_size * height * width
-    return round(_FIXED_BYTES + parameters * _STATE_BYTES[adapts] + pixels * a_pixel)
+    fixed = _FIXED_BYTES + _parameters(config, num_classes) * _STATE_BYTES[adapts]
+    return round(fixed + pixels * a_pixel * _narrow(network.width))
+
+
+def look_bytes(config: Config, num_classes: int) -> int:
+    """Predict the peak memory of a look at whole target frames during a run; as `step_bytes`."""
+    target = config.data.target
+    resident = _parameters(config, num_classes) * _STATE_BYTES[config.method not in SUPERVISED_METHODS]
+    pixels = LOOK_BATCH * target.height * target.width
+    return round(_FIXED_BYTES + resident + pixels * _LOOK_BYTES * max(1.0, num_classes / 19))
+
+
+def _parameters(config: Config, num_classes: int) -> int:
+    """Count the network's parameters without making them."""
+    network = config.network
+    spec = NetworkSpec(
+        backbone=network.backbone, width=network.width, output_stride=network.output_stride,
+        dilations=network.dilations, num_classes=num_classes,
+    )  # fmt: skip
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return sum(item.numel() for item in DeepLabV2(spec).parameters())
 
 
 def _narrow(width: float) -> float:

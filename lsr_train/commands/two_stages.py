@@ -6,11 +6,10 @@ run folder of its own beside it, named after its configuration and data, for lat
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from accelerate.state import PartialState
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.account import write_account
@@ -26,9 +25,10 @@ from lsr_train.data.footage import frame_size
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.engine import build_accelerator
-from lsr_train.memory import available_bytes, step_bytes
-from lsr_train.network.weights import backbone_of
-from lsr_train.preparation import prepare
+from lsr_train.memory import available_bytes, look_bytes, step_bytes
+from lsr_train.network import DeepLabV2
+from lsr_train.network.weights import backbone_of, load_backbone_weights
+from lsr_train.preparation import network_spec, prepare
 from lsr_train.probe import measure_pace
 from lsr_train.reuse import Ready, data_fingerprint, find_ready, is_finished, note_data, source_name
 from lsr_train.run_folder import RunFolder
@@ -79,7 +79,9 @@ def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
     source = plan.ready.run
     if source is None:
         source = request.out.parent / source_name(plan.source, plan.data)
-        if not (source / "config.yaml").is_file():
+        if (source / "config.yaml").is_file():
+            logger.info("%s goes on where it was", source)
+        else:
             RunFolder.create(source, to_yaml(plan.source)).close()
         note_data(source, plan.data)
     adapted = with_fields(plan.adapted, {"init": str(source)})
@@ -131,15 +133,15 @@ def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
         LsrError: something that is asked for cannot be.
     """
     assert request.out is not None
-    if PartialState().num_processes > 1:
-        raise UsageError(
-            "the source stage and what is chosen by itself need a single process. Run pretrain on several, then adapt "
-            "with --init."
-        )
     choices = Choices(request.config, request.stated, request.flags)
     device = _choose(choices, stage)
     source = stage.beside(choices.config)
     accelerator = build_accelerator(choices.config, device)
+    if accelerator.num_processes > 1:
+        raise UsageError(
+            "the source stage and what is chosen by itself need a single process. Run pretrain on several, then adapt "
+            "with --init."
+        )
     prepared = prepare(choices.config, accelerator)  # every file is looked into before the output is
     RunFolder.check_free(request.out)
     data = data_fingerprint(source)
@@ -154,6 +156,8 @@ def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
         budget = Budget(seconds=request.budget, gone=time.monotonic() - begun)
         source, ready = _fit_into(budget, choices, stage, ready, paces)
     choices.lines.append(ready.line)
+    if ready.run is None and source.network.weights != "none":  # fetched and fitted before a folder is made
+        load_backbone_weights(DeepLabV2(network_spec(source, prepared.space)), source.network.weights)
     return _Plan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
 
 
@@ -174,7 +178,8 @@ def _choose(choices: Choices, stage: SourceStage) -> torch.device:
     choices.lines.append(f"classes: the {space.num_classes} of {space.name}")
 
     def needs(config: Config) -> int:
-        return max(step_bytes(run, space.num_classes) for run in (config, stage.beside(config)))
+        runs = (config, stage.beside(config))
+        return max(predict(run, space.num_classes) for run in runs for predict in (step_bytes, look_bytes))
 
     fitting(choices, available_bytes(device), needs)
     return device
@@ -185,7 +190,8 @@ def _fit_into(
 ) -> tuple[Config, Ready]:
     """Fit both stages into the budget; returns the source stage, and what stands for it where that will do."""
     source = stage.beside(choices.config)
-    stages = Stage(config=source, pace=paces[0]), Stage(config=choices.config, pace=paces[1])
+    looks = replace(paces[1], begin=paces[1].begin + 2 * paces[1].look)  # the account looks at both networks
+    stages = Stage(config=source, pace=paces[0]), Stage(config=choices.config, pace=looks)
     lengths = plan_lengths(budget, *stages, ready.steps)
     share = "all for the adaptation"
     if lengths.source:

@@ -32,11 +32,14 @@ from lsr_train.config import (
 )
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.engine import Batches, Engine, build_accelerator
+from lsr_train.inference import FrameBatch
 from lsr_train.labels import CITYSCAPES_19
-from lsr_train.memory import step_bytes
+from lsr_train.memory import look_bytes, step_bytes
 from lsr_train.network import DeepLabV2, NetworkSpec
+from lsr_train.preparation import LOOK_BATCH
 from lsr_train.run_folder import RunFolder
 from lsr_train.selection import Selector
+from lsr_train.signals import label_free_signals
 
 STEPS = 2
 
@@ -101,6 +104,21 @@ def measure(config: Config) -> int:
     return resident("VmHWM") - before
 
 
+def measure_look(config: Config) -> int:
+    """Look at frames in this process, as many at once as looks take, and return how many bytes that took."""
+    torch.set_num_threads(1)
+    network = DeepLabV2(
+        NetworkSpec(
+            backbone=config.network.backbone, width=config.network.width, output_stride=config.network.output_stride
+        )
+    )
+    size = (config.data.source.height, config.data.source.width)
+    before = resident("VmRSS")
+    frames = torch.randint(0, 256, (LOOK_BATCH, *size, 3), dtype=torch.uint8)
+    label_free_signals(network, [FrameBatch(frames)])
+    return resident("VmHWM") - before
+
+
 def in_a_process(options: argparse.Namespace, backbone: str, stride: str, method: str, size: str) -> int:
     """Measure one case in a process of its own."""
     words = ["--one", "--backbones", backbone, "--strides", stride, "--methods", method, "--sizes", size]
@@ -118,11 +136,14 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--look", action="store_true", help="with --one: of a look at frames instead of a step")
     parser.add_argument("--one", action="store_true", help="measure the first of each in this process")
     options = parser.parse_args()
     if options.one:
         config = configuration(options)
-        print(json.dumps({"bytes": measure(config), "predicted": step_bytes(config, CITYSCAPES_19.num_classes)}))
+        found = measure_look(config) if options.look else measure(config)
+        predict = look_bytes if options.look else step_bytes
+        print(json.dumps({"bytes": found, "predicted": predict(config, CITYSCAPES_19.num_classes)}))
         return
     cases = []
     for backbone, stride, method in itertools.product(options.backbones, options.strides, options.methods):

@@ -99,7 +99,7 @@ def test_a_stated_batch_stays_and_the_crop_gives_way() -> None:
 
 
 def test_what_fits_nowhere_says_so_and_what_nobody_knows_chooses_nothing() -> None:
-    with pytest.raises(UsageError, match=r"a step needs about .* at the least"):
+    with pytest.raises(UsageError, match=r"a step or look needs about .* at the least"):
         fitting(choices(), 10**6, needs)
     chosen = choices()
     before = chosen.config

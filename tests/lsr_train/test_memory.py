@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsr_train.config import AugmentConfig, Config, DataConfig, NetworkConfig, SourceConfig
-from lsr_train.memory import TOLERANCE, available_bytes, step_bytes
+from lsr_train.config import AugmentConfig, Config, DataConfig, NetworkConfig, SourceConfig, TargetConfig
+from lsr_train.memory import TOLERANCE, available_bytes, look_bytes, step_bytes
 from tests.lsr_train.training_runs import REPOSITORY
 
 CPU = torch.device("cpu")
+SMALLEST = DataConfig(target=TargetConfig(height=32, width=32))
 GROUP = {"proc/self/cgroup": "0::/box/inner\n"}
 MACHINE = {"proc/meminfo": "MemTotal:  9000 kB\nMemAvailable:    4000 kB\n"}
 
@@ -26,6 +27,17 @@ def test_a_step_takes_what_is_predicted(method: str) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found["bytes"] == pytest.approx(found["predicted"], rel=TOLERANCE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from Linux's /proc")
+def test_a_look_takes_no_more_than_is_predicted() -> None:
+    words = ["--one", "--look", "--backbones", "resnet50", "--strides", "16", "--sizes", "384x192"]
+    command = [sys.executable, "-m", "tests.benchmarks.step_memory", *words]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    state = look_bytes(Config(network=NetworkConfig(backbone="resnet50", output_stride=16), data=SMALLEST), 19)
+    frames = found["predicted"] - state  # without weights and optimiser, which this look has not beside it
+    assert frames / 4 < found["bytes"] < frames
 
 
 def test_more_of_anything_takes_more() -> None:

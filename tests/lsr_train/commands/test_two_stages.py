@@ -6,12 +6,14 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import pytest
+import torch
 import yaml
 
 from lsr_infer.encoding import VideoWriter
@@ -23,6 +25,7 @@ from lsr_train.commands.configuration import config_from_text
 from lsr_train.config_file import to_yaml
 from lsr_train.data.toytown import render
 from lsr_train.labels import CITYSCAPES_19
+from lsr_train.network import DeepLabV2, NetworkSpec
 from tests.lsr_train.training_runs import losses, run_here, start, weights
 
 HEIGHT, WIDTH = 64, 96
@@ -316,14 +319,41 @@ def test_inputs_that_are_not_there_are_exit_4_and_an_output_that_is_there_2(
     assert f"--resume {whole}" in capsys.readouterr().err
 
 
+def test_weights_that_do_not_fit_are_said_before_a_folder_is_made(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "encoder.pth"
+    torch.save(DeepLabV2(NetworkSpec(backbone="resnet34", width=0.25)).backbone.state_dict(), file)
+    out = tmp_path / "runs/run"
+    assert run_here("adapt", words(data, out, "--network.weights", str(file))) == 4
+    assert "a resnet34 of width 0.25" in capsys.readouterr().err
+    assert not out.parent.exists()
+
+
+def test_a_source_stage_that_was_begun_goes_on(
+    data: Path, whole: Path, beside: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a kill leaves it: some checkpoints, and no word that it is finished."""
+    caplog.set_level("INFO")
+    source = beside / source_of(whole).name
+    shutil.rmtree(source / f"checkpoints/step-{STEPS}")
+    for pointer in ("last", "best"):
+        (source / "checkpoints" / pointer).unlink()
+    (source / "checkpoints/last").write_text(f"step-{STEPS - 1}\n", encoding="utf-8")
+    (source / "status.json").write_text(json.dumps({"state": "running"}), encoding="utf-8")
+    assert run_here("adapt", words(data, beside / "second", *LENGTHS)) == 0
+    assert f"{source} goes on where it was" in caplog.text
+    assert f"steps {STEPS - 1} to {STEPS}" in caplog.text
+    assert weights(source, STEPS) == weights(source_of(whole), STEPS)
+    assert weights(beside / "second", STEPS) == weights(whole, STEPS)
+
+
 def test_help_and_mistakes_load_no_torch(data: Path, tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = None; from lsr_train.commands import adapt\n"
         "from lsr_infer.errors import exit_status\n"
         "sys.exit(exit_status(lambda: adapt.main(sys.argv[1:])))"
     )
-    import sys
-
     for more, code in ((["--help"], 0), (words(data, tmp_path / "run", "--budget", "soon"), 2)):
         done = subprocess.run([sys.executable, "-c", script, *more], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
