@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from lsr_train.config_file import to_yaml
 from lsr_train.data.toytown import render
 from lsr_train.labels import CITYSCAPES_19
 from lsr_train.network import DeepLabV2, NetworkSpec
-from tests.lsr_train.training_runs import losses, run_here, start, weights
+from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights
 
 HEIGHT, WIDTH = 64, 96
 STEPS = 8
@@ -116,6 +117,16 @@ def test_the_account_names_files_that_are_there(whole: Path) -> None:
     assert f"python export/to_onnx.py {whole} -o {whole}.onnx" in account
     assert "collapsed" in account
     assert "agreement with the mirrored frame" in account
+
+
+def test_the_commands_that_the_account_names_run(whole: Path) -> None:
+    account = (whole / "account.txt").read_text(encoding="utf-8")
+    export, segment = (shlex.split(line) for line in account.splitlines() if line.startswith("  "))
+    assert (export[0], segment[0]) == ("python", "lsr-infer")
+    for command in ([*export[1:]], ["-c", "from lsr_infer.cli import main; main()", *segment[1:]]):
+        done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert any((whole.parent / f"{whole.name}_segmented").rglob("*.mp4"))
 
 
 def test_what_was_chosen_can_be_repeated_by_hand(whole: Path, tmp_path: Path) -> None:
@@ -346,6 +357,17 @@ def test_a_source_stage_that_was_begun_goes_on(
     assert f"steps {STEPS - 1} to {STEPS}" in caplog.text
     assert weights(source, STEPS) == weights(source_of(whole), STEPS)
     assert weights(beside / "second", STEPS) == weights(whole, STEPS)
+
+
+def test_several_processes_are_told_to_take_the_stages_one_by_one(data: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
+    done = subprocess.run(
+        [*launch, "adapt", *words(data, tmp_path / "run")], cwd=REPOSITORY, capture_output=True, text=True,
+        timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "need a single process" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_and_mistakes_load_no_torch(data: Path, tmp_path: Path) -> None:
