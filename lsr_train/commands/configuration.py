@@ -26,7 +26,8 @@ _SOURCE_STAGE = "--source_stage."
 _STAGES = (
     " Without --init, adapt trains the source stage first, in a run folder of its own beside --out, or takes the one "
     "that is there and matches; --source_stage.recipe and --source_stage.SECTION.FIELD set what only that stage has. "
-    "What neither the command line nor a named recipe sets is chosen for the footage, the memory and the device."
+    "What neither the command line nor a named recipe sets is chosen for the footage, the memory and the device; "
+    "--print_config shows what stands before that, config.yaml of the run what came of it."
 )
 SHORT_NAMES = {"--source": "--data.source.root", "--target": "--data.target.root"}
 

@@ -30,7 +30,7 @@ from lsr_train.network import DeepLabV2, NetworkSpec
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights
 
 HEIGHT, WIDTH = 64, 96
-STEPS = 8
+STEPS = 12
 TINY = [
     "--network.weights", "none", "--network.backbone", "resnet18", "--network.width", "0.125",
     "--data.workers", "0", "--data.batch_size", "2", "--data.target.static", "0", "--data.target.seconds", "0",
@@ -192,7 +192,7 @@ def test_a_kill_in_either_stage_is_made_good(data: Path, whole: Path, tmp_path: 
     out = tmp_path / "runs/killed"
     process = start("adapt", words(data, out, *LENGTHS))
     run = out if stage == "adapted" else out.parent / source_of(whole).name
-    kill_after(process, run / "checkpoints/step-2")
+    kill_after(process, run / "checkpoints/step-1")
     state = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert state["step"] < STEPS, "the kill came too late to say anything"
     assert (out / "account.txt").exists() is False
