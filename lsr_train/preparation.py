@@ -32,7 +32,7 @@ from lsr_train.run_folder import resolve_model
 from lsr_train.selection import Selector, Sight
 from lsr_train.signals import label_free_signals
 
-__all__ = ["Prepared", "prepare", "starting_network", "take_target_statistics"]
+__all__ = ["LOOK_BATCH", "Prepared", "network_spec", "prepare", "starting_network", "take_target_statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +181,19 @@ def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:
     return (FrameBatch(*batch) for batch in frames.batches(LOOK_BATCH))
 
 
+def network_spec(config: Config, space: LabelSpace) -> NetworkSpec:
+    """Return what the network of a run looks like."""
+    return NetworkSpec(
+        backbone=config.network.backbone,
+        width=config.network.width,
+        output_stride=config.network.output_stride,
+        stem=config.network.stem,
+        dilations=config.network.dilations,
+        num_classes=space.num_classes,
+        normalization=config.network.normalization,
+    )
+
+
 def starting_network(config: Config, prepared: Prepared, device: torch.device, *, fresh: bool) -> tuple[DeepLabV2, str]:
     """Build the network a run starts from.
 
@@ -196,15 +209,7 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
     Raises:
         InputError: the weights are missing, damaged, or of another architecture.
     """
-    spec = NetworkSpec(
-        backbone=config.network.backbone,
-        width=config.network.width,
-        output_stride=config.network.output_stride,
-        stem=config.network.stem,
-        dilations=config.network.dilations,
-        num_classes=prepared.space.num_classes,
-        normalization=config.network.normalization,
-    )
+    spec = network_spec(config, prepared.space)
     network = DeepLabV2(spec)
     if not fresh:
         return network.to(device), "continued"

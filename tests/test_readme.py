@@ -45,7 +45,7 @@ def test_training_commands_are_understood(line: str) -> None:
     command, *arguments = shlex.split(line)[3:]
     if command == "distill":
         arguments = distill.expand(arguments)
-    request = resolve(command, arguments, {"adapt": "my_footage", "distill": "my_footage_distill"}.get(command))
+    request = resolve(command, arguments, {"adapt": "selftraining", "distill": "my_footage_distill"}.get(command))
     assert request.out is not None or request.resume is not None
 
 

@@ -169,6 +169,21 @@ def test_the_command_line_beats_the_recipe_wherever_it_stands() -> None:
     assert request.config.train.steps == 400
 
 
+def test_the_default_has_the_numbers_of_my_footage_and_those_of_the_real_pair() -> None:
+    default, mine, pair = (
+        yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
+        for name in ("selftraining", "my_footage", "streets_camvid_lsr_st")
+    )
+    assert default == mine
+    for section in ("method", "prototypes", "latent", "strong", "weights", "histogram", "pseudo_labels"):
+        assert default[section] == pair[section], section
+    assert {**default["self_training"], "ignore_top": None, "ignore_bottom": None} == {
+        **pair["self_training"], "ignore_top": None, "ignore_bottom": None
+    }  # fmt: skip
+    assert (default["optim"]["lr"], default["data"]["batch_size"]) == (pair["optim"]["lr"], pair["data"]["batch_size"])
+    assert resolve("adapt", ["--source", "s", "--target", "t"], "selftraining").config.method == "lsr-st"
+
+
 def test_resume_takes_no_other_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no other option"):
         resolve("pretrain", ["--resume", str(tmp_path), "--optim.lr", "1"], None)

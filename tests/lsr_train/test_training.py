@@ -130,15 +130,13 @@ def test_the_log_counts_the_steps_that_waited_for_the_loader(tmp_path: Path, mon
     assert [float(row["steps_that_waited"]) for row in rows] == [pytest.approx(1 / 3, abs=1e-3)] * 2
 
 
-def test_a_run_is_never_overwritten_and_adapt_needs_a_start(
+def test_a_run_is_never_overwritten_and_each_command_has_its_methods(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = weights(source, 6)
     assert run_here("pretrain", words("toytown_source", source)) == 2
     assert "--resume" in capsys.readouterr().err
     assert weights(source, 6) == before
-    assert run_here("adapt", words("toytown_lsr", tmp_path / "run")) == 2
-    assert "--init" in capsys.readouterr().err
     assert run_here("adapt", words("toytown_source", tmp_path / "run", "--init", str(source))) == 2
     assert run_here("pretrain", words("toytown_lsr", tmp_path / "run")) == 2
     assert not (tmp_path / "run").exists()
