@@ -162,7 +162,8 @@ def exit_status(command: Callable[[], int | None]) -> int:
             return command() or 0
     except LsrError as error:
         lines = str(error).split("\n") if error.keeps_lines else [" ".join(str(error).splitlines())]
-        print("error:", "\n".join(map(printable, lines)), file=sys.stderr)  # noqa: T201
+        text = "\n".join(map(printable, lines))
+        sys.stderr.write(f"error: {text}\n")  # at once, so that the lines of several processes stay whole
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
