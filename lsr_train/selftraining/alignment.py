@@ -17,12 +17,16 @@ class DistributionAlignment(nn.Module):
     """Multiply probabilities by prior / marginal (ReMixMatch, Berthelot et al. 2020), as a term added to the logits.
 
     The prior is a running share of each class among source labels, the marginal one among the teacher's probabilities
-    on the target; both live in buffers and move with each call in training mode.
+    on the target; both live in buffers and move with each call in training mode. What is brought to the prior is the
+    mean probability of each class: ReMixMatch trains on such soft guesses. Whoever takes the argmax afterwards still
+    gives rare classes fewer pixels than the prior has (measured on streets -> CamVid: pole .0012 of the pixels, with a
+    prior of .0168 and an aligned mean probability of .0123).
 
     Args:
         num_classes: C.
         strength: exponent of the ratio, in [0, 1]; 1 aligns wholly, 0 not at all.
-        decay: share of the previous estimate, in [0, 1). The first observation replaces the even start.
+        decay: share of the previous estimate, in [0, 1), to which it rises from 0: the first batches count alike,
+            so that one of them that lacks a rare class does not stay in the estimate for long.
 
     Raises:
         ValueError: a number is out of range.
@@ -30,10 +34,10 @@ class DistributionAlignment(nn.Module):
 
     prior: Tensor
     marginal: Tensor
-    known: Tensor
+    batches: Tensor
 
     LEAST = 1e-4
-    """Shares below this count as this: a class that a short run never met is neither forbidden nor forced. Ours."""
+    """Shares below this count as this, so that every ratio is finite. Ours."""
 
     def __init__(self, num_classes: int, *, strength: float = 1.0, decay: float = 0.99) -> None:
         super().__init__()
@@ -42,7 +46,7 @@ class DistributionAlignment(nn.Module):
         self.strength, self.decay = strength, decay
         self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("marginal", torch.full((num_classes,), 1 / num_classes))
-        self.register_buffer("known", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def forward(self, labels: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -73,9 +77,9 @@ class DistributionAlignment(nn.Module):
         sums = all_reduce_sum(torch.stack([labels, probabilities]))
         totals = sums.sum(dim=1, keepdim=True)
         shares = sums / totals.clamp(min=1e-12)
-        keep = torch.where(self.known, self.decay, 0.0)
+        keep = (1 - 1 / (self.batches + 1)).clamp(max=self.decay)
         usable = (totals > 0).all()  # a batch without a label or without a cell says nothing
         old = torch.stack([self.prior, self.marginal])
         moved = torch.where(usable, keep * old + (1 - keep) * shares, old)
         self.prior, self.marginal = moved.to(old.dtype).unbind()
-        self.known = self.known | usable
+        self.batches = self.batches + usable

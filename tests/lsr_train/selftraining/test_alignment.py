@@ -32,11 +32,11 @@ def test_equals_the_running_ratio(strength: float, masked: bool) -> None:
     if mask is not None:
         mask[1, 1:] = True
     prior, marginal = [], []
-    for seed in range(3):
+    for seed in range(8):  # beyond the fifth the decay is what it was set to
         labels, logits = batch(seed)
         found = alignment(labels, logits, mask)
         own = shares(labels, logits, mask)
-        eta = 0.8 if seed else 0.0
+        eta = min(0.8, 1 - 1 / (seed + 1))
         prior = [eta * a + (1 - eta) * b for a, b in zip(prior or own[0], own[0], strict=True)]
         marginal = [eta * a + (1 - eta) * b for a, b in zip(marginal or own[1], own[1], strict=True)]
         least = DistributionAlignment.LEAST
@@ -58,7 +58,7 @@ def test_eval_moves_nothing_and_an_empty_batch_neither() -> None:
     alignment = DistributionAlignment(C)
     labels, logits = batch(0)
     assert (alignment(torch.full_like(labels, 255), logits) == 0).all()
-    assert not alignment.known
+    assert alignment.batches == 0
     alignment(labels, logits)
     state = {name: tensor.clone() for name, tensor in alignment.state_dict().items()}
     alignment.eval()
@@ -80,3 +80,13 @@ def test_never_waits() -> None:
 def test_refuses(options: dict) -> None:
     with pytest.raises(ValueError, match="strength"):
         DistributionAlignment(C, **options)
+
+
+def test_a_first_batch_without_a_rare_class_is_soon_forgotten() -> None:
+    alignment = DistributionAlignment(C, decay=0.99)
+    labels, logits = batch(0)
+    alignment(torch.zeros_like(labels), logits)
+    for _ in range(20):
+        alignment(labels, logits)
+    wanted = torch.tensor(shares(labels, logits, None)[0])
+    torch.testing.assert_close(alignment.prior[1:3], 20 / 21 * wanted[1:3], rtol=1e-4, atol=1e-6)
