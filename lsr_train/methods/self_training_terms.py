@@ -34,6 +34,7 @@ from lsr_train.selftraining import (
     visible_blocks,
 )
 from lsr_train.selftraining.strong import DRAWS, laid_out
+from lsr_train.selftraining.transfer import sent
 
 __all__ = ["Mixed", "SelfTrainingMethod", "Views"]
 
@@ -216,7 +217,7 @@ class SelfTrainingMethod(Method):
         settings, (H, W) = self.config.self_training, image.shape[2:]
         block = settings.mask_block
         draws = self._draws(Stream.MASK, image, (-(-H // block), -(-W // block)))
-        visible = visible_blocks((H, W), block, settings.mask_ratio, draws.to(image.device))
+        visible = visible_blocks((H, W), block, settings.mask_ratio, sent(draws, image.device))
         return laid_out(self._augment(image) * visible[:, None], image)
 
     def _distance(self, image: Tensor, features: Tensor) -> Tensor:

@@ -339,3 +339,27 @@ def test_a_target_that_is_masked_altogether_has_no_say(form: str, labels: str) -
         assert {name: value.item() for name, value in step.items() if name.endswith("target")} == {
             "cluster_target": 0, "norm_target" if form == "printed" else "prototype_target": 0,
         }  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", ["printed", "scale-free"])
+def test_a_step_on_cuda_never_makes_the_host_wait(form: str) -> None:
+    weights = {"masked": 0.5, "distance": 0.5}
+    config = configured("lsr-st", weights, {"form": form}, rectify=0.1, alignment=1.0, ignore_bottom=0.25)
+    student = network(0).float().cuda()
+    method = LSRSelfTraining(config, C, K).cuda()
+    method.start(student)
+    source, target = batches(0, mask="part")
+    assert target.mask is not None
+    of_source = LabelledBatch(image=source.image.float().cuda(), labels=source.labels.cuda())
+    of_target = UnlabelledBatch(image=target.image.float().cuda(), mask=target.mask.cuda())
+    for step, mode in enumerate(("default", "error")):  # the first step loads what is loaded once
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            method.begin(step, FIRST)
+            terms = method.terms(student, of_source, of_target)
+            torch.stack(list(terms.values())).sum().backward()
+            method.after_step(student, step + 1)
+            method.diagnostics()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
