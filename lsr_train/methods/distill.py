@@ -15,7 +15,15 @@ from lsr_train.losses import cross_entropy, distillation_loss, upsample
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
 from lsr_train.randomness import Stream, uniform
-from lsr_train.selftraining import Strength, class_mix_mask, counted_pixels, paste, strong_images, teacher_labels
+from lsr_train.selftraining import (
+    Strength,
+    class_mix_mask,
+    counted_pixels,
+    figures,
+    paste,
+    strong_images,
+    teacher_labels,
+)
 from lsr_train.selftraining.strong import DRAWS
 
 __all__ = ["Distill"]
@@ -127,10 +135,9 @@ class Distill(Method):
             target.image, target.mask, ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom
         )
         found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=counts)
-        self._diagnostics = {
-            "teacher_confidence": found.probability.mean(),
-            "teacher_confident": (found.probability > settings.threshold).float().mean(),
-        }
+        self._diagnostics = figures(
+            teacher_confidence=found.probability, teacher_confident=found.probability > settings.threshold
+        )
         ones = torch.ones_like(source.labels, dtype=torch.float32)
         source_logits = upsample(self._ask(source.image), source.labels.shape[-2:])
         of_source = _Lesson(source.image, source_logits, source.labels, ones, ones)

@@ -28,6 +28,7 @@ from lsr_train.selftraining import (
     Strength,
     class_mix_mask,
     counted_pixels,
+    figures,
     paste,
     strong_images,
     teacher_labels,
@@ -143,8 +144,8 @@ class SelfTrainingMethod(Method):
     def diagnostics(self) -> dict[str, Tensor]:
         """Return `teacher_confidence` (mean peak), `teacher_confident` (share of pixels) and `target_dose`.
 
-        The last is the weight of the mixed images' target pixels over all pixels of a target image: how much of the
-        target trains. Runs are compared at equal dose.
+        All are of all ranks. The last is the weight of the mixed images' target pixels over all pixels of a target
+        image: how much of the target trains. Runs are compared at equal dose.
         """
         return dict(self._diagnostics)
 
@@ -200,11 +201,11 @@ class SelfTrainingMethod(Method):
         ones = torch.ones_like(labels.weight)
         of_source = PixelLabels(source.labels, ones, ones)
         both = PixelLabels(*(paste(pasted, above, below) for above, below in zip(of_source, labels, strict=True)))
-        self._diagnostics = {
-            "teacher_confidence": labels.probability.mean(),
-            "teacher_confident": (labels.probability > self.config.self_training.threshold).float().mean(),
-            "target_dose": torch.where(pasted, 0, labels.weight).mean(),
-        }
+        self._diagnostics = figures(
+            teacher_confidence=labels.probability,
+            teacher_confident=labels.probability > self.config.self_training.threshold,
+            target_dose=torch.where(pasted, 0, labels.weight),
+        )
         return Mixed(image, both)
 
     def _augment(self, image: Tensor) -> Tensor:

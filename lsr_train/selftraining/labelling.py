@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from lsr_infer.labelspace import IGNORE_INDEX
+from lsr_train.distributed import all_reduce_sum
 from lsr_train.losses import upsample
 from lsr_train.softmax import peaks
 
-__all__ = ["PixelLabels", "Weighting", "counted_pixels", "teacher_labels"]
+__all__ = ["PixelLabels", "Weighting", "counted_pixels", "figures", "teacher_labels"]
 
 Weighting = Literal["fraction", "confident", "all"]
 
@@ -95,3 +96,16 @@ def teacher_labels(
         total = counts.sum(dim=(1, 2), keepdim=True).clamp(min=1)
         weight = counts * (confident.sum(dim=(1, 2), keepdim=True) / total)
     return PixelLabels(torch.where(counts, labels, IGNORE_INDEX), weight, probability)
+
+
+@torch.no_grad()
+def figures(**maps: Tensor) -> dict[str, Tensor]:
+    """Average maps [B,H,W] of one shape over the pixels of all ranks, in one message.
+
+    Returns:
+        Scalars in float64 by name, equal on every rank.
+    """
+    pixels = next(iter(maps.values())).numel()
+    sums = [values.sum(dtype=torch.float64) for values in maps.values()]
+    totals = all_reduce_sum(torch.stack([*sums, torch.full_like(sums[0], pixels)]))
+    return dict(zip(maps, totals[:-1] / totals[-1], strict=True))
