@@ -4,7 +4,7 @@ One file per equation of the paper; `LatentRegularizer` calls them all and keeps
 """
 
 from lsr_train.latent.clustering import absolute_clustering_loss, clustering_loss
-from lsr_train.latent.confidence import pseudo_labels
+from lsr_train.latent.confidence import confident_cells, pseudo_labels
 from lsr_train.latent.histogram import histogram_downsample, nearest_downsample
 from lsr_train.latent.norm_alignment import norm_alignment_loss, relative_norm_alignment_loss
 from lsr_train.latent.perpendicularity import perpendicularity_loss
@@ -21,6 +21,7 @@ __all__ = [
     "ScaleFreeRegularizer",
     "absolute_clustering_loss",
     "clustering_loss",
+    "confident_cells",
     "cosine_clustering_loss",
     "cosine_perpendicularity_loss",
     "histogram_downsample",

@@ -10,12 +10,20 @@ from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
 from lsr_train.device import autocast
 from lsr_train.distillation import FrozenTeacher
-from lsr_train.latent import ScaleFreeRegularizer, histogram_downsample
+from lsr_train.latent import ScaleFreeRegularizer, confident_cells, histogram_downsample
 from lsr_train.losses import cross_entropy, distillation_loss, upsample
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
 from lsr_train.randomness import Stream, uniform
-from lsr_train.selftraining import Strength, class_mix_mask, paste, strong_images, teacher_labels
+from lsr_train.selftraining import (
+    Strength,
+    class_mix_mask,
+    counted_pixels,
+    figures,
+    paste,
+    strong_images,
+    teacher_labels,
+)
 from lsr_train.selftraining.strong import DRAWS
 
 __all__ = ["Distill"]
@@ -29,14 +37,14 @@ class _Lesson(NamedTuple):
         logits: the teacher's at image size [B,C,H,W].
         labels: [B,H,W] int64, 255 where nothing is to be learnt.
         weight: [B,H,W], of the labels.
-        sure: [B,H,W] bool, labels that the constraints may use.
+        probability: [B,H,W], of the labels; 1 for the source's.
     """
 
     image: Tensor
     logits: Tensor
     labels: Tensor
     weight: Tensor
-    sure: Tensor
+    probability: Tensor
 
 
 class Distill(Method):
@@ -123,23 +131,17 @@ class Distill(Method):
         settings = self.config.self_training
         size = (target.image.shape[2], target.image.shape[3])
         cells = self._ask(target.image)
-        found = teacher_labels(
-            cells, size, settings.threshold, weighting=settings.weighting,
-            ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom, mask=target.mask,
-        )  # fmt: skip
-        self._diagnostics = {
-            "teacher_confidence": found.probability.mean(),
-            "teacher_confident": (found.probability > settings.threshold).float().mean(),
-        }
-        labelled = source.labels != 255
-        of_source = _Lesson(
-            source.image, upsample(self._ask(source.image), source.labels.shape[-2:]), source.labels,
-            torch.ones_like(source.labels, dtype=torch.float32), labelled,
-        )  # fmt: skip
-        of_target = _Lesson(
-            target.image, upsample(cells, size), found.labels, found.weight,
-            found.probability > self.config.pseudo_labels.confidence,
-        )  # fmt: skip
+        counts = counted_pixels(
+            target.image, target.mask, ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom
+        )
+        found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=counts)
+        self._diagnostics = figures(
+            teacher_confidence=found.probability, teacher_confident=found.probability > settings.threshold
+        )
+        ones = torch.ones_like(source.labels, dtype=torch.float32)
+        source_logits = upsample(self._ask(source.image), source.labels.shape[-2:])
+        of_source = _Lesson(source.image, source_logits, source.labels, ones, ones)
+        of_target = _Lesson(target.image, upsample(cells, size), *found)
         if settings.mix == "none":
             return of_source, of_target
         draws = self._draws(Stream.MIX, source.image, (self.num_classes,))
@@ -170,10 +172,11 @@ class Distill(Method):
         """Return the latent terms whose weight is not 0."""
         if not self.regularizer.terms:
             return {}
-        parts = []
+        cells = []
         for output, lesson in zip(outputs, (of_source, of_target), strict=True):
-            labels = torch.where(lesson.sure, lesson.labels, 255)
             size = (output.features.shape[2], output.features.shape[3])
             threshold = self.config.histogram.threshold
-            parts += [output.features, histogram_downsample(labels, size, self.num_classes, threshold)]
-        return self.regularizer.forward(*parts)
+            cells.append(histogram_downsample(lesson.labels, size, self.num_classes, threshold))
+        confidence, counts = self.config.pseudo_labels.confidence, of_target.labels != 255
+        cells[1] = confident_cells(cells[1], of_target.probability, confidence, mask=counts)
+        return self.regularizer.forward(outputs[0].features, cells[0], outputs[1].features, cells[1])

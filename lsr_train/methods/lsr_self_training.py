@@ -8,6 +8,7 @@ from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, pseudo_lab
 from lsr_train.losses import upsample
 from lsr_train.methods.method import Network
 from lsr_train.methods.self_training_terms import SelfTrainingMethod, Views
+from lsr_train.selftraining import PixelLabels
 
 __all__ = ["LSRSelfTraining"]
 
@@ -44,11 +45,13 @@ class LSRSelfTraining(SelfTrainingMethod):
         if self.config.latent.image == "target":
             output = network(views.target.image)
         size = (output.features.shape[2], output.features.shape[3])
-        cells = self._cells(views, output.logits, size)
+        labels = views.labels if self.config.latent.image == "target" else views.mixed.labels
+        cells = self._cells(labels, output.logits, size)
         if isinstance(self.regularizer, LatentRegularizer):
             return self.regularizer.forward(
-                source_output.features, source.labels, output.features, output.logits, target_cells=cells
-            )
+                source_output.features, source.labels, output.features, output.logits, labels.counts,
+                target_cells=cells,
+            )  # fmt: skip
         source_size = (source_output.features.shape[2], source_output.features.shape[3])
         return self.regularizer.forward(
             source_output.features, self.to_cells(source.labels, source_size), output.features, cells
@@ -63,18 +66,13 @@ class LSRSelfTraining(SelfTrainingMethod):
         return {**super().diagnostics(), **self.regularizer.diagnostics()}
 
     @torch.no_grad()
-    def _cells(self, views: Views, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the labels [B,h,w] of the features that the target's terms see."""
-        mixed, confidence = self.config.latent.image == "mixed", self.config.pseudo_labels.confidence
-        if self.config.latent.labels == "student":
-            image = views.mixed.image if mixed else views.target.image
-            upsampled = upsample(logits.detach(), (image.shape[2], image.shape[3]))
-            mask = None if mixed else views.target.mask
-            return pseudo_labels(upsampled, size, self.config.histogram.threshold, confidence, mask=mask)
-        labels = torch.where(views.labels.probability > confidence, views.labels.labels, 255)
-        if mixed:
-            labels = torch.where(views.mixed.pasted, views.mixed.labels, labels)
-        return self.to_cells(labels, size)
+    def _cells(self, labels: PixelLabels, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the labels [B,h,w] of the features that the target's terms see, of pixels that count alone."""
+        if self.config.latent.labels == "teacher":
+            return self.sure_cells(labels, size)
+        upsampled = upsample(logits.detach(), labels.labels.shape[-2:])
+        threshold, confidence = self.config.histogram.threshold, self.config.pseudo_labels.confidence
+        return pseudo_labels(upsampled, size, threshold, confidence, mask=labels.counts)
 
 
 def _latent_weights(config: Config) -> dict[str, float]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
 from lsr_train.device import autocast
-from lsr_train.latent import histogram_downsample
+from lsr_train.latent import confident_cells, histogram_downsample
 from lsr_train.latent.cells import cell_sums
 from lsr_train.losses import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
@@ -27,12 +27,15 @@ from lsr_train.selftraining import (
     Rectifier,
     Strength,
     class_mix_mask,
+    counted_pixels,
+    figures,
     paste,
     strong_images,
     teacher_labels,
     visible_blocks,
 )
 from lsr_train.selftraining.strong import DRAWS, laid_out
+from lsr_train.selftraining.transfer import sent
 
 __all__ = ["Mixed", "SelfTrainingMethod", "Views"]
 
@@ -42,15 +45,11 @@ class Mixed(NamedTuple):
 
     Args:
         image: normalised [B,3,H,W].
-        labels: [B,H,W] int64, the source's where it was pasted, else the teacher's.
-        weight: [B,H,W], 1 where the source was pasted, else that of the teacher's label.
-        pasted: [B,H,W] bool, where the source was pasted.
+        labels: the source's, with weight and probability 1, where it was pasted, else the teacher's.
     """
 
     image: Tensor
-    labels: Tensor
-    weight: Tensor
-    pasted: Tensor
+    labels: PixelLabels
 
 
 class Views(NamedTuple):
@@ -120,7 +119,9 @@ class SelfTrainingMethod(Method):
         source_output, mixed_output = self.both_images(network, source.image, mixed.image)
         values = {
             "cross_entropy": cross_entropy(upsample(source_output.logits, source.labels.shape[-2:]), source.labels),
-            "self_training": cross_entropy(upsample(mixed_output.logits, size), mixed.labels, weight=mixed.weight),
+            "self_training": cross_entropy(
+                upsample(mixed_output.logits, size), mixed.labels.labels, weight=mixed.labels.weight
+            ),
         }
         if self.config.weights.masked:
             hidden = self._hide(target.image)
@@ -143,8 +144,8 @@ class SelfTrainingMethod(Method):
     def diagnostics(self) -> dict[str, Tensor]:
         """Return `teacher_confidence` (mean peak), `teacher_confident` (share of pixels) and `target_dose`.
 
-        The last is the weight of the mixed images' target pixels over all pixels of a target image: how much of the
-        target trains. Runs are compared at equal dose.
+        All are of all ranks. The last is the weight of the mixed images' target pixels over all pixels of a target
+        image: how much of the target trains. Runs are compared at equal dose.
         """
         return dict(self._diagnostics)
 
@@ -166,22 +167,25 @@ class SelfTrainingMethod(Method):
     def _label(self, source: LabelledBatch, target: UnlabelledBatch) -> PixelLabels:
         """Let the teacher label the target, aligned and rectified."""
         settings, size = self.config.self_training, (target.image.shape[2], target.image.shape[3])
+        counts = counted_pixels(
+            target.image, target.mask, ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom
+        )
         output = self._forward(self._teacher, target.image)
         cells = (output.logits.shape[2], output.logits.shape[3])
         logits = output.logits
         if self.rectifier is not None and self._step >= settings.rectify_from:
             logits = logits + self.rectifier.correction(output.features)
         if settings.alignment:
-            counted = None if target.mask is None else cell_sums(target.mask, cells) > 0
-            logits = logits + self.alignment(source.labels, logits, counted)
-        labels = teacher_labels(
-            logits, size, settings.threshold, weighting=settings.weighting,
-            ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom, mask=target.mask,
-        )  # fmt: skip
+            logits = logits + self.alignment(source.labels, logits, cell_sums(counts, cells) > 0)
+        labels = teacher_labels(logits, size, settings.threshold, weighting=settings.weighting, mask=counts)
         if self.rectifier is not None:
-            sure = torch.where(labels.probability > self.config.pseudo_labels.confidence, labels.labels, 255)
-            self.rectifier.update(output.features, self.to_cells(sure, cells))
+            self.rectifier.update(output.features, self.sure_cells(labels, cells))
         return labels
+
+    def sure_cells(self, labels: PixelLabels, size: tuple[int, int]) -> Tensor:
+        """Bring labels to the feature grid [B,h,w], 255 where their mean probability does not exceed T_p."""
+        cells = self.to_cells(labels.labels, size)
+        return confident_cells(cells, labels.probability, self.config.pseudo_labels.confidence, mask=labels.counts)
 
     def to_cells(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Bring pixel labels [B,H,W] to the feature grid [B,h,w] by the histogram (paper, Sec. 3)."""
@@ -194,13 +198,15 @@ class SelfTrainingMethod(Method):
         if self.config.self_training.mix == "class":
             pasted = class_mix_mask(source.labels, self._draws(Stream.MIX, source.image, (self.num_classes,)))
         image = self._augment(paste(pasted, source.image, target.image))
-        weight = paste(pasted, torch.ones_like(labels.weight), labels.weight)
-        self._diagnostics = {
-            "teacher_confidence": labels.probability.mean(),
-            "teacher_confident": (labels.probability > self.config.self_training.threshold).float().mean(),
-            "target_dose": torch.where(pasted, 0, labels.weight).mean(),
-        }
-        return Mixed(image, paste(pasted, source.labels, labels.labels), weight, pasted)
+        ones = torch.ones_like(labels.weight)
+        of_source = PixelLabels(source.labels, ones, ones)
+        both = PixelLabels(*(paste(pasted, above, below) for above, below in zip(of_source, labels, strict=True)))
+        self._diagnostics = figures(
+            teacher_confidence=labels.probability,
+            teacher_confident=labels.probability > self.config.self_training.threshold,
+            target_dose=torch.where(pasted, 0, labels.weight),
+        )
+        return Mixed(image, both)
 
     def _augment(self, image: Tensor) -> Tensor:
         """Augment normalised images strongly."""
@@ -212,7 +218,7 @@ class SelfTrainingMethod(Method):
         settings, (H, W) = self.config.self_training, image.shape[2:]
         block = settings.mask_block
         draws = self._draws(Stream.MASK, image, (-(-H // block), -(-W // block)))
-        visible = visible_blocks((H, W), block, settings.mask_ratio, draws.to(image.device))
+        visible = visible_blocks((H, W), block, settings.mask_ratio, sent(draws, image.device))
         return laid_out(self._augment(image) * visible[:, None], image)
 
     def _distance(self, image: Tensor, features: Tensor) -> Tensor:

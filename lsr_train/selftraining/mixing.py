@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lsr_train.selftraining.transfer import sent
+
 __all__ = ["class_mix_mask", "paste", "visible_blocks"]
 
 
@@ -25,9 +27,8 @@ def class_mix_mask(labels: Tensor, draws: Tensor) -> Tensor:
     bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
     there = torch.zeros(B, num_classes + 1, dtype=torch.bool, device=labels.device)
     there = there.scatter(1, bins.flatten(1), True)[:, :num_classes]
-    order = (
-        torch.where(there, draws.to(labels.device), 2).argsort(dim=1).argsort(dim=1)
-    )  # place among the classes there are
+    draws = sent(draws, labels.device)
+    order = torch.where(there, draws, 2).argsort(dim=1).argsort(dim=1)  # place among the classes there are
     chosen = there & (order < (there.sum(dim=1, keepdim=True) + 1) // 2)
     chosen = F.pad(chosen, (0, 1))  # void
     return chosen.gather(1, bins.flatten(1)).view(labels.shape)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lsr_train.network import Normalize
+from lsr_train.selftraining.transfer import sent
 
 __all__ = ["DRAWS", "Strength", "laid_out", "strong_augmentation", "strong_images"]
 
@@ -55,7 +56,7 @@ def strong_augmentation(frames: Tensor, strength: Strength, draws: Tensor) -> Te
     Returns:
         A new tensor of the same shape, levels within 0..255.
     """
-    matrices, brightness, contrast = (part.to(frames.device, frames.dtype) for part in _colors(draws, strength))
+    matrices, brightness, contrast = (sent(part, frames.device, frames.dtype) for part in _colors(draws, strength))
     grey = brightness * frames.mean(dim=(1, 2, 3), keepdim=True)
     colored = (frames.flatten(1, 2) @ matrices.mT).view(frames.shape)
     colored = (colored + (1 - contrast) * grey).clamp(0, 255)
@@ -123,7 +124,7 @@ def _blurred(frames: Tensor, sigmas: Tensor, largest: float) -> Tensor:
     radius = min(math.ceil(3 * largest), H - 1, W - 1)
     places = torch.arange(-radius, radius + 1, dtype=sigmas.dtype)
     kernels = torch.exp(-0.5 * (places / sigmas.clamp(min=1e-3)[:, None]) ** 2)  # a single 1 where sigma is 0
-    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).to(frames.device, frames.dtype)
+    kernels = sent(kernels / kernels.sum(dim=1, keepdim=True), frames.device, frames.dtype)
     kernels = kernels.repeat_interleave(3, dim=0)  # [3B,2r+1]
     planes = frames.permute(0, 3, 1, 2).reshape(1, 3 * B, H, W)
     planes = F.pad(planes, (radius, radius, radius, radius), mode="reflect")

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.checkpoint import TeacherFacts
+from lsr_train.config import Config, SelfTrainingConfig, WeightsConfig
+from lsr_train.distillation import FrozenTeacher
 from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, histogram_downsample
 from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
+from lsr_train.methods.distill import Distill
+from lsr_train.methods.self_training import SelfTraining
 from lsr_train.selftraining import DistributionAlignment, Rectifier, teacher_labels
+from tests.lsr_train.fake_network import ConvNetwork
 
 C, K = 4, 6
 WEIGHTS = {
@@ -68,6 +75,23 @@ def self_training(
     return {"self_training": weighted, **{f"free_{name}": value for name, value in terms.items()}}
 
 
+def method_figures(source: LabelledBatch, target: UnlabelledBatch, first: int) -> dict[str, Tensor]:
+    """Return what the methods with a teacher log of a batch whose first image has this number."""
+    settings = SelfTrainingConfig(alignment=0.0, threshold=0.9)
+    network = ConvNetwork(C).double().eval()
+    found = {}
+    for method in (
+        SelfTraining(Config(method="self-training", self_training=settings), C, 8).double(),
+        Distill(Config(method="distill", self_training=settings, weights=WeightsConfig(distill=1.0)), C, 8).double(),
+    ):
+        method.start(network)
+        method.take_teacher(FrozenTeacher(network, TeacherFacts(sha256="0" * 64)))
+        method.begin(0, first)
+        method.terms(network, source, target)
+        found |= {f"{method.config.method} {name}": value for name, value in method.diagnostics().items()}
+    return found
+
+
 def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
     """Train two steps and save losses, gradients and state."""
     torch.set_num_threads(1)
@@ -94,13 +118,16 @@ def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
             **regularizer(features[:count], labels, features[count:], logits[count:], mask),
             **self_training(parts, features, logits, labels, mask),
         }
+        figures = method_figures(
+            LabelledBatch(image=source, labels=labels), UnlabelledBatch(image=target, mask=mask), 2 * rank
+        )
         optimizer.zero_grad()
         sum(WEIGHTS.get(name, 1.0) * value for name, value in terms.items()).backward()
         steps.append(
             {"terms": {name: value.detach() for name, value in terms.items()},
              "gradients": {name: p.grad.clone() for name, p in plain.named_parameters() if p.grad is not None},
              "state": {name: value.clone() for name, value in (regularizer.state_dict() | parts.state_dict()).items()},
-             "diagnostics": regularizer.diagnostics()}
+             "diagnostics": regularizer.diagnostics(), "figures": figures}
         )  # fmt: skip
         optimizer.step()
     torch.save(steps, output)

@@ -33,6 +33,12 @@ from lsr_train.labels import CAMVID_11, CITYSCAPES_19
 from lsr_train.losses import upsample
 from lsr_train.methods.distill import Distill
 from lsr_train.network import DeepLabV2
+from tests.lsr_train.latent.oracles import (
+    histogram_oracle,
+    mean_direction_oracle,
+    prototype_cross_entropy_oracle,
+    pseudo_label_oracle,
+)
 from tests.lsr_train.network.small import small_network
 from tests.lsr_train.training_runs import run_here, words
 
@@ -163,6 +169,26 @@ def test_masked_and_void_pixels_teach_nothing() -> None:
             )
         divergence = functional.kl_div(own, other, reduction="none", log_target=True).sum(1)[counted]
         assert terms[f"distill_{name}"].item() == pytest.approx(divergence.mean().item(), rel=1e-4)
+
+
+def test_the_constraints_take_cells_whose_mean_probability_is_high() -> None:
+    config = Config(
+        method="distill", strong=STILL, self_training=SelfTrainingConfig(mix="none", ignore_bottom=0.25),
+        weights=WeightsConfig(distill=1.0, prototype=1.0),
+    )  # fmt: skip
+    student, teacher = (small_network(seed, num_classes=CLASSES).eval() for seed in (0, 1))
+    terms, (source, target), frames, labels = a_step(config, student, teacher)
+    counts = torch.ones(2, 32, 48, dtype=torch.bool)
+    counts[:, 24:] = False
+    with torch.no_grad():
+        of_source, of_target = student(source).features.double(), student(target).features.double()
+        logits = upsample(teacher(teacher.normalize(frames[1])).logits, (32, 48))
+    source_cells = histogram_oracle(labels, (4, 6), CLASSES, 0.5)
+    cells = pseudo_label_oracle(logits, (4, 6), 0.5, 0.5, counts)
+    assert 0 < (cells != 255).sum() < 2 * 3 * 6
+    prototypes, seen = mean_direction_oracle(of_source, source_cells, CLASSES)
+    expected = prototype_cross_entropy_oracle(of_target, cells, prototypes, seen, 0.1)
+    assert terms["prototype_target"].item() == pytest.approx(expected.item(), rel=1e-3)
 
 
 def test_the_teacher_may_look_at_its_own_size(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lsr_train.losses import upsample
-from lsr_train.selftraining import teacher_labels
+from lsr_train.selftraining import counted_pixels, teacher_labels
 from tests.lsr_train.latent.refused import NoWaiting
 
 SIZE = (9, 13)
@@ -27,9 +27,9 @@ def peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def test_weights_written_out(weighting: str, masked: bool) -> None:
     logits = logits_of()
     mask = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(1)) < 0.7
-    found = teacher_labels(
-        logits, SIZE, 0.9, weighting=weighting, ignore_top=0.2, ignore_bottom=0.1, mask=mask if masked else None
-    )
+    counts = counted_pixels(torch.zeros(3, 3, *SIZE), mask if masked else None, ignore_top=0.2, ignore_bottom=0.1)
+    found = teacher_labels(logits, SIZE, 0.9, weighting=weighting, mask=counts)
+    assert torch.equal(found.counts, counts)
     probability, labels = peaks(logits)
     for b in range(3):
         counted = [
@@ -65,13 +65,16 @@ def test_the_threshold_is_strict() -> None:
 def test_never_waits_and_has_no_graph() -> None:
     logits = logits_of().requires_grad_()
     with NoWaiting():
-        found = teacher_labels(logits, SIZE, ignore_bottom=0.2)
+        found = teacher_labels(logits, SIZE, mask=counted_pixels(torch.zeros(3, 3, *SIZE), ignore_bottom=0.2))
     assert not found.weight.requires_grad
 
 
-@pytest.mark.parametrize(
-    "options", [{"weighting": "none"}, {"ignore_top": 0.6, "ignore_bottom": 0.4}, {"ignore_top": -0.1}]
-)
-def test_refuses(options: dict) -> None:
-    with pytest.raises(ValueError, match=r"weighting|ignore_top"):
-        teacher_labels(logits_of(), SIZE, **options)
+def test_refuses_an_unknown_weighting() -> None:
+    with pytest.raises(ValueError, match="weighting"):
+        teacher_labels(logits_of(), SIZE, weighting="none")  # type: ignore[arg-type]  # what is to be refused
+
+
+@pytest.mark.parametrize("options", [{"ignore_top": 0.6, "ignore_bottom": 0.4}, {"ignore_top": -0.1}])
+def test_refuses_to_leave_no_row(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="ignore_top"):
+        counted_pixels(torch.zeros(1, 3, *SIZE), **options)
