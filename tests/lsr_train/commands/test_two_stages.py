@@ -303,6 +303,9 @@ def test_a_budget_that_is_too_small_says_what_is_needed(
         (["--source_stage.method", "lsr"], "must be source-only"),
         (["--source_stage.train.steps"], "needs a value"),
         (["--source_stage.init", "x"], "use --init"),
+        (["--source_stage.train.precision", "bf16"], "Set --train.precision for both"),
+        (["--source_stage.train.device", "cuda"], "Set --train.device for both"),
+        (["--source_stage.train", "{steps: 5, device: cuda}"], "Set --train.device for both"),
     ],
 )
 def test_words_that_do_not_fit_are_usage_errors(
