@@ -87,6 +87,12 @@ def source_stage(request: Request) -> SourceStage:
                 f"--source_stage sets {name}, and both stages run in one process that has one. Set --{name} for both, "
                 "and what else --source_stage.train holds field by field."
             )
+    if request.config.network.weights == "none" and not (request.flags | own.flags) & {"network", "network.weights"}:
+        raise UsageError(
+            "this recipe has network.weights none, so that --init brings the weights, and there is no --init. Name a "
+            "trained network with --init; or, to train a source stage first, say what it starts from with "
+            "--network.weights imagenet, a file, or none for random ones."
+        )
     if own.config.method != "source-only":
         raise UsageError(f"the source stage is {own.config.method}; it must be source-only. Set --source_stage.method.")
     stage = SourceStage(own=own.config, flags=own.flags)
