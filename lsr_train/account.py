@@ -22,7 +22,7 @@ from lsr_infer.overlay import captioned, overlay, side_by_side
 from lsr_infer.places import place_error
 from lsr_train.budget import said
 from lsr_train.checkpoint import load_model
-from lsr_train.collapse import CollapseWatch
+from lsr_train.collapse import CollapseWatch, nothing_selected
 from lsr_train.config import Config
 from lsr_train.data.frames import TargetFrames
 from lsr_train.data.scan import user_cache_folder
@@ -31,7 +31,7 @@ from lsr_train.device import Precision, choose_device
 from lsr_train.inference import FrameBatch, classes_of, in_eval_mode, logits_of
 from lsr_train.network import DeepLabV2
 from lsr_train.preparation import LOOK_BATCH
-from lsr_train.run_folder import resolve_model
+from lsr_train.run_folder import RunFolder, resolve_model
 from lsr_train.signals import Signals, label_free_signals
 
 __all__ = ["ACCOUNT_FILE", "PICTURES", "write_account"]
@@ -71,6 +71,7 @@ def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     ]
     lines = [
         f"before is {files[0]}, after is {files[1]}",
+        *_selection_lines(out, space),
         f"before (left) and after (right): {', '.join(str(path) for path in pictures)}",
         *_signal_lines(signals[0], signals[1], len(frames), space),
         _time_line(seconds),
@@ -79,6 +80,16 @@ def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     for line in lines:
         logger.info("%s", line)
     write_text(out / ACCOUNT_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def _selection_lines(out: Path, space: LabelSpace) -> Iterator[str]:
+    """Say where the adaptation has no selected checkpoint because classes had collapsed."""
+    selection = RunFolder(out).status()["selection"]
+    if selection["best_step"] is None and selection["watch"] is not None:
+        watch = CollapseWatch(space.names)
+        watch.load_state(selection["watch"])
+        if watch.low:
+            yield nothing_selected(watch.low)
 
 
 def _pictures(

@@ -100,7 +100,16 @@ class Selector:
         """Whether a class is dying; says so once it has been for long."""
         if self.watch is None or sight.classes is None:
             return False
-        for name in self.watch.observe(sight.classes.share.tolist()):
+        before = self.watch.low
+        collapsed = self.watch.observe(sight.classes.share.tolist())
+        for name in self.watch.low:
+            if name not in (*before, *collapsed):
+                logger.info(
+                    "step %d: class %s was given less than a tenth of the target pixels it had at the start; no "
+                    "checkpoint is selected while that lasts",
+                    step, name,
+                )  # fmt: skip
+        for name in collapsed:
             logger.warning(
                 "step %d: class %s has collapsed: for %d looks it was given less than a tenth of the target pixels it "
                 "had at the start; no checkpoint is selected while that lasts. Raise --self_training.alignment, or "
@@ -108,6 +117,11 @@ class Selector:
                 step, name, self.watch.looks,
             )  # fmt: skip
         return bool(self.watch.low)
+
+    @property
+    def nothing_because(self) -> tuple[str, ...]:
+        """Classes that were low at the last look, where no checkpoint was selected at all; empty where one was."""
+        return self.watch.low if self.watch is not None and self._best_step is None else ()
 
     @property
     def best_step(self) -> int | None:

@@ -57,7 +57,7 @@ def test_a_class_that_dies_stops_the_selection_and_is_named_once(caplog: pytest.
     chosen.begin(sight(0.1, 0.7, 0.2995, 0.0005))
     assert chosen.update(10, sight(0.2, 0.75, 0.25, 0.0))  # train was too rare to be watched
     assert not chosen.update(20, sight(0.3, 0.98, 0.02, 0.0))
-    assert not caplog.records  # one look is not long
+    assert not caplog.records  # one look is not long, and no warning
     assert not chosen.update(30, sight(0.4, 0.98, 0.02, 0.0))
     assert not chosen.update(40, sight(0.5, 0.98, 0.02, 0.0))
     assert [record.message for record in caplog.records if "tree has collapsed" in record.message] == [
@@ -71,6 +71,22 @@ def test_a_class_that_dies_stops_the_selection_and_is_named_once(caplog: pytest.
     assert len(caplog.records) == 1
     assert again.update(60, sight(0.6, 0.9, 0.1, 0.0))  # it came back
     assert again.best_step == 60
+
+
+def test_the_first_low_look_of_a_class_is_said_and_why_nothing_was_selected(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    chosen = Selector(SelectionConfig(every=10), lambda network: sight(0), CollapseWatch(("road", "tree")))
+    chosen.begin(sight(0.1, 0.7, 0.3))
+    assert chosen.nothing_because == ()
+    chosen.update(10, sight(0.2, 0.98, 0.02))
+    assert [record.message.partition(" was")[0] for record in caplog.records] == ["step 10: class tree"]
+    chosen.update(20, sight(0.2, 0.98, 0.02))
+    chosen.update(30, sight(0.2, 0.98, 0.02))
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert chosen.nothing_because == ("tree",)
+    assert chosen.update(40, sight(0.2, 0.7, 0.3))
+    chosen.update(50, sight(0.2, 0.98, 0.02))
+    assert chosen.nothing_because == ()  # there is one from before
 
 
 def test_without_a_start_nothing_is_watched() -> None:

@@ -149,6 +149,15 @@ def beside(whole: Path, tmp_path: Path) -> Path:
     return runs
 
 
+@pytest.mark.parametrize(("rate", "selected"), [("1.0", False), ("1.0e-9", True)])
+def test_the_account_says_whether_nothing_was_selected(data: Path, beside: Path, rate: str, selected: bool) -> None:
+    out = beside / "second"
+    assert run_here("adapt", words(data, out, *LENGTHS, "--optim.lr", rate, "--optim.warmup_steps", "0")) == 0
+    assert (out / "checkpoints/best").exists() == selected, "the rate did not do what this test needs"
+    account = (out / "account.txt").read_text(encoding="utf-8")
+    assert bool(re.search("no checkpoint was selected: .+ had collapsed; this is the last one", account)) != selected
+
+
 def test_a_finished_source_stage_is_used_again(
     data: Path, whole: Path, beside: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
