@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -30,7 +30,7 @@ from lsr_train.data.target import build_target
 from lsr_train.device import Precision, choose_device
 from lsr_train.inference import FrameBatch, classes_of, in_eval_mode, logits_of
 from lsr_train.network import DeepLabV2
-from lsr_train.preparation import LOOK_BATCH
+from lsr_train.preparation import LOOK_BATCH, collapse_advice
 from lsr_train.run_folder import RunFolder, resolve_model
 from lsr_train.signals import Signals, label_free_signals
 
@@ -73,7 +73,7 @@ def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> No
         f"before is {files[0]}, after is {files[1]}",
         *_selection_lines(out, space),
         f"before (left) and after (right): {', '.join(str(path) for path in pictures)}",
-        *_signal_lines(signals[0], signals[1], len(frames), space),
+        *_signal_lines(signals, len(frames), space, config),
         _time_line(seconds),
         *_next_lines(out, config),
     ]
@@ -121,8 +121,9 @@ def _classes(network: DeepLabV2, frame: NDArray[np.uint8], precision: Precision)
     return np.asarray(classes[0].byte().cpu().numpy())
 
 
-def _signal_lines(before: Signals, after: Signals, frames: int, space: LabelSpace) -> Iterator[str]:
+def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, config: Config) -> Iterator[str]:
     """Say how both do without labels, and which classes are gone."""
+    before, after = signals
     yield (
         f"without labels, on {frames} target frames, before -> after: agreement with the mirrored frame "
         f"{before.flip:.3f} -> {after.flip:.3f}, over scales {before.scale:.3f} -> {after.scale:.3f} (more is better), "
@@ -133,8 +134,8 @@ def _signal_lines(before: Signals, after: Signals, frames: int, space: LabelSpac
     gone = watch.observe(after.classes.share.tolist())
     if gone:
         yield (
-            f"collapsed, given less than a tenth of the pixels it had before: {', '.join(gone)}. Look at the pictures; "
-            "raise --self_training.alignment, or take the source network"
+            f"collapsed, given less than a tenth of the pixels it had before: {', '.join(gone)}. Look at the pictures. "
+            f"{collapse_advice(config)}"
         )
     else:
         yield "no class has collapsed"

@@ -8,9 +8,11 @@ import torch
 
 from lsr_infer.errors import QualityGateError, UsageError
 from lsr_train.collapse import CollapseWatch
+from lsr_train.commands.configuration import resolve
 from lsr_train.config import Config, DataConfig, SelectionConfig, SourceConfig
+from lsr_train.config_fields import with_fields
 from lsr_train.labels import CITYSCAPES_19
-from lsr_train.preparation import _held_out, _selector
+from lsr_train.preparation import _held_out, _selector, collapse_advice
 from lsr_train.selection import Selector, Sight
 from lsr_train.signals import ClassSignals
 
@@ -87,6 +89,30 @@ def test_the_first_low_look_of_a_class_is_said_and_why_nothing_was_selected(capl
     assert chosen.update(40, sight(0.2, 0.7, 0.3))
     chosen.update(50, sight(0.2, 0.98, 0.02))
     assert chosen.nothing_because == ()  # there is one from before
+
+
+def test_one_process_speaks_and_gives_the_advice(caplog: pytest.LogCaptureFixture) -> None:
+    for speak in (False, True):
+        caplog.clear()
+        chosen = Selector(SelectionConfig(), lambda network: sight(0), CollapseWatch(("road", "tree")), "Do this.")
+        chosen.begin(sight(0.1, 0.7, 0.3))
+        assert not any(chosen.update(step, sight(0.2, 0.98, 0.02), speak=speak) for step in (10, 20, 30))
+        assert [record.message.endswith("Do this.") for record in caplog.records] == [True] * speak
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more", "named", "not_named"),
+    [
+        ("toytown_self_training", {"self_training.alignment": 0.5}, "--self_training.alignment", "entropy"),
+        ("toytown_self_training", {"self_training.alignment": 1.0}, "--optim.lr", "alignment"),
+        ("toytown_lsr", {"self_training.alignment": 0.5}, "--optim.lr", "alignment"),
+        ("toytown_lsr_em", {}, "--weights.entropy", "alignment"),
+    ],
+)
+def test_the_advice_can_be_followed(recipe: str, more: dict[str, float], named: str, not_named: str) -> None:
+    advice = collapse_advice(with_fields(resolve("adapt", ["--recipe", recipe], None).config, more))
+    assert named in advice
+    assert not_named not in advice
 
 
 def test_without_a_start_nothing_is_watched() -> None:
