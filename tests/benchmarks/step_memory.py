@@ -31,7 +31,7 @@ from lsr_train.config import (
     WeightsConfig,
 )
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.engine import Batches, Engine, build_accelerator
+from lsr_train.engine import Batches, Engine, Models, build_accelerator
 from lsr_train.inference import FrameBatch
 from lsr_train.labels import CITYSCAPES_19
 from lsr_train.memory import look_bytes, step_bytes
@@ -95,7 +95,7 @@ def measure(config: Config) -> int:
     )  # fmt: skip
     with TemporaryDirectory() as folder:
         run, selector = RunFolder(Path(folder)), Selector(config.selection, None)
-        engine = Engine(config, CITYSCAPES_19, DeepLabV2(spec), accelerator, run, selector)
+        engine = Engine(config, CITYSCAPES_19, Models(network=DeepLabV2(spec)), accelerator, run, selector)
         batches = random_batches(config)
         engine.model.train()
         engine.method.train()
