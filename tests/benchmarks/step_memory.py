@@ -48,7 +48,9 @@ def configuration(options: argparse.Namespace) -> Config:
     """Return the run of a case."""
     height, width = parse_size(options.sizes[0])
     adapts = options.methods[0] != "source-only"
-    weights = WeightsConfig(self_training=1.0, cluster=0.3, perpendicularity=0.3) if adapts else WeightsConfig()
+    weights = WeightsConfig()
+    if adapts:
+        weights = WeightsConfig(self_training=1.0, cluster=0.3, perpendicularity=0.3, distance=options.distance)
     return Config(
         method=options.methods[0],
         network=NetworkConfig(
@@ -122,7 +124,16 @@ def measure_look(config: Config) -> int:
 def in_a_process(options: argparse.Namespace, backbone: str, stride: str, method: str, size: str) -> int:
     """Measure one case in a process of its own."""
     words = ["--one", "--backbones", backbone, "--strides", stride, "--methods", method, "--sizes", size]
-    words += ["--width", str(options.width), "--batch", str(options.batch), "--precision", options.precision]
+    words += [
+        "--width",
+        str(options.width),
+        "--batch",
+        str(options.batch),
+        "--precision",
+        options.precision,
+        "--distance",
+        str(options.distance),
+    ]
     command = [sys.executable, "-m", "tests.benchmarks.step_memory", *words]
     return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["bytes"])
 
@@ -136,6 +147,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--distance", type=float, default=0.0, help="weight of the feature distance, of adaptations")
     parser.add_argument("--look", action="store_true", help="with --one: of a look at frames instead of a step")
     parser.add_argument("--one", action="store_true", help="measure the first of each in this process")
     options = parser.parse_args()
