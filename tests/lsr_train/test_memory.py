@@ -65,10 +65,11 @@ def test_the_starting_network_of_the_feature_distance_is_counted() -> None:
     more = []
     for data in sizes:
         without, beside = (
-            step_bytes(Config(method="lsr-st", network=network, data=data, weights=WeightsConfig(distance=weight)), 19)
+            Config(method="lsr-st", network=network, data=data, weights=WeightsConfig(distance=weight))
             for weight in (0.0, 0.1)
         )
-        more.append(beside - without)
+        more.append(step_bytes(beside, 19) - step_bytes(without, 19))
+        assert look_bytes(beside, 19) - look_bytes(without, 19) > 4 * 23_500_000
     assert more[0] > 4 * 23_500_000  # the weights of a second ResNet-50
     assert more[1] > more[0]  # and its forward
 
