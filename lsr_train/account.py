@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,7 @@ from lsr_infer.overlay import captioned, overlay, side_by_side
 from lsr_infer.places import place_error
 from lsr_train.budget import said
 from lsr_train.checkpoint import load_model
-from lsr_train.collapse import CollapseWatch
+from lsr_train.collapse import CollapseWatch, nothing_selected
 from lsr_train.config import Config
 from lsr_train.data.frames import TargetFrames
 from lsr_train.data.scan import user_cache_folder
@@ -30,8 +30,8 @@ from lsr_train.data.target import build_target
 from lsr_train.device import Precision, choose_device
 from lsr_train.inference import FrameBatch, classes_of, in_eval_mode, logits_of
 from lsr_train.network import DeepLabV2
-from lsr_train.preparation import LOOK_BATCH
-from lsr_train.run_folder import resolve_model
+from lsr_train.preparation import LOOK_BATCH, collapse_advice
+from lsr_train.run_folder import RunFolder, resolve_model
 from lsr_train.signals import Signals, label_free_signals
 
 __all__ = ["ACCOUNT_FILE", "PICTURES", "write_account"]
@@ -71,14 +71,25 @@ def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     ]
     lines = [
         f"before is {files[0]}, after is {files[1]}",
+        *_selection_lines(out, space),
         f"before (left) and after (right): {', '.join(str(path) for path in pictures)}",
-        *_signal_lines(signals[0], signals[1], len(frames), space),
+        *_signal_lines(signals, len(frames), space, config),
         _time_line(seconds),
         *_next_lines(out, config),
     ]
     for line in lines:
         logger.info("%s", line)
     write_text(out / ACCOUNT_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def _selection_lines(out: Path, space: LabelSpace) -> Iterator[str]:
+    """Say where the adaptation has no selected checkpoint because classes had collapsed."""
+    selection = RunFolder(out).status()["selection"]
+    if selection["best_step"] is None and selection["watch"] is not None:
+        watch = CollapseWatch(space.names)
+        watch.load_state(selection["watch"])
+        if watch.low:
+            yield nothing_selected(watch.low)
 
 
 def _pictures(
@@ -110,8 +121,9 @@ def _classes(network: DeepLabV2, frame: NDArray[np.uint8], precision: Precision)
     return np.asarray(classes[0].byte().cpu().numpy())
 
 
-def _signal_lines(before: Signals, after: Signals, frames: int, space: LabelSpace) -> Iterator[str]:
+def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, config: Config) -> Iterator[str]:
     """Say how both do without labels, and which classes are gone."""
+    before, after = signals
     yield (
         f"without labels, on {frames} target frames, before -> after: agreement with the mirrored frame "
         f"{before.flip:.3f} -> {after.flip:.3f}, over scales {before.scale:.3f} -> {after.scale:.3f} (more is better), "
@@ -122,8 +134,8 @@ def _signal_lines(before: Signals, after: Signals, frames: int, space: LabelSpac
     gone = watch.observe(after.classes.share.tolist())
     if gone:
         yield (
-            f"collapsed, given less than a tenth of the pixels it had before: {', '.join(gone)}. Look at the pictures; "
-            "raise --self_training.alignment, or take the source network"
+            f"collapsed, given less than a tenth of the pixels it had before: {', '.join(gone)}. Look at the pictures. "
+            f"{collapse_advice(config)}"
         )
     else:
         yield "no class has collapsed"

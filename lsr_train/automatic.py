@@ -154,8 +154,12 @@ def _candidates(choices: Choices) -> list[dict[str, Any]]:
         batches.append(batches[-1] // 2)
     crops = [(config.augment.crop_height, config.augment.crop_width)]
     if choices.free(*_CROP):
-        rows, columns = config.data.source.height, config.data.source.width
-        crops = [(min(side, rows), min(side, columns)) for side in _CROPS if side < columns]
+        domains = (config.data.source, config.data.target)
+        rows = min(int(domain.height * config.augment.scale_min) for domain in domains)
+        columns = min(int(domain.width * config.augment.scale_min) for domain in domains)
+        sizes = {(domain.height, domain.width) for domain in domains}
+        sides = _CROPS if len(sizes) == 1 else _CROPS[1:]  # whole images of two sizes cannot be mixed
+        crops = [(min(side, rows), min(side, columns)) for side in sides if side < columns or len(sizes) > 1]
     large = [(crop, batch) for crop in crops for batch in batches if batch > 1 or most == 1]
     small = [(crop, 1) for crop in crops if most > 1 and batches[-1] == 1]
     return [

@@ -7,7 +7,12 @@ pixels that are given to the class, which needs no label to count. Nothing here 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["CollapseWatch"]
+__all__ = ["CollapseWatch", "nothing_selected"]
+
+
+def nothing_selected(names: Sequence[str]) -> str:
+    """Say of a run without a selected checkpoint which classes kept it from one, and what it has instead."""
+    return f"no checkpoint was selected: {', '.join(names)} had collapsed; this is the last one"
 
 
 class CollapseWatch:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from lsr_infer.errors import UsageError
-from lsr_train.config_checks import in_range, one_of
+from lsr_train.config_checks import at_default, in_range, one_of
 from lsr_train.config_selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
 
 __all__ = [
@@ -61,6 +61,18 @@ together, since this module cannot import what imports torch."""
 METHOD_NAMES = tuple(METHOD_WEIGHTS)
 
 WEIGHT_NAMES = tuple(sorted({name for names in METHOD_WEIGHTS.values() for name in names}))
+
+_PRINTED_ALONE = ("histogram.mode", "prototypes.init", "clustering.distance", "norm.variant", "norm.delta")
+"""What only the constraints as the paper prints them read."""
+
+_OWN_TEACHER_ALONE = tuple(
+    f"self_training.{name}"
+    for name in (
+        "decay", "alignment", "alignment_decay", "rectify", "rectify_decay", "rectify_from", "mask_block", "mask_ratio",
+        "keep",
+    )
+)  # fmt: skip
+"""What only self-training reads, whose teacher follows the student."""
 
 SUPERVISED_METHODS = ("source-only", "target-only")
 """Those that learn from labels alone."""
@@ -657,6 +669,12 @@ class Config:
                 "--data.source.height and .width as --data.target.height and .width, or a crop by "
                 "--augment.crop_height and --augment.crop_width."
             )
+        if self.method == "distill":
+            at_default(self, (*_OWN_TEACHER_ALONE, *_PRINTED_ALONE), "method distill")
+        elif self.method == "self-training":
+            at_default(self, _PRINTED_ALONE, "method self-training")
+        elif self.latent.form == "scale-free":
+            at_default(self, _PRINTED_ALONE, "latent.form scale-free")
         latent = (self.latent.form, self.latent.labels, self.latent.image)
         latent_weights = (self.weights.cluster, self.weights.perpendicularity, self.weights.prototype)
         if self.method == "distill" and any(latent_weights) and latent != ("scale-free", "teacher", "mixed"):

@@ -331,7 +331,7 @@ class Engine:
         if self.step == 0:
             self.selector.begin(sight)
             return False
-        improved = self.selector.update(self.step, sight)
+        improved = self.selector.update(self.step, sight, speak=self._speaks)
         if self._speaks:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in sight.signals.items())
             logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")

@@ -34,6 +34,9 @@ _PIXEL_BYTES = {
 """A pixel of one image in a step, fp32, width 1, 19 classes: source stage with batch-norm in training mode; adaptation
 by self-training, one image of each domain, batch-norm frozen, whose outputs need not be kept. Slopes between 512x256
 and 768x384, torch's CPU build; all of these numbers by the benchmark with its own defaults."""
+_DISTANCE_BYTES = (4, 280)
+"""Of `weights.distance`, a parameter and a pixel: the starting network, frozen, and its forward. Measured 240 and 280 a
+pixel (ResNet-50 and -18, stride 16, the benchmark's --distance)."""
 _WHOLE_WIDTH_PART = 0.25
 """Of these, what does not shrink with the network's width: first convolution, logits and labels at full size."""
 _LOOK_BYTES = 550
@@ -65,21 +68,31 @@ def step_bytes(config: Config, num_classes: int) -> int:
         a_pixel = 2 * trained if network.batch_norm == "train" else frozen
         further = (config.weights.masked > 0) + (config.method == "lsr-st" and config.latent.image == "target")
         a_pixel *= 1 + further / 2  # each is one image more beside the two
+    if config.weights.distance:
+        a_pixel += _DISTANCE_BYTES[1]
     if config.train.precision in ("bf16", "fp16"):
         a_pixel *= _BF16
     height = augment.crop_height or config.data.source.height
     width = augment.crop_width or config.data.source.width
     pixels = config.data.batch_size * height * width
-    fixed = _FIXED_BYTES + _parameters(config, num_classes) * _STATE_BYTES[adapts]
+    fixed = _FIXED_BYTES + _resident_bytes(config, num_classes)
     return round(fixed + pixels * a_pixel * _narrow(network.width))
 
 
 def look_bytes(config: Config, num_classes: int) -> int:
     """Predict the peak memory of a look at whole target frames during a run; as `step_bytes`."""
     target = config.data.target
-    resident = _parameters(config, num_classes) * _STATE_BYTES[config.method not in SUPERVISED_METHODS]
+    resident = _resident_bytes(config, num_classes)
     pixels = LOOK_BATCH * target.height * target.width
     return round(_FIXED_BYTES + resident + pixels * _LOOK_BYTES * max(1.0, num_classes / 19))
+
+
+def _resident_bytes(config: Config, num_classes: int) -> int:
+    """Return what the networks and the optimiser take, whatever the images."""
+    a_parameter = _STATE_BYTES[config.method not in SUPERVISED_METHODS]
+    if config.weights.distance:
+        a_parameter += _DISTANCE_BYTES[0]
+    return _parameters(config, num_classes) * a_parameter
 
 
 def _parameters(config: Config, num_classes: int) -> int:

@@ -32,7 +32,15 @@ from lsr_train.run_folder import resolve_model
 from lsr_train.selection import Selector, Sight
 from lsr_train.signals import label_free_signals
 
-__all__ = ["LOOK_BATCH", "Prepared", "network_spec", "prepare", "starting_network", "take_target_statistics"]
+__all__ = [
+    "LOOK_BATCH",
+    "Prepared",
+    "collapse_advice",
+    "network_spec",
+    "prepare",
+    "starting_network",
+    "take_target_statistics",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +182,19 @@ def _selector(
         return Sight(signals, classes)
 
     adapts = config.method in OWN_LABEL_METHODS and frames is not None
-    return Selector(selection, look, CollapseWatch(space.names) if adapts else None)
+    return Selector(selection, look, CollapseWatch(space.names) if adapts else None, collapse_advice(config))
+
+
+def collapse_advice(config: Config) -> str:
+    """Say what may help a class that collapses, by what the method has to set."""
+    weights, alignment = config.weights, config.self_training.alignment
+    if weights.self_training and alignment < 1:
+        first = f"Raise --self_training.alignment (it is {alignment:g}, of at most 1), lower"
+    elif weights.entropy:
+        first = f"Lower --weights.entropy (it is {weights.entropy:g}) or"
+    else:
+        first = "Lower"
+    return f"{first} --optim.lr (it is {config.optim.lr:g}), or keep the network from before"
 
 
 def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:

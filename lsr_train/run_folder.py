@@ -8,6 +8,7 @@ import contextlib
 import csv
 import fcntl
 import io
+import json
 import os
 import re
 import shutil
@@ -257,6 +258,18 @@ class RunFolder:
     def write_status(self, **values: Any) -> None:
         """Replace status.json."""
         write_json(self.path / "status.json", values)
+
+    def status(self) -> dict[str, Any]:
+        """Return status.json.
+
+        Raises:
+            InputError: it is not there, or damaged.
+        """
+        file = self.path / "status.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it anew.") from error
 
     def checkpoint(self, step: int) -> Path:
         """Return where the checkpoint of `step` lies or would lie."""

@@ -47,12 +47,16 @@ class Selector:
         config: which signal, how often, how much patience.
         look: computes the signals; None where there are no target frames, so that nothing is selected.
         watch: over the classes; while one of them is low, nothing is selected. None watches none.
+        advice: what may help a class that has collapsed, for a message.
     """
 
-    def __init__(self, config: SelectionConfig, look: Look | None, watch: CollapseWatch | None = None) -> None:
+    def __init__(
+        self, config: SelectionConfig, look: Look | None, watch: CollapseWatch | None = None, advice: str = ""
+    ) -> None:
         self.config = config
         self.look = look
         self.watch = watch
+        self.advice = advice
         self._best: float | None = None
         self._best_step: int | None = None
         self._without = 0
@@ -74,8 +78,13 @@ class Selector:
         if self.watch is not None and sight.classes is not None:
             self.watch.begin(sight.classes.share.tolist())
 
-    def update(self, step: int, sight: Sight) -> bool:
+    def update(self, step: int, sight: Sight, *, speak: bool = True) -> bool:
         """Take in what was seen at a step and return whether it is the best so far.
+
+        Args:
+            step: finished steps.
+            sight: what the look saw.
+            speak: whether to say which classes are low; of several processes one is enough.
 
         Raises:
             QualityGateError: the deciding signal is not a number.
@@ -89,25 +98,38 @@ class Selector:
             )
         finite = {name: signal for name, signal in signals.items() if math.isfinite(signal)}
         self._latest = {"step": step, **finite}
-        improved = not self._collapses(step, sight) and (self._best is None or value > self._best)
+        improved = not self._collapses(step, sight, speak) and (self._best is None or value > self._best)
         if improved:
             self._best, self._best_step, self._without = value, step, 0
         else:
             self._without += 1
         return improved
 
-    def _collapses(self, step: int, sight: Sight) -> bool:
-        """Whether a class is dying; says so once it has been for long."""
+    def _collapses(self, step: int, sight: Sight, speak: bool) -> bool:
+        """Whether a class is dying; says so at its first low look, and once it has been for long."""
         if self.watch is None or sight.classes is None:
             return False
-        for name in self.watch.observe(sight.classes.share.tolist()):
+        before = self.watch.low
+        collapsed = self.watch.observe(sight.classes.share.tolist())
+        for name in self.watch.low if speak else ():
+            if name not in (*before, *collapsed):
+                logger.info(
+                    "step %d: class %s was given less than a tenth of the target pixels it had at the start; no "
+                    "checkpoint is selected while that lasts",
+                    step, name,
+                )  # fmt: skip
+        for name in collapsed if speak else ():
             logger.warning(
                 "step %d: class %s has collapsed: for %d looks it was given less than a tenth of the target pixels it "
-                "had at the start; no checkpoint is selected while that lasts. Raise --self_training.alignment, or "
-                "choose a checkpoint from before",
-                step, name, self.watch.looks,
+                "had at the start; no checkpoint is selected while that lasts. %s",
+                step, name, self.watch.looks, self.advice,
             )  # fmt: skip
         return bool(self.watch.low)
+
+    @property
+    def nothing_because(self) -> tuple[str, ...]:
+        """Classes that were low at the last look, where no checkpoint was selected at all; empty where one was."""
+        return self.watch.low if self.watch is not None and self._best_step is None else ()
 
     @property
     def best_step(self) -> int | None:

@@ -142,6 +142,17 @@ def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
     return flags, frozenset(names(document or {}, ""))
 
 
+def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
+    """Cut a crop that only the default recipe states to the images, whose sizes the command line may state."""
+    if flags & {"augment", "augment.crop_height", "augment.crop_width"}:
+        return
+    scale = namespace["augment.scale_min"]
+    for side in ("height", "width"):
+        images = (namespace[f"data.source.{side}"], namespace[f"data.target.{side}"])
+        crop = f"augment.crop_{side}"
+        namespace[crop] = min(namespace[crop], *(max(0, int(image * scale)) for image in images))
+
+
 def _config(namespace: Namespace) -> Config:
     """Build the tree; this runs every check."""
     values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}
@@ -205,9 +216,11 @@ def resolve(program: str, arguments: list[str], default_recipe: str | None) -> R
             raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
         config = config_from_text(file.read_text(encoding="utf-8"), str(file))
         return Request(config=config, out=None, resume=path, print_config=False)
+    flags, in_recipe = _set_by(own_words)
+    if default_recipe is not None and own_words[:1] != ["--recipe"]:
+        _cut_default_crop(namespace, flags)
     config = _config(parser.instantiate(namespace))
     out = Path(namespace.out) if namespace.out else Path("runs") / (recipe or config.method)
-    flags, in_recipe = _set_by(own_words)
     budget = getattr(namespace, "budget", "")
     return Request(
         config=config,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from lsr_infer.errors import LsrError
+from lsr_train.collapse import nothing_selected
 from lsr_train.commands.configuration import Request
 from lsr_train.config import Config
 from lsr_train.config_file import to_yaml
@@ -117,5 +118,7 @@ def _report(outcome: Outcome, prepared: Prepared, run: RunFolder) -> None:
     logger.info("last checkpoint: %s", outcome.last)
     if outcome.best is not None:
         logger.info("selected without target labels: %s", outcome.best)
+    elif collapsed := prepared.selector.nothing_because:
+        logger.warning("%s", nothing_selected(collapsed))
     if prepared.left_out:
         logger.warning("%d unusable files were left out (--data.on_bad skip)", prepared.left_out)

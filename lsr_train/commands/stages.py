@@ -20,6 +20,8 @@ _SHARED = (
     "selection.frames", "log.",
 )  # fmt: skip
 """Fields, and with a dot at the end sections, in which the source stage follows the adaptation."""
+_ONE_PROCESS = ("train.device", "train.precision")
+"""Those of them that a process settles once, for both stages."""
 
 
 def stages_wanted(request: Request) -> bool:
@@ -79,6 +81,18 @@ def source_stage(request: Request) -> SourceStage:
         raise UsageError("--source_stage sets a recipe and fields; to start from a network that is there use --init.")
     if request.budget is not None and "train.steps" in own.flags:
         raise UsageError("--budget and --source_stage.train.steps both set its length. Take one of them.")
+    for name in _ONE_PROCESS:
+        if own.flags & {name, name.rpartition(".")[0]}:
+            raise UsageError(
+                f"--source_stage sets {name}, and both stages run in one process that has one. Set --{name} for both, "
+                "and what else --source_stage.train holds field by field."
+            )
+    if request.config.network.weights == "none" and not (request.flags | own.flags) & {"network", "network.weights"}:
+        raise UsageError(
+            "this recipe has network.weights none, so that --init brings the weights, and there is no --init. Name a "
+            "trained network with --init; or, to train a source stage first, say what it starts from with "
+            "--network.weights imagenet, a file, or none for random ones."
+        )
     if own.config.method != "source-only":
         raise UsageError(f"the source stage is {own.config.method}; it must be source-only. Set --source_stage.method.")
     stage = SourceStage(own=own.config, flags=own.flags)

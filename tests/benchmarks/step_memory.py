@@ -31,7 +31,7 @@ from lsr_train.config import (
     WeightsConfig,
 )
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.engine import Batches, Engine, build_accelerator
+from lsr_train.engine import Batches, Engine, Models, build_accelerator
 from lsr_train.inference import FrameBatch
 from lsr_train.labels import CITYSCAPES_19
 from lsr_train.memory import look_bytes, step_bytes
@@ -48,7 +48,9 @@ def configuration(options: argparse.Namespace) -> Config:
     """Return the run of a case."""
     height, width = parse_size(options.sizes[0])
     adapts = options.methods[0] != "source-only"
-    weights = WeightsConfig(self_training=1.0, cluster=0.3, perpendicularity=0.3) if adapts else WeightsConfig()
+    weights = WeightsConfig()
+    if adapts:
+        weights = WeightsConfig(self_training=1.0, cluster=0.3, perpendicularity=0.3, distance=options.distance)
     return Config(
         method=options.methods[0],
         network=NetworkConfig(
@@ -95,7 +97,7 @@ def measure(config: Config) -> int:
     )  # fmt: skip
     with TemporaryDirectory() as folder:
         run, selector = RunFolder(Path(folder)), Selector(config.selection, None)
-        engine = Engine(config, CITYSCAPES_19, DeepLabV2(spec), accelerator, run, selector)
+        engine = Engine(config, CITYSCAPES_19, Models(network=DeepLabV2(spec)), accelerator, run, selector)
         batches = random_batches(config)
         engine.model.train()
         engine.method.train()
@@ -122,7 +124,16 @@ def measure_look(config: Config) -> int:
 def in_a_process(options: argparse.Namespace, backbone: str, stride: str, method: str, size: str) -> int:
     """Measure one case in a process of its own."""
     words = ["--one", "--backbones", backbone, "--strides", stride, "--methods", method, "--sizes", size]
-    words += ["--width", str(options.width), "--batch", str(options.batch), "--precision", options.precision]
+    words += [
+        "--width",
+        str(options.width),
+        "--batch",
+        str(options.batch),
+        "--precision",
+        options.precision,
+        "--distance",
+        str(options.distance),
+    ]
     command = [sys.executable, "-m", "tests.benchmarks.step_memory", *words]
     return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["bytes"])
 
@@ -136,6 +147,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--distance", type=float, default=0.0, help="weight of the feature distance, of adaptations")
     parser.add_argument("--look", action="store_true", help="with --one: of a look at frames instead of a step")
     parser.add_argument("--one", action="store_true", help="measure the first of each in this process")
     options = parser.parse_args()

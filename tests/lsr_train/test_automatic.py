@@ -61,6 +61,29 @@ def test_a_stated_size_stays_whether_a_flag_or_a_recipe_states_it(tmp_path: Path
         assert chosen.config == before
 
 
+STATED = ("--data.source.height", "--data.source.width", "--data.target.height", "--data.target.width")
+
+
+@pytest.mark.parametrize(
+    ("stated", "crop"),
+    [((64, 96, 64, 96), (0, 0)), ((720, 1280, 576, 1024), (512, 512)), ((64, 96, 72, 128), (64, 96))],
+)
+def test_all_four_sizes_can_be_stated_without_a_crop(stated: tuple[int, ...], crop: tuple[int, int]) -> None:
+    chosen = choices(*(word for pair in zip(STATED, map(str, stated), strict=True) for word in pair))
+    training_size(chosen, (1080, 1920), "cpu")
+    fitting(chosen, 10**15, needs)
+    source, target, augment = chosen.config.data.source, chosen.config.data.target, chosen.config.augment
+    assert (source.height, source.width, target.height, target.width) == stated
+    assert (augment.crop_height, augment.crop_width) == crop
+
+
+def test_a_crop_that_a_flag_or_a_named_recipe_states_is_not_cut() -> None:
+    small = [word for pair in zip(STATED, ("64", "96", "64", "96"), strict=True) for word in pair]
+    for words in (["--augment.crop_height", "512", "--augment.crop_width", "512"], ["--recipe", "selftraining"]):
+        with pytest.raises(UsageError, match="crop of 512x512 leaves"):
+            choices(*words, *small)
+
+
 def test_a_stated_crop_stays_and_must_fit() -> None:
     chosen = choices("--augment.crop_height", "256", "--augment.crop_width", "256")
     training_size(chosen, (1080, 1920), "cuda")

@@ -32,6 +32,7 @@ from lsr_train.config import (
     TrainConfig,
     WeightsConfig,
 )
+from lsr_train.config_fields import with_fields
 from lsr_train.config_file import recipe_names, recipe_path, to_yaml
 from lsr_train.methods import METHODS
 from tests.lsr_train.training_runs import REPOSITORY
@@ -259,6 +260,36 @@ def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
     for form, other in (("printed", "prototype"), ("scale-free", "norm")):
         with pytest.raises(UsageError, match=f"latent.form {form} has no such"):
             Config(method="lsr-st", weights=WeightsConfig(**{other: 1.0}), latent=LatentConfig(form=form))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field", "value"),
+    [
+        (recipe, field, value)
+        for recipe in ("toytown_lsr_st", "toytown_self_training", "toytown_distill")
+        for field, value in (
+            ("histogram.mode", "nearest"), ("prototypes.init", "zero"), ("clustering.distance", "l1"),
+            ("norm.variant", "relative"), ("norm.delta", 0.1),
+        )
+    ]
+    + [
+        ("toytown_distill", f"self_training.{name}", value)
+        for name, value in (
+            ("rectify", 0.1), ("rectify_from", 2), ("alignment", 0.5), ("keep", "teacher"), ("decay", 0.5),
+            ("mask_ratio", 0.5),
+        )
+    ],
+)  # fmt: skip
+def test_an_option_that_the_method_does_not_read_is_refused(recipe: str, field: str, value: str | float) -> None:
+    config = resolve("adapt", ["--recipe", recipe], None).config
+    with pytest.raises(UsageError, match=f"{field} is {value}, and .* does not read it"):
+        with_fields(config, {field: value})
+
+
+def test_the_printed_form_reads_the_papers_options() -> None:
+    config = resolve("adapt", ["--recipe", "toytown_lsr_st", "--weights.prototype", "0"], None).config
+    options = {"histogram.mode": "nearest", "prototypes.init": "zero", "clustering.distance": "l1", "norm.delta": 0.1}
+    assert with_fields(config, {"latent.form": "printed", **options}).norm.delta == 0.1
 
 
 def test_images_of_two_sizes_cannot_be_mixed() -> None:

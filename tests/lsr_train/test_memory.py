@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsr_train.config import AugmentConfig, Config, DataConfig, NetworkConfig, SourceConfig, TargetConfig
+from lsr_train.config import AugmentConfig, Config, DataConfig, NetworkConfig, SourceConfig, TargetConfig, WeightsConfig
 from lsr_train.memory import TOLERANCE, available_bytes, look_bytes, step_bytes
 from tests.lsr_train.training_runs import REPOSITORY
 
@@ -57,6 +57,21 @@ def test_more_of_anything_takes_more() -> None:
     ]
     assert all(step_bytes(config, 19) > least for config in larger)
     assert all(step_bytes(config, 19) < least for config in smaller)
+
+
+def test_the_starting_network_of_the_feature_distance_is_counted() -> None:
+    network = NetworkConfig(backbone="resnet50", output_stride=16, batch_norm="frozen")
+    sizes = [DataConfig(source=SourceConfig(height=256, width=512), batch_size=batch) for batch in (1, 2)]
+    more = []
+    for data in sizes:
+        without, beside = (
+            Config(method="lsr-st", network=network, data=data, weights=WeightsConfig(distance=weight))
+            for weight in (0.0, 0.1)
+        )
+        more.append(step_bytes(beside, 19) - step_bytes(without, 19))
+        assert look_bytes(beside, 19) - look_bytes(without, 19) > 4 * 23_500_000
+    assert more[0] > 4 * 23_500_000  # the weights of a second ResNet-50
+    assert more[1] > more[0]  # and its forward
 
 
 def test_predicting_draws_no_random_number() -> None:

@@ -8,9 +8,11 @@ import torch
 
 from lsr_infer.errors import QualityGateError, UsageError
 from lsr_train.collapse import CollapseWatch
+from lsr_train.commands.configuration import resolve
 from lsr_train.config import Config, DataConfig, SelectionConfig, SourceConfig
+from lsr_train.config_fields import with_fields
 from lsr_train.labels import CITYSCAPES_19
-from lsr_train.preparation import _held_out, _selector
+from lsr_train.preparation import _held_out, _selector, collapse_advice
 from lsr_train.selection import Selector, Sight
 from lsr_train.signals import ClassSignals
 
@@ -57,7 +59,7 @@ def test_a_class_that_dies_stops_the_selection_and_is_named_once(caplog: pytest.
     chosen.begin(sight(0.1, 0.7, 0.2995, 0.0005))
     assert chosen.update(10, sight(0.2, 0.75, 0.25, 0.0))  # train was too rare to be watched
     assert not chosen.update(20, sight(0.3, 0.98, 0.02, 0.0))
-    assert not caplog.records  # one look is not long
+    assert not caplog.records  # one look is not long, and no warning
     assert not chosen.update(30, sight(0.4, 0.98, 0.02, 0.0))
     assert not chosen.update(40, sight(0.5, 0.98, 0.02, 0.0))
     assert [record.message for record in caplog.records if "tree has collapsed" in record.message] == [
@@ -71,6 +73,46 @@ def test_a_class_that_dies_stops_the_selection_and_is_named_once(caplog: pytest.
     assert len(caplog.records) == 1
     assert again.update(60, sight(0.6, 0.9, 0.1, 0.0))  # it came back
     assert again.best_step == 60
+
+
+def test_the_first_low_look_of_a_class_is_said_and_why_nothing_was_selected(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    chosen = Selector(SelectionConfig(every=10), lambda network: sight(0), CollapseWatch(("road", "tree")))
+    chosen.begin(sight(0.1, 0.7, 0.3))
+    assert chosen.nothing_because == ()
+    chosen.update(10, sight(0.2, 0.98, 0.02))
+    assert [record.message.partition(" was")[0] for record in caplog.records] == ["step 10: class tree"]
+    chosen.update(20, sight(0.2, 0.98, 0.02))
+    chosen.update(30, sight(0.2, 0.98, 0.02))
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert chosen.nothing_because == ("tree",)
+    assert chosen.update(40, sight(0.2, 0.7, 0.3))
+    chosen.update(50, sight(0.2, 0.98, 0.02))
+    assert chosen.nothing_because == ()  # there is one from before
+
+
+def test_one_process_speaks_and_gives_the_advice(caplog: pytest.LogCaptureFixture) -> None:
+    for speak in (False, True):
+        caplog.clear()
+        chosen = Selector(SelectionConfig(), lambda network: sight(0), CollapseWatch(("road", "tree")), "Do this.")
+        chosen.begin(sight(0.1, 0.7, 0.3))
+        assert not any(chosen.update(step, sight(0.2, 0.98, 0.02), speak=speak) for step in (10, 20, 30))
+        assert [record.message.endswith("Do this.") for record in caplog.records] == [True] * speak
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more", "named", "not_named"),
+    [
+        ("toytown_self_training", {"self_training.alignment": 0.5}, "--self_training.alignment", "entropy"),
+        ("toytown_self_training", {"self_training.alignment": 1.0}, "--optim.lr", "alignment"),
+        ("toytown_lsr", {"self_training.alignment": 0.5}, "--optim.lr", "alignment"),
+        ("toytown_lsr_em", {}, "--weights.entropy", "alignment"),
+    ],
+)
+def test_the_advice_can_be_followed(recipe: str, more: dict[str, float], named: str, not_named: str) -> None:
+    advice = collapse_advice(with_fields(resolve("adapt", ["--recipe", recipe], None).config, more))
+    assert named in advice
+    assert not_named not in advice
 
 
 def test_without_a_start_nothing_is_watched() -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from lsr_train.config import METHOD_NAMES, METHOD_WEIGHTS, OWN_LABEL_METHODS
 from lsr_train.device import choose_precision
 from lsr_train.engine import Engine
+from lsr_train.labels import CITYSCAPES_19
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
@@ -330,6 +331,22 @@ def test_an_early_stop_stays_a_stop(source: Path, tmp_path: Path) -> None:
     assert stopped["step"] < 40
     assert run_here("adapt", ["--resume", str(run)]) == 0
     assert json.loads((run / "status.json").read_text(encoding="utf-8"))["step"] == stopped["step"]
+
+
+def test_a_run_whose_classes_collapsed_from_the_start_says_that_nothing_was_selected(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    run = tmp_path / "run"
+    assert run_here("adapt", words("toytown_lsr", run, "--init", str(source), "--optim.lr", "0.3")) == 0
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    assert status["selection"]["best_step"] is None, "no class collapsed, so that this test says nothing"
+    assert not (run / "checkpoints/best").exists()
+    said = [record.message for record in caplog.records if "no checkpoint was selected" in record.message]
+    assert len(said) == 1
+    low = [name for name, count in zip(CITYSCAPES_19.names, status["selection"]["watch"]["low"], strict=True) if count]
+    assert f"{', '.join(low)} had collapsed; this is the last one" in said[0]
+    assert "step 3: class" in caplog.text  # from the first low look on
 
 
 def test_a_failed_run_says_so_in_its_status(tmp_path: Path) -> None:

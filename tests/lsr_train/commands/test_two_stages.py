@@ -22,7 +22,8 @@ from lsr_infer.images import read_image
 from lsr_train import budget
 from lsr_train.budget import Pace
 from lsr_train.commands import two_stages
-from lsr_train.commands.configuration import config_from_text
+from lsr_train.commands.configuration import config_from_text, resolve
+from lsr_train.commands.stages import source_stage
 from lsr_train.config_file import to_yaml
 from lsr_train.data.toytown import render
 from lsr_train.labels import CITYSCAPES_19
@@ -146,6 +147,15 @@ def beside(whole: Path, tmp_path: Path) -> Path:
     runs = tmp_path / "runs"
     shutil.copytree(source_of(whole), runs / source_of(whole).name)
     return runs
+
+
+@pytest.mark.parametrize(("rate", "selected"), [("1.0", False), ("1.0e-9", True)])
+def test_the_account_says_whether_nothing_was_selected(data: Path, beside: Path, rate: str, selected: bool) -> None:
+    out = beside / "second"
+    assert run_here("adapt", words(data, out, *LENGTHS, "--optim.lr", rate, "--optim.warmup_steps", "0")) == 0
+    assert (out / "checkpoints/best").exists() == selected, "the rate did not do what this test needs"
+    account = (out / "account.txt").read_text(encoding="utf-8")
+    assert bool(re.search("no checkpoint was selected: .+ had collapsed; this is the last one", account)) != selected
 
 
 def test_a_finished_source_stage_is_used_again(
@@ -303,6 +313,9 @@ def test_a_budget_that_is_too_small_says_what_is_needed(
         (["--source_stage.method", "lsr"], "must be source-only"),
         (["--source_stage.train.steps"], "needs a value"),
         (["--source_stage.init", "x"], "use --init"),
+        (["--source_stage.train.precision", "bf16"], "Set --train.precision for both"),
+        (["--source_stage.train.device", "cuda"], "Set --train.device for both"),
+        (["--source_stage.train", "{steps: 5, device: cuda}"], "Set --train.device for both"),
     ],
 )
 def test_words_that_do_not_fit_are_usage_errors(
@@ -311,6 +324,28 @@ def test_words_that_do_not_fit_are_usage_errors(
     assert run_here("adapt", words(data, tmp_path / "run", *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe", ["toytown_lsr", "toytown_lsr_st", "streets_camvid_self_training", "streets_camvid_lsr_st"]
+)
+def test_a_forgotten_init_does_not_start_from_random_weights(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    where = [] if recipe.startswith("toytown") else ["--source", str(data / "game"), "--target", str(data)]
+    arguments = ["--recipe", recipe, *where, "--out", str(tmp_path / "runs/run")]
+    assert run_here("adapt", arguments) == 2
+    message = capsys.readouterr().err
+    assert "--init" in message
+    assert "--network.weights" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_random_weights_of_a_recipe_can_be_asked_for() -> None:
+    named = ["--recipe", "toytown_lsr_st"]
+    for more in (["--network.weights", "none"], ["--source_stage.network.weights", "imagenet"]):
+        request = resolve("adapt", [*named, *more], "selftraining")
+        assert source_stage(request).beside(request.config).network.weights == more[1]
 
 
 def test_inputs_that_are_not_there_are_exit_4_and_an_output_that_is_there_2(
