@@ -6,6 +6,7 @@ With one rank there is no process group, and the batch is the ranks' batches tog
 """
 
 import sys
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributed, nn
@@ -77,11 +78,12 @@ def self_training(
 
 def method_figures(source: LabelledBatch, target: UnlabelledBatch, first: int) -> dict[str, Tensor]:
     """Return what the methods with a teacher log of a batch whose first image has this number."""
-    settings = SelfTrainingConfig(alignment=0.0, threshold=0.9)
+    settings = SelfTrainingConfig(threshold=0.9)
+    alone = replace(settings, alignment=0.0)
     network = ConvNetwork(C).double().eval()
     found = {}
     for method in (
-        SelfTraining(Config(method="self-training", self_training=settings), C, 8).double(),
+        SelfTraining(Config(method="self-training", self_training=alone), C, 8).double(),
         Distill(Config(method="distill", self_training=settings, weights=WeightsConfig(distill=1.0)), C, 8).double(),
     ):
         method.start(network)
