@@ -10,6 +10,7 @@ from lsr_infer.errors import DeviceError, UsageError, exit_status, stderr_handle
 COMMANDS = {
     "pretrain": ("lsr_train.commands.pretrain", "train on labelled images: the source stage, or the supervised bound"),
     "adapt": ("lsr_train.commands.adapt", "adapt a source checkpoint to unlabelled footage"),
+    "distill": ("lsr_train.commands.distill", "teach a small student what an adapted network knows of the footage"),
     "evaluate": ("lsr_train.commands.evaluate", "score a checkpoint on labelled images"),
 }
 

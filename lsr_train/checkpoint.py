@@ -25,7 +25,7 @@ from lsr_train.network.spec import NetworkSpec
 from lsr_train.network.weights import recognise
 from lsr_train.tensor_files import save_tensors
 
-__all__ = ["ModelInfo", "load_model", "model_hash", "save_model"]
+__all__ = ["ModelInfo", "TeacherFacts", "load_model", "model_hash", "save_model"]
 
 FORMAT = 1
 """Version of the metadata."""
@@ -38,6 +38,38 @@ INTENDED_USE = (
     "Semantic segmentation of road scenes, for research and evaluation on the camera it was adapted to. Not a safety "
     "component: no vehicle may act on it alone."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFacts:
+    """What a distilled network says of its teacher.
+
+    Args:
+        sha256: of the teacher's model file, 64 hexadecimal digits.
+        method: how it was trained.
+        step: optimiser steps of that training.
+        scores: the figures in its file.
+    """
+
+    sha256: str
+    method: str = ""
+    step: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain JSON data."""
+        scores = {name: float(value) for name, value in self.scores.items()}
+        return {"sha256": self.sha256, "method": self.method, "step": self.step, "scores": scores}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "TeacherFacts":
+        """Read the facts back from `to_dict`; raises what missing and mistyped keys raise."""
+        return cls(
+            sha256=str(document["sha256"]),
+            method=str(document["method"]),
+            step=int(document["step"]),
+            scores={str(name): float(value) for name, value in document["scores"].items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +86,7 @@ class ModelInfo:
         licence: terms of the weights.
         intended_use: what it is for, and not for.
         origin: a phrase on where the file is from, where that is not this project.
+        teacher: of a distilled network, else None.
     """
 
     label_space: LabelSpace | None
@@ -65,6 +98,7 @@ class ModelInfo:
     licence: str = LICENCE
     intended_use: str = INTENDED_USE
     origin: str = ""
+    teacher: TeacherFacts | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain JSON data."""
@@ -78,6 +112,7 @@ class ModelInfo:
             "licence": self.licence,
             "intended_use": self.intended_use,
             "origin": self.origin,
+            "teacher": None if self.teacher is None else self.teacher.to_dict(),
         }
 
     @classmethod
@@ -89,6 +124,7 @@ class ModelInfo:
         """
         try:
             space = document["label_space"]
+            teacher = document.get("teacher")  # files from before distillation have no such key
             return cls(
                 label_space=None if space is None else LabelSpace.from_dict(space),
                 method=str(document["method"]),
@@ -99,6 +135,7 @@ class ModelInfo:
                 licence=str(document["licence"]),
                 intended_use=str(document["intended_use"]),
                 origin=str(document["origin"]),
+                teacher=None if teacher is None else TeacherFacts.from_dict(teacher),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the model's description is damaged: {type(error).__name__} {error}.") from error

@@ -5,25 +5,31 @@ runs is always the resolved tree; it is changed through `dataclasses.replace`, w
 live in the recipes, not here.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from lsr_infer.errors import UsageError
+from lsr_train.config_checks import at_default, in_range, one_of
+from lsr_train.config_selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
 
 __all__ = [
     "BACKBONES",
+    "COMMAND_METHODS",
     "LAYOUTS",
     "METHOD_NAMES",
     "METHOD_WEIGHTS",
+    "OWN_LABEL_METHODS",
     "SUPERVISED_METHODS",
     "TARGET_LAYOUTS",
+    "WEIGHT_NAMES",
     "AugmentConfig",
     "ClusteringConfig",
     "Config",
     "DataConfig",
+    "DistillConfig",
     "HistogramConfig",
+    "LatentConfig",
     "LogConfig",
     "LrMultipliers",
     "NetworkConfig",
@@ -32,7 +38,9 @@ __all__ = [
     "PrototypesConfig",
     "PseudoLabelsConfig",
     "SelectionConfig",
+    "SelfTrainingConfig",
     "SourceConfig",
+    "StrongConfig",
     "TargetConfig",
     "TrainConfig",
     "WeightsConfig",
@@ -43,14 +51,41 @@ METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "target-only": (),
     "lsr": ("cluster", "perpendicularity", "norm"),
     "lsr-em": ("cluster", "perpendicularity", "norm", "entropy"),
+    "self-training": ("self_training", "masked", "distance"),
+    "lsr-st": ("cluster", "perpendicularity", "norm", "prototype", "self_training", "masked", "distance"),
+    "distill": ("distill", "self_training", "cluster", "perpendicularity", "prototype"),
 }
 """Which fields of `weights` each method reads. The names are those of `lsr_train.methods.METHODS`; a test holds them
 together, since this module cannot import what imports torch."""
 
 METHOD_NAMES = tuple(METHOD_WEIGHTS)
 
+WEIGHT_NAMES = tuple(sorted({name for names in METHOD_WEIGHTS.values() for name in names}))
+
+_PRINTED_ALONE = ("histogram.mode", "prototypes.init", "clustering.distance", "norm.variant", "norm.delta")
+"""What only the constraints as the paper prints them read."""
+
+_OWN_TEACHER_ALONE = tuple(
+    f"self_training.{name}"
+    for name in (
+        "decay", "alignment", "alignment_decay", "rectify", "rectify_decay", "rectify_from", "mask_block", "mask_ratio",
+        "keep",
+    )
+)  # fmt: skip
+"""What only self-training reads, whose teacher follows the student."""
+
 SUPERVISED_METHODS = ("source-only", "target-only")
-"""Those that learn from labels alone: `pretrain` runs them, `adapt` all others."""
+"""Those that learn from labels alone."""
+
+OWN_LABEL_METHODS = ("lsr", "lsr-em", "self-training", "lsr-st")
+"""Those that learn from what they say of the target themselves, so that a class can die unseen."""
+
+COMMAND_METHODS: Mapping[str, tuple[str, ...]] = {
+    "pretrain": SUPERVISED_METHODS,
+    "adapt": OWN_LABEL_METHODS,
+    "distill": ("distill",),
+}
+"""Which command runs which methods."""
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
@@ -58,24 +93,6 @@ Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-g
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 TargetLayout = Literal["frames", "gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
 TARGET_LAYOUTS: tuple[str, ...] = get_args(TargetLayout)
-
-
-def _one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raise unless `value` is among `allowed`."""
-    if value not in allowed:
-        names = ", ".join(str(item) for item in allowed)
-        raise UsageError(f"{key} is {value!r}; allowed: {names}. Set --{key}.")
-
-
-def _in_range(key: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Raise unless `value` is a finite number in [low, high], or in (low, high] with `open_low`."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise UsageError(f"{key} is {value!r}; a number is needed. Set --{key}.")
-    inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
-    if not inside:
-        bracket = "(" if open_low else "["
-        end = f"{high:g}]" if math.isfinite(high) else "infinity)"
-        raise UsageError(f"{key} is {value}; allowed: {bracket}{low:g}, {end}. Set --{key}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +126,14 @@ class NetworkConfig:
     forward: Literal["separate", "joint"] = "separate"
 
     def __post_init__(self) -> None:
-        _one_of("network.backbone", self.backbone, BACKBONES)
-        _in_range("network.width", self.width, 0.0625, 2)
-        _one_of("network.output_stride", self.output_stride, (8, 16))
-        _one_of("network.stem", self.stem, ("torchvision", "caffe"))
-        _one_of("network.normalization", self.normalization, ("imagenet-rgb", "caffe-bgr"))
-        _one_of("network.batch_norm", self.batch_norm, ("train", "frozen", "target"))
-        _one_of("network.forward", self.forward, ("separate", "joint"))
-        _in_range("network.batch_norm_frames", self.batch_norm_frames, 1)
+        one_of("network.backbone", self.backbone, BACKBONES)
+        in_range("network.width", self.width, 0.0625, 2)
+        one_of("network.output_stride", self.output_stride, (8, 16))
+        one_of("network.stem", self.stem, ("torchvision", "caffe"))
+        one_of("network.normalization", self.normalization, ("imagenet-rgb", "caffe-bgr"))
+        one_of("network.batch_norm", self.batch_norm, ("train", "frozen", "target"))
+        one_of("network.forward", self.forward, ("separate", "joint"))
+        in_range("network.batch_norm_frames", self.batch_norm_frames, 1)
         if not self.dilations or any(dilation < 1 for dilation in self.dilations):
             raise UsageError(f"network.dilations is {self.dilations}; allowed: one or more numbers of at least 1.")
         if not self.weights:
@@ -149,11 +166,11 @@ class SourceConfig:
     ignore_mask: str = ""
 
     def __post_init__(self) -> None:
-        _one_of("data.source.layout", self.layout, LAYOUTS)
-        _one_of("data.source.ids", self.ids, ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"))
-        _in_range("data.source.height", self.height, 32, 8192)
-        _in_range("data.source.width", self.width, 32, 8192)
-        _in_range("data.source.limit", self.limit, 0)
+        one_of("data.source.layout", self.layout, LAYOUTS)
+        one_of("data.source.ids", self.ids, ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"))
+        in_range("data.source.height", self.height, 32, 8192)
+        in_range("data.source.width", self.width, 32, 8192)
+        in_range("data.source.limit", self.limit, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +199,12 @@ class TargetConfig:
     static: float = 2.0
 
     def __post_init__(self) -> None:
-        _one_of("data.target.layout", self.layout, TARGET_LAYOUTS)
-        _in_range("data.target.height", self.height, 32, 8192)
-        _in_range("data.target.width", self.width, 32, 8192)
-        _in_range("data.target.limit", self.limit, 0)
-        _in_range("data.target.seconds", self.seconds, 0)
-        _in_range("data.target.static", self.static, 0, 255)
+        one_of("data.target.layout", self.layout, TARGET_LAYOUTS)
+        in_range("data.target.height", self.height, 32, 8192)
+        in_range("data.target.width", self.width, 32, 8192)
+        in_range("data.target.limit", self.limit, 0)
+        in_range("data.target.seconds", self.seconds, 0)
+        in_range("data.target.static", self.static, 0, 255)
 
     @property
     def given(self) -> bool:
@@ -216,9 +233,9 @@ class DataConfig:
     ignore_mask: str = ""
 
     def __post_init__(self) -> None:
-        _in_range("data.batch_size", self.batch_size, 1)
-        _in_range("data.workers", self.workers, 0, 256)
-        _one_of("data.on_bad", self.on_bad, ("stop", "skip"))
+        in_range("data.batch_size", self.batch_size, 1)
+        in_range("data.workers", self.workers, 0, 256)
+        one_of("data.on_bad", self.on_bad, ("stop", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +257,8 @@ class AugmentConfig:
         blur: probability of a Gaussian blur.
         blur_sigma: largest standard deviation of the blur, in pixels.
         noise: largest standard deviation of Gaussian noise, in levels.
+        target_colors: whether colours, blur and noise change target images too; self-training wants them as they are
+            for its teacher, and changes what its student sees by `strong`.
         lab_transfer: probability that a source image takes mean and spread of its LAB channels from a random
             unlabelled target frame.
         rare_class_temperature: source images are drawn by class with probability softmax((1 - frequency) / T); 0 draws
@@ -260,25 +279,40 @@ class AugmentConfig:
     blur: float = 0.0
     blur_sigma: float = 1.0
     noise: float = 0.0
+    target_colors: bool = True
     lab_transfer: float = 0.0
     rare_class_temperature: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("flip", "blur", "lab_transfer", "brightness", "contrast", "saturation"):
-            _in_range(f"augment.{name}", getattr(self, name), 0, 1)
+            in_range(f"augment.{name}", getattr(self, name), 0, 1)
         for name in ("white_point", "jitter", "noise"):
-            _in_range(f"augment.{name}", getattr(self, name), 0, 255)
-        _in_range("augment.hue", self.hue, 0, 180)
-        _in_range("augment.blur_sigma", self.blur_sigma, 0, 20)
-        _in_range("augment.rare_class_temperature", self.rare_class_temperature, 0)
-        _in_range("augment.scale_min", self.scale_min, 0.1, 10)
-        _in_range("augment.scale_max", self.scale_max, self.scale_min, 10)
-        _in_range("augment.crop_height", self.crop_height, 0, 8192)
-        _in_range("augment.crop_width", self.crop_width, 0, 8192)
+            in_range(f"augment.{name}", getattr(self, name), 0, 255)
+        in_range("augment.hue", self.hue, 0, 180)
+        in_range("augment.blur_sigma", self.blur_sigma, 0, 20)
+        in_range("augment.rare_class_temperature", self.rare_class_temperature, 0)
+        in_range("augment.scale_min", self.scale_min, 0.1, 10)
+        in_range("augment.scale_max", self.scale_max, self.scale_min, 10)
+        in_range("augment.crop_height", self.crop_height, 0, 8192)
+        in_range("augment.crop_width", self.crop_width, 0, 8192)
         if bool(self.crop_height) != bool(self.crop_width):
             raise UsageError("augment.crop_height and augment.crop_width go together; set both or neither.")
         if self.scale_max != self.scale_min and not self.crop_height:
             raise UsageError("augment.scale_min/scale_max give images of several sizes; set augment.crop_height too.")
+
+    def without_colors(self) -> "AugmentConfig":
+        """Return what is left of it without colours, blur and noise: flip, scale and crop."""
+        return replace(
+            self,
+            white_point=0.0,
+            jitter=0.0,
+            brightness=0.0,
+            contrast=0.0,
+            saturation=0.0,
+            hue=0.0,
+            blur=0.0,
+            noise=0.0,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +331,7 @@ class LrMultipliers:
 
     def __post_init__(self) -> None:
         for name in ("stem", "backbone", "head"):
-            _in_range(f"optim.lr_multipliers.{name}", getattr(self, name), 0)
+            in_range(f"optim.lr_multipliers.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,14 +361,14 @@ class OptimConfig:
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        _one_of("optim.name", self.name, ("sgd", "adamw"))
-        _in_range("optim.lr", self.lr, 0, 10, open_low=True)
-        _in_range("optim.momentum", self.momentum, 0, 0.9999)
-        _in_range("optim.weight_decay", self.weight_decay, 0, 1)
-        _in_range("optim.poly_power", self.poly_power, 0, 10)
-        _in_range("optim.poly_steps", self.poly_steps, 0)
-        _in_range("optim.warmup_steps", self.warmup_steps, 0)
-        _in_range("optim.clip_norm", self.clip_norm, 0)
+        one_of("optim.name", self.name, ("sgd", "adamw"))
+        in_range("optim.lr", self.lr, 0, 10, open_low=True)
+        in_range("optim.momentum", self.momentum, 0, 0.9999)
+        in_range("optim.weight_decay", self.weight_decay, 0, 1)
+        in_range("optim.poly_power", self.poly_power, 0, 10)
+        in_range("optim.poly_steps", self.poly_steps, 0)
+        in_range("optim.warmup_steps", self.warmup_steps, 0)
+        in_range("optim.clip_norm", self.clip_norm, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,12 +399,12 @@ class TrainConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        _in_range("train.steps", self.steps, 1)
-        _one_of("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        _in_range("train.accumulate", self.accumulate, 1)
-        _in_range("train.threads", self.threads, 0, 1024)
-        _in_range("train.checkpoint_every", self.checkpoint_every, 1)
-        _in_range("train.keep", self.keep, 1)
+        in_range("train.steps", self.steps, 1)
+        one_of("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        in_range("train.accumulate", self.accumulate, 1)
+        in_range("train.threads", self.threads, 0, 1024)
+        in_range("train.checkpoint_every", self.checkpoint_every, 1)
+        in_range("train.keep", self.keep, 1)
         if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
             raise UsageError(f"train.device is {self.device!r}; allowed: auto, cpu, cuda, cuda:N. Set --train.device.")
 
@@ -388,8 +422,8 @@ class HistogramConfig:
     mode: Literal["histogram", "nearest"] = "histogram"
 
     def __post_init__(self) -> None:
-        _in_range("histogram.threshold", self.threshold, 0, 1, open_low=True)
-        _one_of("histogram.mode", self.mode, ("histogram", "nearest"))
+        in_range("histogram.threshold", self.threshold, 0, 1, open_low=True)
+        one_of("histogram.mode", self.mode, ("histogram", "nearest"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,7 +437,7 @@ class PseudoLabelsConfig:
     confidence: float = 0.5
 
     def __post_init__(self) -> None:
-        _in_range("pseudo_labels.confidence", self.confidence, 0, 1)
+        in_range("pseudo_labels.confidence", self.confidence, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,8 +453,8 @@ class PrototypesConfig:
     init: Literal["first", "zero"] = "first"
 
     def __post_init__(self) -> None:
-        _in_range("prototypes.decay", self.decay, 0, 0.999999)
-        _one_of("prototypes.init", self.init, ("first", "zero"))
+        in_range("prototypes.decay", self.decay, 0, 0.999999)
+        one_of("prototypes.init", self.init, ("first", "zero"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,7 +469,7 @@ class ClusteringConfig:
     distance: Literal["l2", "l1"] = "l2"
 
     def __post_init__(self) -> None:
-        _one_of("clustering.distance", self.distance, ("l2", "l1"))
+        one_of("clustering.distance", self.distance, ("l2", "l1"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,8 +485,8 @@ class NormConfig:
     variant: Literal["absolute", "relative"] = "absolute"
 
     def __post_init__(self) -> None:
-        _in_range("norm.delta", self.delta, 0)
-        _one_of("norm.variant", self.variant, ("absolute", "relative"))
+        in_range("norm.delta", self.delta, 0)
+        one_of("norm.variant", self.variant, ("absolute", "relative"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -465,6 +499,11 @@ class WeightsConfig:
         norm: lambda_N, of source and target each.
         entropy: lambda_EM.
         entropy_ratio: alpha of the image-wise weighting of MaxSquare.
+        prototype: of the prototype cross-entropy of source and target each (`latent.form scale-free` alone).
+        self_training: of the cross-entropy on mixed images with the teacher's labels.
+        masked: of the cross-entropy on target images with hidden blocks.
+        distance: of the feature distance to the starting backbone.
+        distill: of the divergence from the teacher's opinion, of source and target each.
     """
 
     cluster: float = 0.0
@@ -472,11 +511,16 @@ class WeightsConfig:
     norm: float = 0.0
     entropy: float = 0.0
     entropy_ratio: float = 0.2
+    prototype: float = 0.0
+    self_training: float = 0.0
+    masked: float = 0.0
+    distance: float = 0.0
+    distill: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("cluster", "perpendicularity", "norm", "entropy"):
-            _in_range(f"weights.{name}", getattr(self, name), 0)
-        _in_range("weights.entropy_ratio", self.entropy_ratio, 0, 1)
+        for name in WEIGHT_NAMES:
+            in_range(f"weights.{name}", getattr(self, name), 0)
+        in_range("weights.entropy_ratio", self.entropy_ratio, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -499,10 +543,10 @@ class SelectionConfig:
     source_split: str = ""
 
     def __post_init__(self) -> None:
-        _one_of("selection.signal", self.signal, ("flip", "scale", "source", "entropy", "none"))
-        _in_range("selection.every", self.every, 0)
-        _in_range("selection.frames", self.frames, 1)
-        _in_range("selection.patience", self.patience, 0)
+        one_of("selection.signal", self.signal, ("flip", "scale", "source", "entropy", "none"))
+        in_range("selection.every", self.every, 0)
+        in_range("selection.frames", self.frames, 1)
+        in_range("selection.patience", self.patience, 0)
         if self.signal == "source" and not self.source_split:
             raise UsageError("selection.signal is source; name the split it holds out with --selection.source_split.")
 
@@ -520,7 +564,7 @@ class LogConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        _in_range("log.every", self.every, 1)
+        in_range("log.every", self.every, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -543,6 +587,10 @@ class Config:
         prototypes: smoothed class means.
         clustering: form of L_C.
         norm: form of L_N.
+        self_training: the teacher and its labels.
+        strong: what the student's images go through.
+        latent: form and place of the constraints beside self-training.
+        distill: the finished network that teaches a student.
         weights: of the loss terms.
         selection: the label-free choice of the best checkpoint.
         log: what is written.
@@ -562,13 +610,17 @@ class Config:
     prototypes: PrototypesConfig = field(default_factory=PrototypesConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     norm: NormConfig = field(default_factory=NormConfig)
+    self_training: SelfTrainingConfig = field(default_factory=SelfTrainingConfig)
+    strong: StrongConfig = field(default_factory=StrongConfig)
+    latent: LatentConfig = field(default_factory=LatentConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, METHOD_NAMES)
-        _in_range("seed", self.seed, 0, 2**31)
+        one_of("method", self.method, METHOD_NAMES)
+        in_range("seed", self.seed, 0, 2**31)
         if self.optim.poly_steps and self.optim.poly_steps < self.train.steps:
             raise UsageError(
                 f"optim.poly_steps is {self.optim.poly_steps} and train.steps {self.train.steps}: the rate would "
@@ -593,13 +645,50 @@ class Config:
                     f"{smallest[1]:.0f}x{smallest[0]:.0f}. "
                     f"Set --augment.crop_width/--augment.crop_height or --data.{name}.width/--data.{name}.height."
                 )
-        unused = set(METHOD_WEIGHTS["lsr-em"]) - set(METHOD_WEIGHTS[self.method])
-        for name in sorted(unused):
+        if self.distill.teacher and self.method != "distill":
+            raise UsageError(
+                f"distill.teacher is {self.distill.teacher}, and method {self.method} has no such teacher. Set "
+                "--distill.teacher '', or --method distill."
+            )
+        if METHOD_WEIGHTS[self.method].count("self_training"):
+            self._check_self_training(sizes)
+        for name in sorted(set(WEIGHT_NAMES) - set(METHOD_WEIGHTS[self.method])):
             if getattr(self.weights, name):
                 users = ", ".join(method for method, names in METHOD_WEIGHTS.items() if name in names)
                 raise UsageError(
                     f"weights.{name} is {getattr(self.weights, name)}, and method {self.method} has no such term "
                     f"({users} have). Set --weights.{name} 0, or another --method."
+                )
+
+    def _check_self_training(self, sizes: set[tuple[int, int]]) -> None:
+        """Raise unless the images of both domains can be mixed and the weights fit the form of the constraints."""
+        mixes = self.method != "distill" or self.self_training.mix == "class"
+        if mixes and len(sizes) > 1 and not self.augment.crop_height:
+            raise UsageError(
+                f"method {self.method} mixes source and target images, and they are of two sizes. Set the same "
+                "--data.source.height and .width as --data.target.height and .width, or a crop by "
+                "--augment.crop_height and --augment.crop_width."
+            )
+        if self.method == "distill":
+            at_default(self, (*_OWN_TEACHER_ALONE, *_PRINTED_ALONE), "method distill")
+        elif self.method == "self-training":
+            at_default(self, _PRINTED_ALONE, "method self-training")
+        elif self.latent.form == "scale-free":
+            at_default(self, _PRINTED_ALONE, "latent.form scale-free")
+        latent = (self.latent.form, self.latent.labels, self.latent.image)
+        latent_weights = (self.weights.cluster, self.weights.perpendicularity, self.weights.prototype)
+        if self.method == "distill" and any(latent_weights) and latent != ("scale-free", "teacher", "mixed"):
+            raise UsageError(
+                f"latent is form {latent[0]}, labels {latent[1]}, image {latent[2]}; method distill has the scale-free "
+                "constraints with the teacher's labels on the images it trains on. Set --latent.form scale-free, "
+                "--latent.labels teacher and --latent.image mixed."
+            )
+        other = {"scale-free": ("norm",), "printed": ("prototype",)}[self.latent.form]
+        for name in other:
+            if getattr(self.weights, name):
+                raise UsageError(
+                    f"weights.{name} is {getattr(self.weights, name)}, and latent.form {self.latent.form} has no such "
+                    f"term. Set --weights.{name} 0, or another --latent.form."
                 )
 
     def needs_target(self) -> str | None:

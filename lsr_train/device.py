@@ -1,12 +1,13 @@
 """Which device is computed on, and whether it and the precision are there; nothing else is taken instead."""
 
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 
 from lsr_infer.errors import DeviceError, UsageError
 
-__all__ = ["Precision", "choose_device", "choose_precision"]
+__all__ = ["Precision", "autocast", "choose_device", "choose_precision"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """What a network computes in; sums, losses and everything after the logits stay in float32."""
@@ -55,3 +56,10 @@ def choose_precision(device: torch.device, precision: Literal["auto"] | Precisio
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     able = torch.cpu.get_capabilities()
     return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Return the block in which a network computes in `precision`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)

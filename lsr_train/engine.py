@@ -7,6 +7,7 @@ and data by the two batch types.
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.checkpoint import ModelInfo, load_model, save_model
 from lsr_train.config import Config
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.distillation import FrozenTeacher
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.interruption import Interruption
 from lsr_train.methods import METHODS
@@ -35,7 +37,7 @@ from lsr_train.monitor import TermMonitor
 from lsr_train.network import DeepLabV2
 from lsr_train.optim import build_optimizer, learning_rate, set_learning_rate
 from lsr_train.run_folder import MODEL_FILE, RunFolder
-from lsr_train.selection import Selector
+from lsr_train.selection import Selector, Sight
 from lsr_train.tensor_files import save_tensors
 from lsr_train.training_state import (
     as_plain,
@@ -47,7 +49,7 @@ from lsr_train.training_state import (
     without_prefix,
 )
 
-__all__ = ["Batches", "Engine", "Outcome", "build_accelerator"]
+__all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,19 @@ class Batches:
 
     source: Iterator[RawLabelled]
     target: Iterator[RawUnlabelled] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Models:
+    """The networks of a run.
+
+    Args:
+        network: what training starts from, on the CPU or its device.
+        teacher: a finished network that teaches it, on its device; None where the configuration names none.
+    """
+
+    network: DeepLabV2
+    teacher: FrozenTeacher | None = None
 
 
 @dataclasses.dataclass
@@ -126,7 +141,7 @@ class Engine:
     Args:
         config: the resolved configuration.
         space: the classes.
-        network: the starting network, on the CPU.
+        models: the starting network, and its teacher.
         accelerator: places everything; its precision is the configuration's.
         run: where everything is written.
         selector: looks at unlabelled frames and chooses the best checkpoint.
@@ -136,7 +151,7 @@ class Engine:
         self,
         config: Config,
         space: LabelSpace,
-        network: DeepLabV2,
+        models: Models,
         accelerator: Accelerator,
         run: RunFolder,
         selector: Selector,
@@ -148,16 +163,20 @@ class Engine:
         self.selector = selector
         self.step = 0
         self.monitor = TermMonitor()
+        network, self.teacher = models.network, models.teacher
         if config.train.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
         if config.network.batch_norm == "train" and accelerator.num_processes > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's own
         network.set_batch_norm("train" if config.network.batch_norm == "train" else "frozen")
         self.method = METHODS[config.method](config, space.num_classes, network.feature_channels)
+        self.method.start(network)
+        if self.teacher is not None:
+            self.method.take_teacher(self.teacher)
         self.method.to(accelerator.device)
         groups = network.parameter_groups() | self.method.parameter_groups()
         optimizer = build_optimizer(groups, config.optim)
-        self.network = network  # the bare one: what is saved and looked at
+        self.network = network  # the bare one, without accelerate's and torch.compile's wrapping
         model = cast(nn.Module, torch.compile(network)) if config.train.compile else network
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.critics = {name: accelerator.prepare(item) for name, item in self.method.optimizers().items()}
@@ -167,6 +186,11 @@ class Engine:
     def samples(self) -> int:
         """Number of the first sample of the next step, over all processes."""
         return self.step * self.config.train.accumulate * self.config.data.batch_size
+
+    @property
+    def outcome(self) -> DeepLabV2:
+        """The network that is looked at and saved."""
+        return cast(DeepLabV2, self.method.result(self.network))
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -208,6 +232,8 @@ class Engine:
             source = self._labelled(raw_source)
             target = None if raw_target is None else self._unlabelled(raw_target)
             self._recent.append((self.step, (*source.files, *(target.files if target else ()))))
+            first = self.samples + micro * config.data.batch_size + self.accelerator.process_index * len(source.image)
+            self.method.begin(self.step, first)
             last = micro == config.train.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 terms = self.method.terms(self.model, source, target)
@@ -244,6 +270,8 @@ class Engine:
         self.model.train()
         self.method.train()
         stop = self.step >= steps or self.selector.exhausted
+        if self.step == 0 and self.selector.looks_first:
+            self._look(writer)
         while not stop:
             pace.count(self.train_step(batches))
             bar.update()
@@ -294,20 +322,34 @@ class Engine:
         result: list[Any] = [None]
         if self._speaks:
             assert self.selector.look is not None  # `due` said so
-            signals = self.selector.look(self.network)
-            self.run_folder.signals.append({"step": self.step, **signals})
-            for name, value in signals.items():
-                if writer is not None:
-                    writer.add_scalar(f"signal/{name}", value, self.step)
-            result = [signals]
+            result = [self.selector.look(self.outcome)]
+            self._keep_sight(result[0], writer)
         if self.accelerator.num_processes > 1:
             broadcast_object_list(result)
         self.model.train()
-        improved = self.selector.update(self.step, result[0])
+        sight: Sight = result[0]
+        if self.step == 0:
+            self.selector.begin(sight)
+            return False
+        improved = self.selector.update(self.step, sight, speak=self._speaks)
         if self._speaks:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in result[0].items())
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in sight.signals.items())
             logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
         return improved
+
+    def _keep_sight(self, sight: Sight, writer: Any) -> None:
+        """Write signals.csv, classes.csv and their TensorBoard scalars."""
+        self.run_folder.signals.append({"step": self.step, **sight.signals})
+        scalars = {f"signal/{name}": value for name, value in sight.signals.items()}
+        if sight.classes is not None:
+            columns = {name: value.tolist() for name, value in vars(sight.classes).items()}
+            for place, name in enumerate(self.space.names):
+                row = {column: values[place] for column, values in columns.items()}
+                self.run_folder.classes.append({"step": self.step, "class": name, **row})
+                scalars |= {f"class_{column}/{name}": value for column, value in row.items() if math.isfinite(value)}
+        for name, value in scalars.items():
+            if writer is not None:
+                writer.add_scalar(name, value, self.step)
 
     def _tensorboard(self) -> Any:
         if not (self.config.log.tensorboard and self._speaks):
@@ -414,8 +456,9 @@ class Engine:
             height=self.config.data.target.height if self.config.data.target.given else self.config.data.source.height,
             width=self.config.data.target.width if self.config.data.target.given else self.config.data.source.width,
             scores=self.selector.scores(self.step),
+            teacher=None if self.teacher is None else self.teacher.facts,
         )
-        save_model(folder / MODEL_FILE, self.network, info)
+        save_model(folder / MODEL_FILE, self.outcome, info)
         device = self.accelerator.device
         modules = self._modules()
         tensors = (
@@ -424,6 +467,8 @@ class Engine:
             | with_prefix("random", random_tensors(device))
             | with_prefix("monitor", self.monitor.state())
         )
+        if self.outcome is not self.network:
+            tensors |= with_prefix("network", self.network.state_dict())  # the model file holds another
         for name, critic in self.critics.items():
             tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, modules))
         save_tensors(folder / "state.safetensors", tensors)
@@ -448,8 +493,8 @@ class Engine:
         """
         step = self.run_folder.pointer("last")
         if self._speaks:
-            self.run_folder.metrics.cut(step or 0)
-            self.run_folder.signals.cut(step or 0)
+            for table in (self.run_folder.metrics, self.run_folder.signals, self.run_folder.classes):
+                table.cut(-1 if step is None else step)
         if step is None:
             return
         folder = self.run_folder.checkpoint(step)
@@ -479,6 +524,9 @@ class Engine:
         """Put everything but the network back; raises what its parts raise on data that do not fit."""
         modules, device = self._modules(), self.accelerator.device
         self.method.load_state_dict(without_prefix("method", tensors))
+        trained = without_prefix("network", tensors)
+        if trained:
+            self.network.load_state_dict(trained)
         load_optimizer(self.optimizer.optimizer, modules, without_prefix("optimizer", tensors))
         for name, critic in self.critics.items():
             load_optimizer(critic.optimizer, modules, without_prefix(f"critic.{name}", tensors))

@@ -1,13 +1,13 @@
 """A network on frames as decoders deliver them: what is asked of both, and the forward of scoring and signals."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lsr_train.device import Precision
+from lsr_train.device import Precision, autocast
 from lsr_train.losses import upsample
 
 __all__ = ["FrameBatch", "Frames", "SegmentationNetwork", "classes_of", "in_eval_mode", "logits_of", "peak"]
@@ -69,15 +69,9 @@ def in_eval_mode(network: SegmentationNetwork) -> Iterator[None]:
             module.training = mode
 
 
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
 def logits_of(network: SegmentationNetwork, image: Tensor, precision: Precision) -> Tensor:
     """Return the logits of an image as float32 [B,C,h,w]."""
-    with _autocast(image.device, precision):
+    with autocast(image.device, precision):
         logits: Tensor = network(image).logits
     return logits.float()
 

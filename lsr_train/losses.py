@@ -1,4 +1,4 @@
-"""Losses on pixels: cross-entropy where there are labels, sharpness of the prediction where there are none.
+"""Losses on pixels: cross-entropy where there are labels, a teacher's opinion or sharpness where there are none.
 
 They see logits at the size of the labels or image (`upsample` brings them there) and compute in float32, under autocast
 too. They know no network, method or data set.
@@ -16,7 +16,7 @@ from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.softmax import log_normalizer, peaks, row_pieces
 
-__all__ = ["cross_entropy", "entropy_loss", "max_square_loss", "upsample"]
+__all__ = ["cross_entropy", "distillation_loss", "entropy_loss", "max_square_loss", "upsample"]
 
 
 def upsample(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -38,12 +38,14 @@ def upsample(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         return upsampled
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """Average the cross-entropy over all pixels that have a class.
 
     Args:
         logits: [B,C,H,W], any floating type; differentiated.
         labels: [B,H,W] int64, 0..C-1 or 255 for void. Values are not checked here.
+        weight: [B,H,W] >= 0, factor of each pixel's share, a constant; the pixels are counted without it, so that
+            unsure labels weaken the term. None means 1.
 
     Returns:
         Scalar in float32 (float64 for float64 input): the sum over pixels divided by their number, both over all ranks.
@@ -53,11 +55,46 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         ValueError: shapes disagree or `labels` is not int64.
     """
     _check(logits, None)
+    if weight is not None and weight.shape != labels.shape:
+        raise ValueError(f"weight is {tuple(weight.shape)}; needed: {tuple(labels.shape)}, as the labels")
     if labels.dtype != torch.int64 or labels.shape != logits[:, 0].shape:
         raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)}; needed: int64 {tuple(logits[:, 0].shape)}")
     with torch.autocast(logits.device.type, enabled=False):
-        total: Tensor = _CrossEntropySum.apply(_lift(logits), labels)  # type: ignore[no-untyped-call]  # torch's
+        total: Tensor = _CrossEntropySum.apply(_lift(logits), labels, weight)  # type: ignore[no-untyped-call]  # torch's
         return _ratio(total, (labels != IGNORE_INDEX).sum())
+
+
+def distillation_loss(
+    logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *, mask: Tensor | None = None
+) -> Tensor:
+    """Draw predictions to a teacher's by the divergence between their softened softmaxes (Hinton et al. 2015).
+
+    Args:
+        logits: the student's, [B,C,H,W], any floating type; differentiated.
+        teacher_logits: the teacher's, [B,C,H,W], any floating type, finite; constants.
+        temperature: T, above 0, divides both.
+        mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
+
+    Returns:
+        Scalar >= 0 in float32 (float64 for float64 input): the mean over the pixels of all ranks of
+        T^2 KL(softmax(teacher / T) || softmax(student / T)); T^2 keeps the gradient's size whatever T is. 0, and still
+        part of the graph, where no pixel counts.
+
+    Raises:
+        ValueError: shapes or types disagree, or T is not above 0.
+    """
+    _check(logits, mask)
+    _check(teacher_logits, None)
+    if teacher_logits.shape != logits.shape:
+        raise ValueError(f"the teacher's logits are {tuple(teacher_logits.shape)}; needed: {tuple(logits.shape)}")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; allowed: above 0")
+    with torch.autocast(logits.device.type, enabled=False):
+        counted = torch.ones_like(logits[:, 0], dtype=torch.bool) if mask is None else mask
+        student = _lift(logits)
+        teacher = teacher_logits.detach().to(student.dtype)
+        total: Tensor = _DivergenceSum.apply(student, teacher, temperature, counted)  # type: ignore[no-untyped-call]  # torch's
+        return _ratio(total, counted.sum())
 
 
 def max_square_loss(logits: Tensor, ratio: float = 0.2, *, mask: Tensor | None = None) -> Tensor:
@@ -136,24 +173,55 @@ class _CrossEntropySum(torch.autograd.Function):
     """Sum of the cross-entropy over pixels with a class; keeps one number a pixel instead of all probabilities."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        labelled = labels != IGNORE_INDEX
-        labels = torch.where(labelled, labels, 0)[:, None]  # [B,1,H,W]
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        labelled = (labels != IGNORE_INDEX).to(logits.dtype)
+        labels = torch.where(labels != IGNORE_INDEX, labels, 0)[:, None]  # [B,1,H,W]
+        weight = labelled if weight is None else labelled * weight.detach()
         normalizer = log_normalizer(logits)  # [B,H,W]
-        ctx.save_for_backward(logits, labels, labelled, normalizer)
-        return torch.where(labelled, normalizer - logits.gather(1, labels)[:, 0], 0).sum()
+        ctx.save_for_backward(logits, labels, weight, normalizer)
+        return torch.where(weight > 0, weight * (normalizer - logits.gather(1, labels)[:, 0]), 0).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, labels, labelled, normalizer = ctx.saved_tensors
-        weight = (gradient * labelled)[:, None]  # [B,1,H,W]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        logits, labels, weight, normalizer = ctx.saved_tensors
+        weight = (gradient * weight)[:, None]  # [B,1,H,W]
         result = torch.empty_like(logits)
         for rows in row_pieces(logits):
             out = result[:, :, rows]
             torch.sub(logits[:, :, rows], normalizer[:, None, rows], out=out)
             out.exp_().mul_(weight[:, :, rows])
-        return result.scatter_add_(1, labels, -weight), None
+        return result.scatter_add_(1, labels, -weight), None, None
+
+
+class _DivergenceSum(torch.autograd.Function):
+    """Sum of T^2 KL(teacher || student) over counted pixels; keeps two numbers a pixel beside what came in."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
+        normalizers = torch.empty(2, *mask.shape, dtype=logits.dtype, device=logits.device)
+        divergence = torch.empty_like(normalizers[0])
+        for rows in row_pieces(logits):
+            own, other = logits[:, :, rows] / temperature, teacher[:, :, rows] / temperature
+            normalizers[0, :, rows], normalizers[1, :, rows] = own.logsumexp(dim=1), other.logsumexp(dim=1)
+            own = own - normalizers[0, :, None, rows]
+            other = other - normalizers[1, :, None, rows]
+            divergence[:, rows] = (other.exp() * (other - own)).sum(dim=1)
+        ctx.temperature = temperature
+        ctx.save_for_backward(logits, teacher, mask, normalizers)
+        return temperature**2 * torch.where(mask, divergence, 0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, teacher, mask, normalizers = ctx.saved_tensors
+        weight = torch.where(mask, gradient * ctx.temperature, 0)
+        result = torch.empty_like(logits)
+        for rows in row_pieces(logits):
+            own = (logits[:, :, rows] / ctx.temperature).sub_(normalizers[0, :, None, rows]).exp_()
+            other = (teacher[:, :, rows] / ctx.temperature).sub_(normalizers[1, :, None, rows]).exp_()
+            torch.mul(own.sub_(other), weight[:, None, rows], out=result[:, :, rows])
+        return result, None, None, None
 
 
 class _MaxSquare(torch.autograd.Function):

@@ -16,7 +16,8 @@ from torch import Tensor
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.checkpoint import load_model
-from lsr_train.config import Config
+from lsr_train.collapse import CollapseWatch
+from lsr_train.config import OWN_LABEL_METHODS, Config
 from lsr_train.data.frames import LabelledFrames, TargetFrames
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, target_loader
@@ -28,10 +29,18 @@ from lsr_train.inference import FrameBatch
 from lsr_train.network import DeepLabV2, NetworkSpec, reestimate_batch_norm
 from lsr_train.network.weights import load_backbone_weights
 from lsr_train.run_folder import resolve_model
-from lsr_train.selection import Selector
+from lsr_train.selection import Selector, Sight
 from lsr_train.signals import label_free_signals
 
-__all__ = ["Prepared", "prepare", "starting_network", "take_target_statistics"]
+__all__ = [
+    "LOOK_BATCH",
+    "Prepared",
+    "collapse_advice",
+    "network_spec",
+    "prepare",
+    "starting_network",
+    "take_target_statistics",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -161,20 +170,48 @@ def _selector(
     assert precision != "auto"  # the command has chosen
     frames = None if target is None else target.evenly(selection.frames)
 
-    def look(network: DeepLabV2) -> dict[str, float]:
+    def look(network: DeepLabV2) -> Sight:
         signals: dict[str, float] = {}
+        classes = None
         if frames is not None:
-            signals |= label_free_signals(network, _batches(frames), precision=precision).higher_is_better()
+            found = label_free_signals(network, _batches(frames), precision=precision)
+            signals, classes = found.higher_is_better(), found.classes
         if held_out is not None:
             size = (source.height, source.width)
             signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
-        return signals
+        return Sight(signals, classes)
 
-    return Selector(selection, look)
+    adapts = config.method in OWN_LABEL_METHODS and frames is not None
+    return Selector(selection, look, CollapseWatch(space.names) if adapts else None, collapse_advice(config))
+
+
+def collapse_advice(config: Config) -> str:
+    """Say what may help a class that collapses, by what the method has to set."""
+    weights, alignment = config.weights, config.self_training.alignment
+    if weights.self_training and alignment < 1:
+        first = f"Raise --self_training.alignment (it is {alignment:g}, of at most 1), lower"
+    elif weights.entropy:
+        first = f"Lower --weights.entropy (it is {weights.entropy:g}) or"
+    else:
+        first = "Lower"
+    return f"{first} --optim.lr (it is {config.optim.lr:g}), or keep the network from before"
 
 
 def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:
     return (FrameBatch(*batch) for batch in frames.batches(LOOK_BATCH))
+
+
+def network_spec(config: Config, space: LabelSpace) -> NetworkSpec:
+    """Return what the network of a run looks like."""
+    return NetworkSpec(
+        backbone=config.network.backbone,
+        width=config.network.width,
+        output_stride=config.network.output_stride,
+        stem=config.network.stem,
+        dilations=config.network.dilations,
+        num_classes=space.num_classes,
+        normalization=config.network.normalization,
+    )
 
 
 def starting_network(config: Config, prepared: Prepared, device: torch.device, *, fresh: bool) -> tuple[DeepLabV2, str]:
@@ -192,15 +229,7 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
     Raises:
         InputError: the weights are missing, damaged, or of another architecture.
     """
-    spec = NetworkSpec(
-        backbone=config.network.backbone,
-        width=config.network.width,
-        output_stride=config.network.output_stride,
-        stem=config.network.stem,
-        dilations=config.network.dilations,
-        num_classes=prepared.space.num_classes,
-        normalization=config.network.normalization,
-    )
+    spec = network_spec(config, prepared.space)
     network = DeepLabV2(spec)
     if not fresh:
         return network.to(device), "continued"

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import fcntl
 import io
+import json
 import os
 import re
 import shutil
@@ -137,35 +138,53 @@ class RunFolder:
         self.path = path
         self.metrics = Table(path / "metrics.csv")
         self.signals = Table(path / "signals.csv")
+        self.classes = Table(path / "classes.csv")
         self._lock: IO[str] | None = None
 
+    @staticmethod
+    def check_free(path: Path, config_text: str = "") -> None:
+        """Raise unless a new run can be started at a path.
+
+        Args:
+            path: a folder that is not there yet or is empty.
+            config_text: the run's configuration, to say whether a run that is there is the same.
+
+        Raises:
+            UsageError: there is a run, or anything else.
+        """
+        if (path / "config.yaml").is_file():
+            same = (path / "config.yaml").read_text(encoding="utf-8") == config_text
+            what = "this very configuration" if same else "another configuration"
+            what = f"{path} is a run of {what}" if config_text else f"{path} is a run already"
+            raise UsageError(f"{what}. Continue it with --resume {path}, or choose another --out.")
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file. Choose another --out.")
+        if path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()):
+            raise UsageError(f"{path} is not empty and no run. Choose another --out.")
+
     @classmethod
-    def create(cls, path: Path, config_text: str) -> "RunFolder":
+    def create(cls, path: Path, config_text: str, record: Mapping[str, Any] | None = None) -> "RunFolder":
         """Start a new run.
 
         Args:
             path: a folder that is not there yet or is empty.
             config_text: the resolved configuration as YAML.
+            record: JSON documents by file name that are there whenever the configuration is.
 
         Raises:
             UsageError: there is a run, or anything else, at `path`.
             InputError: the place cannot be written.
         """
-        if (path / "config.yaml").is_file():
-            same = (path / "config.yaml").read_text(encoding="utf-8") == config_text
-            what = "this very configuration" if same else "another configuration"
-            raise UsageError(f"{path} is a run of {what}. Continue it with --resume {path}, or choose another --out.")
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file. Choose another --out.")
-        if path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()):
-            raise UsageError(f"{path} is not empty and no run. Choose another --out.")
+        cls.check_free(path, config_text)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise place_error(path, error) from error
         run = cls(path)
         run._acquire()
-        write_text(path / "config.yaml", config_text)  # first: from here on the folder can be resumed
+        for name, document in (record or {}).items():
+            write_json(path / name, document)
+        write_text(path / "config.yaml", config_text)  # from here on the folder can be resumed
         run._make_checkpoints()
         return run
 
@@ -239,6 +258,18 @@ class RunFolder:
     def write_status(self, **values: Any) -> None:
         """Replace status.json."""
         write_json(self.path / "status.json", values)
+
+    def status(self) -> dict[str, Any]:
+        """Return status.json.
+
+        Raises:
+            InputError: it is not there, or damaged.
+        """
+        file = self.path / "status.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it anew.") from error
 
     def checkpoint(self, step: int) -> Path:
         """Return where the checkpoint of `step` lies or would lie."""

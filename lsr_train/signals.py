@@ -17,9 +17,11 @@ from lsr_train.device import Precision
 from lsr_train.inference import Frames, SegmentationNetwork, classes_of, in_eval_mode, logits_of
 from lsr_train.losses import upsample
 from lsr_train.metrics import ConfusionMatrix, agreement, iou
+from lsr_train.softmax import peaks
 
 __all__ = [
     "AGREEMENT_SCALES",
+    "ClassSignals",
     "FlipResult",
     "Signals",
     "flip_agreement",
@@ -119,8 +121,32 @@ class _Entropy:
         return float(entropy / pixels)
 
 
+class _Classes:
+    """Counts how many pixels each class is given, and adds up how sure the network is of them."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None  # pixels and probability of each class, [2,C+1] with one column for the rest
+
+    def observe(self, network: SegmentationNetwork, look: _Look, precision: Precision) -> None:
+        num_classes = look.logits.shape[1]
+        found = peaks(upsample(look.logits, (look.image.shape[2], look.image.shape[3])))
+        bins = found.labels if look.mask is None else found.labels.masked_fill(~look.mask, num_classes)
+        values = torch.stack([torch.ones_like(found.probability), found.probability]).flatten(1).double()
+        sums = values.new_zeros(2, num_classes + 1).index_add_(1, bins.flatten(), values)
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def value(self, flip: Tensor) -> "ClassSignals":
+        if self._sums is None or not float(self._sums[0, :-1].sum()):
+            raise ValueError("there is no pixel to count classes on")
+        pixels, probability = self._sums[:, :-1].cpu()
+        return ClassSignals(share=pixels / pixels.sum(), confidence=probability / pixels, flip=flip.cpu())
+
+
 def _observe(
-    network: SegmentationNetwork, batches: Iterable[Frames], precision: Precision, *signals: _Flip | _Scale | _Entropy
+    network: SegmentationNetwork,
+    batches: Iterable[Frames],
+    precision: Precision,
+    *signals: _Flip | _Scale | _Entropy | _Classes,
 ) -> None:
     """Show every signal every batch, in one pass."""
     with in_eval_mode(network):
@@ -145,6 +171,21 @@ class FlipResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassSignals:
+    """What can be said about each class from unlabelled frames; float64 [C] on the CPU.
+
+    Args:
+        share: of the pixels that are given to the class; they sum to 1.
+        confidence: mean probability of the class where it is given; NaN where it never is.
+        flip: agreement with the mirrored frame's prediction, as `FlipResult.iou`.
+    """
+
+    share: Tensor
+    confidence: Tensor
+    flip: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Signals:
     """What can be said about a network from unlabelled frames.
 
@@ -153,12 +194,14 @@ class Signals:
         scale: mIoU between the predictions at scale 1 and at other scales, in [0,1], higher is better.
         entropy: mean entropy of the softmax as a share of log C, in [0,1], **lower** is more certain.
         frames: how many frames were looked at.
+        classes: the same for each class.
     """
 
     flip: float
     scale: float
     entropy: float
     frames: int
+    classes: ClassSignals
 
     def higher_is_better(self) -> dict[str, float]:
         """Return the signals by name with the entropy negated, so that the largest is the best for each."""
@@ -247,8 +290,12 @@ def label_free_signals(
     Raises:
         ValueError: there is no frame or no pixel that counts, or a scale is 1 or not positive.
     """
-    flip, scale, entropy = _Flip(), _Scale(scales), _Entropy()
-    _observe(network, batches, precision, flip, scale, entropy)
+    flip, scale, entropy, classes = _Flip(), _Scale(scales), _Entropy(), _Classes()
+    _observe(network, batches, precision, flip, scale, entropy, classes)
     return Signals(
-        flip=agreement(flip.matrix), scale=agreement(scale.matrix), entropy=entropy.value, frames=flip.frames
+        flip=agreement(flip.matrix),
+        scale=agreement(scale.matrix),
+        entropy=entropy.value,
+        frames=flip.frames,
+        classes=classes.value(iou(flip.matrix)),
     )

@@ -14,6 +14,7 @@ import torch
 
 from lsr_infer.commands.segment import read_options
 from lsr_infer.segmenter import Segmentation
+from lsr_train.commands import distill
 from lsr_train.commands.configuration import resolve
 from lsr_train.config_file import recipe_names
 from lsr_train.labels import load_classes
@@ -34,10 +35,17 @@ def commands(program: str) -> list[str]:
     return [line for line in shell_lines() if line.startswith(program)]
 
 
-@pytest.mark.parametrize("line", [*commands("python -m lsr_train pretrain"), *commands("python -m lsr_train adapt")])
+TRAINING_COMMANDS = [
+    line for name in ("pretrain", "adapt", "distill") for line in commands(f"python -m lsr_train {name}")
+]
+
+
+@pytest.mark.parametrize("line", TRAINING_COMMANDS)
 def test_training_commands_are_understood(line: str) -> None:
     command, *arguments = shlex.split(line)[3:]
-    request = resolve(command, arguments, "my_footage" if command == "adapt" else None)
+    if command == "distill":
+        arguments = distill.expand(arguments)
+    request = resolve(command, arguments, {"adapt": "selftraining", "distill": "my_footage_distill"}.get(command))
     assert request.out is not None or request.resume is not None
 
 

@@ -1,12 +1,25 @@
-"""`adapt`: from a source checkpoint and unlabelled footage to an adapted network."""
+"""`adapt`: from labelled images and unlabelled footage, or a source checkpoint and footage, to an adapted network."""
 
-from lsr_train.commands.training import train_command
-from lsr_train.config import METHOD_NAMES, SUPERVISED_METHODS
+from lsr_train.commands.stages import RECORD, source_stage, stages_wanted
+from lsr_train.commands.training import understand
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
-    methods = tuple(name for name in METHOD_NAMES if name not in SUPERVISED_METHODS)
-    return train_command("adapt", arguments, methods=methods, default_recipe="my_footage")
+    request = understand("adapt", arguments, default_recipe="selftraining")
+    if request is None:
+        return 0
+    if request.resume is not None and (request.resume / RECORD).is_file():
+        from lsr_train.commands.two_stages import go_on
+
+        return go_on(request.resume)
+    if stages_wanted(request):
+        source = source_stage(request)  # every usage error is said before torch comes in
+        from lsr_train.commands.two_stages import adapt_from_scratch
+
+        return adapt_from_scratch(request, source)
+    from lsr_train.commands.running import train
+
+    return train(request)

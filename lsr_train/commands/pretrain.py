@@ -1,11 +1,10 @@
 """`pretrain`: supervised training on labelled images."""
 
 from lsr_train.commands.training import train_command
-from lsr_train.config import SUPERVISED_METHODS
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
-    return train_command("pretrain", arguments, methods=SUPERVISED_METHODS, default_recipe=None)
+    return train_command("pretrain", arguments, default_recipe=None)

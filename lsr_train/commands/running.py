@@ -1,4 +1,4 @@
-"""What `pretrain` and `adapt` do once the command line is understood: check, prepare, train, and report."""
+"""What the training commands do once the command line is understood: check, prepare, train, and report."""
 
 import contextlib
 import logging
@@ -8,11 +8,13 @@ from dataclasses import replace
 import torch
 
 from lsr_infer.errors import LsrError
+from lsr_train.collapse import nothing_selected
 from lsr_train.commands.configuration import Request
 from lsr_train.config import Config
 from lsr_train.config_file import to_yaml
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.engine import Batches, Engine, Outcome, build_accelerator
+from lsr_train.distillation import load_teacher, with_teacher_hash
+from lsr_train.engine import Batches, Engine, Models, Outcome, build_accelerator
 from lsr_train.interruption import Interruption
 from lsr_train.preparation import Prepared, prepare, starting_network
 from lsr_train.run_folder import RunFolder
@@ -36,15 +38,23 @@ def train(request: Request) -> int:
     device = choose_device(config.train.device, config.train.precision, prefix="train.")
     precision = choose_precision(device, config.train.precision)
     config = replace(config, train=replace(config.train, precision=precision))  # so that a resumed run computes alike
+    config = with_teacher_hash(config)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
     accelerator = build_accelerator(config, device)
     prepared = prepare(config, accelerator)
     resuming = request.resume is not None
+    teacher = load_teacher(config, prepared.space, accelerator.device)
     network, meaning = starting_network(config, prepared, accelerator.device, fresh=not _has_checkpoint(request))
+    if teacher is not None:
+        facts = teacher.facts
+        method = facts.method or "an unknown method"
+        logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
-        engine = Engine(config, prepared.space, network, accelerator, run, prepared.selector)
+        engine = Engine(
+            config, prepared.space, Models(network=network, teacher=teacher), accelerator, run, prepared.selector
+        )
         if resuming:
             engine.resume()
         logger.info(
@@ -108,5 +118,7 @@ def _report(outcome: Outcome, prepared: Prepared, run: RunFolder) -> None:
     logger.info("last checkpoint: %s", outcome.last)
     if outcome.best is not None:
         logger.info("selected without target labels: %s", outcome.best)
+    elif collapsed := prepared.selector.nothing_because:
+        logger.warning("%s", nothing_selected(collapsed))
     if prepared.left_out:
         logger.warning("%d unusable files were left out (--data.on_bad skip)", prepared.left_out)

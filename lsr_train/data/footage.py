@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.files import write_json
-from lsr_infer.images import IMAGE_SUFFIXES, read_image, resize_frame
+from lsr_infer.images import IMAGE_SUFFIXES, image_size, read_image, resize_frame
 from lsr_infer.sources import VIDEO_SUFFIXES
 from lsr_train.config import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
@@ -29,7 +29,16 @@ from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files
 from lsr_train.data.scan import scan_images, settle
 
-__all__ = ["Footage", "VideoSampling", "evenly", "open_footage", "sample_video", "thinned"]
+__all__ = [
+    "Footage",
+    "VideoSampling",
+    "evenly",
+    "footage_files",
+    "frame_size",
+    "open_footage",
+    "sample_video",
+    "thinned",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -300,6 +309,40 @@ def _frame_files(root: str) -> list[Path]:
     return files
 
 
+def footage_files(target: TargetConfig) -> list[Path]:
+    """Find the files that a target's frames come from, in name order; Toytown has none.
+
+    Raises:
+        UsageError: no target is named.
+        InputError: there is nothing, or nothing that can be read.
+    """
+    if target.layout.startswith("toytown-"):
+        return []
+    if not target.root:
+        raise UsageError("there are no target frames. Set --data.target.root (or --target).")
+    if target.layout == "frames":
+        return _frame_files(target.root)
+    return list(find_images(target.layout, target.root, target.split))
+
+
+def frame_size(target: TargetConfig) -> tuple[int, int] | None:
+    """Return rows and columns of the first file's frames; None for Toytown, which is rendered at any size.
+
+    Raises:
+        UsageError: no target is named.
+        InputError: there is no file, or the first one is unusable.
+    """
+    files = footage_files(target)
+    if not files:
+        return None
+    if files[0].suffix.lower() not in VIDEO_SUFFIXES:
+        return image_size(files[0])
+    from lsr_infer.video import probe
+
+    info = probe(files[0])
+    return info.height, info.width
+
+
 def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | None = None) -> Footage:
     """Find, sample and scan the unlabelled frames of the target camera.
 
@@ -316,12 +359,7 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
         domain = target.layout.removeprefix("toytown-")
         seeds = toytown_seeds(domain, target.split, target.limit)
         return _ToytownFootage(ToytownImages(domain, seeds, target.height, target.width))
-    if not target.root:
-        raise UsageError("there are no target frames. Set --data.target.root (or --target).")
-    if target.layout == "frames":
-        files = _frame_files(target.root)
-    else:
-        files = list(find_images(target.layout, target.root, target.split))
+    files = footage_files(target)
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     images = [file for file in files if file not in set(videos)]
     if not videos:

@@ -1,29 +1,13 @@
-"""Which image the n-th sample is: a pure function of the seed and n, so that resuming needs nothing but n.
+"""Which image the n-th sample is: a pure function of the seed and n, so that resuming needs nothing but n."""
 
-Every random stream of the data has its own number here, so that no two of them share draws.
-"""
-
-from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EpochOrder", "Order", "RareClassOrder", "Stream", "class_probabilities", "generator"]
+from lsr_train.randomness import Stream, generator
 
-
-class Stream(IntEnum):
-    """What a random generator is for."""
-
-    SOURCE_ORDER = 0
-    SOURCE_AUGMENTATION = 1
-    TARGET_ORDER = 2
-    TARGET_AUGMENTATION = 3
-
-
-def generator(seed: int, stream: Stream, n: int) -> np.random.Generator:
-    """Return the generator of sample `n`, the same in whatever process it is asked for."""
-    return np.random.default_rng([seed, int(stream), n])
+__all__ = ["EpochOrder", "Order", "RareClassOrder", "class_probabilities"]
 
 
 class Order(Protocol):

@@ -10,8 +10,9 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_train.config import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.labelled import LabelledImages, open_labelled
-from lsr_train.data.order import EpochOrder, Order, RareClassOrder, Stream, generator
+from lsr_train.data.order import EpochOrder, Order, RareClassOrder
 from lsr_train.data.target import TargetDataset
+from lsr_train.randomness import Stream, generator
 
 __all__ = ["LabelledSample", "SourceDataset", "build_source"]
 

@@ -11,7 +11,8 @@ from lsr_train.config import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, open_footage
 from lsr_train.data.frames import TargetFrames
-from lsr_train.data.order import EpochOrder, Stream, generator
+from lsr_train.data.order import EpochOrder
+from lsr_train.randomness import Stream, generator
 
 __all__ = ["TargetDataset", "UnlabelledSample", "build_target"]
 
@@ -87,4 +88,5 @@ def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:
     target = config.data.target
     footage = open_footage(target, on_bad=config.data.on_bad, cache=cache)
     ignored = read_mask(Path(config.data.ignore_mask)) if config.data.ignore_mask else None
-    return TargetDataset(footage, Augmentation(config.augment, target.height, target.width), config.seed, ignored)
+    augment = config.augment if config.augment.target_colors else config.augment.without_colors()
+    return TargetDataset(footage, Augmentation(augment, target.height, target.width), config.seed, ignored)

@@ -10,7 +10,7 @@ from lsr_train.latent.cells import cell_sums
 from lsr_train.latent.histogram import histogram_downsample
 from lsr_train.softmax import peaks
 
-__all__ = ["pseudo_labels"]
+__all__ = ["confident_cells", "pseudo_labels"]
 
 Downsample = Callable[[Tensor, tuple[int, int], int, float], Tensor]
 
@@ -47,8 +47,27 @@ def pseudo_labels(
         raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}; needed: bool {tuple(logits[:, 0].shape)}")
     labels, peak, _, _ = peaks(logits)  # [B,H,W] both
     if mask is not None:
-        labels, peak = torch.where(mask, labels, IGNORE_INDEX), torch.where(mask, peak, 0)
+        labels = torch.where(mask, labels, IGNORE_INDEX)
+    cells = downsample(labels, size, logits.shape[1], threshold)
+    return confident_cells(cells, peak, confidence, mask=mask)
+
+
+@torch.no_grad()
+def confident_cells(cells: Tensor, peak: Tensor, confidence: float = 0.5, *, mask: Tensor | None = None) -> Tensor:
+    """Keep the labels of the cells whose pixels are sure (the second half of `pseudo_labels`).
+
+    Args:
+        cells: [B,h,w] int64, labels of cells.
+        peak: [B,H,W], how probable each pixel's label is.
+        confidence: T_p. The mean of `peak` over a cell's pixels must be strictly above it.
+        mask: [B,H,W] bool, true where a pixel counts; the others do not enter the mean. None: all count.
+
+    Returns:
+        [B,h,w] int64, 255 where the pixels are not sure or none counts.
+    """
+    size = (cells.shape[-2], cells.shape[-1])
+    if mask is not None:
+        peak = torch.where(mask, peak, 0)
     counts = cell_sums(torch.ones_like(peak[:1]) if mask is None else mask, size)  # [1 or B,h,w]
     sure = cell_sums(peak, size) > confidence * counts
-    cells = downsample(labels, size, logits.shape[1], threshold)
     return torch.where(sure & (counts > 0), cells, IGNORE_INDEX)

@@ -4,7 +4,7 @@ It owns the state between steps (prototypes and the norm reference, in buffers) 
 neighbours. It weights nothing and knows no network, configuration or log.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,14 @@ def _absolute(features: Tensor, labels: Tensor, moments: Moments, prototypes: Te
 
 
 CLUSTERING = {"l2": _squared, "l1": _absolute}
+
+
+class _Labelling(NamedTuple):
+    """What labels the target's cells: logits [B,C,H,W] with a mask, or the cell labels [B,h,w] themselves."""
+
+    logits: Tensor
+    mask: Tensor | None
+    cells: Tensor | None
 
 
 class LatentRegularizer(nn.Module):
@@ -122,6 +130,8 @@ class LatentRegularizer(nn.Module):
         target_features: Tensor,
         target_logits: Tensor,
         target_mask: Tensor | None = None,
+        *,
+        target_cells: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the unweighted terms of one batch and move the state.
 
@@ -132,6 +142,8 @@ class LatentRegularizer(nn.Module):
             target_logits: [B,C,H,W]; give the pseudo-labels, not differentiated.
             target_mask: [B,H,W] bool, true where a target pixel counts; None means everywhere. Cells without a pixel
                 that counts take no part in any term.
+            target_cells: [B,h,w] int64, labels of the target's cells from elsewhere (a teacher) in place of
+                pseudo-labels from `target_logits`; 255 for void.
 
         Returns:
             Scalars by name, those of `terms` in the order of `TERMS`.
@@ -144,8 +156,9 @@ class LatentRegularizer(nn.Module):
             values: dict[str, Tensor] = {}
             self._diagnostics = {}
             source_norms, target_norms = self._class_terms(
-                values, source_features, source_labels, target_features, target_logits, target_mask
-            )
+                values, source_features, source_labels, target_features,
+                _Labelling(target_logits, target_mask, target_cells),
+            )  # fmt: skip
             if self.terms & {"norm_source", "norm_target"}:
                 counted = None
                 if target_mask is not None:
@@ -169,8 +182,7 @@ class LatentRegularizer(nn.Module):
         source_features: Tensor,
         source_labels: Tensor,
         target_features: Tensor,
-        target_logits: Tensor,
-        target_mask: Tensor | None,
+        labelling: "_Labelling",
     ) -> tuple[Tensor | None, Tensor | None]:
         """Add the terms that look at classes; return the norms of both domains where they came along."""
         if not self.terms & {"cluster_source", "cluster_target", "perpendicularity"}:
@@ -189,14 +201,13 @@ class LatentRegularizer(nn.Module):
             values["cluster_source"] = self._cluster(source_features, cells, source, prototypes, seen)
         if "cluster_target" not in self.terms:
             return source.norms, None
-        cells = pseudo_labels(
-            target_logits,
-            _size(target_features),
-            self.threshold,
-            self.confidence,
-            mask=target_mask,
-            downsample=self._downsample,
-        )
+        if labelling.cells is not None:
+            cells = labelling.cells
+        else:
+            cells = pseudo_labels(
+                labelling.logits, _size(target_features), self.threshold, self.confidence,
+                mask=labelling.mask, downsample=self._downsample,
+            )  # fmt: skip
         target = class_moments(target_features, cells, prototypes, with_sums=False)
         values["cluster_target"] = self._cluster(target_features, cells, target, prototypes, seen)
         self._diagnose(

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
+from lsr_train.distillation import FrozenTeacher
 from lsr_train.losses import upsample
 from lsr_train.network import SegOutput
 
@@ -92,16 +93,37 @@ class Method(nn.Module):
     def after_step(self, network: nn.Module, step: int) -> None:
         """Do what follows an optimiser step, such as moving a teacher. `step` counts the steps done."""
 
+    def start(self, network: nn.Module) -> None:
+        """Take what is needed of the bare network that training starts from, such as a copy of it; called once."""
+
+    def take_teacher(self, teacher: FrozenTeacher) -> None:
+        """Take the finished network that the configuration names as teacher; called once, where it names one."""
+
+    def begin(self, step: int, sample: int) -> None:
+        """Learn which micro-batch comes next.
+
+        Args:
+            step: optimiser steps done.
+            sample: number of its first image on this process; random numbers that are drawn by it are the same after
+                resuming, and on however many processes.
+        """
+
+    def result(self, network: nn.Module) -> nn.Module:
+        """Return the network that is looked at and saved: `network`, or another of the same architecture."""
+        return network
+
+    def both_images(self, network: Network, source: Tensor, target: Tensor) -> tuple[SegOutput, SegOutput]:
+        """Run the network on an image of each domain [B,3,H,W], as `network.forward` says."""
+        if self.config.network.forward == "separate":
+            return network(source), network(target)
+        joint = network(torch.cat([source, target]))
+        parts = (torch.split(part, [source.shape[0], target.shape[0]]) for part in joint)
+        source_output, target_output = map(SegOutput._make, zip(*parts, strict=True))
+        return source_output, target_output
+
     def both_domains(self, network: Network, source: LabelledBatch, target: UnlabelledBatch) -> DomainOutputs:
         """Run the network on both domains, as `network.forward` says, and upsample the logits to image size."""
-        if self.config.network.forward == "joint":
-            joint = network(torch.cat([source.image, target.image]))
-            sizes = [source.image.shape[0], target.image.shape[0]]
-            source_output, target_output = map(
-                SegOutput._make, zip(*(torch.split(part, sizes) for part in joint), strict=True)
-            )
-        else:
-            source_output, target_output = network(source.image), network(target.image)
+        source_output, target_output = self.both_images(network, source.image, target.image)
         return DomainOutputs(
             upsample(source_output.logits, source.labels.shape[-2:]),
             source_output.features,

@@ -100,3 +100,15 @@ class Normalize(nn.Module):
         if self._swap:
             levels = levels.flip(-1)
         return (levels * self.factor + self.offset).permute(0, 3, 1, 2)  # [B,3,H,W]
+
+    def levels(self, image: Tensor) -> Tensor:
+        """Undo `forward`.
+
+        Args:
+            image: normalised [B,3,H,W] in float32.
+
+        Returns:
+            BGR levels [B,H,W,3] in float32, a view where no channel has to move.
+        """
+        levels = (image.permute(0, 2, 3, 1) - self.offset) / self.factor
+        return levels.flip(-1) if self._swap else levels

@@ -17,7 +17,7 @@ from lsr_train.network.foreign import load_checked, read_weights
 from lsr_train.network.imagenet import BASE_URL, IMAGENET_FILES, fetch_imagenet
 from lsr_train.network.spec import BACKBONES, NetworkSpec
 
-__all__ = ["ADAPTSEGNET_DILATIONS", "load_backbone", "load_backbone_weights", "recognise"]
+__all__ = ["ADAPTSEGNET_DILATIONS", "backbone_of", "load_backbone", "load_backbone_weights", "recognise"]
 
 ADAPTSEGNET_DILATIONS = (6, 12)
 """Branches that act in AdaptSegNet's line: its classifier has four and returns after adding the second."""
@@ -56,6 +56,16 @@ def load_backbone_weights(
     path = fetch_imagenet(spec.backbone, cache, base_url)
     load_backbone(network, path)
     return f"from torchvision's {IMAGENET_FILES[spec.backbone]} (ImageNet, V1)"
+
+
+def backbone_of(path: Path) -> tuple[str, float] | None:
+    """Return backbone and width of a file of encoder weights by names and shapes; None where it is no ResNet of ours.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    weights = {name.removeprefix("backbone."): value for name, value in read_weights(path).items()}
+    return _encoder_shape(weights)
 
 
 def load_backbone(network: DeepLabV2, path: Path) -> str:

@@ -20,7 +20,7 @@ import torch
 from lsr_train.commands.configuration import resolve
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.device import choose_precision
-from lsr_train.engine import Batches, Engine, build_accelerator
+from lsr_train.engine import Batches, Engine, Models, build_accelerator
 from lsr_train.labels import load_label_space
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.run_folder import RunFolder
@@ -41,7 +41,7 @@ def build(recipe: str, folder: Path, accelerator: object) -> Engine:
     )  # fmt: skip
     torch.manual_seed(0)
     run = RunFolder.create(folder / recipe, "benchmark: true\n")
-    return Engine(config, space, DeepLabV2(spec), accelerator, run, Selector(config.selection, None))
+    return Engine(config, space, Models(network=DeepLabV2(spec)), accelerator, run, Selector(config.selection, None))
 
 
 def measure(recipe: str, folder: Path, accelerator: object, steps: int) -> dict[str, float]:

@@ -22,10 +22,10 @@ from lsr_train.data.augmentation import Augmentation, lab_statistics, lab_transf
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.layouts import find_pairs
 from lsr_train.data.loading import source_loader, target_loader
-from lsr_train.data.order import Stream, generator
 from lsr_train.data.source import build_source
 from lsr_train.data.target import build_target
 from lsr_train.labels import encoding_map
+from lsr_train.randomness import Stream, generator
 
 
 def recipe(source: str, target: str, workers: int) -> Config:

@@ -32,6 +32,9 @@ ABLATIONS = {
     "LSR+EM, nearest labels": ["--histogram.mode", "nearest"],
 }
 
+LONG = ("--train.steps", "1200", "--train.checkpoint_every", "200", "--selection.every", "200")
+"""The control as long as self-training, so that what both differ in is the method alone."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -81,11 +84,14 @@ def rows(shared: Path, seeds: int, ablation_seeds: int) -> tuple[list[Row], list
         alone.append(Row("target-only", seed, f"target_only_{seed}", supervised))
         adabn = ("--batch_norm", "target", "--target", camvid, "--target_layout", "camvid", "--target_split", "train")
         then.append(Row("source-only + AdaBN", seed, source, (), adabn))
-        for name, recipe, command in (
+        for name, recipe, command, *more in (
+            ("self-training", "self_training", "adapt"), ("LSR-ST", "lsr_st", "adapt"),
+            ("control of their length", "control", "pretrain", *LONG),
             ("control", "control", "pretrain"), ("LSR", "lsr", "adapt"), ("LSR+EM", "lsr_em", "adapt"),
         ):  # fmt: skip
-            words = (command, "--recipe", f"streets_camvid_{recipe}", *pair)
-            then.append(Row(name, seed, f"{recipe}_{seed}", words, start=source))
+            words = (command, "--recipe", f"streets_camvid_{recipe}", *pair, *more)
+            folder = f"{recipe}_{'long_' if more else ''}{seed}"
+            then.append(Row(name, seed, folder, words, start=source))
         for position, (name, leave_out) in enumerate(ABLATIONS.items() if seed < ablation_seeds else ()):
             words = ("adapt", "--recipe", "streets_camvid_lsr_em", *pair, *leave_out)
             without.append(Row(name, seed, f"ablation{position}_{seed}", words, start=source))

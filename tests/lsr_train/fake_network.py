@@ -14,7 +14,10 @@ class FakeOutput(NamedTuple):
 
 class FakeNormalize(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
-        return frames.permute(0, 3, 1, 2).float() / 255 - 0.5
+        return frames.permute(0, 3, 1, 2) / 255 - 0.5
+
+    def levels(self, image: Tensor) -> Tensor:
+        return (image + 0.5).permute(0, 2, 3, 1) * 255
 
 
 class ConvNetwork(nn.Module):

@@ -6,13 +6,22 @@ With one rank there is no process group, and the batch is the ranks' batches tog
 """
 
 import sys
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lsr_train.latent import LatentRegularizer
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.checkpoint import TeacherFacts
+from lsr_train.config import Config, SelfTrainingConfig, WeightsConfig
+from lsr_train.distillation import FrozenTeacher
+from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, histogram_downsample
 from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
+from lsr_train.methods.distill import Distill
+from lsr_train.methods.self_training import SelfTraining
+from lsr_train.selftraining import DistributionAlignment, Rectifier, teacher_labels
+from tests.lsr_train.fake_network import ConvNetwork
 
 C, K = 4, 6
 WEIGHTS = {
@@ -49,6 +58,42 @@ def batch(step: int, ranks: int = 2) -> list[Tensor]:
     return [source, labels, target, mask]
 
 
+def self_training(
+    parts: nn.ModuleDict, features: Tensor, logits: Tensor, labels: Tensor, mask: Tensor
+) -> dict[str, Tensor]:
+    """Return the terms of self-training, with the network as its own teacher."""
+    count = len(labels)
+    size = (features.shape[2], features.shape[3])
+    target = logits[count:].detach()
+    target = target + parts["alignment"](labels, target, mask)
+    cells = torch.nn.functional.interpolate(target, size=size)
+    cells = cells + parts["rectifier"].correction(features[count:].detach())
+    found = teacher_labels(cells, (12, 20), 0.3, mask=mask)
+    source_cells, target_cells = (histogram_downsample(part, size, C, 0.9) for part in (labels, found.labels))
+    parts["rectifier"].update(features[count:].detach(), target_cells)
+    terms = parts["scale_free"](features[:count], source_cells, features[count:], target_cells)
+    weighted = cross_entropy(logits[count:], found.labels, weight=found.weight)
+    return {"self_training": weighted, **{f"free_{name}": value for name, value in terms.items()}}
+
+
+def method_figures(source: LabelledBatch, target: UnlabelledBatch, first: int) -> dict[str, Tensor]:
+    """Return what the methods with a teacher log of a batch whose first image has this number."""
+    settings = SelfTrainingConfig(threshold=0.9)
+    alone = replace(settings, alignment=0.0)
+    network = ConvNetwork(C).double().eval()
+    found = {}
+    for method in (
+        SelfTraining(Config(method="self-training", self_training=alone), C, 8).double(),
+        Distill(Config(method="distill", self_training=settings, weights=WeightsConfig(distill=1.0)), C, 8).double(),
+    ):
+        method.start(network)
+        method.take_teacher(FrozenTeacher(network, TeacherFacts(sha256="0" * 64)))
+        method.begin(0, first)
+        method.terms(network, source, target)
+        found |= {f"{method.config.method} {name}": value for name, value in method.diagnostics().items()}
+    return found
+
+
 def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
     """Train two steps and save losses, gradients and state."""
     torch.set_num_threads(1)
@@ -58,6 +103,9 @@ def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
     plain = Network().double()
     network = DistributedDataParallel(plain) if ranks > 1 else plain
     regularizer = LatentRegularizer(C, K, confidence=0.26, threshold=0.9).double()
+    parts = nn.ModuleDict(
+        {"alignment": DistributionAlignment(C), "rectifier": Rectifier(C, K), "scale_free": ScaleFreeRegularizer(C, K)}
+    ).double()
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
     steps = []
     for step in range(2):
@@ -70,14 +118,18 @@ def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
             "entropy": entropy_loss(logits[count:], mask=mask),
             "max_square": max_square_loss(logits[count:], mask=mask),
             **regularizer(features[:count], labels, features[count:], logits[count:], mask),
+            **self_training(parts, features, logits, labels, mask),
         }
+        figures = method_figures(
+            LabelledBatch(image=source, labels=labels), UnlabelledBatch(image=target, mask=mask), 2 * rank
+        )
         optimizer.zero_grad()
         sum(WEIGHTS.get(name, 1.0) * value for name, value in terms.items()).backward()
         steps.append(
             {"terms": {name: value.detach() for name, value in terms.items()},
              "gradients": {name: p.grad.clone() for name, p in plain.named_parameters() if p.grad is not None},
-             "state": {name: value.clone() for name, value in regularizer.state_dict().items()},
-             "diagnostics": regularizer.diagnostics()}
+             "state": {name: value.clone() for name, value in (regularizer.state_dict() | parts.state_dict()).items()},
+             "diagnostics": regularizer.diagnostics(), "figures": figures}
         )  # fmt: skip
         optimizer.step()
     torch.save(steps, output)

@@ -10,22 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_train.commands import adapt, distill
 from lsr_train.commands.configuration import config_from_text, resolve
 from lsr_train.config import (
+    COMMAND_METHODS,
     METHOD_NAMES,
     METHOD_WEIGHTS,
     SUPERVISED_METHODS,
+    WEIGHT_NAMES,
     AugmentConfig,
     Config,
     DataConfig,
+    DistillConfig,
+    LatentConfig,
     NetworkConfig,
     OptimConfig,
     SelectionConfig,
+    SelfTrainingConfig,
     SourceConfig,
     TargetConfig,
     TrainConfig,
     WeightsConfig,
 )
+from lsr_train.config_fields import with_fields
 from lsr_train.config_file import recipe_names, recipe_path, to_yaml
 from lsr_train.methods import METHODS
 from tests.lsr_train.training_runs import REPOSITORY
@@ -88,6 +95,9 @@ def test_a_crop_is_not_held_against_a_target_that_is_not_there() -> None:
         (lambda: OptimConfig(name="adam"), "allowed: sgd, adamw"),  # type: ignore[arg-type]
         (lambda: NetworkConfig(output_stride=4), "8, 16"),
         (lambda: NetworkConfig(dilations=()), "dilations"),
+        (lambda: DistillConfig(temperature=0), "distill.temperature"),
+        (lambda: DistillConfig(teacher_size="half"), "distill.teacher_size"),  # type: ignore[arg-type]
+        (lambda: DistillConfig(sha256="abc"), "64 hexadecimal"),
         (lambda: WeightsConfig(cluster=-1), "weights.cluster"),
         (lambda: AugmentConfig(crop_height=10), "go together"),
         (lambda: AugmentConfig(scale_max=2.0), "crop_height"),
@@ -160,6 +170,21 @@ def test_the_command_line_beats_the_recipe_wherever_it_stands() -> None:
     assert request.config.train.steps == 400
 
 
+def test_the_default_has_the_numbers_of_my_footage_and_those_of_the_real_pair() -> None:
+    default, mine, pair = (
+        yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
+        for name in ("selftraining", "my_footage", "streets_camvid_lsr_st")
+    )
+    assert default == mine
+    for section in ("method", "prototypes", "latent", "strong", "weights", "histogram", "pseudo_labels"):
+        assert default[section] == pair[section], section
+    assert {**default["self_training"], "ignore_top": None, "ignore_bottom": None} == {
+        **pair["self_training"], "ignore_top": None, "ignore_bottom": None
+    }  # fmt: skip
+    assert (default["optim"]["lr"], default["data"]["batch_size"]) == (pair["optim"]["lr"], pair["data"]["batch_size"])
+    assert resolve("adapt", ["--source", "s", "--target", "t"], "selftraining").config.method == "lsr-st"
+
+
 def test_resume_takes_no_other_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no other option"):
         resolve("pretrain", ["--resume", str(tmp_path), "--optim.lr", "1"], None)
@@ -174,7 +199,7 @@ FIELDS = {
     "data.source": "height ids ignore_mask layout limit root split width",
     "data.target": "height layout limit root seconds split static width",
     "augment": "blur blur_sigma brightness contrast crop_height crop_width flip hue "
-    "jitter lab_transfer noise rare_class_temperature saturation scale_max scale_min white_point",
+    "jitter lab_transfer noise rare_class_temperature saturation scale_max scale_min target_colors white_point",
     "optim": "clip_norm lr momentum name poly_power poly_steps warmup_steps weight_decay",
     "optim.lr_multipliers": "backbone head stem",
     "train": "accumulate channels_last checkpoint_every compile device keep precision steps threads",
@@ -183,7 +208,12 @@ FIELDS = {
     "prototypes": "decay init",
     "clustering": "distance",
     "norm": "delta variant",
-    "weights": "cluster entropy entropy_ratio norm perpendicularity",
+    "self_training": "alignment alignment_decay decay ignore_bottom ignore_top keep mask_block mask_ratio mix rectify "
+    "rectify_decay rectify_from threshold weighting",
+    "strong": "blur blur_sigma brightness contrast hue probability saturation",
+    "latent": "form image labels temperature",
+    "distill": "sha256 teacher teacher_size temperature",
+    "weights": "cluster distance distill entropy entropy_ratio masked norm perpendicularity prototype self_training",
     "selection": "every frames patience signal source_split",
     "log": "every tensorboard",
 }
@@ -205,26 +235,113 @@ def test_every_field_is_read_somewhere() -> None:
     assert {name for name in leaves(Config()) if name.rpartition(".")[2] not in read} == set()
 
 
+def test_every_method_is_run_by_one_command() -> None:
+    assert sorted(name for names in COMMAND_METHODS.values() for name in names) == sorted(METHOD_NAMES)
+
+
 def test_exactly_the_adapting_methods_use_the_target() -> None:
     assert {name for name, method in METHODS.items() if not method.uses_target} == set(SUPERVISED_METHODS)
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_a_method_weights_what_the_configuration_says(name: str) -> None:
-    names = ("cluster", "perpendicularity", "norm", "entropy")
-    base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(METHOD_WEIGHTS[name], 0.5)))
-    weights = METHODS[name](base, 3, 4).term_weights()
-    for field in names:
-        terms = {term: value for term, value in weights.items() if term.startswith(field)}
-        assert all(value == (0.5 if field in METHOD_WEIGHTS[name] else 0) for value in terms.values())
-        assert bool(terms) or field not in METHOD_WEIGHTS[name]
+    forms = (("printed", "prototype"), ("scale-free", "norm"))
+    for form, other in forms[1:] if name == "distill" else forms:
+        read = set(METHOD_WEIGHTS[name]) - ({other} if name == "lsr-st" else set())
+        base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(read, 0.5)), latent=LatentConfig(form=form))
+        weights = METHODS[name](base, 3, 4).term_weights()
+        for field in WEIGHT_NAMES:
+            terms = {term: value for term, value in weights.items() if term.startswith(field)}
+            assert all(value == (0.5 if field in read else 0) for value in terms.values())
+            assert bool(terms) or field not in read
+
+
+def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
+    for form, other in (("printed", "prototype"), ("scale-free", "norm")):
+        with pytest.raises(UsageError, match=f"latent.form {form} has no such"):
+            Config(method="lsr-st", weights=WeightsConfig(**{other: 1.0}), latent=LatentConfig(form=form))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field", "value"),
+    [
+        (recipe, field, value)
+        for recipe in ("toytown_lsr_st", "toytown_self_training", "toytown_distill")
+        for field, value in (
+            ("histogram.mode", "nearest"), ("prototypes.init", "zero"), ("clustering.distance", "l1"),
+            ("norm.variant", "relative"), ("norm.delta", 0.1),
+        )
+    ]
+    + [
+        ("toytown_distill", f"self_training.{name}", value)
+        for name, value in (
+            ("rectify", 0.1), ("rectify_from", 2), ("alignment", 0.5), ("keep", "teacher"), ("decay", 0.5),
+            ("mask_ratio", 0.5),
+        )
+    ],
+)  # fmt: skip
+def test_an_option_that_the_method_does_not_read_is_refused(recipe: str, field: str, value: str | float) -> None:
+    config = resolve("adapt", ["--recipe", recipe], None).config
+    with pytest.raises(UsageError, match=f"{field} is {value}, and .* does not read it"):
+        with_fields(config, {field: value})
+
+
+def test_the_printed_form_reads_the_papers_options() -> None:
+    config = resolve("adapt", ["--recipe", "toytown_lsr_st", "--weights.prototype", "0"], None).config
+    options = {"histogram.mode": "nearest", "prototypes.init": "zero", "clustering.distance": "l1", "norm.delta": 0.1}
+    assert with_fields(config, {"latent.form": "printed", **options}).norm.delta == 0.1
+
+
+def test_images_of_two_sizes_cannot_be_mixed() -> None:
+    data = DataConfig(source=SourceConfig(height=64, width=64), target=TargetConfig(root="x", height=64, width=96))
+    with pytest.raises(UsageError, match="mixes source and target"):
+        Config(method="self-training", data=data)
 
 
 def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:
     from lsr_train.commands.training import train_command
 
     with pytest.raises(UsageError, match="--source"):
-        train_command("pretrain", ["--method", "source-only"], methods=("source-only",), default_recipe=None)
+        train_command("pretrain", ["--method", "source-only"], default_recipe=None)
     words = ["--source", "x", "--init", "y"]
     with pytest.raises(UsageError, match="--target"):
-        train_command("adapt", words, methods=("lsr", "lsr-em"), default_recipe="my_footage")
+        train_command("adapt", words, default_recipe="my_footage")
+
+
+def test_a_distillation_without_its_teacher_or_data_is_said_before_torch_is_loaded() -> None:
+    with pytest.raises(UsageError, match="distill TEACHER"):
+        distill.main(["--source", "x", "--target", "y"])
+    with pytest.raises(UsageError, match="--source"):
+        distill.main(["teacher", "--target", "y"])
+    with pytest.raises(UsageError, match="--target"):
+        distill.main(["teacher", "--source", "x"])
+    with pytest.raises(UsageError, match="run by distill"):
+        adapt.main(["--recipe", "toytown_distill"])
+    with pytest.raises(UsageError, match="run by adapt"):
+        distill.main(["--recipe", "toytown_lsr"])
+
+
+def test_the_short_names_of_a_student() -> None:
+    words = ["runs/a=b", "--student", "resnet34", "--width=0.5", "--size", "320x240", "--source", "s", "--target", "t"]
+    config = resolve("distill", distill.expand(words), "my_footage_distill").config
+    assert (config.method, config.distill.teacher) == ("distill", "runs/a=b")
+    assert (config.network.backbone, config.network.width) == ("resnet34", 0.5)
+    for domain in (config.data.source, config.data.target):
+        assert (domain.height, domain.width) == (240, 320)
+    assert distill.expand(["--size=64x32"])[:2] == ["--data.source.width=64", "--data.source.height=32"]
+    for words in (["--size", "320"], ["--size"], ["--size=240:320"], ["--size", "ax3"]):
+        with pytest.raises(UsageError, match="width x height"):
+            distill.expand(words)
+
+
+def test_distillation_has_its_own_form_of_the_constraints_and_its_own_teacher() -> None:
+    for latent in (LatentConfig(form="printed"), LatentConfig(labels="student"), LatentConfig(image="target")):
+        Config(method="distill", latent=latent)  # no term of theirs is asked for
+        with pytest.raises(UsageError, match=r"latent\.form scale-free"):
+            Config(method="distill", weights=WeightsConfig(cluster=0.1), latent=latent)
+    with pytest.raises(UsageError, match=r"distill\.teacher"):
+        Config(method="lsr", distill=DistillConfig(teacher="x"))
+    data = DataConfig(source=SourceConfig(height=64, width=64), target=TargetConfig(root="x", height=64, width=96))
+    with pytest.raises(UsageError, match="mixes source and target"):
+        Config(method="distill", data=data)
+    Config(method="distill", data=data, self_training=SelfTrainingConfig(mix="none"))

@@ -37,7 +37,7 @@ def runs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.mark.parametrize("step", [0, 1])
-@pytest.mark.parametrize("part", ["terms", "gradients", "state", "diagnostics"])
+@pytest.mark.parametrize("part", ["terms", "gradients", "state", "diagnostics", "figures"])
 def test_two_ranks_equal_one(runs: dict[str, list], step: int, part: str) -> None:
     whole = runs["1-0"][step][part]
     for rank in ("2-0", "2-1"):
@@ -55,3 +55,5 @@ def test_the_case_is_not_trivial(runs: dict[str, list]) -> None:
     terms = runs["1-0"][1]["terms"]
     assert all(value != 0 for value in terms.values()), terms
     assert 0 < runs["1-0"][1]["diagnostics"]["target_labelled"] < 1
+    assert len(runs["1-0"][1]["figures"]) == 5
+    assert all(0 < value < 1 for value in runs["1-0"][1]["figures"].values())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
+from lsr_train.losses import cross_entropy, distillation_loss, entropy_loss, max_square_loss, upsample
 from tests.lsr_train.latent import oracles
 from tests.lsr_train.latent.refused import NoWaiting
 from tests.lsr_train.latent.tolerances import GRADIENT, RELATIVE, close
@@ -29,8 +29,26 @@ class Loss:
         return self.name
 
 
+def weights_of(labels: Tensor) -> Tensor:
+    """Return a weight for each pixel, some of them 0."""
+    places = torch.arange(labels.numel(), device=labels.device).view(labels.shape)
+    return (places % 4) / 3
+
+
+def teacher_of(logits: Tensor) -> Tensor:
+    """Return a teacher's logits for a student's: others, but as large."""
+    places = torch.arange(logits.numel(), device=logits.device).view(logits.shape)
+    return 3 * (places * 2.3).sin()
+
+
 LOSSES = [
     Loss("cross-entropy", cross_entropy, oracles.cross_entropy_oracle),
+    Loss("cross-entropy, weighted", lambda x, y: cross_entropy(x, y, weight=weights_of(y)),
+         lambda x, y: oracles.weighted_cross_entropy_oracle(x, y, weights_of(y))),
+    Loss("distillation", lambda x, y: distillation_loss(x, teacher_of(x)),
+         lambda x, y: oracles.distillation_oracle(x, teacher_of(x), 1.0)),
+    Loss("distillation, softened", lambda x, y: distillation_loss(x, teacher_of(x), 3.0, mask=y < 255),
+         lambda x, y: oracles.distillation_oracle(x, teacher_of(x), 3.0, y < 255)),
     Loss("max-square", lambda x, y: max_square_loss(x), lambda x, y: oracles.max_square_oracle(x, 0.2)),
     Loss("max-square, even", lambda x, y: max_square_loss(x, 0), lambda x, y: oracles.max_square_oracle(x, 0)),
     Loss("max-square, by class", lambda x, y: max_square_loss(x, 1.0), lambda x, y: oracles.max_square_oracle(x, 1.0)),
@@ -90,7 +108,8 @@ def test_all_void_is_zero_and_part_of_the_graph(loss: Loss) -> None:
     value = loss.call(logits, labels)
     value.backward()
     assert logits.grad is not None
-    if loss.name in ("cross-entropy", "max-square, masked", "entropy, masked"):
+    if loss.name in ("cross-entropy", "cross-entropy, weighted", "max-square, masked", "entropy, masked",
+                     "distillation, softened"):  # fmt: skip
         assert value.item() == 0
         assert (logits.grad == 0).all()
 
@@ -146,7 +165,12 @@ def test_never_waits(loss: Loss) -> None:
 
 def test_large_logits_stay_finite() -> None:
     logits = torch.tensor([[[[1000.0, -1000.0]], [[-1000.0, 1000.0]]]], requires_grad=True)
-    for value in (cross_entropy(logits, torch.tensor([[[0, 0]]])), max_square_loss(logits), entropy_loss(logits)):
+    for value in (
+        cross_entropy(logits, torch.tensor([[[0, 0]]])),
+        distillation_loss(logits, -logits.detach()),
+        max_square_loss(logits),
+        entropy_loss(logits),
+    ):
         value.backward()
         assert value.isfinite()
         assert logits.grad is not None
@@ -156,6 +180,18 @@ def test_large_logits_stay_finite() -> None:
 def test_cross_entropy_agrees_with_torch() -> None:
     logits, labels = inputs_of((3, 5, 6, 7))
     close(cross_entropy(logits, labels), F.cross_entropy(logits, labels, ignore_index=255), 1e-6)
+
+
+def test_distillation_agrees_with_torch_and_ends_at_the_teacher() -> None:
+    logits, labels = inputs_of((3, 5, 6, 7))
+    teacher = teacher_of(logits)
+    expected = F.kl_div(logits.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True).sum(1).mean()
+    close(distillation_loss(logits, teacher), expected, 1e-6)
+    teacher.requires_grad_()
+    value, gradient = value_and_gradient(lambda x, y: distillation_loss(x, teacher + 3.0), teacher, labels)
+    assert value.abs() < 1e-6
+    assert gradient.abs().max() < 1e-6
+    assert torch.autograd.grad(distillation_loss(logits, teacher), teacher, allow_unused=True) == (None,)
 
 
 def test_loss_of_a_batch_and_of_its_images() -> None:
@@ -210,5 +246,13 @@ def test_wrong_arguments() -> None:
             call(logits, mask=labels[:1] < 255)
         with pytest.raises(ValueError, match="floating"):
             call(logits[0])
+    with pytest.raises(ValueError, match="teacher"):
+        distillation_loss(logits, logits[:, :2])
+    with pytest.raises(ValueError, match="floating"):
+        distillation_loss(logits, labels)
+    with pytest.raises(ValueError, match="mask"):
+        distillation_loss(logits, logits, mask=labels)
+    with pytest.raises(ValueError, match="temperature"):
+        distillation_loss(logits, logits, 0.0)
     with pytest.raises(ValueError, match="floating"):
         upsample(logits[0], (3, 3))

@@ -54,6 +54,15 @@ def test_signals_equal_their_oracles() -> None:
     probabilities = plain.double().softmax(1)
     entropy = -(probabilities * probabilities.log()).nansum(1) / math.log(5)
     assert signals.entropy == pytest.approx(entropy[mask].mean().item(), rel=1e-5)
+    labels = plain.argmax(1)
+    for c in range(5):
+        given = (labels == c) & mask
+        assert signals.classes.share[c].item() == pytest.approx(given.sum().item() / mask.sum().item())
+        confidence = probabilities.amax(1)[given].mean().item()
+        assert signals.classes.confidence[c].item() == pytest.approx(confidence, rel=1e-5, nan_ok=True)
+        union = (given | ((mirrored == c) & mask)).sum().item()
+        both = (given & (mirrored == c)).sum().item()
+        assert signals.classes.flip[c].item() == pytest.approx(both / union if union else math.nan, nan_ok=True)
     assert signals.frames == 4
     assert 0.05 < signals.flip < 0.999
 

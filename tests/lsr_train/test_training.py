@@ -16,13 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lsr_train.config import METHOD_NAMES
+from lsr_train.config import METHOD_NAMES, METHOD_WEIGHTS, OWN_LABEL_METHODS
 from lsr_train.device import choose_precision
 from lsr_train.engine import Engine
+from lsr_train.labels import CITYSCAPES_19
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
-           "lsr-em": "toytown_lsr_em"}  # fmt: skip
+           "lsr-em": "toytown_lsr_em", "self-training": "toytown_self_training",
+           "lsr-st": "toytown_lsr_st", "distill": "toytown_distill"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, list[str]]:
     if method in ("source-only", "target-only"):
         return "pretrain", words(RECIPES[method], out, *more)
+    if method == "distill":
+        every_term = [f"--weights.{name}=0.1" for name in METHOD_WEIGHTS[method]]
+        return "distill", [str(source), *words(RECIPES[method], out, *every_term, *more)]
     return "adapt", words(RECIPES[method], out, "--init", str(source), *more)
 
 
@@ -49,10 +54,20 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert all(math.isfinite(float(value)) for row in rows for value in row.values())
     assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
-    assert (run / "checkpoints/best").is_file()
+    selected = status["selection"]["best_step"]  # none where six steps made a class collapse
+    assert (run / "checkpoints/best").is_file() == (selected is not None)
+    assert selected is not None or method in OWN_LABEL_METHODS
+    assert (run / "classes.csv").is_file()
+    with (run / "classes.csv").open(encoding="utf-8", newline="") as file:
+        steps = [row["step"] for row in csv.DictReader(file)]
+    start = ["0"] if method in OWN_LABEL_METHODS else []  # what the watch over classes compares with
+    assert list(dict.fromkeys(steps)) == [*start, "3", "6"]
+    assert steps.count("6") == 19
     terms = set(rows[0])
     assert ("entropy" in terms) == (method == "lsr-em")
-    assert ("cluster_target" in terms) == method.startswith("lsr")
+    assert ("cluster_target" in terms) == (method.startswith("lsr") or method == "distill")
+    assert ("self_training" in terms) == (method in ("self-training", "lsr-st", "distill"))
+    assert ({"distill_source", "distill_target"} <= terms) == (method == "distill")
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
@@ -75,6 +90,29 @@ def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_p
     assert losses(parts) == losses(whole)
 
 
+def test_the_teacher_is_saved_where_it_is_wanted_and_the_run_goes_on_with_its_student(
+    source: Path, tmp_path: Path
+) -> None:
+    more = ["--train.keep", "9", "--self_training.decay", "0.9", "--self_training.rectify", "0.1"]
+    runs = {}
+    for keep in ("student", "teacher"):
+        runs[keep] = tmp_path / keep
+        words_ = command_for("lsr-st", source, runs[keep], *more, "--self_training.keep", keep)
+        assert run_here(*words_) == 0
+    assert losses(runs["student"]) == losses(runs["teacher"])  # what is kept changes nothing in the training
+    student, teacher = (weights(runs[keep], 6) for keep in ("student", "teacher"))
+    assert student != teacher
+    state = load_file(runs["student"] / "checkpoints/step-6/state.safetensors")
+    for name, data in teacher.items():
+        assert state[f"method.teacher.network.{name}"].numpy().tobytes() == data, name
+    for step in (4, 6):  # as if it had been killed there
+        shutil.rmtree(runs["teacher"] / f"checkpoints/step-{step}")
+    for pointer in ("last", "best"):
+        (runs["teacher"] / "checkpoints" / pointer).write_text("step-2\n", encoding="utf-8")
+    assert run_here("adapt", ["--resume", str(runs["teacher"])]) == 0
+    assert weights(runs["teacher"], 6) == teacher
+
+
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     for workers in (0, 2):
         out = tmp_path / str(workers)
@@ -93,15 +131,13 @@ def test_the_log_counts_the_steps_that_waited_for_the_loader(tmp_path: Path, mon
     assert [float(row["steps_that_waited"]) for row in rows] == [pytest.approx(1 / 3, abs=1e-3)] * 2
 
 
-def test_a_run_is_never_overwritten_and_adapt_needs_a_start(
+def test_a_run_is_never_overwritten_and_each_command_has_its_methods(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = weights(source, 6)
     assert run_here("pretrain", words("toytown_source", source)) == 2
     assert "--resume" in capsys.readouterr().err
     assert weights(source, 6) == before
-    assert run_here("adapt", words("toytown_lsr", tmp_path / "run")) == 2
-    assert "--init" in capsys.readouterr().err
     assert run_here("adapt", words("toytown_source", tmp_path / "run", "--init", str(source))) == 2
     assert run_here("pretrain", words("toytown_lsr", tmp_path / "run")) == 2
     assert not (tmp_path / "run").exists()
@@ -155,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, capsys: pytest.
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values()), checkpoint
 
 
-def kill_series(kills: int, source: Path, tmp_path: Path, *options: str) -> None:
+def kill_series(kills: int, source: Path, tmp_path: Path, *options: str, method: str = "lsr-em") -> None:
     """Kill LSR+EM at random instants until it has died `kills` times, resuming each time; compare with a whole run.
 
     The instants are uniform from the moment a run holds its folder to the time a whole run took, so that they fall into
@@ -163,7 +199,7 @@ def kill_series(kills: int, source: Path, tmp_path: Path, *options: str) -> None
     """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     more = ["--train.checkpoint_every", "1", "--selection.signal", "flip", "--selection.every", "2", *options]
-    command, first = command_for("lsr-em", source, killed, *more)
+    command, first = command_for(method, source, killed, *more)
     process = start(command, [str(whole) if word == str(killed) else word for word in first])
     wait_for_lock(process, whole)
     begin = time.monotonic()
@@ -217,6 +253,12 @@ def test_a_killed_run_is_whole_and_goes_on(source: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_fifty_kills(source: Path, tmp_path: Path) -> None:
     kill_series(50, source, tmp_path)
+
+
+@pytest.mark.slow
+def test_twenty_kills_with_teacher_mix_and_class_statistics(source: Path, tmp_path: Path) -> None:
+    more = ["--self_training.rectify", "0.1", "--self_training.rectify_from", "2", "--weights.masked", "0.5"]
+    kill_series(20, source, tmp_path, *more, "--weights.distance", "0.1", method="lsr-st")
 
 
 @pytest.mark.slow
@@ -289,6 +331,22 @@ def test_an_early_stop_stays_a_stop(source: Path, tmp_path: Path) -> None:
     assert stopped["step"] < 40
     assert run_here("adapt", ["--resume", str(run)]) == 0
     assert json.loads((run / "status.json").read_text(encoding="utf-8"))["step"] == stopped["step"]
+
+
+def test_a_run_whose_classes_collapsed_from_the_start_says_that_nothing_was_selected(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    run = tmp_path / "run"
+    assert run_here("adapt", words("toytown_lsr", run, "--init", str(source), "--optim.lr", "0.3")) == 0
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    assert status["selection"]["best_step"] is None, "no class collapsed, so that this test says nothing"
+    assert not (run / "checkpoints/best").exists()
+    said = [record.message for record in caplog.records if "no checkpoint was selected" in record.message]
+    assert len(said) == 1
+    low = [name for name, count in zip(CITYSCAPES_19.names, status["selection"]["watch"]["low"], strict=True) if count]
+    assert f"{', '.join(low)} had collapsed; this is the last one" in said[0]
+    assert "step 3: class" in caplog.text  # from the first low look on
 
 
 def test_a_failed_run_says_so_in_its_status(tmp_path: Path) -> None:

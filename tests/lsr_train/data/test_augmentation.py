@@ -108,8 +108,12 @@ def test_each_part_changes_colours_and_only_colours(part: str) -> None:
 def test_every_switch_is_read() -> None:
     geometry = {"crop_height", "crop_width", "flip", "scale_min", "scale_max"}
     colours = {"white_point", "jitter", "brightness", "contrast", "saturation", "hue", "blur", "blur_sigma", "noise"}
-    elsewhere = {"lab_transfer", "rare_class_temperature"}
+    elsewhere = {"lab_transfer", "rare_class_temperature", "target_colors"}
     assert {field.name for field in fields(AugmentConfig)} == geometry | colours | elsewhere
+    full = AugmentConfig(crop_height=32, crop_width=48, scale_max=1.5, **dict.fromkeys(colours, 0.5))
+    plain = full.without_colors()
+    assert {name: getattr(plain, name) for name in geometry} == {name: getattr(full, name) for name in geometry}
+    assert not any(getattr(plain, name) for name in colours - {"blur_sigma"})  # without blur, its width says nothing
 
 
 def slow_colors(pixel: np.ndarray, config: AugmentConfig, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_train.data.order import EpochOrder, RareClassOrder, Stream, class_probabilities, generator
+from lsr_train.data.order import EpochOrder, RareClassOrder, class_probabilities
+from lsr_train.randomness import Stream, generator
 
 
 @settings(deadline=None, max_examples=40)

@@ -229,3 +229,78 @@ def entropy_oracle(logits: Tensor, mask: Tensor | None = None) -> Tensor:
                     total = total - sum(value * torch.log2(value + 1e-30) for value in p) / math.log2(C)
                     count += 1
     return total / max(count, 1)
+
+
+def direction(feature: Tensor) -> Tensor:
+    return feature / feature.norm() if feature.norm() > 0 else 0 * feature
+
+
+def mean_direction_oracle(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, list[bool]]:
+    """Eq. 2 on unit features."""
+    means, present = [], []
+    for c in range(num_classes):
+        cells = cells_of(labels, c)
+        present.append(bool(cells))
+        total = sum((direction(features[b, :, y, x]) for b, y, x in cells), features.new_zeros(features.shape[1]))
+        means.append(total / max(len(cells), 1))
+    return torch.stack(means), present
+
+
+def class_balanced(per_cell: dict[int, list[Tensor]], like: Tensor) -> Tensor:
+    """Return the mean within each class, then over the classes there are."""
+    means = [sum(values) / len(values) for values in per_cell.values() if values]
+    return sum(means, like.new_zeros(())) / max(len(means), 1)
+
+
+def cosine_clustering_oracle(
+    features: Tensor, labels: Tensor, prototypes: Tensor, seen: list[bool] | None = None
+) -> Tensor:
+    """Eq. 5 on directions."""
+    per_cell = {
+        c: [1 - direction(features[b, :, y, x]) @ direction(prototype) for b, y, x in cells_of(labels, c)]
+        for c, prototype in enumerate(prototypes)
+        if seen is None or seen[c]
+    }
+    return class_balanced(per_cell, features)
+
+
+def cosine_perpendicularity_oracle(means: Tensor, present: list[bool]) -> Tensor:
+    """Eq. 6 over the pairs there are."""
+    C, there = len(means), sum(present)
+    return perpendicularity_oracle(means, present) * (C * (C - 1)) / max(there * (there - 1), 1)
+
+
+def prototype_cross_entropy_oracle(
+    features: Tensor, labels: Tensor, prototypes: Tensor, seen: list[bool] | None, temperature: float
+) -> Tensor:
+    rivals = [c for c in range(len(prototypes)) if seen is None or seen[c]]
+    per_cell: dict[int, list[Tensor]] = {c: [] for c in rivals}
+    for c in rivals:
+        for b, y, x in cells_of(labels, c):
+            own = direction(features[b, :, y, x])
+            scores = torch.stack([own @ direction(prototypes[rival]) / temperature for rival in rivals])
+            per_cell[c].append(-(scores[rivals.index(c)].exp() / scores.exp().sum()).log())
+    return class_balanced(per_cell, features)
+
+
+def weighted_cross_entropy_oracle(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy of each pixel times its weight, over the number of labelled pixels."""
+    total, count = logits.new_zeros(()), 0
+    for b, y, x in (labels != VOID).nonzero().tolist():
+        values = logits[b, :, y, x]
+        total = total - weight[b, y, x] * (values[labels[b, y, x]].exp() / values.exp().sum()).log()
+        count += 1
+    return total / max(count, 1)
+
+
+def distillation_oracle(logits: Tensor, teacher: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:
+    """Divergence of the student's softened probabilities from the teacher's, over the counted pixels."""
+    total, count = logits.new_zeros(()), 0
+    for b, y, x in (torch.ones_like(logits[:, 0]) if mask is None else mask).nonzero().tolist():
+        own = (logits[b, :, y, x] / temperature).exp()
+        other = (teacher[b, :, y, x].to(logits.dtype) / temperature).exp()
+        for c in range(logits.shape[1]):
+            p, q = other[c] / other.sum(), own[c] / own.sum()
+            total = total + temperature**2 * p * (p / q).log()
+        count += 1
+    return total / max(count, 1)

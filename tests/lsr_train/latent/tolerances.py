@@ -16,7 +16,7 @@ GRADIENT = {
 }
 
 
-def close(value: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
-    """Check values against the oracle's, relative to the largest of them."""
+def close(value: torch.Tensor, expected: torch.Tensor, relative: float, least: float = 1e-3) -> None:
+    """Check values against the oracle's, relative to the largest of them, or to `least` where all are smaller."""
     scale = expected.abs().max().item() if expected.numel() else 0.0
-    torch.testing.assert_close(value.double(), expected.double(), rtol=relative, atol=relative * max(scale, 1e-3))
+    torch.testing.assert_close(value.double(), expected.double(), rtol=relative, atol=relative * max(scale, least))

@@ -1,0 +1,182 @@
+"""Distillation: a small student learns a finished teacher's opinion of both domains, and the source's labels."""
+
+from dataclasses import asdict
+from typing import ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.config import Config
+from lsr_train.device import autocast
+from lsr_train.distillation import FrozenTeacher
+from lsr_train.latent import ScaleFreeRegularizer, confident_cells, histogram_downsample
+from lsr_train.losses import cross_entropy, distillation_loss, upsample
+from lsr_train.methods.method import Method, Network
+from lsr_train.network import DeepLabV2, SegOutput
+from lsr_train.randomness import Stream, uniform
+from lsr_train.selftraining import (
+    Strength,
+    class_mix_mask,
+    counted_pixels,
+    figures,
+    paste,
+    strong_images,
+    teacher_labels,
+)
+from lsr_train.selftraining.strong import DRAWS
+
+__all__ = ["Distill"]
+
+
+class _Lesson(NamedTuple):
+    """What the student is to learn of a batch: the image [B,3,H,W] before strong augmentation, and what is said of it.
+
+    Args:
+        image: normalised for the student.
+        logits: the teacher's at image size [B,C,H,W].
+        labels: [B,H,W] int64, 255 where nothing is to be learnt.
+        weight: [B,H,W], of the labels.
+        probability: [B,H,W], of the labels; 1 for the source's.
+    """
+
+    image: Tensor
+    logits: Tensor
+    labels: Tensor
+    weight: Tensor
+    probability: Tensor
+
+
+class Distill(Method):
+    """L = L_CE(source) + lambda_D (L_D(source) + L_D(target)) + lambda_ST L_CE(target, teacher's labels) + constraints.
+
+    L_D is `distillation_loss`. The teacher sees images as the loader gives them, the student strongly augmented ones;
+    with `self_training.mix class` half of a source image's classes lie on each target image, and the teacher's opinion
+    of both is pasted likewise. LSR's scale-free constraints act on the student's features, with the source's labels and
+    the teacher's, where their weights are not 0.
+    """
+
+    uses_target: ClassVar[bool] = True
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__(config, num_classes, channels)
+        weights = config.weights
+        self._latent_weights = {
+            "cluster_source": weights.cluster,
+            "cluster_target": weights.cluster,
+            "perpendicularity": weights.perpendicularity,
+            "prototype_source": weights.prototype,
+            "prototype_target": weights.prototype,
+        }
+        self.regularizer = ScaleFreeRegularizer(
+            num_classes, channels, decay=config.prototypes.decay, temperature=config.latent.temperature,
+            terms=frozenset(name for name, weight in self._latent_weights.items() if weight > 0),
+        )  # fmt: skip
+        self._strength = Strength(**asdict(config.strong))
+        self._teacher: FrozenTeacher | None = None
+        self._sample = 0
+        self._diagnostics: dict[str, Tensor] = {}
+
+    def start(self, network: nn.Module) -> None:
+        """Learn how the student's images are normalised."""
+        self._normalize = cast(DeepLabV2, network).normalize
+
+    def take_teacher(self, teacher: FrozenTeacher) -> None:
+        """Keep the teacher."""
+        self._teacher = teacher
+
+    def begin(self, step: int, sample: int) -> None:
+        """Learn which micro-batch comes next."""
+        self._sample = sample
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Return `cross_entropy`, and of `distill_*`, `self_training` and the latent terms those that have a weight."""
+        assert target is not None
+        weights, temperature = self.config.weights, self.config.distill.temperature
+        of_source, of_target = self._lessons(source, target)
+        outputs = self.both_images(
+            network, self._augment(of_source.image, Stream.STRONG_SOURCE), self._augment(of_target.image, Stream.STRONG)
+        )
+        source_logits, target_logits = (
+            upsample(output.logits, lesson.labels.shape[-2:])
+            for output, lesson in zip(outputs, (of_source, of_target), strict=True)
+        )
+        values = {"cross_entropy": cross_entropy(source_logits, source.labels)}
+        if weights.distill:
+            for name, logits, lesson in (("source", source_logits, of_source), ("target", target_logits, of_target)):
+                values[f"distill_{name}"] = distillation_loss(
+                    logits, lesson.logits, temperature, mask=lesson.labels != 255
+                )
+        if weights.self_training:
+            values["self_training"] = cross_entropy(target_logits, of_target.labels, weight=of_target.weight)
+        return values | self._constraints(outputs, of_source, of_target)
+
+    def term_weights(self) -> dict[str, float]:
+        """Return the weights of the terms beside cross-entropy."""
+        weights = self.config.weights
+        return {
+            "distill_source": weights.distill,
+            "distill_target": weights.distill,
+            "self_training": weights.self_training,
+            **self._latent_weights,
+        }
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Return `teacher_confidence` (mean peak), `teacher_confident` (share of pixels), and the regularizer's."""
+        return {**self._diagnostics, **self.regularizer.diagnostics()}
+
+    @torch.no_grad()
+    def _lessons(self, source: LabelledBatch, target: UnlabelledBatch) -> tuple[_Lesson, _Lesson]:
+        """Let the teacher look at both domains, and paste source classes onto the target where that is asked for."""
+        settings = self.config.self_training
+        size = (target.image.shape[2], target.image.shape[3])
+        cells = self._ask(target.image)
+        counts = counted_pixels(
+            target.image, target.mask, ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom
+        )
+        found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=counts)
+        self._diagnostics = figures(
+            teacher_confidence=found.probability, teacher_confident=found.probability > settings.threshold
+        )
+        ones = torch.ones_like(source.labels, dtype=torch.float32)
+        source_logits = upsample(self._ask(source.image), source.labels.shape[-2:])
+        of_source = _Lesson(source.image, source_logits, source.labels, ones, ones)
+        of_target = _Lesson(target.image, upsample(cells, size), *found)
+        if settings.mix == "none":
+            return of_source, of_target
+        draws = self._draws(Stream.MIX, source.image, (self.num_classes,))
+        pasted = class_mix_mask(source.labels, draws)
+        pairs = zip(of_source, of_target, strict=True)
+        return of_source, _Lesson(*(paste(pasted, above, below) for above, below in pairs))
+
+    def _ask(self, image: Tensor) -> Tensor:
+        """Return the teacher's logits [B,C,h,w] of images that are normalised for the student."""
+        if self._teacher is None:
+            raise RuntimeError("the method has been given no teacher")
+        precision = self.config.train.precision
+        assert precision != "auto"  # the command has chosen
+        with autocast(image.device, precision):
+            return self._teacher.logits(self._normalize.levels(image))
+
+    def _augment(self, image: Tensor, stream: Stream) -> Tensor:
+        return strong_images(image, self._normalize, self._strength, self._draws(stream, image, (DRAWS,)))
+
+    def _draws(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Draw numbers for each image of the micro-batch, [B,*shape]."""
+        samples = range(self._sample, self._sample + image.shape[0])
+        return uniform(self.config.seed, stream, samples, shape)
+
+    def _constraints(
+        self, outputs: tuple[SegOutput, SegOutput], of_source: _Lesson, of_target: _Lesson
+    ) -> dict[str, Tensor]:
+        """Return the latent terms whose weight is not 0."""
+        if not self.regularizer.terms:
+            return {}
+        cells = []
+        for output, lesson in zip(outputs, (of_source, of_target), strict=True):
+            size = (output.features.shape[2], output.features.shape[3])
+            threshold = self.config.histogram.threshold
+            cells.append(histogram_downsample(lesson.labels, size, self.num_classes, threshold))
+        confidence, counts = self.config.pseudo_labels.confidence, of_target.labels != 255
+        cells[1] = confident_cells(cells[1], of_target.probability, confidence, mask=counts)
+        return self.regularizer.forward(outputs[0].features, cells[0], outputs[1].features, cells[1])

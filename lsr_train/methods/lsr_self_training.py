@@ -1,0 +1,88 @@
+"""Self-training held in shape by LSR's constraints on the latent space."""
+
+import torch
+from torch import Tensor
+
+from lsr_train.config import Config
+from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, pseudo_labels
+from lsr_train.losses import upsample
+from lsr_train.methods.method import Network
+from lsr_train.methods.self_training_terms import SelfTrainingMethod, Views
+from lsr_train.selftraining import PixelLabels
+
+__all__ = ["LSRSelfTraining"]
+
+
+class LSRSelfTraining(SelfTrainingMethod):
+    """L = L_CE + lambda_ST L_ST + lambda_C L_C + lambda_P L_P (+ lambda_N L_N or the prototype cross-entropy).
+
+    The constraints act on the source's features with its labels, and on those of the mixed or the target image with the
+    teacher's or the student's labels (`config.latent`), as the paper prints them or on directions alone.
+    """
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__(config, num_classes, channels)
+        self._latent_weights = _latent_weights(config)
+        terms = frozenset(name for name, weight in self._latent_weights.items() if weight > 0)
+        self.regularizer: LatentRegularizer | ScaleFreeRegularizer
+        if config.latent.form == "printed":
+            self.regularizer = LatentRegularizer(
+                num_classes, channels, config.prototypes.decay, config.prototypes.init, config.histogram.threshold,
+                config.pseudo_labels.confidence, config.norm.delta,
+                labels=config.histogram.mode, clustering=config.clustering.distance, norm=config.norm.variant,
+                terms=terms,
+            )  # fmt: skip
+        else:
+            self.regularizer = ScaleFreeRegularizer(
+                num_classes, channels,
+                decay=config.prototypes.decay, temperature=config.latent.temperature, terms=terms,
+            )  # fmt: skip
+
+    def further_terms(self, network: Network, views: Views) -> dict[str, Tensor]:
+        """Return the latent terms whose weight is not 0."""
+        source, source_output = views.source, views.source_output
+        output = views.mixed_output
+        if self.config.latent.image == "target":
+            output = network(views.target.image)
+        size = (output.features.shape[2], output.features.shape[3])
+        labels = views.labels if self.config.latent.image == "target" else views.mixed.labels
+        cells = self._cells(labels, output.logits, size)
+        if isinstance(self.regularizer, LatentRegularizer):
+            return self.regularizer.forward(
+                source_output.features, source.labels, output.features, output.logits, labels.counts,
+                target_cells=cells,
+            )  # fmt: skip
+        source_size = (source_output.features.shape[2], source_output.features.shape[3])
+        return self.regularizer.forward(
+            source_output.features, self.to_cells(source.labels, source_size), output.features, cells
+        )
+
+    def term_weights(self) -> dict[str, float]:
+        """Return the weights of all terms."""
+        return {**super().term_weights(), **self._latent_weights}
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Return those of self-training and of the regularizer."""
+        return {**super().diagnostics(), **self.regularizer.diagnostics()}
+
+    @torch.no_grad()
+    def _cells(self, labels: PixelLabels, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the labels [B,h,w] of the features that the target's terms see, of pixels that count alone."""
+        if self.config.latent.labels == "teacher":
+            return self.sure_cells(labels, size)
+        upsampled = upsample(logits.detach(), labels.labels.shape[-2:])
+        threshold, confidence = self.config.histogram.threshold, self.config.pseudo_labels.confidence
+        return pseudo_labels(upsampled, size, threshold, confidence, mask=labels.counts)
+
+
+def _latent_weights(config: Config) -> dict[str, float]:
+    """Return the weight of each latent term of the form that is chosen."""
+    weights = config.weights
+    common = {
+        "cluster_source": weights.cluster,
+        "cluster_target": weights.cluster,
+        "perpendicularity": weights.perpendicularity,
+    }
+    if config.latent.form == "printed":
+        return common | {"norm_source": weights.norm, "norm_target": weights.norm}
+    return common | {"prototype_source": weights.prototype, "prototype_target": weights.prototype}

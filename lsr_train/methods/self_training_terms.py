@@ -1,0 +1,233 @@
+"""What the self-training methods share; not a method itself.
+
+A teacher, the moving average of the network, labels target images as they are; the network learns those labels on
+images into which half of a source image's classes are pasted, under strong augmentation. The equations are those of
+DACS (Tranheden et al. 2021); alignment, rectification and masking can be added, each by its own switch.
+"""
+
+from dataclasses import asdict
+from typing import ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.config import Config
+from lsr_train.device import autocast
+from lsr_train.latent import confident_cells, histogram_downsample
+from lsr_train.latent.cells import cell_sums
+from lsr_train.losses import cross_entropy, upsample
+from lsr_train.methods.method import Method, Network
+from lsr_train.network import DeepLabV2, SegOutput
+from lsr_train.randomness import Stream, uniform
+from lsr_train.selftraining import (
+    DistributionAlignment,
+    EmaTeacher,
+    PixelLabels,
+    Rectifier,
+    Strength,
+    class_mix_mask,
+    counted_pixels,
+    figures,
+    paste,
+    strong_images,
+    teacher_labels,
+    visible_blocks,
+)
+from lsr_train.selftraining.strong import DRAWS, laid_out
+from lsr_train.selftraining.transfer import sent
+
+__all__ = ["Mixed", "SelfTrainingMethod", "Views"]
+
+
+class Mixed(NamedTuple):
+    """A batch of mixed images.
+
+    Args:
+        image: normalised [B,3,H,W].
+        labels: the source's, with weight and probability 1, where it was pasted, else the teacher's.
+    """
+
+    image: Tensor
+    labels: PixelLabels
+
+
+class Views(NamedTuple):
+    """What a step has computed when further terms are asked for.
+
+    Args:
+        source: the labelled images.
+        source_output: the network on them.
+        mixed: the mixed images.
+        mixed_output: the network on them.
+        target: the unlabelled images, as the teacher saw them.
+        labels: the teacher's, of the target images.
+    """
+
+    source: LabelledBatch
+    source_output: SegOutput
+    mixed: Mixed
+    mixed_output: SegOutput
+    target: UnlabelledBatch
+    labels: PixelLabels
+
+
+class SelfTrainingMethod(Method):
+    """L_CE(source) + lambda_ST L_CE(mixed, teacher's labels, weighted), and what a method adds to them."""
+
+    uses_target: ClassVar[bool] = True
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__(config, num_classes, channels)
+        settings = config.self_training
+        self.alignment = DistributionAlignment(num_classes, strength=settings.alignment, decay=settings.alignment_decay)
+        self.rectifier = None
+        if settings.rectify:
+            self.rectifier = Rectifier(
+                num_classes, channels, temperature=settings.rectify, decay=settings.rectify_decay
+            )
+        self.teacher: EmaTeacher | None = None
+        self.starting: EmaTeacher | None = None
+        self._strength = Strength(**asdict(config.strong))
+        self._step = self._sample = 0
+        self._diagnostics: dict[str, Tensor] = {}
+
+    def start(self, network: nn.Module) -> None:
+        """Make the teacher, and keep the starting network where the feature distance needs it."""
+        self.teacher = EmaTeacher(network, self.config.self_training.decay)
+        if self.config.weights.distance:
+            self.starting = EmaTeacher(network)
+
+    def begin(self, step: int, sample: int) -> None:
+        """Learn which micro-batch comes next."""
+        self._step, self._sample = step, sample
+
+    def after_step(self, network: nn.Module, step: int) -> None:
+        """Move the teacher."""
+        self._teacher.update(network, step)
+
+    def result(self, network: nn.Module) -> nn.Module:
+        """Return the teacher's network where the configuration keeps it, else the student."""
+        return self._teacher.network if self.config.self_training.keep == "teacher" else network
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Return `cross_entropy`, `self_training`, and the further terms whose weight is not 0."""
+        assert target is not None
+        size = (target.image.shape[2], target.image.shape[3])
+        labels = self._label(source, target)
+        mixed = self._mix(source, target, labels)
+        source_output, mixed_output = self.both_images(network, source.image, mixed.image)
+        values = {
+            "cross_entropy": cross_entropy(upsample(source_output.logits, source.labels.shape[-2:]), source.labels),
+            "self_training": cross_entropy(
+                upsample(mixed_output.logits, size), mixed.labels.labels, weight=mixed.labels.weight
+            ),
+        }
+        if self.config.weights.masked:
+            hidden = self._hide(target.image)
+            values["masked"] = cross_entropy(
+                upsample(network(hidden).logits, size), labels.labels, weight=labels.weight
+            )
+        if self.config.weights.distance:
+            values["distance"] = self._distance(source.image, source_output.features)
+        return values | self.further_terms(network, Views(source, source_output, mixed, mixed_output, target, labels))
+
+    def further_terms(self, network: Network, views: Views) -> dict[str, Tensor]:
+        """Compute unweighted terms besides those of self-training."""
+        return {}
+
+    def term_weights(self) -> dict[str, float]:
+        """Return the weights of the terms beside cross-entropy."""
+        weights = self.config.weights
+        return {"self_training": weights.self_training, "masked": weights.masked, "distance": weights.distance}
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Return `teacher_confidence` (mean peak), `teacher_confident` (share of pixels) and `target_dose`.
+
+        All are of all ranks. The last is the weight of the mixed images' target pixels over all pixels of a target
+        image: how much of the target trains. Runs are compared at equal dose.
+        """
+        return dict(self._diagnostics)
+
+    @property
+    def _teacher(self) -> EmaTeacher:
+        if self.teacher is None:
+            raise RuntimeError("the method has not been started with a network")
+        return self.teacher
+
+    def _forward(self, model: EmaTeacher, image: Tensor) -> SegOutput:
+        """Run a network that does not train, in the precision of the one that does."""
+        precision = self.config.train.precision
+        assert precision != "auto"  # the command has chosen
+        with autocast(image.device, precision):
+            output = cast(SegOutput, model(image))
+        return SegOutput(output.logits.float(), output.features)
+
+    @torch.no_grad()
+    def _label(self, source: LabelledBatch, target: UnlabelledBatch) -> PixelLabels:
+        """Let the teacher label the target, aligned and rectified."""
+        settings, size = self.config.self_training, (target.image.shape[2], target.image.shape[3])
+        counts = counted_pixels(
+            target.image, target.mask, ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom
+        )
+        output = self._forward(self._teacher, target.image)
+        cells = (output.logits.shape[2], output.logits.shape[3])
+        logits = output.logits
+        if self.rectifier is not None and self._step >= settings.rectify_from:
+            logits = logits + self.rectifier.correction(output.features)
+        if settings.alignment:
+            logits = logits + self.alignment(source.labels, logits, cell_sums(counts, cells) > 0)
+        labels = teacher_labels(logits, size, settings.threshold, weighting=settings.weighting, mask=counts)
+        if self.rectifier is not None:
+            self.rectifier.update(output.features, self.sure_cells(labels, cells))
+        return labels
+
+    def sure_cells(self, labels: PixelLabels, size: tuple[int, int]) -> Tensor:
+        """Bring labels to the feature grid [B,h,w], 255 where their mean probability does not exceed T_p."""
+        cells = self.to_cells(labels.labels, size)
+        return confident_cells(cells, labels.probability, self.config.pseudo_labels.confidence, mask=labels.counts)
+
+    def to_cells(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring pixel labels [B,H,W] to the feature grid [B,h,w] by the histogram (paper, Sec. 3)."""
+        return histogram_downsample(labels, size, self.num_classes, self.config.histogram.threshold)
+
+    @torch.no_grad()
+    def _mix(self, source: LabelledBatch, target: UnlabelledBatch, labels: PixelLabels) -> Mixed:
+        """Paste half of each source image's classes onto the target image, and augment the whole strongly."""
+        pasted = torch.zeros_like(labels.labels, dtype=torch.bool)
+        if self.config.self_training.mix == "class":
+            pasted = class_mix_mask(source.labels, self._draws(Stream.MIX, source.image, (self.num_classes,)))
+        image = self._augment(paste(pasted, source.image, target.image))
+        ones = torch.ones_like(labels.weight)
+        of_source = PixelLabels(source.labels, ones, ones)
+        both = PixelLabels(*(paste(pasted, above, below) for above, below in zip(of_source, labels, strict=True)))
+        self._diagnostics = figures(
+            teacher_confidence=labels.probability,
+            teacher_confident=labels.probability > self.config.self_training.threshold,
+            target_dose=torch.where(pasted, 0, labels.weight),
+        )
+        return Mixed(image, both)
+
+    def _augment(self, image: Tensor) -> Tensor:
+        """Augment normalised images strongly."""
+        normalize = cast(DeepLabV2, self._teacher.network).normalize
+        return strong_images(image, normalize, self._strength, self._draws(Stream.STRONG, image, (DRAWS,)))
+
+    def _hide(self, image: Tensor) -> Tensor:
+        """Hide blocks of strongly augmented target images."""
+        settings, (H, W) = self.config.self_training, image.shape[2:]
+        block = settings.mask_block
+        draws = self._draws(Stream.MASK, image, (-(-H // block), -(-W // block)))
+        visible = visible_blocks((H, W), block, settings.mask_ratio, sent(draws, image.device))
+        return laid_out(self._augment(image) * visible[:, None], image)
+
+    def _distance(self, image: Tensor, features: Tensor) -> Tensor:
+        """Return the mean squared distance of the source's features to those of the starting network, per channel."""
+        assert self.starting is not None
+        fixed = self._forward(self.starting, image).features
+        return (features.float() - fixed.float()).square().mean()
+
+    def _draws(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Draw numbers for each image of the micro-batch, [B,*shape]."""
+        samples = range(self._sample, self._sample + image.shape[0])
+        return uniform(self.config.seed, stream, samples, shape)

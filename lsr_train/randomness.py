@@ -1,0 +1,46 @@
+"""Random numbers as pure functions of the seed, a stream and a sample's number: resuming needs nothing but that number.
+
+Every stream has its own number here, so that no two of them share draws.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Stream", "generator", "uniform"]
+
+
+class Stream(IntEnum):
+    """What a random generator is for."""
+
+    SOURCE_ORDER = 0
+    SOURCE_AUGMENTATION = 1
+    TARGET_ORDER = 2
+    TARGET_AUGMENTATION = 3
+    MIX = 4
+    STRONG = 5
+    MASK = 6
+    STRONG_SOURCE = 7
+
+
+def generator(seed: int, stream: Stream, n: int) -> np.random.Generator:
+    """Return the generator of sample `n`, the same in whatever process it is asked for."""
+    return np.random.default_rng([seed, int(stream), n])
+
+
+def uniform(seed: int, stream: Stream, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Draw numbers for each of some samples; those of a sample are the same in whatever batch or process it is.
+
+    Args:
+        seed: of the run.
+        stream: what they are for.
+        samples: numbers of the samples.
+        shape: how many for each.
+
+    Returns:
+        [len(samples),*shape] in [0, 1), float64 on the CPU.
+    """
+    return torch.from_numpy(np.stack([generator(seed, stream, n).random(shape) for n in samples]))

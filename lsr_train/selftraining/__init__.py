@@ -1,0 +1,24 @@
+"""Parts of self-training that methods share; none of them knows a method, a configuration or a data set."""
+
+from lsr_train.selftraining.alignment import DistributionAlignment
+from lsr_train.selftraining.labelling import PixelLabels, counted_pixels, figures, teacher_labels
+from lsr_train.selftraining.mixing import class_mix_mask, paste, visible_blocks
+from lsr_train.selftraining.rectification import Rectifier
+from lsr_train.selftraining.strong import Strength, strong_augmentation, strong_images
+from lsr_train.selftraining.teacher import EmaTeacher
+
+__all__ = [
+    "DistributionAlignment",
+    "EmaTeacher",
+    "PixelLabels",
+    "Rectifier",
+    "Strength",
+    "class_mix_mask",
+    "counted_pixels",
+    "figures",
+    "paste",
+    "strong_augmentation",
+    "strong_images",
+    "teacher_labels",
+    "visible_blocks",
+]

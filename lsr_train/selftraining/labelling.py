@@ -1,0 +1,111 @@
+"""Pixel labels that a teacher gives: its argmax, and how much each pixel shall count."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lsr_infer.labelspace import IGNORE_INDEX
+from lsr_train.distributed import all_reduce_sum
+from lsr_train.losses import upsample
+from lsr_train.softmax import peaks
+
+__all__ = ["PixelLabels", "Weighting", "counted_pixels", "figures", "teacher_labels"]
+
+Weighting = Literal["fraction", "confident", "all"]
+
+
+class PixelLabels(NamedTuple):
+    """Labels and weights of the pixels of a batch.
+
+    Args:
+        labels: [B,H,W] int64, 0..C-1, or 255 where a pixel does not count.
+        weight: [B,H,W] float32 in [0, 1], 0 where a pixel does not count.
+        probability: [B,H,W] float32, the teacher's of that label; 0 where a pixel does not count.
+    """
+
+    labels: Tensor
+    weight: Tensor
+    probability: Tensor
+
+    @property
+    def counts(self) -> Tensor:
+        """Which pixels count, [B,H,W] bool."""
+        return self.labels != IGNORE_INDEX
+
+
+def counted_pixels(
+    image: Tensor, mask: Tensor | None = None, *, ignore_top: float = 0.0, ignore_bottom: float = 0.0
+) -> Tensor:
+    """Say which pixels of target images count.
+
+    Args:
+        image: [B,3,H,W], of which only the size and the device matter.
+        mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
+        ignore_top: share of the rows at the upper border that never count, in [0, 1): rectification's black rim.
+        ignore_bottom: the same at the lower border: the car's own hood.
+
+    Returns:
+        [B,H,W] bool.
+
+    Raises:
+        ValueError: the shares leave no row between them.
+    """
+    if not (0 <= ignore_top < 1 and 0 <= ignore_bottom < 1 and ignore_top + ignore_bottom < 1):
+        raise ValueError(f"ignore_top {ignore_top} and ignore_bottom {ignore_bottom} must leave rows between them")
+    B, _, H, W = image.shape
+    rows = torch.arange(H, device=image.device)
+    counts = (rows >= round(ignore_top * H)) & (rows < H - round(ignore_bottom * H))
+    counts = counts[:, None].expand(B, H, W)
+    return counts if mask is None else counts & mask
+
+
+@torch.no_grad()
+def teacher_labels(
+    logits: Tensor,
+    size: tuple[int, int],
+    threshold: float = 0.968,
+    *,
+    weighting: Weighting = "fraction",
+    mask: Tensor | None = None,
+) -> PixelLabels:
+    """Label every pixel with the teacher's argmax.
+
+    Args:
+        logits: the teacher's, corrected or not, [B,C,h,w], any floating type.
+        size: (H, W) of the image.
+        threshold: a pixel is confident where its peak probability is above it.
+        weighting: `fraction` gives every pixel of an image the share of its confident ones (DACS, Tranheden et al.
+            2021), `confident` 1 to the confident ones and 0 to the others, `all` 1 to every pixel.
+        mask: [B,H,W] bool, true where a pixel counts, such as `counted_pixels`; None means everywhere.
+
+    Raises:
+        ValueError: the weighting is unknown.
+    """
+    if weighting not in ("fraction", "confident", "all"):
+        raise ValueError(f"weighting is {weighting!r}; allowed: fraction, confident, all")
+    labels, probability, _, _ = peaks(upsample(logits, size))  # [B,H,W] both
+    counts = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask
+    probability = torch.where(counts, probability, 0)
+    confident = probability > threshold
+    if weighting == "confident":
+        weight = confident.float()
+    elif weighting == "all":
+        weight = counts.float()
+    else:
+        total = counts.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+        weight = counts * (confident.sum(dim=(1, 2), keepdim=True) / total)
+    return PixelLabels(torch.where(counts, labels, IGNORE_INDEX), weight, probability)
+
+
+@torch.no_grad()
+def figures(**maps: Tensor) -> dict[str, Tensor]:
+    """Average maps [B,H,W] of one shape over the pixels of all ranks, in one message.
+
+    Returns:
+        Scalars in float64 by name, equal on every rank.
+    """
+    pixels = next(iter(maps.values())).numel()
+    sums = [values.sum(dtype=torch.float64) for values in maps.values()]
+    totals = all_reduce_sum(torch.stack([*sums, torch.full_like(sums[0], pixels)]))
+    return dict(zip(maps, totals[:-1] / totals[-1], strict=True))

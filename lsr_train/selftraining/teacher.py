@@ -1,0 +1,75 @@
+"""A teacher that is the moving average of the network it teaches. It knows no loss and no data."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EmaTeacher", "average_decay"]
+
+
+def average_decay(step: int, decay: float) -> float:
+    """Return alpha after so many steps: min(1 - 1 / (step + 1), decay), so that a young teacher follows closely.
+
+    Args:
+        step: optimiser steps done, at least 1.
+        decay: what alpha rises to, in [0, 1).
+    """
+    return min(1 - 1 / (step + 1), decay)
+
+
+class EmaTeacher(nn.Module):
+    """An average of the network's weights over its steps (mean teacher, Tarvainen and Valpola 2017).
+
+    Its copy never trains and stays in evaluation mode. The copy is part of the state, so a checkpoint that holds it
+    resumes with the very same teacher.
+
+    Args:
+        network: copied as it is.
+        decay: alpha, the share of the old average; see `average_decay` for the first steps.
+
+    Raises:
+        ValueError: the decay is out of range.
+    """
+
+    def __init__(self, network: nn.Module, decay: float = 0.999) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; allowed: [0, 1)")
+        self.decay = decay
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.network.eval()
+
+    def train(self, mode: bool = True) -> "EmaTeacher":
+        """Stay in evaluation mode, whatever is asked."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Run the averaged network, without a graph; returns what the network returns."""
+        output: tuple[Tensor, ...] = self.network(image)
+        return output
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards the network after its optimiser step.
+
+        Args:
+            network: of the same architecture.
+            step: optimiser steps done, at least 1.
+
+        Floating buffers (batch-norm's statistics) are averaged like weights, counters are copied.
+        """
+        own, new = _tensors(self.network), _tensors(network)
+        floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        weight = 1 - average_decay(step, self.decay)
+        torch._foreach_lerp_([own[name] for name in floating], [new[name] for name in floating], weight)
+        for name in own.keys() - set(floating):
+            own[name].copy_(new[name])
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name."""
+    return dict(network.named_parameters()) | dict(network.named_buffers())

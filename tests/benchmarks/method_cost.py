@@ -1,0 +1,71 @@
+"""What a step of each method costs against a plain LSR step, at the real pair's size, teacher and all.
+
+    python -m tests.benchmarks.method_cost --rounds 8
+
+All methods take their steps in turn, in one process, on the same random frames; nothing but time is measured. Prints
+JSON: median processor seconds of a step, and the median of the ratios to the LSR step of the same round.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lsr_train.commands.configuration import resolve
+from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.engine import Batches, build_accelerator
+from tests.benchmarks.engine_overhead import PRECISION, build
+
+RECIPES = {
+    "lsr": "streets_camvid_lsr",
+    "lsr-em": "streets_camvid_lsr_em",
+    "self-training": "streets_camvid_self_training",
+    "lsr-st": "streets_camvid_lsr_st",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--recipe", RECIPES["lsr"], "--source", "x", "--target", "x", "--train.precision", PRECISION]
+        accelerator = build_accelerator(resolve("adapt", words, None).config, torch.device("cpu"))
+        engines = {name: build(recipe, Path(folder), accelerator) for name, recipe in RECIPES.items()}
+        config = engines["lsr"].config
+        size = (config.data.batch_size, config.data.source.height, config.data.source.width)
+        frames = torch.randint(0, 255, (*size, 3), dtype=torch.uint8)
+        labels = torch.randint(0, engines["lsr"].space.num_classes, size, dtype=torch.uint8)
+        batches = Batches(
+            source=itertools.repeat(RawLabelled(frames, labels, ("a",))),
+            target=itertools.repeat(RawUnlabelled(frames.flip(0), None, ("b",))),
+        )
+        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        for engine in engines.values():
+            engine.model.train()
+            engine.method.train()
+        for turn in range(arguments.rounds + 2):
+            for name, engine in engines.items():
+                begin = time.process_time()
+                engine.train_step(batches)
+                if turn >= 2:
+                    seconds[name].append(time.process_time() - begin)
+    result = {
+        name: {
+            "seconds": round(statistics.median(values), 4),
+            "ratio": round(statistics.median(a / b for a, b in zip(values, seconds["lsr"], strict=True)), 4),
+        }
+        for name, values in seconds.items()
+    }
+    print(json.dumps({"precision": config.train.precision, "threads": arguments.threads, **result}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
