@@ -6,7 +6,7 @@ A look at a value would wait for the device.
 import torch
 from torch import Tensor
 
-__all__ = ["check_cells", "check_features"]
+__all__ = ["check_cells", "check_features", "check_prototyped"]
 
 
 def check_features(features: Tensor, channels: int | None = None) -> None:
@@ -28,3 +28,14 @@ def check_cells(features: Tensor, labels: Tensor, channels: int | None = None) -
         )
     if labels.device != features.device:
         raise ValueError(f"cell labels are on {labels.device}, features on {features.device}")
+
+
+def check_prototyped(features: Tensor, labels: Tensor, prototypes: Tensor, seen: Tensor | None) -> None:
+    """Raise ValueError unless features, cell labels, prototypes [C,K] and the classes seen [C] belong together."""
+    if prototypes.ndim != 2:
+        raise ValueError(f"prototypes are {tuple(prototypes.shape)}; needed: [C,K]")
+    check_cells(features, labels, prototypes.shape[1])
+    if prototypes.device != features.device:
+        raise ValueError(f"prototypes are on {prototypes.device}, features on {features.device}")
+    if seen is not None and (seen.shape != prototypes.shape[:1] or seen.dtype != torch.bool):
+        raise ValueError(f"seen is {seen.dtype} {tuple(seen.shape)}; needed: bool [{prototypes.shape[0]}]")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.arguments import check_cells
+from lsr_train.latent.arguments import check_prototyped
 from lsr_train.latent.moments import Moments, class_moments, lifted
 
 __all__ = ["absolute_clustering_loss", "class_average", "clustering_loss", "squared_distances"]
@@ -26,7 +26,7 @@ def clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor, seen: 
     Raises:
         ValueError: shapes or devices disagree, or `labels` is not int64.
     """
-    _check(features, labels, prototypes, seen)
+    check_prototyped(features, labels, prototypes, seen)
     moments = class_moments(features, labels, prototypes, with_sums=False)
     return class_average(moments.squares, moments.counts, seen).to(lifted(features.dtype))
 
@@ -50,7 +50,7 @@ def absolute_clustering_loss(
     Raises:
         ValueError: shapes or devices disagree, or `labels` is not int64.
     """
-    _check(features, labels, prototypes, seen)
+    check_prototyped(features, labels, prototypes, seen)
     num_classes, dtype = prototypes.shape[0], lifted(features.dtype)
     bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)  # [B,h,w]
     own = torch.cat([prototypes.detach().to(dtype), prototypes.new_zeros(1, prototypes.shape[1], dtype=dtype)])[bins]
@@ -100,14 +100,3 @@ def class_average(sums: Tensor, counts: Tensor, seen: Tensor | None = None) -> T
     if seen is not None:
         means = torch.where(seen, means, 0)
     return means.sum() / means.shape[0]
-
-
-def _check(features: Tensor, labels: Tensor, prototypes: Tensor, seen: Tensor | None) -> None:
-    """Raise ValueError unless the four belong together."""
-    if prototypes.ndim != 2:
-        raise ValueError(f"prototypes are {tuple(prototypes.shape)}; needed: [C,K]")
-    check_cells(features, labels, prototypes.shape[1])
-    if prototypes.device != features.device:
-        raise ValueError(f"prototypes are on {prototypes.device}, features on {features.device}")
-    if seen is not None and (seen.shape != prototypes.shape[:1] or seen.dtype != torch.bool):
-        raise ValueError(f"seen is {seen.dtype} {tuple(seen.shape)}; needed: bool [{prototypes.shape[0]}]")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.arguments import check_cells
+from lsr_train.latent.arguments import check_prototyped
 from lsr_train.latent.directions import class_shares, prototype_cosines
 from lsr_train.latent.perpendicularity import cosines
 
@@ -34,7 +34,7 @@ def cosine_clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor,
     Raises:
         ValueError: shapes or devices disagree, or `labels` is not int64.
     """
-    _check(features, labels, prototypes, seen)
+    check_prototyped(features, labels, prototypes, seen)
     angles = prototype_cosines(features, prototypes)  # [B,C,h,w]
     shares = class_shares(labels, prototypes.shape[0], seen, angles.dtype)
     return all_reduce_sum((shares * (1 - angles)).sum())
@@ -78,7 +78,7 @@ def prototype_cross_entropy(
     Raises:
         ValueError: shapes or devices disagree, `labels` is not int64, or the temperature is not above 0.
     """
-    _check(features, labels, prototypes, seen)
+    check_prototyped(features, labels, prototypes, seen)
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; allowed: above 0")
     scores = prototype_cosines(features, prototypes) / temperature  # [B,C,h,w]
@@ -88,14 +88,3 @@ def prototype_cross_entropy(
         scores = torch.where(seen[:, None, None], scores, nothing)
     shares = class_shares(labels, prototypes.shape[0], seen, scores.dtype)
     return all_reduce_sum((shares * (scores.logsumexp(dim=1, keepdim=True) - scores)).sum())
-
-
-def _check(features: Tensor, labels: Tensor, prototypes: Tensor, seen: Tensor | None) -> None:
-    """Raise ValueError unless the four belong together."""
-    if prototypes.ndim != 2:
-        raise ValueError(f"prototypes are {tuple(prototypes.shape)}; needed: [C,K]")
-    check_cells(features, labels, prototypes.shape[1])
-    if prototypes.device != features.device:
-        raise ValueError(f"prototypes are on {prototypes.device}, features on {features.device}")
-    if seen is not None and (seen.shape != prototypes.shape[:1] or seen.dtype != torch.bool):
-        raise ValueError(f"seen is {seen.dtype} {tuple(seen.shape)}; needed: bool [{prototypes.shape[0]}]")
