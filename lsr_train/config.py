@@ -68,8 +68,8 @@ _PRINTED_ALONE = ("histogram.mode", "prototypes.init", "clustering.distance", "n
 _OWN_TEACHER_ALONE = tuple(
     f"self_training.{name}"
     for name in (
-        "decay", "alignment", "alignment_decay", "rectify", "rectify_decay", "rectify_from", "mask_block", "mask_ratio",
-        "keep",
+        "decay", "alignment", "alignment_of", "alignment_decay", "rectify", "rectify_decay", "rectify_from",
+        "mask_block", "mask_ratio", "keep",
     )
 )  # fmt: skip
 """What only self-training reads, whose teacher follows the student."""

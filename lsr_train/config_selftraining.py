@@ -23,6 +23,8 @@ class SelfTrainingConfig:
         ignore_top: share of the target's rows at the upper border that never count.
         ignore_bottom: the same at the lower border.
         alignment: how far the teacher's class frequencies are held to the source's, 0 to 1.
+        alignment_of: which frequencies, those of its `probabilities` (ReMixMatch) or those of its `labels`, which are
+            what the student learns.
         alignment_decay: of the running frequencies.
         rectify: temperature of the prototype rectification of the teacher's labels; 0 switches it off.
         rectify_decay: of its prototypes.
@@ -39,6 +41,7 @@ class SelfTrainingConfig:
     ignore_top: float = 0.0
     ignore_bottom: float = 0.0
     alignment: float = 1.0
+    alignment_of: Literal["probabilities", "labels"] = "probabilities"
     alignment_decay: float = 0.99
     rectify: float = 0.0
     rectify_decay: float = 0.99
@@ -59,6 +62,7 @@ class SelfTrainingConfig:
             )
         one_of("self_training.weighting", self.weighting, ("fraction", "confident", "all"))
         one_of("self_training.mix", self.mix, ("class", "none"))
+        one_of("self_training.alignment_of", self.alignment_of, ("probabilities", "labels"))
         one_of("self_training.keep", self.keep, ("student", "teacher"))
         in_range("self_training.rectify", self.rectify, 0, 10)
         in_range("self_training.rectify_from", self.rectify_from, 0)

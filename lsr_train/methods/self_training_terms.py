@@ -23,6 +23,7 @@ from lsr_train.randomness import Stream, uniform
 from lsr_train.selftraining import (
     DistributionAlignment,
     EmaTeacher,
+    LabelAlignment,
     PixelLabels,
     Rectifier,
     Strength,
@@ -80,7 +81,8 @@ class SelfTrainingMethod(Method):
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
         settings = config.self_training
-        self.alignment = DistributionAlignment(num_classes, strength=settings.alignment, decay=settings.alignment_decay)
+        form = LabelAlignment if settings.alignment_of == "labels" else DistributionAlignment
+        self.alignment = form(num_classes, strength=settings.alignment, decay=settings.alignment_decay)
         self.rectifier = None
         if settings.rectify:
             self.rectifier = Rectifier(
@@ -175,7 +177,10 @@ class SelfTrainingMethod(Method):
         logits = output.logits
         if self.rectifier is not None and self._step >= settings.rectify_from:
             logits = logits + self.rectifier.correction(output.features)
-        if settings.alignment:
+        if settings.alignment and isinstance(self.alignment, LabelAlignment):
+            logits = upsample(logits, size)  # what is labelled are pixels
+            logits = logits + self.alignment(source.labels, logits, counts)
+        elif settings.alignment:
             logits = logits + self.alignment(source.labels, logits, cell_sums(counts, cells) > 0)
         labels = teacher_labels(logits, size, settings.threshold, weighting=settings.weighting, mask=counts)
         if self.rectifier is not None:

@@ -1,6 +1,6 @@
 """Parts of self-training that methods share; none of them knows a method, a configuration or a data set."""
 
-from lsr_train.selftraining.alignment import DistributionAlignment
+from lsr_train.selftraining.alignment import DistributionAlignment, LabelAlignment
 from lsr_train.selftraining.labelling import PixelLabels, counted_pixels, figures, teacher_labels
 from lsr_train.selftraining.mixing import class_mix_mask, paste, visible_blocks
 from lsr_train.selftraining.rectification import Rectifier
@@ -10,6 +10,7 @@ from lsr_train.selftraining.teacher import EmaTeacher
 __all__ = [
     "DistributionAlignment",
     "EmaTeacher",
+    "LabelAlignment",
     "PixelLabels",
     "Rectifier",
     "Strength",

@@ -1,7 +1,8 @@
 """Distribution alignment: the teacher's class frequencies are held to those the network learnt from labels.
 
 Without it self-training feeds on itself: a class that is predicted a little too often is predicted ever more often (on
-the real pair building swallows tree). It works on logits, as everything does that corrects the teacher.
+the real pair building swallows tree). It works on logits, as everything does that corrects the teacher. Two ways: the
+frequencies that are held can be those of the teacher's probabilities or those of its labels.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.latent.moments import lifted
 
-__all__ = ["DistributionAlignment"]
+__all__ = ["DistributionAlignment", "LabelAlignment"]
 
 
 class DistributionAlignment(nn.Module):
@@ -20,7 +21,7 @@ class DistributionAlignment(nn.Module):
     on the target; both live in buffers and move with each call in training mode. What is brought to the prior is the
     mean probability of each class: ReMixMatch trains on such soft guesses. Whoever takes the argmax afterwards still
     gives rare classes fewer pixels than the prior has (measured on streets -> CamVid: pole .0012 of the pixels, with a
-    prior of .0168 and an aligned mean probability of .0123).
+    prior of .0168 and an aligned mean probability of .0123); `LabelAlignment` holds the argmax itself.
 
     Args:
         num_classes: C.
@@ -62,12 +63,10 @@ class DistributionAlignment(nn.Module):
         """
         num_classes = self.prior.shape[0]
         if self.training:
-            bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes).flatten()
             probabilities = logits.to(lifted(logits.dtype)).softmax(dim=1)
-            counts = probabilities.new_zeros(num_classes + 1)
-            counts = counts.scatter_add(0, bins, torch.ones_like(bins, dtype=counts.dtype))[:num_classes]
             if mask is not None:
                 probabilities = probabilities * mask[:, None]
+            counts = _counts(labels, num_classes, probabilities.dtype)
             self._move(counts, probabilities.sum(dim=(0, 2, 3)))
         ratio = self.prior.clamp(min=self.LEAST) / self.marginal.clamp(min=self.LEAST)
         return (self.strength * ratio.log()).view(1, -1, 1, 1)
@@ -83,3 +82,90 @@ class DistributionAlignment(nn.Module):
         moved = torch.where(usable, keep * old + (1 - keep) * shares, old)
         self.prior, self.marginal = moved.to(old.dtype).unbind()
         self.batches = self.batches + usable
+
+
+class LabelAlignment(nn.Module):
+    """Add to the logits what gives the teacher's *labels*, its argmax, the prior's shares.
+
+    One offset a class, moved after each batch in proportion to what its share of the labels lacks: stochastic ascent on
+    the dual of the assignment of pixels to classes of given sizes, which Asano et al. 2020 solve for a whole data set
+    at once by Sinkhorn's algorithm. The prior is a running share of each class among source labels.
+
+    Args:
+        num_classes: C.
+        strength: in [0, 1]; 1 holds the labels to the prior p, 0 to the teacher's own running shares q, between them to
+            p^strength q^(1 - strength), made to sum to 1.
+        decay: share of the previous running shares, in [0, 1), to which it rises from 0.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    prior: Tensor
+    own: Tensor
+    offset: Tensor
+    batches: Tensor
+
+    RATE = 0.05
+    """How far an offset moves for a class that no pixel is given to; the first steps are larger. Ours."""
+    FARTHEST = 4.0
+    """Offsets stay within it: no class's odds change by more than exp(4) = 55 times. Ours."""
+
+    def __init__(self, num_classes: int, *, strength: float = 1.0, decay: float = 0.99) -> None:
+        super().__init__()
+        if not 0 <= strength <= 1 or not 0 <= decay < 1:
+            raise ValueError(f"strength is {strength}, allowed: [0, 1]; decay is {decay}, allowed: [0, 1)")
+        self.strength, self.decay = strength, decay
+        self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("own", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("offset", torch.zeros(num_classes))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def forward(self, labels: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Take in a batch and return what to add to its logits.
+
+        Args:
+            labels: source labels [B,H,W] int64, 255 for void.
+            logits: the teacher's on the target [B,C,H,W], at the size at which they are labelled.
+            mask: [B,H,W] bool, true where a target pixel counts; None means everywhere.
+
+        Returns:
+            [1,C,1,1].
+        """
+        if self.training:
+            num_classes, exact = self.prior.shape[0], lifted(logits.dtype)
+            counts = [_counts(labels, num_classes, exact)]
+            for seen in (logits, logits + self.offset.view(1, -1, 1, 1)):
+                found = seen.argmax(dim=1)
+                counts.append(_counts(found if mask is None else found.where(mask, num_classes), num_classes, exact))
+            self._move(all_reduce_sum(torch.stack(counts)))
+        return self.offset.view(1, -1, 1, 1)
+
+    def _move(self, counts: Tensor) -> None:
+        """Take in what all ranks saw: source labels, the teacher's own and its aligned labels, [3,C]."""
+        totals = counts.sum(dim=1, keepdim=True)
+        usable = (totals > 0).all()  # a batch without a label or without a pixel says nothing
+        shares = counts / totals.clamp(min=1)
+        keep = (1 - 1 / (self.batches + 1)).clamp(max=self.decay)
+        old = torch.stack([self.prior, self.own])
+        self.prior, self.own = torch.where(usable, keep * old + (1 - keep) * shares[:2], old).to(old.dtype).unbind()
+        wanted = _floored(self.prior) ** self.strength * _floored(self.own) ** (1 - self.strength)
+        wanted = wanted / wanted.sum()
+        lacks = ((wanted - shares[2]) / wanted).clamp(min=-3)  # 1 where nothing is labelled so
+        rate = (0.5 / (self.batches + 1)).clamp(min=self.RATE)
+        moved = (self.offset + rate * lacks).clamp(-self.FARTHEST, self.FARTHEST)
+        self.offset = torch.where(usable, moved, self.offset).to(self.offset.dtype)
+        self.batches = self.batches + usable
+
+
+def _counts(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Count the pixels of each class [C]; labels outside 0..C-1 count nowhere."""
+    bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes).flatten()
+    counts = torch.zeros(num_classes + 1, dtype=dtype, device=labels.device)
+    return counts.scatter_add(0, bins, torch.ones_like(bins, dtype=dtype))[:num_classes]
+
+
+def _floored(shares: Tensor) -> Tensor:
+    """Return shares of at least `LEAST`."""
+    return shares.clamp(min=DistributionAlignment.LEAST)

@@ -20,7 +20,7 @@ from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, histogram_
 from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
 from lsr_train.methods.distill import Distill
 from lsr_train.methods.self_training import SelfTraining
-from lsr_train.selftraining import DistributionAlignment, Rectifier, teacher_labels
+from lsr_train.selftraining import DistributionAlignment, LabelAlignment, Rectifier, teacher_labels
 from tests.lsr_train.fake_network import ConvNetwork
 
 C, K = 4, 6
@@ -66,6 +66,7 @@ def self_training(
     size = (features.shape[2], features.shape[3])
     target = logits[count:].detach()
     target = target + parts["alignment"](labels, target, mask)
+    target = target + parts["label_alignment"](labels, target, mask)
     cells = torch.nn.functional.interpolate(target, size=size)
     cells = cells + parts["rectifier"].correction(features[count:].detach())
     found = teacher_labels(cells, (12, 20), 0.3, mask=mask)
@@ -104,8 +105,11 @@ def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
     network = DistributedDataParallel(plain) if ranks > 1 else plain
     regularizer = LatentRegularizer(C, K, confidence=0.26, threshold=0.9).double()
     parts = nn.ModuleDict(
-        {"alignment": DistributionAlignment(C), "rectifier": Rectifier(C, K), "scale_free": ScaleFreeRegularizer(C, K)}
-    ).double()
+        {
+            "alignment": DistributionAlignment(C), "label_alignment": LabelAlignment(C),
+            "rectifier": Rectifier(C, K), "scale_free": ScaleFreeRegularizer(C, K),
+        }
+    ).double()  # fmt: skip
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)
     steps = []
     for step in range(2):

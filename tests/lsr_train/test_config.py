@@ -208,8 +208,8 @@ FIELDS = {
     "prototypes": "decay init",
     "clustering": "distance",
     "norm": "delta variant",
-    "self_training": "alignment alignment_decay decay ignore_bottom ignore_top keep mask_block mask_ratio mix rectify "
-    "rectify_decay rectify_from threshold weighting",
+    "self_training": "alignment alignment_decay alignment_of decay ignore_bottom ignore_top keep mask_block mask_ratio "
+    "mix rectify rectify_decay rectify_from threshold weighting",
     "strong": "blur blur_sigma brightness contrast hue probability saturation",
     "latent": "form image labels temperature",
     "distill": "sha256 teacher teacher_size temperature",

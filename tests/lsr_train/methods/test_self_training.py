@@ -22,7 +22,7 @@ from lsr_train.methods.lsr_self_training import LSRSelfTraining
 from lsr_train.methods.self_training import SelfTraining
 from lsr_train.methods.self_training_terms import SelfTrainingMethod
 from lsr_train.randomness import Stream
-from lsr_train.selftraining import DistributionAlignment, Strength, strong_augmentation
+from lsr_train.selftraining import DistributionAlignment, LabelAlignment, Strength, strong_augmentation
 from tests.lsr_train.fake_network import ConvNetwork
 from tests.lsr_train.latent.oracles import (
     VOID,
@@ -108,7 +108,8 @@ class Oracle:
     def __init__(self, config: Config, start: ConvNetwork) -> None:
         self.config = config
         self.teacher, self.start = copy.deepcopy(start), copy.deepcopy(start)
-        self.alignment = DistributionAlignment(
+        form = LabelAlignment if config.self_training.alignment_of == "labels" else DistributionAlignment
+        self.alignment = form(
             C, strength=config.self_training.alignment, decay=config.self_training.alignment_decay
         ).double()
         self.rectified = (torch.zeros(C, K, dtype=torch.float64), [False] * C)
@@ -160,7 +161,10 @@ class Oracle:
         size = (logits.shape[2], logits.shape[3])
         if settings.rectify and step >= settings.rectify_from:
             logits = logits + self.correction(features)
-        if settings.alignment:
+        if settings.alignment and settings.alignment_of == "labels":
+            logits = bilinear(logits)
+            logits = logits + self.alignment(source.labels, logits, counts)
+        elif settings.alignment:
             cells = torch.zeros(B, *size, dtype=torch.bool)
             for (i, j), pixels in windows((H, W), size).items():
                 cells[:, i, j] = torch.stack([counts[:, y, x] for y, x in pixels]).any(dim=0)
@@ -305,6 +309,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "rows ignored": {"ignore_top": 0.3, "ignore_bottom": 0.25},
     "rectified": {"rectify": 0.1},
     "aligned": {"alignment": 1.0, "ignore_bottom": 0.5},
+    "labels aligned": {"alignment": 0.7, "alignment_of": "labels", "ignore_bottom": 0.5},
     "all together": {"rectify": 0.2, "alignment": 0.5, "ignore_top": 0.3, "weighting": "confident"},
 }
 
@@ -342,10 +347,13 @@ def test_a_target_that_is_masked_altogether_has_no_say(form: str, labels: str) -
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("alignment", ["probabilities", "labels"])
 @pytest.mark.parametrize("form", ["printed", "scale-free"])
-def test_a_step_on_cuda_never_makes_the_host_wait(form: str) -> None:
+def test_a_step_on_cuda_never_makes_the_host_wait(form: str, alignment: str) -> None:
     weights = {"masked": 0.5, "distance": 0.5}
-    config = configured("lsr-st", weights, {"form": form}, rectify=0.1, alignment=1.0, ignore_bottom=0.25)
+    config = configured(
+        "lsr-st", weights, {"form": form}, rectify=0.1, alignment=1.0, alignment_of=alignment, ignore_bottom=0.25
+    )
     student = network(0).float().cuda()
     method = LSRSelfTraining(config, C, K).cuda()
     method.start(student)

@@ -1,9 +1,11 @@
-"""Distribution alignment: against the ratio written out, over batches, modes and empty ones."""
+"""Distribution alignment of both kinds: against what is written out, over batches, modes and empty ones."""
+
+import math
 
 import pytest
 import torch
 
-from lsr_train.selftraining import DistributionAlignment
+from lsr_train.selftraining import DistributionAlignment, LabelAlignment
 from tests.lsr_train.latent.refused import NoWaiting
 
 C = 4
@@ -90,3 +92,80 @@ def test_a_first_batch_without_a_rare_class_is_soon_forgotten() -> None:
         alignment(labels, logits)
     wanted = torch.tensor(shares(labels, logits, None)[0])
     torch.testing.assert_close(alignment.prior[1:3], 20 / 21 * wanted[1:3], rtol=1e-4, atol=1e-6)
+
+
+def pixels(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels, _ = batch(seed)
+    return labels, 2 * torch.randn(2, C, 6, 7, generator=generator)
+
+
+def label_shares(logits: torch.Tensor, mask: torch.Tensor | None) -> list[float]:
+    places = [(b, y, x) for b in range(2) for y in range(6) for x in range(7) if mask is None or mask[b, y, x]]
+    found = [max(range(C), key=lambda c: logits[b, c, y, x].item()) for b, y, x in places]
+    return [found.count(c) / len(found) for c in range(C)]
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_offset_follows_what_the_labels_lack(strength: float, masked: bool) -> None:
+    alignment = LabelAlignment(C, strength=strength, decay=0.8)
+    mask = torch.zeros(2, 6, 7, dtype=torch.bool) if masked else None
+    if mask is not None:
+        mask[1, 2:] = True
+    offset, prior, own = [0.0] * C, [0.0] * C, [0.0] * C
+    for seed in range(14):  # beyond the tenth the rate is the least one
+        labels, logits = pixels(seed)
+        found = alignment(labels, logits, mask)
+        known = [int(c) for c in labels.flatten() if c != 255]
+        keep = min(0.8, 1 - 1 / (seed + 1))
+        prior = [keep * a + (1 - keep) * known.count(c) / len(known) for c, a in enumerate(prior)]
+        own = [keep * a + (1 - keep) * b for a, b in zip(own, label_shares(logits, mask), strict=True)]
+        aligned = label_shares(logits + torch.tensor(offset).view(1, C, 1, 1), mask)
+        wanted = [max(p, 1e-4) ** strength * max(q, 1e-4) ** (1 - strength) for p, q in zip(prior, own, strict=True)]
+        rate = max(0.05, 0.5 / (seed + 1))
+        for c in range(C):
+            lacks = 1 - aligned[c] / (wanted[c] / math.fsum(wanted))
+            offset[c] = min(4.0, max(-4.0, offset[c] + rate * max(lacks, -3)))
+        torch.testing.assert_close(found, torch.tensor(offset).view(1, C, 1, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_labels_reach_the_priors_shares() -> None:
+    labels, logits = pixels(0)
+    logits[:, 1] += 3  # the teacher sees class 1 nearly everywhere
+    alignment = LabelAlignment(C)
+    for _ in range(300):
+        offset = alignment(labels, logits)
+    wanted = torch.tensor(shares(labels, logits, None)[0])[: C - 1]  # the last class has no source label
+    before, after = (torch.tensor(label_shares(x, None))[: C - 1] for x in (logits, logits + offset))
+    assert (before - wanted).abs().max() > 0.3
+    assert (after - wanted).abs().max() < 0.05  # of 84 pixels a few lie at the border
+
+
+def test_without_labels_or_pixels_the_labels_alignment_stays() -> None:
+    alignment = LabelAlignment(C)
+    labels, logits = pixels(0)
+    assert (alignment(torch.full_like(labels, 255), logits) == 0).all()
+    assert alignment.batches == 0
+    alignment(labels, logits)
+    state = {name: tensor.clone() for name, tensor in alignment.state_dict().items()}
+    assert state["offset"].any()
+    alignment.eval()
+    alignment(*pixels(1))
+    alignment.train()
+    alignment(labels, logits, torch.zeros(2, 6, 7, dtype=torch.bool))
+    for name, tensor in alignment.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_the_labels_alignment_never_waits() -> None:
+    alignment = LabelAlignment(C)
+    labels, logits = pixels(0)
+    with NoWaiting():
+        alignment(labels, logits)
+
+
+@pytest.mark.parametrize("options", [{"strength": -0.1}, {"decay": 1.0}])
+def test_the_labels_alignment_refuses(options: dict) -> None:
+    with pytest.raises(ValueError, match="strength"):
+        LabelAlignment(C, **options)
