@@ -32,6 +32,9 @@ ABLATIONS = {
     "LSR+EM, nearest labels": ["--histogram.mode", "nearest"],
 }
 
+ALL_CHECKPOINTS = ("--train.keep", "20")
+"""So that `selection_ranking.py` can say how far the selected checkpoint is from the best one of its run."""
+
 LONG = ("--train.steps", "1200", "--train.checkpoint_every", "200", "--selection.every", "200")
 """The control as long as self-training, so that what both differ in is the method alone."""
 
@@ -85,12 +88,13 @@ def rows(shared: Path, seeds: int, ablation_seeds: int) -> tuple[list[Row], list
         adabn = ("--batch_norm", "target", "--target", camvid, "--target_layout", "camvid", "--target_split", "train")
         then.append(Row("source-only + AdaBN", seed, source, (), adabn))
         for name, recipe, command, *more in (
-            ("self-training", "self_training", "adapt"), ("LSR-ST", "lsr_st", "adapt"),
+            ("self-training", "self_training", "adapt", *ALL_CHECKPOINTS),
+            ("LSR-ST", "lsr_st", "adapt", *ALL_CHECKPOINTS),
             ("control of their length", "control", "pretrain", *LONG),
             ("control", "control", "pretrain"), ("LSR", "lsr", "adapt"), ("LSR+EM", "lsr_em", "adapt"),
         ):  # fmt: skip
             words = (command, "--recipe", f"streets_camvid_{recipe}", *pair, *more)
-            folder = f"{recipe}_{'long_' if more else ''}{seed}"
+            folder = f"{recipe}_{'long_' if more == list(LONG) else ''}{seed}"
             then.append(Row(name, seed, folder, words, start=source))
         for position, (name, leave_out) in enumerate(ABLATIONS.items() if seed < ablation_seeds else ()):
             words = ("adapt", "--recipe", "streets_camvid_lsr_em", *pair, *leave_out)
