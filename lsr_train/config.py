@@ -5,12 +5,30 @@ runs is always the resolved tree; it is changed through `dataclasses.replace`, w
 live in the recipes, not here.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from lsr_infer.errors import UsageError
-from lsr_train.config_checks import at_default, in_range, one_of
+from lsr_train.config_checks import in_range, one_of
+from lsr_train.config_data import (
+    LAYOUTS,
+    TARGET_LAYOUTS,
+    AugmentConfig,
+    DataConfig,
+    Layout,
+    SourceConfig,
+    TargetConfig,
+    TargetLayout,
+)
+from lsr_train.config_methods import (
+    COMMAND_METHODS,
+    METHOD_NAMES,
+    METHOD_WEIGHTS,
+    OWN_LABEL_METHODS,
+    SUPERVISED_METHODS,
+    WEIGHT_NAMES,
+    check_method,
+)
 from lsr_train.config_selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
 
 __all__ = [
@@ -30,6 +48,7 @@ __all__ = [
     "DistillConfig",
     "HistogramConfig",
     "LatentConfig",
+    "Layout",
     "LogConfig",
     "LrMultipliers",
     "NetworkConfig",
@@ -42,57 +61,13 @@ __all__ = [
     "SourceConfig",
     "StrongConfig",
     "TargetConfig",
+    "TargetLayout",
     "TrainConfig",
     "WeightsConfig",
 ]
 
-METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
-    "source-only": (),
-    "target-only": (),
-    "lsr": ("cluster", "perpendicularity", "norm"),
-    "lsr-em": ("cluster", "perpendicularity", "norm", "entropy"),
-    "self-training": ("self_training", "masked", "distance"),
-    "lsr-st": ("cluster", "perpendicularity", "norm", "prototype", "self_training", "masked", "distance"),
-    "distill": ("distill", "self_training", "cluster", "perpendicularity", "prototype"),
-}
-"""Which fields of `weights` each method reads. The names are those of `lsr_train.methods.METHODS`; a test holds them
-together, since this module cannot import what imports torch."""
-
-METHOD_NAMES = tuple(METHOD_WEIGHTS)
-
-WEIGHT_NAMES = tuple(sorted({name for names in METHOD_WEIGHTS.values() for name in names}))
-
-_PRINTED_ALONE = ("histogram.mode", "prototypes.init", "clustering.distance", "norm.variant", "norm.delta")
-"""What only the constraints as the paper prints them read."""
-
-_OWN_TEACHER_ALONE = tuple(
-    f"self_training.{name}"
-    for name in (
-        "decay", "alignment", "alignment_of", "alignment_decay", "rectify", "rectify_decay", "rectify_from",
-        "mask_block", "mask_ratio", "keep",
-    )
-)  # fmt: skip
-"""What only self-training reads, whose teacher follows the student."""
-
-SUPERVISED_METHODS = ("source-only", "target-only")
-"""Those that learn from labels alone."""
-
-OWN_LABEL_METHODS = ("lsr", "lsr-em", "self-training", "lsr-st")
-"""Those that learn from what they say of the target themselves, so that a class can die unseen."""
-
-COMMAND_METHODS: Mapping[str, tuple[str, ...]] = {
-    "pretrain": SUPERVISED_METHODS,
-    "adapt": OWN_LABEL_METHODS,
-    "distill": ("distill",),
-}
-"""Which command runs which methods."""
-
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
-Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
-LAYOUTS: tuple[str, ...] = get_args(Layout)
-TargetLayout = Literal["frames", "gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
-TARGET_LAYOUTS: tuple[str, ...] = get_args(TargetLayout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,181 +113,6 @@ class NetworkConfig:
             raise UsageError(f"network.dilations is {self.dilations}; allowed: one or more numbers of at least 1.")
         if not self.weights:
             raise UsageError("network.weights is empty; allowed: imagenet, none or a file.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """The labelled data set.
-
-    Args:
-        layout: how the folder is arranged. `folder` is images/ and labels/ matched by stem, with a classes.yaml.
-        root: the folder. Toytown needs none.
-        split: a split by the layout's own name (`train`, `val`); empty means everything there is.
-        ids: what the label files hold: `auto` (what the layout's publisher wrote), `cityscapes-id`,
-            `cityscapes-trainid`, `synthia-id`, or `classes` (as classes.yaml or the label space has them).
-        height: training height in pixels, before any crop.
-        width: training width in pixels, before any crop.
-        limit: use only the first so many images in name order; 0 means all. For Toytown: how many scenes there are.
-        ignore_mask: PNG whose non-zero pixels count as void in every image, resized to each; empty means none.
-    """
-
-    layout: Layout = "folder"
-    root: str = ""
-    split: str = ""
-    ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
-    height: int = 512
-    width: int = 1024
-    limit: int = 0
-    ignore_mask: str = ""
-
-    def __post_init__(self) -> None:
-        one_of("data.source.layout", self.layout, LAYOUTS)
-        one_of("data.source.ids", self.ids, ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"))
-        in_range("data.source.height", self.height, 32, 8192)
-        in_range("data.source.width", self.width, 32, 8192)
-        in_range("data.source.limit", self.limit, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetConfig:
-    """The unlabelled frames of the camera the network is for. There is no label field.
-
-    Args:
-        layout: `frames` is a folder (searched below), a glob or a video; the others find a data set's images.
-        root: the folder, glob or video. Empty means no target (plain source-only training). Toytown needs none.
-        split: a split by the layout's own name; empty means everything there is.
-        height: training height in pixels, before any crop.
-        width: training width in pixels, before any crop.
-        limit: use only so many frames, evenly spread; 0 means all. For Toytown: how many scenes there are.
-        seconds: spacing of the frames that are taken from a video, in seconds.
-        static: frames of a video whose mean absolute grey difference from the last kept one is below this many of 255
-            levels are left out, so that a standing car does not fill the set; 0 keeps all.
-    """
-
-    layout: TargetLayout = "frames"
-    root: str = ""
-    split: str = ""
-    height: int = 512
-    width: int = 1024
-    limit: int = 0
-    seconds: float = 0.5
-    static: float = 2.0
-
-    def __post_init__(self) -> None:
-        one_of("data.target.layout", self.layout, TARGET_LAYOUTS)
-        in_range("data.target.height", self.height, 32, 8192)
-        in_range("data.target.width", self.width, 32, 8192)
-        in_range("data.target.limit", self.limit, 0)
-        in_range("data.target.seconds", self.seconds, 0)
-        in_range("data.target.static", self.static, 0, 255)
-
-    @property
-    def given(self) -> bool:
-        """True where there are target frames at all."""
-        return bool(self.root) or self.layout.startswith("toytown")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What is read, and how.
-
-    Args:
-        source: the labelled simulator.
-        target: the unlabelled footage.
-        batch_size: images of each domain in a step, over all processes.
-        workers: loader processes for each domain; 0 loads in the training process. No result depends on it.
-        on_bad: `stop` lists every unusable file and ends with exit code 4; `skip` leaves them out, counts and says so.
-        ignore_mask: PNG whose non-zero pixels of the target camera never count (the car's own hood, burnt-in text).
-    """
-
-    source: SourceConfig = field(default_factory=SourceConfig)
-    target: TargetConfig = field(default_factory=TargetConfig)
-    batch_size: int = 1
-    workers: int = 2
-    on_bad: Literal["stop", "skip"] = "stop"
-    ignore_mask: str = ""
-
-    def __post_init__(self) -> None:
-        in_range("data.batch_size", self.batch_size, 1)
-        in_range("data.workers", self.workers, 0, 256)
-        one_of("data.on_bad", self.on_bad, ("stop", "skip"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """What happens to an image between the file and the batch. 0 switches a part off.
-
-    Args:
-        crop_height: height of the random crop that is trained on; 0 means the whole image.
-        crop_width: width of the random crop; 0 means the whole image.
-        flip: probability of a left-right flip.
-        scale_min: smallest factor of random resizing; a crop always stays inside the image.
-        scale_max: largest factor of random resizing.
-        white_point: each channel's white point moves by U(-v, v) levels (paper, Sec. 5: 75).
-        jitter: each channel is shifted by U(-v, v) levels (paper, Sec. 5: 25).
-        brightness: factor 1 + U(-v, v).
-        contrast: factor 1 + U(-v, v) about the image's mean.
-        saturation: factor 1 + U(-v, v) of the distance from grey.
-        hue: turn of the hue by U(-v, v) degrees.
-        blur: probability of a Gaussian blur.
-        blur_sigma: largest standard deviation of the blur, in pixels.
-        noise: largest standard deviation of Gaussian noise, in levels.
-        target_colors: whether colours, blur and noise change target images too; self-training wants them as they are
-            for its teacher, and changes what its student sees by `strong`.
-        lab_transfer: probability that a source image takes mean and spread of its LAB channels from a random
-            unlabelled target frame.
-        rare_class_temperature: source images are drawn by class with probability softmax((1 - frequency) / T); 0 draws
-            them evenly.
-    """
-
-    crop_height: int = 0
-    crop_width: int = 0
-    flip: float = 0.5
-    scale_min: float = 1.0
-    scale_max: float = 1.0
-    white_point: float = 0.0
-    jitter: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    blur: float = 0.0
-    blur_sigma: float = 1.0
-    noise: float = 0.0
-    target_colors: bool = True
-    lab_transfer: float = 0.0
-    rare_class_temperature: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("flip", "blur", "lab_transfer", "brightness", "contrast", "saturation"):
-            in_range(f"augment.{name}", getattr(self, name), 0, 1)
-        for name in ("white_point", "jitter", "noise"):
-            in_range(f"augment.{name}", getattr(self, name), 0, 255)
-        in_range("augment.hue", self.hue, 0, 180)
-        in_range("augment.blur_sigma", self.blur_sigma, 0, 20)
-        in_range("augment.rare_class_temperature", self.rare_class_temperature, 0)
-        in_range("augment.scale_min", self.scale_min, 0.1, 10)
-        in_range("augment.scale_max", self.scale_max, self.scale_min, 10)
-        in_range("augment.crop_height", self.crop_height, 0, 8192)
-        in_range("augment.crop_width", self.crop_width, 0, 8192)
-        if bool(self.crop_height) != bool(self.crop_width):
-            raise UsageError("augment.crop_height and augment.crop_width go together; set both or neither.")
-        if self.scale_max != self.scale_min and not self.crop_height:
-            raise UsageError("augment.scale_min/scale_max give images of several sizes; set augment.crop_height too.")
-
-    def without_colors(self) -> "AugmentConfig":
-        """Return what is left of it without colours, blur and noise: flip, scale and crop."""
-        return replace(
-            self,
-            white_point=0.0,
-            jitter=0.0,
-            brightness=0.0,
-            contrast=0.0,
-            saturation=0.0,
-            hue=0.0,
-            blur=0.0,
-            noise=0.0,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -645,51 +445,7 @@ class Config:
                     f"{smallest[1]:.0f}x{smallest[0]:.0f}. "
                     f"Set --augment.crop_width/--augment.crop_height or --data.{name}.width/--data.{name}.height."
                 )
-        if self.distill.teacher and self.method != "distill":
-            raise UsageError(
-                f"distill.teacher is {self.distill.teacher}, and method {self.method} has no such teacher. Set "
-                "--distill.teacher '', or --method distill."
-            )
-        if METHOD_WEIGHTS[self.method].count("self_training"):
-            self._check_self_training(sizes)
-        for name in sorted(set(WEIGHT_NAMES) - set(METHOD_WEIGHTS[self.method])):
-            if getattr(self.weights, name):
-                users = ", ".join(method for method, names in METHOD_WEIGHTS.items() if name in names)
-                raise UsageError(
-                    f"weights.{name} is {getattr(self.weights, name)}, and method {self.method} has no such term "
-                    f"({users} have). Set --weights.{name} 0, or another --method."
-                )
-
-    def _check_self_training(self, sizes: set[tuple[int, int]]) -> None:
-        """Raise unless the images of both domains can be mixed and the weights fit the form of the constraints."""
-        mixes = self.method != "distill" or self.self_training.mix == "class"
-        if mixes and len(sizes) > 1 and not self.augment.crop_height:
-            raise UsageError(
-                f"method {self.method} mixes source and target images, and they are of two sizes. Set the same "
-                "--data.source.height and .width as --data.target.height and .width, or a crop by "
-                "--augment.crop_height and --augment.crop_width."
-            )
-        if self.method == "distill":
-            at_default(self, (*_OWN_TEACHER_ALONE, *_PRINTED_ALONE), "method distill")
-        elif self.method == "self-training":
-            at_default(self, _PRINTED_ALONE, "method self-training")
-        elif self.latent.form == "scale-free":
-            at_default(self, _PRINTED_ALONE, "latent.form scale-free")
-        latent = (self.latent.form, self.latent.labels, self.latent.image)
-        latent_weights = (self.weights.cluster, self.weights.perpendicularity, self.weights.prototype)
-        if self.method == "distill" and any(latent_weights) and latent != ("scale-free", "teacher", "mixed"):
-            raise UsageError(
-                f"latent is form {latent[0]}, labels {latent[1]}, image {latent[2]}; method distill has the scale-free "
-                "constraints with the teacher's labels on the images it trains on. Set --latent.form scale-free, "
-                "--latent.labels teacher and --latent.image mixed."
-            )
-        other = {"scale-free": ("norm",), "printed": ("prototype",)}[self.latent.form]
-        for name in other:
-            if getattr(self.weights, name):
-                raise UsageError(
-                    f"weights.{name} is {getattr(self.weights, name)}, and latent.form {self.latent.form} has no such "
-                    f"term. Set --weights.{name} 0, or another --latent.form."
-                )
+        check_method(self)
 
     def needs_target(self) -> str | None:
         """Return what in this configuration cannot do without unlabelled target frames, None where nothing is."""

@@ -1,0 +1,122 @@
+"""The methods by name: which fields of the configuration each reads, and which command runs it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lsr_infer.errors import UsageError
+from lsr_train.config_checks import at_default
+
+if TYPE_CHECKING:
+    from lsr_train.config import Config
+
+__all__ = [
+    "COMMAND_METHODS",
+    "METHOD_NAMES",
+    "METHOD_WEIGHTS",
+    "OWN_LABEL_METHODS",
+    "SUPERVISED_METHODS",
+    "WEIGHT_NAMES",
+    "check_method",
+]
+
+METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    "source-only": (),
+    "target-only": (),
+    "lsr": ("cluster", "perpendicularity", "norm"),
+    "lsr-em": ("cluster", "perpendicularity", "norm", "entropy"),
+    "self-training": ("self_training", "masked", "distance"),
+    "lsr-st": ("cluster", "perpendicularity", "norm", "prototype", "self_training", "masked", "distance"),
+    "distill": ("distill", "self_training", "cluster", "perpendicularity", "prototype"),
+}
+"""Which fields of `weights` each method reads. The names are those of `lsr_train.methods.METHODS`; a test holds them
+together, since this module cannot import what imports torch."""
+
+METHOD_NAMES = tuple(METHOD_WEIGHTS)
+
+WEIGHT_NAMES = tuple(sorted({name for names in METHOD_WEIGHTS.values() for name in names}))
+
+_PRINTED_ALONE = ("histogram.mode", "prototypes.init", "clustering.distance", "norm.variant", "norm.delta")
+"""What only the constraints as the paper prints them read."""
+
+_OWN_TEACHER_ALONE = tuple(
+    f"self_training.{name}"
+    for name in (
+        "decay", "alignment", "alignment_of", "alignment_decay", "rectify", "rectify_decay", "rectify_from",
+        "mask_block", "mask_ratio", "keep",
+    )
+)  # fmt: skip
+"""What only self-training reads, whose teacher follows the student."""
+
+SUPERVISED_METHODS = ("source-only", "target-only")
+"""Those that learn from labels alone."""
+
+OWN_LABEL_METHODS = ("lsr", "lsr-em", "self-training", "lsr-st")
+"""Those that learn from what they say of the target themselves, so that a class can die unseen."""
+
+COMMAND_METHODS: Mapping[str, tuple[str, ...]] = {
+    "pretrain": SUPERVISED_METHODS,
+    "adapt": OWN_LABEL_METHODS,
+    "distill": ("distill",),
+}
+"""Which command runs which methods."""
+
+
+def check_method(config: "Config") -> None:
+    """Raise unless what a configuration sets is what its method reads.
+
+    Raises:
+        UsageError: names the field, the method and the flag.
+    """
+    if config.distill.teacher and config.method != "distill":
+        raise UsageError(
+            f"distill.teacher is {config.distill.teacher}, and method {config.method} has no such teacher. Set "
+            "--distill.teacher '', or --method distill."
+        )
+    if "self_training" in METHOD_WEIGHTS[config.method]:
+        _check_mixing(config)
+        _check_constraints(config)
+    for name in sorted(set(WEIGHT_NAMES) - set(METHOD_WEIGHTS[config.method])):
+        if getattr(config.weights, name):
+            users = ", ".join(method for method, names in METHOD_WEIGHTS.items() if name in names)
+            raise UsageError(
+                f"weights.{name} is {getattr(config.weights, name)}, and method {config.method} has no such term "
+                f"({users} have). Set --weights.{name} 0, or another --method."
+            )
+
+
+def _check_mixing(config: "Config") -> None:
+    """Raise unless the images of both domains can be mixed."""
+    source, target = config.data.source, config.data.target
+    two_sizes = target.given and (source.height, source.width) != (target.height, target.width)
+    mixes = config.method != "distill" or config.self_training.mix == "class"
+    if mixes and two_sizes and not config.augment.crop_height:
+        raise UsageError(
+            f"method {config.method} mixes source and target images, and they are of two sizes. Set the same "
+            "--data.source.height and .width as --data.target.height and .width, or a crop by "
+            "--augment.crop_height and --augment.crop_width."
+        )
+
+
+def _check_constraints(config: "Config") -> None:
+    """Raise unless the weights fit the form of the constraints, and nothing is set that the method does not read."""
+    form, labels, image = config.latent.form, config.latent.labels, config.latent.image
+    if config.method == "distill":
+        at_default(config, (*_OWN_TEACHER_ALONE, *_PRINTED_ALONE), "method distill")
+    elif config.method == "self-training":
+        at_default(config, _PRINTED_ALONE, "method self-training")
+    elif form == "scale-free":
+        at_default(config, _PRINTED_ALONE, "latent.form scale-free")
+    weights = config.weights
+    constrained = weights.cluster or weights.perpendicularity or weights.prototype
+    if config.method == "distill" and constrained and (form, labels, image) != ("scale-free", "teacher", "mixed"):
+        raise UsageError(
+            f"latent is form {form}, labels {labels}, image {image}; method distill has the scale-free "
+            "constraints with the teacher's labels on the images it trains on. Set --latent.form scale-free, "
+            "--latent.labels teacher and --latent.image mixed."
+        )
+    foreign = {"scale-free": "norm", "printed": "prototype"}[form]
+    if getattr(weights, foreign):
+        raise UsageError(
+            f"weights.{foreign} is {getattr(weights, foreign)}, and latent.form {form} has no such "
+            f"term. Set --weights.{foreign} 0, or another --latent.form."
+        )
