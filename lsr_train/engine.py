@@ -5,12 +5,11 @@ and data by the two batch types.
 """
 
 import dataclasses
-import json
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -18,15 +17,13 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
-from lsr_infer.files import write_json
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.checkpoint import ModelInfo, load_model, save_model
+from lsr_train.checkpoint import ModelInfo
 from lsr_train.config import Config
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.distillation import FrozenTeacher
@@ -36,25 +33,14 @@ from lsr_train.methods import METHODS
 from lsr_train.monitor import TermMonitor
 from lsr_train.network import DeepLabV2
 from lsr_train.optim import build_optimizer, learning_rate, set_learning_rate
-from lsr_train.run_folder import MODEL_FILE, RunFolder
+from lsr_train.run_folder import RunFolder
+from lsr_train.run_state import RunState
 from lsr_train.selection import Selector, Sight
-from lsr_train.tensor_files import save_tensors
-from lsr_train.training_state import (
-    as_plain,
-    load_optimizer,
-    optimizer_tensors,
-    random_tensors,
-    restore_random,
-    with_prefix,
-    without_prefix,
-)
+from lsr_train.training_state import as_plain
 
 __all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
-
-STATE_FORMAT = 1
-"""Version of `state.json`."""
 
 _READY_SECONDS = 0.01
 """A step waited for the loader when its batch took longer than this; taking one that lies ready took about 2 ms
@@ -180,6 +166,10 @@ class Engine:
         model = cast(nn.Module, torch.compile(network)) if config.train.compile else network
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.critics = {name: accelerator.prepare(item) for name, item in self.method.optimizers().items()}
+        self.state = RunState(
+            network=network, method=self.method, optimizer=self.optimizer, critics=self.critics, monitor=self.monitor,
+            selector=selector, scaler=accelerator.scaler, device=accelerator.device,
+        )  # fmt: skip
         self._recent: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=config.log.every * config.train.accumulate + 1)
 
     @property
@@ -190,7 +180,7 @@ class Engine:
     @property
     def outcome(self) -> DeepLabV2:
         """The network that is looked at and saved."""
-        return cast(DeepLabV2, self.method.result(self.network))
+        return self.state.outcome
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -444,9 +434,6 @@ class Engine:
         if failed[0] is not None:
             raise InputError(failed[0])
 
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "method": self.method}
-
     def _fill(self, folder: Path) -> None:
         """Write the files of a checkpoint into `folder`."""
         info = ModelInfo(
@@ -458,32 +445,7 @@ class Engine:
             scores=self.selector.scores(self.step),
             teacher=None if self.teacher is None else self.teacher.facts,
         )
-        save_model(folder / MODEL_FILE, self.outcome, info)
-        device = self.accelerator.device
-        modules = self._modules()
-        tensors = (
-            with_prefix("optimizer", optimizer_tensors(self.optimizer.optimizer, modules))
-            | with_prefix("method", self.method.state_dict())
-            | with_prefix("random", random_tensors(device))
-            | with_prefix("monitor", self.monitor.state())
-        )
-        if self.outcome is not self.network:
-            tensors |= with_prefix("network", self.network.state_dict())  # the model file holds another
-        for name, critic in self.critics.items():
-            tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, modules))
-        save_tensors(folder / "state.safetensors", tensors)
-        scaler = self.accelerator.scaler
-        write_json(
-            folder / "state.json",
-            {
-                "format": STATE_FORMAT,
-                "step": self.step,
-                "device": device.type,
-                "monitor": self.monitor.names,
-                "selection": as_plain(self.selector.state()),
-                "scaler": None if scaler is None else as_plain(scaler.state_dict()),
-            },
-        )
+        self.state.write(folder, info)
 
     def resume(self) -> None:
         """Take up the last checkpoint of the run folder; without one the run begins at step 0.
@@ -497,47 +459,10 @@ class Engine:
                 table.cut(-1 if step is None else step)
         if step is None:
             return
-        folder = self.run_folder.checkpoint(step)
-        saved, _ = load_model(folder / MODEL_FILE)
-        if saved.spec != self.network.spec:
-            raise InputError(f"{folder}: another architecture than config.yaml says. Put the configuration back.")
-        try:
-            document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "state.safetensors")
-        except Exception as error:
-            raise InputError(
-                f"{folder}: the checkpoint cannot be read ({error}). Resume from a copy, or start anew."
-            ) from error
-        if document.get("format") != STATE_FORMAT:
-            raise InputError(f"{folder}: state of format {document.get('format')}; this version reads {STATE_FORMAT}.")
-        self.network.load_state_dict(saved.state_dict())
-        try:
-            self._restore(document, tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            text = " ".join(str(error).split())[:200]
-            raise InputError(f"{folder}: its state does not fit this run ({text}). Start a new run.") from error
+        self.step = self.state.read(self.run_folder.checkpoint(step))
         best = self.selector.best_step
         if self._speaks and best is not None and best in self.run_folder.steps():
             self.run_folder.point("best", best)  # a kill may have come between the checkpoint and this pointer
-
-    def _restore(self, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Put everything but the network back; raises what its parts raise on data that do not fit."""
-        modules, device = self._modules(), self.accelerator.device
-        self.method.load_state_dict(without_prefix("method", tensors))
-        trained = without_prefix("network", tensors)
-        if trained:
-            self.network.load_state_dict(trained)
-        load_optimizer(self.optimizer.optimizer, modules, without_prefix("optimizer", tensors))
-        for name, critic in self.critics.items():
-            load_optimizer(critic.optimizer, modules, without_prefix(f"critic.{name}", tensors))
-        self.monitor.load_state(document["monitor"], without_prefix("monitor", tensors), device)
-        self.selector.load_state(document["selection"])
-        if document["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(document["scaler"])
-        restore_random(without_prefix("random", tensors), device)
-        self.step = int(document["step"])
-        if document["device"] != device.type:
-            logger.warning("resumed on %s what ran on %s: it goes on, not bit-equally", device.type, document["device"])
 
 
 def build_accelerator(config: Config, device: torch.device) -> Accelerator:

@@ -9,6 +9,7 @@ import csv
 import fcntl
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from lsr_infer.places import place_error
 
 __all__ = ["MODEL_FILE", "RunFolder", "Table", "resolve_model"]
 
+logger = logging.getLogger(__name__)
+
 MODEL_FILE = "model.safetensors"
 """The network inside a checkpoint folder."""
 
@@ -31,7 +34,8 @@ def resolve_model(path: Path) -> Path:
     """Find the network a user means by a file, a checkpoint folder or a run folder.
 
     Args:
-        path: a file (returned as it is), `RUN/checkpoints/step-N`, or `RUN` (its selected checkpoint, else its last).
+        path: a file (returned as it is), `RUN/checkpoints/step-N`, or `RUN` (its selected checkpoint, else its last,
+            which is said).
 
     Raises:
         InputError: there is no such path, or no checkpoint in it.
@@ -45,6 +49,10 @@ def resolve_model(path: Path) -> Path:
         if file.is_file():
             model = path / "checkpoints" / file.read_text(encoding="utf-8").strip() / MODEL_FILE
             if model.is_file():
+                if pointer == "last":
+                    logger.info(
+                        "%s: no checkpoint was selected in it; the last one is taken, %s", path, model.parent.name
+                    )
                 return model
     if path.exists():
         raise InputError(

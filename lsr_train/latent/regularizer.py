@@ -48,11 +48,19 @@ CLUSTERING = {"l2": _squared, "l1": _absolute}
 
 
 class _Labelling(NamedTuple):
-    """What labels the target's cells: logits [B,C,H,W] with a mask, or the cell labels [B,h,w] themselves."""
+    """What labels the target's cells: logits [B,C,H,W] with a mask, or the cell labels [B,h,w] themselves.
+
+    Args:
+        logits: [B,C,H,W].
+        mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
+        cells: [B,h,w], in place of labels from the logits.
+        counted: [B,h,w] bool, true where a cell has a pixel that counts; None means everywhere.
+    """
 
     logits: Tensor
     mask: Tensor | None
     cells: Tensor | None
+    counted: Tensor | None
 
 
 class LatentRegularizer(nn.Module):
@@ -155,14 +163,12 @@ class LatentRegularizer(nn.Module):
         with torch.autocast(source_features.device.type, enabled=False):
             values: dict[str, Tensor] = {}
             self._diagnostics = {}
+            counted = None if target_mask is None else cell_sums(target_mask, _size(target_features)) > 0
             source_norms, target_norms = self._class_terms(
                 values, source_features, source_labels, target_features,
-                _Labelling(target_logits, target_mask, target_cells),
+                _Labelling(target_logits, target_mask, target_cells, counted),
             )  # fmt: skip
             if self.terms & {"norm_source", "norm_target"}:
-                counted = None
-                if target_mask is not None:
-                    counted = cell_sums(target_mask, _size(target_features)) > 0
                 self._norm_terms(values, source_features, target_features, source_norms, target_norms, counted)
             return {name: values[name] for name in TERMS if name in self.terms}
 
@@ -171,7 +177,8 @@ class LatentRegularizer(nn.Module):
 
         Returns:
             `source_norm` and `target_norm` (mean feature norm), `prototype_cosine` (mean over pairs of seen smoothed
-            prototypes), `target_labelled` (share of target cells with a pseudo-label). Which of them are there depends
+            prototypes), `target_labelled` (share of target cells with a pseudo-label); of the target, over the cells
+            that count. Which of them are there depends
             on `terms` alone; before the first call there are none.
         """
         return dict(self._diagnostics)
@@ -211,8 +218,8 @@ class LatentRegularizer(nn.Module):
         target = class_moments(target_features, cells, prototypes, with_sums=False)
         values["cluster_target"] = self._cluster(target_features, cells, target, prototypes, seen)
         self._diagnose(
-            target_norm=mean_over_cells(target.norms.detach()),
-            target_labelled=mean_over_cells((cells < self.num_classes).to(target.norms.dtype)),
+            target_norm=mean_over_cells(target.norms.detach(), labelling.counted),
+            target_labelled=mean_over_cells((cells < self.num_classes).to(target.norms.dtype), labelling.counted),
         )
         return source.norms, target.norms
 
@@ -236,7 +243,7 @@ class LatentRegularizer(nn.Module):
         if "norm_target" in self.terms:
             norms = feature_norms(target_features) if target_norms is None else target_norms
             values["norm_target"] = mean_over_cells(target_shortfall(norms, reference, self.delta), counted)
-            self._diagnose(target_norm=mean_over_cells(norms.detach()))
+            self._diagnose(target_norm=mean_over_cells(norms.detach(), counted))
 
     def _relative_norm_terms(
         self,

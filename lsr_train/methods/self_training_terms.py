@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
 from lsr_train.device import autocast
+from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent import confident_cells, histogram_downsample
 from lsr_train.latent.cells import cell_sums
 from lsr_train.losses import cross_entropy, upsample
@@ -230,7 +231,7 @@ class SelfTrainingMethod(Method):
         """Return the mean squared distance of the source's features to those of the starting network, per channel."""
         assert self.starting is not None
         fixed = self._forward(self.starting, image).features
-        return (features.float() - fixed.float()).square().mean()
+        return all_reduce_sum((features.float() - fixed.float()).square().mean()) / world_size()
 
     def _draws(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Draw numbers for each image of the micro-batch, [B,*shape]."""

@@ -25,6 +25,22 @@ def test_a_checkpoint_is_pointed_at_and_old_ones_go(tmp_path: Path) -> None:
         assert resolve_model(run.checkpoint(40)) == run.checkpoint(40) / MODEL_FILE
 
 
+def test_without_a_selected_checkpoint_the_last_one_is_taken_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunFolder.create(tmp_path / "run", "a: 1\n") as run:
+        run.save(10, fill, best=True, keep=2)
+        with caplog.at_level("INFO"):
+            assert resolve_model(run.path) == run.checkpoint(10) / MODEL_FILE
+        assert not caplog.records
+        (run.path / "checkpoints/best").unlink()
+        run.save(20, fill, best=False, keep=2)
+        with caplog.at_level("INFO"):
+            assert resolve_model(run.path) == run.checkpoint(20) / MODEL_FILE
+        assert "no checkpoint was selected" in caplog.text
+        assert "step-20" in caplog.text
+
+
 def test_another_run_is_never_overwritten(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, "a: 1\n").close()
     with pytest.raises(UsageError, match="another configuration"):

@@ -158,6 +158,21 @@ def test_diagnostics() -> None:
     assert 0 < found["target_labelled"].item() < 1
 
 
+@pytest.mark.parametrize("terms", [None, frozenset({"norm_source", "norm_target"})])
+def test_diagnostics_of_the_target_are_of_the_cells_that_count(terms: frozenset[str] | None) -> None:
+    source, labels, target, logits = batch(0)
+    mask = torch.ones(logits.shape[0], *logits.shape[2:], dtype=torch.bool)
+    mask[0] = False  # the whole first image
+    regularizer = LatentRegularizer(C, K, confidence=0.0, terms=terms)
+    regularizer(source, labels, target, logits, mask)
+    found = regularizer.diagnostics()
+    assert found["target_norm"].item() == pytest.approx(target[1:].norm(dim=1).mean().item())
+    if terms is None:
+        alone = LatentRegularizer(C, K, confidence=0.0)
+        alone(source, labels, target[1:], logits[1:])
+        assert found["target_labelled"].item() == pytest.approx(alone.diagnostics()["target_labelled"].item())
+
+
 def test_eval_moves_nothing() -> None:
     regularizer = LatentRegularizer(C, K)
     regularizer(*batch(0))

@@ -1,0 +1,131 @@
+"""Speed against accuracy of distilled students and their teacher, in ONNX Runtime on this processor.
+
+    python -m tests.benchmarks.student_curve "teacher=RUN" "ResNet-18 x .5=RUN" … --shared ../shared
+
+The first model is the teacher. Each is exported in FP32 and in INT8 (calibrated on CamVid's train images without their
+labels), the exported file is scored on CamVid val, and all files are timed in turn, each in a process of its own, at
+the size they were trained at. An INT8 file whose gate is closed has no entry but the reason. Prints JSON: milliseconds
+a frame, how many times faster than the teacher's FP32 file that is, by processor seconds and by the clock, and mIoU.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+PRECISIONS = ("fp32", "int8")
+
+
+def work(file: Path, threads: int, runs: int) -> None:
+    """Time one file in this process and print its runs."""
+    from lsr_infer.backends import BackendOptions, open_backend
+    from lsr_infer.manifest import Manifest
+
+    backend = open_backend(file, BackendOptions(device="cpu", threads=threads), name="onnxruntime")
+    manifest = Manifest.from_metadata(backend.metadata)
+    size = (1, manifest.height, manifest.width, 3)
+    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    for _ in range(3):
+        backend.run(images)
+    taken = []
+    for _ in range(runs):
+        wall, processor = time.perf_counter(), time.process_time()
+        backend.run(images)
+        taken.append((time.perf_counter() - wall, time.process_time() - processor))
+    print(json.dumps(taken))
+
+
+def command(*words: object) -> int:
+    """Run a command of the project and return its exit code; what it says goes to stderr."""
+    return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, stdout=sys.stderr, check=False).returncode
+
+
+def make(run: str, name: str, precision: str, folder: Path, camvid: Path) -> Path | None:
+    """Export one file; None where its gate is closed."""
+    path = folder / f"{name}_{precision}.onnx"
+    more = ("--precision", "int8", "--calibrate", camvid / "images/train") if precision == "int8" else ()
+    code = command("export/to_onnx.py", run, "-o", path, "--frames", camvid / "images/val", *more)
+    if code not in (0, 5):
+        raise SystemExit(f"{run}: the export ended with {code}")
+    return path if code == 0 else None
+
+
+def score(path: Path, camvid: Path) -> float:
+    """Return the mean IoU of an exported file on CamVid val."""
+    result = path.with_suffix(".json")
+    words = ("--data", camvid, "--layout", "camvid", "--split", "val", "--label_space", "camvid11", "--out", result)
+    code = command("-m", "lsr_train", "evaluate", path, *words)
+    if code:
+        raise SystemExit(f"{path}: evaluate ended with {code}")
+    return float(json.loads(result.read_text(encoding="utf-8"))["miou"])
+
+
+def timed(files: dict[str, Path], options: argparse.Namespace) -> dict[str, tuple[float, float]]:
+    """Return each file's median seconds a frame, by the clock and of the processor."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in files}
+    for _ in range(options.rounds):
+        for name, path in files.items():
+            words = ["--worker", path, "--threads", options.threads, "--runs", options.runs]
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.student_curve", *map(str, words)],
+                cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+                env=os.environ | {"OMP_NUM_THREADS": str(options.threads)},
+            )  # fmt: skip
+            found[name] += [(wall, processor) for wall, processor in json.loads(done.stdout)]
+    middle = statistics.median
+    return {name: (middle(run[0] for run in runs), middle(run[1] for run in runs)) for name, runs in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="NAME=RUN", help="the teacher first")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=10, help="in each process, after three that warm up")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker is not None:
+        work(options.worker, options.threads, options.runs)
+        return
+    if not options.models or not all("=" in model for model in options.models):
+        parser.error("name each model as NAME=RUN, the teacher first")
+    camvid = options.shared.resolve() / "data/camvid"
+    runs = dict(model.split("=", 1) for model in options.models)
+    entries: list[dict[str, Any]] = []
+    files: dict[str, Path] = {}
+    with TemporaryDirectory() as temporary:
+        for place, (name, run) in enumerate(runs.items()):
+            for precision in PRECISIONS:
+                path = make(str(Path(run).resolve()), str(place), precision, Path(temporary), camvid)
+                entry: dict[str, Any] = {"model": name, "precision": precision}
+                if path is None:
+                    entry["left_out"] = "the parity gate is closed"
+                else:
+                    entry |= {"miou": score(path, camvid), "file_mb": round(path.stat().st_size / 1e6, 2)}
+                    files[f"{name} {precision}"] = path
+                entries.append(entry)
+        seconds = timed(files, options)
+    first = entries[0]
+    reference = seconds[f"{first['model']} {first['precision']}"]
+    for entry in entries:
+        taken = seconds.get(f"{entry['model']} {entry['precision']}")
+        if taken is not None:
+            entry["wall_ms"], entry["processor_ms"] = (round(1e3 * value, 2) for value in taken)
+            entry["times_faster_by_wall"] = round(reference[0] / taken[0], 2)
+            entry["times_faster_by_processor"] = round(reference[1] / taken[1], 2)
+            entry["points_behind"] = round(100 * (first["miou"] - entry["miou"]), 2)
+    print(json.dumps({"threads": options.threads, "load_average": os.getloadavg()[0], "models": entries}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
