@@ -82,7 +82,8 @@ class NetworkConfig:
             line of checkpoints); `torchvision` has it in the 3x3 and pads.
         dilations: dilation of each branch of the classifier; their outputs are summed.
         normalization: `caffe-bgr` is BGR 0..255 minus a mean; `imagenet-rgb` is RGB 0..1 minus mean, divided by std.
-        weights: `imagenet` (torchvision's published file, fetched with its hash), `none` (random), or a file.
+        weights: `imagenet` (torchvision's published file, fetched with its hash), `none` (random), a file, or, for a
+            student as deep as its teacher, `teacher`: those of the teacher's channels that carry most.
         batch_norm: `train` (statistics of each batch), `frozen` (those of the starting weights), `target`
             (re-estimated once on unlabelled target frames, then frozen).
         batch_norm_frames: how many target frames `target` looks at.

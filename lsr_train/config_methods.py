@@ -72,6 +72,11 @@ def check_method(config: "Config") -> None:
             f"distill.teacher is {config.distill.teacher}, and method {config.method} has no such teacher. Set "
             "--distill.teacher '', or --method distill."
         )
+    if config.network.weights == "teacher" and config.method != "distill":
+        raise UsageError(
+            f"network.weights is teacher, and method {config.method} has none. Set --network.weights imagenet, none or "
+            "a file, or --method distill."
+        )
     if "self_training" in METHOD_WEIGHTS[config.method]:
         _check_mixing(config)
         _check_constraints(config)

@@ -27,6 +27,7 @@ from lsr_train.data.target import TargetDataset, build_target
 from lsr_train.evaluation import score_frames
 from lsr_train.inference import FrameBatch
 from lsr_train.network import DeepLabV2, NetworkSpec, reestimate_batch_norm
+from lsr_train.network.narrowing import narrow
 from lsr_train.network.weights import load_backbone_weights
 from lsr_train.run_folder import resolve_model
 from lsr_train.selection import Selector, Sight
@@ -246,6 +247,8 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
         meaning = f"from {path}"
     elif config.network.weights == "none":
         meaning = "from random weights"
+    elif config.network.weights == "teacher":
+        meaning = _narrowed(network, Path(config.distill.teacher))
     else:
         meaning = load_backbone_weights(network, config.network.weights)
     network = network.to(device)
@@ -266,6 +269,21 @@ def take_target_statistics(network: DeepLabV2, frames: TargetFrames) -> str:
     images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in batches)  # [B,3,H,W] each
     reestimate_batch_norm(network, images)
     return f"batch-norm re-estimated on {len(frames)} unlabelled target frames"
+
+
+def _narrowed(network: DeepLabV2, teacher: Path) -> str:
+    """Fill a student with the channels of its teacher that carry most, and say so."""
+    wide, _ = load_model(teacher)
+    try:
+        narrow(wide, network)
+    except ValueError as error:
+        found = wide.spec
+        raise InputError(
+            f"{teacher}: no start for this student, {error}. Set --network.backbone {found.backbone} --network.stem "
+            f"{found.stem} --network.normalization {found.normalization} --network.dilations "
+            f"'{list(found.dilations)}' and a --network.width below {found.width:g}, or --network.weights none."
+        ) from error
+    return f"from the channels of its teacher that carry most ({wide.spec.width:g} -> {network.spec.width:g} wide)"
 
 
 def _same_architecture(path: Path, found: NetworkSpec, wanted: NetworkSpec) -> None:

@@ -290,6 +290,41 @@ def test_a_student_of_no_published_width_starts_from_scratch_only_if_told(
     assert Config(network=NetworkConfig()).network.weights == "imagenet"
 
 
+def test_a_student_as_deep_as_its_teacher_may_start_from_its_channels(teacher: Path, tmp_path: Path) -> None:
+    more = ["--width", "0.0625", "--network.weights", "teacher", "--train.steps", "1", "--optim.lr", "1e-9"]
+    assert run_here("distill", [str(teacher), *words("toytown_distill", tmp_path / "run"), *more]) == 0
+    student, _ = load_model(tmp_path / "run/checkpoints/step-1/model.safetensors")
+    wide, _ = load_model(model(teacher))
+    torch.testing.assert_close(student.backbone.conv1.weight, wide.backbone.conv1.weight, rtol=0, atol=1e-6)
+    own = student.state_dict()["backbone.layer2.0.conv2.weight"].flatten(1)  # [8,72] of [16,144]
+    of_teacher = wide.state_dict()["backbone.layer2.0.conv2.weight"].flatten(1)
+    assert len(own) == 8
+    for row in own:  # every weight is one of the teacher's, all of an output channel from one of its channels
+        shares = torch.stack(
+            [torch.isclose(row[:, None], other, atol=1e-6).any(dim=1).float().mean() for other in of_teacher]
+        )
+        assert shares.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"), [(["--network.backbone", "resnet34"], "backbone"), (["--width", "0.5"], "width of 0.5")]
+)
+def test_another_kind_of_student_cannot_start_from_its_teacher(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    asked = [str(teacher), *words("toytown_distill", tmp_path / "run"), "--network.weights", "teacher", *more]
+    assert run_here("distill", asked) == 4
+    error = capsys.readouterr().err
+    assert said in error
+    assert "--network.stem torchvision" in error
+
+
+def test_only_a_student_has_a_teacher_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = words("toytown_source", tmp_path / "run", "--network.weights", "teacher")
+    assert run_here("pretrain", asked) == 2
+    assert "network.weights is teacher" in capsys.readouterr().err
+
+
 def test_the_configuration_is_the_one_of_a_very_file(teacher: Path) -> None:
     config = Config(method="distill", distill=DistillConfig(teacher=str(teacher)))
     found = with_teacher_hash(config).distill
