@@ -33,6 +33,8 @@ def upsample(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         ValueError: the logits are not floating [B,C,h,w].
     """
     _check(logits, None)
+    if logits.shape[-2:] == tuple(size):
+        return _lift(logits).contiguous()
     with torch.autocast(logits.device.type, enabled=False):
         upsampled: Tensor = _Upsample.apply(_lift(logits), tuple(size))  # type: ignore[no-untyped-call]  # torch's
         return upsampled

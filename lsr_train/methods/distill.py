@@ -136,7 +136,8 @@ class Distill(Method):
         )
         found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=counts)
         self._diagnostics = figures(
-            teacher_confidence=found.probability, teacher_confident=found.probability > settings.threshold
+            teacher_confidence=(found.probability, found.counts),
+            teacher_confident=(found.probability > settings.threshold, found.counts),
         )
         ones = torch.ones_like(source.labels, dtype=torch.float32)
         source_logits = upsample(self._ask(source.image), source.labels.shape[-2:])

@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
 from lsr_train.device import autocast
@@ -83,7 +84,9 @@ class SelfTrainingMethod(Method):
         super().__init__(config, num_classes, channels)
         settings = config.self_training
         form = LabelAlignment if settings.alignment_of == "labels" else DistributionAlignment
-        self.alignment = form(num_classes, strength=settings.alignment, decay=settings.alignment_decay)
+        self.alignment: LabelAlignment | DistributionAlignment = form(
+            num_classes, strength=settings.alignment, decay=settings.alignment_decay
+        )
         self.rectifier = None
         if settings.rectify:
             self.rectifier = Rectifier(
@@ -147,8 +150,9 @@ class SelfTrainingMethod(Method):
     def diagnostics(self) -> dict[str, Tensor]:
         """Return `teacher_confidence` (mean peak), `teacher_confident` (share of pixels) and `target_dose`.
 
-        All are of all ranks. The last is the weight of the mixed images' target pixels over all pixels of a target
-        image: how much of the target trains. Runs are compared at equal dose.
+        All are of all ranks, the first two of the pixels that count. The last is the weight of the mixed images' target
+        pixels over all pixels of a target image: how much of the target trains. Runs are compared at equal dose. Where
+        labels are aligned, `alignment_spread` is how far the classes' offsets are from one another.
         """
         return dict(self._diagnostics)
 
@@ -178,11 +182,14 @@ class SelfTrainingMethod(Method):
         logits = output.logits
         if self.rectifier is not None and self._step >= settings.rectify_from:
             logits = logits + self.rectifier.correction(output.features)
-        if settings.alignment and isinstance(self.alignment, LabelAlignment):
-            logits = upsample(logits, size)  # what is labelled are pixels
-            logits = logits + self.alignment(source.labels, logits, counts)
-        elif settings.alignment:
-            logits = logits + self.alignment(source.labels, logits, cell_sums(counts, cells) > 0)
+        if settings.alignment:
+            alike = source.labels.where(counts, IGNORE_INDEX)  # shares of the same places in both domains
+            aligned = counts
+            if settings.alignment_of == "labels":
+                logits = upsample(logits, size)  # what is labelled are pixels
+            else:
+                aligned = cell_sums(counts, cells) > 0
+            logits = logits + self.alignment(alike, logits, aligned)
         labels = teacher_labels(logits, size, settings.threshold, weighting=settings.weighting, mask=counts)
         if self.rectifier is not None:
             self.rectifier.update(output.features, self.sure_cells(labels, cells))
@@ -207,11 +214,14 @@ class SelfTrainingMethod(Method):
         ones = torch.ones_like(labels.weight)
         of_source = PixelLabels(source.labels, ones, ones)
         both = PixelLabels(*(paste(pasted, above, below) for above, below in zip(of_source, labels, strict=True)))
+        everywhere = torch.ones_like(pasted)
         self._diagnostics = figures(
-            teacher_confidence=labels.probability,
-            teacher_confident=labels.probability > self.config.self_training.threshold,
-            target_dose=torch.where(pasted, 0, labels.weight),
+            teacher_confidence=(labels.probability, labels.counts),
+            teacher_confident=(labels.probability > self.config.self_training.threshold, labels.counts),
+            target_dose=(torch.where(pasted, 0, labels.weight), everywhere),
         )
+        if isinstance(self.alignment, LabelAlignment):
+            self._diagnostics["alignment_spread"] = self.alignment.offset.max() - self.alignment.offset.min()
         return Mixed(image, both)
 
     def _augment(self, image: Tensor) -> Tensor:

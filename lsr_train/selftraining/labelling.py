@@ -99,13 +99,15 @@ def teacher_labels(
 
 
 @torch.no_grad()
-def figures(**maps: Tensor) -> dict[str, Tensor]:
-    """Average maps [B,H,W] of one shape over the pixels of all ranks, in one message.
+def figures(**maps: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Average maps over pixels of all ranks, in one message.
+
+    Args:
+        maps: by name, values [B,H,W], 0 where they do not count, and [B,H,W] bool, true where they do.
 
     Returns:
-        Scalars in float64 by name, equal on every rank.
+        Scalars in float64 by name, equal on every rank; 0 where no pixel counts.
     """
-    pixels = next(iter(maps.values())).numel()
-    sums = [values.sum(dtype=torch.float64) for values in maps.values()]
-    totals = all_reduce_sum(torch.stack([*sums, torch.full_like(sums[0], pixels)]))
-    return dict(zip(maps, totals[:-1] / totals[-1], strict=True))
+    sums = [[part.sum(dtype=torch.float64) for part in pair] for pair in maps.values()]
+    values, pixels = all_reduce_sum(torch.stack([torch.stack(pair, dim=0) for pair in sums], dim=1))
+    return dict(zip(maps, values / pixels.clamp(min=1), strict=True))

@@ -35,7 +35,7 @@ ABLATIONS = {
 ALL_CHECKPOINTS = ("--train.keep", "20")
 """So that `selection_ranking.py` can say how far the selected checkpoint is from the best one of its run."""
 
-LONG = ("--train.steps", "1200", "--train.checkpoint_every", "200", "--selection.every", "200")
+LONG = ("--train.steps", "1800", "--train.checkpoint_every", "200", "--selection.every", "200")
 """The control as long as self-training, so that what both differ in is the method alone."""
 
 

@@ -103,7 +103,7 @@ def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
     torch.manual_seed(0)
     plain = Network().double()
     network = DistributedDataParallel(plain) if ranks > 1 else plain
-    regularizer = LatentRegularizer(C, K, confidence=0.26, threshold=0.9).double()
+    regularizer = LatentRegularizer(C, K, confidence=0.3, threshold=0.9).double()
     parts = nn.ModuleDict(
         {
             "alignment": DistributionAlignment(C), "label_alignment": LabelAlignment(C),

@@ -161,14 +161,15 @@ class Oracle:
         size = (logits.shape[2], logits.shape[3])
         if settings.rectify and step >= settings.rectify_from:
             logits = logits + self.correction(features)
+        alike = torch.where(counts, source.labels, VOID)
         if settings.alignment and settings.alignment_of == "labels":
             logits = bilinear(logits)
-            logits = logits + self.alignment(source.labels, logits, counts)
+            logits = logits + self.alignment(alike, logits, counts)
         elif settings.alignment:
             cells = torch.zeros(B, *size, dtype=torch.bool)
             for (i, j), pixels in windows((H, W), size).items():
                 cells[:, i, j] = torch.stack([counts[:, y, x] for y, x in pixels]).any(dim=0)
-            logits = logits + self.alignment(source.labels, logits, cells)
+            logits = logits + self.alignment(alike, logits, cells)
         peak, labels = bilinear(logits).softmax(dim=1).max(dim=1)
         labels, peak = torch.where(counts, labels, VOID), torch.where(counts, peak, 0)
         sure = peak > settings.threshold

@@ -109,25 +109,102 @@ def label_shares(logits: torch.Tensor, mask: torch.Tensor | None) -> list[float]
 @pytest.mark.parametrize("strength", [1.0, 0.5, 0.0])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_offset_follows_what_the_labels_lack(strength: float, masked: bool) -> None:
-    alignment = LabelAlignment(C, strength=strength, decay=0.8)
+    alignment = LabelAlignment(C, strength=strength, decay=0.97)
     mask = torch.zeros(2, 6, 7, dtype=torch.bool) if masked else None
     if mask is not None:
         mask[1, 2:] = True
-    offset, prior, own = [0.0] * C, [0.0] * C, [0.0] * C
-    for seed in range(14):  # beyond the tenth the rate is the least one
+    offset, prior, own, aligned = [0.0] * C, [0.0] * C, [0.0] * C, [0.0] * C
+    for seed in range(40):  # beyond the tenth the rate is the least one, beyond the 20th and 34th the decays are
         labels, logits = pixels(seed)
         found = alignment(labels, logits, mask)
         known = [int(c) for c in labels.flatten() if c != 255]
-        keep = min(0.8, 1 - 1 / (seed + 1))
-        prior = [keep * a + (1 - keep) * known.count(c) / len(known) for c, a in enumerate(prior)]
-        own = [keep * a + (1 - keep) * b for a, b in zip(own, label_shares(logits, mask), strict=True)]
-        aligned = label_shares(logits + torch.tensor(offset).view(1, C, 1, 1), mask)
+        shares_now = {
+            "prior": [known.count(c) / len(known) for c in range(C)],
+            "own": label_shares(logits, mask),
+            "aligned": label_shares(logits + torch.tensor(offset).view(1, C, 1, 1), mask),
+        }
+        slow, fast = min(0.97, 1 - 1 / (seed + 1)), min(0.95, 1 - 1 / (seed + 1))
+        prior = [slow * a + (1 - slow) * b for a, b in zip(prior, shares_now["prior"], strict=True)]
+        own = [slow * a + (1 - slow) * b for a, b in zip(own, shares_now["own"], strict=True)]
+        aligned = [fast * a + (1 - fast) * b for a, b in zip(aligned, shares_now["aligned"], strict=True)]
         wanted = [max(p, 1e-4) ** strength * max(q, 1e-4) ** (1 - strength) for p, q in zip(prior, own, strict=True)]
-        rate = max(0.05, 0.5 / (seed + 1))
+        wanted = [share / math.fsum(wanted) for share in wanted]
         for c in range(C):
-            lacks = 1 - aligned[c] / (wanted[c] / math.fsum(wanted))
-            offset[c] = min(4.0, max(-4.0, offset[c] + rate * max(lacks, -3)))
+            lacks = min(1 if prior[c] else 0, max(-1, math.log(wanted[c] / max(aligned[c], 1e-4))))
+            offset[c] = 0.995 * offset[c] + max(0.05, 0.5 / (seed + 1)) * lacks
+        middle = math.fsum(w * o for w, o in zip(wanted, offset, strict=True))
+        offset = [min(3.0, max(-3.0, o - middle)) for o in offset]
         torch.testing.assert_close(found, torch.tensor(offset).view(1, C, 1, 1), rtol=1e-4, atol=1e-4)
+
+
+def scores_of(labels: torch.Tensor, certainty: torch.Tensor, noise: float, generator: torch.Generator) -> torch.Tensor:
+    """Return logits [B,C,H,W] of a teacher that sees each class with its own certainty [C]."""
+    truth = torch.nn.functional.one_hot(labels, C).permute(0, 3, 1, 2) * certainty.view(1, C, 1, 1)
+    return truth + noise * torch.randn(truth.shape, generator=generator)
+
+
+def run_long(
+    steps: int, presence: tuple[float, ...], seen: tuple[float, ...]
+) -> tuple[list[float], list[float], float]:
+    """Align a teacher's labels of a world whose classes come in bursts.
+
+    Args:
+        steps: batches of one image of each domain.
+        presence: [C] probability that an image has a class at all; class 0 fills the rest.
+        seen: [C] the teacher's certainty.
+
+    Returns:
+        True and found shares [C] over the last half.
+    """
+    generator = torch.Generator().manual_seed(0)
+    alignment = LabelAlignment(C, decay=0.99)
+    certainty = torch.tensor(seen)
+
+    def image() -> torch.Tensor:
+        labels = torch.zeros(1, 20, 20, dtype=torch.int64)
+        for c in range(1, C):
+            if torch.rand((), generator=generator) < presence[c]:
+                x, y = torch.randint(0, 14, (2,), generator=generator).tolist()
+                labels[0, y : y + 6, x : x + 6] = c
+        return labels
+
+    true, found = torch.zeros(C), torch.zeros(C)
+    for step in range(steps):
+        target = image()
+        logits = scores_of(target, certainty, 0.5, generator)
+        aligned = (logits + alignment(image(), logits)).argmax(dim=1)
+        if step >= steps // 2:
+            true += target.flatten().bincount(minlength=C)
+            found += aligned.flatten().bincount(minlength=C)
+    return (true / true.sum()).tolist(), (found / found.sum()).tolist()
+
+
+def test_a_class_in_bursts_gets_its_share_from_a_teacher_that_is_right() -> None:
+    true, found = run_long(2000, (1.0, 0.1, 0.5, 0.9), (4.0, 4.0, 4.0, 4.0))
+    assert found == pytest.approx(true, rel=0.15)
+
+
+def test_a_class_that_the_teacher_hardly_sees_keeps_its_share_for_long() -> None:
+    presence, weak = (1.0, 0.3, 0.5, 0.9), (3.0, 0.8, 3.0, 3.0)
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.ones(1, 20, 20, dtype=torch.int64)
+    unaided = scores_of(labels, torch.tensor(weak), 0.5, generator).argmax(dim=1)
+    assert (unaided == 1).float().mean() < 0.75
+    for steps in (1000, 4000):
+        true, found = run_long(steps, presence, weak)
+        assert found[1] == pytest.approx(true[1], rel=0.2), steps
+        assert found[2] == pytest.approx(true[2], rel=0.2), steps
+
+
+def test_what_the_source_never_shows_is_not_called_up() -> None:
+    labels, logits = pixels(0)  # the last class has no source label
+    logits[:, C - 1] -= 1
+    alignment = LabelAlignment(C)
+    before = label_shares(logits, None)[C - 1]
+    for _ in range(200):
+        offset = alignment(labels, logits)
+    assert before > 0
+    assert label_shares(logits + offset, None)[C - 1] <= before
 
 
 def test_labels_reach_the_priors_shares() -> None:
@@ -136,10 +213,10 @@ def test_labels_reach_the_priors_shares() -> None:
     alignment = LabelAlignment(C)
     for _ in range(300):
         offset = alignment(labels, logits)
-    wanted = torch.tensor(shares(labels, logits, None)[0])[: C - 1]  # the last class has no source label
+    wanted = torch.tensor(shares(labels, logits, None)[0])[: C - 1]
     before, after = (torch.tensor(label_shares(x, None))[: C - 1] for x in (logits, logits + offset))
     assert (before - wanted).abs().max() > 0.3
-    assert (after - wanted).abs().max() < 0.05  # of 84 pixels a few lie at the border
+    assert (after - wanted).abs().max() < 0.08  # what the leak leaves, and of 84 pixels a few at the border
 
 
 def test_without_labels_or_pixels_the_labels_alignment_stays() -> None:
