@@ -38,7 +38,10 @@ def main() -> None:
     parser.add_argument("--frame", type=int, default=100)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "methods.png")
     options = parser.parse_args()
-    frame = next(itertools.islice(read_frames(options.clip), options.frame, None)).frame
+    found = next(itertools.islice(read_frames(options.clip), options.frame, None), None)
+    if found is None:
+        parser.error(f"{options.clip} has no frame {options.frame}")
+    frame = found.frame
     panels = [captioned(frame, "the frame")]
     for item in options.models:
         name, _, model = item.partition("=")

@@ -22,7 +22,8 @@ def main() -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    models = [entry for entry in json.loads(options.curve.read_text(encoding="utf-8"))["models"] if "miou" in entry]
+    document = json.loads(options.curve.read_text(encoding="utf-8"))
+    models = [entry for entry in document["models"] if "miou" in entry]
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
     for precision, marker in (("fp32", "o"), ("int8", "s")):
         points = [entry for entry in models if entry["precision"] == precision]
@@ -33,7 +34,8 @@ def main() -> None:
             axes.annotate(entry["model"], (right, up), textcoords="offset points", xytext=(6, 4), fontsize=8)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.set_xlabel("times faster than the teacher in FP32 (ONNX Runtime, one CPU thread)")
+    threads = "one CPU thread" if document["threads"] == 1 else f"{document['threads']} CPU threads"
+    axes.set_xlabel(f"times faster than the teacher in FP32 (ONNX Runtime, {threads})")
     axes.set_ylabel("mIoU on CamVid val, %")
     axes.margins(x=0.25, y=0.15)
     axes.grid(alpha=0.3)

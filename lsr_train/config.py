@@ -113,7 +113,7 @@ class NetworkConfig:
         if not self.dilations or any(dilation < 1 for dilation in self.dilations):
             raise UsageError(f"network.dilations is {self.dilations}; allowed: one or more numbers of at least 1.")
         if not self.weights:
-            raise UsageError("network.weights is empty; allowed: imagenet, none or a file.")
+            raise UsageError("network.weights is empty; allowed: imagenet, none, a file, or teacher (distill).")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,11 +72,8 @@ def check_method(config: "Config") -> None:
             f"distill.teacher is {config.distill.teacher}, and method {config.method} has no such teacher. Set "
             "--distill.teacher '', or --method distill."
         )
-    if config.network.weights == "teacher" and config.method != "distill":
-        raise UsageError(
-            f"network.weights is teacher, and method {config.method} has none. Set --network.weights imagenet, none or "
-            "a file, or --method distill."
-        )
+    if config.network.weights == "teacher":
+        _check_start_from_teacher(config)
     if "self_training" in METHOD_WEIGHTS[config.method]:
         _check_mixing(config)
         _check_constraints(config)
@@ -87,6 +84,24 @@ def check_method(config: "Config") -> None:
                 f"weights.{name} is {getattr(config.weights, name)}, and method {config.method} has no such term "
                 f"({users} have). Set --weights.{name} 0, or another --method."
             )
+
+
+def _check_start_from_teacher(config: "Config") -> None:
+    """Raise unless a student may start from its teacher's channels."""
+    if config.method != "distill":
+        raise UsageError(
+            f"network.weights is teacher, and method {config.method} has none. Set --network.weights imagenet, none or "
+            "a file, or --method distill."
+        )
+    if config.init:
+        raise UsageError(
+            f"network.weights is teacher and init {config.init}: a student starts from one of them. Leave one out."
+        )
+    if config.network.batch_norm == "frozen":
+        raise UsageError(
+            "network.batch_norm is frozen, and network.weights teacher gives a student the statistics of a wider "
+            "network. Set --network.batch_norm train or target."
+        )
 
 
 def _check_mixing(config: "Config") -> None:

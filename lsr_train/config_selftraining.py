@@ -22,7 +22,8 @@ class SelfTrainingConfig:
         mix: `class` pastes half of a source image's classes onto the target image, `none` trains on the target alone.
         ignore_top: share of the target's rows at the upper border that never count.
         ignore_bottom: the same at the lower border.
-        alignment: how far the teacher's class frequencies are held to the source's, 0 to 1.
+        alignment: how far the teacher's class frequencies are held to those of the source batches (which have rare
+            classes more often where `augment.rare_class_temperature` says so), over the places that count, 0 to 1.
         alignment_of: which frequencies, those of its `probabilities` (ReMixMatch) or those of its `labels`, which are
             what the student learns.
         alignment_decay: of the running frequencies.

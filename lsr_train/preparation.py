@@ -189,7 +189,9 @@ def _selector(
 def collapse_advice(config: Config) -> str:
     """Say what may help a class that collapses, by what the method has to set."""
     weights, alignment = config.weights, config.self_training.alignment
-    if weights.self_training and alignment < 1:
+    if weights.self_training and config.self_training.alignment_of == "probabilities":
+        first = "Set --self_training.alignment_of labels, lower"
+    elif weights.self_training and alignment < 1:
         first = f"Raise --self_training.alignment (it is {alignment:g}, of at most 1), lower"
     elif weights.entropy:
         first = f"Lower --weights.entropy (it is {weights.entropy:g}) or"
@@ -281,7 +283,7 @@ def _narrowed(network: DeepLabV2, teacher: Path) -> str:
         raise InputError(
             f"{teacher}: no start for this student, {error}. Set --network.backbone {found.backbone} --network.stem "
             f"{found.stem} --network.normalization {found.normalization} --network.dilations "
-            f"'{list(found.dilations)}' and a --network.width below {found.width:g}, or --network.weights none."
+            f"'{list(found.dilations)}' and a --network.width of at most {found.width:g}, or --network.weights none."
         ) from error
     return f"from the channels of its teacher that carry most ({wide.spec.width:g} -> {network.spec.width:g} wide)"
 

@@ -18,6 +18,7 @@ from lsr_train.device import autocast
 from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent import confident_cells, histogram_downsample
 from lsr_train.latent.cells import cell_sums
+from lsr_train.latent.moments import lifted
 from lsr_train.losses import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
@@ -83,10 +84,10 @@ class SelfTrainingMethod(Method):
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
         settings = config.self_training
-        form = LabelAlignment if settings.alignment_of == "labels" else DistributionAlignment
-        self.alignment: LabelAlignment | DistributionAlignment = form(
-            num_classes, strength=settings.alignment, decay=settings.alignment_decay
-        )
+        self.alignment: LabelAlignment | DistributionAlignment | None = None
+        if settings.alignment:
+            form = LabelAlignment if settings.alignment_of == "labels" else DistributionAlignment
+            self.alignment = form(num_classes, strength=settings.alignment, decay=settings.alignment_decay)
         self.rectifier = None
         if settings.rectify:
             self.rectifier = Rectifier(
@@ -182,7 +183,7 @@ class SelfTrainingMethod(Method):
         logits = output.logits
         if self.rectifier is not None and self._step >= settings.rectify_from:
             logits = logits + self.rectifier.correction(output.features)
-        if settings.alignment:
+        if self.alignment is not None:
             alike = source.labels.where(counts, IGNORE_INDEX)  # shares of the same places in both domains
             aligned = counts
             if settings.alignment_of == "labels":
@@ -241,7 +242,8 @@ class SelfTrainingMethod(Method):
         """Return the mean squared distance of the source's features to those of the starting network, per channel."""
         assert self.starting is not None
         fixed = self._forward(self.starting, image).features
-        return all_reduce_sum((features.float() - fixed.float()).square().mean()) / world_size()
+        exact = lifted(features.dtype)
+        return all_reduce_sum((features.to(exact) - fixed.to(exact)).square().mean()) / world_size()
 
     def _draws(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Draw numbers for each image of the micro-batch, [B,*shape]."""

@@ -1,7 +1,8 @@
 """A narrower network out of a wider one of the same kind: of each layer the channels that carry most.
 
-What is left is not yet a good network (its batch-norm statistics are those of the wider one), but a better start for
-distillation than random weights: it has the order of the wider one's features (channel pruning, Li et al. 2017).
+What is left is not yet a good network: its batch-norm statistics are those of the wider one. It is a start for
+distillation. Channels were ranked before by the scale of their batch-norm (Liu et al. 2017) and by the weights around
+them (Li et al. 2017); the product of both is ours.
 """
 
 from typing import NamedTuple, cast
@@ -34,15 +35,17 @@ def narrow(wide: DeepLabV2, network: DeepLabV2) -> None:
 
     A channel's worth is the variance that batch-norm gives it (its squared scale), summed over the layers that write
     it, times the squared weights with which the next layers read it: how much it moves what comes after. Channels that
-    a stage's shortcuts hand on are kept or left out in all its blocks alike. A projection that the narrower block does
-    not have is left out, one that only it has picks the channels.
+    a stage's shortcuts hand on are kept or left out in all its blocks alike. A projection that only the narrower block
+    has picks the channels.
 
     Args:
         wide: where the weights come from; on any device, in float32.
         network: filled in place; of the same backbone, stem, classes, dilations and normalisation, and no stage wider.
 
     Raises:
-        ValueError: the two differ in more than width and output stride, or a stage is wider.
+        ValueError: the two differ in more than width and output stride, a stage is wider, or the narrower network has
+            no projection where the wider one has one (a ResNet-50 of width .25, whose first stage is as wide as the
+            stem).
     """
     own = network.spec.to_dict() | {"width": 0, "output_stride": 0}
     other = wide.spec.to_dict() | {"width": 0, "output_stride": 0}
@@ -53,13 +56,18 @@ def narrow(wide: DeepLabV2, network: DeepLabV2) -> None:
     if any(narrower > wider for narrower, wider in widths):
         raise ValueError(f"a width of {network.spec.width:g} cannot be made out of one of {wide.spec.width:g}")
     old, new = _stages(wide), _stages(network)
+    if any(a.projection is not None and b.projection is None for a, b in zip(_all(old), _all(new), strict=True)):
+        raise ValueError(
+            f"at a width of {network.spec.width:g} a stage is as wide as what enters it and has no projection, unlike "
+            f"at {wide.spec.width:g}; another width, such as {network.spec.width + 0.01:g}, has one"
+        )
     kept = torch.arange(wide.backbone.conv1.out_channels)  # of the stream between blocks
     stem, narrow_stem = (_Layer(item.backbone.conv1, item.backbone.bn1) for item in (wide, network))
     _copy(stem, narrow_stem, kept, torch.arange(3))
     for stage, (blocks, narrow_blocks) in enumerate(zip(old, new, strict=True)):
         following = old[stage + 1][0] if stage + 1 < len(old) else None
         count = network.spec.stage_channels[stage] * network.spec.shape.expansion
-        entering, kept = kept, _best(_stream_worth(blocks, following, wide), count)
+        entering, kept = kept, _best(_stream_worth(stem, blocks, following, wide), count)
         for index, (block, narrow_block) in enumerate(zip(blocks, narrow_blocks, strict=True)):
             _narrow_block(block, narrow_block, entering if index == 0 else kept, kept)
     for branch, narrow_branch in zip(_branches(wide), _branches(network), strict=True):
@@ -87,11 +95,10 @@ def _narrow_block(old: _Block, new: _Block, entering: Tensor, leaving: Tensor) -
         new.projection.norm.reset_parameters()
 
 
-def _stream_worth(blocks: list[_Block], following: _Block | None, wide: DeepLabV2) -> Tensor:
+def _stream_worth(stem: _Layer, blocks: list[_Block], following: _Block | None, wide: DeepLabV2) -> Tensor:
     """Return the worth [E] of the channels that the blocks of a stage hand on."""
     writers = [block.layers[-1] for block in blocks]
-    if blocks[0].projection is not None:
-        writers.append(blocks[0].projection)
+    writers.append(blocks[0].projection or stem)  # only a first stage has no projection: the stem enters it
     readers = [block.layers[0] for block in blocks[1:]]
     if following is not None:
         readers.append(following.layers[0])
@@ -108,6 +115,10 @@ def _stages(network: DeepLabV2) -> list[list[_Block]]:
     """Return the residual blocks of the four stages."""
     stages = (network.backbone.get_submodule(f"layer{stage}") for stage in range(1, 5))
     return [[_block(module) for module in stage.children()] for stage in stages]
+
+
+def _all(stages: list[list[_Block]]) -> list[_Block]:
+    return [block for blocks in stages for block in blocks]
 
 
 def _block(module: nn.Module) -> _Block:

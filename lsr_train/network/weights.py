@@ -51,7 +51,7 @@ def load_backbone_weights(
     if spec.width != 1:
         raise InputError(
             f"there are no published ImageNet weights for a {spec.backbone} of width {spec.width:g}. Set "
-            "--network.width 1, or --network.weights to a file or to none."
+            "--network.width 1, or --network.weights to a file or to none (or, for a student, to teacher)."
         )
     path = fetch_imagenet(spec.backbone, cache, base_url)
     load_backbone(network, path)

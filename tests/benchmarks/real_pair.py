@@ -94,7 +94,7 @@ def rows(shared: Path, seeds: int, ablation_seeds: int) -> tuple[list[Row], list
             ("control", "control", "pretrain"), ("LSR", "lsr", "adapt"), ("LSR+EM", "lsr_em", "adapt"),
         ):  # fmt: skip
             words = (command, "--recipe", f"streets_camvid_{recipe}", *pair, *more)
-            folder = f"{recipe}_{'long_' if more == list(LONG) else ''}{seed}"
+            folder = f"{recipe}_{'long_' if LONG[0] in more else ''}{seed}"
             then.append(Row(name, seed, folder, words, start=source))
         for position, (name, leave_out) in enumerate(ABLATIONS.items() if seed < ablation_seeds else ()):
             words = ("adapt", "--recipe", "streets_camvid_lsr_em", *pair, *leave_out)

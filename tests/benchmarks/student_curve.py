@@ -101,6 +101,9 @@ def main() -> None:
         parser.error("name each model as NAME=RUN, the teacher first")
     camvid = options.shared.resolve() / "data/camvid"
     runs = dict(model.split("=", 1) for model in options.models)
+    if len(runs) < len(options.models):
+        parser.error("two models have one name")
+    load = os.getloadavg()[0]
     entries: list[dict[str, Any]] = []
     files: dict[str, Path] = {}
     with TemporaryDirectory() as temporary:
@@ -108,6 +111,8 @@ def main() -> None:
             for precision in PRECISIONS:
                 path = make(str(Path(run).resolve()), str(place), precision, Path(temporary), camvid)
                 entry: dict[str, Any] = {"model": name, "precision": precision}
+                if path is None and not entries:
+                    raise SystemExit(f"{run}: the teacher's FP32 file is not there to be compared with")
                 if path is None:
                     entry["left_out"] = "the parity gate is closed"
                 else:
@@ -124,7 +129,7 @@ def main() -> None:
             entry["times_faster_by_wall"] = round(reference[0] / taken[0], 2)
             entry["times_faster_by_processor"] = round(reference[1] / taken[1], 2)
             entry["points_behind"] = round(100 * (first["miou"] - entry["miou"]), 2)
-    print(json.dumps({"threads": options.threads, "load_average": os.getloadavg()[0], "models": entries}, indent=2))
+    print(json.dumps({"threads": options.threads, "load_average": load, "models": entries}, indent=2))
 
 
 if __name__ == "__main__":

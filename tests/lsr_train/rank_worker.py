@@ -14,12 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.checkpoint import TeacherFacts
-from lsr_train.config import Config, SelfTrainingConfig, WeightsConfig
+from lsr_train.config import Config, SelfTrainingConfig, TrainConfig, WeightsConfig
 from lsr_train.distillation import FrozenTeacher
 from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, histogram_downsample
 from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
 from lsr_train.methods.distill import Distill
 from lsr_train.methods.self_training import SelfTraining
+from lsr_train.network import SegOutput
 from lsr_train.selftraining import DistributionAlignment, LabelAlignment, Rectifier, teacher_labels
 from tests.lsr_train.fake_network import ConvNetwork
 
@@ -77,6 +78,14 @@ def self_training(
     return {"self_training": weighted, **{f"free_{name}": value for name, value in terms.items()}}
 
 
+def distance(image: Tensor, features: Tensor) -> Tensor:
+    """Return self-training's feature distance to a starting network whose features are half as large."""
+    config = Config(method="self-training", weights=WeightsConfig(distance=1.0), train=TrainConfig(precision="fp32"))
+    method = SelfTraining(config, C, K)
+    method.starting = lambda image: SegOutput(image, features.detach() / 2)  # type: ignore[assignment]
+    return method._distance(image, features)
+
+
 def method_figures(source: LabelledBatch, target: UnlabelledBatch, first: int) -> dict[str, Tensor]:
     """Return what the methods with a teacher log of a batch whose first image has this number."""
     settings = SelfTrainingConfig(threshold=0.9)
@@ -123,6 +132,7 @@ def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
             "max_square": max_square_loss(logits[count:], mask=mask),
             **regularizer(features[:count], labels, features[count:], logits[count:], mask),
             **self_training(parts, features, logits, labels, mask),
+            "distance": distance(source, features[:count]),
         }
         figures = method_figures(
             LabelledBatch(image=source, labels=labels), UnlabelledBatch(image=target, mask=mask), 2 * rank

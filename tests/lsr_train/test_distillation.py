@@ -319,6 +319,17 @@ def test_another_kind_of_student_cannot_start_from_its_teacher(
     assert "--network.stem torchvision" in error
 
 
+@pytest.mark.parametrize(
+    ("more", "said"), [(["--network.batch_norm", "frozen"], "batch_norm is frozen"), (["--init", "x"], "init x")]
+)
+def test_what_a_start_from_the_teacher_rules_out(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    asked = [str(teacher), *words("toytown_distill", tmp_path / "run"), "--network.weights", "teacher", *more]
+    assert run_here("distill", asked) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_only_a_student_has_a_teacher_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = words("toytown_source", tmp_path / "run", "--network.weights", "teacher")
     assert run_here("pretrain", asked) == 2

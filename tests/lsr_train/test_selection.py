@@ -104,6 +104,7 @@ def test_one_process_speaks_and_gives_the_advice(caplog: pytest.LogCaptureFixtur
     ("recipe", "more", "named", "not_named"),
     [
         ("toytown_self_training", {"self_training.alignment": 0.5}, "--self_training.alignment", "entropy"),
+        ("toytown_self_training", {"self_training.alignment_of": "probabilities"}, "alignment_of labels", "entropy"),
         ("toytown_self_training", {"self_training.alignment": 1.0}, "--optim.lr", "alignment"),
         ("toytown_lsr", {"self_training.alignment": 0.5}, "--optim.lr", "alignment"),
         ("toytown_lsr_em", {}, "--weights.entropy", "alignment"),
