@@ -12,7 +12,7 @@ BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.
 CLIP := ../shared/data/clips/udacity_test_video.mp4
 
-.PHONY: install quickstart test test-all lint bench bench-deploy pictures shipped-frames shipped-models clean-quickstart
+.PHONY: install quickstart test test-all lint bench bench-deploy pictures street-pictures student-plot shipped-frames shipped-models clean-quickstart
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
@@ -92,3 +92,20 @@ bench-deploy: install
 
 pictures: install
 	$(BIN)/python docs/toytown_pictures.py
+
+# The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
+RUNS := runs/real_pair
+STREET := ../shared/data/clips/udacity_solidWhiteRight.mp4
+street-pictures: install
+	for run in source lsr lsr_em self_training lsr_st; do \
+		$(BIN)/python export/to_onnx.py $(RUNS)/$${run}_0 -o $(RUNS)/$${run}_0.onnx --overwrite || exit 1; done
+	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \
+		--output docs/before_after.png
+	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR=$(RUNS)/lsr_0.onnx" \
+		"LSR+EM=$(RUNS)/lsr_em_0.onnx" "self-training=$(RUNS)/self_training_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \
+		--output docs/methods.png
+
+# CURVE is what tests/benchmarks/student_curve.py printed.
+CURVE := $(RUNS)/curve.json
+student-plot: install
+	$(BIN)/python docs/student_curve.py $(CURVE)

@@ -1,9 +1,9 @@
-"""Remake docs/methods.png: one street frame, segmented by the network of each method, with its name.
+"""Draw one street frame, segmented by several networks, each with its name: the README's pictures of the real pair.
 
-    python docs/methods.py CLIP.mp4 "source-only=source.onnx" "LSR=lsr.onnx" … [--frame 100]
+    python docs/street_frame.py CLIP.mp4 "source-only=source.onnx" "LSR=lsr.onnx" … --output PICTURE.png [--frame 100]
 
-The frame shown in the README is of an MIT-licensed clip (Udacity, CarND-LaneLines-P1); the networks are those of the
-real pair, which are not part of the project.
+`make street-pictures` makes both. The frame is of an MIT-licensed clip (Udacity, CarND-LaneLines-P1); the networks are
+those of the real pair (`tests/benchmarks/real_pair.py` trains them), which are not part of the project.
 """
 
 import argparse
@@ -31,12 +31,12 @@ def captioned(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def main() -> None:
-    """Write the picture beside this file, or where told."""
-    parser = argparse.ArgumentParser(description="Remake the picture of the methods of the README.")
+    """Write the picture."""
+    parser = argparse.ArgumentParser(description="Draw one street frame, segmented by several networks.")
     parser.add_argument("clip", type=Path)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--frame", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "methods.png")
+    parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     found = next(itertools.islice(read_frames(options.clip), options.frame, None), None)
     if found is None:
