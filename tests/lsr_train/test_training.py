@@ -342,7 +342,7 @@ def test_a_run_whose_classes_collapsed_from_the_start_says_that_nothing_was_sele
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert status["selection"]["best_step"] is None, "no class collapsed, so that this test says nothing"
     assert not (run / "checkpoints/best").exists()
-    said = [record.message for record in caplog.records if "no checkpoint was selected" in record.message]
+    said = [record.message for record in caplog.records if "no checkpoint was selected:" in record.message]
     assert len(said) == 1
     low = [name for name, count in zip(CITYSCAPES_19.names, status["selection"]["watch"]["low"], strict=True) if count]
     assert f"{', '.join(low)} had collapsed; this is the last one" in said[0]
