@@ -186,7 +186,7 @@ def test_closing_ends_the_workers(config: Config, source: SourceDataset) -> None
 def test_an_interruption_is_the_trainers_business(config: Config, source: SourceDataset) -> None:
     expected = take(source_loader(config, source), 8)
     batches = source_loader(with_data(config, workers=2), source)
-    got = take(batches, 2)  # one of each worker, so that both have set their signals up
+    got = [next(batches), next(batches)]  # one of each worker, so that both have set their signals up
     for worker in multiprocessing.active_children():
         assert worker.pid is not None
         for name in ("INT", "TERM"):  # not from this process: what the trainer itself sends is obeyed
