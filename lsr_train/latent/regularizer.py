@@ -178,8 +178,7 @@ class LatentRegularizer(nn.Module):
         Returns:
             `source_norm` and `target_norm` (mean feature norm), `prototype_cosine` (mean over pairs of seen smoothed
             prototypes), `target_labelled` (share of target cells with a pseudo-label); of the target, over the cells
-            that count. Which of them are there depends
-            on `terms` alone; before the first call there are none.
+            that count. Which of them are there depends on `terms` alone; before the first call there are none.
         """
         return dict(self._diagnostics)
 

@@ -145,22 +145,26 @@ class LabelAlignment(nn.Module):
         if self.training:
             num_classes, exact = self.prior.shape[0], lifted(logits.dtype)
             counts = [_counts(labels, num_classes, exact)]
-            for seen in (logits, logits + self.offset.view(1, -1, 1, 1)):
+            looks = [logits + self.offset.view(1, -1, 1, 1)]
+            if self.strength < 1:  # else nothing reads the teacher's own shares
+                looks.append(logits)
+            for seen in looks:
                 found = seen.max(dim=1).indices  # several times as fast as argmax on a CPU
                 counts.append(_counts(found if mask is None else found.where(mask, num_classes), num_classes, exact))
             self._move(all_reduce_sum(torch.stack(counts)))
         return self.offset.view(1, -1, 1, 1)
 
     def _move(self, counts: Tensor) -> None:
-        """Take in what all ranks saw: source labels, the teacher's own and its aligned labels, [3,C]."""
+        """Take in what all ranks saw [2 or 3,C]: source labels, aligned labels and, where read, the teacher's own."""
         totals = counts.sum(dim=1, keepdim=True)
         usable = (totals > 0).all()  # a batch without a label or without a pixel says nothing
         shares = counts / totals.clamp(min=1)
         keep = (1 - 1 / (self.batches + 1)).clamp(max=self.decay)
-        keep = torch.stack([keep, keep, keep.clamp(max=self.DECAY)])[:, None]
-        old = torch.stack([self.prior, self.own, self.aligned])
-        moved = torch.where(usable, keep * old + (1 - keep) * shares, old).to(old.dtype)
-        self.prior, self.own, self.aligned = moved.unbind()
+        for name, share, kept in zip(
+            ("prior", "aligned", "own"), shares, (keep, keep.clamp(max=self.DECAY), keep), strict=False
+        ):
+            old = getattr(self, name)
+            setattr(self, name, torch.where(usable, kept * old + (1 - kept) * share, old).to(old.dtype))
         wanted = _floored(self.prior) ** self.strength * _floored(self.own) ** (1 - self.strength)
         wanted = wanted / wanted.sum()
         lacks = (wanted / _floored(self.aligned)).log().clamp(-1, 1)
