@@ -19,6 +19,7 @@ from lsr_train.config_data import (
     SourceConfig,
     TargetConfig,
     TargetLayout,
+    check_one_size,
 )
 from lsr_train.config_methods import (
     COMMAND_METHODS,
@@ -431,13 +432,8 @@ class Config:
         domains: dict[str, SourceConfig | TargetConfig] = {"source": self.data.source}
         if self.data.target.given:
             domains["target"] = self.data.target
-        sizes = {(domain.height, domain.width) for domain in domains.values()}
-        if self.network.forward == "joint" and len(sizes) > 1 and not (crop_height and crop_width):
-            raise UsageError(
-                "network.forward joint puts both images into one batch, and they are of two sizes. Set the same "
-                "--data.source.height and .width as --data.target.height and .width, or a crop by "
-                "--augment.crop_height and --augment.crop_width."
-            )
+        if self.network.forward == "joint":
+            check_one_size(self.data, self.augment, "network.forward joint puts images of both domains into one batch")
         for name, domain in domains.items():
             smallest = (domain.height * self.augment.scale_min, domain.width * self.augment.scale_min)
             if crop_height > smallest[0] or crop_width > smallest[1]:

@@ -15,6 +15,7 @@ __all__ = [
     "SourceConfig",
     "TargetConfig",
     "TargetLayout",
+    "check_one_size",
 ]
 
 Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
@@ -195,4 +196,15 @@ class AugmentConfig:
             hue=0.0,
             blur=0.0,
             noise=0.0,
+        )
+
+
+def check_one_size(data: DataConfig, augment: AugmentConfig, why: str) -> None:
+    """Raise unless images of both domains leave the loader at one size; `why` says what asks for that."""
+    source, target = data.source, data.target
+    two_sizes = target.given and (source.height, source.width) != (target.height, target.width)
+    if two_sizes and not augment.crop_height:
+        raise UsageError(
+            f"{why}, and they are of two sizes. Set the same --data.source.height and .width as "
+            "--data.target.height and .width, or a crop by --augment.crop_height and --augment.crop_width."
         )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from lsr_infer.errors import UsageError
 from lsr_train.config_checks import at_default
+from lsr_train.config_data import check_one_size
 
 if TYPE_CHECKING:
     from lsr_train.config import Config
@@ -106,15 +107,8 @@ def _check_start_from_teacher(config: "Config") -> None:
 
 def _check_mixing(config: "Config") -> None:
     """Raise unless the images of both domains can be mixed."""
-    source, target = config.data.source, config.data.target
-    two_sizes = target.given and (source.height, source.width) != (target.height, target.width)
-    mixes = config.method != "distill" or config.self_training.mix == "class"
-    if mixes and two_sizes and not config.augment.crop_height:
-        raise UsageError(
-            f"method {config.method} mixes source and target images, and they are of two sizes. Set the same "
-            "--data.source.height and .width as --data.target.height and .width, or a crop by "
-            "--augment.crop_height and --augment.crop_width."
-        )
+    if config.method != "distill" or config.self_training.mix == "class":
+        check_one_size(config.data, config.augment, f"method {config.method} mixes source and target images")
 
 
 def _check_constraints(config: "Config") -> None:

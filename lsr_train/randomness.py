@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Stream", "generator", "uniform"]
+__all__ = ["ImageDraws", "Stream", "generator", "uniform"]
 
 
 class Stream(IntEnum):
@@ -44,3 +44,23 @@ def uniform(seed: int, stream: Stream, samples: Sequence[int], shape: tuple[int,
         [len(samples),*shape] in [0, 1), float64 on the CPU.
     """
     return torch.from_numpy(np.stack([generator(seed, stream, n).random(shape) for n in samples]))
+
+
+class ImageDraws:
+    """Random numbers for the images of a run's micro-batches, by the images' numbers.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._first = 0
+
+    def begin(self, sample: int) -> None:
+        """Learn the number of the next micro-batch's first image on this process."""
+        self._first = sample
+
+    def __call__(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Draw numbers in [0, 1) for each image of the micro-batch [B,...], [B,*shape], float64 on the CPU."""
+        return uniform(self._seed, stream, range(self._first, self._first + image.shape[0]), shape)

@@ -14,7 +14,7 @@ from lsr_train.latent import ScaleFreeRegularizer, confident_cells, histogram_do
 from lsr_train.losses import cross_entropy, distillation_loss, upsample
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
-from lsr_train.randomness import Stream, uniform
+from lsr_train.randomness import ImageDraws, Stream
 from lsr_train.selftraining import (
     Strength,
     class_mix_mask,
@@ -74,7 +74,7 @@ class Distill(Method):
         )  # fmt: skip
         self._strength = Strength(**asdict(config.strong))
         self._teacher: FrozenTeacher | None = None
-        self._sample = 0
+        self._draws = ImageDraws(config.seed)
         self._diagnostics: dict[str, Tensor] = {}
 
     def start(self, network: nn.Module) -> None:
@@ -87,7 +87,7 @@ class Distill(Method):
 
     def begin(self, step: int, sample: int) -> None:
         """Learn which micro-batch comes next."""
-        self._sample = sample
+        self._draws.begin(sample)
 
     def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
         """Return `cross_entropy`, and of `distill_*`, `self_training` and the latent terms those that have a weight."""
@@ -160,12 +160,8 @@ class Distill(Method):
             return self._teacher.logits(self._normalize.levels(image))
 
     def _augment(self, image: Tensor, stream: Stream) -> Tensor:
+        """Augment normalised images strongly."""
         return strong_images(image, self._normalize, self._strength, self._draws(stream, image, (DRAWS,)))
-
-    def _draws(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Draw numbers for each image of the micro-batch, [B,*shape]."""
-        samples = range(self._sample, self._sample + image.shape[0])
-        return uniform(self.config.seed, stream, samples, shape)
 
     def _constraints(
         self, outputs: tuple[SegOutput, SegOutput], of_source: _Lesson, of_target: _Lesson

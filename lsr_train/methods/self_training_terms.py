@@ -22,7 +22,7 @@ from lsr_train.latent.moments import lifted
 from lsr_train.losses import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
-from lsr_train.randomness import Stream, uniform
+from lsr_train.randomness import ImageDraws, Stream
 from lsr_train.selftraining import (
     DistributionAlignment,
     EmaTeacher,
@@ -96,7 +96,8 @@ class SelfTrainingMethod(Method):
         self.teacher: EmaTeacher | None = None
         self.starting: EmaTeacher | None = None
         self._strength = Strength(**asdict(config.strong))
-        self._step = self._sample = 0
+        self._step = 0
+        self._draws = ImageDraws(config.seed)
         self._diagnostics: dict[str, Tensor] = {}
 
     def start(self, network: nn.Module) -> None:
@@ -107,7 +108,8 @@ class SelfTrainingMethod(Method):
 
     def begin(self, step: int, sample: int) -> None:
         """Learn which micro-batch comes next."""
-        self._step, self._sample = step, sample
+        self._step = step
+        self._draws.begin(sample)
 
     def after_step(self, network: nn.Module, step: int) -> None:
         """Move the teacher."""
@@ -244,8 +246,3 @@ class SelfTrainingMethod(Method):
         fixed = self._forward(self.starting, image).features
         exact = lifted(features.dtype)
         return all_reduce_sum((features.to(exact) - fixed.to(exact)).square().mean()) / world_size()
-
-    def _draws(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Draw numbers for each image of the micro-batch, [B,*shape]."""
-        samples = range(self._sample, self._sample + image.shape[0])
-        return uniform(self.config.seed, stream, samples, shape)

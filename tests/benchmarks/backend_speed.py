@@ -11,10 +11,6 @@ file is calibrated by min-max on the shipped frames: this measures speed, not ac
 import argparse
 import json
 import os
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from lsr_infer.arguments import parse_size
+from tests.benchmarks.in_turn import Seconds, in_turn, middle, print_runs
 
-ROOT = Path(__file__).resolve().parents[2]
 TORCH = "torch_fp32"
 # Name: backend, precision, file.
 BACKENDS: dict[str, tuple[str, str | None, str]] = {
@@ -99,34 +95,21 @@ def work(name: str, folder: Path, size: tuple[int, int], threads: int, runs: int
     """Time one backend in this process and print its runs."""
     run = torch_run(folder, threads) if name == TORCH else backend_run(folder, name, threads)
     images = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
-    run(images)
-    taken = []
-    for _ in range(runs):
-        wall, processor = time.perf_counter(), time.process_time()
-        run(images)
-        taken.append((time.perf_counter() - wall, time.process_time() - processor))
-    print(json.dumps(taken))
+    print_runs(lambda: run(images), runs, warm_up=1)
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[Seconds]]:
     """Run every backend in a process of its own, round by round."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in (TORCH, *BACKENDS)}
-    for _ in range(options.rounds):
-        for name in found:
-            words = ["--worker", name, "--work", folder, "--size", options.size, "--threads", options.threads]
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.benchmarks.backend_speed", *map(str, words), "--runs", str(options.runs)],
-                cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(options.threads)},
-            )  # fmt: skip
-            found[name] += [(wall, processor) for wall, processor in json.loads(done.stdout)]
-    return found
+    same = ("--work", folder, "--size", options.size, "--threads", options.threads, "--runs", options.runs)
+    workers = {name: ("--worker", name, *same) for name in (TORCH, *BACKENDS)}
+    return in_turn("tests.benchmarks.backend_speed", workers, threads=options.threads, rounds=options.rounds)
 
 
-def report(found: dict[str, list[tuple[float, float]]], options: argparse.Namespace) -> dict[str, Any]:
+def report(found: dict[str, list[Seconds]], options: argparse.Namespace) -> dict[str, Any]:
     """Return medians and ratios."""
-    wall = {name: statistics.median(run[0] for run in runs) for name, runs in found.items()}
-    processor = {name: statistics.median(run[1] for run in runs) for name, runs in found.items()}
+    middles = {name: middle(runs) for name, runs in found.items()}
+    wall = {name: seconds.wall for name, seconds in middles.items()}
+    processor = {name: seconds.processor for name, seconds in middles.items()}
     return {
         "backbone": options.backbone,
         "size": options.size,

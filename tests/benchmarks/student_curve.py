@@ -11,17 +11,16 @@ a frame, how many times faster than the teacher's FP32 file that is, by processo
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.in_turn import ROOT, Seconds, in_turn, middle, print_runs
+
 PRECISIONS = ("fp32", "int8")
 
 
@@ -34,14 +33,7 @@ def work(file: Path, threads: int, runs: int) -> None:
     manifest = Manifest.from_metadata(backend.metadata)
     size = (1, manifest.height, manifest.width, 3)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    for _ in range(3):
-        backend.run(images)
-    taken = []
-    for _ in range(runs):
-        wall, processor = time.perf_counter(), time.process_time()
-        backend.run(images)
-        taken.append((time.perf_counter() - wall, time.process_time() - processor))
-    print(json.dumps(taken))
+    print_runs(lambda: backend.run(images), runs, warm_up=3)
 
 
 def command(*words: object) -> int:
@@ -69,20 +61,13 @@ def score(path: Path, camvid: Path) -> float:
     return float(json.loads(result.read_text(encoding="utf-8"))["miou"])
 
 
-def timed(files: dict[str, Path], options: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """Return each file's median seconds a frame, by the clock and of the processor."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in files}
-    for _ in range(options.rounds):
-        for name, path in files.items():
-            words = ["--worker", path, "--threads", options.threads, "--runs", options.runs]
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.benchmarks.student_curve", *map(str, words)],
-                cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(options.threads)},
-            )  # fmt: skip
-            found[name] += [(wall, processor) for wall, processor in json.loads(done.stdout)]
-    middle = statistics.median
-    return {name: (middle(run[0] for run in runs), middle(run[1] for run in runs)) for name, runs in found.items()}
+def timed(files: dict[str, Path], options: argparse.Namespace) -> dict[str, Seconds]:
+    """Return each file's median seconds a frame."""
+    workers = {
+        name: ("--worker", path, "--threads", options.threads, "--runs", options.runs) for name, path in files.items()
+    }
+    found = in_turn("tests.benchmarks.student_curve", workers, threads=options.threads, rounds=options.rounds)
+    return {name: middle(runs) for name, runs in found.items()}
 
 
 def main() -> None:
@@ -126,8 +111,8 @@ def main() -> None:
         taken = seconds.get(f"{entry['model']} {entry['precision']}")
         if taken is not None:
             entry["wall_ms"], entry["processor_ms"] = (round(1e3 * value, 2) for value in taken)
-            entry["times_faster_by_wall"] = round(reference[0] / taken[0], 2)
-            entry["times_faster_by_processor"] = round(reference[1] / taken[1], 2)
+            entry["times_faster_by_wall"] = round(reference.wall / taken.wall, 2)
+            entry["times_faster_by_processor"] = round(reference.processor / taken.processor, 2)
             entry["points_behind"] = round(100 * (first["miou"] - entry["miou"]), 2)
     print(json.dumps({"threads": options.threads, "load_average": load, "models": entries}, indent=2))
 
