@@ -13,12 +13,13 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.files import write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.places import check_place, refuse_existing
+from lsr_train.classes_file import load_label_space
 from lsr_train.commands.evaluate import EvaluateOptions
 from lsr_train.commands.scored_models import ScoredModel, open_scored_model
 from lsr_train.data.frames import LabelledFrames
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.evaluation import evaluate
-from lsr_train.labels import LABEL_SPACES, load_label_space, translation
+from lsr_train.labels import LABEL_SPACES, translation
 from lsr_train.report.result import Supervised, read_result, result_document, result_table
 from lsr_train.report.table import terminal
 from lsr_train.report.worst import check_folder, write_worst

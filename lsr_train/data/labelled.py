@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.images import fit_mask, read_image, read_label, read_mask
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_train.classes_file import load_classes, load_label_space
 from lsr_train.config import Config, SourceConfig
 from lsr_train.data.layouts import Pair, find_pairs
 from lsr_train.data.scan import scan_pairs, settle
-from lsr_train.labels import CITYSCAPES_19, Classes, IdMap, encoding_map, load_classes, load_label_space, translation
+from lsr_train.labels import CITYSCAPES_19, Classes, IdMap, encoding_map, translation
 
 __all__ = ["FolderImages", "LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
+from lsr_train.classes_file import load_label_space
 from lsr_train.commands.configuration import resolve
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.device import choose_precision
 from lsr_train.engine import Batches, Engine, Models, build_accelerator
-from lsr_train.labels import load_label_space
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.run_folder import RunFolder
 from lsr_train.selection import Selector

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lsr_infer.images import resize_frame, resize_labels
 from lsr_train.checkpoint import load_model
+from lsr_train.classes_file import load_label_space
 from lsr_train.data.frames import LabelledFrames
-from lsr_train.labels import load_label_space
 from lsr_train.latent import LatentRegularizer, histogram_downsample, pseudo_labels
 from lsr_train.losses import cross_entropy, max_square_loss, upsample
 from lsr_train.network import DeepLabV2
