@@ -13,13 +13,15 @@ from lsr_infer.errors import UsageError
 from lsr_train.config import Config
 from lsr_train.config_fields import with_fields
 
-__all__ = ["MEMORY_SHARE", "WIDEST", "Choices", "fitting", "network_of_file", "training_size"]
+__all__ = ["MEMORY_SHARE", "WIDEST", "Choices", "fitting", "narrower", "network_of_file", "training_size"]
 
 WIDEST = {"cuda": 1024, "cpu": 512}
 """Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
 MEMORY_SHARE = 0.8
 """Of the available memory, for a training step; the loaders, looks and everyone else have the rest. Ours."""
 _MULTIPLE = 32
+_WIDTHS = (768, 512, 384, 256)
+"""Columns that are tried where a budget is too short for the footage's own. Ours."""
 _SIZE = ("data.source.height", "data.source.width", "data.target.height", "data.target.width")
 _CROP = ("augment.crop_height", "augment.crop_width")
 _CROPS = (0, 512, 320, 224)
@@ -66,27 +68,45 @@ def _multiple(value: float) -> int:
     return max(2 * _MULTIPLE, round(value / _MULTIPLE) * _MULTIPLE)
 
 
-def training_size(choices: Choices, frame: tuple[int, int], device: str) -> None:
+def training_size(choices: Choices, frame: tuple[int, int], device: str, widest: int | None = None) -> None:
     """Take the footage's own size for both domains, which self-training mixes.
 
     Args:
         choices: where it goes.
         frame: rows and columns of a frame.
         device: the type of the device, which limits the width.
+        widest: columns that a time budget limits it to; None where it does not.
     """
     if not choices.free(*_SIZE):
         return
     height, width = frame
-    wide = min(width, WIDEST[device])
+    wide = min(width, widest or WIDEST[device])
     rows, columns = _multiple(height * wide / width), _multiple(wide)
     values: dict[str, Any] = dict(zip(_SIZE, (rows, columns, rows, columns), strict=True))
     if choices.free(*_CROP):
         values |= dict.fromkeys(_CROP, 0)  # until the memory has its word
+    limit = f"{widest} wide for this budget" if widest else f"{WIDEST[device]} wide on {device}"
     choices.take(
         values,
         f"size {columns}x{rows}: the footage has {width}x{height}; aspect kept, multiples of {_MULTIPLE}, at most "
-        f"{WIDEST[device]} wide on {device}; the source at the same size, since the two are mixed",
+        f"{limit}; the source at the same size, since the two are mixed",
     )
+
+
+def narrower(choices: Choices, share: float) -> int | None:
+    """Return the columns that a budget allows which is too short for the chosen size.
+
+    Args:
+        choices: with the size.
+        share: of the time that is needed, what there is; time is taken to be as the pixels.
+
+    Returns:
+        None where no size was chosen, or not even the smallest fits.
+    """
+    if "data.target.width" not in choices.values:
+        return None
+    now = choices.config.data.target.width
+    return next((wide for wide in _WIDTHS if wide < now and (wide / now) ** 2 <= share), None)
 
 
 def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] | None]) -> None:

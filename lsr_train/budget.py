@@ -16,6 +16,7 @@ __all__ = [
     "SOURCE_SHARE",
     "USED_SHARE",
     "Budget",
+    "BudgetError",
     "Lengths",
     "Pace",
     "Stage",
@@ -38,6 +39,19 @@ _SPARE = 1.2
 """What is said to be needed is a fifth more than was measured, so that it holds when it is measured again. Ours."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _FOLLOWING = ("optim.warmup_steps", "selection.every", "train.checkpoint_every")
+
+
+class BudgetError(UsageError):
+    """The fewest steps do not fit into the budget.
+
+    Args:
+        message: as any error's.
+        share: of the seconds that they need, those that there are.
+    """
+
+    def __init__(self, message: str, share: float) -> None:
+        super().__init__(message)
+        self.share = share
 
 
 def parse_duration(text: str) -> float:
@@ -155,14 +169,15 @@ class Budget:
         """Raise unless so many seconds are left.
 
         Raises:
-            UsageError: they are not; says what would do.
+            BudgetError: they are not; says what would do.
         """
         if needed <= self.usable:
             return
         wanted = said((self.gone + needed / USED_SHARE) * _SPARE)
-        raise UsageError(
+        raise BudgetError(
             f"the budget of {said(self.seconds)} is too small: the fewest steps, {what}, need about {wanted} with "
-            f"looks. Set --budget {wanted}, or take less of everything, such as --network.backbone resnet18."
+            f"looks. Set --budget {wanted}, or take less of everything, such as --network.backbone resnet18.",
+            max(0.0, self.usable) / needed,
         )
 
 
@@ -189,7 +204,7 @@ def plan_lengths(budget: Budget, source: Stage, adapted: Stage, ready: int = 0) 
         ready: steps of a finished source stage that fits; 0 where there is none.
 
     Raises:
-        UsageError: the least of both does not fit; says what would.
+        BudgetError: the least of both does not fit; says what would.
     """
     usable = budget.usable
     source_steps = source.steps(_granted(usable, SOURCE_SHARE, adapted))

@@ -13,8 +13,8 @@ import torch
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.account import write_account
-from lsr_train.automatic import Choices, fitting, network_of_file, training_size
-from lsr_train.budget import SOURCE_SHARE, Budget, Pace, Stage, plan_lengths, said, with_length
+from lsr_train.automatic import Choices, fitting, narrower, network_of_file, training_size
+from lsr_train.budget import SOURCE_SHARE, Budget, BudgetError, Pace, Stage, plan_lengths, said, with_length
 from lsr_train.commands.configuration import Request, config_from_text
 from lsr_train.commands.running import train
 from lsr_train.commands.stages import RECORD, SourceStage
@@ -129,12 +129,36 @@ def _configuration(run: Path) -> Config:
 def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
     """Choose everything; devices and inputs are looked at here, and nothing is written.
 
+    Where the budget is too short for the size that was chosen, a smaller one is.
+
     Raises:
         LsrError: something that is asked for cannot be.
     """
+    widest = None
+    while True:
+        choices = Choices(request.config, request.stated, request.flags)
+        try:
+            return _plan_within(choices, request, stage, begun, widest)
+        except BudgetError as error:
+            widest = narrower(choices, error.share)
+            if widest is None:
+                raise
+            target = choices.config.data.target
+            logger.info(
+                "%dx%d is too large for this budget, whose %s hold %.0f %% of the fewest steps; trying %d wide",
+                target.width, target.height, said(request.budget or 0), 100 * error.share, widest,
+            )  # fmt: skip
+
+
+def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: float, widest: int | None) -> _Plan:
+    """Choose everything, with training images of at most `widest` columns.
+
+    Raises:
+        BudgetError: the budget does not hold the fewest steps at this size.
+        LsrError: something else that is asked for cannot be.
+    """
     assert request.out is not None
-    choices = Choices(request.config, request.stated, request.flags)
-    device = _choose(choices, stage)
+    device = _choose(choices, stage, widest)
     source = stage.beside(choices.config)
     accelerator = build_accelerator(choices.config, device)
     if accelerator.num_processes > 1:
@@ -161,7 +185,7 @@ def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
     return _Plan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
 
 
-def _choose(choices: Choices, stage: SourceStage) -> torch.device:
+def _choose(choices: Choices, stage: SourceStage, widest: int | None) -> torch.device:
     """Choose device, precision, network, sizes, batch and crop."""
     train_config = choices.config.train
     device = choose_device(train_config.device, train_config.precision, prefix="train.")
@@ -173,7 +197,7 @@ def _choose(choices: Choices, stage: SourceStage) -> torch.device:
     network_of_file(choices, backbone_of)
     frame = frame_size(choices.config.data.target)
     if frame is not None:
-        training_size(choices, frame, device.type)
+        training_size(choices, frame, device.type, widest)
     space = choose_label_space(choices.config)
     choices.lines.append(f"classes: the {space.num_classes} of {space.name}")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import UsageError
-from lsr_train.automatic import MEMORY_SHARE, Choices, fitting, network_of_file, training_size
+from lsr_train.automatic import MEMORY_SHARE, Choices, fitting, narrower, network_of_file, training_size
 from lsr_train.commands.configuration import resolve
 from lsr_train.config import Config
 from lsr_train.network import DeepLabV2, NetworkSpec
@@ -59,6 +59,24 @@ def test_a_stated_size_stays_whether_a_flag_or_a_recipe_states_it(tmp_path: Path
         before = chosen.config
         training_size(chosen, (1080, 1920), "cuda")
         assert chosen.config == before
+
+
+@pytest.mark.parametrize(
+    ("frame", "share", "expected"),
+    [((360, 480), 0.7, 384), ((360, 480), 0.5, 256), ((360, 480), 0.2, None), ((64, 96), 0.9, None)],
+)
+def test_a_budget_that_is_too_short_takes_the_widest_that_fits(
+    frame: tuple[int, int], share: float, expected: int | None
+) -> None:
+    chosen = choices()
+    training_size(chosen, frame, "cpu")
+    assert narrower(chosen, share) == expected
+
+
+def test_a_stated_size_is_not_narrowed() -> None:
+    stated = choices("--recipe", "my_footage")
+    training_size(stated, (360, 480), "cpu")
+    assert narrower(stated, 0.5) is None
 
 
 STATED = ("--data.source.height", "--data.source.width", "--data.target.height", "--data.target.width")

@@ -19,7 +19,7 @@ import yaml
 
 from lsr_infer.encoding import VideoWriter
 from lsr_infer.images import read_image
-from lsr_train import budget
+from lsr_train import automatic, budget
 from lsr_train.budget import Pace
 from lsr_train.commands import two_stages
 from lsr_train.commands.configuration import config_from_text, resolve
@@ -28,6 +28,7 @@ from lsr_train.config_file import to_yaml
 from lsr_train.data.toytown import render
 from lsr_train.labels import CITYSCAPES_19
 from lsr_train.network import DeepLabV2, NetworkSpec
+from lsr_train.preparation import Prepared
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights
 
 HEIGHT, WIDTH = 64, 96
@@ -287,6 +288,37 @@ def test_a_budget_shortens_both_stages_and_a_ready_source_stage_gives_its_time_t
     assert run_here("adapt", words(data, second, *small_recipes(tmp_path), "--budget", "580s")) == 0
     assert source_of(second) == source_of(out)
     assert yaml.safe_load((second / "config.yaml").read_text(encoding="utf-8"))["train"]["steps"] == 8
+
+
+@pytest.mark.parametrize(("seconds", "width"), [(60.0, 96), (70.0, 64), (300.0, None)])
+def test_a_budget_that_is_too_short_for_the_footages_size_takes_a_smaller_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, width: int | None
+) -> None:
+    """The pace is given: a step of a 96x64 image takes `seconds`, one of 64x64 in proportion."""
+    tried = []
+
+    def pace(prepared: Prepared, _: Path) -> Pace:
+        target = prepared.config.data.target
+        tried.append(target.width)
+        return Pace(step=seconds * target.width / WIDTH, look=0.0)
+
+    monkeypatch.setattr(two_stages, "measure_pace", pace)
+    monkeypatch.setattr(budget, "LEAST_STEPS", 2)
+    monkeypatch.setattr(automatic, "_WIDTHS", (64,))
+    out = tmp_path / "runs/run"
+    code = run_here("adapt", words(data, out, "--budget", "300s"))
+    if width is None:
+        assert code == 2
+        assert set(tried) == {WIDTH}  # what cannot fit is not measured
+        return
+    assert code == 0
+    sizes = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["data"]
+    assert (sizes["source"]["width"], sizes["target"]["width"]) == (width, width)
+    assert yaml.safe_load((source_of(out) / "config.yaml").read_text(encoding="utf-8"))["data"] == sizes
+    choices = json.loads((out / "stages.json").read_text(encoding="utf-8"))["choices"]
+    assert any(line.startswith("size 64x64") and "at most 64 wide for this budget" in line for line in choices) == (
+        width == 64
+    )
 
 
 def test_a_budget_that_is_too_small_says_what_is_needed(
