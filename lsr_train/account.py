@@ -143,7 +143,7 @@ def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, co
 
 def _time_line(seconds: Mapping[str, float]) -> str:
     parts = [f"{said(math.ceil(value))} for the {name}" for name, value in seconds.items()]
-    return f"time in this call: {', '.join(parts) or 'nothing was left to train'}"
+    return f"time in this call: {', '.join(parts)}"
 
 
 def _next_lines(out: Path, config: Config) -> Iterator[str]:

@@ -4,7 +4,7 @@ Each choice is a line that says why, and a value of an ordinary field: what is c
 the user has stated is never touched.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lsr_infer.errors import UsageError
 from lsr_train.config import Config
 from lsr_train.config_fields import with_fields
 
-__all__ = ["MEMORY_SHARE", "WIDEST", "Choices", "fitting", "narrower", "network_of_file", "training_size"]
+__all__ = ["MEMORY_SHARE", "WIDEST", "Choices", "fitting", "narrower", "narrowest", "network_of_file", "training_size"]
 
 WIDEST = {"cuda": 1024, "cpu": 512}
 """Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
@@ -34,7 +34,7 @@ class Choices:
 
     Args:
         config: with it.
-        stated: dotted names of the fields, or sections, that the user has set, by a recipe or on the command line.
+        stated: dotted names of the fields that the user has set, by a recipe or on the command line.
         flags: those of the command line alone.
         lines: one a choice: what, and why.
         values: the fields that were chosen.
@@ -47,21 +47,14 @@ class Choices:
     values: dict[str, Any] = field(default_factory=dict)
 
     def free(self, *names: str) -> bool:
-        """Whether the user has set none of these fields, nor a whole section above one."""
-        return not any(self.stated & set(_sections(name)) for name in names)
+        """Whether the user has set none of these fields."""
+        return self.stated.isdisjoint(names)
 
     def take(self, values: dict[str, Any], line: str) -> None:
         """Set fields, and say why."""
         self.config = with_fields(self.config, values)
         self.values |= values
         self.lines.append(line)
-
-
-def _sections(name: str) -> Iterator[str]:
-    """Yield a dotted name and those of the sections above it."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
 
 
 def _multiple(value: float) -> int:
@@ -103,10 +96,20 @@ def narrower(choices: Choices, share: float) -> int | None:
     Returns:
         None where no size was chosen, or not even the smallest fits.
     """
+    return next((wide for wide, pixels in _narrower_widths(choices).items() if pixels <= share), None)
+
+
+def narrowest(choices: Choices) -> tuple[int, float] | None:
+    """Return the columns of the smallest size that is tried, and its share of the pixels; None as `narrower`."""
+    return min(_narrower_widths(choices).items(), default=None)
+
+
+def _narrower_widths(choices: Choices) -> dict[int, float]:
+    """Return the widths below the one that was chosen, widest first, with their shares of its pixels."""
     if "data.target.width" not in choices.values:
-        return None
+        return {}
     now = choices.config.data.target.width
-    return next((wide for wide in _WIDTHS if wide < now and (wide / now) ** 2 <= share), None)
+    return {wide: (wide / now) ** 2 for wide in _WIDTHS if wide < now}
 
 
 def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] | None]) -> None:

@@ -5,6 +5,7 @@ An `UnlabelledBatch` has no label field: that a method never sees a target label
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 __all__ = ["LabelledBatch", "UnlabelledBatch"]
@@ -31,10 +32,19 @@ class UnlabelledBatch:
 
     Args:
         image: normalised network input [B,3,H,W], float32.
-        mask: [B,H,W] bool, true where a pixel counts (outside the ignore mask); None means everywhere.
+        mask: [B,H,W] bool, true where a pixel counts (not in the ignore mask, nor in ignored rows); None means
+            everywhere.
         files: the file or frame each image came from, for messages.
     """
 
     image: Tensor
     mask: Tensor | None = None
     files: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> Tensor:
+        """Which pixels count, [B,H,W] bool."""
+        if self.mask is not None:
+            return self.mask
+        B, _, H, W = self.image.shape
+        return torch.ones(B, H, W, dtype=torch.bool, device=self.image.device)

@@ -41,19 +41,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 _FOLLOWING = ("optim.warmup_steps", "selection.every", "train.checkpoint_every")
 
 
-class BudgetError(UsageError):
-    """The fewest steps do not fit into the budget.
-
-    Args:
-        message: as any error's.
-        share: of the seconds that they need, those that there are.
-    """
-
-    def __init__(self, message: str, share: float) -> None:
-        super().__init__(message)
-        self.share = share
-
-
 def parse_duration(text: str) -> float:
     """Read `90s`, `30m` or `2h` as seconds.
 
@@ -173,11 +160,35 @@ class Budget:
         """
         if needed <= self.usable:
             return
-        wanted = said((self.gone + needed / USED_SHARE) * _SPARE)
-        raise BudgetError(
-            f"the budget of {said(self.seconds)} is too small: the fewest steps, {what}, need about {wanted} with "
-            f"looks. Set --budget {wanted}, or take less of everything, such as --network.backbone resnet18.",
-            max(0.0, self.usable) / needed,
+        raise BudgetError(self, needed, what)
+
+
+class BudgetError(UsageError):
+    """The fewest steps do not fit into a budget.
+
+    Args:
+        budget: which.
+        needed: seconds that they take.
+        what: the steps as words.
+    """
+
+    def __init__(self, budget: Budget, needed: float, what: str) -> None:
+        wanted = said((budget.gone + needed / USED_SHARE) * _SPARE)
+        super().__init__(
+            f"the budget of {said(budget.seconds)} is too small: the fewest steps, {what}, need about {wanted} with "
+            f"looks. Set --budget {wanted}, or take less of everything, such as --network.backbone resnet18."
+        )
+        self.budget, self.needed, self.what = budget, needed, what
+
+    @property
+    def share(self) -> float:
+        """Of the seconds that are needed, those that there are."""
+        return max(0.0, self.budget.usable) / self.needed
+
+    def at(self, width: int, share: float) -> "BudgetError":
+        """Return what holds at a smaller size, whose images have `share` of the pixels, and the time in proportion."""
+        return BudgetError(
+            self.budget, self.needed * share, f"{self.what}, at {width} columns {share:.0%} of that time each"
         )
 
 

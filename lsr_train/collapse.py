@@ -43,7 +43,7 @@ class CollapseWatch:
         """Take in the shares [C] of a look.
 
         Returns:
-            Classes that have now been low for long and were not returned before.
+            Classes that have now been low for long and were not returned since they last were well.
         """
         if self._start is None:
             return ()
@@ -51,6 +51,8 @@ class CollapseWatch:
         for place, (name, start, share) in enumerate(zip(self.names, self._start, shares, strict=True)):
             low = start >= self.LEAST_SHARE and share < self.FALLS_BELOW * start
             self._low[place] = self._low[place] + 1 if low else 0
+            if not low:
+                self._said.discard(name)
             if self._low[place] >= self.looks and name not in self._said:
                 self._said.add(name)
                 new.append(name)

@@ -71,6 +71,8 @@ class TargetConfig:
         seconds: spacing of the frames that are taken from a video, in seconds.
         static: frames of a video whose mean absolute grey difference from the last kept one is below this many of 255
             levels are left out, so that a standing car does not fill the set; 0 keeps all.
+        ignore_top: share of a frame's rows at the upper border that never count, such as a rectification's black rim.
+        ignore_bottom: the same at the lower border, such as the car's own hood.
     """
 
     layout: TargetLayout = "frames"
@@ -81,6 +83,8 @@ class TargetConfig:
     limit: int = 0
     seconds: float = 0.5
     static: float = 2.0
+    ignore_top: float = 0.0
+    ignore_bottom: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("data.target.layout", self.layout, TARGET_LAYOUTS)
@@ -89,6 +93,13 @@ class TargetConfig:
         in_range("data.target.limit", self.limit, 0)
         in_range("data.target.seconds", self.seconds, 0)
         in_range("data.target.static", self.static, 0, 255)
+        for name in ("ignore_top", "ignore_bottom"):
+            in_range(f"data.target.{name}", getattr(self, name), 0, 1)
+        if self.ignore_top + self.ignore_bottom >= 1:
+            raise UsageError(
+                f"data.target.ignore_top {self.ignore_top} and ignore_bottom {self.ignore_bottom} leave no row. "
+                "Set smaller shares."
+            )
 
     @property
     def given(self) -> bool:

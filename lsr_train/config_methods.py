@@ -1,6 +1,7 @@
 """The methods by name: which fields of the configuration each reads, and which command runs it."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from lsr_infer.errors import UsageError
@@ -31,6 +32,19 @@ METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 """Which fields of `weights` each method reads. The names are those of `lsr_train.methods.METHODS`; a test holds them
 together, since this module cannot import what imports torch."""
+
+_PRINTED = ("histogram", "pseudo_labels", "prototypes", "clustering", "norm")
+
+_METHOD_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "source-only": (),
+    "target-only": (),
+    "lsr": _PRINTED,
+    "lsr-em": _PRINTED,
+    "self-training": ("histogram", "pseudo_labels", "self_training", "strong"),
+    "lsr-st": (*_PRINTED, "self_training", "strong", "latent"),
+    "distill": ("histogram", "pseudo_labels", "prototypes", "self_training", "strong", "latent", "distill"),
+}
+"""Which sections about terms each method reads; those of all others stay at their defaults."""
 
 METHOD_NAMES = tuple(METHOD_WEIGHTS)
 
@@ -75,7 +89,9 @@ def check_method(config: "Config") -> None:
         )
     if config.network.weights == "teacher":
         _check_start_from_teacher(config)
+    _check_sections(config)
     if "self_training" in METHOD_WEIGHTS[config.method]:
+        _check_teaching(config)
         _check_mixing(config)
         _check_constraints(config)
     for name in sorted(set(WEIGHT_NAMES) - set(METHOD_WEIGHTS[config.method])):
@@ -103,6 +119,24 @@ def _check_start_from_teacher(config: "Config") -> None:
             "network.batch_norm is frozen, and network.weights teacher gives a student the statistics of a wider "
             "network. Set --network.batch_norm train or target."
         )
+
+
+def _check_sections(config: "Config") -> None:
+    """Raise unless every section that the method does not read is as it is by default."""
+    for section in sorted({name for names in _METHOD_SECTIONS.values() for name in names}):
+        if section not in _METHOD_SECTIONS[config.method]:
+            names = (f"{section}.{item.name}" for item in fields(getattr(config, section)))
+            at_default(config, names, f"method {config.method}")
+
+
+def _check_teaching(config: "Config") -> None:
+    """Raise unless what the teacher says has a weight."""
+    weights = config.weights
+    if not (weights.self_training or (config.method == "distill" and weights.distill)):
+        needed = (
+            "--weights.distill or --weights.self_training" if config.method == "distill" else "--weights.self_training"
+        )
+        raise UsageError(f"method {config.method} would learn nothing from its teacher. Set {needed} above 0.")
 
 
 def _check_mixing(config: "Config") -> None:

@@ -20,8 +20,6 @@ class SelfTrainingConfig:
         weighting: `fraction` gives every pixel of a target image the share of its confident ones, `confident` 1 to the
             confident ones alone, `all` 1 to all.
         mix: `class` pastes half of a source image's classes onto the target image, `none` trains on the target alone.
-        ignore_top: share of the target's rows at the upper border that never count.
-        ignore_bottom: the same at the lower border.
         alignment: how far the teacher's class frequencies are held to those of the source batches (which have rare
             classes more often where `augment.rare_class_temperature` says so), over the places that count, 0 to 1.
         alignment_of: which frequencies, those of its `probabilities` (ReMixMatch) or those of its `labels`, which are
@@ -39,8 +37,6 @@ class SelfTrainingConfig:
     threshold: float = 0.968
     weighting: Literal["fraction", "confident", "all"] = "fraction"
     mix: Literal["class", "none"] = "class"
-    ignore_top: float = 0.0
-    ignore_bottom: float = 0.0
     alignment: float = 1.0
     alignment_of: Literal["probabilities", "labels"] = "probabilities"
     alignment_decay: float = 0.99
@@ -54,13 +50,8 @@ class SelfTrainingConfig:
     def __post_init__(self) -> None:
         for name in ("decay", "alignment_decay", "rectify_decay"):
             in_range(f"self_training.{name}", getattr(self, name), 0, 0.999999)
-        for name in ("threshold", "alignment", "mask_ratio", "ignore_top", "ignore_bottom"):
+        for name in ("threshold", "alignment", "mask_ratio"):
             in_range(f"self_training.{name}", getattr(self, name), 0, 1)
-        if self.ignore_top + self.ignore_bottom >= 1:
-            raise UsageError(
-                f"self_training.ignore_top {self.ignore_top} and ignore_bottom {self.ignore_bottom} leave no row. "
-                "Set smaller shares."
-            )
         one_of("self_training.weighting", self.weighting, ("fraction", "confident", "all"))
         one_of("self_training.mix", self.mix, ("class", "none"))
         one_of("self_training.alignment_of", self.alignment_of, ("probabilities", "labels"))

@@ -1,4 +1,4 @@
-"""A finished network as the teacher of another: found, verified by its hash, and run without a graph.
+"""A finished network as the teacher of another: found, and verified by its hash.
 
 It is no part of a checkpoint: the configuration names its file and the file's hash. Nothing here knows a loss.
 """
@@ -7,50 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.checkpoint import TeacherFacts, load_model, model_hash
 from lsr_train.config import Config
-from lsr_train.network import DeepLabV2, SegOutput
 from lsr_train.run_folder import resolve_model
+from lsr_train.selftraining import FrozenTeacher
 
-__all__ = ["FrozenTeacher", "load_teacher", "with_teacher_hash"]
-
-
-class FrozenTeacher:
-    """A network that never trains. It is no `nn.Module`, so that no checkpoint of a method takes it in.
-
-    Args:
-        network: put in evaluation mode.
-        facts: where it is from.
-        scale: factors of height and width between the frames it is given and those it looks at.
-    """
-
-    def __init__(self, network: DeepLabV2, facts: TeacherFacts, scale: tuple[float, float] = (1.0, 1.0)) -> None:
-        self.network = network.requires_grad_(False).eval()
-        self.facts = facts
-        self.scale = scale
-
-    @torch.no_grad()
-    def logits(self, levels: Tensor) -> Tensor:
-        """Run it.
-
-        Args:
-            levels: BGR levels 0..255 [B,H,W,3]; the teacher normalises them as it was trained.
-
-        Returns:
-            [B,C,h,w] in float32, at the size of its own features. An autocast around the call applies.
-        """
-        if self.scale != (1.0, 1.0):
-            H, W = (round(side * factor) for side, factor in zip(levels.shape[1:3], self.scale, strict=True))
-            planes = levels.permute(0, 3, 1, 2)
-            planes = functional.interpolate(planes, size=(H, W), mode="bilinear", antialias=min(self.scale) < 1)
-            levels = planes.permute(0, 2, 3, 1)
-        output: SegOutput = self.network(self.network.normalize(levels))
-        return output.logits.float()
+__all__ = ["load_teacher", "with_teacher_hash"]
 
 
 def with_teacher_hash(config: Config) -> Config:
@@ -71,8 +36,8 @@ def with_teacher_hash(config: Config) -> Config:
     return replace(config, distill=replace(config.distill, teacher=str(path), sha256=found))
 
 
-def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> FrozenTeacher | None:
-    """Read the teacher that a configuration names; None where it names none.
+def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tuple[FrozenTeacher, TeacherFacts] | None:
+    """Read the teacher that a configuration names, and where it is from; None where it names none.
 
     Args:
         config: with the teacher's file (see `with_teacher_hash`).
@@ -106,4 +71,4 @@ def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> Fro
             raise UsageError(f"{path}: does not say at which size it was trained. Set --distill.teacher_size student.")
         scale = (info.height / config.data.target.height, info.width / config.data.target.width)
     facts = TeacherFacts(sha256=settings.sha256, method=info.method, step=info.step, scores=info.scores)
-    return FrozenTeacher(network, facts, scale)
+    return FrozenTeacher(network, scale), facts

@@ -23,10 +23,9 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.checkpoint import ModelInfo
+from lsr_train.checkpoint import ModelInfo, TeacherFacts
 from lsr_train.config import Config
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.distillation import FrozenTeacher
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.interruption import Interruption
 from lsr_train.methods import METHODS
@@ -36,6 +35,7 @@ from lsr_train.optim import build_optimizer, learning_rate, set_learning_rate
 from lsr_train.run_folder import RunFolder
 from lsr_train.run_state import RunState
 from lsr_train.selection import Selector, Sight
+from lsr_train.selftraining import FrozenTeacher
 from lsr_train.training_state import as_plain
 
 __all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
@@ -66,11 +66,12 @@ class Models:
 
     Args:
         network: what training starts from, on the CPU or its device.
-        teacher: a finished network that teaches it, on its device; None where the configuration names none.
+        teacher: a finished network that teaches it, on its device, and where it is from; None where the configuration
+            names none.
     """
 
     network: DeepLabV2
-    teacher: FrozenTeacher | None = None
+    teacher: tuple[FrozenTeacher, TeacherFacts] | None = None
 
 
 @dataclasses.dataclass
@@ -158,7 +159,7 @@ class Engine:
         self.method = METHODS[config.method](config, space.num_classes, network.feature_channels)
         self.method.start(network)
         if self.teacher is not None:
-            self.method.take_teacher(self.teacher)
+            self.method.take_teacher(self.teacher[0])
         self.method.to(accelerator.device)
         groups = network.parameter_groups() | self.method.parameter_groups()
         optimizer = build_optimizer(groups, config.optim)
@@ -443,7 +444,7 @@ class Engine:
             height=self.config.data.target.height if self.config.data.target.given else self.config.data.source.height,
             width=self.config.data.target.width if self.config.data.target.given else self.config.data.source.width,
             scores=self.selector.scores(self.step),
-            teacher=None if self.teacher is None else self.teacher.facts,
+            teacher=None if self.teacher is None else self.teacher[1],
         )
         self.state.write(folder, info)
 

@@ -119,6 +119,7 @@ def available_bytes(device: torch.device, system: Path = Path("/")) -> int | Non
         system: the root of the file system that is asked.
     """
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what was freed counts as free
         free, _ = torch.cuda.mem_get_info(device)
         return max(0, free - _CUDA_BYTES)
     found = [value for value in (_machine(system), *_groups(system)) if value is not None]

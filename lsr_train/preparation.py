@@ -163,6 +163,8 @@ def _selector(
     """Build what looks at unlabelled frames, and at held-out source images where there are some."""
     selection, source = config.selection, config.data.source
     if selection.signal == "none":
+        if config.method in OWN_LABEL_METHODS:
+            logger.info("selection.signal none: nothing looks at target frames, so a class that dies is not noticed")
         return Selector(selection, None)
     if target is None and selection.signal != "source":
         logger.info("no target frames for the %s signal: the last checkpoint stands", selection.signal)
@@ -189,7 +191,9 @@ def _selector(
 def collapse_advice(config: Config) -> str:
     """Say what may help a class that collapses, by what the method has to set."""
     weights, alignment = config.weights, config.self_training.alignment
-    if weights.self_training and config.self_training.alignment_of == "probabilities":
+    if weights.self_training and not alignment:
+        first = "Set --self_training.alignment 1 and --self_training.alignment_of labels, lower"
+    elif weights.self_training and config.self_training.alignment_of == "probabilities":
         first = "Set --self_training.alignment_of labels, lower"
     elif weights.self_training and alignment < 1:
         first = f"Raise --self_training.alignment (it is {alignment:g}, of at most 1), lower"

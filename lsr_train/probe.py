@@ -37,7 +37,8 @@ def measure_pace(prepared: Prepared, place: Path) -> Pace:
     Returns:
         Seconds, waiting for the loader included. One step before is not counted, which builds what is built once.
     """
-    config = replace(prepared.config, init="")
+    from_the_first = replace(prepared.config.self_training, rectify_from=0)  # its cost is that of nearly all steps
+    config = replace(prepared.config, init="", self_training=from_the_first)
     torch.manual_seed(config.seed)
     accelerator = build_accelerator(config, prepared.accelerator.device)
     network = DeepLabV2(network_spec(config, prepared.space)).to(accelerator.device)
@@ -56,9 +57,10 @@ def measure_pace(prepared: Prepared, place: Path) -> Pace:
         while len(times) <= _LEAST or (sum(times[1:]) < _SECONDS and len(times) <= _MOST):
             times.append(_timed(engine, batches))
     look = _look_seconds(prepared, network)
+    looks = 0.0 if config.selection.signal == "none" else look * config.selection.frames
     # AdaBN is one forward a frame where a look is four and the drawing of classes
     begin = look / 4 * config.network.batch_norm_frames if config.network.batch_norm == "target" else 0.0
-    return Pace(step=sum(times[1:]) / len(times[1:]), look=look * config.selection.frames, begin=begin)
+    return Pace(step=sum(times[1:]) / len(times[1:]), look=looks, begin=begin)
 
 
 def _timed(engine: Engine, batches: Batches) -> float:
@@ -71,9 +73,9 @@ def _timed(engine: Engine, batches: Batches) -> float:
 
 
 def _look_seconds(prepared: Prepared, network: DeepLabV2) -> float:
-    """Return the seconds of a look for each frame; 0 where no target frame is looked at."""
+    """Return the seconds of a look for each frame; 0 where there is no target frame."""
     config = prepared.config
-    if prepared.target is None or config.selection.signal == "none":
+    if prepared.target is None:
         return 0.0
     frames = prepared.target.evenly(_LOOKED_AT)
     assert config.train.precision != "auto"  # the command has chosen

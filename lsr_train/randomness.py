@@ -24,6 +24,7 @@ class Stream(IntEnum):
     STRONG = 5
     MASK = 6
     STRONG_SOURCE = 7
+    STRONG_MASKED = 8
 
 
 def generator(seed: int, stream: Stream, n: int) -> np.random.Generator:

@@ -18,6 +18,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.budget import parse_duration
 from lsr_train.commands.parser import parse
 from lsr_train.config import Config
+from lsr_train.config_fields import fields_of
 from lsr_train.config_file import recipe_path
 
 __all__ = ["Request", "config_from_text", "resolve"]
@@ -54,7 +55,7 @@ class Request:
         resume: the run folder to continue; None for a new run.
         print_config: whether only to show the configuration.
         budget: seconds for the whole command; None leaves lengths as they are configured.
-        flags: dotted names of the fields, or sections, that the command line sets.
+        flags: dotted names of the fields that the command line sets, by themselves or with their section.
         stated: these and those of the recipe that it names.
         source_stage: what it says about the source stage, as words for `pretrain`.
     """
@@ -99,7 +100,9 @@ def _expand(arguments: list[str]) -> list[str]:
                     raise UsageError("--recipe needs a name or a YAML file.")
                 value = arguments[position]
                 position += 1
-            recipes += ["--recipe", str(recipe_path(value))]
+            if recipes:
+                raise UsageError("--recipe is given twice. Copy one of them, and put the other's fields in.")
+            recipes = ["--recipe", str(recipe_path(value))]
             continue
         word = {"--print_config": "--show_config", **SHORT_NAMES}.get(word, word)
         expanded.append(f"{word}={value}" if equals else word)
@@ -129,8 +132,9 @@ def _without_source_stage(arguments: list[str]) -> tuple[list[str], tuple[str, .
 
 
 def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the dotted names that flags set, and those that the recipe in front of them sets."""
-    flags = frozenset(word[2:].partition("=")[0] for word in expanded if word.startswith("--"))
+    """Return the dotted names that flags set (a section: all below it), and those that the recipe in front sets."""
+    words = {word[2:].partition("=")[0] for word in expanded if word.startswith("--")}
+    flags = frozenset(words | {name for name, _ in fields_of(Config()) if any(name.startswith(f"{w}.") for w in words)})
     if expanded[:1] != ["--recipe"]:
         return flags, frozenset()
 
@@ -144,7 +148,7 @@ def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
 
 def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
     """Cut a crop that only the default recipe states to the images, whose sizes the command line may state."""
-    if flags & {"augment", "augment.crop_height", "augment.crop_width"}:
+    if flags & {"augment.crop_height", "augment.crop_width"}:
         return
     scale = namespace["augment.scale_min"]
     for side in ("height", "width"):

@@ -48,7 +48,7 @@ def train(request: Request) -> int:
     teacher = load_teacher(config, prepared.space, accelerator.device)
     network, meaning = starting_network(config, prepared, accelerator.device, fresh=not _has_checkpoint(request))
     if teacher is not None:
-        facts = teacher.facts
+        facts = teacher[1]
         method = facts.method or "an unknown method"
         logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:

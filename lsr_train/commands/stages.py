@@ -1,11 +1,12 @@
 """The source stage that `adapt` trains first: its configuration, from its own recipe and what both stages share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from lsr_infer.errors import UsageError
 from lsr_train.commands.configuration import Request, resolve
 from lsr_train.config import Config
-from lsr_train.config_fields import fields_of, with_fields
+from lsr_train.config_fields import field_of, fields_of, with_fields
 
 __all__ = ["RECORD", "SOURCE_RECIPE", "SourceStage", "source_stage", "stages_wanted"]
 
@@ -50,10 +51,12 @@ class SourceStage:
     Args:
         own: as its recipe and the words about it have it.
         flags: dotted names that those words set, and that stay.
+        stated: those, and what a recipe among them sets, which gives way to what both stages share.
     """
 
     own: Config
     flags: frozenset[str]
+    stated: frozenset[str]
 
     def beside(self, adapted: Config) -> Config:
         """Return the run that fits an adaptation: network, data, sizes and place are the same in both.
@@ -61,10 +64,18 @@ class SourceStage:
         Raises:
             UsageError: they do not fit together.
         """
+        return with_fields(self.own, self._shared(adapted))
+
+    def given_way(self, adapted: Config) -> list[str]:
+        """Return the fields that a named recipe sets and that have the adaptation's values all the same."""
+        shared = self._shared(adapted)
+        return sorted(name for name in self.stated & shared.keys() if field_of(self.own, name) != shared[name])
+
+    def _shared(self, adapted: Config) -> dict[str, Any]:
+        """Return what is taken from an adaptation."""
         sections = tuple(name for name in _SHARED if name.endswith("."))
         shared = {n: value for n, value in fields_of(adapted) if n.startswith(sections) or n in _SHARED}
-        kept = {name for name in shared if self.flags & {name, name.rpartition(".")[0]}}
-        return with_fields(self.own, {name: value for name, value in shared.items() if name not in kept})
+        return {name: value for name, value in shared.items() if name not in self.flags}
 
 
 def source_stage(request: Request) -> SourceStage:
@@ -82,12 +93,12 @@ def source_stage(request: Request) -> SourceStage:
     if request.budget is not None and "train.steps" in own.flags:
         raise UsageError("--budget and --source_stage.train.steps both set its length. Take one of them.")
     for name in _ONE_PROCESS:
-        if own.flags & {name, name.rpartition(".")[0]}:
+        if name in own.flags:
             raise UsageError(
                 f"--source_stage sets {name}, and both stages run in one process that has one. Set --{name} for both, "
                 "and what else --source_stage.train holds field by field."
             )
-    if request.config.network.weights == "none" and not (request.flags | own.flags) & {"network", "network.weights"}:
+    if request.config.network.weights == "none" and "network.weights" not in request.flags | own.flags:
         raise UsageError(
             "this recipe has network.weights none, so that --init brings the weights, and there is no --init. Name a "
             "trained network with --init; or, to train a source stage first, say what it starts from with "
@@ -95,6 +106,6 @@ def source_stage(request: Request) -> SourceStage:
         )
     if own.config.method != "source-only":
         raise UsageError(f"the source stage is {own.config.method}; it must be source-only. Set --source_stage.method.")
-    stage = SourceStage(own=own.config, flags=own.flags)
+    stage = SourceStage(own=own.config, flags=own.flags, stated=own.stated)
     stage.beside(request.config)
     return stage

@@ -13,7 +13,7 @@ import torch
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.account import write_account
-from lsr_train.automatic import Choices, fitting, narrower, network_of_file, training_size
+from lsr_train.automatic import Choices, fitting, narrower, narrowest, network_of_file, training_size
 from lsr_train.budget import SOURCE_SHARE, Budget, BudgetError, Pace, Stage, plan_lengths, said, with_length
 from lsr_train.commands.configuration import Request, config_from_text
 from lsr_train.commands.running import train
@@ -36,8 +36,6 @@ from lsr_train.run_folder import RunFolder
 __all__ = ["adapt_from_scratch", "go_on"]
 
 logger = logging.getLogger(__name__)
-
-_RECORD_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +83,7 @@ def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
             RunFolder.create(source, to_yaml(plan.source)).close()
         note_data(source, plan.data)
     adapted = with_fields(plan.adapted, {"init": str(source)})
-    record = {"format": _RECORD_FORMAT, "source": str(source), "choices": plan.lines}
-    RunFolder.create(request.out, to_yaml(adapted), record={RECORD: record}).close()
+    RunFolder.create(request.out, to_yaml(adapted), record={RECORD: {"choices": plan.lines}}).close()
     return go_on(request.out)
 
 
@@ -142,7 +139,8 @@ def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
         except BudgetError as error:
             widest = narrower(choices, error.share)
             if widest is None:
-                raise
+                smallest = narrowest(choices)
+                raise error if smallest is None else error.at(*smallest) from error
             target = choices.config.data.target
             logger.info(
                 "%dx%d is too large for this budget, whose %s hold %.0f %% of the fewest steps; trying %d wide",
@@ -180,6 +178,12 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: 
         budget = Budget(seconds=request.budget, gone=time.monotonic() - begun)
         source, ready = _fit_into(budget, choices, stage, ready, paces)
     choices.lines.append(ready.line)
+    given_way = stage.given_way(choices.config)
+    if given_way:
+        choices.lines.append(
+            f"the source stage has the adaptation's {', '.join(given_way)}, not its recipe's: both stages share them. "
+            "Flags (--source_stage.SECTION.FIELD) would stay"
+        )
     if ready.run is None and source.network.weights != "none":  # fetched and fitted before a folder is made
         load_backbone_weights(DeepLabV2(network_spec(source, prepared.space)), source.network.weights)
     return _Plan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)

@@ -87,6 +87,21 @@ def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:
     """
     target = config.data.target
     footage = open_footage(target, on_bad=config.data.on_bad, cache=cache)
-    ignored = read_mask(Path(config.data.ignore_mask)) if config.data.ignore_mask else None
+    ignored = _never_counted(config)
     augment = config.augment if config.augment.target_colors else config.augment.without_colors()
     return TargetDataset(footage, Augmentation(augment, target.height, target.width), config.seed, ignored)
+
+
+def _never_counted(config: Config) -> NDArray[np.bool_] | None:
+    """Return the pixels of a whole frame that never count, [H,W] at training size; None where all do."""
+    target = config.data.target
+    ignored = read_mask(Path(config.data.ignore_mask)) if config.data.ignore_mask else None
+    ignored = fit_mask(ignored, target.height, target.width)
+    if not (target.ignore_top or target.ignore_bottom):
+        return ignored
+    rows = np.arange(target.height)
+    outside = (rows < round(target.ignore_top * target.height)) | (
+        rows >= target.height - round(target.ignore_bottom * target.height)
+    )
+    everywhere = np.broadcast_to(outside[:, None], (target.height, target.width)).copy()
+    return everywhere if ignored is None else ignored | everywhere

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
 from lsr_train.device import autocast
-from lsr_train.distillation import FrozenTeacher
-from lsr_train.latent import ScaleFreeRegularizer, confident_cells, histogram_downsample
+from lsr_train.latent import confident_cells, histogram_downsample
 from lsr_train.losses import cross_entropy, distillation_loss, upsample
+from lsr_train.methods.latent_terms import build_regularizer, latent_weights
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
 from lsr_train.randomness import ImageDraws, Stream
 from lsr_train.selftraining import (
+    FrozenTeacher,
     Strength,
     class_mix_mask,
-    counted_pixels,
     figures,
     paste,
     strong_images,
@@ -60,18 +60,8 @@ class Distill(Method):
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
-        weights = config.weights
-        self._latent_weights = {
-            "cluster_source": weights.cluster,
-            "cluster_target": weights.cluster,
-            "perpendicularity": weights.perpendicularity,
-            "prototype_source": weights.prototype,
-            "prototype_target": weights.prototype,
-        }
-        self.regularizer = ScaleFreeRegularizer(
-            num_classes, channels, decay=config.prototypes.decay, temperature=config.latent.temperature,
-            terms=frozenset(name for name, weight in self._latent_weights.items() if weight > 0),
-        )  # fmt: skip
+        self._latent_weights = latent_weights(config, "scale-free")
+        self.regularizer = build_regularizer(config, num_classes, channels, "scale-free")
         self._strength = Strength(**asdict(config.strong))
         self._teacher: FrozenTeacher | None = None
         self._draws = ImageDraws(config.seed)
@@ -131,9 +121,7 @@ class Distill(Method):
         settings = self.config.self_training
         size = (target.image.shape[2], target.image.shape[3])
         cells = self._ask(target.image)
-        counts = counted_pixels(
-            target.image, target.mask, ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom
-        )
+        counts = target.counts
         found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=counts)
         self._diagnostics = figures(
             teacher_confidence=(found.probability, found.counts),

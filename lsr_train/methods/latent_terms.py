@@ -1,16 +1,16 @@
 """What the methods with the paper's terms on the latent space share; not a method itself."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
-from lsr_train.latent import LatentRegularizer
+from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer
 from lsr_train.losses import cross_entropy
 from lsr_train.methods.method import DomainOutputs, Method, Network
 
-__all__ = ["LatentMethod"]
+__all__ = ["LatentMethod", "build_regularizer", "latent_weights"]
 
 
 class LatentMethod(Method):
@@ -20,7 +20,7 @@ class LatentMethod(Method):
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
-        self.regularizer = _build_regularizer(config, num_classes, channels)
+        self.regularizer = build_regularizer(config, num_classes, channels)
 
     def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
         """Return `cross_entropy`, the method's further terms, and the latent terms whose weight is not 0."""
@@ -45,27 +45,34 @@ class LatentMethod(Method):
 
     def term_weights(self) -> dict[str, float]:
         """Return the lambdas of the latent terms."""
-        return _latent_weights(self.config)
+        return latent_weights(self.config)
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Return norms of both domains, the prototypes' mean cosine and the labelled share of target cells."""
         return self.regularizer.diagnostics()
 
 
-def _latent_weights(config: Config) -> dict[str, float]:
-    """Return the weight of each latent term (paper, Eq. 4); source and target share lambda_C and lambda_N."""
+def latent_weights(config: Config, form: Literal["printed", "scale-free"] = "printed") -> dict[str, float]:
+    """Return the weight of each latent term of a form (paper, Eq. 4); source and target share a lambda."""
     weights = config.weights
+    last = {"printed": "norm", "scale-free": "prototype"}[form]
     return {
         "cluster_source": weights.cluster,
         "cluster_target": weights.cluster,
         "perpendicularity": weights.perpendicularity,
-        "norm_source": weights.norm,
-        "norm_target": weights.norm,
+        f"{last}_source": getattr(weights, last),
+        f"{last}_target": getattr(weights, last),
     }
 
 
-def _build_regularizer(config: Config, num_classes: int, channels: int) -> LatentRegularizer:
-    """Build the regularizer; terms of weight 0 are left out of the computation."""
+def build_regularizer(
+    config: Config, num_classes: int, channels: int, form: Literal["printed", "scale-free"] = "printed"
+) -> LatentRegularizer | ScaleFreeRegularizer:
+    """Build the regularizer of a form; terms of weight 0 are left out of the computation."""
+    terms = frozenset(name for name, weight in latent_weights(config, form).items() if weight > 0)
+    if form == "scale-free":
+        decay, temperature = config.prototypes.decay, config.latent.temperature
+        return ScaleFreeRegularizer(num_classes, channels, decay=decay, temperature=temperature, terms=terms)
     return LatentRegularizer(
         num_classes,
         channels,
@@ -77,5 +84,5 @@ def _build_regularizer(config: Config, num_classes: int, channels: int) -> Laten
         labels=config.histogram.mode,
         clustering=config.clustering.distance,
         norm=config.norm.variant,
-        terms=frozenset(name for name, weight in _latent_weights(config).items() if weight > 0),
+        terms=terms,
     )

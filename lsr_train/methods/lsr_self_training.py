@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from lsr_train.config import Config
-from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, pseudo_labels
+from lsr_train.latent import LatentRegularizer, pseudo_labels
 from lsr_train.losses import upsample
+from lsr_train.methods.latent_terms import build_regularizer, latent_weights
 from lsr_train.methods.method import Network
 from lsr_train.methods.self_training_terms import SelfTrainingMethod, Views
 from lsr_train.selftraining import PixelLabels
@@ -22,24 +23,13 @@ class LSRSelfTraining(SelfTrainingMethod):
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
-        self._latent_weights = _latent_weights(config)
-        terms = frozenset(name for name, weight in self._latent_weights.items() if weight > 0)
-        self.regularizer: LatentRegularizer | ScaleFreeRegularizer
-        if config.latent.form == "printed":
-            self.regularizer = LatentRegularizer(
-                num_classes, channels, config.prototypes.decay, config.prototypes.init, config.histogram.threshold,
-                config.pseudo_labels.confidence, config.norm.delta,
-                labels=config.histogram.mode, clustering=config.clustering.distance, norm=config.norm.variant,
-                terms=terms,
-            )  # fmt: skip
-        else:
-            self.regularizer = ScaleFreeRegularizer(
-                num_classes, channels,
-                decay=config.prototypes.decay, temperature=config.latent.temperature, terms=terms,
-            )  # fmt: skip
+        self._latent_weights = latent_weights(config, config.latent.form)
+        self.regularizer = build_regularizer(config, num_classes, channels, config.latent.form)
 
     def further_terms(self, network: Network, views: Views) -> dict[str, Tensor]:
         """Return the latent terms whose weight is not 0."""
+        if not self.regularizer.terms:
+            return {}
         source, source_output = views.source, views.source_output
         output = views.mixed_output
         if self.config.latent.image == "target":
@@ -73,16 +63,3 @@ class LSRSelfTraining(SelfTrainingMethod):
         upsampled = upsample(logits.detach(), labels.labels.shape[-2:])
         threshold, confidence = self.config.histogram.threshold, self.config.pseudo_labels.confidence
         return pseudo_labels(upsampled, size, threshold, confidence, mask=labels.counts)
-
-
-def _latent_weights(config: Config) -> dict[str, float]:
-    """Return the weight of each latent term of the form that is chosen."""
-    weights = config.weights
-    common = {
-        "cluster_source": weights.cluster,
-        "cluster_target": weights.cluster,
-        "perpendicularity": weights.perpendicularity,
-    }
-    if config.latent.form == "printed":
-        return common | {"norm_source": weights.norm, "norm_target": weights.norm}
-    return common | {"prototype_source": weights.prototype, "prototype_target": weights.prototype}

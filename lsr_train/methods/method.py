@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
-from lsr_train.distillation import FrozenTeacher
 from lsr_train.losses import upsample
 from lsr_train.network import SegOutput
+from lsr_train.selftraining import FrozenTeacher
 
 __all__ = ["DomainOutputs", "Method", "Network"]
 

@@ -31,7 +31,6 @@ from lsr_train.selftraining import (
     Rectifier,
     Strength,
     class_mix_mask,
-    counted_pixels,
     figures,
     paste,
     strong_images,
@@ -177,9 +176,7 @@ class SelfTrainingMethod(Method):
     def _label(self, source: LabelledBatch, target: UnlabelledBatch) -> PixelLabels:
         """Let the teacher label the target, aligned and rectified."""
         settings, size = self.config.self_training, (target.image.shape[2], target.image.shape[3])
-        counts = counted_pixels(
-            target.image, target.mask, ignore_top=settings.ignore_top, ignore_bottom=settings.ignore_bottom
-        )
+        counts = target.counts
         output = self._forward(self._teacher, target.image)
         cells = (output.logits.shape[2], output.logits.shape[3])
         logits = output.logits
@@ -213,7 +210,7 @@ class SelfTrainingMethod(Method):
         pasted = torch.zeros_like(labels.labels, dtype=torch.bool)
         if self.config.self_training.mix == "class":
             pasted = class_mix_mask(source.labels, self._draws(Stream.MIX, source.image, (self.num_classes,)))
-        image = self._augment(paste(pasted, source.image, target.image))
+        image = self._augment(paste(pasted, source.image, target.image), Stream.STRONG)
         ones = torch.ones_like(labels.weight)
         of_source = PixelLabels(source.labels, ones, ones)
         both = PixelLabels(*(paste(pasted, above, below) for above, below in zip(of_source, labels, strict=True)))
@@ -227,10 +224,10 @@ class SelfTrainingMethod(Method):
             self._diagnostics["alignment_spread"] = self.alignment.offset.max() - self.alignment.offset.min()
         return Mixed(image, both)
 
-    def _augment(self, image: Tensor) -> Tensor:
+    def _augment(self, image: Tensor, stream: Stream) -> Tensor:
         """Augment normalised images strongly."""
         normalize = cast(DeepLabV2, self._teacher.network).normalize
-        return strong_images(image, normalize, self._strength, self._draws(Stream.STRONG, image, (DRAWS,)))
+        return strong_images(image, normalize, self._strength, self._draws(stream, image, (DRAWS,)))
 
     def _hide(self, image: Tensor) -> Tensor:
         """Hide blocks of strongly augmented target images."""
@@ -238,7 +235,7 @@ class SelfTrainingMethod(Method):
         block = settings.mask_block
         draws = self._draws(Stream.MASK, image, (-(-H // block), -(-W // block)))
         visible = visible_blocks((H, W), block, settings.mask_ratio, sent(draws, image.device))
-        return laid_out(self._augment(image) * visible[:, None], image)
+        return laid_out(self._augment(image, Stream.STRONG_MASKED) * visible[:, None], image)
 
     def _distance(self, image: Tensor, features: Tensor) -> Tensor:
         """Return the mean squared distance of the source's features to those of the starting network, per channel."""

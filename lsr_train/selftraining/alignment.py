@@ -178,8 +178,8 @@ class LabelAlignment(nn.Module):
 def _counts(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """Count the pixels of each class [C]; labels outside 0..C-1 count nowhere."""
     bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes).flatten()
-    counts = torch.zeros(num_classes + 1, dtype=dtype, device=labels.device)
-    return counts.scatter_add(0, bins, torch.ones_like(bins, dtype=dtype))[:num_classes]
+    counts = torch.zeros(num_classes + 1, dtype=torch.int64, device=labels.device)  # float32 would stop at 2^24
+    return counts.scatter_add(0, bins, torch.ones_like(bins))[:num_classes].to(dtype)
 
 
 def _floored(shares: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from lsr_train.distributed import all_reduce_sum
 from lsr_train.losses import upsample
 from lsr_train.softmax import peaks
 
-__all__ = ["PixelLabels", "Weighting", "counted_pixels", "figures", "teacher_labels"]
+__all__ = ["PixelLabels", "Weighting", "figures", "teacher_labels"]
 
 Weighting = Literal["fraction", "confident", "all"]
 
@@ -34,32 +34,6 @@ class PixelLabels(NamedTuple):
         return self.labels != IGNORE_INDEX
 
 
-def counted_pixels(
-    image: Tensor, mask: Tensor | None = None, *, ignore_top: float = 0.0, ignore_bottom: float = 0.0
-) -> Tensor:
-    """Say which pixels of target images count.
-
-    Args:
-        image: [B,3,H,W], of which only the size and the device matter.
-        mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
-        ignore_top: share of the rows at the upper border that never count, in [0, 1): rectification's black rim.
-        ignore_bottom: the same at the lower border: the car's own hood.
-
-    Returns:
-        [B,H,W] bool.
-
-    Raises:
-        ValueError: the shares leave no row between them.
-    """
-    if not (0 <= ignore_top < 1 and 0 <= ignore_bottom < 1 and ignore_top + ignore_bottom < 1):
-        raise ValueError(f"ignore_top {ignore_top} and ignore_bottom {ignore_bottom} must leave rows between them")
-    B, _, H, W = image.shape
-    rows = torch.arange(H, device=image.device)
-    counts = (rows >= round(ignore_top * H)) & (rows < H - round(ignore_bottom * H))
-    counts = counts[:, None].expand(B, H, W)
-    return counts if mask is None else counts & mask
-
-
 @torch.no_grad()
 def teacher_labels(
     logits: Tensor,
@@ -75,9 +49,9 @@ def teacher_labels(
         logits: the teacher's, corrected or not, [B,C,h,w], any floating type.
         size: (H, W) of the image.
         threshold: a pixel is confident where its peak probability is above it.
-        weighting: `fraction` gives every pixel of an image the share of its confident ones (DACS, Tranheden et al.
+        weighting: `fraction` gives every pixel of an image the share of its confident ones (as DACS, Tranheden et al.
             2021), `confident` 1 to the confident ones and 0 to the others, `all` 1 to every pixel.
-        mask: [B,H,W] bool, true where a pixel counts, such as `counted_pixels`; None means everywhere.
+        mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
 
     Raises:
         ValueError: the weighting is unknown.

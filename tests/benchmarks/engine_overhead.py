@@ -19,6 +19,7 @@ import torch
 
 from lsr_train.classes_file import load_label_space
 from lsr_train.commands.configuration import resolve
+from lsr_train.config_fields import with_fields
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.device import choose_precision
 from lsr_train.engine import Batches, Engine, Models, build_accelerator
@@ -33,6 +34,8 @@ def build(recipe: str, folder: Path, accelerator: object) -> Engine:
     """Make an engine for a recipe with random weights."""
     words = ["--recipe", recipe, "--source", "none", "--target", "none", "--train.precision", PRECISION]
     config = resolve("adapt", words, None).config
+    if config.weights.self_training:
+        config = with_fields(config, {"self_training.rectify_from": 0})  # a step as nearly all of a run are
     space = load_label_space(config.label_space)
     part = config.network
     spec = NetworkSpec(

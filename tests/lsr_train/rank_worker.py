@@ -13,15 +13,13 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.checkpoint import TeacherFacts
 from lsr_train.config import Config, SelfTrainingConfig, TrainConfig, WeightsConfig
-from lsr_train.distillation import FrozenTeacher
 from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, histogram_downsample
 from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
 from lsr_train.methods.distill import Distill
 from lsr_train.methods.self_training import SelfTraining
 from lsr_train.network import SegOutput
-from lsr_train.selftraining import DistributionAlignment, LabelAlignment, Rectifier, teacher_labels
+from lsr_train.selftraining import DistributionAlignment, FrozenTeacher, LabelAlignment, Rectifier, teacher_labels
 from tests.lsr_train.fake_network import ConvNetwork
 
 C, K = 4, 6
@@ -80,7 +78,11 @@ def self_training(
 
 def distance(image: Tensor, features: Tensor) -> Tensor:
     """Return self-training's feature distance to a starting network whose features are half as large."""
-    config = Config(method="self-training", weights=WeightsConfig(distance=1.0), train=TrainConfig(precision="fp32"))
+    config = Config(
+        method="self-training",
+        weights=WeightsConfig(self_training=1.0, distance=1.0),
+        train=TrainConfig(precision="fp32"),
+    )
     method = SelfTraining(config, C, K)
     method.starting = lambda image: SegOutput(image, features.detach() / 2)  # type: ignore[assignment]
     return method._distance(image, features)
@@ -93,11 +95,13 @@ def method_figures(source: LabelledBatch, target: UnlabelledBatch, first: int) -
     network = ConvNetwork(C).double().eval()
     found = {}
     for method in (
-        SelfTraining(Config(method="self-training", self_training=alone), C, 8).double(),
+        SelfTraining(
+            Config(method="self-training", self_training=alone, weights=WeightsConfig(self_training=1.0)), C, 8
+        ).double(),
         Distill(Config(method="distill", self_training=settings, weights=WeightsConfig(distill=1.0)), C, 8).double(),
     ):
         method.start(network)
-        method.take_teacher(FrozenTeacher(network, TeacherFacts(sha256="0" * 64)))
+        method.take_teacher(FrozenTeacher(network))
         method.begin(0, first)
         method.terms(network, source, target)
         found |= {f"{method.config.method} {name}": value for name, value in method.diagnostics().items()}

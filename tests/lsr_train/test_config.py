@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,9 @@ def test_names_of_methods_are_those_of_the_registry() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_resolves_and_reads_back_equal(name: str) -> None:
-    adapting = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))["method"] in ("lsr", "lsr-em")
-    given_target = ["--target", "somewhere", "--source", "there"]
-    request = resolve("adapt" if adapting else "pretrain", ["--recipe", name, *given_target], None)
+    method = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))["method"]
+    program = next(command for command, methods in COMMAND_METHODS.items() if method in methods)
+    request = resolve(program, ["--recipe", name, "--target", "somewhere", "--source", "there"], None)
     assert config_from_text(to_yaml(request.config), "config.yaml") == request.config
     assert request.out == Path("runs") / name
 
@@ -176,12 +177,20 @@ def test_the_default_has_the_numbers_of_my_footage_and_those_of_the_real_pair() 
         for name in ("selftraining", "my_footage", "streets_camvid_lsr_st")
     )
     assert default == mine
-    for section in ("method", "prototypes", "latent", "strong", "weights", "histogram", "pseudo_labels"):
+    for section in (
+        "method",
+        "self_training",
+        "prototypes",
+        "latent",
+        "strong",
+        "weights",
+        "histogram",
+        "pseudo_labels",
+    ):
         assert default[section] == pair[section], section
-    assert {**default["self_training"], "ignore_top": None, "ignore_bottom": None} == {
-        **pair["self_training"], "ignore_top": None, "ignore_bottom": None
-    }  # fmt: skip
     assert (default["optim"]["lr"], default["data"]["batch_size"]) == (pair["optim"]["lr"], pair["data"]["batch_size"])
+    warm_up = [recipe["optim"]["warmup_steps"] / recipe["train"]["steps"] for recipe in (default, pair)]
+    assert warm_up[0] == pytest.approx(warm_up[1], rel=0.02)
     assert resolve("adapt", ["--source", "s", "--target", "t"], "selftraining").config.method == "lsr-st"
 
 
@@ -197,7 +206,7 @@ FIELDS = {
     "network": "backbone batch_norm batch_norm_frames dilations forward normalization output_stride stem weights width",
     "data": "batch_size ignore_mask on_bad workers",
     "data.source": "height ids ignore_mask layout limit root split width",
-    "data.target": "height layout limit root seconds split static width",
+    "data.target": "height ignore_bottom ignore_top layout limit root seconds split static width",
     "augment": "blur blur_sigma brightness contrast crop_height crop_width flip hue "
     "jitter lab_transfer noise rare_class_temperature saturation scale_max scale_min target_colors white_point",
     "optim": "clip_norm lr momentum name poly_power poly_steps warmup_steps weight_decay",
@@ -208,7 +217,7 @@ FIELDS = {
     "prototypes": "decay init",
     "clustering": "distance",
     "norm": "delta variant",
-    "self_training": "alignment alignment_decay alignment_of decay ignore_bottom ignore_top keep mask_block mask_ratio "
+    "self_training": "alignment alignment_decay alignment_of decay keep mask_block mask_ratio "
     "mix rectify rectify_decay rectify_from threshold weighting",
     "strong": "blur blur_sigma brightness contrast hue probability saturation",
     "latent": "form image labels temperature",
@@ -248,7 +257,8 @@ def test_a_method_weights_what_the_configuration_says(name: str) -> None:
     forms = (("printed", "prototype"), ("scale-free", "norm"))
     for form, other in forms[1:] if name == "distill" else forms:
         read = set(METHOD_WEIGHTS[name]) - ({other} if name == "lsr-st" else set())
-        base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(read, 0.5)), latent=LatentConfig(form=form))
+        latent = LatentConfig(form=form) if name in ("lsr-st", "distill") else LatentConfig()
+        base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(read, 0.5)), latent=latent)
         weights = METHODS[name](base, 3, 4).term_weights()
         for field in WEIGHT_NAMES:
             terms = {term: value for term, value in weights.items() if term.startswith(field)}
@@ -259,7 +269,11 @@ def test_a_method_weights_what_the_configuration_says(name: str) -> None:
 def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
     for form, other in (("printed", "prototype"), ("scale-free", "norm")):
         with pytest.raises(UsageError, match=f"latent.form {form} has no such"):
-            Config(method="lsr-st", weights=WeightsConfig(**{other: 1.0}), latent=LatentConfig(form=form))
+            Config(
+                method="lsr-st",
+                weights=WeightsConfig(self_training=1.0, **{other: 1.0}),
+                latent=LatentConfig(form=form),
+            )
 
 
 @pytest.mark.parametrize(
@@ -278,12 +292,36 @@ def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
             ("rectify", 0.1), ("rectify_from", 2), ("alignment", 0.5), ("keep", "teacher"), ("decay", 0.5),
             ("mask_ratio", 0.5),
         )
+    ]
+    + [
+        ("toytown_lsr_em", "self_training.alignment_of", "labels"), ("toytown_lsr_em", "latent.form", "printed"),
+        ("toytown_self_training", "latent.image", "target"), ("toytown_self_training", "distill.temperature", 4.0),
+        ("toytown_self_training", "prototypes.decay", 0.5), ("toytown_source", "strong.hue", 1.0),
+        ("toytown_source", "pseudo_labels.confidence", 0.1), ("toytown_lsr_st", "distill.teacher_size", "own"),
     ],
 )  # fmt: skip
 def test_an_option_that_the_method_does_not_read_is_refused(recipe: str, field: str, value: str | float) -> None:
     config = resolve("adapt", ["--recipe", recipe], None).config
     with pytest.raises(UsageError, match=f"{field} is {value}, and .* does not read it"):
         with_fields(config, {field: value})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "none"),
+    [
+        ("toytown_self_training", ("self_training",)), ("toytown_lsr_st", ("self_training",)),
+        ("toytown_distill", ("distill", "self_training")),
+    ],
+)  # fmt: skip
+def test_a_teacher_whose_word_has_no_weight_is_refused(recipe: str, none: tuple[str, ...]) -> None:
+    config = resolve("distill" if "distill" in recipe else "adapt", ["--recipe", recipe], None).config
+    with pytest.raises(UsageError, match="learn nothing from its teacher"):
+        with_fields(config, {f"weights.{name}": 0.0 for name in none})
+
+
+def test_one_recipe_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--recipe is given twice"):
+        resolve("adapt", ["--recipe", "toytown_lsr", "--recipe=toytown_lsr_em"], None)
 
 
 def test_the_printed_form_reads_the_papers_options() -> None:
@@ -295,7 +333,7 @@ def test_the_printed_form_reads_the_papers_options() -> None:
 def test_images_of_two_sizes_cannot_be_mixed() -> None:
     data = DataConfig(source=SourceConfig(height=64, width=64), target=TargetConfig(root="x", height=64, width=96))
     with pytest.raises(UsageError, match="mixes source and target"):
-        Config(method="self-training", data=data)
+        Config(method="self-training", data=data, weights=WeightsConfig(self_training=1.0))
 
 
 def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:
@@ -335,13 +373,14 @@ def test_the_short_names_of_a_student() -> None:
 
 
 def test_distillation_has_its_own_form_of_the_constraints_and_its_own_teacher() -> None:
+    taught = WeightsConfig(distill=1.0)
     for latent in (LatentConfig(form="printed"), LatentConfig(labels="student"), LatentConfig(image="target")):
-        Config(method="distill", latent=latent)  # no term of theirs is asked for
+        Config(method="distill", latent=latent, weights=taught)  # no term of theirs is asked for
         with pytest.raises(UsageError, match=r"latent\.form scale-free"):
-            Config(method="distill", weights=WeightsConfig(cluster=0.1), latent=latent)
+            Config(method="distill", weights=replace(taught, cluster=0.1), latent=latent)
     with pytest.raises(UsageError, match=r"distill\.teacher"):
         Config(method="lsr", distill=DistillConfig(teacher="x"))
     data = DataConfig(source=SourceConfig(height=64, width=64), target=TargetConfig(root="x", height=64, width=96))
     with pytest.raises(UsageError, match="mixes source and target"):
-        Config(method="distill", data=data)
-    Config(method="distill", data=data, self_training=SelfTrainingConfig(mix="none"))
+        Config(method="distill", data=data, weights=taught)
+    Config(method="distill", data=data, weights=taught, self_training=SelfTrainingConfig(mix="none"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ from lsr_train.config import (
     TargetConfig,
     WeightsConfig,
 )
-from lsr_train.distillation import FrozenTeacher, load_teacher, with_teacher_hash
+from lsr_train.distillation import load_teacher, with_teacher_hash
 from lsr_train.exporting import export
 from lsr_train.labels import CAMVID_11, CITYSCAPES_19
 from lsr_train.losses import upsample
 from lsr_train.methods.distill import Distill
 from lsr_train.network import DeepLabV2
+from lsr_train.selftraining import FrozenTeacher
 from tests.lsr_train.latent.oracles import (
     histogram_oracle,
     mean_direction_oracle,
@@ -93,7 +95,7 @@ def a_step(
     labels[:, :3] = 255
     method = Distill(config, CLASSES, student.feature_channels)
     method.start(student)
-    method.take_teacher(FrozenTeacher(teacher, TeacherFacts(sha256="0" * 64)))
+    method.take_teacher(FrozenTeacher(teacher))
     method.begin(0, 0)
     network = Recording(student)
     terms = method.terms(
@@ -153,14 +155,14 @@ def test_the_teachers_opinion_is_pasted_as_the_images_are() -> None:
 
 def test_masked_and_void_pixels_teach_nothing() -> None:
     config = Config(
-        method="distill", strong=STILL, self_training=SelfTrainingConfig(mix="none", ignore_bottom=0.25),
+        method="distill", strong=STILL, self_training=SelfTrainingConfig(mix="none"),
         weights=WeightsConfig(distill=1.0, self_training=1.0),
     )  # fmt: skip
     student, teacher = (small_network(seed, num_classes=CLASSES).eval() for seed in (0, 1))
     mask = torch.ones(2, 32, 48, dtype=torch.bool)
     mask[:, :, :20] = False
-    terms, _, frames, labels = a_step(config, student, teacher, mask=mask)
     mask[:, 24:] = False
+    terms, _, frames, labels = a_step(config, student, teacher, mask=mask)
     for name, levels, counted in (("source", frames[0], labels != 255), ("target", frames[1], mask)):
         with torch.no_grad():
             own, other = (
@@ -173,13 +175,13 @@ def test_masked_and_void_pixels_teach_nothing() -> None:
 
 def test_the_constraints_take_cells_whose_mean_probability_is_high() -> None:
     config = Config(
-        method="distill", strong=STILL, self_training=SelfTrainingConfig(mix="none", ignore_bottom=0.25),
+        method="distill", strong=STILL, self_training=SelfTrainingConfig(mix="none"),
         weights=WeightsConfig(distill=1.0, prototype=1.0),
     )  # fmt: skip
     student, teacher = (small_network(seed, num_classes=CLASSES).eval() for seed in (0, 1))
-    terms, (source, target), frames, labels = a_step(config, student, teacher)
     counts = torch.ones(2, 32, 48, dtype=torch.bool)
     counts[:, 24:] = False
+    terms, (source, target), frames, labels = a_step(config, student, teacher, mask=counts)
     with torch.no_grad():
         of_source, of_target = student(source).features.double(), student(target).features.double()
         logits = upsample(teacher(teacher.normalize(frames[1])).logits, (32, 48))
@@ -196,13 +198,16 @@ def test_the_teacher_may_look_at_its_own_size(tmp_path: Path) -> None:
     network = small_network(num_classes=11)
     save_model(path, network, ModelInfo(label_space=CAMVID_11, height=64, width=96))
     data = DataConfig(source=SourceConfig(height=32, width=64), target=TargetConfig(root="x", height=32, width=64))
-    config = Config(method="distill", data=data, distill=DistillConfig(teacher=str(path), teacher_size="own"))
+    config = Config(
+        method="distill", data=data, distill=DistillConfig(teacher=str(path), teacher_size="own"),
+        weights=WeightsConfig(distill=1.0),
+    )  # fmt: skip
     found = load_teacher(with_teacher_hash(config), CAMVID_11, CPU)
     assert found is not None
     frames = torch.randint(0, 256, (2, 16, 32, 3)).float()  # a crop: half of the data's size, so half of the teacher's
     larger = functional.interpolate(frames.permute(0, 3, 1, 2), size=(32, 48), mode="bilinear").permute(0, 2, 3, 1)
     network.eval()
-    torch.testing.assert_close(found.logits(frames), network(network.normalize(larger)).logits)
+    torch.testing.assert_close(found[0].logits(frames), network(network.normalize(larger)).logits)
     save_model(path, network, ModelInfo(label_space=CAMVID_11))
     with pytest.raises(UsageError, match="teacher_size student"):
         load_teacher(with_teacher_hash(config), CAMVID_11, CPU)
@@ -337,10 +342,10 @@ def test_only_a_student_has_a_teacher_to_start_from(tmp_path: Path, capsys: pyte
 
 
 def test_the_configuration_is_the_one_of_a_very_file(teacher: Path) -> None:
-    config = Config(method="distill", distill=DistillConfig(teacher=str(teacher)))
+    config = Config(method="distill", distill=DistillConfig(teacher=str(teacher)), weights=WeightsConfig(distill=1.0))
     found = with_teacher_hash(config).distill
     assert found.sha256 == model_hash(Path(found.teacher))
     assert Path(found.teacher).name == "model.safetensors"
     with pytest.raises(InputError, match="begins"):
-        with_teacher_hash(Config(method="distill", distill=DistillConfig(teacher=str(teacher), sha256="0" * 64)))
+        with_teacher_hash(replace(config, distill=DistillConfig(teacher=str(teacher), sha256="0" * 64)))
     assert with_teacher_hash(Config()) == Config()

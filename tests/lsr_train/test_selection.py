@@ -106,7 +106,8 @@ def test_one_process_speaks_and_gives_the_advice(caplog: pytest.LogCaptureFixtur
         ("toytown_self_training", {"self_training.alignment": 0.5}, "--self_training.alignment", "entropy"),
         ("toytown_self_training", {"self_training.alignment_of": "probabilities"}, "alignment_of labels", "entropy"),
         ("toytown_self_training", {"self_training.alignment": 1.0}, "--optim.lr", "alignment"),
-        ("toytown_lsr", {"self_training.alignment": 0.5}, "--optim.lr", "alignment"),
+        ("toytown_self_training", {"self_training.alignment": 0.0}, "--self_training.alignment 1", "entropy"),
+        ("toytown_lsr", {}, "--optim.lr", "alignment"),
         ("toytown_lsr_em", {}, "--weights.entropy", "alignment"),
     ],
 )
@@ -114,6 +115,13 @@ def test_the_advice_can_be_followed(recipe: str, more: dict[str, float], named: 
     advice = collapse_advice(with_fields(resolve("adapt", ["--recipe", recipe], None).config, more))
     assert named in advice
     assert not_named not in advice
+
+
+def test_a_class_that_recovers_and_dies_again_is_named_again() -> None:
+    watch = CollapseWatch(("road", "tree"), looks=2)
+    watch.begin([0.7, 0.3])
+    shares = (0.0, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0)
+    assert [watch.observe([0.7, share]) for share in shares] == [(), ("tree",), (), (), (), ("tree",), ()]
 
 
 def test_without_a_start_nothing_is_watched() -> None:

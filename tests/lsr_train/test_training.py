@@ -20,6 +20,7 @@ from lsr_train.config import METHOD_NAMES, METHOD_WEIGHTS, OWN_LABEL_METHODS
 from lsr_train.device import choose_precision
 from lsr_train.engine import Engine
 from lsr_train.labels import CITYSCAPES_19
+from lsr_train.methods.lsr_self_training import LSRSelfTraining
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
@@ -35,13 +36,21 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+EVERY_PART = (
+    "--self_training.rectify", "0.1", "--self_training.rectify_from", "2", "--self_training.weighting", "all",
+    "--pseudo_labels.confidence", "0", "--weights.masked", "0.5", "--weights.distance", "0.1",
+)  # fmt: skip
+"""So that the few steps of a test, whose teacher is sure of nothing, have all parts of self-training at work."""
+
+
 def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, list[str]]:
     if method in ("source-only", "target-only"):
         return "pretrain", words(RECIPES[method], out, *more)
     if method == "distill":
         every_term = [f"--weights.{name}=0.1" for name in METHOD_WEIGHTS[method]]
         return "distill", [str(source), *words(RECIPES[method], out, *every_term, *more)]
-    return "adapt", words(RECIPES[method], out, "--init", str(source), *more)
+    at_work = EVERY_PART if method in ("self-training", "lsr-st") else ()
+    return "adapt", words(RECIPES[method], out, "--init", str(source), *at_work, *more)
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
@@ -68,6 +77,10 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     assert ("cluster_target" in terms) == (method.startswith("lsr") or method == "distill")
     assert ("self_training" in terms) == (method in ("self-training", "lsr-st", "distill"))
     assert ({"distill_source", "distill_target"} <= terms) == (method == "distill")
+    if method in ("self-training", "lsr-st"):
+        state = load_file(run / "checkpoints/step-6/state.safetensors")
+        assert state["method.rectifier.prototypes.seen"].any()
+        assert all(float(rows[-1][name]) > 0 for name in ("target_dose", "masked", "self_training", "distance"))
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
@@ -93,7 +106,7 @@ def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_p
 def test_the_teacher_is_saved_where_it_is_wanted_and_the_run_goes_on_with_its_student(
     source: Path, tmp_path: Path
 ) -> None:
-    more = ["--train.keep", "9", "--self_training.decay", "0.9", "--self_training.rectify", "0.1"]
+    more = ["--train.keep", "9", "--self_training.decay", "0.9"]
     runs = {}
     for keep in ("student", "teacher"):
         runs[keep] = tmp_path / keep
@@ -257,8 +270,7 @@ def test_fifty_kills(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_with_teacher_mix_and_class_statistics(source: Path, tmp_path: Path) -> None:
-    more = ["--self_training.rectify", "0.1", "--self_training.rectify_from", "2", "--weights.masked", "0.5"]
-    kill_series(20, source, tmp_path, *more, "--weights.distance", "0.1", method="lsr-st")
+    kill_series(20, source, tmp_path, method="lsr-st")
 
 
 @pytest.mark.slow
@@ -289,15 +301,43 @@ def test_a_full_disk_is_said_and_leaves_the_previous_checkpoint(
     load_file(run / "checkpoints" / last / "state.safetensors")
 
 
-def test_two_processes_equal_one(source: Path, tmp_path: Path) -> None:
+def test_micro_batches_have_numbers_of_their_own_and_resume(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two micro-batches a step are not one drawn twice, and a run in two parts is the run in one."""
+    begun = []
+    begin = LSRSelfTraining.begin
+
+    def noted(method: LSRSelfTraining, step: int, sample: int) -> None:
+        begun.append((step, sample))
+        begin(method, step, sample)
+
+    monkeypatch.setattr(LSRSelfTraining, "begin", noted)
+    more = ["--train.accumulate", "2", "--train.checkpoint_every", "2", "--train.keep", "9"]
+    assert run_here(*command_for("lsr-st", source, tmp_path / "whole", *more)) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for name in ("step-4", "step-6"):
+        shutil.rmtree(tmp_path / "parts/checkpoints" / name)
+    for pointer in ("last", "best"):
+        (tmp_path / "parts/checkpoints" / pointer).write_text("step-2\n", encoding="utf-8")
+    assert run_here("adapt", ["--resume", str(tmp_path / "parts")]) == 0
+    assert weights(tmp_path / "parts", 6) == weights(tmp_path / "whole", 6)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert begun[:4] == [(0, 0), (0, 2), (1, 4), (1, 6)]
+    assert begun[12:] == [(step, 4 * step + micro) for step in range(2, 6) for micro in (0, 2)]
+
+
+@pytest.mark.parametrize("method", ["lsr-em", "lsr-st"])
+def test_two_processes_equal_one(method: str, source: Path, tmp_path: Path) -> None:
     """Two ranks with one image each give the losses of one rank with two (gloo, real processes)."""
-    more = ["--init", str(source), "--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none"]
+    more = ["--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none"]
     more += ["--optim.name", "sgd", "--optim.lr", "0.01"]  # AdamW would blow rounding up to whole steps
-    assert run_here("adapt", words("toytown_lsr_em", tmp_path / "one", *more)) == 0
+    assert run_here(*command_for(method, source, tmp_path / "one", *more)) == 0
+    command, arguments = command_for(method, source, tmp_path / "two", *more)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
     done = subprocess.run(
-        [*launch, "adapt", *words("toytown_lsr_em", tmp_path / "two", *more)], cwd=REPOSITORY, capture_output=True,
-        text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [*launch, command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")

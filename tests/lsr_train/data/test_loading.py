@@ -277,6 +277,28 @@ def test_the_ignore_masks_follow_the_geometry(config: Config, tmp_path: Path) ->
     assert (~frames.mask).sum() == 9 * 12
 
 
+def test_ignored_rows_are_the_frames_not_the_crops(config: Config) -> None:
+    """The bottom quarter of 36 rows is the hood: a crop of 20 shows none of it to all of it."""
+    target = replace(config.data.target, ignore_top=0.1, ignore_bottom=0.25)
+    ignoring = replace(
+        config, augment=AugmentConfig(crop_height=20, crop_width=48), data=replace(config.data, target=target)
+    )
+    dataset = build_target(ignoring)
+    below, above = set(), set()
+    for batch in take(target_loader(ignoring, dataset), 20):
+        assert batch.mask is not None
+        for counts in batch.mask:
+            rows = counts.any(dim=1)
+            assert bool((counts == rows[:, None]).all())
+            below.add(20 - (int(rows.nonzero().max()) + 1))
+            above.add(int(rows.nonzero().min()))
+    assert {0, 9} <= below <= set(range(10))
+    assert {0, 4} <= above <= set(range(5))
+    frames = dataset.evenly(2)
+    assert frames.mask is not None
+    assert frames.mask.any(axis=1).tolist() == [False] * 4 + [True] * 23 + [False] * 9
+
+
 def test_rare_classes_come_more_often(config: Config) -> None:
     def share(temperature: float) -> float:
         chosen = replace(config, augment=AugmentConfig(rare_class_temperature=temperature))

@@ -131,7 +131,7 @@ class Oracle:
             "self_training": mean_over_labelled(of_mixed.logits, mixed_labels, torch.where(pasted, 1.0, weight)),
         }
         if weights.masked:
-            hidden = student(self.strong(target.image) * self.visible()[:, None])
+            hidden = student(self.strong(target.image, Stream.STRONG_MASKED) * self.visible()[:, None])
             values["masked"] = mean_over_labelled(hidden.logits, labels, weight)
         if weights.distance:
             fixed = self.start(source.image).features.detach()
@@ -144,12 +144,8 @@ class Oracle:
         return values | self.constraints(of_source, source.labels, *seen)
 
     def counts(self, target: UnlabelledBatch) -> Tensor:
-        """Neither masked, nor in the shares of the rows that never count."""
-        settings = self.config.self_training
-        counts = torch.ones(B, H, W, dtype=torch.bool) if target.mask is None else target.mask.clone()
-        counts[:, : round(settings.ignore_top * H)] = False
-        counts[:, H - round(settings.ignore_bottom * H) :] = False
-        return counts
+        """Not masked."""
+        return torch.ones(B, H, W, dtype=torch.bool) if target.mask is None else target.mask
 
     def labels(
         self, source: LabelledBatch, target: UnlabelledBatch, counts: Tensor, step: int
@@ -208,10 +204,10 @@ class Oracle:
                     pasted[b] |= labels[b] == c
         return pasted
 
-    def strong(self, image: Tensor) -> Tensor:
+    def strong(self, image: Tensor, stream: Stream = Stream.STRONG) -> Tensor:
         levels = ((image + 0.5) * 255).permute(0, 2, 3, 1)
         strength = Strength(**dataclasses.asdict(self.config.strong))
-        return (strong_augmentation(levels, strength, drawn(Stream.STRONG, (7,))) / 255 - 0.5).permute(0, 3, 1, 2)
+        return (strong_augmentation(levels, strength, drawn(stream, (7,))) / 255 - 0.5).permute(0, 3, 1, 2)
 
     def visible(self) -> Tensor:
         side = self.config.self_training.mask_block
@@ -307,11 +303,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "no mixing": {"mix": "none"},
     "all alike": {"weighting": "all"},
     "confident alone": {"weighting": "confident"},
-    "rows ignored": {"ignore_top": 0.3, "ignore_bottom": 0.25},
     "rectified": {"rectify": 0.1},
-    "aligned": {"alignment": 1.0, "ignore_bottom": 0.5},
-    "labels aligned": {"alignment": 0.7, "alignment_of": "labels", "ignore_bottom": 0.5},
-    "all together": {"rectify": 0.2, "alignment": 0.5, "ignore_top": 0.3, "weighting": "confident"},
+    "aligned": {"alignment": 1.0},
+    "labels aligned": {"alignment": 0.7, "alignment_of": "labels"},
+    "all together": {"rectify": 0.2, "alignment": 0.5, "weighting": "confident"},
 }
 
 
@@ -324,14 +319,14 @@ def test_self_training_equals_its_equations(settings: dict[str, Any], mask: str)
 
 @pytest.mark.parametrize("weights", [{"masked": 0.5}, {"distance": 0.5}, {"masked": 0.5, "distance": 0.5}])
 def test_further_terms_equal_their_equations(weights: dict[str, float]) -> None:
-    terms = compare(configured("self-training", weights, {}, ignore_bottom=0.25))
+    terms = compare(configured("self-training", weights, {}))
     assert all(step[name] > 0 for step in terms for name in weights)
 
 
 @pytest.mark.parametrize("image", ["mixed", "target"])
 @pytest.mark.parametrize("labels", ["teacher", "student"])
 @pytest.mark.parametrize("form", ["printed", "scale-free"])
-@pytest.mark.parametrize("settings", [{}, {"mix": "none", "rectify": 0.1, "ignore_top": 0.3, "ignore_bottom": 0.3}])
+@pytest.mark.parametrize("settings", [{}, {"mix": "none", "rectify": 0.1}])
 def test_constraints_equal_their_equations(form: str, labels: str, image: str, settings: dict[str, Any]) -> None:
     terms = compare(configured("lsr-st", {}, {"form": form, "labels": labels, "image": image}, **settings))
     assert all(step["cluster_target"] > 0 for step in terms)
@@ -352,9 +347,7 @@ def test_a_target_that_is_masked_altogether_has_no_say(form: str, labels: str) -
 @pytest.mark.parametrize("form", ["printed", "scale-free"])
 def test_a_step_on_cuda_never_makes_the_host_wait(form: str, alignment: str) -> None:
     weights = {"masked": 0.5, "distance": 0.5}
-    config = configured(
-        "lsr-st", weights, {"form": form}, rectify=0.1, alignment=1.0, alignment_of=alignment, ignore_bottom=0.25
-    )
+    config = configured("lsr-st", weights, {"form": form}, rectify=0.1, alignment=1.0, alignment_of=alignment)
     student = network(0).float().cuda()
     method = LSRSelfTraining(config, C, K).cuda()
     method.start(student)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lsr_train.losses import upsample
-from lsr_train.selftraining import counted_pixels, teacher_labels
+from lsr_train.selftraining import teacher_labels
 from tests.lsr_train.latent.refused import NoWaiting
 
 SIZE = (9, 13)
@@ -27,14 +27,12 @@ def peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def test_weights_written_out(weighting: str, masked: bool) -> None:
     logits = logits_of()
     mask = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(1)) < 0.7
-    counts = counted_pixels(torch.zeros(3, 3, *SIZE), mask if masked else None, ignore_top=0.2, ignore_bottom=0.1)
+    counts = mask if masked else torch.ones(3, *SIZE, dtype=torch.bool)
     found = teacher_labels(logits, SIZE, 0.9, weighting=weighting, mask=counts)
     assert torch.equal(found.counts, counts)
     probability, labels = peaks(logits)
     for b in range(3):
-        counted = [
-            (y, x) for y in range(2, 8) for x in range(SIZE[1]) if not masked or mask[b, y, x]
-        ]  # .2 and .1 of nine rows, rounded
+        counted = [(y, x) for y in range(SIZE[0]) for x in range(SIZE[1]) if not masked or mask[b, y, x]]
         sure = [place for place in counted if probability[b, place[0], place[1]] > 0.9]
         assert 0 < len(sure) < len(counted)
         for y in range(SIZE[0]):
@@ -65,16 +63,10 @@ def test_the_threshold_is_strict() -> None:
 def test_never_waits_and_has_no_graph() -> None:
     logits = logits_of().requires_grad_()
     with NoWaiting():
-        found = teacher_labels(logits, SIZE, mask=counted_pixels(torch.zeros(3, 3, *SIZE), ignore_bottom=0.2))
+        found = teacher_labels(logits, SIZE, mask=torch.ones(3, *SIZE, dtype=torch.bool))
     assert not found.weight.requires_grad
 
 
 def test_refuses_an_unknown_weighting() -> None:
     with pytest.raises(ValueError, match="weighting"):
         teacher_labels(logits_of(), SIZE, weighting="none")  # type: ignore[arg-type]  # what is to be refused
-
-
-@pytest.mark.parametrize("options", [{"ignore_top": 0.6, "ignore_bottom": 0.4}, {"ignore_top": -0.1}])
-def test_refuses_to_leave_no_row(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="ignore_top"):
-        counted_pixels(torch.zeros(1, 3, *SIZE), **options)
