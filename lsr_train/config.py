@@ -22,10 +22,10 @@ from lsr_train.config_data import (
     check_one_size,
 )
 from lsr_train.config_methods import (
+    ADAPTING_METHODS,
     COMMAND_METHODS,
     METHOD_NAMES,
     METHOD_WEIGHTS,
-    OWN_LABEL_METHODS,
     SUPERVISED_METHODS,
     WEIGHT_NAMES,
     check_method,
@@ -33,12 +33,12 @@ from lsr_train.config_methods import (
 from lsr_train.config_selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
 
 __all__ = [
+    "ADAPTING_METHODS",
     "BACKBONES",
     "COMMAND_METHODS",
     "LAYOUTS",
     "METHOD_NAMES",
     "METHOD_WEIGHTS",
-    "OWN_LABEL_METHODS",
     "SUPERVISED_METHODS",
     "TARGET_LAYOUTS",
     "WEIGHT_NAMES",
@@ -296,7 +296,7 @@ class WeightsConfig:
     """Weights of the loss terms; cross-entropy has weight 1 (paper, Eq. 4). 0 leaves a term out altogether.
 
     Args:
-        cluster: lambda_C, of source and target clustering each.
+        cluster: lambda_C, of source and target clustering each; of OCE both together.
         perpendicularity: lambda_P.
         norm: lambda_N, of source and target each.
         entropy: lambda_EM.
@@ -306,6 +306,9 @@ class WeightsConfig:
         masked: of the cross-entropy on target images with hidden blocks.
         distance: of the feature distance to the starting backbone.
         distill: of the divergence from the teacher's opinion, of source and target each.
+        adversarial: of what trains the encoder against a critic.
+        orthogonality: of OCE's entropy of dot products.
+        sparsity: of OCE's two-valued channels.
     """
 
     cluster: float = 0.0
@@ -318,11 +321,28 @@ class WeightsConfig:
     masked: float = 0.0
     distance: float = 0.0
     distill: float = 0.0
+    adversarial: float = 0.0
+    orthogonality: float = 0.0
+    sparsity: float = 0.0
 
     def __post_init__(self) -> None:
         for name in WEIGHT_NAMES:
             in_range(f"weights.{name}", getattr(self, name), 0)
         in_range("weights.entropy_ratio", self.entropy_ratio, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The optimiser of a method's critic.
+
+    Args:
+        lr: base learning rate of its Adam; it decays as that of the network, without warm-up.
+    """
+
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        in_range("critic.lr", self.lr, 0, 1, open_low=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +413,7 @@ class Config:
         strong: what the student's images go through.
         latent: form and place of the constraints beside self-training.
         distill: the finished network that teaches a student.
+        critic: what a method trains against.
         weights: of the loss terms.
         selection: the label-free choice of the best checkpoint.
         log: what is written.
@@ -416,6 +437,7 @@ class Config:
     strong: StrongConfig = field(default_factory=StrongConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from lsr_train.config import Config
 
 __all__ = [
+    "ADAPTING_METHODS",
     "COMMAND_METHODS",
     "METHOD_NAMES",
     "METHOD_WEIGHTS",
-    "OWN_LABEL_METHODS",
     "SUPERVISED_METHODS",
     "WEIGHT_NAMES",
     "check_method",
@@ -24,6 +24,11 @@ __all__ = [
 METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "source-only": (),
     "target-only": (),
+    "adaptsegnet-feat": ("adversarial",),
+    "minent": ("entropy",),
+    "sapnet": ("adversarial",),
+    "maxsquare-iw": ("entropy",),
+    "oce": ("cluster", "orthogonality", "sparsity", "entropy"),
     "lsr": ("cluster", "perpendicularity", "norm"),
     "lsr-em": ("cluster", "perpendicularity", "norm", "entropy"),
     "self-training": ("self_training", "masked", "distance"),
@@ -38,6 +43,11 @@ _PRINTED = ("histogram", "pseudo_labels", "prototypes", "clustering", "norm")
 _METHOD_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "source-only": (),
     "target-only": (),
+    "adaptsegnet-feat": ("critic",),
+    "minent": (),
+    "sapnet": ("critic",),
+    "maxsquare-iw": (),
+    "oce": (),
     "lsr": _PRINTED,
     "lsr-em": _PRINTED,
     "self-training": ("histogram", "pseudo_labels", "self_training", "strong"),
@@ -65,12 +75,12 @@ _OWN_TEACHER_ALONE = tuple(
 SUPERVISED_METHODS = ("source-only", "target-only")
 """Those that learn from labels alone."""
 
-OWN_LABEL_METHODS = ("lsr", "lsr-em", "self-training", "lsr-st")
-"""Those that learn from what they say of the target themselves, so that a class can die unseen."""
+ADAPTING_METHODS = tuple(name for name in METHOD_NAMES if name not in (*SUPERVISED_METHODS, "distill"))
+"""Those that learn from unlabelled frames alone what the target is like, so that a class can die unseen."""
 
 COMMAND_METHODS: Mapping[str, tuple[str, ...]] = {
     "pretrain": SUPERVISED_METHODS,
-    "adapt": OWN_LABEL_METHODS,
+    "adapt": ADAPTING_METHODS,
     "distill": ("distill",),
 }
 """Which command runs which methods."""

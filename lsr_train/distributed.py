@@ -7,10 +7,10 @@ batch. Nothing here knows what is summed.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
-__all__ = ["all_reduce_sum", "world_size"]
+__all__ = ["all_reduce_sum", "average_gradients", "world_size"]
 
 
 def world_size() -> int:
@@ -48,3 +48,17 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
         return tensor
     total: Tensor = _AllReduceSum.apply(tensor)  # type: ignore[no-untyped-call]  # torch's
     return total
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Average the gradients of a module that DDP does not hold over the ranks, as DDP does for its own.
+
+    Args:
+        module: the same on every rank, with gradients for the same parameters.
+    """
+    if world_size() == 1:
+        return
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()

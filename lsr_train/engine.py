@@ -26,12 +26,12 @@ from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.checkpoint import ModelInfo, TeacherFacts
 from lsr_train.config import Config
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.distributed import all_reduce_sum
+from lsr_train.distributed import all_reduce_sum, average_gradients
 from lsr_train.interruption import Interruption
 from lsr_train.methods import METHODS
 from lsr_train.monitor import TermMonitor
 from lsr_train.network import DeepLabV2
-from lsr_train.optim import build_optimizer, learning_rate, set_learning_rate
+from lsr_train.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
 from lsr_train.run_folder import RunFolder
 from lsr_train.run_state import RunState
 from lsr_train.selection import Selector, Sight
@@ -214,6 +214,8 @@ class Engine:
         config = self.config
         waited = 0.0
         set_learning_rate(self.optimizer, learning_rate(self.step, config.optim, config.train.steps))
+        for critic in self.critics.values():
+            set_decayed_rate(critic, self.step, config.optim, config.train.steps)
         weights = self.method.term_weights()
         for micro in range(config.train.accumulate):
             begin = time.perf_counter()
@@ -231,6 +233,7 @@ class Engine:
                 total = cast(Tensor, sum(weights.get(name, 1.0) * value for name, value in terms.items()))
                 self.accelerator.backward(total / config.train.accumulate)
             self.monitor.observe(self.step, terms, self.method.diagnostics())
+        average_gradients(self.method)
         if config.optim.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm)
         for optimizer in (self.optimizer, *self.critics.values()):

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from lsr_train.config import OptimConfig
 
-__all__ = ["build_optimizer", "learning_rate", "set_learning_rate"]
+__all__ = ["build_optimizer", "learning_rate", "set_decayed_rate", "set_learning_rate"]
 
 
 def build_optimizer(groups: Mapping[str, Sequence[nn.Parameter]], config: OptimConfig) -> Optimizer:
@@ -48,13 +48,29 @@ def learning_rate(step: int, config: OptimConfig, steps: int) -> float:
     Returns:
         lr * min(1, (step + 1) / (warmup + 1)) * (1 - step / length) ** power; never negative.
     """
-    length = config.poly_steps or steps
-    decay = max(0.0, 1 - step / length) ** config.poly_power
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
-    return float(config.lr * warmup * decay)
+    return float(config.lr * warmup * _decay(step, config, steps))
+
+
+def _decay(step: int, config: OptimConfig, steps: int) -> float:
+    """Return the share of a base rate that is left after `step` steps: (1 - step / length) ** power, never negative."""
+    return float(max(0.0, 1 - step / (config.poly_steps or steps)) ** config.poly_power)
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give every group its multiple of `rate`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["multiplier"]
+
+
+def set_decayed_rate(optimizer: Optimizer, step: int, config: OptimConfig, steps: int) -> None:
+    """Decay an optimiser of a method's own as the network's, from the rates it was built with, without warm-up.
+
+    Args:
+        optimizer: whose groups get the rate.
+        step: finished steps, from 0.
+        config: of the network's optimiser.
+        steps: length of the run.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * _decay(step, config, steps)

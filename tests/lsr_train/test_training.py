@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lsr_train.config import METHOD_NAMES, METHOD_WEIGHTS, OWN_LABEL_METHODS
+from lsr_train.config import ADAPTING_METHODS, METHOD_NAMES, METHOD_WEIGHTS
 from lsr_train.device import choose_precision
 from lsr_train.engine import Engine
 from lsr_train.labels import CITYSCAPES_19
@@ -65,11 +65,11 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
     selected = status["selection"]["best_step"]  # none where six steps made a class collapse
     assert (run / "checkpoints/best").is_file() == (selected is not None)
-    assert selected is not None or method in OWN_LABEL_METHODS
+    assert selected is not None or method in ADAPTING_METHODS
     assert (run / "classes.csv").is_file()
     with (run / "classes.csv").open(encoding="utf-8", newline="") as file:
         steps = [row["step"] for row in csv.DictReader(file)]
-    start = ["0"] if method in OWN_LABEL_METHODS else []  # what the watch over classes compares with
+    start = ["0"] if method in ADAPTING_METHODS else []  # what the watch over classes compares with
     assert list(dict.fromkeys(steps)) == [*start, "3", "6"]
     assert steps.count("6") == 19
     terms = set(rows[0])

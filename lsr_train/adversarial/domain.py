@@ -1,0 +1,56 @@
+"""The two domains as labels of a critic, and the two ways to train features against it."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+__all__ = ["SOURCE", "TARGET", "domain_loss", "frozen", "reverse_gradient"]
+
+SOURCE, TARGET = 0, 1
+
+
+def domain_loss(scores: Tensor, domain: int) -> Tensor:
+    """Return the binary cross-entropy of a critic's scores, which are all of one domain.
+
+    Args:
+        scores: any shape, any floating type; above 0 means the target.
+        domain: `SOURCE` or `TARGET`, what they are to say.
+
+    Returns:
+        Scalar >= 0 in float32 (float64 for float64 input), the mean over the scores.
+
+    Raises:
+        ValueError: `domain` is neither.
+    """
+    if domain not in (SOURCE, TARGET):
+        raise ValueError(f"domain is {domain}; allowed: {SOURCE} (source) and {TARGET} (target)")
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return F.softplus(exact if domain == SOURCE else -exact).mean()
+
+
+def frozen(critic: nn.Module, *inputs: Tensor) -> Tensor:
+    """Run a critic whose parameters get no gradient; its inputs do."""
+    parameters = {name: parameter.detach() for name, parameter in critic.named_parameters()}
+    result: Tensor = functional_call(critic, parameters, inputs)
+    return result
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity; its gradient is turned round."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+def reverse_gradient(values: Tensor) -> Tensor:
+    """Return the values as they are; gradients pass with their sign turned (Ganin and Lempitsky 2015)."""
+    reversed_values: Tensor = _Reversed.apply(values)  # type: ignore[no-untyped-call]  # torch's
+    return reversed_values

@@ -1,0 +1,81 @@
+"""SAPNet's critic: a pyramid of average pools, summed up by attention over places and then over levels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["PyramidCritic"]
+
+_EMBEDDED = 256
+_SQUEEZED = 64
+"""Channels between the two layers of the attention over levels. Ours."""
+_DROPOUT = 0.5
+"""Ours: the paper's detection code uses it in its classifiers."""
+
+
+class PyramidCritic(nn.Module):
+    """Say of which domain images are from their features (Li et al. 2020, SAPNet, Sec. 3).
+
+    Three convolutions embed the features; average pools of several windows look at them at several scales; in each
+    level an attention over places, guided by the level's features and the network's own prediction, makes one vector of
+    it; an attention over levels, for each channel, makes one of all; a linear layer gives the domain.
+
+    The paper is about detection, and no code of it for segmentation is published. Ours are: windows that overlap by
+    half, the prediction as probabilities and without gradient, the width of the attention over levels.
+
+    Args:
+        channels: K, of the features.
+        num_classes: C, of the prediction.
+        windows: cells a side of each pool, cut to the map; beside them the whole map is a level.
+    """
+
+    def __init__(self, channels: int, num_classes: int, windows: tuple[int, ...] = (3, 9, 15, 21)) -> None:
+        super().__init__()
+        self.windows = windows
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            layers += [
+                nn.Conv2d(channels, _EMBEDDED, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(_EMBEDDED),
+                nn.ReLU(inplace=True), nn.Dropout2d(_DROPOUT),
+            ]  # fmt: skip
+            channels = _EMBEDDED
+        self.embed = nn.Sequential(*layers)
+        self.places = nn.ModuleList(nn.Conv2d(_EMBEDDED + num_classes, 1, kernel_size=1) for _ in windows)
+        self.squeeze = nn.Sequential(nn.Linear(_EMBEDDED, _SQUEEZED), nn.ReLU(inplace=True))
+        self.levels = nn.ModuleList(nn.Linear(_SQUEEZED, _EMBEDDED) for _ in range(len(windows) + 1))
+        self.classify = nn.Linear(_EMBEDDED, 1)
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Judge images.
+
+        Args:
+            features: [B,K,h,w], of both domains: statistics of a batch of one would hide what tells them apart.
+            logits: the network's, [B,C,h,w]; constants.
+
+        Returns:
+            Scores [B,1], above 0 for the target. The sigmoid of one score is the softmax of two.
+        """
+        embedded = self.embed(features)
+        prediction = logits.detach().float().softmax(dim=1).to(embedded.dtype)
+        vectors = [
+            self._summed(_pooled(embedded, window), _pooled(prediction, window), attention)
+            for window, attention in zip(self.windows, self.places, strict=True)
+        ]
+        vectors.append(embedded.mean(dim=(2, 3)))
+        stacked = torch.stack(vectors)  # [L,B,D]
+        squeezed = self.squeeze(stacked.sum(dim=0))
+        shares = torch.stack([level(squeezed) for level in self.levels]).softmax(dim=0)
+        scores: Tensor = self.classify((shares * stacked).sum(dim=0))
+        return scores
+
+    def _summed(self, features: Tensor, prediction: Tensor, attention: nn.Module) -> Tensor:
+        """Return the mean of the places [B,D], weighted by the attention."""
+        shares = attention(torch.cat([features, prediction], dim=1)).flatten(2).softmax(dim=2)  # [B,1,N]
+        summed: Tensor = (features.flatten(2) * shares).sum(dim=2)
+        return summed
+
+
+def _pooled(values: Tensor, window: int) -> Tensor:
+    """Return means over windows that overlap by half; a window is no larger than the map."""
+    size = (min(window, values.shape[2]), min(window, values.shape[3]))
+    return F.avg_pool2d(values, size, stride=((size[0] + 1) // 2, (size[1] + 1) // 2))

@@ -1,0 +1,55 @@
+"""AdaptSegNet in feature space: features of the target that a critic takes for the source's (Tsai et al. 2018)."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lsr_train.adversarial import SOURCE, TARGET, FeatureCritic, domain_loss, frozen
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.config import Config
+from lsr_train.device import autocast
+from lsr_train.losses import cross_entropy
+from lsr_train.methods.method import Method, Network
+
+__all__ = ["AdaptSegNetFeat"]
+
+
+class AdaptSegNetFeat(Method):
+    """L_CE(source) + lambda_adv BCE(D(F_t), source), while D learns (BCE(D(F_s), source) + BCE(D(F_t), target)) / 2.
+
+    Tsai et al. 2018, Eq. 1 to 5, whose critic judges predictions; this is the variant on features that the paper's
+    table lists (its reference [44]), for which no code is published. lambda_adv is .001 (`weights.adversarial`,
+    unconfirmed for features), D's optimiser Adam of rate 1e-4 (`critic.lr`) and betas .9 and .99. A mask of the target
+    has no say: each of D's scores sees a large part of the image.
+    """
+
+    uses_target: ClassVar[bool] = True
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__(config, num_classes, channels)
+        self.critic = FeatureCritic(channels)
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Return `cross_entropy`, `adversarial` (for the network alone) and `critic` (for the critic alone)."""
+        assert target is not None
+        outputs = self.both_domains(network, source, target)
+        precision = self.config.train.precision
+        assert precision != "auto"  # the command has chosen
+        with autocast(source.image.device, precision):
+            fooling = frozen(self.critic, outputs.target_features)
+            judged = [self.critic(features.detach()) for features in (outputs.source_features, outputs.target_features)]
+        return {
+            "cross_entropy": cross_entropy(outputs.source_logits, source.labels),
+            "adversarial": domain_loss(fooling, SOURCE),
+            "critic": (domain_loss(judged[0], SOURCE) + domain_loss(judged[1], TARGET)) / 2,
+        }
+
+    def term_weights(self) -> dict[str, float]:
+        """Return lambda_adv; the critic's own term has weight 1."""
+        return {"adversarial": self.config.weights.adversarial}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Return the critic's."""
+        return {"critic": torch.optim.Adam(self.critic.parameters(), lr=self.config.critic.lr, betas=(0.9, 0.99))}

@@ -1,0 +1,55 @@
+"""SAPNet: features whose domain an attention pyramid cannot tell, by a reversed gradient (Li et al. 2020)."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lsr_train.adversarial import SOURCE, TARGET, PyramidCritic, domain_loss, reverse_gradient
+from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.config import Config
+from lsr_train.device import autocast
+from lsr_train.losses import cross_entropy, upsample
+from lsr_train.methods.method import Method, Network
+
+__all__ = ["SAPNet"]
+
+
+class SAPNet(Method):
+    """L_CE(source) + lambda_adv L_D, where L_D = (BCE(D(F_s), source) + BCE(D(F_t), target)) / 2, reversed before F.
+
+    D learns to tell the domains, and the encoder, whose gradient is turned round, to hide them (Li et al. 2020, Eq. 5
+    to 7). lambda_adv is .1 (`weights.adversarial`), D's optimiser Adam of rate 1e-5 (`critic.lr`): both from detection,
+    ours for segmentation. A mask of the target has no say.
+    """
+
+    uses_target: ClassVar[bool] = True
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__(config, num_classes, channels)
+        self.critic = PyramidCritic(channels, num_classes)
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Return `cross_entropy` and `adversarial`, which trains network and critic against one another."""
+        assert target is not None
+        outputs = self.both_images(network, source.image, target.image)
+        precision = self.config.train.precision
+        assert precision != "auto"  # the command has chosen
+        with autocast(source.image.device, precision):
+            features = torch.cat([output.features for output in outputs])
+            logits = torch.cat([output.logits for output in outputs])
+            scores = self.critic(reverse_gradient(features), logits)  # one batch: its statistics are of both domains
+        of_source, of_target = scores.split([len(output.logits) for output in outputs])
+        return {
+            "cross_entropy": cross_entropy(upsample(outputs[0].logits, source.labels.shape[-2:]), source.labels),
+            "adversarial": (domain_loss(of_source, SOURCE) + domain_loss(of_target, TARGET)) / 2,
+        }
+
+    def term_weights(self) -> dict[str, float]:
+        """Return lambda_adv."""
+        return {"adversarial": self.config.weights.adversarial}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Return the critic's."""
+        return {"critic": torch.optim.Adam(self.critic.parameters(), lr=self.config.critic.lr)}
