@@ -6,6 +6,7 @@ They share centroids of both domains, with gradient and never smoothed. They kno
 import torch
 from torch import Tensor
 
+from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent.directions import class_shares
 from lsr_train.latent.moments import class_moments, lifted
 from lsr_train.latent.prototypes import batch_means
@@ -41,7 +42,7 @@ def centroid_clustering_loss(features: Tensor, labels: Tensor, centroids: Tensor
     """
     shares = class_shares(labels, len(centroids), None, centroids.dtype).sum(dim=1)  # [B,h,w]
     own = centroids[labels.where(shares > 0, 0)].movedim(-1, 1)  # [B,K,h,w]
-    return (shares * (features.to(centroids.dtype) - own).abs().mean(dim=1)).sum()
+    return all_reduce_sum((shares * (features.to(centroids.dtype) - own).abs().mean(dim=1)).sum())
 
 
 def centroid_distance(centroids: Tensor, present: Tensor) -> Tensor:
@@ -71,13 +72,14 @@ def orthogonality_loss(features: Tensor, centroids: Tensor, present: Tensor) -> 
         present: [C] bool; the others have no centroid, and no share.
 
     Returns:
-        Scalar >= 0: -mean(s log s) over cells and the C classes, s the softmax over classes of F mu^T. 0 where no class
-        is present.
+        Scalar >= 0: -mean(s log s) over the cells of all ranks, which have equally many, and the C classes; s is the
+            softmax over classes of F mu^T. 0 where no class is present.
     """
     products = torch.einsum("bkhw,ck->bchw", features.to(centroids.dtype), centroids)
     absent = ~present[:, None, None]
     logs = products.masked_fill(absent & present.any(), -torch.inf).log_softmax(dim=1).masked_fill(absent, 0)
-    return -(torch.where(absent, 0, logs.exp()) * logs).mean()
+    entropies = -(torch.where(absent, 0, logs.exp()) * logs)
+    return all_reduce_sum(entropies.mean()) / world_size()
 
 
 def sparsity_loss(centroids: Tensor, present: Tensor) -> Tensor:

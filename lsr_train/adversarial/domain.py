@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lsr_train.distributed import all_reduce_sum, world_size
+
 __all__ = ["SOURCE", "TARGET", "domain_loss", "frozen", "reverse_gradient"]
 
 SOURCE, TARGET = 0, 1
@@ -20,7 +22,8 @@ def domain_loss(scores: Tensor, domain: int) -> Tensor:
         domain: `SOURCE` or `TARGET`, what they are to say.
 
     Returns:
-        Scalar >= 0 in float32 (float64 for float64 input), the mean over the scores.
+        Scalar >= 0 in float32 (float64 for float64 input), the mean over the scores of all ranks, which have
+            equally many.
 
     Raises:
         ValueError: `domain` is neither.
@@ -28,7 +31,7 @@ def domain_loss(scores: Tensor, domain: int) -> Tensor:
     if domain not in (SOURCE, TARGET):
         raise ValueError(f"domain is {domain}; allowed: {SOURCE} (source) and {TARGET} (target)")
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return F.softplus(exact if domain == SOURCE else -exact).mean()
+    return all_reduce_sum(F.softplus(exact if domain == SOURCE else -exact).mean()) / world_size()
 
 
 def frozen(critic: nn.Module, *inputs: Tensor) -> Tensor:

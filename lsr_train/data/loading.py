@@ -132,6 +132,7 @@ def _batches(
         pin_memory=pin,
         worker_init_fn=_start_worker if workers else None,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else it takes a number of the training's, and a resumed run has others
     )
     iterator = iter(loader)
     try:

@@ -222,7 +222,9 @@ FIELDS = {
     "strong": "blur blur_sigma brightness contrast hue probability saturation",
     "latent": "form image labels temperature",
     "distill": "sha256 teacher teacher_size temperature",
-    "weights": "cluster distance distill entropy entropy_ratio masked norm perpendicularity prototype self_training",
+    "critic": "lr",
+    "weights": "adversarial cluster distance distill entropy entropy_ratio masked norm orthogonality perpendicularity "
+    "prototype self_training sparsity",
     "selection": "every frames patience signal source_split",
     "log": "every tensorboard",
 }
