@@ -29,6 +29,8 @@ from lsr_train.config_methods import (
     SUPERVISED_METHODS,
     WEIGHT_NAMES,
     check_method,
+    check_name,
+    is_foreign,
 )
 from lsr_train.config_selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
 
@@ -65,6 +67,7 @@ __all__ = [
     "TargetLayout",
     "TrainConfig",
     "WeightsConfig",
+    "is_foreign",
 ]
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
@@ -394,7 +397,8 @@ class Config:
     """Everything that decides what a run computes.
 
     Args:
-        method: one of `METHOD_NAMES`.
+        method: source-only, target-only, one of the adapting ones (see the README) or distill; an entry point of the group
+            `lsr_train.methods`, or FILE.py:CLASS.
         label_space: `cityscapes19`, `synthia16`, `synthia13`, `camvid11`, a YAML file, or `auto` (the source folder's
             classes.yaml, else cityscapes19).
         seed: of everything random.
@@ -443,7 +447,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
-        one_of("method", self.method, METHOD_NAMES)
+        check_name(self.method)
         in_range("seed", self.seed, 0, 2**31)
         if self.optim.poly_steps and self.optim.poly_steps < self.train.steps:
             raise UsageError(

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lsr_infer.errors import UsageError
@@ -14,11 +16,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTING_METHODS",
     "COMMAND_METHODS",
+    "ENTRY_POINTS",
     "METHOD_NAMES",
     "METHOD_WEIGHTS",
     "SUPERVISED_METHODS",
     "WEIGHT_NAMES",
     "check_method",
+    "check_name",
+    "is_foreign",
 ]
 
 METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
@@ -78,6 +83,36 @@ SUPERVISED_METHODS = ("source-only", "target-only")
 ADAPTING_METHODS = tuple(name for name in METHOD_NAMES if name not in (*SUPERVISED_METHODS, "distill"))
 """Those that learn from unlabelled frames alone what the target is like, so that a class can die unseen."""
 
+ENTRY_POINTS = "lsr_train.methods"
+"""The group of entry points by which installed packages bring methods of their own."""
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a method is none of this package's: FILE.py:CLASS, or an entry point. It may read the whole tree."""
+    return name not in METHOD_NAMES
+
+
+def check_name(name: str) -> None:
+    """Raise unless a method of this name can be looked for; whether it can be loaded shows when it is.
+
+    Raises:
+        UsageError: there is no such method, entry point or file.
+    """
+    if not is_foreign(name):
+        return
+    file, colon, attribute = name.rpartition(":")
+    if colon and file.endswith(".py") and attribute.isidentifier():
+        if not Path(file).is_file():
+            raise UsageError(f"method is {name!r}, and there is no file {file}. Set --method.")
+        return
+    others = sorted(point.name for point in entry_points(group=ENTRY_POINTS))
+    if name not in others:
+        raise UsageError(
+            f"method is {name!r}; allowed: {', '.join((*METHOD_NAMES, *others))}, or FILE.py:CLASS for your own. Set "
+            "--method."
+        )
+
+
 COMMAND_METHODS: Mapping[str, tuple[str, ...]] = {
     "pretrain": SUPERVISED_METHODS,
     "adapt": ADAPTING_METHODS,
@@ -92,6 +127,8 @@ def check_method(config: "Config") -> None:
     Raises:
         UsageError: names the field, the method and the flag.
     """
+    if is_foreign(config.method):
+        return
     if config.distill.teacher and config.method != "distill":
         raise UsageError(
             f"distill.teacher is {config.distill.teacher}, and method {config.method} has no such teacher. Set "

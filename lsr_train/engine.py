@@ -28,7 +28,7 @@ from lsr_train.config import Config
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.distributed import all_reduce_sum, average_gradients
 from lsr_train.interruption import Interruption
-from lsr_train.methods import METHODS
+from lsr_train.methods import method_class
 from lsr_train.monitor import TermMonitor
 from lsr_train.network import DeepLabV2
 from lsr_train.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
@@ -156,7 +156,7 @@ class Engine:
         if config.network.batch_norm == "train" and accelerator.num_processes > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's own
         network.set_batch_norm("train" if config.network.batch_norm == "train" else "frozen")
-        self.method = METHODS[config.method](config, space.num_classes, network.feature_channels)
+        self.method = method_class(config.method)(config, space.num_classes, network.feature_channels)
         self.method.start(network)
         if self.teacher is not None:
             self.method.take_teacher(self.teacher[0])

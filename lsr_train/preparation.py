@@ -17,7 +17,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.checkpoint import load_model
 from lsr_train.collapse import CollapseWatch
-from lsr_train.config import ADAPTING_METHODS, Config
+from lsr_train.config import ADAPTING_METHODS, Config, is_foreign
 from lsr_train.data.frames import LabelledFrames, TargetFrames
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, target_loader
@@ -163,7 +163,7 @@ def _selector(
     """Build what looks at unlabelled frames, and at held-out source images where there are some."""
     selection, source = config.selection, config.data.source
     if selection.signal == "none":
-        if config.method in ADAPTING_METHODS:
+        if _adapts(config):
             logger.info("selection.signal none: nothing looks at target frames, so a class that dies is not noticed")
         return Selector(selection, None)
     if target is None and selection.signal != "source":
@@ -184,8 +184,13 @@ def _selector(
             signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
         return Sight(signals, classes)
 
-    adapts = config.method in ADAPTING_METHODS and frames is not None
+    adapts = _adapts(config) and frames is not None
     return Selector(selection, look, CollapseWatch(space.names) if adapts else None, collapse_advice(config))
+
+
+def _adapts(config: Config) -> bool:
+    """Whether the method learns from unlabelled frames alone what the target is like."""
+    return config.method in ADAPTING_METHODS or is_foreign(config.method)
 
 
 def collapse_advice(config: Config) -> str:

@@ -2,7 +2,7 @@
 
 from lsr_infer.errors import UsageError
 from lsr_train.commands.configuration import Request, resolve
-from lsr_train.config import COMMAND_METHODS
+from lsr_train.config import COMMAND_METHODS, is_foreign
 from lsr_train.config_file import to_yaml
 
 __all__ = ["train_command", "understand"]
@@ -49,8 +49,8 @@ def understand(program: str, arguments: list[str], *, default_recipe: str | None
         print(to_yaml(config), end="")  # noqa: T201 - the result of --print_config
         return None
     methods = COMMAND_METHODS[program]
-    if config.method not in methods:
-        other = next(name for name, theirs in COMMAND_METHODS.items() if config.method in theirs)
+    if config.method not in methods and not (program == "adapt" and is_foreign(config.method)):
+        other = next((name for name, theirs in COMMAND_METHODS.items() if config.method in theirs), "adapt")
         raise UsageError(
             f"{program} runs {', '.join(methods)}; {config.method} is run by {other}. Set --method, or use {other}."
         )
