@@ -150,8 +150,9 @@ def _next_lines(out: Path, config: Config) -> Iterator[str]:
     """Say what to do next, as commands that can be pasted."""
     model = out.with_name(f"{out.name}.onnx")
     yield "next, an ONNX file that is compared with the checkpoint, and video or frames through it:"
-    yield f"  python export/to_onnx.py {shlex.quote(str(out))} -o {shlex.quote(str(model))}"
     footage = config.data.target.root or "CLIP.mp4"
+    frames = ["--frames", footage] if Path(footage).exists() else []  # a glob is none of a folder and a video
+    yield f"  python export/to_onnx.py {shlex.join([str(out), '-o', str(model), *frames])}"
     words = [footage, "--model", str(model), "--output", str(out.with_name(f"{out.name}_segmented"))]
     if config.data.ignore_mask:
         words += ["--ignore-mask", config.data.ignore_mask]

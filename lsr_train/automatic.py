@@ -13,7 +13,17 @@ from lsr_infer.errors import UsageError
 from lsr_train.config import Config
 from lsr_train.config_fields import with_fields
 
-__all__ = ["MEMORY_SHARE", "WIDEST", "Choices", "fitting", "narrower", "narrowest", "network_of_file", "training_size"]
+__all__ = [
+    "MEMORY_SHARE",
+    "WIDEST",
+    "Choices",
+    "fitting",
+    "narrower",
+    "narrowest",
+    "network_of_file",
+    "split_of_folder",
+    "training_size",
+]
 
 WIDEST = {"cuda": 1024, "cpu": 512}
 """Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
@@ -128,7 +138,29 @@ def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] 
     found = shape(Path(weights)) if choices.free("network.backbone", "network.width") else None
     if found is not None:
         values = {"network.backbone": found[0], "network.width": found[1]}
-        choices.take(values, f"network {found[0]}, width {found[1]:g}: what {weights} holds")
+        network = choices.config.network
+        form = f"stem {network.stem}, normalization {network.normalization}"
+        assumed = (
+            ""
+            if not choices.free("network.stem", "network.normalization")
+            else (
+                f"; {form} are assumed, since no file says them: with weights of Caffe's kind set --network.stem caffe "
+                "--network.normalization caffe-bgr"
+            )
+        )
+        choices.take(values, f"network {found[0]}, width {found[1]:g}: what {weights} holds{assumed}")
+
+
+def split_of_folder(choices: Choices) -> None:
+    """Train on a labelled folder's `train` alone where it has a `val` beside it."""
+    source = choices.config.data.source
+    images = Path(source.root) / "images"
+    if source.layout != "folder" or source.split or not choices.free("data.source.split"):
+        return
+    if (images / "train").is_dir() and (images / "val").is_dir():
+        choices.take(
+            {"data.source.split": "train"}, f"split train: {source.root} has val beside it, which is kept back"
+        )
 
 
 def fitting(choices: Choices, available: int | None, needs: Callable[[Config], int]) -> None:

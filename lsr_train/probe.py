@@ -37,8 +37,9 @@ def measure_pace(prepared: Prepared, place: Path) -> Pace:
     Returns:
         Seconds, waiting for the loader included. One step before is not counted, which builds what is built once.
     """
-    from_the_first = replace(prepared.config.self_training, rectify_from=0)  # its cost is that of nearly all steps
-    config = replace(prepared.config, init="", self_training=from_the_first)
+    config = replace(prepared.config, init="")
+    if config.self_training.rectify:  # from the first step on, as in nearly all of the run
+        config = replace(config, self_training=replace(config.self_training, rectify_from=0))
     torch.manual_seed(config.seed)
     accelerator = build_accelerator(config, prepared.accelerator.device)
     network = DeepLabV2(network_spec(config, prepared.space)).to(accelerator.device)

@@ -104,7 +104,10 @@ def _expand(arguments: list[str]) -> list[str]:
                 raise UsageError("--recipe is given twice. Copy one of them, and put the other's fields in.")
             recipes = ["--recipe", str(recipe_path(value))]
             continue
-        word = {"--print_config": "--show_config", **SHORT_NAMES}.get(word, word)
+        long = {"--print_config": "--show_config", **SHORT_NAMES}.get(word, word)
+        if long != word and any(other.partition("=")[0] == long for other in arguments):
+            raise UsageError(f"{word} and {long} are the same. Take one of them.")
+        word = long
         expanded.append(f"{word}={value}" if equals else word)
     return recipes + expanded
 

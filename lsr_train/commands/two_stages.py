@@ -13,7 +13,7 @@ import torch
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.account import write_account
-from lsr_train.automatic import Choices, fitting, narrower, narrowest, network_of_file, training_size
+from lsr_train.automatic import Choices, fitting, narrower, narrowest, network_of_file, split_of_folder, training_size
 from lsr_train.budget import SOURCE_SHARE, Budget, BudgetError, Pace, Stage, plan_lengths, said, with_length
 from lsr_train.commands.configuration import Request, config_from_text
 from lsr_train.commands.running import train
@@ -28,7 +28,7 @@ from lsr_train.engine import build_accelerator
 from lsr_train.memory import available_bytes, look_bytes, step_bytes
 from lsr_train.network import DeepLabV2
 from lsr_train.network.weights import backbone_of, load_backbone_weights
-from lsr_train.preparation import network_spec, prepare
+from lsr_train.preparation import Prepared, network_spec, prepare
 from lsr_train.probe import measure_pace
 from lsr_train.reuse import Ready, data_fingerprint, find_ready, is_finished, note_data, source_name
 from lsr_train.run_folder import RunFolder
@@ -177,6 +177,7 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: 
         paces = measure_pace(prepare(source, accelerator), request.out), measure_pace(prepared, request.out)
         budget = Budget(seconds=request.budget, gone=time.monotonic() - begun)
         source, ready = _fit_into(budget, choices, stage, ready, paces)
+    choices.lines += _few_frames(prepared)
     choices.lines.append(ready.line)
     given_way = stage.given_way(choices.config)
     if given_way:
@@ -187,6 +188,20 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: 
     if ready.run is None and source.network.weights != "none":  # fetched and fitted before a folder is made
         load_backbone_weights(DeepLabV2(network_spec(source, prepared.space)), source.network.weights)
     return _Plan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
+
+
+def _few_frames(prepared: Prepared) -> list[str]:
+    """Say so where the footage gave fewer frames than a look takes."""
+    target, config = prepared.target, prepared.config
+    if target is None or len(target) >= config.selection.frames:
+        return []
+    line = (
+        f"only {len(target)} target frames: they come again and again, and the label-free signals are of the same ones"
+    )
+    footage = config.data.target
+    if footage.layout == "frames" and footage.seconds:
+        line += f"; --data.target.seconds {footage.seconds / 5:g} takes more of a video"
+    return [line]
 
 
 def _choose(choices: Choices, stage: SourceStage, widest: int | None) -> torch.device:
@@ -202,6 +217,7 @@ def _choose(choices: Choices, stage: SourceStage, widest: int | None) -> torch.d
     frame = frame_size(choices.config.data.target)
     if frame is not None:
         training_size(choices, frame, device.type, widest)
+    split_of_folder(choices)
     space = choose_label_space(choices.config)
     choices.lines.append(f"classes: the {space.num_classes} of {space.name}")
 

@@ -74,7 +74,11 @@ def _folder(root: Path) -> Path:
     """Check that `root` is a folder one can look into."""
     try:
         if not root.is_dir():
-            raise InputError(f"{root}: {'is not a folder' if root.exists() else 'does not exist'}.")
+            raise InputError(
+                f"{root}: is not a folder. For a video or a glob as target set --data.target.layout frames."
+                if root.exists()
+                else f"{root}: does not exist."
+            )
         next(root.iterdir(), None)
     except OSError as error:
         raise InputError(f"{root}: cannot be read ({error.strerror}).") from error

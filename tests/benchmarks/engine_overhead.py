@@ -34,7 +34,7 @@ def build(recipe: str, folder: Path, accelerator: object) -> Engine:
     """Make an engine for a recipe with random weights."""
     words = ["--recipe", recipe, "--source", "none", "--target", "none", "--train.precision", PRECISION]
     config = resolve("adapt", words, None).config
-    if config.weights.self_training:
+    if config.self_training.rectify:
         config = with_fields(config, {"self_training.rectify_from": 0})  # a step as nearly all of a run are
     space = load_label_space(config.label_space)
     part = config.network

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import UsageError
-from lsr_train.automatic import MEMORY_SHARE, Choices, fitting, narrower, network_of_file, training_size
+from lsr_train.automatic import (
+    MEMORY_SHARE,
+    Choices,
+    fitting,
+    narrower,
+    network_of_file,
+    split_of_folder,
+    training_size,
+)
 from lsr_train.commands.configuration import resolve
 from lsr_train.config import Config
 from lsr_train.network import DeepLabV2, NetworkSpec
@@ -163,3 +171,21 @@ def test_the_network_is_that_of_the_weights(tmp_path: Path) -> None:
     default = choices()
     network_of_file(default, backbone_of)
     assert default.lines == ["network resnet50, width 1, from torchvision's ImageNet weights"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "words", "expected"),
+    [
+        (("train", "val"), (), "train"), (("train",), (), ""), ((), (), ""),
+        (("train", "val"), ("--data.source.split", "val"), "val"),
+    ],
+)  # fmt: skip
+def test_a_validation_split_is_kept_back(
+    tmp_path: Path, folders: tuple[str, ...], words: tuple[str, ...], expected: str
+) -> None:
+    for folder in folders:
+        (tmp_path / "images" / folder).mkdir(parents=True)
+    chosen = choices("--source", str(tmp_path), *words)
+    split_of_folder(chosen)
+    assert chosen.config.data.source.split == expected
+    assert len(chosen.lines) == (expected == "train")

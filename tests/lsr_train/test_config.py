@@ -321,6 +321,11 @@ def test_a_teacher_whose_word_has_no_weight_is_refused(recipe: str, none: tuple[
         with_fields(config, {f"weights.{name}": 0.0 for name in none})
 
 
+def test_a_short_name_beside_its_long_one_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--student and --network\.backbone are the same"):
+        resolve("distill", ["--student", "resnet18", "--network.backbone=resnet34"], "my_footage_distill")
+
+
 def test_one_recipe_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--recipe is given twice"):
         resolve("adapt", ["--recipe", "toytown_lsr", "--recipe=toytown_lsr_em"], None)

@@ -116,7 +116,7 @@ def test_the_account_names_files_that_are_there(whole: Path) -> None:
         assert read_image(Path(picture)).shape == (HEIGHT, 2 * WIDTH + 4, 3)
     for model in re.findall(r"\S+\.safetensors", account):
         assert Path(model).is_file()
-    assert f"python export/to_onnx.py {whole} -o {whole}.onnx" in account
+    assert f"python export/to_onnx.py {whole} -o {whole}.onnx --frames " in account
     assert "collapsed" in account
     assert "agreement with the mirrored frame" in account
 
