@@ -6,7 +6,6 @@ and data by the two batch types.
 
 import dataclasses
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from lsr_train.monitor import TermMonitor
 from lsr_train.network import DeepLabV2
 from lsr_train.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
 from lsr_train.run_folder import RunFolder
+from lsr_train.run_log import Pace, RunLog
 from lsr_train.run_state import RunState
 from lsr_train.selection import Selector, Sight
 from lsr_train.selftraining import FrozenTeacher
@@ -41,10 +41,6 @@ from lsr_train.training_state import as_plain
 __all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
-
-_READY_SECONDS = 0.01
-"""A step waited for the loader when its batch took longer than this; taking one that lies ready took about 2 ms
-(four images of 320x240)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,37 +68,6 @@ class Models:
 
     network: DeepLabV2
     teacher: tuple[FrozenTeacher, TeacherFacts] | None = None
-
-
-@dataclasses.dataclass
-class _Pace:
-    """The time of the steps since the last row of the log.
-
-    Args:
-        begun: when they began, on the monotonic clock.
-        steps: how many there were.
-        waited: seconds they spent waiting for the loader.
-        late: how many of them had to wait.
-    """
-
-    begun: float = dataclasses.field(default_factory=time.perf_counter)
-    steps: int = 0
-    waited: float = 0.0
-    late: int = 0
-
-    def count(self, waited: float) -> None:
-        """Add a step that waited so many seconds for its batches."""
-        self.steps += 1
-        self.waited += waited
-        self.late += waited > _READY_SECONDS
-
-    def leave_out(self, seconds: float) -> None:
-        """Leave out time in which no step was made."""
-        self.begun += seconds
-
-    def seconds(self) -> float:
-        """Return the time since the beginning."""
-        return time.perf_counter() - self.begun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +112,7 @@ class Engine:
         self.space = space
         self.accelerator = accelerator
         self.run_folder = run
+        self.log = RunLog(run, tensorboard=config.log.tensorboard and accelerator.is_main_process)
         self.selector = selector
         self.step = 0
         self.monitor = TermMonitor()
@@ -257,36 +223,34 @@ class Engine:
             InputError: the run folder cannot be written.
         """
         config, steps = self.config, self.config.train.steps
-        writer = self._tensorboard()
-        pace = _Pace()
+        pace = Pace()
         saved = self.run_folder.pointer("last")
         bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._speaks else True)
         self.model.train()
         self.method.train()
         stop = self.step >= steps or self.selector.exhausted
         if self.step == 0 and self.selector.looks_first:
-            self._look(writer)
+            self._look()
         while not stop:
             pace.count(self.train_step(batches))
             bar.update()
             done = self.step >= steps
             if self.step % config.log.every == 0 or done:
-                self._log_row(pace, writer, bar)
-                pace = _Pace()
+                self._log_row(pace, bar)
+                pace = Pace()
             stop = done or self._interrupted(interruption)
             paused = time.perf_counter()
             look = self.selector.due(self.step, last=done)
             improved = False
             if look:
-                improved = self._look(writer)
+                improved = self._look()
                 stop = stop or self.selector.exhausted
             if look or stop or self.step % config.train.checkpoint_every == 0:
                 self.save(best=improved)
                 saved = self.step
             pace.leave_out(time.perf_counter() - paused)  # looks and checkpoints are not steps
         bar.close()
-        if writer is not None:
-            writer.close()
+        self.log.close()
         if saved is None:
             self.save(best=False)
         finished = self.step >= steps or self.selector.exhausted
@@ -311,13 +275,13 @@ class Engine:
         flag = torch.tensor(float(interruption.requested), device=self.accelerator.device)
         return bool(all_reduce_sum(flag).item() > 0)
 
-    def _look(self, writer: Any) -> bool:
+    def _look(self) -> bool:
         """Compute the label-free signals; every process learns whether they improved."""
         result: list[Any] = [None]
         if self._speaks:
             assert self.selector.look is not None  # `due` said so
             result = [self.selector.look(self.outcome)]
-            self._keep_sight(result[0], writer)
+            self.log.sight(self.step, result[0], self.space)
         if self.accelerator.num_processes > 1:
             broadcast_object_list(result)
         self.model.train()
@@ -330,27 +294,6 @@ class Engine:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in sight.signals.items())
             logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
         return improved
-
-    def _keep_sight(self, sight: Sight, writer: Any) -> None:
-        """Write signals.csv, classes.csv and their TensorBoard scalars."""
-        self.run_folder.signals.append({"step": self.step, **sight.signals})
-        scalars = {f"signal/{name}": value for name, value in sight.signals.items()}
-        if sight.classes is not None:
-            columns = {name: value.tolist() for name, value in vars(sight.classes).items()}
-            for place, name in enumerate(self.space.names):
-                row = {column: values[place] for column, values in columns.items()}
-                self.run_folder.classes.append({"step": self.step, "class": name, **row})
-                scalars |= {f"class_{column}/{name}": value for column, value in row.items() if math.isfinite(value)}
-        for name, value in scalars.items():
-            if writer is not None:
-                writer.add_scalar(name, value, self.step)
-
-    def _tensorboard(self) -> Any:
-        if not (self.config.log.tensorboard and self._speaks):
-            return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.run_folder.path / "tensorboard"), purge_step=self.step + 1)
 
     def _check(self) -> dict[str, float]:
         """Read the monitor and raise where a term was not finite, on every process alike."""
@@ -376,28 +319,18 @@ class Engine:
         step = self.run_folder.pointer("last")
         return "there is no checkpoint yet" if step is None else f"the last good one is step {step}"
 
-    def _log_row(self, pace: _Pace, writer: Any, bar: Any) -> None:
+    def _log_row(self, pace: Pace, bar: Any) -> None:
         """Write one row of the log; the only regular transfer from the device."""
-        seconds = max(pace.seconds(), 1e-9)
         means = self._check()
         self.monitor.reset()
         if not self._speaks:
             return
         rate = learning_rate(self.step - 1, self.config.optim, self.config.train.steps)
         images = pace.steps * self.config.train.accumulate * self.config.data.batch_size
-        speed = {
-            "learning_rate": rate,
-            "source_images_per_second": round(images / seconds, 3),
-            "loader_wait_share": round(pace.waited / seconds, 4),
-            "steps_that_waited": round(pace.late / pace.steps, 4),
-        }
-        self.run_folder.metrics.append({"step": self.step, **means, **speed})
-        for name, value in (means | speed).items():
-            if writer is not None:
-                writer.add_scalar(name, value, self.step)
+        self.log.row(self.step, means, {"learning_rate": rate, **pace.figures(images)})
         text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         if bar.disable:
-            left = (self.config.train.steps - self.step) * seconds / pace.steps
+            left = (self.config.train.steps - self.step) * pace.seconds() / pace.steps
             logger.info("step %d/%d: %s (%.0f s left)", self.step, self.config.train.steps, text, left)
         else:
             bar.set_postfix_str(text[:80])

@@ -42,7 +42,13 @@ FORBIDDEN = {
     ),
     "lsr_train.data": ("lsr_train.engine", "lsr_train.commands", "lsr_train.methods", "lsr_train.network"),
     "lsr_train.engine": ("lsr_train.commands", "lsr_train.report"),
-    "lsr_train.config": ("torch", "lsr_train.methods", "lsr_train.network", "lsr_train.data"),
+    **dict.fromkeys(
+        (
+            "lsr_train.config",
+            *(f"lsr_train.config_{part}" for part in ("checks", "data", "methods", "terms", "training")),
+        ),
+        ("torch", "lsr_train.methods", "lsr_train.network", "lsr_train.data"),
+    ),
     "lsr_train": ("export", "demo"),
 }
 

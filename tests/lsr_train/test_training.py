@@ -309,6 +309,25 @@ def test_a_full_disk_is_said_and_leaves_the_previous_checkpoint(
     load_file(run / "checkpoints" / last / "state.safetensors")
 
 
+def test_tensorboard_has_every_step_once_although_the_run_was_taken_up_again(source: Path, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = tmp_path / "run"
+    assert run_here(*command_for("lsr-st", source, run, "--train.keep", "9", "--log.tensorboard", "true")) == 0
+    for step in (4, 6):  # as if it had been killed after step 3
+        shutil.rmtree(run / f"checkpoints/step-{step}")
+    for pointer in ("last", "best"):
+        (run / "checkpoints" / pointer).write_text("step-2\n", encoding="utf-8")
+    assert run_here("adapt", ["--resume", str(run)]) == 0
+    seen = events.EventAccumulator(str(run / "tensorboard"))
+    seen.Reload()
+    for tag in ("cross_entropy", "self_training", "learning_rate"):
+        assert [event.step for event in seen.Scalars(tag)] == [1, 2, 3, 4, 5, 6], tag
+    for tag in ("signal/flip", "class_share/road", "class_confidence/road"):
+        assert [event.step for event in seen.Scalars(tag)] == [0, 3, 6], tag
+    logged = [float(row["cross_entropy"]) for row in losses(run)]
+    assert [event.value for event in seen.Scalars("cross_entropy")] == pytest.approx(logged, rel=1e-5)
+
+
 def test_micro_batches_have_numbers_of_their_own_and_resume(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
