@@ -16,6 +16,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.parity import Parity
+from lsr_infer.teacher import TeacherFacts
 
 __all__ = [
     "FORMAT",
@@ -112,6 +113,7 @@ class Manifest:
         checkpoint: SHA-256 of the checkpoint the model was made from.
         method: how the network was trained.
         scores: figures of the checkpoint, by name.
+        teacher: of a distilled network, else None.
         licence: of the weights.
         intended_use: what the network is for, and what it is not for.
         opset: of the ONNX graph.
@@ -141,6 +143,7 @@ class Manifest:
     checkpoint: str = ""
     method: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    teacher: TeacherFacts | None = None
     licence: str = ""
     intended_use: str = ""
     opset: int = 0
@@ -263,6 +266,7 @@ class Manifest:
             "checkpoint": self.checkpoint,
             "method": self.method,
             "scores": dict(self.scores),
+            "teacher": None if self.teacher is None else self.teacher.to_dict(),
             "licence": self.licence,
             "intended_use": self.intended_use,
             "opset": self.opset,
@@ -309,7 +313,7 @@ class Manifest:
         for name, expected in (("name", "image"), ("type", "uint8"), ("layout", "NHWC"), ("channels", "BGR")):
             if given.text(name) != expected:
                 raise InputError(f"Manifest: input.{name} is {given.text(name)!r}; this version reads {expected!r}.")
-        parity = fields.optional_mapping("parity")
+        parity, teacher = fields.optional_mapping("parity"), fields.optional_section("teacher")
         quantization, engine = fields.optional_section("quantization"), fields.optional_section("engine")
         return cls(
             label_space=LabelSpace.from_dict(fields.mapping("label_space")),
@@ -326,6 +330,7 @@ class Manifest:
             checkpoint=fields.text("checkpoint"),
             method=fields.text("method"),
             scores=fields.numbers("scores"),
+            teacher=None if teacher is None else TeacherFacts.from_fields(teacher),
             licence=fields.text("licence"),
             intended_use=fields.text("intended_use"),
             opset=fields.integer("opset"),

@@ -16,8 +16,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lsr_infer.errors import InputError
+from lsr_infer.fields import Fields
 from lsr_infer.files import whole_file
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.teacher import TeacherFacts
 from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.foreign import load_checked
 from lsr_train.network.normalization import NORMALIZATIONS
@@ -38,38 +40,6 @@ INTENDED_USE = (
     "Semantic segmentation of road scenes, for research and evaluation on the camera it was adapted to. Not a safety "
     "component: no vehicle may act on it alone."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherFacts:
-    """What a distilled network says of its teacher.
-
-    Args:
-        sha256: of the teacher's model file, 64 hexadecimal digits.
-        method: how it was trained.
-        step: optimiser steps of that training.
-        scores: the figures in its file.
-    """
-
-    sha256: str
-    method: str = ""
-    step: int = 0
-    scores: Mapping[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the facts as plain JSON data."""
-        scores = {name: float(value) for name, value in self.scores.items()}
-        return {"sha256": self.sha256, "method": self.method, "step": self.step, "scores": scores}
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "TeacherFacts":
-        """Read the facts back from `to_dict`; raises what missing and mistyped keys raise."""
-        return cls(
-            sha256=str(document["sha256"]),
-            method=str(document["method"]),
-            step=int(document["step"]),
-            scores={str(name): float(value) for name, value in document["scores"].items()},
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +105,7 @@ class ModelInfo:
                 licence=str(document["licence"]),
                 intended_use=str(document["intended_use"]),
                 origin=str(document["origin"]),
-                teacher=None if teacher is None else TeacherFacts.from_dict(teacher),
+                teacher=None if teacher is None else TeacherFacts.from_fields(Fields(teacher, "teacher")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the model's description is damaged: {type(error).__name__} {error}.") from error

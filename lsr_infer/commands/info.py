@@ -101,6 +101,10 @@ def _rows(model: "ModelFile") -> Iterator[tuple[str, str]]:
     yield "trained by", manifest.method or "not said"
     for number, (name, score) in enumerate(manifest.scores.items()):
         yield "scores" if number == 0 else "", f"{name} {score:.4g}"
+    if (teacher := manifest.teacher) is not None:
+        scores = ", ".join(f"{name} {score:.4g}" for name, score in teacher.scores.items())
+        yield "teacher", f"{teacher.method or 'not said'}, step {teacher.step}, SHA-256 {teacher.sha256}"
+        yield "", f"its scores: {scores or 'not said'}"
     for name, parity in _chain(manifest):
         yield from _parity(name, parity, pending=manifest.engine is not None and name.endswith("engine"))
     if manifest.engine is not None:

@@ -225,6 +225,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
         checkpoint=model_hash(model),
         method=info.method,
         scores=dict(info.scores),
+        teacher=info.teacher,
         licence=info.licence,
         intended_use=info.intended_use,
         opset=options.opset,

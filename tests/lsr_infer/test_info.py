@@ -13,6 +13,7 @@ from lsr_infer.engine import EngineFacts
 from lsr_infer.manifest import Manifest, Quantization
 from lsr_infer.parity import Parity
 from lsr_infer.segmenter import Segmenter
+from lsr_infer.teacher import TeacherFacts
 from tests.lsr_infer.onnxfile import colour_model, manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ def engine(path: Path, document: Manifest) -> Path:
 def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = manifest(
         parity=COMPARED, quantization=QUANTIZED, precision="int8", runtime="onnxruntime", scores={"miou": 0.4321},
+        teacher=TeacherFacts(sha256="f" * 64, method="lsr-st", step=1800, scores={"flip": 0.7826}),
         choices=("head in float",), licence="MIT", method="lsr", checkpoint="abc",
     )  # fmt: skip
     assert main(["info", str(colour_model(tmp_path / "m.onnx", document))]) == 0
@@ -50,6 +52,7 @@ def test_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "minmax: 97.00 %", "in float: head",
         "head in float", "miou 0.4321", "checkpoint -> ONNX: 99.8700 %", "4 shipped Toytown frames",
         "99.9900 % of clear", "50.00 before, 49.50 after", "worst: green 75.000 %, red 98.000 %", "MIT", "lsr", "abc",
+        "lsr-st, step 1800, SHA-256 ffff", "its scores: flip 0.7826",
     ):  # fmt: skip
         assert said in captured.out, said
     assert "engine" not in captured.out

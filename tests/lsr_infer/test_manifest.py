@@ -14,6 +14,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, RUNTIMES, Manifest, Quantization
 from lsr_infer.parity import Parity
+from lsr_infer.teacher import TeacherFacts
 from lsr_infer.workingsize import WorkingSize
 from tests.lsr_infer.onnxfile import SPACE, manifest
 
@@ -83,6 +84,14 @@ manifests = st.builds(
     checkpoint=st.text(),
     method=st.text(),
     scores=st.dictionaries(st.text(), finite, max_size=3),
+    teacher=st.none()
+    | st.builds(
+        TeacherFacts,
+        sha256=st.text(),
+        method=st.text(),
+        step=st.integers(0, 10**6),
+        scores=st.dictionaries(st.text(), finite, max_size=3),
+    ),
     licence=st.text(),
     intended_use=st.text(),
     opset=st.integers(0, 99),
@@ -127,6 +136,7 @@ COMPARED = Parity(
 )  # fmt: skip
 FULL = manifest(
     scores={"miou": 0.4},
+    teacher=TeacherFacts(sha256="0" * 64, method="lsr-st", step=9, scores={"miou": 0.5}),
     parity=COMPARED,
     quantization=Quantization(
         scheme="S8S8", calibration="entropy", calibrated_on="8 frames", frames=8, candidates={"entropy": 0.9}
@@ -135,7 +145,7 @@ FULL = manifest(
 )
 OPTIONAL = {
     "fixed_batch", "parity", "subsets", "clear_agreement", "clear_share", "proved_on",
-    "miou", "miou_reference", "scores", "quantization", "engine",
+    "miou", "miou_reference", "scores", "quantization", "engine", "teacher",
     "compute_capability", "class_iou_difference",
 }  # fmt: skip
 

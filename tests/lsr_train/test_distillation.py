@@ -62,7 +62,7 @@ def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student's run folder; its teacher's file is a copy of its own, which the tests may spoil."""
     folder = tmp_path_factory.mktemp("student")
     shutil.copytree(teacher / "checkpoints/step-6", folder / "teacher")
-    more = ["--width", "0.0625", "--size", "96x48"]
+    more = ["--network.width", "0.0625", "--size", "96x48"]
     assert run_here("distill", [str(folder / "teacher"), *words("toytown_distill", folder / "run"), *more]) == 0
     return folder / "run"
 
@@ -246,6 +246,7 @@ def test_a_student_is_scored_exported_and_adapted_like_any_other(student: Path, 
     with Segmenter(tmp_path / "student.onnx") as segmenter:
         assert segmenter.manifest.checkpoint == model_hash(model(student))
         assert segmenter.manifest.method == "distill"
+        assert segmenter.manifest.teacher == load_model(model(student))[1].teacher
         assert segmenter.manifest.label_space == CITYSCAPES_19
     more = ["--init", str(student), "--network.width", "0.0625"]
     assert run_here("adapt", words("toytown_self_training", tmp_path / "adapted", *more)) == 0
@@ -296,7 +297,7 @@ def test_a_student_of_no_published_width_starts_from_scratch_only_if_told(
 
 
 def test_a_student_as_deep_as_its_teacher_may_start_from_its_channels(teacher: Path, tmp_path: Path) -> None:
-    more = ["--width", "0.0625", "--network.weights", "teacher", "--train.steps", "1", "--optim.lr", "1e-9"]
+    more = ["--network.width", "0.0625", "--network.weights", "teacher", "--train.steps", "1", "--optim.lr", "1e-9"]
     assert run_here("distill", [str(teacher), *words("toytown_distill", tmp_path / "run"), *more]) == 0
     student, _ = load_model(tmp_path / "run/checkpoints/step-1/model.safetensors")
     wide, _ = load_model(model(teacher))
@@ -312,7 +313,7 @@ def test_a_student_as_deep_as_its_teacher_may_start_from_its_channels(teacher: P
 
 
 @pytest.mark.parametrize(
-    ("more", "said"), [(["--network.backbone", "resnet34"], "backbone"), (["--width", "0.5"], "width of 0.5")]
+    ("more", "said"), [(["--network.backbone", "resnet34"], "backbone"), (["--network.width", "0.5"], "width of 0.5")]
 )
 def test_another_kind_of_student_cannot_start_from_its_teacher(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
