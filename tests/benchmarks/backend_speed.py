@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lsr_infer.arguments import parse_size
-from tests.benchmarks.in_turn import Seconds, in_turn, middle, print_runs
+from tests.in_turn import Seconds, in_turn, middle, print_runs
 
 TORCH = "torch_fp32"
 # Name: backend, precision, file.

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.in_turn import ROOT, Seconds, in_turn, middle, print_runs
+from tests.in_turn import ROOT, Seconds, in_turn, middle, print_runs
 
 PRECISIONS = ("fp32", "int8")
 
