@@ -180,6 +180,10 @@ def config_from_text(text: str, where: str) -> Config:
         document = yaml.safe_load(text)
         if not isinstance(document, dict) or "method" not in document:
             raise InputError(f"{where}: this is no configuration of a run (no method in it).")
+        last = dataclasses.fields(Config)[-1].name
+        missing = {item.name for item in dataclasses.fields(getattr(Config(), last))} - set(document.get(last) or ())
+        if missing:  # what is cut off would have its defaults
+            raise InputError(f"{where}: it breaks off (no {last}.{min(missing)} in it). Put a whole one back.")
         parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
         parser.add_class_arguments(Config, as_group=False)
         return _config(parser.instantiate(parser.parse_object(document)))

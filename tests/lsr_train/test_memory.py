@@ -65,7 +65,9 @@ def test_the_starting_network_of_the_feature_distance_is_counted() -> None:
     more = []
     for data in sizes:
         without, beside = (
-            Config(method="lsr-st", network=network, data=data, weights=WeightsConfig(distance=weight))
+            Config(
+                method="lsr-st", network=network, data=data, weights=WeightsConfig(self_training=1.0, distance=weight)
+            )
             for weight in (0.0, 0.1)
         )
         more.append(step_bytes(beside, 19) - step_bytes(without, 19))
