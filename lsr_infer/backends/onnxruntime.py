@@ -81,8 +81,11 @@ class OnnxRuntimeBackend:
         self.precision = options.precision
         if on_cuda and options.device == "auto":
             logger.info("device auto: %s", self.device)
-        self.inputs = tuple(_port(node) for node in session.get_inputs())
-        self.outputs = tuple(_port(node) for node in session.get_outputs())
+        try:
+            self.inputs = tuple(_port(node) for node in session.get_inputs())
+            self.outputs = tuple(_port(node) for node in session.get_outputs())
+        except UnicodeDecodeError as error:  # names of axes that are damaged
+            raise InputError(f"{path}: the names of its inputs or outputs are damaged. Export it again.") from error
         self._session: Any = session
         self._runner = DeviceRunner(session, "cuda", index, graphs=graphs) if on_cuda else None
 
