@@ -9,8 +9,7 @@ from torch.optim import Optimizer
 from lsr_train.adversarial import SOURCE, TARGET, FeatureCritic, domain_loss, frozen
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
-from lsr_train.device import autocast
-from lsr_train.losses import cross_entropy
+from lsr_train.losses import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 
 __all__ = ["AdaptSegNetFeat"]
@@ -34,14 +33,12 @@ class AdaptSegNetFeat(Method):
     def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
         """Return `cross_entropy`, `adversarial` (for the network alone) and `critic` (for the critic alone)."""
         assert target is not None
-        outputs = self.both_domains(network, source, target)
-        precision = self.config.train.precision
-        assert precision != "auto"  # the command has chosen
-        with autocast(source.image.device, precision):
-            fooling = frozen(self.critic, outputs.target_features)
-            judged = [self.critic(features.detach()) for features in (outputs.source_features, outputs.target_features)]
+        outputs = self.both_images(network, source.image, target.image)
+        with self.in_precision(source.image):
+            fooling = frozen(self.critic, outputs[1].features)
+            judged = [self.critic(output.features.detach()) for output in outputs]
         return {
-            "cross_entropy": cross_entropy(outputs.source_logits, source.labels),
+            "cross_entropy": cross_entropy(upsample(outputs[0].logits, source.labels.shape[-2:]), source.labels),
             "adversarial": domain_loss(fooling, SOURCE),
             "critic": (domain_loss(judged[0], SOURCE) + domain_loss(judged[1], TARGET)) / 2,
         }

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
-from lsr_train.device import autocast
 from lsr_train.latent import confident_cells, histogram_downsample
 from lsr_train.losses import cross_entropy, distillation_loss, upsample
 from lsr_train.methods.latent_terms import build_regularizer, latent_weights
@@ -142,9 +141,7 @@ class Distill(Method):
         """Return the teacher's logits [B,C,h,w] of images that are normalised for the student."""
         if self._teacher is None:
             raise RuntimeError("the method has been given no teacher")
-        precision = self.config.train.precision
-        assert precision != "auto"  # the command has chosen
-        with autocast(image.device, precision):
+        with self.in_precision(image):
             return self._teacher.logits(self._normalize.levels(image))
 
     def _augment(self, image: Tensor, stream: Stream) -> Tensor:

@@ -4,7 +4,8 @@ The engine weights the terms, sums them, calls `backward` once and steps every o
 knows nothing of files, devices, schedules or logs.
 """
 
-from typing import ClassVar, NamedTuple, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
+from lsr_train.device import autocast
 from lsr_train.losses import upsample
 from lsr_train.network import SegOutput
 from lsr_train.selftraining import FrozenTeacher
@@ -111,6 +113,12 @@ class Method(nn.Module):
     def result(self, network: nn.Module) -> nn.Module:
         """Return the network that is looked at and saved: `network`, or another of the same architecture."""
         return network
+
+    def in_precision(self, image: Tensor) -> AbstractContextManager[Any]:
+        """Return the block in which further networks compute in the precision of the one that trains."""
+        precision = self.config.train.precision
+        assert precision != "auto"  # the command has chosen
+        return autocast(image.device, precision)
 
     def both_images(self, network: Network, source: Tensor, target: Tensor) -> tuple[SegOutput, SegOutput]:
         """Run the network on an image of each domain [B,3,H,W], as `network.forward` says."""

@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 from lsr_train.adversarial import SOURCE, TARGET, PyramidCritic, domain_loss, reverse_gradient
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
-from lsr_train.device import autocast
 from lsr_train.losses import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 
@@ -34,9 +33,7 @@ class SAPNet(Method):
         """Return `cross_entropy` and `adversarial`, which trains network and critic against one another."""
         assert target is not None
         outputs = self.both_images(network, source.image, target.image)
-        precision = self.config.train.precision
-        assert precision != "auto"  # the command has chosen
-        with autocast(source.image.device, precision):
+        with self.in_precision(source.image):
             features = torch.cat([output.features for output in outputs])
             logits = torch.cat([output.logits for output in outputs])
             scores = self.critic(reverse_gradient(features), logits)  # one batch: its statistics are of both domains

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.batch import LabelledBatch, UnlabelledBatch
 from lsr_train.config import Config
-from lsr_train.device import autocast
 from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent import confident_cells, histogram_downsample
 from lsr_train.latent.cells import cell_sums
@@ -166,9 +165,7 @@ class SelfTrainingMethod(Method):
 
     def _forward(self, model: EmaTeacher, image: Tensor) -> SegOutput:
         """Run a network that does not train, in the precision of the one that does."""
-        precision = self.config.train.precision
-        assert precision != "auto"  # the command has chosen
-        with autocast(image.device, precision):
+        with self.in_precision(image):
             output = cast(SegOutput, model(image))
         return SegOutput(output.logits.float(), output.features)
 
