@@ -11,6 +11,7 @@ COMMANDS = {
     "pretrain": ("lsr_train.commands.pretrain", "train on labelled images: the source stage, or the supervised bound"),
     "adapt": ("lsr_train.commands.adapt", "adapt a source checkpoint to unlabelled footage"),
     "distill": ("lsr_train.commands.distill", "teach a small student what an adapted network knows of the footage"),
+    "compare": ("lsr_train.commands.compare", "train and score every method of a table, and write the table"),
     "evaluate": ("lsr_train.commands.evaluate", "score a checkpoint on labelled images"),
 }
 
@@ -31,8 +32,18 @@ def _usage() -> str:
     return USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()))
 
 
-def _run(arguments: list[str]) -> int | None:
-    """Find the command and hand it the rest."""
+def run(arguments: list[str]) -> int | None:
+    """Find a command and hand it the rest.
+
+    Args:
+        arguments: the command's name, and its words.
+
+    Returns:
+        What the command returns: its exit code, None meaning 0.
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
@@ -64,7 +75,7 @@ def main() -> None:
     # Threads that spin while they wait take the cores from the loader's processes: 16 steps of Toytown on two busy
     # cores took 29 s of processor time against 12. OpenMP reads this when torch is loaded, so it is set here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(exit_status(lambda: _run(sys.argv[1:])))
+    sys.exit(exit_status(lambda: run(sys.argv[1:])))
 
 
 if __name__ == "__main__":

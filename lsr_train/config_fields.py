@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lsr_train.config import Config
+from lsr_train.config import Config, is_foreign
+from lsr_train.config_methods import METHOD_SECTIONS
 
-__all__ = ["field_of", "fields_of", "with_fields"]
+__all__ = ["field_of", "fields_of", "is_about_terms", "with_fields", "with_method"]
 
 
 def field_of(config: Config, name: str) -> Any:
@@ -40,6 +41,29 @@ def with_fields(config: Config, values: Mapping[str, Any]) -> Config:
     """
     changed: Config = _with(config, values)
     return changed
+
+
+def is_about_terms(name: str) -> bool:
+    """Whether a field, by its dotted name, belongs to the loss terms of methods: their weights and their options."""
+    sections = {"weights", *(section for sections in METHOD_SECTIONS.values() for section in sections)}
+    return name.partition(".")[0] in sections
+
+
+def with_method(config: Config, method: str, values: Mapping[str, Any]) -> Config:
+    """Return a configuration that is equal but for the method and what belongs to its terms.
+
+    Args:
+        config: of another method, or of the same.
+        method: by name. One that is none of this package's keeps the terms' fields as they are, since only it knows
+            which of them it reads.
+        values: of the method's terms, or anything else, by dotted name; every weight and option of terms that is not
+            among them goes back to its default.
+
+    Raises:
+        UsageError: the values do not fit together.
+    """
+    fresh = {} if is_foreign(method) else {n: value for n, value in fields_of(Config()) if is_about_terms(n)}
+    return with_fields(config, {**fresh, "method": method, **values})
 
 
 def _with(node: Any, values: Mapping[str, Any]) -> Any:

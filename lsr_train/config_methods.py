@@ -18,6 +18,7 @@ __all__ = [
     "COMMAND_METHODS",
     "ENTRY_POINTS",
     "METHOD_NAMES",
+    "METHOD_SECTIONS",
     "METHOD_WEIGHTS",
     "SUPERVISED_METHODS",
     "WEIGHT_NAMES",
@@ -45,7 +46,7 @@ together, since this module cannot import what imports torch."""
 
 _PRINTED = ("histogram", "pseudo_labels", "prototypes", "clustering", "norm")
 
-_METHOD_SECTIONS: Mapping[str, tuple[str, ...]] = {
+METHOD_SECTIONS: Mapping[str, tuple[str, ...]] = {
     "source-only": (),
     "target-only": (),
     "adaptsegnet-feat": ("critic",),
@@ -170,8 +171,8 @@ def _check_start_from_teacher(config: "Config") -> None:
 
 def _check_sections(config: "Config") -> None:
     """Raise unless every section that the method does not read is as it is by default."""
-    for section in sorted({name for names in _METHOD_SECTIONS.values() for name in names}):
-        if section not in _METHOD_SECTIONS[config.method]:
+    for section in sorted({name for names in METHOD_SECTIONS.values() for name in names}):
+        if section not in METHOD_SECTIONS[config.method]:
             names = (f"{section}.{item.name}" for item in fields(getattr(config, section)))
             at_default(config, names, f"method {config.method}")
 

@@ -20,7 +20,16 @@ from lsr_train.data.footage import footage_files
 from lsr_train.data.layouts import find_pairs
 from lsr_train.run_folder import RunFolder
 
-__all__ = ["DATA_FILE", "Ready", "data_fingerprint", "find_ready", "is_finished", "note_data", "source_name"]
+__all__ = [
+    "DATA_FILE",
+    "Ready",
+    "data_fingerprint",
+    "differing",
+    "find_ready",
+    "is_finished",
+    "note_data",
+    "source_name",
+]
 
 DATA_FILE = "data.json"
 """In the run folder of a source stage: what its data were."""
@@ -67,6 +76,12 @@ def _compared(config: Config, *, with_length: bool) -> dict[str, Any]:
     """Return the fields that must be equal."""
     left_out = {*_WITHOUT_EFFECT, *(() if with_length else _LENGTH)}
     return {name: value for name, value in fields_of(config) if name not in left_out}
+
+
+def differing(wanted: Config, other: Config) -> list[str]:
+    """Return, as text, the fields in which another run is not the wanted one, whatever has no effect left out."""
+    mine, theirs = _compared(wanted, with_length=True), _compared(other, with_length=True)
+    return [f"{name} {theirs[name]} (here {value})" for name, value in mine.items() if value != theirs[name]]
 
 
 def source_name(config: Config, data: str) -> str:

@@ -28,23 +28,28 @@ logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 """The network inside a checkpoint folder."""
+POINTERS = ("best", "last")
+"""Small files beside the checkpoint folders that hold the name of one."""
 
 
 def resolve_model(path: Path) -> Path:
     """Find the network a user means by a file, a checkpoint folder or a run folder.
 
     Args:
-        path: a file (returned as it is), `RUN/checkpoints/step-N`, or `RUN` (its selected checkpoint, else its last,
-            which is said).
+        path: a file (returned as it is), `RUN/checkpoints/step-N`, `RUN/checkpoints/last` or `best`, or `RUN` (its
+            selected checkpoint, else its last, which is said).
 
     Raises:
         InputError: there is no such path, or no checkpoint in it.
     """
+    if path.is_file() and path.name in POINTERS and path.parent.name == "checkpoints":
+        step = RunFolder(path.parent.parent).pointer(path.name)
+        return path.with_name(f"step-{step}") / MODEL_FILE
     if path.is_file():
         return path
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
-    for pointer in ("best", "last"):
+    for pointer in POINTERS:
         file = path / "checkpoints" / pointer
         if file.is_file():
             model = path / "checkpoints" / file.read_text(encoding="utf-8").strip() / MODEL_FILE

@@ -1,0 +1,59 @@
+"""A process that runs commands of `lsr_train` for another one, and never outlives it.
+
+The first line of stdin is a JSON list of commands, a list of words each. They run one after the other, until one fails;
+its exit code is this process's. stdin stays open as long as the parent lives: at its end, this process ends at once,
+since a run that nobody waits for would hold its folder against the one who resumes it.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+
+from lsr_infer.errors import exit_status, stderr_handler
+
+__all__ = ["main"]
+
+PARTIAL = 6
+"""Exit code of a command that left unusable files out; the next command follows all the same."""
+
+
+_STDIN = 0
+"""Read without Python's buffer, whose lock a thread that waits for more would hold when the process ends."""
+
+
+def _first_line() -> bytes:
+    text = b""
+    while not text.endswith(b"\n") and (byte := os.read(_STDIN, 1)):
+        text += byte
+    return text
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of stdin, and end."""
+    while os.read(_STDIN, 4096):
+        pass
+    os._exit(128 + signal.SIGHUP)
+
+
+def main() -> None:
+    """Run the commands that stdin names."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    commands = json.loads(_first_line())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from lsr_train.__main__ import run
+
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
+    worst = 0
+    for words in commands:
+        code = exit_status(lambda words=words: run(words))  # type: ignore[misc]  # bound at once
+        if code not in (0, PARTIAL):
+            sys.exit(code)
+        worst = max(worst, code)
+    sys.exit(worst)
+
+
+if __name__ == "__main__":
+    main()

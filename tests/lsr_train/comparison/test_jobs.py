@@ -1,0 +1,106 @@
+"""Work shared out over places: order, failure, and processes that never outlive who started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.comparison.jobs import Children, Job, Slot, run_jobs, slots_of
+from tests.lsr_train.training_runs import REPOSITORY
+
+ONE, TWO = [Slot(device="cpu")], [Slot(device="cpu"), Slot(device="cpu")]
+
+
+def recording(done: list[str], name: str, *, fails: bool = False) -> Callable[[Slot], None]:
+    def work(_: Slot) -> None:
+        if fails:
+            raise InputError("broken")
+        done.append(name)
+
+    return work
+
+
+@pytest.mark.parametrize("slots", [ONE, TWO])
+def test_what_waits_for_a_failure_is_left_out_and_the_rest_goes_on(slots: list[Slot]) -> None:
+    done: list[str] = []
+    failures: list[tuple[str, str | None]] = []
+    broken = Job(name="broken", work=recording(done, "broken", fails=True))
+    good = Job(name="good", work=recording(done, "good"))
+    jobs = [
+        broken, good,
+        Job(name="after broken", work=recording(done, "after broken"), after=broken),
+        Job(name="after good", work=recording(done, "after good"), after=good),
+    ]  # fmt: skip
+    run_jobs(
+        jobs, slots, Children(), lambda job, error: failures.append((job.name, None if error is None else str(error)))
+    )
+    assert sorted(done) == ["after good", "good"]
+    assert sorted(failures) == [("after broken", None), ("broken", "broken")]
+    assert [job.state for job in jobs] == ["failed", "done", "failed", "done"]
+
+
+def test_two_places_work_at_the_same_time() -> None:
+    meeting = threading.Barrier(2, timeout=20)
+    failures: list[str] = []
+    jobs = [Job(name=str(index), work=lambda _: meeting.wait() and None) for index in range(2)]
+    run_jobs(jobs, TWO, Children(), lambda job, error: failures.append(f"{job.name} {error!r}"))
+    assert failures == []
+
+
+def test_places() -> None:
+    cores = len(os.sched_getaffinity(0))
+    share = {"OMP_NUM_THREADS": str(max(1, cores // 2)), "MKL_NUM_THREADS": str(max(1, cores // 2))}
+    assert slots_of(["auto"], {}) == [Slot(device="auto")]
+    assert slots_of(["cpu", "cpu"], {}) == [Slot(device="cpu", environment=share)] * 2
+    assert slots_of(["cpu", "cpu"], {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}) == [Slot(device="cpu")] * 2
+    of_two = [Slot(device="cuda", environment={"CUDA_VISIBLE_DEVICES": number}) for number in ("4", "7")]
+    assert slots_of(["cuda:0", "cuda:1"], {"CUDA_VISIBLE_DEVICES": "4,7"}) == of_two
+    for names, text in ((["gpu"], "allowed"), (["cpu:0"], "allowed"), (["cuda:x"], "allowed")):
+        with pytest.raises(UsageError, match=text):
+            slots_of(names, {})
+    with pytest.raises(UsageError, match="shows 1"):
+        slots_of(["cuda:1"], {"CUDA_VISIBLE_DEVICES": "0"})
+
+
+def test_a_command_runs_in_a_process_of_its_own_and_its_code_comes_back(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert Children().run([["evaluate", str(tmp_path / "none.pth"), "--layout", "toytown-camera"]], ONE[0], log) == 4
+    said = log.read_text(encoding="utf-8")
+    assert said.startswith("$ python -m lsr_train evaluate")
+    assert "error: " in said
+
+
+def test_once_stopped_nothing_begins(tmp_path: Path) -> None:
+    children = Children()
+    children.stop()
+    assert children.run([["evaluate"]], ONE[0], tmp_path / "log") == 130
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    """The parent is killed by SIGKILL, so nothing but the pipe's end tells the child."""
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import os, threading, time\\n"
+        "from lsr_train.comparison import child\\n"
+        "threading.Thread(target=child._end_with_parent, daemon=True).start()\\n"
+        "time.sleep(120)'], stdin=subprocess.PIPE)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(120)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{child}/cmdline").is_file() and Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,44 @@
+"""From rows to runs: what a command line sets for all, and where everything lies."""
+
+from pathlib import Path
+
+import pytest
+
+from lsr_infer.errors import UsageError
+from lsr_train.commands.configuration import resolve
+from lsr_train.comparison.matrix import Given, adapting_run, check_folders, folder_name, source_run, supervised_run
+from lsr_train.comparison.plan import Row
+
+
+def given(*words: str) -> Given:
+    request = resolve("pretrain", ["--recipe", "toytown_lsr", *words], None)
+    return Given(config=request.config, names=request.flags)
+
+
+def test_words_for_all_runs_reach_every_stage_where_they_mean_the_same(tmp_path: Path) -> None:
+    all_runs = given("--data.source.limit", "7", "--data.target.height", "64", "--optim.lr", "0.5", "--log.every", "3")
+    source = source_run(resolve("pretrain", ["--recipe", "toytown_source"], None).config, all_runs, 1, tmp_path).config
+    assert (source.data.source.limit, source.data.target.height, source.log.every) == (7, 64, 3)
+    assert source.optim.lr == 0.003  # of its own recipe: the learning rate is the adaptation's
+    bound = resolve("pretrain", ["--recipe", "toytown_target_only"], None).config
+    supervised = supervised_run(Row(name="target-only"), bound, all_runs, 1, tmp_path).config
+    assert supervised.data.source.height == 64  # its source is the target
+    assert supervised.data.source.limit == bound.data.source.limit
+    row = adapting_run(Row(name="lsr"), all_runs.config, "START", 1, tmp_path).config
+    assert (row.optim.lr, row.data.source.limit, row.network.weights) == (0.5, 7, "none")
+
+
+def test_the_source_stage_is_source_only(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be source-only"):
+        source_run(resolve("pretrain", ["--recipe", "toytown_lsr"], None).config, given(), 0, tmp_path)
+
+
+def test_folders() -> None:
+    assert folder_name("source-only + AdaBN") == "source-only-plus-AdaBN"
+    assert folder_name("my file.py:Mine") == "my-file.py-Mine"
+    with pytest.raises(UsageError, match="letter or digit"):
+        folder_name("..")
+    with pytest.raises(UsageError, match="would share"):
+        check_folders([Row(name="a b"), Row(name="a-b")])
+    with pytest.raises(UsageError, match="the source stage"):
+        check_folders([Row(name="source stage")])
