@@ -12,6 +12,10 @@ COMMANDS = {
     "adapt": ("lsr_train.commands.adapt", "adapt a source checkpoint to unlabelled footage"),
     "distill": ("lsr_train.commands.distill", "teach a small student what an adapted network knows of the footage"),
     "compare": ("lsr_train.commands.compare", "train and score every method of a table, and write the table"),
+    "ablate": (
+        "lsr_train.commands.ablate",
+        "leave parts of a method out, sweep its fields, or search them without labels",
+    ),
     "evaluate": ("lsr_train.commands.evaluate", "score a checkpoint on labelled images"),
 }
 

@@ -18,14 +18,24 @@ from lsr_train.config import Config
 from lsr_train.config_fields import fields_of
 from lsr_train.config_methods import check_name
 
-__all__ = ["Comparison", "Published", "Row", "chosen_rows", "comparison_names", "read_comparison"]
+__all__ = [
+    "FIELDS",
+    "Comparison",
+    "Published",
+    "Row",
+    "chosen_rows",
+    "comparison_names",
+    "meant",
+    "read_comparison",
+]
 
 _EVALUATE = (
     "layout", "split", "ids", "label_space", "limit", "ignore_mask", "on_bad", "protocol", "height", "width", "scales",
     "flip", "batch_norm_frames", "precision",
 )  # fmt: skip
 """Options of `evaluate` that all rows of a table have in common."""
-_FIELDS = frozenset(name for name, _ in fields_of(Config()))
+FIELDS = frozenset(name for name, _ in fields_of(Config()))
+"""Every field of a configuration by dotted name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +70,8 @@ class Row:
         if self.batch_norm not in ("stored", "target"):
             raise UsageError(f"row {self.name}: batch_norm is {self.batch_norm!r}; allowed: stored, target.")
         for name in self.set:
-            if name not in _FIELDS:
-                near = difflib.get_close_matches(str(name), _FIELDS, n=1)
-                raise UsageError(f"row {self.name}: there is no field {name}.{_meant(near)}")
+            if name not in FIELDS:
+                raise UsageError(f"row {self.name}: there is no field {name}.{meant(str(name), FIELDS)}")
         if self.method:
             check_name(self.method)
 
@@ -101,7 +110,9 @@ class Comparison:
     published: Published = Published()
 
 
-def _meant(near: list[str]) -> str:
+def meant(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return a question after the nearest of the names that are there; empty where none is near."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]}?" if near else ""
 
 
@@ -118,9 +129,9 @@ def _comparison_path(name: str) -> Path:
         return Path(str(resources.files("lsr_train") / "comparisons" / f"{name}.yaml"))
     if Path(name).is_file():
         return Path(name)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     raise UsageError(
-        f"there is no comparison {name!r}.{_meant(near)} Comparisons: {', '.join(names)}; or a path to a YAML file."
+        f"there is no comparison {name!r}.{meant(name, names, 0.4)} Comparisons: {', '.join(names)}; or a path to a "
+        "YAML file."
     )
 
 
@@ -158,8 +169,8 @@ def _check_names(document: Any, allowed: Iterable[str], where: str) -> Mapping[s
         raise UsageError(f"{where} is no mapping of keys to values.")
     for key in document:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), list(allowed), n=1)
-            raise UsageError(f"{where} has {key!r}; allowed: {', '.join(allowed)}.{_meant(near)}")
+            allowed_names = ", ".join(allowed)
+            raise UsageError(f"{where} has {key!r}; allowed: {allowed_names}.{meant(str(key), allowed)}")
     return document
 
 
@@ -213,9 +224,8 @@ def chosen_rows(comparison: Comparison, names: Iterable[str]) -> tuple[Row, ...]
         try:
             rows.append(Row(name=name, method=name))
         except UsageError as error:
-            near = difflib.get_close_matches(name, by_name, n=1)
             raise UsageError(
-                f"--methods has {name!r}, and {comparison.name} has no such row.{_meant(near)} Rows: "
+                f"--methods has {name!r}, and {comparison.name} has no such row.{meant(name, by_name)} Rows: "
                 f"{', '.join(by_name)}; or a method of your own as FILE.py:CLASS."
             ) from error
     return tuple(rows)

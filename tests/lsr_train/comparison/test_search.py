@@ -1,0 +1,139 @@
+"""A search over fields: proposals, what a killed process leaves behind, and files that are something else."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.comparison.locks import claim
+from lsr_train.comparison.search import STUDY_FILE, Search
+from lsr_train.comparison.variants import Span
+from tests.lsr_train.training_runs import REPOSITORY
+
+SPANS = (
+    Span(field="weights.cluster", low=1e-6, high=1e-2, log=True, now=1e-5),
+    Span(field="optim.warmup_steps", low=1, high=30, log=False, now=20),
+)
+ABOUT = {"row": "lsr", "signal": "flip"}
+
+
+def opened(folder: Path, seed: int = 0) -> Search:
+    return Search(folder, SPANS, ABOUT, seed, lambda: False)
+
+
+def objective(values: dict[str, float]) -> float:
+    """Highest at 3e-4 and 5."""
+    return -((math.log10(values["weights.cluster"] / 3e-4)) ** 2) - (values["optim.warmup_steps"] - 5) ** 2 / 100
+
+
+def work(search: Search, trials: int) -> None:
+    while (taken := search.take(trials)) is not None:
+        trial, lock = taken
+        with lock:
+            search.tell(trial, objective(dict(trial.values)), {"signals": {"flip": 1.0}})
+
+
+def points(search: Search) -> list[dict[str, float]]:
+    return [dict(trial.values) for trial in search.trials()]
+
+
+def test_the_rows_own_values_come_first_and_the_search_finds_better_ones(tmp_path: Path) -> None:
+    search = opened(tmp_path)
+    work(search, 40)
+    trials = search.trials()
+    assert [trial.number for trial in trials] == list(range(40))
+    assert dict(trials[0].values) == {"weights.cluster": 1e-5, "optim.warmup_steps": 20}
+    assert all(
+        1e-6 <= t.values["weights.cluster"] <= 1e-2 and 1 <= t.values["optim.warmup_steps"] <= 30 for t in trials
+    )
+    found = [trial.signal for trial in trials if trial.signal is not None]
+    assert max(found) > -0.05 > found[0]
+    # the estimator's points are better than those drawn at random before it
+    assert sum(found[20:]) / 20 > sum(found[1:5]) / 4
+    assert trials[3].more == {"signals": {"flip": 1.0}}
+
+
+def test_interrupted_it_proposes_what_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = opened(tmp_path / "whole")
+    work(whole, 12)
+    for trials in (3, 8, 12):
+        work(opened(tmp_path / "parts"), trials)
+    assert points(opened(tmp_path / "parts")) == points(whole)
+
+
+def test_a_failed_trial_counts_as_worse_than_any(tmp_path: Path) -> None:
+    search = opened(tmp_path)
+    taken = search.take(2)
+    assert taken is not None
+    with taken[1]:
+        search.tell(taken[0], None, {"why": "not finite"})
+    (trial,) = search.trials()
+    assert (trial.state, trial.signal, trial.more) == ("failed", None, {"why": "not finite"})
+    work(search, 8)
+    assert [item.state for item in search.trials()] == ["failed", *["done"] * 7]
+
+
+def test_what_a_killed_process_was_at_is_taken_up_and_what_a_living_one_is_at_is_not(tmp_path: Path) -> None:
+    search = opened(tmp_path)
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from tests.lsr_train.comparison.test_search import opened\n"
+        "taken = opened(Path(sys.argv[1])).take(9)\n"
+        "print(taken[0].number, flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert other.stdout is not None
+    assert int(other.stdout.readline()) == 0
+    taken = search.take(9)
+    assert taken is not None
+    assert taken[0].number == 1  # 0 is the living one's
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    other.stdout.close()
+    again = search.take(9)
+    assert again is not None
+    assert again[0].number == 0
+    assert dict(again[0].values) == {"weights.cluster": 1e-5, "optim.warmup_steps": 20}
+    for trial, lock in (taken, again):
+        with lock:
+            search.tell(trial, 0.5, {})
+    assert [trial.state for trial in search.trials()] == ["done", "done"]
+
+
+def test_as_many_as_are_asked_for(tmp_path: Path) -> None:
+    search = opened(tmp_path)
+    taken = [search.take(2), search.take(2)]
+    assert None not in taken
+    assert search.take(2) is None
+    assert claim(search.lock_of(0)) is None
+
+
+def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with pytest.raises(UsageError, match="another search: space differ"):
+        Search(tmp_path, SPANS[:1], ABOUT, 0, lambda: False)
+    with pytest.raises(UsageError, match="another search: row differ"):
+        Search(tmp_path, SPANS, {**ABOUT, "row": "oce"}, 0, lambda: False)
+
+
+def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
+    (tmp_path / STUDY_FILE).write_bytes(b"no database" * 1000)
+    with pytest.raises(InputError, match=STUDY_FILE):
+        opened(tmp_path)
+
+
+def test_once_stopped_nothing_is_taken(tmp_path: Path) -> None:
+    search = Search(tmp_path, SPANS, ABOUT, 0, lambda: True)
+    assert search.take(5) is None
