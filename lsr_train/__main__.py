@@ -16,6 +16,7 @@ COMMANDS = {
         "lsr_train.commands.ablate",
         "leave parts of a method out, sweep its fields, or search them without labels",
     ),
+    "analyze": ("lsr_train.commands.analyze", "draw the paper's figures of one network or several"),
     "evaluate": ("lsr_train.commands.evaluate", "score a checkpoint on labelled images"),
 }
 

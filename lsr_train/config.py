@@ -117,13 +117,17 @@ class LogConfig:
     Args:
         every: steps between two rows of metrics.csv.
         tensorboard: write TensorBoard events too.
+        gradients: steps between two rows of gradients.csv, the norm of each unweighted term's gradient on stem and
+            backbone; 0 measures none. Such a step goes backward once more for each term; the run is the same.
     """
 
     every: int = 20
     tensorboard: bool = True
+    gradients: int = 0
 
     def __post_init__(self) -> None:
         in_range("log.every", self.every, 1)
+        in_range("log.gradients", self.gradients, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.distributed import all_reduce_sum, average_gradients
 from lsr_train.interruption import Interruption
 from lsr_train.methods import method_class
-from lsr_train.monitor import TermMonitor
+from lsr_train.monitor import TermMonitor, gradient_norms
 from lsr_train.network import DeepLabV2
 from lsr_train.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
 from lsr_train.run_folder import RunFolder
@@ -196,6 +196,8 @@ class Engine:
             last = micro == config.train.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 terms = self.method.terms(self.model, source, target)
+                if last and self._measures_gradients:
+                    self._log_gradients(terms)
                 total = cast(Tensor, sum(weights.get(name, 1.0) * value for name, value in terms.items()))
                 self.accelerator.backward(total / config.train.accumulate)
             self.monitor.observe(self.step, terms, self.method.diagnostics())
@@ -208,6 +210,19 @@ class Engine:
         self.step += 1
         self.method.after_step(self.network, self.step)
         return waited
+
+    @property
+    def _measures_gradients(self) -> bool:
+        """Whether the step that is being made is one whose gradients are measured."""
+        every = self.config.log.gradients
+        return bool(every) and (self.step + 1) % every == 0
+
+    def _log_gradients(self, terms: Mapping[str, Tensor]) -> None:
+        """Write the norm of each term's gradient on stem and backbone, of this process's last micro-batch."""
+        groups = self.network.parameter_groups()
+        norms = gradient_norms(terms, [*groups["stem"], *groups["backbone"]])
+        if self._speaks:
+            self.log.gradients(self.step + 1, norms)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -392,7 +407,8 @@ class Engine:
         """
         step = self.run_folder.pointer("last")
         if self._speaks:
-            for table in (self.run_folder.metrics, self.run_folder.signals, self.run_folder.classes):
+            folder = self.run_folder
+            for table in (folder.metrics, folder.signals, folder.classes, folder.gradients):
                 table.cut(-1 if step is None else step)
         if step is None:
             return

@@ -1,15 +1,16 @@
 """What the loop adds up on the device between two log lines, without waiting for it.
 
-Sums of the loss terms, the first step at which each was not finite, and nothing else. One transfer reads it all.
+Sums of the loss terms and the first step at which each was not finite; one transfer reads it all. Beside it, and only
+where it is asked for, how hard each term pulls on the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Reading", "TermMonitor"]
+__all__ = ["Reading", "TermMonitor", "gradient_norms"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +94,22 @@ class TermMonitor:
     def names(self) -> list[str]:
         """Names of the terms, in the order of the sums."""
         return self._names
+
+
+def gradient_norms(terms: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+    """Return the norm of each term's gradient over some parameters, and leave terms and gradients as they are.
+
+    Args:
+        terms: scalars with a graph that is still to be used; a term without one has norm 0.
+        parameters: those that need no gradient are left out.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    norms = {}
+    for name, value in terms.items():
+        if not value.requires_grad:
+            norms[name] = 0.0
+            continue
+        gradients = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
+        squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+        norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return norms

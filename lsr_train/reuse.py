@@ -36,7 +36,7 @@ DATA_FILE = "data.json"
 _PREFIX = "source-"
 _LENGTH = ("train.steps", "train.checkpoint_every", "selection.every", "optim.warmup_steps", "optim.poly_steps")
 """What only follows from how long a stage is."""
-_WITHOUT_EFFECT = ("data.workers", "log.every", "log.tensorboard", "train.keep")
+_WITHOUT_EFFECT = ("data.workers", "log.every", "log.gradients", "log.tensorboard", "train.keep")
 """What no weight depends on."""
 
 

@@ -152,6 +152,7 @@ class RunFolder:
         self.metrics = Table(path / "metrics.csv")
         self.signals = Table(path / "signals.csv")
         self.classes = Table(path / "classes.csv")
+        self.gradients = Table(path / "gradients.csv")
         self._lock: IO[str] | None = None
 
     @staticmethod

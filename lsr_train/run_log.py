@@ -87,6 +87,11 @@ class RunLog:
                 scalars |= {f"class_{column}/{name}": value for column, value in row.items() if math.isfinite(value)}
         self._scalars(step, scalars)
 
+    def gradients(self, step: int, norms: Mapping[str, float]) -> None:
+        """Write a row of gradients.csv: the norm of each term's gradient."""
+        self._run.gradients.append({"step": step, **norms})
+        self._scalars(step, {f"gradient/{name}": value for name, value in norms.items() if math.isfinite(value)})
+
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
         if self._writer is not None:

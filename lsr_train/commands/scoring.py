@@ -24,7 +24,7 @@ from lsr_train.report.result import Supervised, read_result, result_document, re
 from lsr_train.report.table import terminal
 from lsr_train.report.worst import check_folder, write_worst
 
-__all__ = ["score"]
+__all__ = ["open_data", "score"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,17 @@ def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
     return table
 
 
-def _open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledFrames:
+def open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledFrames:
+    """Open the labelled frames that are scored, and name those that are left out.
+
+    Args:
+        options: which.
+        size: rows and columns at which Toytown is rendered.
+        space: the classes wanted.
+
+    Raises:
+        LsrError: with the exit code of what is wrong with them.
+    """
     frames = LabelledFrames(
         options.layout,
         options.data,
@@ -133,7 +143,7 @@ def score(options: EvaluateOptions) -> int:
     own, space = _spaces(options, model)
     relabel = _relabel(own, space)
     supervised = read_result(Path(options.supervised), space) if options.supervised else None
-    frames = _open_data(options, model.size, space)
+    frames = open_data(options, model.size, space)
     _check_outputs(options)
     prepared = model.prepare()
     about, shown = _about_data(options, frames), prepared.protocol

@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lsr_train.monitor import TermMonitor
+from lsr_train.monitor import TermMonitor, gradient_norms
 
 
 class NoWaiting(TorchDispatchMode):
@@ -46,3 +47,18 @@ def test_a_saved_interval_goes_on_where_it_was() -> None:
     for step in (1, 2):
         again.observe(step, {"a": values[step]}, {})
     assert again.read().means == whole.read().means
+
+
+def test_gradient_norms_are_those_of_each_term_alone_and_leave_everything_as_it_was() -> None:
+    one, two, fixed = (torch.nn.Parameter(torch.tensor(values)) for values in ([3.0, 4.0], [1.0], [2.0]))
+    fixed.requires_grad_(False)
+    terms = {
+        "squares": 0.5 * one.square().sum(), "both": one.sum() + 2 * two.sum(), "none": torch.tensor(1.0),
+        "elsewhere": torch.nn.Parameter(torch.tensor(1.0)) * 3,
+    }  # fmt: skip
+    norms = gradient_norms(terms, [one, two, fixed])
+    assert norms == {"squares": 5.0, "both": pytest.approx(math.sqrt(1 + 1 + 4)), "none": 0.0, "elsewhere": 0.0}
+    assert one.grad is None
+    sum(terms.values()).backward()  # the graph is still there
+    assert one.grad is not None
+    assert one.grad.tolist() == [4.0, 5.0]

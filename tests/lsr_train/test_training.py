@@ -62,13 +62,20 @@ def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, tmp_path: Path) -> None:
-    assert run_here(*command_for(method, source, tmp_path / "run", "--selection.signal", "flip")) == 0
+    more = ("--selection.signal", "flip", "--log.gradients", "2")
+    assert run_here(*command_for(method, source, tmp_path / "run", *more)) == 0
     run = tmp_path / "run"
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert (status["state"], status["step"]) == ("finished", 6)
     rows = losses(run)
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+    with (run / "gradients.csv").open(encoding="utf-8", newline="") as file:
+        norms = list(csv.DictReader(file))
+    assert [row["step"] for row in norms] == ["2", "4", "6"]
+    assert set(norms[0]) <= set(rows[0])  # a norm for every loss term
+    assert all(0 <= float(value) < math.inf for row in norms for value in row.values())
+    assert all(float(row[name]) > 0 for row in norms for name in ("cross_entropy",) if name in row)
     assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
     selected = status["selection"]["best_step"]  # none where six steps made a class collapse
     assert (run / "checkpoints/best").is_file() == (selected is not None)
@@ -97,7 +104,8 @@ def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_p
     more = ["--log.every", "3", "--selection.signal", "flip", "--train.steps", "24"]
     command, arguments = command_for(method, source, whole, *more)
     assert run_here(command, arguments) == 0
-    process = start(command, [str(parts) if word == str(whole) else word for word in arguments])
+    measuring = ["--log.gradients", "5"]  # and that changes nothing in the run
+    process = start(command, [*(str(parts) if word == str(whole) else word for word in arguments), *measuring])
     metrics = parts / "checkpoints"
     until = time.monotonic() + 120
     while not (metrics / "step-2").is_dir() and process.poll() is None and time.monotonic() < until:
@@ -109,6 +117,8 @@ def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_p
     assert run_here(command, ["--resume", str(parts)]) == 0
     assert weights(parts, 24) == weights(whole, 24)
     assert losses(parts) == losses(whole)
+    with (parts / "gradients.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["5", "10", "15", "20"]
 
 
 def test_the_teacher_is_saved_where_it_is_wanted_and_the_run_goes_on_with_its_student(

@@ -1,0 +1,297 @@
+"""The figures of the paper and what it lacks, drawn from numbers. Each returns a figure; nothing is computed here."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.overlay import colorize
+from lsr_train.analysis.numbers import Polar
+from lsr_train.analysis.observation import BANDS, Picture
+from lsr_train.analysis.style import (
+    COLORS,
+    COLUMN,
+    MARKERS,
+    PAGE,
+    class_colors,
+    figure,
+    legend_below,
+    panels,
+)
+
+__all__ = [
+    "angles_figure",
+    "borders_figure",
+    "class_lines_figure",
+    "downsampling_figure",
+    "embedding_figure",
+    "polar_figure",
+    "qualitative_figure",
+    "reliability_figure",
+    "shares_figure",
+    "terms_figure",
+]
+
+_OWN_SHARE = 0.8
+"""Share of a class's sector that its vectors may fill in the polar figure."""
+
+
+def _rgb(classes: NDArray[np.integer[Any]], space: LabelSpace) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(colorize(classes, space)[..., ::-1])
+
+
+def _show(axes: Any, picture: NDArray[np.uint8], title: str = "") -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_title(title)
+    axes.set_axis_off()
+
+
+def _swatches(drawn: Figure, space: LabelSpace) -> None:
+    """Put the classes' colours and names below all axes."""
+    handles = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.3) for color in class_colors(space)]
+    legend_below(drawn, handles, space.names)
+
+
+def downsampling_figure(picture: Picture, space: LabelSpace) -> Figure:
+    """Draw a frame, its labels, and the labels of its feature cells by both schemes (Fig. 3b)."""
+    height, width = picture.labels.shape
+    drawn, axes = panels(4, 2, PAGE, PAGE / 2 * height / width + 0.25)
+    _show(axes[0], np.ascontiguousarray(picture.frame[..., ::-1]), "frame")
+    _show(axes[1], _rgb(picture.labels, space), "labels")
+    _show(axes[2], _rgb(picture.nearest, space), "feature labels, nearest")
+    _show(axes[3], _rgb(picture.histogram, space), "feature labels, histogram-aware (void is black)")
+    _swatches(drawn, space)
+    return drawn
+
+
+def shares_figure(
+    space: LabelSpace, pixels: Tensor, nearest: Tensor, histogram: Tensor, void: tuple[float, float]
+) -> Figure:
+    """Draw each class's share of the pixels, and of the labelled feature cells by both schemes (Fig. 4).
+
+    Args:
+        space: the classes.
+        pixels: shares [C].
+        nearest: shares [C] among the cells that plain subsampling labels.
+        histogram: shares [C] among those that the paper's scheme labels.
+        void: shares of all cells that each leaves void.
+    """
+    drawn = figure(PAGE, 2.4)
+    axes = drawn.subplots()
+    places = np.arange(space.num_classes)
+    bars = (
+        ("pixels", pixels, "0.6"),
+        (f"cells, nearest ({100 * void[0]:.0f} % void)", nearest, COLORS[1]),
+        (f"cells, histogram-aware ({100 * void[1]:.0f} % void)", histogram, COLORS[0]),
+    )
+    for shift, (name, values, color) in zip((-0.27, 0.0, 0.27), bars, strict=True):
+        axes.bar(places + shift, 100 * values.numpy(), 0.26, label=name, color=color)
+    axes.set_yscale("log")
+    axes.set_ylabel("share of what is labelled, %")
+    axes.set_xticks(places, space.names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.grid(visible=False, axis="x")
+    drawn.legend(loc="outside upper center", ncols=3)
+    return drawn
+
+
+def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
+    """Draw norms along the radius and angles to the class's prototype around its sector (Fig. 5).
+
+    Sectors are arbitrary, and which side of its prototype a vector lies on is drawn at random, as in the paper. A grey
+    line is the median of all norms, the band around it holds 95 %.
+    """
+    drawn, axes = panels(len(spreads), 3, PAGE if len(spreads) > 1 else COLUMN, 2.6, subplot_kw={"projection": "polar"})
+    colors, sector = class_colors(space), 2 * math.pi / space.num_classes
+    norms = np.concatenate([spread.norms.numpy() for spread in spreads.values()])
+    low, high = np.log10(norms.min()), np.log10(norms.max())
+    margin = 0.15 * max(high - low, 0.1)
+    side = np.random.default_rng(0)
+    for axis, (name, spread) in zip(axes, spreads.items(), strict=True):
+        labels = spread.labels.numpy()
+        turned = side.choice((-1.0, 1.0), len(labels)) * spread.angles.numpy() / 90 * sector / 2 * _OWN_SHARE
+        axis.scatter(
+            labels * sector + turned,
+            np.log10(spread.norms.numpy()),
+            s=2,
+            c=colors[labels],
+            linewidths=0,
+            rasterized=True,
+        )
+        around = np.linspace(0, 2 * math.pi, 200)
+        axis.fill_between(around, math.log10(spread.low), math.log10(spread.high), color="0.5", alpha=0.2, linewidth=0)
+        axis.plot(around, np.full_like(around, math.log10(spread.median)), color="0.25")
+        axis.set_ylim(low - margin, high + margin)
+        axis.set_xticks(np.arange(space.num_classes) * sector, space.names, fontsize=6)
+        axis.yaxis.set_major_locator(MaxNLocator(4))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{10**value:.0f}" if value >= 1 else f"{10**value:.2g}")
+        axis.tick_params(axis="y", labelsize=5.5)
+        axis.set_rlabel_position(math.degrees(sector / 2))
+        axis.set_title(f"{name}\nnorm {spread.median:.3g} [{spread.low:.3g}, {spread.high:.3g}]")
+    return drawn
+
+
+def angles_figure(angles: Mapping[str, Tensor], space: LabelSpace) -> Figure:
+    """Draw each prototype's mean angle to the others, and their distribution, against 90 degrees (Fig. 6)."""
+    drawn = figure(COLUMN, 2.4)
+    axes = drawn.subplots()
+    known = [values.numpy()[~np.isnan(values.numpy())] for values in angles.values()]
+    axes.boxplot(known, positions=range(len(known)), widths=0.5, showfliers=False, medianprops={"color": "0.2"})
+    for place, values in enumerate(known):
+        spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(len(values))
+        index = place % len(COLORS)
+        axes.scatter(place + spread, np.sort(values), s=10, marker=MARKERS[index], color=COLORS[index], zorder=3)
+    axes.axhline(90, color=COLORS[1], linestyle="--", linewidth=1)
+    axes.annotate("perpendicular", (0, 90), xytext=(2, 2), textcoords="offset points", fontsize=7, color=COLORS[1])
+    axes.set_xlim(-0.6, len(known) - 0.4)
+    means = [f"{name}\nmean {values.mean():.1f}°" for name, values in zip(angles, known, strict=True)]
+    axes.set_xticks(range(len(known)), means)
+    axes.set_ylabel("mean angle to the other prototypes, °")
+    axes.grid(visible=False, axis="x")
+    return drawn
+
+
+def embedding_figure(embeddings: Mapping[str, tuple[NDArray[np.float32], Tensor]], space: LabelSpace) -> Figure:
+    """Draw t-SNE points [N,2] with their classes [N], each class named at its median (Fig. 7)."""
+    drawn, axes = panels(len(embeddings), 2, PAGE if len(embeddings) > 1 else COLUMN, 3.2)
+    colors = class_colors(space)
+    for axis, (name, (points, labels)) in zip(axes, embeddings.items(), strict=True):
+        classes = labels.numpy()
+        axis.scatter(points[:, 0], points[:, 1], s=2, c=colors[classes], linewidths=0, rasterized=True)
+        for index in np.unique(classes):
+            x, y = np.median(points[classes == index], axis=0)
+            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.6}
+            axis.text(x, y, space.names[index], fontsize=5.5, ha="center", va="center", bbox=box)
+        axis.set_title(name)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    _swatches(drawn, space)
+    return drawn
+
+
+def qualitative_figure(pictures: Mapping[str, Sequence[Picture]], space: LabelSpace) -> Figure:
+    """Draw a row for each frame: the frame, its labels, and what each network made of it (Fig. 2)."""
+    names, columns = list(pictures), 2 + len(pictures)
+    first = pictures[names[0]]
+    height, width = first[0].labels.shape
+    drawn = figure(PAGE, PAGE / columns * height / width * len(first) + 0.6)
+    axes = drawn.subplots(len(first), columns, squeeze=False)
+    for row, picture in enumerate(first):
+        titled = row == 0
+        _show(axes[row, 0], np.ascontiguousarray(picture.frame[..., ::-1]), "frame" if titled else "")
+        _show(axes[row, 1], _rgb(picture.labels, space), "labels" if titled else "")
+        for column, name in enumerate(names, start=2):
+            _show(axes[row, column], _rgb(pictures[name][row].classes, space), name if titled else "")
+    _swatches(drawn, space)
+    return drawn
+
+
+def reliability_figure(curves: Mapping[str, tuple[Tensor, Tensor, Tensor, float]]) -> Figure:
+    """Draw accuracy against confidence, the share of pixels in each bin below (Guo et al. 2017).
+
+    Args:
+        curves: by network, confidence, accuracy and share of the pixels of each bin, and the ECE.
+    """
+    drawn = figure(COLUMN, 3.2)
+    above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot((0, 1), (0, 1), color="0.5", linestyle="--", linewidth=1)
+    for place, (name, (confidence, accuracy, shares, error)) in enumerate(curves.items()):
+        index = place % len(COLORS)
+        style: dict[str, Any] = {"color": COLORS[index], "marker": MARKERS[index]}
+        above.plot(confidence.numpy(), accuracy.numpy(), label=f"{name}: ECE {100 * error:.1f} %", **style)
+        below.plot(confidence.numpy(), 100 * shares.numpy(), **style)
+    above.set_ylabel("share that is right")
+    above.set_ylim(0, 1)
+    above.legend(loc="upper left")
+    below.set_yscale("log")
+    below.set_ylabel("pixels, %")
+    below.set_xlabel("confidence")
+    return drawn
+
+
+def borders_figure(scores: Mapping[str, Tensor], shares: Tensor) -> Figure:
+    """Draw the mean IoU against the distance from the nearest border.
+
+    Args:
+        scores: by network, of each band [D].
+        shares: share of the pixels in each band [D].
+    """
+    drawn = figure(COLUMN, 2.4)
+    axes = drawn.subplots()
+    ends = [0.0, *BANDS]
+    names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(ends)] + [f"> {BANDS[-1]:g}"]
+    names[0] = f"≤ {BANDS[0]:g}"
+    ticks = [f"{name}\n{100 * value:.0f} %" for name, value in zip(names, shares.tolist(), strict=True)]
+    for place, (name, values) in enumerate(scores.items()):
+        index = place % len(COLORS)
+        axes.plot(range(len(values)), 100 * values.numpy(), color=COLORS[index], marker=MARKERS[index], label=name)
+    axes.set_xticks(range(len(names)), ticks)
+    axes.set_xlabel("pixels from the nearest border; share of all pixels")
+    axes.set_ylabel("mIoU within the band, %")
+    axes.legend()
+    return drawn
+
+
+def class_lines_figure(
+    steps: Sequence[int], values: Mapping[str, Sequence[Tensor]], space: LabelSpace, label: str
+) -> Figure:
+    """Draw a small panel for each class: figures over steps, or bars where there is one step.
+
+    Args:
+        steps: S of them.
+        values: by name, S tensors [C] of shares of 1.
+        space: the classes.
+        label: of the axis of figures.
+    """
+    drawn, axes = panels(space.num_classes, 4, PAGE, 1.35, sharey=True, sharex=True)
+    for index, axis in enumerate(axes):
+        for place, (name, series) in enumerate(values.items()):
+            found = [100 * float(item[index]) for item in series]
+            style: dict[str, Any] = {"color": COLORS[place], "label": name}
+            if len(steps) > 1:
+                axis.plot(steps, found, marker=MARKERS[place], **style)
+            else:
+                axis.bar(place, found[0], **style)
+        if len(steps) == 1:
+            axis.set_xticks([])
+        axis.set_title(space.names[index])
+        axis.set_ylim(0, 100)
+    handles, names = axes[0].get_legend_handles_labels()
+    legend_below(drawn, handles, names)
+    drawn.supylabel(label, fontsize=8)
+    for axis in axes[-4:] if len(steps) > 1 else ():
+        axis.set_xlabel("step")
+    return drawn
+
+
+def terms_figure(
+    runs: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]], label: str, *, log: bool = False
+) -> Figure:
+    """Draw a small panel for each loss term: its value over steps in each run.
+
+    Args:
+        runs: by run and term, steps and values.
+        label: of the axis of figures.
+        log: whether that axis is logarithmic.
+    """
+    terms = list(dict.fromkeys(name for series in runs.values() for name in series))
+    drawn, axes = panels(len(terms), 3, PAGE, 1.5)
+    for axis, term in zip(axes, terms, strict=True):
+        for place, (name, series) in enumerate(runs.items()):
+            if term in series:
+                axis.plot(*series[term], color=COLORS[place % len(COLORS)], label=name)
+        axis.set_title(term)
+        axis.set_yscale("log" if log else "linear")
+    handles = [Patch(facecolor=COLORS[place % len(COLORS)]) for place in range(len(runs))]
+    legend_below(drawn, handles, list(runs))
+    for axis in axes[-3:]:
+        axis.set_xlabel("step")
+    drawn.supylabel(label, fontsize=8)
+    return drawn

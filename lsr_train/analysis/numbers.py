@@ -1,0 +1,118 @@
+"""From an observation to the figures' numbers: norms, angles, calibration, IoU near borders, pseudo-labels."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsr_train.analysis.observation import BANDS, BINS, Observation
+from lsr_train.metrics import iou, mean_iou
+
+__all__ = ["Polar", "band_iou", "inter_prototype_angles", "polar", "reliability", "share", "summary"]
+
+
+class Polar:
+    """Norms and angles of the sampled feature vectors (Fig. 5).
+
+    Args:
+        norms: [N].
+        angles: between each vector and its class's prototype [N], in degrees.
+        labels: their classes [N].
+
+    Attributes:
+        median: of the norms.
+        low: lower end of the band that holds 95 % of them.
+        high: its upper end.
+    """
+
+    def __init__(self, norms: Tensor, angles: Tensor, labels: Tensor) -> None:
+        self.norms, self.angles, self.labels = norms, angles, labels
+        quantiles = torch.tensor([0.025, 0.5, 0.975], dtype=norms.dtype)
+        band = torch.quantile(norms, quantiles).tolist() if len(norms) else [math.nan] * 3
+        self.low, self.median, self.high = float(band[0]), float(band[1]), float(band[2])
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors.double(), dim=1)
+
+
+def _degrees(cosines: Tensor) -> Tensor:
+    return torch.rad2deg(torch.arccos(cosines.clamp(-1, 1)))
+
+
+def polar(seen: Observation) -> Polar:
+    """Return norms and angles of the sample; a prototype is the mean over all labelled cells of its class."""
+    prototypes = _unit(seen.sums)[seen.feature_labels]
+    angles = _degrees((_unit(seen.features) * prototypes).sum(dim=1)) if len(seen.features) else torch.empty(0)
+    return Polar(
+        seen.features.double().norm(dim=1) if len(seen.features) else torch.empty(0), angles, seen.feature_labels
+    )
+
+
+def inter_prototype_angles(seen: Observation) -> Tensor:
+    """Return each prototype's mean angle to every other [C], in degrees; NaN where a class has no cell (Fig. 6)."""
+    present = seen.cells > 0
+    angles = _degrees(_unit(seen.sums) @ _unit(seen.sums).T)
+    pairs = present[:, None] & present[None, :] & ~torch.eye(len(present), dtype=torch.bool)
+    return torch.where(pairs, angles, 0).sum(dim=1) / pairs.sum(dim=1)  # 0 / 0 is NaN
+
+
+def share(counts: Tensor) -> Tensor:
+    """Return counts as shares of their sum, float64; zeros where there is none."""
+    return counts.double() / counts.sum().clamp(min=1)
+
+
+def reliability(seen: Observation) -> tuple[Tensor, Tensor]:
+    """Return mean confidence and accuracy of each bin [BINS] float64; NaN where it is empty."""
+    return seen.bin_confidence / seen.bin_count, seen.bin_right.double() / seen.bin_count
+
+
+def band_iou(seen: Observation) -> Tensor:
+    """Return the mean IoU within each band of distance from a border [D] float64; NaN where a band is empty."""
+    return torch.tensor([mean_iou(iou(confusion)) if confusion.sum() else math.nan for confusion in seen.confusion])
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 6) for value in values.tolist()]
+
+
+def summary(seen: Observation) -> dict[str, Any]:
+    """Return everything the figures show of a network as plain JSON data; shares of 1, angles in degrees."""
+    names, spread = seen.space.names, polar(seen)
+    angles = inter_prototype_angles(seen)
+    confidence, accuracy = reliability(seen)
+
+    def by_class(values: Tensor) -> dict[str, float | None]:
+        return dict(zip(names, _plain(values), strict=True))
+
+    known = angles[~angles.isnan()]
+    return {
+        "frames": seen.frames,
+        "miou": _plain(torch.tensor([mean_iou(seen.iou)]))[0],
+        "iou": by_class(seen.iou),
+        "share_of_pixels": by_class(share(seen.pixels)),
+        "share_of_cells": {
+            "nearest": by_class(share(seen.nearest[:-1])), "histogram": by_class(share(seen.cells)),
+            "void_nearest": _plain(share(seen.nearest))[-1], "void_histogram": _plain(share(seen.histogram))[-1],
+        },
+        "norms": {key: _plain(torch.tensor([getattr(spread, key)]))[0] for key in ("low", "median", "high")},
+        "angle_to_prototype": by_class(torch.stack([
+            spread.angles[spread.labels == index].double().mean() for index in range(len(names))
+        ])),
+        "angle_between_prototypes": {
+            "mean": _plain(known.mean().view(1))[0], "by_class": by_class(angles),
+        },
+        "pseudo_labels": {
+            "accuracy": by_class(seen.pseudo_right.double() / seen.pseudo),
+            "coverage": by_class(seen.covered.double() / seen.cells),
+            "accuracy_of_all": _plain((seen.pseudo_right.sum().double() / seen.pseudo.sum()).view(1))[0],
+            "coverage_of_all": _plain((seen.covered.sum().double() / seen.cells.sum()).view(1))[0],
+        },
+        "calibration": {
+            "ece": _plain(torch.tensor([seen.expected_calibration_error]))[0], "bins": BINS,
+            "share": _plain(share(seen.bin_count)), "confidence": _plain(confidence), "accuracy": _plain(accuracy),
+        },
+        "borders": {"pixels_up_to": [*BANDS, None], "miou": _plain(band_iou(seen)),
+                    "share": _plain(share(seen.confusion.sum(dim=(1, 2))))},
+    }  # fmt: skip

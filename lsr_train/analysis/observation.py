@@ -1,0 +1,269 @@
+"""One pass over labelled frames that collects every number the figures need of a network.
+
+Labels are read here for analysis alone; nothing of it gets to training or to the choice of a checkpoint.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsr_infer.images import resize_frame, resize_labels
+from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_train.analysis.samples import BalancedSample
+from lsr_train.device import Precision, autocast
+from lsr_train.evaluation import Labelled
+from lsr_train.inference import in_eval_mode
+from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
+from lsr_train.losses import upsample
+from lsr_train.metrics import iou
+from lsr_train.network import DeepLabV2
+from lsr_train.softmax import peaks
+
+__all__ = ["BANDS", "BINS", "Observation", "Picture", "border_distance", "observe"]
+
+BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Upper ends, in pixels of the labels, of the bands of distance from the nearest border; the last band has none."""
+BINS = 15
+"""Equal bins of confidence (Guo et al. 2017)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A frame that is shown.
+
+    Args:
+        file: what it is called.
+        frame: uint8 [H,W,3], BGR, at the labels' size.
+        labels: uint8 [H,W].
+        classes: the prediction, uint8 [H,W].
+        nearest: labels of feature cells by plain subsampling, uint8 [h,w].
+        histogram: by the paper's scheme, uint8 [h,w].
+    """
+
+    file: str
+    frame: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+    nearest: NDArray[np.uint8]
+    histogram: NDArray[np.uint8]
+
+
+@dataclass(kw_only=True)
+class Observation:
+    """What was seen of a network on labelled frames. Counts are int64, C is the number of classes.
+
+    Args:
+        space: the classes.
+        confusion: pixels [D,C,C] by band of distance from a border, true class, predicted class.
+        bin_count: labelled pixels [BINS] by confidence.
+        bin_right: of these the ones that were right [BINS].
+        bin_confidence: sum of their confidence [BINS] float64.
+        pixels: labelled pixels [C] at the size that is fed.
+        nearest: feature cells [C+1] that plain subsampling gives each class; the last is void.
+        histogram: likewise by the paper's scheme.
+        pseudo: labelled feature cells [C] that the network gave each class.
+        pseudo_right: of these the ones whose true class it is [C].
+        covered: labelled feature cells [C] of each true class that the network gave any class.
+        sums: sum [C,K] float64 of the features of each true class.
+        features: a balanced sample [N,K] float32; filled at the end.
+        feature_labels: its true classes [N].
+        pictures: the frames that are shown.
+        frames: how many there were.
+    """
+
+    space: LabelSpace
+    confusion: Tensor
+    bin_count: Tensor
+    bin_right: Tensor
+    bin_confidence: Tensor
+    pixels: Tensor
+    nearest: Tensor
+    histogram: Tensor
+    pseudo: Tensor
+    pseudo_right: Tensor
+    covered: Tensor
+    sums: Tensor
+    features: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    feature_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    pictures: list[Picture] = field(default_factory=list)
+    frames: int = 0
+
+    @classmethod
+    def empty(cls, space: LabelSpace, channels: int) -> "Observation":
+        """Return one in which nothing was seen, for features of K `channels`."""
+        count = space.num_classes
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.int64)
+
+        return cls(
+            space=space, confusion=zeros(len(BANDS) + 1, count, count), bin_count=zeros(BINS), bin_right=zeros(BINS),
+            bin_confidence=torch.zeros(BINS, dtype=torch.float64), pixels=zeros(count), nearest=zeros(count + 1),
+            histogram=zeros(count + 1), pseudo=zeros(count), pseudo_right=zeros(count), covered=zeros(count),
+            sums=torch.zeros(count, channels, dtype=torch.float64),
+        )  # fmt: skip
+
+    @property
+    def iou(self) -> Tensor:
+        """IoU of each class [C] float64 over all pixels; NaN where it is neither labelled nor predicted."""
+        return iou(self.confusion.sum(dim=0))
+
+    @property
+    def cells(self) -> Tensor:
+        """Feature cells [C] that the paper's scheme gives each class."""
+        return self.histogram[:-1]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """ECE over all labelled pixels, 0 to 1; NaN where there is none."""
+        gaps = (self.bin_right - self.bin_confidence).abs().sum()
+        return float(gaps / self.bin_count.sum())
+
+
+def border_distance(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return each pixel's distance from the nearest pixel beside which the label changes; 0 on it.
+
+    Args:
+        labels: uint8 [H,W]; a change to or from void counts too.
+
+    Returns:
+        float32 [H,W] in pixels, infinite everywhere where no label changes.
+    """
+    inner = np.ones(labels.shape, np.uint8)
+    for axis in (0, 1):
+        changes = np.diff(labels.astype(np.int16), axis=axis) != 0
+        first, second = [slice(None)] * 2, [slice(None)] * 2
+        first[axis], second[axis] = slice(None, -1), slice(1, None)
+        inner[tuple(first)][changes] = 0
+        inner[tuple(second)][changes] = 0
+    if inner.all():
+        return np.full(labels.shape, np.inf, np.float32)
+    return np.asarray(cv2.distanceTransform(inner, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """One frame through the network.
+
+    Args:
+        features: [K,h,w] float32.
+        classes: predicted at the labels' size [H,W].
+        confidence: of them [H,W].
+        pseudo: labels of feature cells from the network's own predictions [h,w].
+    """
+
+    features: Tensor
+    classes: Tensor
+    confidence: Tensor
+    pseudo: Tensor
+
+
+def _see(
+    network: DeepLabV2, frame: NDArray[np.uint8], fed: tuple[int, int], shown: tuple[int, int],
+    precision: Precision, confidence: float,
+) -> _Seen:  # fmt: skip
+    """Run one frame, uint8 [H,W,3]."""
+    device = next(network.parameters()).device
+    image = torch.from_numpy(np.ascontiguousarray(resize_frame(frame, *fed))).unsqueeze(0).to(device)
+    with autocast(device, precision):
+        output = network(network.normalize(image))
+    logits, features = output.logits.float(), output.features.float()
+    found = peaks(upsample(logits, shown))
+    cells = pseudo_labels(upsample(logits, fed), features.shape[-2:], confidence=confidence)
+    return _Seen(
+        features=features[0].cpu(), classes=found.labels[0].cpu(), confidence=found.probability[0].cpu(),
+        pseudo=cells[0].cpu(),
+    )  # fmt: skip
+
+
+def _counts(labels: Tensor, classes: int) -> Tensor:
+    """Count labels, of any shape; the last of `classes` + 1 entries is void."""
+    return torch.bincount(torch.where(labels == IGNORE_INDEX, classes, labels).flatten(), minlength=classes + 1)
+
+
+def _add_pixels(into: Observation, seen: _Seen, labels: NDArray[np.uint8]) -> None:
+    """Count what is right, how sure, and how far from a border."""
+    count = into.space.num_classes
+    truth = torch.from_numpy(np.ascontiguousarray(labels)).long()
+    valid = truth != IGNORE_INDEX
+    true, said, sure = truth[valid], seen.classes[valid], seen.confidence[valid].double()
+    band = np.digitize(border_distance(labels), BANDS, right=True)
+    places = (torch.from_numpy(band).long()[valid] * count + true) * count + said
+    into.confusion += torch.bincount(places, minlength=into.confusion.numel()).view_as(into.confusion)
+    bins = (sure * BINS).long().clamp_(max=BINS - 1)
+    into.bin_count += torch.bincount(bins, minlength=BINS)
+    into.bin_right += torch.bincount(bins[true == said], minlength=BINS)
+    into.bin_confidence += torch.bincount(bins, weights=sure, minlength=BINS)
+
+
+def _add_cells(into: Observation, seen: _Seen, fed_labels: Tensor, sample: BalancedSample) -> tuple[Tensor, Tensor]:
+    """Count feature cells and collect their vectors; return their labels by both schemes [h,w]."""
+    count, size = into.space.num_classes, (seen.features.shape[-2], seen.features.shape[-1])
+    nearest = nearest_downsample(fed_labels, size, count)[0]
+    truth = histogram_downsample(fed_labels, size, count)[0]
+    into.pixels += _counts(fed_labels, count)[:-1]
+    into.nearest += _counts(nearest, count)
+    into.histogram += _counts(truth, count)
+    labelled, given = truth != IGNORE_INDEX, seen.pseudo != IGNORE_INDEX
+    into.pseudo += _counts(seen.pseudo[labelled], count)[:-1]
+    into.pseudo_right += _counts(truth[labelled & (seen.pseudo == truth)], count)[:-1]
+    into.covered += _counts(truth[labelled & given], count)[:-1]
+    vectors, cells = seen.features.flatten(1).T[labelled.flatten()], truth[labelled]
+    into.sums.index_add_(0, cells, vectors.double())
+    sample.add(vectors, cells)
+    return nearest, truth
+
+
+def observe(
+    network: DeepLabV2,
+    frames: Iterable[Labelled],
+    space: LabelSpace,
+    size: tuple[int, int],
+    *,
+    precision: Precision = "fp32",
+    per_class: int = 350,
+    confidence: float = 0.5,
+    seed: int = 0,
+    shown: Collection[int] = (),
+) -> Observation:
+    """Look at a network on labelled frames.
+
+    Args:
+        network: put into evaluation mode meanwhile.
+        frames: frame, labels and name of each.
+        space: its classes.
+        size: rows and columns that are fed; features and the labels of their cells are of this size.
+        precision: of the network.
+        per_class: feature vectors kept of each class (Sec. 5.3: 350).
+        confidence: T_p of pseudo-labels.
+        seed: of the sample; the same for several networks takes the same places.
+        shown: positions of frames whose pictures are kept.
+
+    Raises:
+        ValueError: there is no frame.
+    """
+    into = Observation.empty(space, network.feature_channels)
+    sample = BalancedSample(space.num_classes, per_class, seed)
+    with in_eval_mode(network):
+        for position, (frame, labels, file) in enumerate(frames):
+            height, width = labels.shape
+            seen = _see(network, frame, size, (height, width), precision, confidence)
+            _add_pixels(into, seen, labels)
+            fed_labels = torch.from_numpy(np.ascontiguousarray(resize_labels(labels, *size))).long().unsqueeze(0)
+            nearest, truth = _add_cells(into, seen, fed_labels, sample)
+            into.frames += 1
+            if position in shown:
+                arrays = (seen.classes, nearest, truth)
+                classes, plain, voted = (item.numpy().astype(np.uint8) for item in arrays)
+                into.pictures.append(
+                    Picture(file=file, frame=frame, labels=labels, classes=classes, nearest=plain, histogram=voted)
+                )
+    if not into.frames:
+        raise ValueError("there is no frame to look at")
+    into.features, into.feature_labels = sample.take()
+    return into

@@ -1,0 +1,335 @@
+"""What `analyze` does once its command line is understood: look at every network, draw, and write."""
+
+import io
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.files import write_bytes, write_json, write_text
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.places import check_place, place_error
+from lsr_train.analysis.captions import CAPTIONS
+from lsr_train.analysis.curves import Series, gradient_norms, training_curves
+from lsr_train.analysis.drawings import (
+    angles_figure,
+    borders_figure,
+    class_lines_figure,
+    downsampling_figure,
+    embedding_figure,
+    polar_figure,
+    qualitative_figure,
+    reliability_figure,
+    shares_figure,
+    terms_figure,
+)
+from lsr_train.analysis.embedding import embed
+from lsr_train.analysis.numbers import band_iou, inter_prototype_angles, polar, reliability, share, summary
+from lsr_train.analysis.observation import Observation, observe
+from lsr_train.analysis.style import styled
+from lsr_train.checkpoint import ModelInfo, load_model, model_hash
+from lsr_train.classes_file import load_label_space
+from lsr_train.commands.analyze import FIGURES, AnalyzeOptions
+from lsr_train.commands.scoring import open_data
+from lsr_train.data.footage import evenly
+from lsr_train.data.frames import LabelledFrame, LabelledFrames
+from lsr_train.device import choose_device, choose_precision
+from lsr_train.labels import LABEL_SPACES
+from lsr_train.network import DeepLabV2
+from lsr_train.report.worst import check_folder
+from lsr_train.run_folder import MODEL_FILE, RunFolder, resolve_model
+
+__all__ = ["analyze"]
+
+logger = logging.getLogger(__name__)
+
+_DPI = 200
+_FOREIGN_SIZE = (512, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A network that is looked at.
+
+    Args:
+        path: as it was named.
+        file: the checkpoint.
+        network: on the device.
+        info: what it says of itself.
+        size: rows and columns that are fed.
+        space: its classes.
+    """
+
+    path: Path
+    file: Path
+    network: DeepLabV2
+    info: ModelInfo
+    size: tuple[int, int]
+    space: LabelSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Looked:
+    """A network that was looked at.
+
+    Args:
+        opened: what it is.
+        seen: what was seen.
+        over_training: further looks by step, at the kept checkpoints of a run; this one's among them.
+    """
+
+    opened: _Opened
+    seen: Observation
+    over_training: dict[int, Observation]
+
+
+class _Frames:
+    """Evenly spread frames of a labelled data set, in order."""
+
+    def __init__(self, frames: LabelledFrames, count: int) -> None:
+        self._frames, self._indices = frames, evenly(len(frames), count)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[LabelledFrame]:
+        return (self._frames[index] for index in self._indices)
+
+
+def analyze(options: AnalyzeOptions) -> int:
+    """Look at every network and write what was asked for.
+
+    Returns:
+        0, or 6 where unusable files were left out (`--on_bad skip`).
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
+    out = Path(options.out)
+    check_folder(out, overwrite=options.overwrite)
+    check_place(out)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    opened = {name: _open(options, path, resolve_model(path)) for name, path in options.named.items()}
+    first = next(iter(opened.values()))
+    for name, item in opened.items():
+        if item.space.names != first.space.names:
+            raise UsageError(f"{name} has other classes ({item.space.name}) than the first ({first.space.name}).")
+    space = first.space
+    frames = open_data(options.scoring("-"), first.size, space)
+    chosen = _Frames(frames, options.frames)
+    looked = {name: _look(options, item, chosen) for name, item in opened.items()}
+    with styled():
+        drawn = dict(_draw(options, looked, space))
+        _write(options, out, drawn)
+    document = _document(options, looked, frames)
+    write_json(out / "analysis.json", document)
+    write_text(out / "captions.md", _captions(options, drawn, looked))
+    logger.info("%d figures, captions.md and analysis.json are in %s", len(drawn), out)
+    if options.json:
+        print(json.dumps(document, allow_nan=False))  # noqa: T201 - the result
+    return 6 if frames.left_out else 0
+
+
+# -- looking --------------------------------------------------------------------------------------------------------
+
+
+def _open(options: AnalyzeOptions, path: Path, file: Path) -> _Opened:
+    """Open a checkpoint.
+
+    Raises:
+        UsageError: nothing says what its classes are called, or it is an exported file.
+    """
+    if file.suffix.lower() in (".onnx", ".engine"):
+        raise UsageError(f"{file.name} is an exported file, which has no features to look at. Name its checkpoint.")
+    device = choose_device(options.device, options.precision)
+    network, info = load_model(file)
+    space, count = info.label_space, network.spec.num_classes
+    if space is None and options.label_space != "auto":
+        space = load_label_space(options.label_space)
+    if space is None:
+        space = next((known for known in LABEL_SPACES.values() if known.num_classes == count), None)
+    if space is None or space.num_classes != count:
+        raise UsageError(f"{file}: {count} classes and no names for them. Set --label_space.")
+    trained = (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
+    size = (options.height, options.width) if options.height else trained
+    return _Opened(path=path, file=file, network=network.to(device), info=info, size=size, space=space)
+
+
+def _look(options: AnalyzeOptions, opened: _Opened, frames: _Frames) -> _Looked:
+    """Look at one network, and at the other checkpoints of its run where that is asked for."""
+    seen = _observe(options, opened, frames, str(opened.path), evenly(len(frames), options.pictures))
+    series: dict[int, Observation] = {}
+    if options.over_training and (opened.path / "checkpoints").is_dir():
+        run = RunFolder(opened.path)
+        for step in run.steps():
+            file = run.checkpoint(step) / MODEL_FILE
+            if file.resolve() == opened.file.resolve():
+                series[step] = seen
+            else:
+                series[step] = _observe(
+                    options, _open(options, opened.path, file), frames, f"{opened.path}, {step}", ()
+                )
+    return _Looked(opened=opened, seen=seen, over_training=series)
+
+
+def _observe(options: AnalyzeOptions, opened: _Opened, frames: _Frames, name: str, shown: Iterable[int]) -> Observation:
+    """Look at one checkpoint; `shown` are positions of frames whose pictures are kept."""
+    device = next(opened.network.parameters()).device
+    try:
+        return observe(
+            opened.network,
+            tqdm(frames, desc=name, unit="frame", disable=None),
+            opened.space,
+            opened.size,
+            precision=choose_precision(device, options.precision),
+            per_class=options.per_class,
+            confidence=options.confidence,
+            seed=options.seed,
+            shown=frozenset(shown),
+        )
+    except ValueError as error:
+        raise InputError(f"{options.data or options.layout}: {error}.") from error
+
+
+# -- drawing --------------------------------------------------------------------------------------------------------
+
+
+def _draw(options: AnalyzeOptions, looked: dict[str, _Looked], space: LabelSpace) -> Iterator[tuple[str, Figure]]:
+    """Yield the figures that are asked for and that there are data for."""
+    for name in options.figure_names:
+        try:
+            found = _figure(name, options, looked, space)
+        except ValueError as error:
+            logger.warning("%s is left out: %s", FIGURES[name], error)
+            continue
+        if found is not None:
+            yield name, found
+        elif options.figures != "all":
+            logger.warning("%s is left out: there are no data for it (see --help)", FIGURES[name])
+
+
+def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked], space: LabelSpace) -> Figure | None:
+    """Draw one figure; None where there are no data for it."""
+    seen = {key: item.seen for key, item in looked.items()}
+    first = next(iter(seen.values()))
+    if name == "qualitative":
+        return qualitative_figure({key: item.pictures for key, item in seen.items()}, space)
+    if name == "downsampling":
+        return downsampling_figure(first.pictures[0], space)
+    if name == "shares":
+        void = (float(share(first.nearest)[-1]), float(share(first.histogram)[-1]))
+        return shares_figure(space, share(first.pixels), share(first.nearest[:-1]), share(first.cells), void)
+    if name == "norms":
+        return polar_figure({key: polar(item) for key, item in seen.items()}, space)
+    if name == "angles":
+        return angles_figure({key: inter_prototype_angles(item) for key, item in seen.items()}, space)
+    if name == "tsne":
+        return embedding_figure(
+            {key: (embed(item.features, options.seed), item.feature_labels) for key, item in seen.items()}, space
+        )
+    if name == "pseudo_labels":
+        return _pseudo_labels(looked, space)
+    if name == "reliability":
+        return reliability_figure({
+            key: (*reliability(item), share(item.bin_count), item.expected_calibration_error)
+            for key, item in seen.items()
+        })  # fmt: skip
+    if name == "borders":
+        shares = share(first.confusion.sum(dim=(1, 2)))
+        return borders_figure({key: band_iou(item) for key, item in seen.items()}, shares)
+    read = {"curves": training_curves, "gradients": gradient_norms}[name]
+    runs: dict[str, Series] = {key: read(item.opened.path) for key, item in looked.items()}
+    runs = {key: series for key, series in runs.items() if series}
+    label = "value" if name == "curves" else "gradient norm on the backbone, unweighted"
+    return terms_figure(runs, label, log=name == "gradients") if runs else None
+
+
+def _pseudo_labels(looked: dict[str, _Looked], space: LabelSpace) -> Figure:
+    """Draw accuracy and coverage, over training where a run was looked at at several steps: the last such one."""
+    name, item = next((pair for pair in reversed(looked.items()) if len(pair[1].over_training) > 1), ("", None))
+    if item is not None:
+        steps = list(item.over_training)
+        values: dict[str, list[Tensor]] = {
+            f"{name}, accuracy": [_accuracy(look) for look in item.over_training.values()],
+            f"{name}, coverage": [_coverage(look) for look in item.over_training.values()],
+        }
+        return class_lines_figure(steps, values, space, "%")
+    values = {}
+    for key, other in looked.items():
+        values[f"{key}, accuracy"] = [_accuracy(other.seen)]
+        values[f"{key}, coverage"] = [_coverage(other.seen)]
+    return class_lines_figure([0], values, space, "%")
+
+
+def _accuracy(seen: Observation) -> Tensor:
+    return seen.pseudo_right.double() / seen.pseudo
+
+
+def _coverage(seen: Observation) -> Tensor:
+    return seen.covered.double() / seen.cells
+
+
+# -- writing --------------------------------------------------------------------------------------------------------
+
+
+def _write(options: AnalyzeOptions, out: Path, drawn: dict[str, Figure]) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise place_error(out, error) from error
+    undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+    for name, figure in drawn.items():
+        for kind in options.format_names:
+            data = io.BytesIO()
+            figure.savefig(data, format=kind, dpi=_DPI, metadata=undated[kind])
+            write_bytes(out / f"{FIGURES[name]}.{kind}", data.getvalue())
+
+
+def _document(options: AnalyzeOptions, looked: dict[str, _Looked], frames: LabelledFrames) -> dict[str, Any]:
+    """Return the numbers behind the figures, without a place on this machine."""
+    return {
+        "kind": "analysis",
+        "format": 1,
+        "data": {
+            "name": Path(options.data).name if options.data else options.layout, "layout": options.layout,
+            "split": options.split, "frames": next(iter(looked.values())).seen.frames, "left_out": len(frames.left_out),
+        },
+        "confidence": options.confidence,
+        "per_class": options.per_class,
+        "seed": options.seed,
+        "networks": {
+            name: {
+                "file": item.opened.file.name,
+                "sha256": model_hash(item.opened.file),
+                "method": item.opened.info.method,
+                "step": item.opened.info.step,
+                "height": item.opened.size[0],
+                "width": item.opened.size[1],
+                **summary(item.seen),
+                "over_training": {
+                    str(step): summary(look)["pseudo_labels"] for step, look in item.over_training.items()
+                },
+            }
+            for name, item in looked.items()
+        },
+    }  # fmt: skip
+
+
+def _captions(options: AnalyzeOptions, drawn: dict[str, Figure], looked: dict[str, _Looked]) -> str:
+    """Say what each figure shows, and of what."""
+    first = next(iter(looked.values())).seen
+    data = Path(options.data).name if options.data else options.layout
+    lines = [f"# {', '.join(looked)} on {data}{f' {options.split}' * bool(options.split)}, {first.frames} frames", ""]
+    for name in drawn:
+        sample = f" {options.per_class} vectors of each class at most." if name in ("norms", "tsne") else ""
+        lines += [f"**{FIGURES[name]}**: {CAPTIONS[name]}{sample}", ""]
+    return "\n".join(lines)
