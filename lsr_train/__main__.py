@@ -17,6 +17,7 @@ COMMANDS = {
         "leave parts of a method out, sweep its fields, or search them without labels",
     ),
     "analyze": ("lsr_train.commands.analyze", "draw the paper's figures of one network or several"),
+    "report": ("lsr_train.commands.report", "show runs side by side on one page that opens from disk"),
     "evaluate": ("lsr_train.commands.evaluate", "score a checkpoint on labelled images"),
 }
 

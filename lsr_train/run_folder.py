@@ -26,6 +26,8 @@ __all__ = ["MODEL_FILE", "RunFolder", "Table", "resolve_model"]
 
 logger = logging.getLogger(__name__)
 
+ENVIRONMENT_FILE = "environment.json"
+"""What a run was computed with: one entry for each time it was begun or gone on with."""
 MODEL_FILE = "model.safetensors"
 """The network inside a checkpoint folder."""
 POINTERS = ("best", "last")
@@ -284,6 +286,18 @@ class RunFolder:
             return dict(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it anew.") from error
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Return what the run was computed with, one entry each time it was begun or gone on with; empty if unknown."""
+        try:
+            found = json.loads((self.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+    def note_environment(self, entry: Mapping[str, Any]) -> None:
+        """Add what the run is computed with from here on."""
+        write_json(self.path / ENVIRONMENT_FILE, [*self.environments(), dict(entry)])
 
     def checkpoint(self, step: int) -> Path:
         """Return where the checkpoint of `step` lies or would lie."""

@@ -9,7 +9,17 @@ from torch import Tensor
 from lsr_train.analysis.observation import BANDS, BINS, Observation
 from lsr_train.metrics import iou, mean_iou
 
-__all__ = ["Polar", "band_iou", "inter_prototype_angles", "polar", "reliability", "share", "summary"]
+__all__ = [
+    "Polar",
+    "band_iou",
+    "inter_prototype_angles",
+    "polar",
+    "pseudo_accuracy",
+    "pseudo_coverage",
+    "reliability",
+    "share",
+    "summary",
+]
 
 
 class Polar:
@@ -63,6 +73,16 @@ def share(counts: Tensor) -> Tensor:
     return counts.double() / counts.sum().clamp(min=1)
 
 
+def pseudo_accuracy(seen: Observation) -> Tensor:
+    """Return the share of right ones among the cells that the network gave each class [C] float64; NaN without one."""
+    return seen.pseudo_right.double() / seen.pseudo
+
+
+def pseudo_coverage(seen: Observation) -> Tensor:
+    """Return the share of each class's cells that the network gave any class [C] float64; NaN without one."""
+    return seen.covered.double() / seen.cells
+
+
 def reliability(seen: Observation) -> tuple[Tensor, Tensor]:
     """Return mean confidence and accuracy of each bin [BINS] float64; NaN where it is empty."""
     return seen.bin_confidence / seen.bin_count, seen.bin_right.double() / seen.bin_count
@@ -104,8 +124,8 @@ def summary(seen: Observation) -> dict[str, Any]:
             "mean": _plain(known.mean().view(1))[0], "by_class": by_class(angles),
         },
         "pseudo_labels": {
-            "accuracy": by_class(seen.pseudo_right.double() / seen.pseudo),
-            "coverage": by_class(seen.covered.double() / seen.cells),
+            "accuracy": by_class(pseudo_accuracy(seen)),
+            "coverage": by_class(pseudo_coverage(seen)),
             "accuracy_of_all": _plain((seen.pseudo_right.sum().double() / seen.pseudo.sum()).view(1))[0],
             "coverage_of_all": _plain((seen.covered.sum().double() / seen.cells.sum()).view(1))[0],
         },

@@ -20,7 +20,7 @@ from lsr_train.evaluation import Labelled
 from lsr_train.inference import in_eval_mode
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
 from lsr_train.losses import upsample
-from lsr_train.metrics import iou
+from lsr_train.metrics import iou, mean_iou
 from lsr_train.network import DeepLabV2
 from lsr_train.softmax import peaks
 
@@ -73,7 +73,7 @@ class Observation:
         features: a balanced sample [N,K] float32; filled at the end.
         feature_labels: its true classes [N].
         pictures: the frames that are shown.
-        frames: how many there were.
+        frame_miou: mean IoU of each frame; NaN where all of it is void.
     """
 
     space: LabelSpace
@@ -91,7 +91,7 @@ class Observation:
     features: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     feature_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     pictures: list[Picture] = field(default_factory=list)
-    frames: int = 0
+    frame_miou: list[float] = field(default_factory=list)
 
     @classmethod
     def empty(cls, space: LabelSpace, channels: int) -> "Observation":
@@ -107,6 +107,11 @@ class Observation:
             histogram=zeros(count + 1), pseudo=zeros(count), pseudo_right=zeros(count), covered=zeros(count),
             sums=torch.zeros(count, channels, dtype=torch.float64),
         )  # fmt: skip
+
+    @property
+    def frames(self) -> int:
+        """How many frames there were."""
+        return len(self.frame_miou)
 
     @property
     def iou(self) -> Tensor:
@@ -194,7 +199,9 @@ def _add_pixels(into: Observation, seen: _Seen, labels: NDArray[np.uint8]) -> No
     true, said, sure = truth[valid], seen.classes[valid], seen.confidence[valid].double()
     band = np.digitize(border_distance(labels), BANDS, right=True)
     places = (torch.from_numpy(band).long()[valid] * count + true) * count + said
-    into.confusion += torch.bincount(places, minlength=into.confusion.numel()).view_as(into.confusion)
+    here = torch.bincount(places, minlength=into.confusion.numel()).view_as(into.confusion)
+    into.confusion += here
+    into.frame_miou.append(mean_iou(iou(here.sum(dim=0))))
     bins = (sure * BINS).long().clamp_(max=BINS - 1)
     into.bin_count += torch.bincount(bins, minlength=BINS)
     into.bin_right += torch.bincount(bins[true == said], minlength=BINS)
@@ -256,14 +263,13 @@ def observe(
             _add_pixels(into, seen, labels)
             fed_labels = torch.from_numpy(np.ascontiguousarray(resize_labels(labels, *size))).long().unsqueeze(0)
             nearest, truth = _add_cells(into, seen, fed_labels, sample)
-            into.frames += 1
             if position in shown:
                 arrays = (seen.classes, nearest, truth)
                 classes, plain, voted = (item.numpy().astype(np.uint8) for item in arrays)
                 into.pictures.append(
                     Picture(file=file, frame=frame, labels=labels, classes=classes, nearest=plain, histogram=voted)
                 )
-    if not into.frames:
+    if not into.frame_miou:
         raise ValueError("there is no frame to look at")
     into.features, into.feature_labels = sample.take()
     return into

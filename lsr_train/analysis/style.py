@@ -41,16 +41,19 @@ _STYLE: Any = {  # matplotlib types its keys one by one
     "lines.markersize": 4,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # letters stay letters, which publishers ask for
-    "svg.fonttype": "none",
     "svg.hashsalt": "lsr",  # the same figure is the same file
 }
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Draw and write figures in this style within a block."""
+def styled(*, letters: bool = True) -> Iterator[None]:
+    """Draw and write figures in this style within a block.
+
+    Args:
+        letters: SVG keeps text as text, to be edited; else as outlines, which look alike everywhere.
+    """
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font that goes into a PDF
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context({**_STYLE, "svg.fonttype": "none" if letters else "path"}):
         yield
 
 

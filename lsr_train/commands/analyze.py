@@ -94,12 +94,10 @@ class AnalyzeOptions:
 
     def __post_init__(self) -> None:
         if not self.models:
-            raise UsageError(
-                "no checkpoint is named. Usage: analyze [NAME=]RUN_OR_FILE… --data FOLDER --layout LAYOUT."
-            )
+            raise UsageError(self.usage)
         names = list(self.named)
         if len(names) < len(self.models):
-            raise UsageError("two networks would have one name. Name them: analyze before=runs/source after=runs/lsr.")
+            raise UsageError("two networks would have one name. Name them: before=runs/source after=runs/lsr.")
         for name, value, low, high in (
             ("frames", self.frames, 0, 10**9), ("per_class", self.per_class, 1, 10**5),
             ("pictures", self.pictures, 1, 50), ("confidence", self.confidence, 0, 1), ("seed", self.seed, 0, 2**31),
@@ -113,7 +111,18 @@ class AnalyzeOptions:
             if wrong or not chosen:
                 said = wrong[0] if wrong else "empty"
                 raise UsageError(f"{name} has {said}; allowed: {', '.join(allowed)}. Set --{name}.")
-        _ = self.scoring("-")
+        if self.looks:
+            _ = self.scoring("-")
+
+    @property
+    def usage(self) -> str:
+        """What is said where nothing is named."""
+        return "no checkpoint is named. Usage: analyze [NAME=]RUN_OR_FILE… --data FOLDER --layout LAYOUT."
+
+    @property
+    def looks(self) -> bool:
+        """Whether labelled frames are looked at."""
+        return True
 
     @property
     def named(self) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
-from lsr_infer.errors import InputError, UsageError
+from lsr_infer.errors import UsageError
 from lsr_infer.files import write_bytes, write_json, write_text
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.places import check_place, place_error
@@ -32,18 +31,24 @@ from lsr_train.analysis.drawings import (
     terms_figure,
 )
 from lsr_train.analysis.embedding import embed
-from lsr_train.analysis.numbers import band_iou, inter_prototype_angles, polar, reliability, share, summary
-from lsr_train.analysis.observation import Observation, observe
+from lsr_train.analysis.numbers import (
+    band_iou,
+    inter_prototype_angles,
+    polar,
+    pseudo_accuracy,
+    pseudo_coverage,
+    reliability,
+    share,
+    summary,
+)
+from lsr_train.analysis.observation import Observation
 from lsr_train.analysis.style import styled
-from lsr_train.checkpoint import ModelInfo, load_model, model_hash
-from lsr_train.classes_file import load_label_space
+from lsr_train.checkpoint import model_hash
 from lsr_train.commands.analyze import FIGURES, AnalyzeOptions
+from lsr_train.commands.observing import Opened, SpreadFrames, observe_network, open_network
 from lsr_train.commands.scoring import open_data
 from lsr_train.data.footage import evenly
-from lsr_train.data.frames import LabelledFrame, LabelledFrames
-from lsr_train.device import choose_device, choose_precision
-from lsr_train.labels import LABEL_SPACES
-from lsr_train.network import DeepLabV2
+from lsr_train.data.frames import LabelledFrames
 from lsr_train.report.worst import check_folder
 from lsr_train.run_folder import MODEL_FILE, RunFolder, resolve_model
 
@@ -56,27 +61,6 @@ _FOREIGN_SIZE = (512, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """A network that is looked at.
-
-    Args:
-        path: as it was named.
-        file: the checkpoint.
-        network: on the device.
-        info: what it says of itself.
-        size: rows and columns that are fed.
-        space: its classes.
-    """
-
-    path: Path
-    file: Path
-    network: DeepLabV2
-    info: ModelInfo
-    size: tuple[int, int]
-    space: LabelSpace
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Looked:
     """A network that was looked at.
 
@@ -86,22 +70,9 @@ class _Looked:
         over_training: further looks by step, at the kept checkpoints of a run; this one's among them.
     """
 
-    opened: _Opened
+    opened: Opened
     seen: Observation
     over_training: dict[int, Observation]
-
-
-class _Frames:
-    """Evenly spread frames of a labelled data set, in order."""
-
-    def __init__(self, frames: LabelledFrames, count: int) -> None:
-        self._frames, self._indices = frames, evenly(len(frames), count)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __iter__(self) -> Iterator[LabelledFrame]:
-        return (self._frames[index] for index in self._indices)
 
 
 def analyze(options: AnalyzeOptions) -> int:
@@ -118,14 +89,14 @@ def analyze(options: AnalyzeOptions) -> int:
     check_place(out)
     if options.threads:
         torch.set_num_threads(options.threads)
-    opened = {name: _open(options, path, resolve_model(path)) for name, path in options.named.items()}
+    opened = {name: open_network(options, path, resolve_model(path)) for name, path in options.named.items()}
     first = next(iter(opened.values()))
     for name, item in opened.items():
         if item.space.names != first.space.names:
             raise UsageError(f"{name} has other classes ({item.space.name}) than the first ({first.space.name}).")
     space = first.space
     frames = open_data(options.scoring("-"), first.size, space)
-    chosen = _Frames(frames, options.frames)
+    chosen = SpreadFrames(frames, options.frames)
     looked = {name: _look(options, item, chosen) for name, item in opened.items()}
     with styled():
         drawn = dict(_draw(options, looked, space))
@@ -142,31 +113,9 @@ def analyze(options: AnalyzeOptions) -> int:
 # -- looking --------------------------------------------------------------------------------------------------------
 
 
-def _open(options: AnalyzeOptions, path: Path, file: Path) -> _Opened:
-    """Open a checkpoint.
-
-    Raises:
-        UsageError: nothing says what its classes are called, or it is an exported file.
-    """
-    if file.suffix.lower() in (".onnx", ".engine"):
-        raise UsageError(f"{file.name} is an exported file, which has no features to look at. Name its checkpoint.")
-    device = choose_device(options.device, options.precision)
-    network, info = load_model(file)
-    space, count = info.label_space, network.spec.num_classes
-    if space is None and options.label_space != "auto":
-        space = load_label_space(options.label_space)
-    if space is None:
-        space = next((known for known in LABEL_SPACES.values() if known.num_classes == count), None)
-    if space is None or space.num_classes != count:
-        raise UsageError(f"{file}: {count} classes and no names for them. Set --label_space.")
-    trained = (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
-    size = (options.height, options.width) if options.height else trained
-    return _Opened(path=path, file=file, network=network.to(device), info=info, size=size, space=space)
-
-
-def _look(options: AnalyzeOptions, opened: _Opened, frames: _Frames) -> _Looked:
+def _look(options: AnalyzeOptions, opened: Opened, frames: SpreadFrames) -> _Looked:
     """Look at one network, and at the other checkpoints of its run where that is asked for."""
-    seen = _observe(options, opened, frames, str(opened.path), evenly(len(frames), options.pictures))
+    seen = observe_network(options, opened, frames, str(opened.path), evenly(len(frames), options.pictures))
     series: dict[int, Observation] = {}
     if options.over_training and (opened.path / "checkpoints").is_dir():
         run = RunFolder(opened.path)
@@ -175,29 +124,10 @@ def _look(options: AnalyzeOptions, opened: _Opened, frames: _Frames) -> _Looked:
             if file.resolve() == opened.file.resolve():
                 series[step] = seen
             else:
-                series[step] = _observe(
-                    options, _open(options, opened.path, file), frames, f"{opened.path}, {step}", ()
+                series[step] = observe_network(
+                    options, open_network(options, opened.path, file), frames, f"{opened.path}, {step}", ()
                 )
     return _Looked(opened=opened, seen=seen, over_training=series)
-
-
-def _observe(options: AnalyzeOptions, opened: _Opened, frames: _Frames, name: str, shown: Iterable[int]) -> Observation:
-    """Look at one checkpoint; `shown` are positions of frames whose pictures are kept."""
-    device = next(opened.network.parameters()).device
-    try:
-        return observe(
-            opened.network,
-            tqdm(frames, desc=name, unit="frame", disable=None),
-            opened.space,
-            opened.size,
-            precision=choose_precision(device, options.precision),
-            per_class=options.per_class,
-            confidence=options.confidence,
-            seed=options.seed,
-            shown=frozenset(shown),
-        )
-    except ValueError as error:
-        raise InputError(f"{options.data or options.layout}: {error}.") from error
 
 
 # -- drawing --------------------------------------------------------------------------------------------------------
@@ -259,23 +189,15 @@ def _pseudo_labels(looked: dict[str, _Looked], space: LabelSpace) -> Figure:
     if item is not None:
         steps = list(item.over_training)
         values: dict[str, list[Tensor]] = {
-            f"{name}, accuracy": [_accuracy(look) for look in item.over_training.values()],
-            f"{name}, coverage": [_coverage(look) for look in item.over_training.values()],
+            f"{name}, accuracy": [pseudo_accuracy(look) for look in item.over_training.values()],
+            f"{name}, coverage": [pseudo_coverage(look) for look in item.over_training.values()],
         }
         return class_lines_figure(steps, values, space, "%")
     values = {}
     for key, other in looked.items():
-        values[f"{key}, accuracy"] = [_accuracy(other.seen)]
-        values[f"{key}, coverage"] = [_coverage(other.seen)]
+        values[f"{key}, accuracy"] = [pseudo_accuracy(other.seen)]
+        values[f"{key}, coverage"] = [pseudo_coverage(other.seen)]
     return class_lines_figure([0], values, space, "%")
-
-
-def _accuracy(seen: Observation) -> Tensor:
-    return seen.pseudo_right.double() / seen.pseudo
-
-
-def _coverage(seen: Observation) -> Tensor:
-    return seen.covered.double() / seen.cells
 
 
 # -- writing --------------------------------------------------------------------------------------------------------

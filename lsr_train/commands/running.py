@@ -15,6 +15,7 @@ from lsr_train.config_file import to_yaml
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.distillation import load_teacher, with_teacher_hash
 from lsr_train.engine import Batches, Engine, Models, Outcome, build_accelerator
+from lsr_train.environment import describe_environment
 from lsr_train.interruption import Interruption
 from lsr_train.preparation import Prepared, prepare, starting_network
 from lsr_train.run_folder import RunFolder
@@ -57,6 +58,8 @@ def train(request: Request) -> int:
         )
         if resuming:
             engine.resume()
+        if accelerator.is_main_process:
+            run.note_environment({**describe_environment(accelerator.device), "step": engine.step})
         logger.info(
             "%s on %s (%s), %s, %d source images, %s target frames, steps %d to %d, run folder %s",
             config.method, accelerator.device, config.train.precision, meaning, len(prepared.source),
