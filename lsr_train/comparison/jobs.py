@@ -7,7 +7,6 @@ and waits for it.
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -129,7 +128,7 @@ class Children:
         with self._lock:
             self.stopping = True
             for process in self._running:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # SIGINT may be one that this process was told to ignore, and its children with it
 
 
 @dataclass(eq=False, kw_only=True)

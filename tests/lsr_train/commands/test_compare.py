@@ -135,7 +135,8 @@ def test_killed_twice_and_gone_on_with_it_is_the_same_table(table: Path, tmp_pat
 
 def test_ctrl_c_stops_every_process_and_says_130(tmp_path: Path) -> None:
     out = tmp_path / "table"
-    process = start("compare", [*words(tmp_path, out), "--source_stage.train.steps=100000"])
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background ignores it
+    process = start("compare", [*words(tmp_path, out), "--source_stage.train.steps=100000"], **heard)
     deadline = time.monotonic() + 120
     while not (out / "source-stage/seed-0/checkpoints/last").exists():
         assert process.poll() is None, process.communicate()[1]
