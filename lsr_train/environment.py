@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe_environment"]
+__all__ = ["available_cores", "describe_environment"]
 
 _PACKAGES = ("torch", "accelerate", "numpy", "opencv-python", "av")
 
@@ -24,7 +24,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -33,6 +33,11 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "version": _version("lsr-road"),
         "commit": _commit(),
     }
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

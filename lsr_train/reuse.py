@@ -25,6 +25,7 @@ __all__ = [
     "Ready",
     "data_fingerprint",
     "differing",
+    "effective_fields",
     "find_ready",
     "is_finished",
     "note_data",
@@ -76,6 +77,11 @@ def _compared(config: Config, *, with_length: bool) -> dict[str, Any]:
     """Return the fields that must be equal."""
     left_out = {*_WITHOUT_EFFECT, *(() if with_length else _LENGTH)}
     return {name: value for name, value in fields_of(config) if name not in left_out}
+
+
+def effective_fields(config: Config) -> dict[str, Any]:
+    """Return every field that a weight depends on, by dotted name."""
+    return _compared(config, with_length=True)
 
 
 def differing(wanted: Config, other: Config) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lsr_train.run_folder import Table
 
-__all__ = ["Series", "gradient_norms", "signals_of", "training_curves"]
+__all__ = ["Series", "gradient_curves", "signals_of", "training_curves"]
 
 Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 """Steps and values by name."""
@@ -35,7 +35,7 @@ def training_curves(run: Path) -> Series:
     return _read(run / "metrics.csv", _CLOCK)
 
 
-def gradient_norms(run: Path) -> Series:
+def gradient_curves(run: Path) -> Series:
     """Return the norms of each term's gradient of a run folder's gradients.csv; empty where there is none."""
     return _read(run / "gradients.csv")
 

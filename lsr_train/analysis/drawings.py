@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from lsr_train.analysis.style import (
 )
 
 __all__ = [
+    "NothingToDraw",
     "angles_figure",
     "borders_figure",
     "class_lines_figure",
@@ -40,8 +42,20 @@ __all__ = [
     "terms_figure",
 ]
 
+_LINES = ("-", "--")
+_HATCHES = ("", "////")
 _OWN_SHARE = 0.8
 """Share of a class's sector that its vectors may fill in the polar figure."""
+
+
+class NothingToDraw(Exception):  # noqa: N818 - no error: there are no data for a figure
+    """There are no data for a figure; says why."""
+
+
+def _style(place: int) -> dict[str, Any]:
+    """Return colour and marker of a network by its place; beyond eight a line style tells them apart as well."""
+    index, turn = place % len(COLORS), place // len(COLORS)
+    return {"color": COLORS[index], "marker": MARKERS[index], "linestyle": ("-", "--", ":", "-.")[turn % 4]}
 
 
 def _rgb(classes: NDArray[np.integer[Any]], space: LabelSpace) -> NDArray[np.uint8]:
@@ -88,12 +102,13 @@ def shares_figure(
     axes = drawn.subplots()
     places = np.arange(space.num_classes)
     bars = (
-        ("pixels", pixels, "0.6"),
-        (f"cells, nearest ({100 * void[0]:.0f} % void)", nearest, COLORS[1]),
-        (f"cells, histogram-aware ({100 * void[1]:.0f} % void)", histogram, COLORS[0]),
+        ("pixels", pixels, "0.6", ""),
+        (f"cells, nearest ({100 * void[0]:.0f} % void)", nearest, COLORS[1], "////"),
+        (f"cells, histogram-aware ({100 * void[1]:.0f} % void)", histogram, COLORS[0], ""),
     )
-    for shift, (name, values, color) in zip((-0.27, 0.0, 0.27), bars, strict=True):
-        axes.bar(places + shift, 100 * values.numpy(), 0.26, label=name, color=color)
+    for shift, (name, values, color, hatch) in zip((-0.27, 0.0, 0.27), bars, strict=True):
+        style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+        axes.bar(places + shift, 100 * values.numpy(), 0.26, label=name, **style)
     axes.set_yscale("log")
     axes.set_ylabel("share of what is labelled, %")
     axes.set_xticks(places, space.names, rotation=35, ha="right", rotation_mode="anchor")
@@ -106,12 +121,17 @@ def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
     """Draw norms along the radius and angles to the class's prototype around its sector (Fig. 5).
 
     Sectors are arbitrary, and which side of its prototype a vector lies on is drawn at random, as in the paper. A grey
-    line is the median of all norms, the band around it holds 95 %.
+    line is the median of the sample's norms, the band around it holds 95 %. A norm of 0 lies at the centre.
+
+    Raises:
+        NothingToDraw: no vector has a norm above 0.
     """
     drawn, axes = panels(len(spreads), 3, PAGE if len(spreads) > 1 else COLUMN, 2.6, subplot_kw={"projection": "polar"})
     colors, sector = class_colors(space), 2 * math.pi / space.num_classes
     norms = np.concatenate([spread.norms.numpy() for spread in spreads.values()])
-    low, high = np.log10(norms.min()), np.log10(norms.max())
+    if not (norms > 0).any():
+        raise NothingToDraw("no feature vector has a norm above 0")
+    low, high = np.log10(norms[norms > 0].min()), np.log10(norms.max())
     margin = 0.15 * max(high - low, 0.1)
     side = np.random.default_rng(0)
     for axis, (name, spread) in zip(axes, spreads.items(), strict=True):
@@ -119,15 +139,17 @@ def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
         turned = side.choice((-1.0, 1.0), len(labels)) * spread.angles.numpy() / 90 * sector / 2 * _OWN_SHARE
         axis.scatter(
             labels * sector + turned,
-            np.log10(spread.norms.numpy()),
+            np.log10(np.maximum(spread.norms.numpy(), 10 ** (low - margin))),
             s=2,
             c=colors[labels],
             linewidths=0,
             rasterized=True,
         )
         around = np.linspace(0, 2 * math.pi, 200)
-        axis.fill_between(around, math.log10(spread.low), math.log10(spread.high), color="0.5", alpha=0.2, linewidth=0)
-        axis.plot(around, np.full_like(around, math.log10(spread.median)), color="0.25")
+        ends = (spread.low, spread.median, spread.high)
+        inner, middle, outer = (math.log10(max(end, 10 ** (low - margin))) for end in ends)
+        axis.fill_between(around, inner, outer, color="0.5", alpha=0.2, linewidth=0)
+        axis.plot(around, np.full_like(around, middle), color="0.25")
         axis.set_ylim(low - margin, high + margin)
         axis.set_xticks(np.arange(space.num_classes) * sector, space.names, fontsize=6)
         axis.yaxis.set_major_locator(MaxNLocator(4))
@@ -203,8 +225,7 @@ def reliability_figure(curves: Mapping[str, tuple[Tensor, Tensor, Tensor, float]
     above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot((0, 1), (0, 1), color="0.5", linestyle="--", linewidth=1)
     for place, (name, (confidence, accuracy, shares, error)) in enumerate(curves.items()):
-        index = place % len(COLORS)
-        style: dict[str, Any] = {"color": COLORS[index], "marker": MARKERS[index]}
+        style = _style(place)
         above.plot(confidence.numpy(), accuracy.numpy(), label=f"{name}: ECE {100 * error:.1f} %", **style)
         below.plot(confidence.numpy(), 100 * shares.numpy(), **style)
     above.set_ylabel("share that is right")
@@ -230,8 +251,7 @@ def borders_figure(scores: Mapping[str, Tensor], shares: Tensor) -> Figure:
     names[0] = f"≤ {BANDS[0]:g}"
     ticks = [f"{name}\n{100 * value:.0f} %" for name, value in zip(names, shares.tolist(), strict=True)]
     for place, (name, values) in enumerate(scores.items()):
-        index = place % len(COLORS)
-        axes.plot(range(len(values)), 100 * values.numpy(), color=COLORS[index], marker=MARKERS[index], label=name)
+        axes.plot(range(len(values)), 100 * values.numpy(), label=name, **_style(place))
     axes.set_xticks(range(len(names)), ticks)
     axes.set_xlabel("pixels from the nearest border; share of all pixels")
     axes.set_ylabel("mIoU within the band, %")
@@ -240,33 +260,40 @@ def borders_figure(scores: Mapping[str, Tensor], shares: Tensor) -> Figure:
 
 
 def class_lines_figure(
-    steps: Sequence[int], values: Mapping[str, Sequence[Tensor]], space: LabelSpace, label: str
+    steps: Mapping[str, Sequence[int]],
+    values: Mapping[str, Mapping[str, Sequence[Tensor]]],
+    space: LabelSpace,
+    label: str,
 ) -> Figure:
-    """Draw a small panel for each class: figures over steps, or bars where there is one step.
+    """Draw a small panel for each class: figures over steps, or bars where every network was looked at once.
 
     Args:
-        steps: S of them.
-        values: by name, S tensors [C] of shares of 1.
+        steps: by network, S of them.
+        values: by kind of figure and network, S tensors [C] of shares of 1. Networks differ in colour and marker, kinds
+            in line style and hatch.
         space: the classes.
         label: of the axis of figures.
     """
+    over_steps = any(len(each) > 1 for each in steps.values())
     drawn, axes = panels(space.num_classes, 4, PAGE, 1.35, sharey=True, sharex=True)
     for index, axis in enumerate(axes):
-        for place, (name, series) in enumerate(values.items()):
-            found = [100 * float(item[index]) for item in series]
-            style: dict[str, Any] = {"color": COLORS[place], "label": name}
-            if len(steps) > 1:
-                axis.plot(steps, found, marker=MARKERS[place], **style)
-            else:
-                axis.bar(place, found[0], **style)
-        if len(steps) == 1:
+        for kind, (what, series) in enumerate(values.items()):
+            for place, (name, found) in enumerate(series.items()):
+                shown = [100 * float(item[index]) for item in found]
+                if over_steps:
+                    style = {**_style(place), "linestyle": _LINES[kind]}
+                    axis.plot(steps[name], shown, label=f"{name}, {what}", **style)
+                else:
+                    style = {"color": COLORS[place % len(COLORS)], "hatch": _HATCHES[kind], "edgecolor": "white"}
+                    axis.bar(place * len(values) + kind, shown[0], label=f"{name}, {what}", **style)
+        if not over_steps:
             axis.set_xticks([])
         axis.set_title(space.names[index])
         axis.set_ylim(0, 100)
     handles, names = axes[0].get_legend_handles_labels()
     legend_below(drawn, handles, names)
     drawn.supylabel(label, fontsize=8)
-    for axis in axes[-4:] if len(steps) > 1 else ():
+    for axis in axes[-4:] if over_steps else ():
         axis.set_xlabel("step")
     return drawn
 
@@ -286,11 +313,11 @@ def terms_figure(
     for axis, term in zip(axes, terms, strict=True):
         for place, (name, series) in enumerate(runs.items()):
             if term in series:
-                axis.plot(*series[term], color=COLORS[place % len(COLORS)], label=name)
+                markers = max(1, len(series[term][0]) // 6)
+                axis.plot(*series[term], label=name, markevery=markers, **_style(place))
         axis.set_title(term)
         axis.set_yscale("log" if log else "linear")
-    handles = [Patch(facecolor=COLORS[place % len(COLORS)]) for place in range(len(runs))]
-    legend_below(drawn, handles, list(runs))
+    legend_below(drawn, [Line2D([], [], **_style(place)) for place in range(len(runs))], list(runs))
     for axis in axes[-3:]:
         axis.set_xlabel("step")
     drawn.supylabel(label, fontsize=8)

@@ -4,11 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["embed"]
+__all__ = ["can_embed", "embed"]
 
 _COMPONENTS = 50
 """Principal components that t-SNE sees (van der Maaten and Hinton 2008 took 30; scikit-learn advises up to 50)."""
 _LEAST = 3
+
+
+def can_embed(features: Tensor) -> bool:
+    """Whether there are enough feature vectors [N,K]."""
+    return len(features) >= _LEAST
 
 
 def embed(features: Tensor, seed: int = 0) -> NDArray[np.float32]:
@@ -22,9 +27,9 @@ def embed(features: Tensor, seed: int = 0) -> NDArray[np.float32]:
         float32 [N,2].
 
     Raises:
-        ValueError: there are fewer than 3 vectors.
+        ValueError: there are fewer than 3 vectors; `can_embed` tells.
     """
-    if len(features) < _LEAST:
+    if not can_embed(features):
         raise ValueError(f"{len(features)} vectors are too few for an embedding")
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

@@ -24,7 +24,7 @@ COLUMN = 3.4
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B2A600")
 """Okabe and Ito's, told apart with every common kind of colour blindness; yellow darkened for white paper."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""One a colour: no figure depends on colour alone."""
+"""One a colour: networks and terms are told apart without it; classes, by their names beside them or below."""
 _STYLE: Any = {  # matplotlib types its keys one by one
     "font.size": 8,
     "axes.titlesize": 8,

@@ -12,7 +12,7 @@ from lsr_train.commands.evaluate import EvaluateOptions
 from lsr_train.commands.parser import parse
 from lsr_train.config import Layout
 
-__all__ = ["FIGURES", "AnalyzeOptions", "main"]
+__all__ = ["FIGURES", "FORMATS", "AnalyzeOptions", "main"]
 
 FIGURES = {
     "qualitative": "fig2_qualitative",

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from lsr_infer.errors import UsageError
 from lsr_infer.files import write_bytes, write_json, write_text
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.places import check_place, place_error
 from lsr_train.analysis.captions import CAPTIONS
-from lsr_train.analysis.curves import Series, gradient_norms, training_curves
+from lsr_train.analysis.curves import Series, gradient_curves, training_curves
 from lsr_train.analysis.drawings import (
+    NothingToDraw,
     angles_figure,
     borders_figure,
     class_lines_figure,
@@ -30,7 +30,7 @@ from lsr_train.analysis.drawings import (
     shares_figure,
     terms_figure,
 )
-from lsr_train.analysis.embedding import embed
+from lsr_train.analysis.embedding import can_embed, embed
 from lsr_train.analysis.numbers import (
     band_iou,
     inter_prototype_angles,
@@ -44,11 +44,12 @@ from lsr_train.analysis.numbers import (
 from lsr_train.analysis.observation import Observation
 from lsr_train.analysis.style import styled
 from lsr_train.checkpoint import model_hash
-from lsr_train.commands.analyze import FIGURES, AnalyzeOptions
+from lsr_train.commands.analyze import FIGURES, FORMATS, AnalyzeOptions
 from lsr_train.commands.observing import Opened, SpreadFrames, observe_network, open_network
 from lsr_train.commands.scoring import open_data
 from lsr_train.data.footage import evenly
 from lsr_train.data.frames import LabelledFrames
+from lsr_train.device import choose_device
 from lsr_train.report.worst import check_folder
 from lsr_train.run_folder import MODEL_FILE, RunFolder, resolve_model
 
@@ -57,7 +58,6 @@ __all__ = ["analyze"]
 logger = logging.getLogger(__name__)
 
 _DPI = 200
-_FOREIGN_SIZE = (512, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +79,15 @@ def analyze(options: AnalyzeOptions) -> int:
     """Look at every network and write what was asked for.
 
     Returns:
-        0, or 6 where unusable files were left out (`--on_bad skip`).
+        0, or 6 where unusable files were left out (`--on_bad skip`), or a figure that was asked for by name.
 
     Raises:
         LsrError: with the exit code of what went wrong.
     """
     out = Path(options.out)
-    check_folder(out, overwrite=options.overwrite)
-    check_place(out)
     if options.threads:
         torch.set_num_threads(options.threads)
+    choose_device(options.device, options.precision)
     opened = {name: open_network(options, path, resolve_model(path)) for name, path in options.named.items()}
     first = next(iter(opened.values()))
     for name, item in opened.items():
@@ -96,6 +95,8 @@ def analyze(options: AnalyzeOptions) -> int:
             raise UsageError(f"{name} has other classes ({item.space.name}) than the first ({first.space.name}).")
     space = first.space
     frames = open_data(options.scoring("-"), first.size, space)
+    check_folder(out, overwrite=options.overwrite, flag="--out")
+    check_place(out)
     chosen = SpreadFrames(frames, options.frames)
     looked = {name: _look(options, item, chosen) for name, item in opened.items()}
     with styled():
@@ -107,7 +108,8 @@ def analyze(options: AnalyzeOptions) -> int:
     logger.info("%d figures, captions.md and analysis.json are in %s", len(drawn), out)
     if options.json:
         print(json.dumps(document, allow_nan=False))  # noqa: T201 - the result
-    return 6 if frames.left_out else 0
+    missing = options.figures != "all" and set(options.figure_names) - set(drawn)
+    return 6 if frames.left_out or missing else 0
 
 
 # -- looking --------------------------------------------------------------------------------------------------------
@@ -137,18 +139,18 @@ def _draw(options: AnalyzeOptions, looked: dict[str, _Looked], space: LabelSpace
     """Yield the figures that are asked for and that there are data for."""
     for name in options.figure_names:
         try:
-            found = _figure(name, options, looked, space)
-        except ValueError as error:
-            logger.warning("%s is left out: %s", FIGURES[name], error)
-            continue
-        if found is not None:
-            yield name, found
-        elif options.figures != "all":
-            logger.warning("%s is left out: there are no data for it (see --help)", FIGURES[name])
+            yield name, _figure(name, options, looked, space)
+        except NothingToDraw as error:
+            level = logging.INFO if options.figures == "all" and name in ("curves", "gradients") else logging.WARNING
+            logger.log(level, "%s is left out: %s", FIGURES[name], error)
 
 
-def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked], space: LabelSpace) -> Figure | None:
-    """Draw one figure; None where there are no data for it."""
+def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked], space: LabelSpace) -> Figure:
+    """Draw one figure.
+
+    Raises:
+        NothingToDraw: there are no data for it.
+    """
     seen = {key: item.seen for key, item in looked.items()}
     first = next(iter(seen.values()))
     if name == "qualitative":
@@ -163,6 +165,8 @@ def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked], spac
     if name == "angles":
         return angles_figure({key: inter_prototype_angles(item) for key, item in seen.items()}, space)
     if name == "tsne":
+        if few := [key for key, item in seen.items() if not can_embed(item.features)]:
+            raise NothingToDraw(f"{few[0]} has too few labelled feature cells")
         return embedding_figure(
             {key: (embed(item.features, options.seed), item.feature_labels) for key, item in seen.items()}, space
         )
@@ -176,28 +180,24 @@ def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked], spac
     if name == "borders":
         shares = share(first.confusion.sum(dim=(1, 2)))
         return borders_figure({key: band_iou(item) for key, item in seen.items()}, shares)
-    read = {"curves": training_curves, "gradients": gradient_norms}[name]
+    read = {"curves": training_curves, "gradients": gradient_curves}[name]
     runs: dict[str, Series] = {key: read(item.opened.path) for key, item in looked.items()}
     runs = {key: series for key, series in runs.items() if series}
     label = "value" if name == "curves" else "gradient norm on the backbone, unweighted"
-    return terms_figure(runs, label, log=name == "gradients") if runs else None
+    if not runs:
+        what = "--log.gradients while training writes them" if name == "gradients" else "they are in run folders"
+        raise NothingToDraw(f"no network that is named has any ({what})")
+    return terms_figure(runs, label, log=name == "gradients")
 
 
 def _pseudo_labels(looked: dict[str, _Looked], space: LabelSpace) -> Figure:
-    """Draw accuracy and coverage, over training where a run was looked at at several steps: the last such one."""
-    name, item = next((pair for pair in reversed(looked.items()) if len(pair[1].over_training) > 1), ("", None))
-    if item is not None:
-        steps = list(item.over_training)
-        values: dict[str, list[Tensor]] = {
-            f"{name}, accuracy": [pseudo_accuracy(look) for look in item.over_training.values()],
-            f"{name}, coverage": [pseudo_coverage(look) for look in item.over_training.values()],
-        }
-        return class_lines_figure(steps, values, space, "%")
-    values = {}
-    for key, other in looked.items():
-        values[f"{key}, accuracy"] = [pseudo_accuracy(other.seen)]
-        values[f"{key}, coverage"] = [pseudo_coverage(other.seen)]
-    return class_lines_figure([0], values, space, "%")
+    """Draw accuracy and coverage, over training where runs were looked at at several steps."""
+    looks = {name: item.over_training or {item.opened.info.step: item.seen} for name, item in looked.items()}
+    values = {
+        "accuracy": {name: [pseudo_accuracy(seen) for seen in series.values()] for name, series in looks.items()},
+        "coverage": {name: [pseudo_coverage(seen) for seen in series.values()] for name, series in looks.items()},
+    }
+    return class_lines_figure({name: list(series) for name, series in looks.items()}, values, space, "%")
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
@@ -208,6 +208,9 @@ def _write(options: AnalyzeOptions, out: Path, drawn: dict[str, Figure]) -> None
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise place_error(out, error) from error
+    for name in FIGURES.values():  # of an earlier call: its figures would stand beside other captions
+        for kind in FORMATS:
+            (out / f"{name}.{kind}").unlink(missing_ok=True)
     undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
     for name, figure in drawn.items():
         for kind in options.format_names:

@@ -11,7 +11,7 @@ from lsr_infer.errors import UsageError
 from lsr_train.commands.parser import parse
 from lsr_train.config import LAYOUTS, TARGET_LAYOUTS, Layout, TargetLayout
 
-__all__ = ["EvaluateOptions", "main"]
+__all__ = ["EvaluateOptions", "evaluate_options", "main"]
 
 _IDS = ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes")
 _SWITCHES = ("flip", "overwrite", "json")
@@ -132,7 +132,12 @@ class EvaluateOptions:
         return factors
 
 
-def _options(arguments: list[str]) -> EvaluateOptions:
+def evaluate_options(arguments: list[str]) -> EvaluateOptions:
+    """Read a command line.
+
+    Raises:
+        UsageError: a word or a value is not allowed.
+    """
     parser = ArgumentParser(prog="python -m lsr_train evaluate", allow_abbrev=False, exit_on_error=False)
     parser.add_argument(
         "model", type=str, nargs="?", default="", help="a .safetensors, .pth, .onnx or .engine file, or a run folder"
@@ -148,7 +153,7 @@ def _options(arguments: list[str]) -> EvaluateOptions:
 
 def main(arguments: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
-    options = _options(arguments)
+    options = evaluate_options(arguments)
     from lsr_train.commands.scoring import score
 
     return score(options)

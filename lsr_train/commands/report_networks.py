@@ -1,5 +1,6 @@
 """What `report` shows of networks on labelled frames: scores, the worst frames with sliders, and figures."""
 
+import contextlib
 import io
 import logging
 import math
@@ -11,11 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lsr_infer.errors import InputError, LsrError
+from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.overlay import overlay
 from lsr_train.analysis.captions import CAPTIONS
 from lsr_train.analysis.drawings import (
+    NothingToDraw,
     angles_figure,
     borders_figure,
     class_lines_figure,
@@ -23,7 +25,7 @@ from lsr_train.analysis.drawings import (
     polar_figure,
     reliability_figure,
 )
-from lsr_train.analysis.embedding import embed
+from lsr_train.analysis.embedding import can_embed, embed
 from lsr_train.analysis.numbers import (
     band_iou,
     inter_prototype_angles,
@@ -99,7 +101,7 @@ def _open(options: ReportOptions, runs: Mapping[str, Path], left_out: list[str])
             if item.space.names != first.space.names:
                 raise InputError(f"it has other classes ({item.space.name}) than the first ({first.space.name}).")
             opened[name] = item
-        except LsrError as error:
+        except InputError as error:
             left_out.append(f"{name}, its network: {error}")
             logger.error("%s: its network is left out: %s", name, error)
     return opened
@@ -166,10 +168,11 @@ def embedded(title: str, drawn: Figure, caption: str) -> Picture:
 def _figures(options: ReportOptions, seen: Mapping[str, Observation], space: LabelSpace) -> list[Picture]:
     """Draw what is seen of the networks."""
     first = next(iter(seen.values()))
-    pseudo = {}
-    for name, look in seen.items():
-        pseudo[f"{name}, accuracy"] = [pseudo_accuracy(look)]
-        pseudo[f"{name}, coverage"] = [pseudo_coverage(look)]
+    once = {name: [0] for name in seen}
+    pseudo = {
+        "accuracy": {name: [pseudo_accuracy(look)] for name, look in seen.items()},
+        "coverage": {name: [pseudo_coverage(look)] for name, look in seen.items()},
+    }
     curves = {
         name: (*reliability(look), share(look.bin_count), look.expected_calibration_error)
         for name, look in seen.items()
@@ -183,17 +186,18 @@ def _figures(options: ReportOptions, seen: Mapping[str, Observation], space: Lab
             ),
             CAPTIONS["borders"],
         ),
-        embedded("Pseudo-labels", class_lines_figure([0], pseudo, space, "%"), CAPTIONS["pseudo_labels"]),
+        embedded("Pseudo-labels", class_lines_figure(once, pseudo, space, "%"), CAPTIONS["pseudo_labels"]),
         embedded(
             "Angles between prototypes",
             angles_figure({name: inter_prototype_angles(look) for name, look in seen.items()}, space),
             CAPTIONS["angles"],
         ),
     ]
-    with_cells = {name: look for name, look in seen.items() if len(look.features) > 2}
+    with_cells = {name: look for name, look in seen.items() if can_embed(look.features)}
     if with_cells:
         spreads = {name: polar(look) for name, look in with_cells.items()}
-        drawn.append(embedded("Norms and angles", polar_figure(spreads, space), CAPTIONS["norms"]))
+        with contextlib.suppress(NothingToDraw):
+            drawn.append(embedded("Norms and angles", polar_figure(spreads, space), CAPTIONS["norms"]))
         points = {name: (embed(look.features, options.seed), look.feature_labels) for name, look in with_cells.items()}
         drawn.append(embedded("t-SNE", embedding_figure(points, space), CAPTIONS["tsne"]))
     return drawn

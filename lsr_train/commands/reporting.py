@@ -1,5 +1,6 @@
 """What `report` does once its command line is understood: read the runs, look at their networks, and write the page."""
 
+import csv
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,16 @@ from lsr_infer.errors import InputError, LsrError
 from lsr_infer.files import write_text
 from lsr_infer.places import check_place, refuse_existing
 from lsr_train.analysis.captions import CAPTIONS
-from lsr_train.analysis.curves import gradient_norms, signals_of, training_curves
+from lsr_train.analysis.curves import gradient_curves, signals_of, training_curves
 from lsr_train.analysis.drawings import terms_figure
 from lsr_train.analysis.style import styled
 from lsr_train.commands.configuration import config_from_text
 from lsr_train.commands.report import ReportOptions
 from lsr_train.commands.report_networks import embedded, network_sections
+from lsr_train.comparison.outcome import TABLE_FORMAT
 from lsr_train.config import Config
 from lsr_train.config_fields import fields_of
+from lsr_train.device import choose_device
 from lsr_train.environment import describe_environment
 from lsr_train.report.comparison import comparison_table
 from lsr_train.report.page import Fold, Page, Picture, Section, render
@@ -68,6 +71,8 @@ def report(options: ReportOptions) -> int:
     check_place(out.parent)
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.looks:
+        choose_device(options.device, options.precision)
     left_out: list[str] = []
     runs, tables = _read(options.named, left_out)
     sections = [_summary(runs), *_comparisons(tables)] if runs else _comparisons(tables)
@@ -119,9 +124,9 @@ def _read_run(path: Path) -> _Run:
     try:
         status = run.status()
         status["step"], status["steps"], status["state"]
-        for table in (run.metrics, run.signals, run.classes):
+        for table in (run.metrics, run.signals, run.classes, run.gradients):
             table.read()
-    except (KeyError, UnicodeDecodeError) as error:
+    except (KeyError, ValueError, OSError, csv.Error) as error:
         raise InputError(f"{path}: the run is damaged ({type(error).__name__} {error}).") from error
     return _Run(
         path=path, config=config_from_text(text, str(file)), text=text, status=status, environments=run.environments()
@@ -131,6 +136,8 @@ def _read_run(path: Path) -> _Run:
 def _read_table(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
+        if (document["kind"], document["format"]) != ("comparison", TABLE_FORMAT):
+            raise InputError(f"{file}: a table of another version of `compare`. Make it again.")
         comparison_table(document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: this is no table of `compare` ({type(error).__name__} {error}).") from error
@@ -157,11 +164,9 @@ def _summary(runs: Mapping[str, _Run]) -> Section:
     """Return how far each run is and where it began."""
     rows = {
         "method": [run.config.method for run in runs.values()],
-        "state": [
-            f"{run.status['state']}, step {run.status['step']} of {run.status['steps']}" for run in runs.values()
-        ],
+        "state": [_state(run.status) for run in runs.values()],
         "selected step": [_selected(run) for run in runs.values()],
-        "starts from": [Path(run.config.init).name or "-" for run in runs.values()],
+        "starts from": [_start(run.config.init) for run in runs.values()],
         "network": [f"{r.config.network.backbone} x {r.config.network.width:g}" for r in runs.values()],
         "seed": [str(run.config.seed) for run in runs.values()],
     }
@@ -175,6 +180,13 @@ def _summary(runs: Mapping[str, _Run]) -> Section:
 
 def _state(status: Mapping[str, Any]) -> str:
     return f"{status['state']}, step {status['step']} of {status['steps']}"
+
+
+def _start(init: str) -> str:
+    """Name a checkpoint by its run, without the places around it."""
+    parts = [part for part in Path(init).parts if part != "checkpoints"]
+    named = 2 if parts and (parts[-1] in ("last", "best") or parts[-1].startswith(("step-", "seed-"))) else 1
+    return "/".join(parts[-named:]) or "-"
 
 
 def _selected(run: _Run) -> str:
@@ -204,7 +216,7 @@ def _logged(runs: Mapping[str, _Run]) -> list[Section]:
     for title, read, label, caption, log in (
         ("Label-free signals", signals_of, "higher is better", "Of unlabelled target frames, at each look.", False),
         ("Training curves", training_curves, "value", CAPTIONS["curves"], False),
-        ("Gradient norms", gradient_norms, "norm", CAPTIONS["gradients"], True),
+        ("Gradient norms", gradient_curves, "norm", CAPTIONS["gradients"], True),
     ):
         series = {name: read(run.path) for name, run in runs.items()}
         series = {name: item for name, item in series.items() if item}

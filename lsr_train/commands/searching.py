@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,18 +20,23 @@ from lsr_train.collapse import CollapseWatch
 from lsr_train.commands.ablate import AblateOptions
 from lsr_train.commands.table_plan import TablePlan
 from lsr_train.commands.table_runs import Diverged, train_run
-from lsr_train.comparison.jobs import Children, Job, Slot, run_jobs, slots_of
+from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs, slots_of
 from lsr_train.comparison.matrix import Run
 from lsr_train.comparison.plan import Row
 from lsr_train.comparison.search import Search, Trial
 from lsr_train.comparison.variants import Span
 from lsr_train.config import Config
+from lsr_train.device import choose_device
 from lsr_train.report.table import Table, comma_separated, markdown, terminal
+from lsr_train.reuse import effective_fields
 from lsr_train.run_folder import RunFolder
 
 __all__ = ["search"]
 
 logger = logging.getLogger(__name__)
+
+_ELSEWHERE = frozenset({"init", "seed", "train.device", "train.precision", "train.threads"})
+"""Fields that may differ between processes that share a search, or that it names in other words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,8 @@ def search(plan: TablePlan, row: Row, spans: tuple[Span, ...], options: AblateOp
         for value in (span.low, span.high):
             plan.run(replace(row, set={**row.set, span.field: value}), starts[seeds[0]].model, seeds[0])
     slots = slots_of(options.device_list, os.environ)
+    for name in options.device_list:
+        choose_device(name, "auto")
     check_place(plan.out)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
@@ -91,14 +99,27 @@ def search(plan: TablePlan, row: Row, spans: tuple[Span, ...], options: AblateOp
         raise place_error(plan.out, error) from error
     children = Children()
     work = _Work(plan=plan, row=row, spans=spans, seeds=seeds, trials=options.trials, config=config, children=children)
-    about = {"row": row.name, "signal": config.selection.signal, "steps": config.train.steps, "seeds": list(seeds)}
+    about = {
+        "row": row.name,
+        "seeds": list(seeds),
+        "start": [str(start.model) for start in starts.values()],
+        **{name: value for name, value in effective_fields(config).items() if name not in _ELSEWHERE},
+    }
+    for span in spans:
+        if not span.low <= span.now <= span.high:
+            logger.info(
+                "%s is %g in row %s, outside the search: no trial is the row's own",
+                span.field,
+                span.now,
+                row.name,
+            )
     study = Search(plan.out, spans, about, seeds[0], lambda: children.stopping)
     logger.info("%d trials of %d steps, %d at a time, in %s", work.trials, config.train.steps, len(slots), plan.out)
     failures: list[str] = []
     _run_jobs(work, [start.stage for start in starts.values() if start.stage is not None], study, slots, failures)
     trials = study.trials()
     _write(work, trials, failures, as_json=options.json)
-    if not failures and all(trial.signal is None for trial in trials):
+    if not failures and all(trial.state == "failed" for trial in trials):
         raise QualityGateError(f"every one of {len(trials)} trials failed, so there is no best; {plan.out} says why.")
     return 6 if failures else 0
 
@@ -172,7 +193,12 @@ def _look(work: _Work, trial: Trial, seed: int, slot: Slot) -> dict[str, float]:
     """Train a trial with one seed and return what its last look at the unlabelled frames saw."""
     row = replace(work.row, name=f"trial-{trial.number:04}", set={**work.row.set, **trial.values})
     run = work.plan.run(row, work.plan.start(seed).model, seed)
-    train_run(run, slot, work.children)
+    while not work.children.stopping:
+        try:
+            train_run(run, slot, work.children)
+            break
+        except Busy:
+            time.sleep(0.2)  # the process of a command that was killed ends in an instant
     if work.children.stopping:
         raise _Stopped
     folder = RunFolder(run.folder)

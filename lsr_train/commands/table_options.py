@@ -58,7 +58,7 @@ class TableOptions:
     @property
     def seed_list(self) -> tuple[int, ...]:
         """The seeds."""
-        if not re.fullmatch(r"\d{1,9}(,\d{1,9})*,?", self.seeds) or self.seeds == "0":
+        if not re.fullmatch(r"\d{1,9}(,\d{1,9})*,?", self.seeds) or self.seeds.strip("0") == "":
             raise UsageError(f"seeds is {self.seeds!r}; a number such as 3, or seeds such as 0,2,5, is needed.")
         numbers = [int(word) for word in self.seeds.split(",") if word]
         if len(set(numbers)) < len(numbers):

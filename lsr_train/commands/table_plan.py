@@ -10,7 +10,6 @@ from lsr_train.commands.configuration import Request, resolve
 from lsr_train.commands.table_options import TableOptions, Words
 from lsr_train.comparison.matrix import Given, Run, adapting_run, last_checkpoint, source_run, supervised_run
 from lsr_train.comparison.plan import Comparison, Row
-from lsr_train.config import Config
 from lsr_train.config_fields import is_about_terms
 
 __all__ = ["Start", "TablePlan", "plan_table"]
@@ -41,7 +40,7 @@ class TablePlan:
         init: source checkpoint to start from; {seed} stands for the seed. Empty trains one.
         words: of the command line, by what they are about.
         given: what they set for all runs.
-        source: configuration of the source stage, but for what is given for all.
+        source: the source stage, but for what is given for all.
     """
 
     comparison: Comparison
@@ -49,7 +48,7 @@ class TablePlan:
     init: str
     words: Words
     given: Given
-    source: Config
+    source: Given
 
     def start(self, seed: int) -> Start:
         """Return what the rows of a seed start from.
@@ -74,8 +73,8 @@ class TablePlan:
         """
         own = _request(row.recipe, []).config if row.recipe else self.given.config
         if (row.method or own.method) == "target-only":
-            own = _request(row.recipe or self.comparison.base, self.words.target_only).config
-            return supervised_run(row, own, self.given, seed, self.out)
+            supervised = _of_stage(row.recipe or self.comparison.base, self.words.target_only, "target_only")
+            return supervised_run(row, supervised, self.given, seed, self.out)
         recipe = _request(row.recipe, self.words.runs).config if row.recipe else self.given.config
         return adapting_run(row, recipe, str(start), seed, self.out)
 
@@ -90,6 +89,18 @@ def _resolved(recipe: str, words: tuple[str, ...]) -> Request:
     return resolve("pretrain", ["--recipe", recipe, *words], None)
 
 
+def _of_stage(recipe: str, words: Sequence[str], stage: str) -> Given:
+    """Return what a recipe and the words about one stage make of it.
+
+    Raises:
+        UsageError: a word is not allowed for it.
+    """
+    request = _request(recipe, words)
+    if wrong := sorted(request.flags & (_OF_ROWS - {"method"})):
+        raise UsageError(f"--{stage}.{wrong[0]} is the table's own. Leave it out.")
+    return Given(config=request.config, names=request.flags)
+
+
 def plan_table(comparison: Comparison, options: TableOptions, words: Words, out: Path) -> TablePlan:
     """Return what all runs of a table have in common.
 
@@ -100,14 +111,25 @@ def plan_table(comparison: Comparison, options: TableOptions, words: Words, out:
         out: the table's folder.
 
     Raises:
-        UsageError: a word is not allowed, or no target is named.
+        UsageError: a word is not allowed, or no source or target is named.
+        InputError: one of them is not there.
     """
     base = _request(comparison.base, words.runs)
     own = sorted(name for name in base.flags if is_about_terms(name) or name in _OF_ROWS)
     if own:
         raise UsageError(f"--{own[0]} is each row's own. Set it in a comparison file, under the row's set.")
-    if not base.config.data.target.given:
+    if base.print_config:
+        raise UsageError(
+            "--print_config is for a single run; a table's runs keep theirs in their folders. Leave it out."
+        )
+    data = base.config.data
+    if not data.target.given:
         raise UsageError("no target is named. Set --target.")
-    source = _request(comparison.source, words.source_stage).config
+    if not data.source.root and not data.source.layout.startswith("toytown"):
+        raise UsageError("no labelled source is named. Set --source.")
+    for root, flag in ((data.source.root, "source"), (data.target.root, "target")):
+        if root and not any(letter in root for letter in "*?[") and not Path(root).exists():
+            raise InputError(f"{root}: there is no such file or folder. Set --{flag}.")
+    source = _of_stage(comparison.source, words.source_stage, "source_stage")
     given = Given(config=base.config, names=base.flags)
     return TablePlan(comparison=comparison, out=out, init=options.init, words=words, given=given, source=source)

@@ -13,18 +13,22 @@ from typing import Any
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.files import write_json, write_text
 from lsr_infer.places import check_place, place_error
-from lsr_train.commands.evaluate import EvaluateOptions
+from lsr_train.checkpoint import model_hash
+from lsr_train.commands.evaluate import evaluate_options
 from lsr_train.commands.table_options import TableOptions, Words
 from lsr_train.commands.table_plan import TablePlan, plan_table
-from lsr_train.commands.table_runs import GOOD, Diverged, last_error, train_run
-from lsr_train.comparison.jobs import Children, Job, Slot, run_jobs, slots_of
-from lsr_train.comparison.locks import exclusive
+from lsr_train.commands.table_runs import GOOD, Diverged, last_error, said_so_far, train_run
+from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs, slots_of
+from lsr_train.comparison.locks import claim
 from lsr_train.comparison.matrix import Score, check_folders, folder_name, last_checkpoint
 from lsr_train.comparison.outcome import LeftOut, comparison_document
 from lsr_train.comparison.plan import Comparison
+from lsr_train.config_file import to_yaml
+from lsr_train.device import choose_device
 from lsr_train.report.comparison import comparison_table
+from lsr_train.report.result import read_supervised
 from lsr_train.report.table import comma_separated, latex, markdown, terminal
-from lsr_train.run_folder import RunFolder
+from lsr_train.run_folder import RunFolder, resolve_model
 
 __all__ = ["make_table"]
 
@@ -45,6 +49,8 @@ class _Table:
         evaluate: words of `evaluate`, the same for all.
         target: words of `evaluate` for rows that are scored with the target's batch-norm statistics.
         left_out: what is not in the table, and why; grows.
+        diverged: what was said of the entries that diverged, by name; grows.
+        partial: entries whose runs or scores left unusable files out; grows.
         children: the processes.
         count: of entries that are through, for messages.
     """
@@ -55,6 +61,8 @@ class _Table:
     evaluate: tuple[str, ...]
     target: tuple[str, ...]
     left_out: list[LeftOut] = field(default_factory=list)
+    diverged: dict[str, str] = field(default_factory=dict)
+    partial: list[str] = field(default_factory=list)
     children: Children = field(default_factory=Children)
     count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -73,12 +81,16 @@ def make_table(comparison: Comparison, options: TableOptions, words: Words, out:
         out: the table's folder.
 
     Returns:
-        0; 6 where a run failed or its folder is damaged or another's: it is named, and not in the table.
+        0; 6 where a run failed or its folder is damaged or another's: it is named, and not in the table. Also 6 where
+        unusable files were left out.
 
     Raises:
+        InputError: nothing is left to be shown; the table is written all the same.
         LsrError: with the exit code of what went wrong.
     """
     slots = slots_of(options.device_list, os.environ)
+    for name in options.device_list:
+        choose_device(name, "auto")
     check_folders(comparison.rows)
     table = _table(plan_table(comparison, options, words, out), options)
     check_place(out)
@@ -105,7 +117,11 @@ def _table(plan: TablePlan, options: TableOptions) -> _Table:
     """
     target = plan.given.config.data.target
     values = {"data": options.data or target.root, "layout": target.layout, **plan.comparison.evaluate}
-    EvaluateOptions(model="-", **values)
+    evaluate_options(["-", *_flags(values)])
+    if values["data"] and not Path(values["data"]).exists():
+        raise InputError(f"{values['data']}: there is no such folder of labelled images. Set --data.")
+    if options.supervised:
+        read_supervised(Path(options.supervised))
     statistics = {"target": target.root, "target_layout": target.layout, "target_split": target.split}
     return _Table(
         comparison=plan.comparison,
@@ -148,7 +164,7 @@ def _record(table: _Table) -> None:
         InputError: the place cannot be written.
     """
     file = table.out / RECORD
-    document = {"evaluate": list(table.evaluate)}
+    document = {"evaluate": list(table.evaluate), "target": list(table.target)}
     try:
         table.out.mkdir(parents=True, exist_ok=True)
         there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else document
@@ -188,37 +204,73 @@ def _jobs(table: _Table) -> list[Job]:
 
 
 def _complete(table: _Table, score: Score, slot: Slot) -> None:
-    """Train what a row needs, and score it; another process that is at it is waited for."""
+    """Train what a row needs, and score it.
+
+    Raises:
+        Busy: another process is at it.
+        InputError: it failed, or its folder is damaged or another run's.
+    """
     score.result.parent.mkdir(parents=True, exist_ok=True)
-    lock = score.result.with_name(f".{score.result.name}.lock")
-    waiting = partial(logger.info, "%s: another process is at it", score.name)
-    with exclusive(lock, lambda: table.children.stopping, waiting):
-        if not table.children.stopping:
-            _train_and_score(table, score, slot)
+    lock = claim(score.result.with_name(f".{score.result.name}.lock"))
+    if lock is None:
+        raise Busy
+    with lock:
+        _train_and_score(table, score, slot)
 
 
 def _train_and_score(table: _Table, score: Score, slot: Slot) -> None:
     """Train what a row needs, and score it: the last checkpoint, and the selected one where it is another."""
-    if score.diverged.is_file():
+    said = _known_to_diverge(score)
+    if said is not None:
+        table.diverged[score.name] = said
         table.through(score.name, "diverged, as an earlier command saw")
         return
+    codes = [0]
     if score.run is not None:
         try:
-            train_run(score.run, slot, table.children)
+            codes.append(train_run(score.run, slot, table.children))
         except Diverged as error:
-            write_json(score.diverged, {"message": str(error)})
+            write_json(score.diverged, {"message": str(error), "config": to_yaml(score.run.config)})
+            table.diverged[score.name] = str(error)
             table.through(score.name, f"diverged: {error}")
             return
-    commands = [_scoring(table, score, model, file) for model, file in _to_score(score) if not file.is_file()]
-    if not commands:
-        table.through(score.name, "is there")
-        return
-    log = score.result.with_suffix(".score.log")
-    code = table.children.run(commands, slot, log)
-    if code not in GOOD:
-        raise InputError(f"{last_error(log)} (exit {code}; {log})")
+    missing = [(model, file) for model, file in _to_score(score) if not _is_result_of(file, model)]
+    if missing:
+        log = score.result.with_suffix(".score.log")
+        before = said_so_far(log)
+        words = [_scoring(table, score, model, file, slot) for model, file in missing]
+        codes.append(table.children.run(words, slot, log))
+        if codes[-1] not in GOOD:
+            raise InputError(f"{last_error(log, before)} (exit {codes[-1]}; {log})")
+    if max(codes):
+        table.partial.append(score.name)
     miou = json.loads(score.result.read_text(encoding="utf-8"))["miou"]
-    table.through(score.name, f"mIoU {100 * miou:.1f}")
+    table.through(score.name, f"mIoU {100 * miou:.1f}" if missing else f"is there, mIoU {100 * miou:.1f}")
+
+
+def _known_to_diverge(score: Score) -> str | None:
+    """Return what an earlier command said of this very run where it diverged; a record of other settings is removed."""
+    if score.run is None or not score.diverged.is_file():
+        return None
+    try:
+        record = json.loads(score.diverged.read_text(encoding="utf-8"))
+        if record["config"] == to_yaml(score.run.config):
+            return str(record["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.warning("%s: it is damaged, so %s is trained again", score.diverged, score.name)
+    score.diverged.unlink(missing_ok=True)
+    return None
+
+
+def _is_result_of(file: Path, model: Path) -> bool:
+    """Whether a result is there, and of the checkpoint that is there now."""
+    if not file.is_file():
+        return False
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["model"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(found == model_hash(resolve_model(model)))
 
 
 def _to_score(score: Score) -> list[tuple[Path, Path]]:
@@ -232,10 +284,10 @@ def _to_score(score: Score) -> list[tuple[Path, Path]]:
     return found
 
 
-def _scoring(table: _Table, score: Score, model: Path, file: Path) -> list[str]:
+def _scoring(table: _Table, score: Score, model: Path, file: Path, slot: Slot) -> list[str]:
     """Return the words that score a checkpoint."""
     more = ["--batch_norm", "target", *table.target] if score.row.batch_norm == "target" else []
-    return ["evaluate", str(model), *table.evaluate, *more, "--out", str(file)]
+    return ["evaluate", str(model), *table.evaluate, *more, "--device", slot.device, "--out", str(file), "--overwrite"]
 
 
 def _failed(table: _Table, job: Job, error: Exception | None) -> None:
@@ -255,13 +307,20 @@ def _failed(table: _Table, job: Job, error: Exception | None) -> None:
 def _write(table: _Table, options: TableOptions) -> int:
     """Write the table in every form and print it."""
     supervised = Path(options.supervised) if options.supervised else None
-    document = comparison_document(table.comparison, table.scores, table.left_out, supervised)
+    document = comparison_document(table.comparison, table.scores, table.left_out, table.diverged, supervised)
     shown = comparison_table(document)
     parts = (comparison_table(document, "figures"), comparison_table(document, "classes"))
     write_json(table.out / "table.json", document)
-    for name, form in (("table.md", markdown), ("table.tex", latex), ("table.csv", comma_separated)):
-        write_text(table.out / name, form(shown))
+    for name, text in (
+        ("table.md", markdown(shown)), ("table.tex", latex(shown)),
+        ("table.csv", comma_separated(comparison_table(document, numbers=True))),
+    ):  # fmt: skip
+        write_text(table.out / name, text)
     text = json.dumps(document, allow_nan=False) + "\n" if options.json else "\n".join(map(terminal, parts))
     print(text, end="")  # noqa: T201 - the result
     logger.info("table.md, table.tex, table.csv and table.json are in %s", table.out)
-    return 6 if table.left_out else 0
+    for name in table.partial:
+        logger.warning("%s: unusable files were left out, as %s says", name, table.out)
+    if table.left_out and not any(entry["state"] != "missing" for row in document["rows"] for entry in row["seeds"]):
+        raise InputError(f"nothing is left to be shown: {table.left_out[0].why}")
+    return 6 if table.left_out or table.partial else 0

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,12 +19,19 @@ from typing import Literal
 
 from lsr_infer.errors import UsageError
 from lsr_infer.places import place_error
+from lsr_train.environment import available_cores
 
-__all__ = ["Children", "Job", "Slot", "run_jobs", "slots_of"]
+__all__ = ["Busy", "Children", "Job", "Slot", "run_jobs", "slots_of"]
 
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
+_RETRY = 1.0
+"""Seconds after which a piece that another process is at is looked at again."""
+
+
+class Busy(Exception):  # noqa: N818 - no error: the piece is in good hands
+    """Another process is at a piece of work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +58,10 @@ def slots_of(devices: Sequence[str], environment: Mapping[str, str]) -> list[Slo
         As many places. Several on the CPU divide its cores among themselves.
 
     Raises:
-        UsageError: a name is none of these.
+        UsageError: a name is none of these, or there is none.
     """
+    if not devices:
+        raise UsageError("devices is empty; allowed: auto, cpu, cuda, cuda:N. Set --devices.")
     cpus = sum(name == "cpu" for name in devices)
     visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     slots = []
@@ -65,7 +75,7 @@ def slots_of(devices: Sequence[str], environment: Mapping[str, str]) -> list[Slo
         if colon:
             own["CUDA_VISIBLE_DEVICES"] = visible[int(number)] if visible else number
         elif kind == "cpu" and cpus > 1:
-            threads = str(max(1, len(os.sched_getaffinity(0)) // cpus))
+            threads = str(max(1, available_cores() // cpus))
             own = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name not in environment}
         slots.append(Slot(device=kind, environment=own))
     return slots
@@ -137,15 +147,17 @@ class Job:
 
     Args:
         name: for people.
-        work: does it at a slot; what it raises is its failure.
+        work: does it at a slot; what it raises is its failure, but for `Busy`, after which it is tried again.
         after: what has to be done before, None for nothing.
         state: what became of it.
+        not_before: on the monotonic clock; set where another process was at it.
     """
 
     name: str
-    work: Callable[[Slot], None]
+    work: Callable[[Slot], object]
     after: "Job | None" = None
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    not_before: float = 0.0
 
     @property
     def hopeless(self) -> bool:
@@ -185,19 +197,27 @@ def run_jobs(
                 for job in jobs:
                     if job.state == "waiting" and job.hopeless:
                         settle(job, None)
-                found = next((job for job in jobs if job.ready), None)
+                now = time.monotonic()
+                found = next((job for job in jobs if job.ready and job.not_before <= now), None)
                 if children.stopping or (found is None and all(job.state != "waiting" for job in jobs)):
                     return None
                 if found is not None:
                     found.state = "running"
                     return found
-                changed.wait()
+                changed.wait(_RETRY if any(job.ready for job in jobs) else None)
 
     def serve(slot: Slot) -> None:
         while (job := take()) is not None:
             error: Exception | None = None
             try:
                 job.work(slot)
+            except Busy:
+                with changed:
+                    if not job.not_before:
+                        logger.info("%s: another process is at it", job.name)
+                    job.state, job.not_before = "waiting", time.monotonic() + _RETRY
+                    changed.notify_all()
+                continue
             except Exception as caught:  # noqa: BLE001 - whatever a piece raises is its own failure, and is reported
                 error = caught
             with changed:

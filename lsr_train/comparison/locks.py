@@ -25,7 +25,7 @@ def claim(path: Path) -> IO[str] | None:
         None where another process, or another claim of this one, holds it.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or its file system has no locks.
     """
     try:
         file = path.open("a", encoding="utf-8")
@@ -33,9 +33,12 @@ def claim(path: Path) -> IO[str] | None:
         raise place_error(path, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        file.close()
+        raise place_error(path, error) from error
     return file
 
 

@@ -1,7 +1,7 @@
 """From the rows of a comparison to the runs that it needs: one configuration and one folder for each row and seed."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,11 @@ class Given:
     config: Config
     names: frozenset[str]
 
-    def shared(self) -> dict[str, Any]:
-        """Return what is set of the fields that even runs of other stages share."""
+    def shared(self, own: Collection[str] = ()) -> dict[str, Any]:
+        """Return what is set of the fields that even runs of other stages share, but for those that are set for one."""
         sections = tuple(name for name in _SHARED if name.endswith("."))
         names = (name for name in self.names if name in _SHARED or name.startswith(sections))
-        return {name: field_of(self.config, name) for name in names if not name.endswith(".")}
+        return {name: field_of(self.config, name) for name in names if name not in own}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +127,16 @@ def last_checkpoint(folder: Path) -> Path:
     return folder / "checkpoints" / "last"
 
 
-def source_run(own: Config, given: Given, seed: int, out: Path) -> Run:
+def source_run(own: Given, given: Given, seed: int, out: Path) -> Run:
     """Return the source stage of a seed.
 
     Args:
-        own: as its recipe and the words about it have it.
+        own: as its recipe and the words about it have it; those words go before the ones for all runs.
         given: what the command line sets for all runs.
         seed: of the run.
         out: the table's folder.
     """
-    config = with_fields(own, {**given.shared(), "seed": seed})
+    config = with_fields(own.config, {**given.shared(own.names), "seed": seed})
     if config.method != "source-only":
         raise UsageError(f"the source stage is {config.method}; it must be source-only.")
     return Run(name=f"source stage, seed {seed}", folder=out / SOURCE_STAGE / f"seed-{seed}", config=config)
@@ -163,10 +163,15 @@ def adapting_run(row: Row, recipe: Config, start: str, seed: int, out: Path) -> 
     return Run(name=f"{row.name}, seed {seed}", folder=out / folder_name(row.name) / f"seed-{seed}", config=config)
 
 
-def supervised_run(row: Row, recipe: Config, given: Given, seed: int, out: Path) -> Run:
+def supervised_run(row: Row, own: Given, given: Given, seed: int, out: Path) -> Run:
     """Return the run of a row that is trained on the target's own labels.
 
-    Args: as `adapting_run`; `given` is what the command line sets for all runs, whose target is this one's source.
+    Args:
+        row: of the table.
+        own: as its recipe and the words about it have it; those words go before the ones for all runs.
+        given: what the command line sets for all runs, whose target is this one's source.
+        seed: of the run.
+        out: the table's folder.
     """
     shared = given.shared()
     target = {
@@ -175,8 +180,10 @@ def supervised_run(row: Row, recipe: Config, given: Given, seed: int, out: Path)
         if name in {f"data.target.{part}" for part in ("root", "height", "width", "limit")}
     }
     others = {name: value for name, value in shared.items() if not name.startswith("data.source.")}
+    taken = {name: value for name, value in {**others, **target}.items() if name not in own.names}
     method = {"method": row.method} if row.method else {}
-    config = with_fields(recipe, {**others, **target, **method, **row.set, "seed": seed})
+    set_by_row = {name: value for name, value in row.set.items() if name not in own.names}
+    config = with_fields(own.config, {**taken, **method, **set_by_row, "seed": seed})
     return Run(name=f"{row.name}, seed {seed}", folder=out / folder_name(row.name) / f"seed-{seed}", config=config)
 
 

@@ -16,6 +16,7 @@ from lsr_train.comparison.matrix import Score
 from lsr_train.comparison.plan import Comparison
 from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio
 from lsr_train.report.result import Supervised, read_result
+from lsr_train.run_folder import RunFolder
 
 __all__ = ["TABLE_FORMAT", "LeftOut", "comparison_document"]
 
@@ -51,14 +52,19 @@ class _Read:
 
 
 def comparison_document(
-    comparison: Comparison, scores: Sequence[Score], left_out: list[LeftOut], supervised: Path | None = None
+    comparison: Comparison,
+    scores: Sequence[Score],
+    left_out: list[LeftOut],
+    diverged: Mapping[str, str],
+    supervised: Path | None = None,
 ) -> dict[str, Any]:
     """Collect the results of a comparison.
 
     Args:
         comparison: with its rows.
         scores: one entry a row and seed.
-        left_out: what failed; a result that cannot be read is added.
+        left_out: what failed, and so has no figure whatever lies there; a result that cannot be read is added.
+        diverged: what was said of the entries that diverged, by their names.
         supervised: the result that mASR divides by where the table has no row of a `target-only` network.
 
     Returns:
@@ -67,7 +73,8 @@ def comparison_document(
     Raises:
         InputError: `supervised` cannot be read.
     """
-    read = _read(scores, left_out)
+    gone = {item.name for item in left_out} | set(diverged)
+    read = _read([score for score in scores if score.name not in gone], left_out)
     bound: dict[int, Tensor] = {}
     if supervised is not None and read.space is not None:
         theirs = read_result(supervised, read.space).iou
@@ -79,7 +86,7 @@ def comparison_document(
     }
     rows = []
     for row in comparison.rows:
-        entries = [_entry(score, read, bound) for score in scores if score.row.name == row.name]
+        entries = [_entry(score, read, bound, diverged) for score in scores if score.row.name == row.name]
         rows.append({"row": row.name, "seeds": entries, **_means(entries)})
     first = next(iter(read.by_file.values()), None)
     return {
@@ -87,6 +94,7 @@ def comparison_document(
         "format": TABLE_FORMAT,
         "name": comparison.name,
         "protocol": None if first is None else first.document["protocol"],
+        "precisions": sorted({str(item.document["protocol"].get("precision")) for item in read.by_file.values()}),
         "data": None if first is None else first.document["data"],
         "label_space": None if read.space is None else read.space.to_dict(),
         "rows": rows,
@@ -114,13 +122,26 @@ def _read(scores: Sequence[Score], left_out: list[LeftOut]) -> _Read:
     return _Read(by_file=found, space=space)
 
 
-def _entry(score: Score, read: _Read, bound: Mapping[int, Tensor]) -> dict[str, Any]:
+def _selected(score: Score, read: _Read) -> float | None:
+    """Return the mean IoU of the checkpoint that was selected without labels; None where none was."""
+    if score.run is None:
+        return None
+    run = RunFolder(score.run.folder)
+    try:
+        best, last = run.pointer("best"), run.pointer("last")
+    except InputError:
+        return None
+    result = read.by_file.get(score.result if best == last else score.selected)
+    return None if best is None or result is None else result.document["miou"]
+
+
+def _entry(score: Score, read: _Read, bound: Mapping[int, Tensor], diverged: Mapping[str, str]) -> dict[str, Any]:
     """Return what one row has for one seed."""
     about: dict[str, Any] = {"seed": score.seed}
     if score.run is not None:
         about |= {"method": score.run.config.method, "steps": score.run.config.train.steps}
-    if score.diverged.is_file():
-        return {**about, "state": "diverged", "why": json.loads(score.diverged.read_text(encoding="utf-8"))["message"]}
+    if score.name in diverged:
+        return {**about, "state": "diverged", "why": diverged[score.name]}
     result = read.by_file.get(score.result)
     if result is None:
         return {**about, "state": "missing"}
@@ -132,10 +153,9 @@ def _entry(score: Score, read: _Read, bound: Mapping[int, Tensor]) -> dict[str, 
         scores |= _ratios(result.iou, bound[score.seed], None)
         for name, indices in space.subsets.items():
             subsets[name] |= _ratios(result.iou, bound[score.seed], indices)
-    selected = read.by_file.get(score.selected, result)
     return {
         **about, "state": "done", **scores, "iou": document["iou"], "subsets": subsets,
-        "selected_miou": selected.document["miou"],
+        "selected_miou": _selected(score, read),
     }  # fmt: skip
 
 
@@ -161,11 +181,18 @@ def _means(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
         subsets = entries[0]["subsets"]
         return {
-            **{name: of([entry[name] for entry in entries]) for name in names if name in entries[0]},
+            **{
+                name: of([entry.get(name) for entry in entries])
+                for name in names
+                if any(name in entry for entry in entries)
+            },
             "iou": {name: of([entry["iou"][name] for entry in entries]) for name in entries[0]["iou"]},
             "subsets": {
-                subset: {name: of([entry["subsets"][subset].get(name) for entry in entries]) for name in figures}
-                for subset, figures in subsets.items()
+                subset: {
+                    name: of([entry["subsets"][subset].get(name) for entry in entries])
+                    for name in dict.fromkeys(name for entry in entries for name in entry["subsets"][subset])
+                }
+                for subset in subsets
             },
         }
 

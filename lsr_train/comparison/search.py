@@ -91,13 +91,14 @@ class Search:
                 if _ABOUT not in self.study.user_attrs:
                     if all(span.low <= span.now <= span.high for span in spans):
                         self.study.enqueue_trial({span.field: span.now for span in spans})
-                    self.study.set_user_attr(_ABOUT, wanted)
+                    self.study.set_user_attr(_ABOUT, json.loads(json.dumps(wanted, default=str)))
                 there = self.study.user_attrs[_ABOUT]
             except Exception as error:  # whatever SQLAlchemy makes of a file that is no database
                 raise InputError(
                     f"{folder / STUDY_FILE}: cannot be used ({' '.join(str(error).split())[:200]}). Move it away."
                 ) from error
-        if there != json.loads(json.dumps(wanted)):
+        wanted = json.loads(json.dumps(wanted, default=str))
+        if there != wanted:
             names = ", ".join(sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name)))
             raise UsageError(f"{folder} is another search: {names} differ. Choose another --out.")
 

@@ -1,7 +1,7 @@
 """A comparison's document as a table: per cent, mean and spread over seeds, the best and the runner-up marked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lsr_train.report.table import Table
@@ -9,7 +9,7 @@ from lsr_train.report.table import Table
 __all__ = ["comparison_table"]
 
 _BOUND = "target-only"
-"""What a table is measured against, and so does not compete in it."""
+"""The method that a table is measured against, whose rows so do not compete in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,14 @@ class _Column:
         value: takes it from a row's mean or spread.
         lower_is_better: whether the smallest wins.
         spread: whether the spread over seeds is shown.
+        of: what `value` is taken from.
     """
 
     title: str
     value: Callable[[Mapping[str, Any]], float | None]
     lower_is_better: bool = False
     spread: bool = False
+    of: Literal["mean", "spread"] = "mean"
 
 
 def _done(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -47,9 +49,10 @@ def _figures(document: Mapping[str, Any]) -> list[_Column]:
         columns.append(_Column(title="mASR", value=lambda mean: mean.get("masr"), spread=True))
         columns.append(_Column(title="mASR*", value=lambda mean: mean.get("masr_with_floor")))
     for name in done[0]["subsets"]:
-        for title, key in (("mIoU", "miou"), ("mASR", "masr")):
+        for title, key in (("mIoU", "miou"), ("std", "std"), ("mASR", "masr")):
             if any(key in mean["subsets"][name] for mean in done):
-                columns.append(_Column(title=f"{title} {name}", value=_of_subset(name, key)))
+                value = _of_subset(name, key)
+                columns.append(_Column(title=f"{title} {name}", value=value, lower_is_better=key == "std"))
     return columns
 
 
@@ -69,11 +72,18 @@ def _of_class(name: str) -> Callable[[Mapping[str, Any]], float | None]:
 def _cell(row: Mapping[str, Any], column: _Column) -> str:
     if row["mean"] is None:
         return ""
-    value = column.value(row["mean"])
+    value = column.value(row[column.of])
     if value is None:
         return "-"
     spread = column.value(row["spread"]) if column.spread and len(row["seeds"]) > 1 else None
     return f"{100 * value:.1f}" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}"
+
+
+def _apart(column: _Column) -> list[_Column]:
+    """Return a column's mean and, where it has one, its spread as columns of their own."""
+    if not column.spread:
+        return [column]
+    return [replace(column, spread=False), replace(column, title=f"{column.title} spread", spread=False, of="spread")]
 
 
 def _state(row: Mapping[str, Any]) -> str:
@@ -88,7 +98,8 @@ def _ranked(rows: Sequence[Mapping[str, Any]], column: _Column) -> tuple[set[int
     """Return the rows that are best in a column, and the runners-up; equal as shown is equal."""
     values: dict[int, float] = {}
     for position, row in enumerate(rows):
-        value = None if row["mean"] is None or row["row"] == _BOUND else column.value(row["mean"])
+        bound = any(entry.get("method") == _BOUND for entry in row["seeds"])
+        value = None if row["mean"] is None or bound else column.value(row["mean"])
         if value is not None:
             values[position] = round(100 * value, 1)
     order = sorted(set(values.values()), reverse=not column.lower_is_better)
@@ -99,18 +110,23 @@ def _ranked(rows: Sequence[Mapping[str, Any]], column: _Column) -> tuple[set[int
     return best, second
 
 
-def comparison_table(document: Mapping[str, Any], part: Literal["all", "figures", "classes"] = "all") -> Table:
+def comparison_table(
+    document: Mapping[str, Any], part: Literal["all", "figures", "classes"] = "all", *, numbers: bool = False
+) -> Table:
     """Return a comparison as a table in per cent.
 
     Args:
         document: as `lsr_train.comparison.outcome.comparison_document` makes it.
         part: `figures` leaves the classes out, `classes` all but them and the notes.
+        numbers: a spread is a column of its own, for programs to read; else it stands behind its mean.
     """
     rows, columns = document["rows"], [*_figures(document), *_classes(document)]
     published = document["published"]["miou"]
     if part != "all":
         columns = _figures(document) if part == "figures" else _classes(document)
         published = published if part == "figures" else {}
+    if numbers:
+        columns = [one for column in columns for one in _apart(column)]
     header = ["method", "seeds", *(column.title for column in columns), *(["published mIoU"] if published else [])]
     cells = []
     for row in rows:
@@ -141,6 +157,13 @@ def _notes(document: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if any(row["mean"] is not None and "masr" in row["mean"] for row in document["rows"]):
         notes.append("mASR: Eq. 9; mASR*: without classes whose supervised IoU is below 5.")
+        lacking = [
+            row["row"] for row in document["rows"] if row["mean"] is not None and row["mean"].get("masr") is None
+        ]
+        if lacking:
+            notes.append(f"no mASR for {', '.join(lacking)}: target-only is not there for every seed of it.")
+    if len(document.get("precisions", ())) > 1:
+        notes.append(f"scored in {', '.join(document['precisions'])}: not all in the same precision.")
     steps = {entry.get("steps") for row in document["rows"] for entry in row["seeds"]} - {None}
     if len(steps) > 1:
         lengths = {row["row"]: row["seeds"][0]["steps"] for row in document["rows"] if row["seeds"][0].get("steps")}

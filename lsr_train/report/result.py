@@ -26,7 +26,7 @@ from lsr_train.metrics import (
 )
 from lsr_train.report.table import Table
 
-__all__ = ["RESULT_FORMAT", "Supervised", "read_result", "result_document", "result_table"]
+__all__ = ["RESULT_FORMAT", "Supervised", "read_result", "read_supervised", "result_document", "result_table"]
 
 RESULT_FORMAT = 1
 """Version of the document."""
@@ -85,6 +85,20 @@ def read_result(path: Path, space: LabelSpace) -> Supervised:
     if ((iou < 0) | (iou > 1)).any():
         raise InputError(f"{path}: the result is damaged (an IoU is outside [0, 1]). Evaluate again.")
     return Supervised(document=document, iou=iou, name=path.name)
+
+
+def read_supervised(path: Path) -> Supervised:
+    """Read a document that `evaluate --out` wrote, on whatever classes it is.
+
+    Raises:
+        InputError: it cannot be read, or is no such document.
+    """
+    try:
+        space = LabelSpace.from_dict(json.loads(path.read_text(encoding="utf-8"))["label_space"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: this is no result ({what}). Name a file that evaluate --out wrote.") from error
+    return read_result(path, space)
 
 
 def _number(value: float) -> float | None:

@@ -20,8 +20,13 @@ __all__ = ["check_folder", "comparison", "write_worst"]
 _JPEG_QUALITY = 92
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
+def check_folder(folder: Path, *, overwrite: bool, flag: str = "--overlay_dir") -> None:
     """Raise unless pictures may be written to `folder`.
+
+    Args:
+        folder: need not be there.
+        overwrite: whether it may hold something.
+        flag: that names it.
 
     Raises:
         UsageError: it is there, not empty, and `overwrite` is false.
@@ -29,7 +34,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """
     try:
         if folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise UsageError(f"{folder} is not empty. Choose another --overlay_dir, or pass --overwrite.")
+            raise UsageError(f"{folder} is not empty. Choose another {flag}, or pass --overwrite.")
     except OSError as error:
         raise InputError(f"{folder}: cannot be used as a folder ({error.strerror}).") from error
 

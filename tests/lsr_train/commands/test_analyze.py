@@ -109,7 +109,12 @@ def test_names_and_places(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no checkpoint is named" in capsys.readouterr().err
     assert run([str(runs / "source"), str(runs / "source"), *DATA]) == 2
     assert "one name" in capsys.readouterr().err
-    assert run([str(tmp_path / "nowhere"), *DATA]) == 4
+    assert run([str(tmp_path / "nowhere"), *DATA, "--out", str(tmp_path / "figures")]) == 4
+    assert not (tmp_path / "figures").exists()
+    few = ["--figures", "gradients,angles", "--formats", "svg", "--out", str(tmp_path / "few")]
+    assert run([str(runs / "source"), *DATA, *few]) == 6  # the run measured no gradients
+    assert {path.name for path in (tmp_path / "few").glob("*.svg")} == {"fig6_prototype_angles.svg"}
+    capsys.readouterr()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").touch()
     assert run([str(runs / "source"), *DATA, "--out", str(tmp_path / "full")]) == 2

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,7 +15,8 @@ import yaml
 
 from lsr_infer.errors import exit_status
 from lsr_train.commands import compare
-from tests.lsr_train.training_runs import REPOSITORY, TINY, losses, start, weights
+from lsr_train.comparison.locks import is_held
+from tests.lsr_train.training_runs import TINY, losses, start, weights
 
 ROWS = {
     "source-only": {"train": False},
@@ -146,8 +148,20 @@ def test_ctrl_c_stops_every_process_and_says_130(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    running = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(out).encode() in _bytes(path)]
-    assert running == []
+    folder = str(out / "source-stage/seed-0/checkpoints/last")  # a child would go on writing
+    before = Path(folder).read_text(encoding="utf-8")
+    children = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"lsr_train.comparison.child" in _bytes(path)]
+    assert [path for path in children if _parent(path.parent) == process.pid] == []
+    assert not is_held(out / "source-stage/seed-0/.lock")
+    time.sleep(1)
+    assert Path(folder).read_text(encoding="utf-8") == before
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int(re.search(r"^PPid:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)[1])  # type: ignore[index]
+    except OSError:
+        return 0  # it ended
 
 
 def _bytes(path: Path) -> bytes:
@@ -199,6 +213,7 @@ def test_a_damaged_or_foreign_folder_is_named_and_left_out(
     assert [item["name"] for item in left_out] == ["minent, seed 0"]
     assert text in left_out[0]["why"]
     assert figures(out)["target-only"][0]["state"] == "done"
+    assert figures(out)["minent"][0]["state"] == "missing"  # what an earlier command found is not shown as its figure
     assert any("minent, seed 0 is left out" in record.message for record in caplog.records)
 
 
@@ -211,6 +226,25 @@ def test_a_seed_that_diverges_is_shown_as_diverged(table: Path, tmp_path: Path) 
     assert figures(out)["wild"][0]["state"] == "diverged"
     assert document(out)["rows"][0]["mean"] is None
     assert "1 diverged" in (out / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_run_of_other_settings_is_no_result_of_this_one(table: Path, tmp_path: Path) -> None:
+    """Moved away and trained anew, a row is scored anew; and what diverged is tried again with other settings."""
+    out = copied(table, tmp_path)
+    arguments = [
+        *words(tmp_path, out),
+        "--methods",
+        "minent",
+        "--init",
+        str(table / "source-stage/seed-{seed}/checkpoints/last"),
+    ]
+    shutil.rmtree(out / "minent/seed-0")
+    (out / "minent/seed-0.diverged.json").write_text('{"message": "x", "config": "of another"}', encoding="utf-8")
+    before = figures(out)["minent"][0]["iou"]
+    comparison(tmp_path, {"minent": {"method": "minent", "set": {"weights.entropy": 0.001, "optim.lr": 0.1}}})
+    assert run(arguments) == 0
+    assert figures(out)["minent"][0]["state"] == "done"
+    assert figures(out)["minent"][0]["iou"] != before
 
 
 def test_a_method_of_ones_own_is_a_row_and_starts_from_ones_own_checkpoint(table: Path, tmp_path: Path) -> None:
@@ -232,6 +266,12 @@ def test_a_method_of_ones_own_is_a_row_and_starts_from_ones_own_checkpoint(table
         (["--seeds", "1,1"], "comes twice"),
         (["--devices", "gpu"], "allowed: auto, cpu"),
         (["--init", "nowhere"], "no such checkpoint"),
+        (["--devices", ","], "devices is empty"),
+        (["--supervised", "nowhere.json"], "nowhere.json"),
+        (["--data", "nowhere"], "no such folder of labelled images"),
+        (["--print_config"], "a single run"),
+        (["--source_stage.seed", "3"], "--source_stage.seed is the table's own"),
+        (["--seeds", "00"], "a number such as 3"),
         (["--optim.lrr", "1"], "optim.lrr"),
         (["--source_stage.method", "lsr"], "source-only"),
     ],
@@ -260,4 +300,3 @@ def test_help_says_what_rows_take() -> None:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "--source_stage.SECTION.FIELD" in " ".join(said.split())
-    assert REPOSITORY.is_dir()

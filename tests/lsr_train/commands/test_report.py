@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lsr_infer.errors import exit_status
 from lsr_train.commands import report
@@ -59,8 +60,6 @@ def test_everything_is_in_the_page_and_nothing_outside_it(page: Path) -> None:
     assert "holiday: this is no run" in text
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)
     assert "url(" not in text
-    environment = RunFolder(page.parent).environments()
-    assert environment == []  # the page's folder is no run
 
 
 def test_a_run_says_what_it_was_computed_with(runs: Path) -> None:
@@ -101,7 +100,17 @@ def spoil_table(run_folder: Path) -> None:
     (run_folder / "table.json").write_text('{"rows": 3}', encoding="utf-8")
 
 
-@pytest.mark.parametrize("spoil", [spoil_config, spoil_status, spoil_table])
+def spoil_gradients(run_folder: Path) -> None:
+    (run_folder / "gradients.csv").write_bytes(b"step,a\n\xff\xfe,1\n")
+
+
+def test_a_device_that_is_not_there(runs: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert run([str(runs / "adapted"), *DATA, "--device", "cuda", "--out", str(tmp_path / "a.html")]) == 3
+
+
+@pytest.mark.parametrize("spoil", [spoil_config, spoil_status, spoil_table, spoil_gradients])
 def test_a_damaged_run_is_named_and_left_out(runs: Path, tmp_path: Path, spoil: Any) -> None:
     shutil.copytree(runs / "adapted", tmp_path / "damaged")
     spoil(tmp_path / "damaged")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.jobs import Children, Job, Slot, run_jobs, slots_of
+from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs, slots_of
 from tests.lsr_train.training_runs import REPOSITORY
 
 ONE, TWO = [Slot(device="cpu")], [Slot(device="cpu"), Slot(device="cpu")]
@@ -46,6 +46,21 @@ def test_what_waits_for_a_failure_is_left_out_and_the_rest_goes_on(slots: list[S
     assert [job.state for job in jobs] == ["failed", "done", "failed", "done"]
 
 
+def test_what_another_process_is_at_is_tried_again_after_the_rest() -> None:
+    done: list[str] = []
+    tries = iter([True, True, False])
+
+    def busy(_: Slot) -> None:
+        if next(tries):
+            raise Busy
+        done.append("busy")
+
+    jobs = [Job(name="busy", work=busy), Job(name="free", work=recording(done, "free"))]
+    failures: list[str] = []
+    run_jobs(jobs, ONE, Children(), lambda job, error: failures.append(job.name))
+    assert (done, failures) == (["free", "busy"], [])
+
+
 def test_two_places_work_at_the_same_time() -> None:
     meeting = threading.Barrier(2, timeout=20)
     failures: list[str] = []
@@ -62,7 +77,7 @@ def test_places() -> None:
     assert slots_of(["cpu", "cpu"], {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}) == [Slot(device="cpu")] * 2
     of_two = [Slot(device="cuda", environment={"CUDA_VISIBLE_DEVICES": number}) for number in ("4", "7")]
     assert slots_of(["cuda:0", "cuda:1"], {"CUDA_VISIBLE_DEVICES": "4,7"}) == of_two
-    for names, text in ((["gpu"], "allowed"), (["cpu:0"], "allowed"), (["cuda:x"], "allowed")):
+    for names, text in (([], "is empty"), (["gpu"], "allowed"), (["cpu:0"], "allowed"), (["cuda:x"], "allowed")):
         with pytest.raises(UsageError, match=text):
             slots_of(names, {})
     with pytest.raises(UsageError, match="shows 1"):

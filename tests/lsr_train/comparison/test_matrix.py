@@ -10,27 +10,36 @@ from lsr_train.comparison.matrix import Given, adapting_run, check_folders, fold
 from lsr_train.comparison.plan import Row
 
 
-def given(*words: str) -> Given:
-    request = resolve("pretrain", ["--recipe", "toytown_lsr", *words], None)
+def given(*words: str, recipe: str = "toytown_lsr") -> Given:
+    request = resolve("pretrain", ["--recipe", recipe, *words], None)
     return Given(config=request.config, names=request.flags)
 
 
 def test_words_for_all_runs_reach_every_stage_where_they_mean_the_same(tmp_path: Path) -> None:
     all_runs = given("--data.source.limit", "7", "--data.target.height", "64", "--optim.lr", "0.5", "--log.every", "3")
-    source = source_run(resolve("pretrain", ["--recipe", "toytown_source"], None).config, all_runs, 1, tmp_path).config
+    source = source_run(given(recipe="toytown_source"), all_runs, 1, tmp_path).config
     assert (source.data.source.limit, source.data.target.height, source.log.every) == (7, 64, 3)
     assert source.optim.lr == 0.003  # of its own recipe: the learning rate is the adaptation's
-    bound = resolve("pretrain", ["--recipe", "toytown_target_only"], None).config
+    bound = given(recipe="toytown_target_only")
     supervised = supervised_run(Row(name="target-only"), bound, all_runs, 1, tmp_path).config
     assert supervised.data.source.height == 64  # its source is the target
-    assert supervised.data.source.limit == bound.data.source.limit
+    assert supervised.data.source.limit == bound.config.data.source.limit
     row = adapting_run(Row(name="lsr"), all_runs.config, "START", 1, tmp_path).config
     assert (row.optim.lr, row.data.source.limit, row.network.weights) == (0.5, 7, "none")
 
 
+def test_words_for_one_stage_go_before_those_for_all(tmp_path: Path) -> None:
+    all_runs = given("--data.source.limit", "7", "--data.target.limit", "8", "--train.precision", "bf16")
+    own = given("--data.source.limit", "9", recipe="toytown_source")
+    assert source_run(own, all_runs, 1, tmp_path).config.data.source.limit == 9
+    bound = given("--data.source.limit", "11", "--train.precision", "fp32", recipe="toytown_target_only")
+    supervised = supervised_run(Row(name="target-only"), bound, all_runs, 1, tmp_path).config
+    assert (supervised.data.source.limit, supervised.train.precision) == (11, "fp32")
+
+
 def test_the_source_stage_is_source_only(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be source-only"):
-        source_run(resolve("pretrain", ["--recipe", "toytown_lsr"], None).config, given(), 0, tmp_path)
+        source_run(given(), given(), 0, tmp_path)
 
 
 def test_folders() -> None:

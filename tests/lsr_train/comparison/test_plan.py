@@ -28,7 +28,7 @@ def test_every_shipped_comparison_has_the_papers_rows_and_plans(name: str, tmp_p
     comparison = read_comparison(name)
     assert {row.name for row in comparison.rows} >= set(PAPER)
     given = Given(config=recipe(comparison.base), names=frozenset())
-    stage = source_run(recipe(comparison.source), given, 3, tmp_path)
+    stage = source_run(Given(config=recipe(comparison.source), names=frozenset()), given, 3, tmp_path)
     assert (stage.config.method, stage.config.seed, stage.command) == ("source-only", 3, "pretrain")
     base = dict(fields_of(recipe(comparison.base)))
     for row in comparison.rows:
@@ -36,8 +36,10 @@ def test_every_shipped_comparison_has_the_papers_rows_and_plans(name: str, tmp_p
             continue
         own = recipe(row.recipe or comparison.base)
         if row.name == "target-only":
-            run = supervised_run(row, own, given, 3, tmp_path)
+            run = supervised_run(row, Given(config=own, names=frozenset()), given, 3, tmp_path)
             assert (run.config.method, run.command) == ("target-only", "pretrain")
+            source, target = run.config.data.source, given.config.data.target
+            assert (source.height, source.width) == (target.height, target.width)  # the bound sees what the rows see
             continue
         run = adapting_run(row, own, "START", 3, tmp_path)
         assert run.config.method == ("source-only" if row.name == "control" else row.name)
