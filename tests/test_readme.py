@@ -18,6 +18,7 @@ from lsr_train.classes_file import load_classes
 from lsr_train.commands import distill
 from lsr_train.commands.configuration import resolve
 from lsr_train.config_file import recipe_names
+from tests.lsr_train.training_runs import losses, run_here, words
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WITH_US = os.environ | {"PYTHONPATH": str(REPOSITORY)}
@@ -103,7 +104,7 @@ def test_every_recipe_of_the_readme_is_there() -> None:
 
 
 def test_the_python_of_the_readme_runs() -> None:
-    (block,) = re.findall(r"```python\n(from lsr_train.*?)```", TEXT, flags=re.DOTALL)
+    (block,) = re.findall(r"```python\n(from lsr_train\.latent.*?)```", TEXT, flags=re.DOTALL)
     names = {
         "source_features": torch.rand(1, 2048, 5, 9, requires_grad=True),
         "source_labels": torch.randint(0, 19, (1, 33, 65)),
@@ -116,6 +117,16 @@ def test_the_python_of_the_readme_runs() -> None:
     assert isinstance(loss, torch.Tensor)
     loss.backward()
     assert names["source_features"].grad is not None
+
+
+def test_the_method_of_ones_own_in_the_readme_trains(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(from lsr_train\.losses.*?)```", TEXT, flags=re.DOTALL)
+    (tmp_path / "my_method.py").write_text(block, encoding="utf-8")
+    assert run_here("pretrain", words("toytown_source", tmp_path / "source", "--train.steps", "2")) == 0
+    own = ["--method", f"{tmp_path / 'my_method.py'}:Mine", "--init", str(tmp_path / "source"), "--train.steps", "2"]
+    none = [f"--weights.{name}=0" for name in ("cluster", "perpendicularity", "norm")]
+    assert run_here("adapt", words("toytown_lsr", tmp_path / "run", *own, *none)) == 0
+    assert {"cross_entropy", "certainty"} <= set(losses(tmp_path / "run")[0])
 
 
 def test_the_three_lines_of_the_readme_run() -> None:

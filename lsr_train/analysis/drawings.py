@@ -175,7 +175,7 @@ def angles_figure(angles: Mapping[str, Tensor], space: LabelSpace) -> Figure:
     axes.set_xlim(-0.6, len(known) - 0.4)
     means = [f"{name}\nmean {values.mean():.1f}°" for name, values in zip(angles, known, strict=True)]
     axes.set_xticks(range(len(known)), means)
-    axes.set_ylabel("mean angle to the other prototypes, °")
+    axes.set_ylabel("mean angle to the others, °")
     axes.grid(visible=False, axis="x")
     return drawn
 
@@ -229,7 +229,8 @@ def reliability_figure(curves: Mapping[str, tuple[Tensor, Tensor, Tensor, float]
         above.plot(confidence.numpy(), accuracy.numpy(), label=f"{name}: ECE {100 * error:.1f} %", **style)
         below.plot(confidence.numpy(), 100 * shares.numpy(), **style)
     above.set_ylabel("share that is right")
-    above.set_ylim(0, 1)
+    above.set_ylim(-0.02, 1.02)
+    above.set_xlim(-0.02, 1.02)
     above.legend(loc="upper left")
     below.set_yscale("log")
     below.set_ylabel("pixels, %")

@@ -31,7 +31,7 @@ def ablate(options: AblateOptions, words: Words) -> int:
         LsrError: with the exit code of what went wrong.
     """
     comparison = read_comparison(options.recipe)
-    (row,) = chosen_rows(comparison, [options.row])
+    (row,) = chosen_rows(comparison, [options.row], "row")
     if not row.train:
         raise UsageError(f"row {row.name} is not trained, so there is nothing to vary. Set --row.")
     what = "search" if options.search else "ablation"

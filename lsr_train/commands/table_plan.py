@@ -10,7 +10,9 @@ from lsr_train.commands.configuration import Request, resolve
 from lsr_train.commands.table_options import TableOptions, Words
 from lsr_train.comparison.matrix import Given, Run, adapting_run, last_checkpoint, source_run, supervised_run
 from lsr_train.comparison.plan import Comparison, Row
+from lsr_train.config import is_foreign
 from lsr_train.config_fields import is_about_terms
+from lsr_train.methods import method_class
 
 __all__ = ["Start", "TablePlan", "plan_table"]
 
@@ -70,13 +72,17 @@ class TablePlan:
 
         Raises:
             UsageError: the row sets what its method does not read.
+            LsrError: a method of the user's own cannot be loaded.
         """
         own = _request(row.recipe, []).config if row.recipe else self.given.config
         if (row.method or own.method) == "target-only":
             supervised = _of_stage(row.recipe or self.comparison.base, self.words.target_only, "target_only")
             return supervised_run(row, supervised, self.given, seed, self.out)
         recipe = _request(row.recipe, self.words.runs).config if row.recipe else self.given.config
-        return adapting_run(row, recipe, str(start), seed, self.out)
+        run = adapting_run(row, recipe, str(start), seed, self.out)
+        if is_foreign(run.config.method):
+            method_class(run.config.method)  # so that a mistake in it shows before anything is trained
+        return run
 
 
 def _request(recipe: str, words: Sequence[str]) -> Request:

@@ -202,13 +202,14 @@ def _row(name: str, document: Any) -> Row:
     return Row(name=name, **_check_names({} if document is None else document, keys, f"row {name}"))
 
 
-def chosen_rows(comparison: Comparison, names: Iterable[str]) -> tuple[Row, ...]:
+def chosen_rows(comparison: Comparison, names: Iterable[str], flag: str = "methods") -> tuple[Row, ...]:
     """Return the rows that a user asks for.
 
     Args:
         comparison: with all of its rows.
         names: of rows; a method that has none (FILE.py:CLASS, or one that is registered) becomes one that follows the
             base recipe.
+        flag: that named them, for messages.
 
     Raises:
         UsageError: a name is neither, or comes twice.
@@ -217,15 +218,17 @@ def chosen_rows(comparison: Comparison, names: Iterable[str]) -> tuple[Row, ...]
     rows: list[Row] = []
     for name in names:
         if name in {row.name for row in rows}:
-            raise UsageError(f"--methods has {name} twice.")
+            raise UsageError(f"--{flag} has {name} twice.")
         if name in by_name:
             rows.append(by_name[name])
             continue
         try:
             rows.append(Row(name=name, method=name))
         except UsageError as error:
+            if ".py" in name:
+                raise UsageError(f"--{flag}: {error} A method of your own is named as FILE.py:CLASS.") from error
             raise UsageError(
-                f"--methods has {name!r}, and {comparison.name} has no such row.{meant(name, by_name)} Rows: "
+                f"--{flag} has {name!r}, and {comparison.name} has no such row.{meant(name, by_name)} Rows: "
                 f"{', '.join(by_name)}; or a method of your own as FILE.py:CLASS."
             ) from error
     return tuple(rows)

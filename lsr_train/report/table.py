@@ -118,7 +118,7 @@ def latex(table: Table) -> str:
 
     body = [r"\midrule" if row is None else line(row) for row in table.rows]
     return "\n".join([
-        *(f"% {text}" for text in (table.title, *table.notes) if text),
+        *(f"% {text}" for text in (table.title, *table.notes) if text), r"% needs \usepackage{booktabs}",
         r"\begin{tabular}{l" + "r" * (len(table.header) - 1) + "}", r"\toprule", line(table.header), r"\midrule",
         *body, r"\bottomrule", r"\end{tabular}",
     ]) + "\n"  # fmt: skip

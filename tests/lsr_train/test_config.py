@@ -226,7 +226,7 @@ FIELDS = {
     "weights": "adversarial cluster distance distill entropy entropy_ratio masked norm orthogonality perpendicularity "
     "prototype self_training sparsity",
     "selection": "every frames patience signal source_split",
-    "log": "every tensorboard",
+    "log": "every gradients tensorboard",
 }
 
 

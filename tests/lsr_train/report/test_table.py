@@ -37,7 +37,8 @@ def test_marks() -> None:
 
 def test_latex() -> None:
     assert latex(MARKED).splitlines() == [
-        r"% 50\% ", r"% \# note", r"\begin{tabular}{lr}", r"\toprule", r"a\_b & IoU \\", r"\midrule",
+        r"% 50\% ", r"% \# note", r"% needs \usepackage{booktabs}",
+        r"\begin{tabular}{lr}", r"\toprule", r"a\_b & IoU \\", r"\midrule",
         r"x|y \& z & \textbf{50 $\pm$ 1} \\", r"\midrule", r"\{\textasciitilde{}\} & \underline{40\%} \\",
         r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
