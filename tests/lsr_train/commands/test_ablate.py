@@ -54,6 +54,7 @@ def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:
     assert weights == [0.001, 0.5]
 
 
+@pytest.mark.slow  # half a minute of processes that are killed and started again
 def test_a_search_that_is_killed_goes_on_where_it_was(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

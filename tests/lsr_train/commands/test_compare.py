@@ -112,6 +112,7 @@ def test_a_second_command_does_nothing_again(table: Path, tmp_path: Path, caplog
     assert "is there, mIoU" in last
 
 
+@pytest.mark.slow  # half a minute of processes that are killed and started again
 def test_killed_twice_and_gone_on_with_it_is_the_same_table(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     arguments = words(tmp_path, out, "--methods", "minent")
