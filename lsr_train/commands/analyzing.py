@@ -13,34 +13,12 @@ from matplotlib.figure import Figure
 
 from lsr_infer.errors import UsageError
 from lsr_infer.files import write_bytes, write_json, write_text
-from lsr_infer.labelspace import LabelSpace
 from lsr_infer.places import check_place, place_error
 from lsr_train.analysis.captions import CAPTIONS
 from lsr_train.analysis.curves import Series, gradient_curves, training_curves
-from lsr_train.analysis.drawings import (
-    NothingToDraw,
-    angles_figure,
-    borders_figure,
-    class_lines_figure,
-    downsampling_figure,
-    embedding_figure,
-    polar_figure,
-    qualitative_figure,
-    reliability_figure,
-    shares_figure,
-    terms_figure,
-)
-from lsr_train.analysis.embedding import can_embed, embed
-from lsr_train.analysis.numbers import (
-    band_iou,
-    inter_prototype_angles,
-    polar,
-    pseudo_accuracy,
-    pseudo_coverage,
-    reliability,
-    share,
-    summary,
-)
+from lsr_train.analysis.drawings import NothingToDraw, terms_figure
+from lsr_train.analysis.gallery import gallery_figure, pseudo_label_figure
+from lsr_train.analysis.numbers import summary
 from lsr_train.analysis.observation import Observation
 from lsr_train.analysis.style import styled
 from lsr_train.checkpoint import model_hash
@@ -93,14 +71,13 @@ def analyze(options: AnalyzeOptions) -> int:
     for name, item in opened.items():
         if item.space.names != first.space.names:
             raise UsageError(f"{name} has other classes ({item.space.name}) than the first ({first.space.name}).")
-    space = first.space
-    frames = open_data(options.scoring("-"), first.size, space)
+    frames = open_data(options.scoring("-"), first.size, first.space)
     check_folder(out, overwrite=options.overwrite, flag="--out")
     check_place(out)
     chosen = SpreadFrames(frames, options.frames)
     looked = {name: _look(options, item, chosen) for name, item in opened.items()}
     with styled():
-        drawn = dict(_draw(options, looked, space))
+        drawn = dict(_draw(options, looked))
         _write(options, out, drawn)
     document = _document(options, looked, frames)
     write_json(out / "analysis.json", document)
@@ -135,51 +112,28 @@ def _look(options: AnalyzeOptions, opened: Opened, frames: SpreadFrames) -> _Loo
 # -- drawing --------------------------------------------------------------------------------------------------------
 
 
-def _draw(options: AnalyzeOptions, looked: dict[str, _Looked], space: LabelSpace) -> Iterator[tuple[str, Figure]]:
+def _draw(options: AnalyzeOptions, looked: dict[str, _Looked]) -> Iterator[tuple[str, Figure]]:
     """Yield the figures that are asked for and that there are data for."""
     for name in options.figure_names:
         try:
-            yield name, _figure(name, options, looked, space)
+            yield name, _figure(name, options, looked)
         except NothingToDraw as error:
             level = logging.INFO if options.figures == "all" and name in ("curves", "gradients") else logging.WARNING
             logger.log(level, "%s is left out: %s", FIGURES[name], error)
 
 
-def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked], space: LabelSpace) -> Figure:
+def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked]) -> Figure:
     """Draw one figure.
 
     Raises:
         NothingToDraw: there are no data for it.
     """
-    seen = {key: item.seen for key, item in looked.items()}
-    first = next(iter(seen.values()))
-    if name == "qualitative":
-        return qualitative_figure({key: item.pictures for key, item in seen.items()}, space)
-    if name == "downsampling":
-        return downsampling_figure(first.pictures[0], space)
-    if name == "shares":
-        void = (float(share(first.nearest)[-1]), float(share(first.histogram)[-1]))
-        return shares_figure(space, share(first.pixels), share(first.nearest[:-1]), share(first.cells), void)
-    if name == "norms":
-        return polar_figure({key: polar(item) for key, item in seen.items()}, space)
-    if name == "angles":
-        return angles_figure({key: inter_prototype_angles(item) for key, item in seen.items()}, space)
-    if name == "tsne":
-        if few := [key for key, item in seen.items() if not can_embed(item.features)]:
-            raise NothingToDraw(f"{few[0]} has too few labelled feature cells")
-        return embedding_figure(
-            {key: (embed(item.features, options.seed), item.feature_labels) for key, item in seen.items()}, space
-        )
     if name == "pseudo_labels":
-        return _pseudo_labels(looked, space)
-    if name == "reliability":
-        return reliability_figure({
-            key: (*reliability(item), share(item.bin_count), item.expected_calibration_error)
-            for key, item in seen.items()
+        return pseudo_label_figure({
+            key: item.over_training or {item.opened.info.step: item.seen} for key, item in looked.items()
         })  # fmt: skip
-    if name == "borders":
-        shares = share(first.confusion.sum(dim=(1, 2)))
-        return borders_figure({key: band_iou(item) for key, item in seen.items()}, shares)
+    if name not in ("curves", "gradients"):
+        return gallery_figure(name, {key: item.seen for key, item in looked.items()}, options.seed)
     read = {"curves": training_curves, "gradients": gradient_curves}[name]
     runs: dict[str, Series] = {key: read(item.opened.path) for key, item in looked.items()}
     runs = {key: series for key, series in runs.items() if series}
@@ -188,16 +142,6 @@ def _figure(name: str, options: AnalyzeOptions, looked: dict[str, _Looked], spac
         what = "--log.gradients while training writes them" if name == "gradients" else "they are in run folders"
         raise NothingToDraw(f"no network that is named has any ({what})")
     return terms_figure(runs, label, log=name == "gradients")
-
-
-def _pseudo_labels(looked: dict[str, _Looked], space: LabelSpace) -> Figure:
-    """Draw accuracy and coverage, over training where runs were looked at at several steps."""
-    looks = {name: item.over_training or {item.opened.info.step: item.seen} for name, item in looked.items()}
-    values = {
-        "accuracy": {name: [pseudo_accuracy(seen) for seen in series.values()] for name, series in looks.items()},
-        "coverage": {name: [pseudo_coverage(seen) for seen in series.values()] for name, series in looks.items()},
-    }
-    return class_lines_figure({name: list(series) for name, series in looks.items()}, values, space, "%")
 
 
 # -- writing --------------------------------------------------------------------------------------------------------

@@ -16,25 +16,8 @@ from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.overlay import overlay
 from lsr_train.analysis.captions import CAPTIONS
-from lsr_train.analysis.drawings import (
-    NothingToDraw,
-    angles_figure,
-    borders_figure,
-    class_lines_figure,
-    embedding_figure,
-    polar_figure,
-    reliability_figure,
-)
-from lsr_train.analysis.embedding import can_embed, embed
-from lsr_train.analysis.numbers import (
-    band_iou,
-    inter_prototype_angles,
-    polar,
-    pseudo_accuracy,
-    pseudo_coverage,
-    reliability,
-    share,
-)
+from lsr_train.analysis.drawings import NothingToDraw
+from lsr_train.analysis.gallery import gallery_figure
 from lsr_train.analysis.observation import Observation
 from lsr_train.analysis.observation import Picture as Seen
 from lsr_train.commands.observing import Opened, SpreadFrames, observe_network, open_network
@@ -52,6 +35,14 @@ logger = logging.getLogger(__name__)
 _PICTURE_WIDTH = 720
 _JPEG_QUALITY = 82
 _ALPHA = 0.55
+_FIGURES = {
+    "reliability": "Reliability",
+    "borders": "Borders",
+    "pseudo_labels": "Pseudo-labels",
+    "angles": "Angles between prototypes",
+    "norms": "Norms and angles",
+    "tsne": "t-SNE",
+}
 
 
 def network_sections(options: ReportOptions, runs: Mapping[str, Path], left_out: list[str]) -> list[Section]:
@@ -87,7 +78,7 @@ def network_sections(options: ReportOptions, runs: Mapping[str, Path], left_out:
     return [
         Section(key="scores", title="Scores", text=[text], tables=[_scores(seen, first.space)]),
         Section(key="worst", title="Worst frames", text=[_about_worst(opened)], frames=shown),
-        Section(key="figures", title="Figures", figures=_figures(options, seen, first.space)),
+        Section(key="figures", title="Figures", figures=_figures(options, seen)),
     ]
 
 
@@ -165,39 +156,10 @@ def embedded(title: str, drawn: Figure, caption: str) -> Picture:
     return Picture(title=title, uri=data_uri(data.getvalue(), "image/svg+xml"), caption=caption)
 
 
-def _figures(options: ReportOptions, seen: Mapping[str, Observation], space: LabelSpace) -> list[Picture]:
-    """Draw what is seen of the networks."""
-    first = next(iter(seen.values()))
-    once = {name: [0] for name in seen}
-    pseudo = {
-        "accuracy": {name: [pseudo_accuracy(look)] for name, look in seen.items()},
-        "coverage": {name: [pseudo_coverage(look)] for name, look in seen.items()},
-    }
-    curves = {
-        name: (*reliability(look), share(look.bin_count), look.expected_calibration_error)
-        for name, look in seen.items()
-    }
-    drawn = [
-        embedded("Reliability", reliability_figure(curves), CAPTIONS["reliability"]),
-        embedded(
-            "Borders",
-            borders_figure(
-                {name: band_iou(look) for name, look in seen.items()}, share(first.confusion.sum(dim=(1, 2)))
-            ),
-            CAPTIONS["borders"],
-        ),
-        embedded("Pseudo-labels", class_lines_figure(once, pseudo, space, "%"), CAPTIONS["pseudo_labels"]),
-        embedded(
-            "Angles between prototypes",
-            angles_figure({name: inter_prototype_angles(look) for name, look in seen.items()}, space),
-            CAPTIONS["angles"],
-        ),
-    ]
-    with_cells = {name: look for name, look in seen.items() if can_embed(look.features)}
-    if with_cells:
-        spreads = {name: polar(look) for name, look in with_cells.items()}
+def _figures(options: ReportOptions, seen: Mapping[str, Observation]) -> list[Picture]:
+    """Draw what is seen of the networks; a figure without data is left out."""
+    drawn = []
+    for name, title in _FIGURES.items():
         with contextlib.suppress(NothingToDraw):
-            drawn.append(embedded("Norms and angles", polar_figure(spreads, space), CAPTIONS["norms"]))
-        points = {name: (embed(look.features, options.seed), look.feature_labels) for name, look in with_cells.items()}
-        drawn.append(embedded("t-SNE", embedding_figure(points, space), CAPTIONS["tsne"]))
+            drawn.append(embedded(title, gallery_figure(name, seen, options.seed), CAPTIONS[name]))
     return drawn

@@ -3,13 +3,12 @@
 import json
 import logging
 import math
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,14 +18,13 @@ from lsr_infer.places import check_place, place_error
 from lsr_train.collapse import CollapseWatch
 from lsr_train.commands.ablate import AblateOptions
 from lsr_train.commands.table_plan import TablePlan
-from lsr_train.commands.table_runs import Diverged, train_run
-from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs, slots_of
+from lsr_train.commands.table_runs import Diverged, checked_slots, train_run
+from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs
 from lsr_train.comparison.matrix import Run
 from lsr_train.comparison.plan import Row
 from lsr_train.comparison.search import Search, Trial
 from lsr_train.comparison.variants import Span
 from lsr_train.config import Config
-from lsr_train.device import choose_device
 from lsr_train.report.table import Table, comma_separated, markdown, terminal
 from lsr_train.reuse import effective_fields
 from lsr_train.run_folder import RunFolder
@@ -89,9 +87,7 @@ def search(plan: TablePlan, row: Row, spans: tuple[Span, ...], options: AblateOp
     for span in spans:
         for value in (span.low, span.high):
             plan.run(replace(row, set={**row.set, span.field: value}), starts[seeds[0]].model, seeds[0])
-    slots = slots_of(options.device_list, os.environ)
-    for name in options.device_list:
-        choose_device(name, "auto")
+    slots = checked_slots(options)
     check_place(plan.out)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
@@ -146,16 +142,12 @@ def _run_jobs(work: _Work, stages: Sequence[Run], study: Search, slots: Sequence
             with lock:
                 _work_on(work, study, trial, slot, failures)
 
-    sources = [Job(name=stage.name, work=_training(work, stage)) for stage in stages]
+    sources = [Job(name=stage.name, work=partial(train_run, stage, children=work.children)) for stage in stages]
     run_jobs(sources, slots, work.children, failed)
     if failures:
         raise InputError(f"there is nothing to start from: {failures[0]}")
     places = [Job(name=f"place {index}", work=trial_after_trial) for index in range(len(slots))]
     run_jobs(places, slots, work.children, failed)
-
-
-def _training(work: _Work, stage: Run) -> Any:
-    return lambda slot: train_run(stage, slot, work.children)
 
 
 def _work_on(work: _Work, study: Search, trial: Trial, slot: Slot, failures: list[str]) -> None:
@@ -175,9 +167,9 @@ def _work_on(work: _Work, study: Search, trial: Trial, slot: Slot, failures: lis
         logger.error("[trial %d/%d] %s failed: %s", trial.number + 1, work.trials, shown, error)
         return
     means = {name: statistics.fmean(look[name] for look in looks) for name in looks[0]}
-    signal = means[work.config.selection.signal]
-    study.tell(trial, signal, {"signals": means, "seeds": [look[work.config.selection.signal] for look in looks]})
     name = work.config.selection.signal
+    signal = means[name]
+    study.tell(trial, signal, {"signals": means, "seeds": [look[name] for look in looks]})
     logger.info("[trial %d/%d] %s: %s %.4f", trial.number + 1, work.trials, shown, name, signal)
 
 

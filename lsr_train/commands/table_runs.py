@@ -1,13 +1,15 @@
 """One training of a table: begun, gone on with, or left alone, in a process of its own, by one command at a time."""
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
 from lsr_infer.errors import InputError
 from lsr_infer.places import place_error
 from lsr_train.commands.configuration import config_from_text
-from lsr_train.comparison.jobs import Busy, Children, Slot
+from lsr_train.commands.table_options import TableOptions
+from lsr_train.comparison.jobs import Busy, Children, Slot, slots_of
 from lsr_train.comparison.locks import claim, is_held
 from lsr_train.comparison.matrix import Run
 from lsr_train.config import Config
@@ -17,7 +19,7 @@ from lsr_train.device import choose_device, choose_precision
 from lsr_train.reuse import differing, is_finished
 from lsr_train.run_folder import RunFolder
 
-__all__ = ["GOOD", "Diverged", "last_error", "said_so_far", "train_run"]
+__all__ = ["GOOD", "Diverged", "checked_slots", "last_error", "said_so_far", "train_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,19 @@ GOOD = (0, 6)
 
 class Diverged(Exception):  # noqa: N818 - an outcome of a run, which a table shows
     """A loss was not finite."""
+
+
+def checked_slots(options: TableOptions) -> list[Slot]:
+    """Return the places to run at.
+
+    Raises:
+        UsageError: a device is none, or there is none.
+        DeviceError: a device is not there.
+    """
+    slots = slots_of(options.device_list, os.environ)
+    for name in options.device_list:
+        choose_device(name, "auto")
+    return slots
 
 
 def train_run(run: Run, slot: Slot, children: Children) -> int:

@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,14 +16,13 @@ from lsr_train.checkpoint import model_hash
 from lsr_train.commands.evaluate import evaluate_options
 from lsr_train.commands.table_options import TableOptions, Words
 from lsr_train.commands.table_plan import TablePlan, plan_table
-from lsr_train.commands.table_runs import GOOD, Diverged, last_error, said_so_far, train_run
-from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs, slots_of
+from lsr_train.commands.table_runs import GOOD, Diverged, checked_slots, last_error, said_so_far, train_run
+from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs
 from lsr_train.comparison.locks import claim
 from lsr_train.comparison.matrix import Score, check_folders, folder_name, last_checkpoint
 from lsr_train.comparison.outcome import LeftOut, comparison_document
 from lsr_train.comparison.plan import Comparison
 from lsr_train.config_file import to_yaml
-from lsr_train.device import choose_device
 from lsr_train.report.comparison import comparison_table
 from lsr_train.report.result import read_supervised
 from lsr_train.report.table import comma_separated, latex, markdown, terminal
@@ -88,9 +86,7 @@ def make_table(comparison: Comparison, options: TableOptions, words: Words, out:
         InputError: nothing is left to be shown; the table is written all the same.
         LsrError: with the exit code of what went wrong.
     """
-    slots = slots_of(options.device_list, os.environ)
-    for name in options.device_list:
-        choose_device(name, "auto")
+    slots = checked_slots(options)
     check_folders(comparison.rows)
     table = _table(plan_table(comparison, options, words, out), options)
     check_place(out)

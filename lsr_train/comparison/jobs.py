@@ -207,6 +207,7 @@ def run_jobs(
                 changed.wait(_RETRY if any(job.ready for job in jobs) else None)
 
     def serve(slot: Slot) -> None:
+        """Do one piece after the other at a place."""
         while (job := take()) is not None:
             error: Exception | None = None
             try:

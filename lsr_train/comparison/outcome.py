@@ -175,6 +175,8 @@ def _means(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = ("miou", "std", "masr", "masr_with_floor", "selected_miou")
 
     def over_seeds(take: Callable[[Sequence[float]], float]) -> dict[str, Any]:
+        """Return what `take` makes of every figure's values; None where one of them is missing."""
+
         def of(values: Sequence[float | None]) -> float | None:
             known = [value for value in values if value is not None]
             return take(known) if len(known) == len(values) else None

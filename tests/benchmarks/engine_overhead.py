@@ -19,6 +19,7 @@ import torch
 
 from lsr_train.classes_file import load_label_space
 from lsr_train.commands.configuration import resolve
+from lsr_train.config import Config
 from lsr_train.config_fields import with_fields
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.device import choose_precision
@@ -47,15 +48,25 @@ def build(recipe: str, folder: Path, accelerator: object) -> Engine:
     return Engine(config, space, Models(network=DeepLabV2(spec)), accelerator, run, Selector(config.selection, None))
 
 
+def random_batches(config: Config, classes: int) -> tuple[RawLabelled, RawUnlabelled]:
+    """Return a batch of each domain, of random frames and labels."""
+    size = (config.data.batch_size, config.data.source.height, config.data.source.width)
+    frames = torch.randint(0, 255, (*size, 3), dtype=torch.uint8)
+    labels = torch.randint(0, classes, size, dtype=torch.uint8)
+    return RawLabelled(frames, labels, ("a",)), RawUnlabelled(frames.flip(1), None, ("b",))
+
+
+def for_ever(source: RawLabelled, target: RawUnlabelled) -> Batches:
+    """Return these two batches again and again."""
+    return Batches(source=itertools.repeat(source), target=itertools.repeat(target))
+
+
 def measure(recipe: str, folder: Path, accelerator: object, steps: int) -> dict[str, float]:
     """Time bare steps and engine steps in turn."""
     engine = build(recipe, folder, accelerator)
     config = engine.config
-    size = (config.data.batch_size, config.data.source.height, config.data.source.width)
-    frames = torch.randint(0, 255, (*size, 3), dtype=torch.uint8)
-    labels = torch.randint(0, engine.space.num_classes, size, dtype=torch.uint8)
-    raw_source, raw_target = RawLabelled(frames, labels, ("a",)), RawUnlabelled(frames, None, ("b",))
-    batches = Batches(source=itertools.repeat(raw_source), target=itertools.repeat(raw_target))
+    raw_source, raw_target = random_batches(config, engine.space.num_classes)
+    batches = for_ever(raw_source, raw_target)
     source, target = engine._labelled(raw_source), engine._unlabelled(raw_target)
     weights = engine.method.term_weights()
 

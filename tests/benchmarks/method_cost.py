@@ -7,7 +7,6 @@ JSON: median processor seconds of a step, and the median of the ratios to the LS
 """
 
 import argparse
-import itertools
 import json
 import statistics
 import tempfile
@@ -17,9 +16,8 @@ from pathlib import Path
 import torch
 
 from lsr_train.commands.configuration import resolve
-from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.engine import Batches, build_accelerator
-from tests.benchmarks.engine_overhead import PRECISION, build
+from lsr_train.engine import build_accelerator
+from tests.benchmarks.engine_overhead import PRECISION, build, for_ever, random_batches
 
 RECIPES = {
     "lsr": "streets_camvid_lsr",
@@ -40,13 +38,7 @@ def main() -> None:
         accelerator = build_accelerator(resolve("adapt", words, None).config, torch.device("cpu"))
         engines = {name: build(recipe, Path(folder), accelerator) for name, recipe in RECIPES.items()}
         config = engines["lsr"].config
-        size = (config.data.batch_size, config.data.source.height, config.data.source.width)
-        frames = torch.randint(0, 255, (*size, 3), dtype=torch.uint8)
-        labels = torch.randint(0, engines["lsr"].space.num_classes, size, dtype=torch.uint8)
-        batches = Batches(
-            source=itertools.repeat(RawLabelled(frames, labels, ("a",))),
-            target=itertools.repeat(RawUnlabelled(frames.flip(0), None, ("b",))),
-        )
+        batches = for_ever(*random_batches(config, engines["lsr"].space.num_classes))
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         for engine in engines.values():
             engine.model.train()

@@ -10,7 +10,6 @@ seconds, and the share of the step, 1 - plain / step, as the median over rounds.
 """
 
 import argparse
-import itertools
 import json
 import statistics
 import sys
@@ -26,14 +25,14 @@ from lsr_train.commands.configuration import resolve
 from lsr_train.comparison.matrix import adapting_run
 from lsr_train.comparison.plan import read_comparison
 from lsr_train.config_fields import with_fields
-from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.engine import Batches, Engine, Models, build_accelerator
+from lsr_train.engine import Engine, Models, build_accelerator
 from lsr_train.losses import cross_entropy, upsample
 from lsr_train.methods import Method
 from lsr_train.network import DeepLabV2
 from lsr_train.preparation import network_spec
 from lsr_train.run_folder import RunFolder
 from lsr_train.selection import Selector
+from tests.benchmarks.engine_overhead import for_ever, random_batches
 
 COMPARISON = "gta5_cityscapes"
 SMALL = {
@@ -88,13 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = engines(Path(folder), SMALL if arguments.small else {})
         config = made["plain"].config
-        size = (1, config.data.source.height, config.data.source.width)
-        frames = torch.randint(0, 255, (*size, 3), dtype=torch.uint8)
-        labels = torch.randint(0, made["plain"].space.num_classes, size, dtype=torch.uint8)
-        batches = Batches(
-            source=itertools.repeat(RawLabelled(frames, labels, ("a",))),
-            target=itertools.repeat(RawUnlabelled(frames.flip(1), None, ("b",))),
-        )
+        batches = for_ever(*random_batches(config, made["plain"].space.num_classes))
         for engine in made.values():
             engine.model.train()
             engine.method.train()
@@ -113,7 +106,16 @@ def main() -> None:
         }
         for name, values in seconds.items()
     }
-    print(json.dumps({"size": list(size[1:]), "threads": arguments.threads, "methods": shares}, indent=1))
+    print(
+        json.dumps(
+            {
+                "size": [config.data.source.height, config.data.source.width],
+                "threads": arguments.threads,
+                "methods": shares,
+            },
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":
