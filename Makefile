@@ -6,13 +6,13 @@ CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constr
 OUT := quickstart
 SCORED := --layout toytown-camera --split val --limit 40
 # What the tests try for real beside training and export. TensorRT itself is not among them: only NVIDIA's host has it.
-EXTRAS := train,export,openvino,trt-rtx,dev
+EXTRAS := train,export,openvino,trt-rtx,demo,dev
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.
 CLIP := ../shared/data/clips/udacity_test_video.mp4
 
-.PHONY: install quickstart test test-all lint bench bench-deploy pictures street-pictures student-plot shipped-frames shipped-models clean-quickstart
+.PHONY: install demo quickstart test test-all lint bench bench-deploy pictures street-pictures student-plot shipped-frames shipped-models clean-quickstart
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
@@ -90,13 +90,23 @@ bench-deploy: install
 	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown_adapted.onnx
 	$(BIN)/python -m tests.benchmarks.stream_memory --clip $(CLIP)
 
+# The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".
+DEMO :=
+demo: install
+	$(BIN)/python demo/app.py $(DEMO)
+
 pictures: install
 	$(BIN)/python docs/toytown_pictures.py
 
 # The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair
 STREET := ../shared/data/clips/udacity_solidWhiteRight.mp4
-street-pictures: install
+street-# The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".
+DEMO :=
+demo: install
+	$(BIN)/python demo/app.py $(DEMO)
+
+pictures: install
 	for run in source lsr lsr_em self_training lsr_st; do \
 		$(BIN)/python export/to_onnx.py $(RUNS)/$${run}_0 -o $(RUNS)/$${run}_0.onnx --overwrite || exit 1; done
 	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \

@@ -157,8 +157,9 @@ class VideoOptions:
         preset: effort of x264.
         threads: encoder threads; 0 lets x264 choose.
         audio: the file whose sound is copied; None leaves the video silent.
-        fragmented: write the index piece by piece beside the pictures. Otherwise it is kept until the end, and memory
-            grows by 72 bytes a frame, which a stream of unknown length should not.
+        fragmented: write the index piece by piece beside the pictures, a piece a second, so that what is there can be
+            played. Otherwise it is kept until the end, and memory grows by 72 bytes a frame, which a stream of unknown
+            length should not.
         together: what the file appears together with; None lets it appear by itself.
     """
 
@@ -264,6 +265,8 @@ class VideoWriter(_VideoFile):
         context = stream.codec_context
         context.time_base = self._time_base
         context.thread_count = self._threads
+        if self._flags == _FRAGMENTED:  # a piece ends before a key frame, of which x264 would make one in ten seconds
+            context.gop_size = max(1, round(rate))
         context.sample_aspect_ratio = self._aspect
         # A matrix of 0 means RGB, which yuv420p cannot be: such a source comes out as tagged BT.601.
         context.colorspace = self._color.matrix or 6

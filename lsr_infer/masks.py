@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["interpolate", "peak_probability", "upsample_argmax"]
+__all__ = ["interpolate", "interpolate_at", "peak_probability", "upsample_argmax"]
 
 _CHUNK = 1 << 18
 """Interpolated values held at a time: 1 MB, which stays in a core's cache."""
@@ -82,6 +82,34 @@ def interpolate(logits: NDArray[np.float32], height: int, width: int) -> NDArray
     wide = logits[:, :, columns.low] * columns.before + logits[:, :, columns.high] * columns.after  # [C,h,width]
     upper, lower = rows.before[:, None], rows.after[:, None]
     return np.asarray(wide[:, rows.low] * upper + wide[:, rows.high] * lower, dtype=np.float32)
+
+
+def interpolate_at(logits: NDArray[np.float32], height: int, width: int, row: int, column: int) -> NDArray[np.float32]:
+    """Return one pixel of `interpolate`, bit by bit, without the others.
+
+    Args:
+        logits: [C,h,w] float32.
+        height: rows of the whole result.
+        width: columns of the whole result.
+        row: of the pixel, 0 to height - 1.
+        column: of the pixel, 0 to width - 1.
+
+    Returns:
+        [C] float32.
+
+    Raises:
+        ValueError: the logits are no float32 [C,h,w], the size is empty, or the pixel lies outside.
+    """
+    _check(logits, height, width)
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f"pixel ({row}, {column}) lies outside {height} x {width}")
+    rows, columns = _axis(logits.shape[1], height), _axis(logits.shape[2], width)
+    near = logits[:, [rows.low[row], rows.high[row]]]  # [C,2,w]
+    wide = (
+        near[:, :, columns.low[column]] * columns.before[column]
+        + near[:, :, columns.high[column]] * (columns.after[column])
+    )  # [C,2]
+    return np.asarray(wide[:, 0] * rows.before[row] + wide[:, 1] * rows.after[row], dtype=np.float32)
 
 
 def upsample_argmax(logits: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:

@@ -1,0 +1,337 @@
+"""A page in the browser: pictures, clips and a camera through a network before and after adaptation, side by side.
+
+    python demo/app.py                       # the demonstration networks that come with the package
+    python demo/app.py --models exported/    # your own ONNX files and engines
+
+Gradio's part stands here: tabs, choices, the API. What they do is in `lsr_infer.web`; no torch is needed.
+"""
+
+import argparse
+import getpass
+import importlib.util
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lsr_infer.errors import DeviceError, LsrError, exit_status, extra, stderr_handler
+from lsr_infer.web.limits import Limits, in_megabytes
+from lsr_infer.web.passwords import Password, hash_password
+from lsr_infer.web.requests import ModelChoice
+from lsr_infer.web.server import ServerOptions, bound, is_loopback, own_folder, serve
+from lsr_infer.web.service import Service
+
+logger = logging.getLogger("demo")
+
+TITLE = "Road scenes before and after adaptation"
+ORIGINAL = "Nothing: show the original"
+EVERY = {"Every frame": 1, "Every 2nd frame": 2, "Every 5th frame": 5, "Every 10th frame": 10}
+HEAD = """
+<link rel="stylesheet" href="/lsr/static/style.css">
+<script type="module" src="/lsr/static/main.js"></script>
+"""
+INTRO = """
+<header class="lsr-head">
+<h1>What adaptation changes</h1>
+<p>A network that learned on a simulator, and the same network adapted to a camera without a single label of it.
+Send a street photo or a clip, and move the divider.</p>
+</header>
+"""
+PROGRAMS = """
+### The same by program
+
+```python
+{code}
+```
+
+`result` holds the classes with their shares, times and, for each model, `mask_png`: a PNG of class indices in base64.
+`/segment_video` takes a clip and gives, last, the addresses of video, masks (ZIP) and class shares (CSV), which are
+fetched with the header `{header}` set to the `key` that stands beside them. `/models` lists the names that `model` and
+`before` take.
+"""
+CODE = """from gradio_client import Client, handle_file
+client = Client("{address}")
+result = client.predict(handle_file("street.jpg"), api_name="/segment_image")"""
+
+
+def build_page(service: Service, address: str) -> Any:
+    """Return the page as Gradio's `Blocks`.
+
+    Args:
+        service: does the work.
+        address: under which the page answers, for its lines about programs.
+    """
+    import gradio as gr
+
+    from lsr_infer.web.actions import NO_MODEL, Actions
+    from lsr_infer.web.elements import ON_INPUT, ON_VALUE, html_of
+    from lsr_infer.web.routes import KEY_HEADER
+    from lsr_infer.web.sessions import Session
+    from lsr_infer.web.tables import model_table
+
+    actions, catalogue = Actions(service), service.catalogue
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+
+    def session_of(request: gr.Request) -> Session | None:
+        session = request.request.scope.get("lsr_session") if request.request is not None else None
+        return session if isinstance(session, Session) else None
+
+    async def picture(sent: Any, before: str, after: str, request: gr.Request) -> AsyncIterator[Any]:
+        async for document in actions.picture(session_of(request), sent, before, after):
+            yield document
+
+    async def compare(sent: Any, before: str, after: str, request: gr.Request) -> AsyncIterator[Any]:
+        async for document in actions.compare(session_of(request), sent, before, after):
+            yield document
+
+    async def video(sent: Any, before: str, after: str, every: str, request: gr.Request) -> AsyncIterator[Any]:
+        async for document in actions.video(session_of(request), sent, before, after, EVERY.get(every, 1)):
+            yield document
+
+    def options_of(*, may_be_none: bool) -> list[tuple[str, str]]:
+        good = [(entry.title, entry.key) for entry in catalogue.good()]
+        return [(ORIGINAL, NO_MODEL), *good] if may_be_none else good
+
+    def look(*keys: str) -> tuple[Any, ...]:
+        catalogue.refresh()
+        chosen = zip(dropdowns, actions.chosen(keys), strict=True)
+        updates = [gr.Dropdown(choices=options_of(may_be_none=one in may_be_none), value=key) for one, key in chosen]
+        return model_table(catalogue.entries), *updates
+
+    def arrive(request: gr.Request) -> None:
+        session = session_of(request)
+        if session is not None:
+            session.enter(str(request.session_hash))
+
+    def leave(request: gr.Request) -> None:
+        session = session_of(request)
+        if session is not None:
+            service.sessions.leave(session, str(request.session_hash))
+
+    async def segment_image(image: dict[str, Any], model: str = "", before: str = "") -> dict[str, Any]:
+        """Segment a picture with one model, or with two."""
+        try:
+            return await actions.segment_image(image, model, before)
+        except LsrError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    async def segment_video(
+        video: dict[str, Any], model: str = "", before: str = "", every: int = 1
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Segment a video with one model, or with two; gives how far it is, and last where the results are."""
+        try:
+            async for document in actions.segment_video(video, model, before, every):
+                yield document
+        except LsrError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def models() -> list[dict[str, Any]]:
+        """List the models that can be named."""
+        return actions.models()
+
+    may_be_none: list[Any] = []
+
+    def pair(left: str, right: str, *, optional: bool) -> list[Any]:
+        before, after = actions.chosen(["?", "?"])
+        if not optional and not before:
+            before = after
+        with gr.Row():
+            first = gr.Dropdown(options_of(may_be_none=optional), value=before, label=left)
+            second = gr.Dropdown(options_of(may_be_none=False), value=after, label=right)
+        if optional:
+            may_be_none.append(first)
+        return [first, second]
+
+    def shown(tag: str, name: str, *, spread: bool = False) -> Any:
+        template = html_of(tag, {}, spread=spread)
+        return gr.HTML(html_template=template, js_on_load=ON_VALUE, apply_default_css=False, elem_id=name)
+
+    def drop(kind: str, name: str) -> Any:
+        accept = "image/*" if kind == "image" else "video/*,.mkv,.avi,.ts,image/gif"
+        attributes = {"kind": kind, "max-bytes": service.limits.upload_bytes, "accept": accept}
+        tried = service.examples.values() if kind == "image" else ()
+        examples = [{"key": one.key, "title": one.title, "url": f"/lsr/examples/{one.key}"} for one in tried]
+        template = html_of("lsr-drop", attributes)
+        return gr.HTML(
+            html_template=template, js_on_load=ON_INPUT, apply_default_css=False, elem_id=name, examples=examples
+        )
+
+    def tie(function: Callable[..., Any], sent: Any, chosen: Sequence[Any], output: Any, *more: Any) -> None:
+        """Call a function when a file comes, and for the same file when another model is chosen."""
+        inputs = [sent, *chosen, *more]
+        sent.submit(function, inputs, output, trigger_mode="multiple", **quiet)
+        for dropdown in [*chosen, *more]:
+            dropdown.input(function, inputs, output, trigger_mode="multiple", **quiet)
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.HTML(INTRO)
+        with gr.Tabs():
+            with gr.Tab("Picture", id="picture"):
+                of_picture = pair("On the left", "On the right", optional=True)
+                sent = drop("image", "picture-drop")
+                tie(picture, sent, of_picture, shown("lsr-viewer", "picture-viewer"))
+            with gr.Tab("Video", id="video"):
+                of_video = pair("On the left", "On the right", optional=True)
+                every = gr.Dropdown(list(EVERY), value="Every frame", label="Frames taken")
+                clip = drop("video", "video-drop")
+                tie(video, clip, of_video, shown("lsr-player", "video-player"), every)
+                with gr.Accordion("Camera stream", open=False):
+                    live = shown("lsr-live", "camera", spread=True)
+            with gr.Tab("Compare", id="compare"):
+                gr.Markdown("Two models on one picture: where they differ, how long each takes, what is known of both.")
+                of_both = pair("One model", "The other", optional=False)
+                both = drop("image", "compare-drop")
+                tie(compare, both, of_both, shown("lsr-viewer", "compare-viewer"))
+                table = gr.HTML(actions.comparison(*[one.value for one in of_both]), elem_id="compare-table")
+            with gr.Tab("Models", id="models"):
+                listed = gr.HTML(model_table(catalogue.entries), elem_id="model-table")
+                again = gr.Button("Look into the folder again", variant="secondary")
+            with gr.Tab("For programs", id="programs"):
+                gr.Markdown(PROGRAMS.format(code=CODE.format(address=address), header=KEY_HEADER))
+        gr.HTML(_footer(service.limits))
+        dropdowns = [*of_picture, *of_video, *of_both]
+        again.click(look, dropdowns, [listed, *dropdowns], **quiet)
+        of_video[1].change(actions.camera, of_video[1], live, **quiet)
+        for dropdown in of_both:
+            dropdown.change(actions.comparison, of_both, table, **quiet)
+        page.load(arrive, **quiet)
+        page.load(look, dropdowns, [listed, *dropdowns], **quiet).then(actions.camera, of_video[1], live, **quiet)
+        page.unload(leave)
+        for function in (segment_image, segment_video, models):
+            gr.events.api(function, api_name=function.__name__, concurrency_limit=None)
+    page.queue(default_concurrency_limit=None, api_open=False, max_size=None)
+    return page
+
+
+def page_app(service: Service, address: str) -> Any:
+    """Return the page with its own addresses as one application."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from lsr_infer.web.routes import page_routes
+
+    app = FastAPI(routes=[*page_routes(service)], docs_url=None, redoc_url=None, openapi_url=None)
+    return gr.mount_gradio_app(
+        app, build_page(service, address), path="/", theme=_theme(), head=HEAD, footer_links=[], run_history=False,
+        ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, show_error=True, allowed_paths=[],
+    )  # fmt: skip
+
+
+def _theme() -> Any:
+    """Return quiet colours, and the fonts of the system alone."""
+    from gradio import themes
+    from gradio.themes.utils import fonts
+
+    text = [fonts.Font(name) for name in ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")]
+    code = [fonts.Font(name) for name in ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")]
+    theme = themes.Default(primary_hue="teal", neutral_hue="slate", font=text, font_mono=code)
+    # White on the theme's own button colour has a contrast of 2.5; on this one 5.5 (WCAG AA wants 4.5).
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+    )
+
+
+def _footer(limits: Limits) -> str:
+    return (
+        f'<footer class="lsr-foot"><p>At most {in_megabytes(limits.upload_bytes)}, {limits.seconds:g} s of video and '
+        f"{limits.pixels / 1e6:.0f} million pixels a picture. Files stay on this server, only you can fetch them, and "
+        f"they are removed when you close the page or after {limits.session_seconds / 60:g} minutes.</p></footer>"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="demo/app.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--models", type=Path, metavar="DIR", help="folder of exported models (.onnx, .engine)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; the default is this machine alone")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen at; 0 takes a free one")
+    parser.add_argument("--share", action="store_true", help="also open a public address through Gradio's servers")
+    parser.add_argument("--auth", metavar="USER:FILE", help="ask for a name and a password; see --hash-password")
+    parser.add_argument("--hash-password", action="store_true", help="ask for a password, print the line for FILE, end")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
+    parser.add_argument("--backend", help="onnxruntime, openvino, tensorrt or tensorrt-rtx; the file's ending decides")
+    parser.add_argument("--precision", help="arithmetic, where the backend lets one choose")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of a network; 0: one a physical core")
+    limits = parser.add_argument_group("limits, each refused with a sentence")
+    for field in fields(Limits):
+        kind = int if isinstance(field.default, int) else float
+        limits.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="N",
+                            help=f"{_meaning(field.name)} ({field.default:g})")  # fmt: skip
+    return parser
+
+
+def _meaning(name: str) -> str:
+    """Return what a limit is, from the docstring of `Limits`."""
+    lines = (Limits.__doc__ or "").splitlines()
+    found = next(line.split(":", 1)[1] for line in lines if line.strip().startswith(f"{name}:"))
+    return found.strip().rstrip(".").replace("%", "%%")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Serve the page as the command line says.
+
+    Raises:
+        LsrError: the page cannot be started.
+    """
+    options = vars(_parser().parse_args(arguments))
+    if options["hash_password"]:
+        print(hash_password(getpass.getpass("Password: ")))  # noqa: T201 - what it is asked for
+        return
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    server = ServerOptions(
+        models=options["models"],
+        host=options["host"],
+        port=options["port"],
+        password=None if options["auth"] is None else Password.read(options["auth"]),
+        public=_public_address if options["share"] else None,
+        model_options=ModelChoice(
+            path=Path(), title="", device=options["device"], backend=options["backend"],
+            precision=options["precision"], threads=options["threads"],
+        ),
+        limits=Limits(**{field.name: options[field.name] for field in fields(Limits)}),
+    )  # fmt: skip
+    if importlib.util.find_spec("gradio") is None:
+        raise DeviceError(f"the page needs Gradio, which is not installed. {extra('demo')}")
+    with bound(server.host, server.port) as listening, own_folder() as root:
+        # Read by Gradio when it is imported: nobody is told that it runs, and it takes our files where they lie.
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(root)}
+        if not is_loopback(server.host):
+            who = "with the password" if server.password else "WITHOUT a password"
+            logger.warning(
+                "everybody who reaches %s, port %d can use this page %s", server.host, listening.getsockname()[1], who
+            )
+        serve(server, listening, root, page_app)
+
+
+def _public_address(port: int) -> str:
+    """Let Gradio's servers lead a public address to a port here.
+
+    Raises:
+        DeviceError: they cannot be reached.
+    """
+    from gradio.networking import setup_tunnel
+
+    try:
+        return str(setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None))
+    except Exception as error:
+        raise DeviceError(f"--share: no public address could be opened ({error}). Start without it.") from error
+
+
+def main() -> int:
+    """Run the command line."""
+    return exit_status(lambda: run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""What the page's controls and its API do, whatever the page is made of.
+
+Each takes the session it works for, puts a job into the queue, and yields what an element shows until the job is over.
+"""
+
+import base64
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lsr_infer.errors import InputError, LsrError
+from lsr_infer.web.models import Entry
+from lsr_infer.web.service import Service, Work
+from lsr_infer.web.sessions import Session
+from lsr_infer.web.stills import classes_document
+from lsr_infer.web.tables import comparison_table
+
+__all__ = ["NO_MODEL", "Actions"]
+
+NO_MODEL = ""
+"""What stands for the original in place of a model."""
+
+
+class Actions:
+    """What the page's controls and its API call.
+
+    Args:
+        service: does the work.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def picture(self, session: Session | None, sent: Any, before: str, after: str) -> AsyncIterator[Any]:
+        """Segment a picture with one model or two; yields what `<lsr-viewer>` shows."""
+        models = [key for key in (before, after) if key]
+        async for document in self._shown(session, sent, models, self._service.viewer, clip=False, every=1):
+            yield document
+
+    async def compare(self, session: Session | None, sent: Any, before: str, after: str) -> AsyncIterator[Any]:
+        """Segment a picture with two models; yields what `<lsr-viewer>` shows."""
+        if sent and before == after:
+            yield {"state": "error", "text": "Choose two different models, or use the page for pictures."}
+            return
+        async for document in self.picture(session, sent, before, after):
+            yield document
+
+    async def video(
+        self, session: Session | None, sent: Any, before: str, after: str, every: int
+    ) -> AsyncIterator[Any]:
+        """Segment a video; yields what `<lsr-player>` shows."""
+        models = [key for key in (before, after) if key]
+        async for document in self._shown(session, sent, models, self._service.player, clip=True, every=every):
+            yield document
+
+    def comparison(self, before: str, after: str) -> str:
+        """Return what is known of two models, side by side."""
+        return comparison_table([entry for key in (before, after) for entry in self._entries(key)])
+
+    def camera(self, after: str) -> dict[str, Any]:
+        """Return what `<lsr-live>` needs to know."""
+        entries = self._entries(after)
+        if not entries or entries[0].manifest is None:
+            return {"state": "empty"}
+        return {"classes": classes_document(entries[0].manifest.label_space), "query": f"?model={quote(after)}"}
+
+    def chosen(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Return what is chosen in pairs of (before, after), replaced by the defaults where it is no longer on offer.
+
+        Args:
+            keys: what is chosen now; "" stands for no model.
+        """
+        good = {entry.key for entry in self._service.catalogue.good()} | {NO_MODEL}
+        first, second = self._service.catalogue.defaults()
+        defaults = (first or NO_MODEL, second or NO_MODEL)
+        return tuple(key if key in good else defaults[number % 2] for number, key in enumerate(keys))
+
+    async def segment_image(self, image: Any, model: str, before: str) -> dict[str, Any]:
+        """Segment a picture that a program sent, with one model or two.
+
+        Raises:
+            LsrError: it cannot be segmented.
+        """
+        session, path, name = self._sent_by_program(image)
+        try:
+            work = self._service.image(session, path, name, self._named(model, before))
+            await work.job.over_soon()
+            return _image_answer(work)
+        finally:
+            if not session.cookie:
+                self._service.sessions.end(session)
+
+    async def segment_video(self, video: Any, model: str, before: str, every: int) -> AsyncIterator[dict[str, Any]]:
+        """Segment a video that a program sent; yields how far it is, and last the addresses of the results.
+
+        Raises:
+            LsrError: it cannot be segmented.
+        """
+        session, path, name = self._sent_by_program(video)
+        work = None
+        try:
+            work = self._service.clip(session, path, name, self._named(model, before), every=every)
+            async with aclosing(work.job.changes()) as changes:
+                async for _ in changes:
+                    document = self._service.player(work)
+                    if document["state"] == "error":
+                        raise InputError(document["text"])
+                    yield document | {"key": session.key}
+        finally:
+            if work is not None:
+                self._service.end(work)
+            if not session.cookie and (work is None or work.job.state != "done"):
+                self._service.sessions.end(session)
+
+    def models(self) -> list[dict[str, Any]]:
+        """List the models on offer."""
+        return [
+            {"key": entry.key, "title": entry.title, "device": entry.device, "precision": entry.precision}
+            for entry in self._service.catalogue.good()
+        ]
+
+    async def _shown(
+        self,
+        session: Session | None,
+        sent: Any,
+        models: Sequence[str],
+        document_of: Callable[[Work], dict[str, Any]],
+        *,
+        clip: bool,
+        every: int,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Do what was asked for, and yield what is to be shown until it is over."""
+        if not sent:
+            return
+        try:
+            if session is None:
+                raise InputError("This page is no longer known to the server. Load it again.")
+            path, name = self._place(session, sent)
+            start = self._service.clip if clip else self._service.image
+            work = start(session, path, name, models, **({"every": every} if clip else {}))
+        except LsrError as error:
+            yield {"state": "error", "text": str(error)}
+            return
+        try:
+            async with aclosing(work.job.changes()) as changes:
+                async for _ in changes:
+                    yield document_of(work)
+        finally:
+            self._service.end(work)
+
+    def _place(self, session: Session, sent: Any) -> tuple[Path, str]:
+        """Return file and name of what the page sent: an upload's token, or an example's key."""
+        if isinstance(sent, dict) and isinstance(sent.get("example"), str):
+            example = self._service.examples.get(sent["example"])
+            if example is None:
+                raise InputError("This example is not there. Choose another one.")
+            return example.path, f"{example.key}.jpg"
+        token = sent.get("upload") if isinstance(sent, dict) else None
+        upload = session.upload(token if isinstance(token, str) else "")
+        return upload.path, upload.name
+
+    def _sent_by_program(self, file: Any) -> tuple[Session, Path, str]:
+        """Return session, file and name of what a program sent."""
+        path = file.get("path") if isinstance(file, dict) else None
+        found = self._service.sessions.owning(Path(path)) if isinstance(path, str) else None
+        if found is None:
+            raise InputError("The file is not here. Send it with handle_file, as in the lines on the page.")
+        session, upload = found
+        return session, upload.path, upload.name
+
+    def _named(self, model: str, before: str) -> list[str]:
+        """Return the models a program names, the page's own choice where it names none."""
+        return [key for key in (before, model or self._service.catalogue.defaults()[1] or "") if key]
+
+    def _entries(self, key: str) -> list[Entry]:
+        return [entry for entry in self._service.catalogue.entries if entry.key == key]
+
+
+def _image_answer(work: Work) -> dict[str, Any]:
+    """Return a picture's result with everything in it, since a program's session ends with the answer."""
+    if work.job.result is None:
+        raise InputError(work.job.error or "The job was cancelled.")
+    layers = []
+    for number, layer in enumerate(work.job.result["layers"]):
+        mask = (work.result.folder / f"{number}_palette.png").read_bytes()
+        layers.append({**layer, "mask_png": base64.b64encode(mask).decode("ascii")})
+    return {**work.job.result, "layers": layers}

@@ -1,0 +1,295 @@
+"""What stands before every request: who asks, from where, for what, and how much is sent.
+
+Plain ASGI around the whole application, Gradio's part included. Of Gradio's own addresses only those the page needs are
+let through; its cache in particular, which anyone who knows an address could read, is not.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+
+from lsr_infer.web.passwords import Password
+from lsr_infer.web.sessions import Sessions
+
+__all__ = ["Guard"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_READ = (
+    "/assets/", "/static/", "/svelte/", "/lsr/", "/gradio_api/info", "/gradio_api/startup-events",
+    "/gradio_api/heartbeat/", "/gradio_api/queue/data", "/gradio_api/call/", "/gradio_api/theme.css",
+)  # fmt: skip
+_READ_EXACTLY = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
+_WRITE = ("/lsr/", "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/cancel",
+          "/gradio_api/reset")  # fmt: skip
+_HEALTH = "/lsr/health"
+"""What a container's supervisor asks, which knows no password."""
+_UPLOADS = ("/lsr/uploads", "/gradio_api/upload")
+_CALLS = ("/gradio_api/queue/join", "/gradio_api/call/")
+_OTHER_BODIES = 8 << 20
+"""Most bytes of a request that is no upload: a camera's frame."""
+_CALL_BYTES = 1 << 20
+_FORM_BYTES = 64 << 10
+"""What a form adds to the file in it."""
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' blob: data:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self' blob: data:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+"""Whatever a script or a style would like: nothing is fetched from another host."""
+_HEADERS = {
+    b"content-security-policy": _POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
+    b"cross-origin-resource-policy": b"same-origin",
+}
+
+
+class Guard:
+    """The outermost application.
+
+    Args:
+        app: what is guarded.
+        sessions: who is known.
+        cookie: name of the cookie that holds a session's secret.
+        upload_bytes: most bytes of an uploaded file.
+        hosts: names under which the page may be asked for, without port; empty allows any.
+        password: asked for where there is one.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        sessions: Sessions,
+        *,
+        cookie: str,
+        upload_bytes: int,
+        hosts: Collection[str] = (),
+        password: Password | None = None,
+    ) -> None:
+        self._app = app
+        self._sessions = sessions
+        self._cookie = cookie
+        self._upload_bytes = upload_bytes
+        self._hosts = frozenset(hosts)
+        self._password = password
+        self._admitted: bytes | None = None
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End the answers that would go on for ever, such as a page's heartbeat, as if their readers had left."""
+        self._stopping.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or let it through."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(scope, headers) or await self._stranger(scope["path"], headers)
+        if refusal is not None:
+            await _drain(receive, 2 * self._most(scope["path"]))
+            await _refuse(send, *refusal)
+            return
+        session = self._sessions.get(_cookie(headers.get(b"cookie", ""), self._cookie))
+        new = session is None and scope["path"] == "/" and scope["method"] == "GET"
+        if new:
+            session = self._sessions.open(cookie=True)
+        scope["lsr_session"] = session
+        key = session.key if new and session is not None else None
+        receive = self._counted(scope, receive)
+        if scope["method"] == "POST" and scope["path"].startswith(_CALLS):
+            body = await _body(receive)
+            if body is None:
+                return
+            if not self._harmless(body):
+                await _refuse(send, 400, "Send the file itself. Addresses and places on the server are not taken.", {})
+                return
+            receive = _again(body, receive)
+        await self._app(scope, receive, self._completed(send, key))
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, str]) -> tuple[int, str, dict[bytes, bytes]] | None:
+        """Return status, sentence and headers of a refusal, None for a request that may go on."""
+        host = headers.get(b"host", "")
+        if self._hosts and _without_port(host) not in self._hosts:
+            return 400, "This page answers under another name. Use the address it printed when it was started.", {}
+        if not _known(scope["path"], scope["method"]):
+            return 404, "There is nothing here.", {}
+        origin = headers.get(b"origin")
+        if scope["method"] == "POST" and origin is not None and origin.partition("://")[2] != host:
+            return 403, "Another page asks this one to do something. Use the page itself.", {}
+        length = headers.get(b"content-length", "")
+        if length.isdecimal() and int(length) > self._most(scope["path"]):
+            return 413, f"At most {self._upload_bytes / 1e6:.0f} MB are taken. Cut the file, or reduce it.", {}
+        return None
+
+    async def _stranger(self, path: str, headers: dict[bytes, str]) -> tuple[int, str, dict[bytes, bytes]] | None:
+        """Return the refusal of a request that does not bring the right name and password."""
+        if self._password is None or path == _HEALTH:
+            return None
+        authorization = headers.get(b"authorization", "")
+        digest = hashlib.sha256(authorization.encode("utf-8")).digest()
+        if self._admitted is not None and hmac.compare_digest(digest, self._admitted):
+            return None
+        if await asyncio.to_thread(self._admits, self._password, authorization):
+            self._admitted = digest  # the password's own hash takes 40 ms, too long for each of a page's files
+            return None
+        return 401, "Name and password are needed.", {b"www-authenticate": b'Basic realm="lsr", charset="UTF-8"'}
+
+    @staticmethod
+    def _admits(expected: Password, authorization: str) -> bool:
+        """Whether a request brings the right name and password."""
+        kind, _, encoded = authorization.partition(" ")
+        if kind.lower() != "basic":
+            return False
+        try:
+            user, _, password = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        return expected.matches(user, password)
+
+    def _most(self, path: str) -> int:
+        if path in _UPLOADS:
+            return self._upload_bytes + _FORM_BYTES
+        return _CALL_BYTES if path.startswith(_CALLS) else _OTHER_BODIES
+
+    def _harmless(self, body: bytes) -> bool:
+        """Whether a call names no file but uploads: Gradio would fetch an address, or copy a file that it may read."""
+        try:
+            found = [json.loads(body)]
+        except (ValueError, RecursionError):
+            return False
+        while found:
+            value = found.pop()
+            if isinstance(value, list):
+                found += value
+            elif isinstance(value, dict):
+                found += value.values()
+                if "path" in value and not self._is_upload(value["path"]):
+                    return False
+        return True
+
+    def _is_upload(self, path: object) -> bool:
+        return isinstance(path, str) and "\0" not in path and self._sessions.owning(Path(path)) is not None
+
+    def _counted(self, scope: Scope, receive: Receive) -> Receive:
+        """Cut a body off that is longer than it may be, whatever its header says."""
+        most, seen = self._most(scope["path"]), 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await self._next(receive)
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > most:
+                    return {"type": "http.disconnect"}
+            return message
+
+        return counted
+
+    async def _next(self, receive: Receive) -> Message:
+        """Return what comes next; that the reader has left, once the server is being stopped."""
+        coming = asyncio.ensure_future(receive())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((coming, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return coming.result() if coming.done() else {"type": "http.disconnect"}
+        finally:
+            coming.cancel()
+            stopping.cancel()
+
+    def _completed(self, send: Send, key: str | None) -> Send:
+        """Add our headers to an answer, and the cookie of a session that has just begun."""
+
+        async def completed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ours = dict(_HEADERS)
+                kept = [(name, value) for name, value in message["headers"] if name.lower() not in ours]
+                message["headers"] = [*kept, *ours.items()]
+                if key is not None:
+                    cookie = f"{self._cookie}={key}; Path=/; HttpOnly; SameSite=Strict"
+                    message["headers"].append((b"set-cookie", cookie.encode("ascii")))
+            await send(message)
+
+        return completed
+
+
+def _known(path: str, method: str) -> bool:
+    """Whether an address is one the page needs."""
+    if method in ("GET", "HEAD"):
+        return path in _READ_EXACTLY or path.startswith(_READ)
+    return method == "POST" and path.startswith(_WRITE)
+
+
+def _cookie(header: str, name: str) -> str | None:
+    """Return a cookie's value."""
+    try:
+        morsel = SimpleCookie(header).get(name)
+    except CookieError:
+        return None
+    return None if morsel is None else morsel.value
+
+
+def _without_port(host: str) -> str:
+    """Return the name in a Host header."""
+    name, _, port = host.rpartition(":")
+    return name if name and port.isdecimal() else host
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Return a whole body, None where it was cut off."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Give a body that has been read once more, then whatever follows."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _drain(receive: Receive, most: int) -> None:
+    """Take in what is being sent, within limits: a browser reads no answer before it has sent everything."""
+    seen = 0
+    while seen <= most:
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
+
+
+async def _refuse(send: Send, status: int, text: str, headers: dict[bytes, bytes]) -> None:
+    body = json.dumps({"error": text}).encode()
+    fields = {b"content-type": b"application/json", b"content-length": str(len(body)).encode(), **_HEADERS, **headers}
+    await send({"type": "http.response.start", "status": status, "headers": list(fields.items())})
+    await send({"type": "http.response.body", "body": body})
