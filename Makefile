@@ -12,7 +12,7 @@ BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.
 CLIP := ../shared/data/clips/udacity_test_video.mp4
 
-.PHONY: install demo quickstart test test-all lint bench bench-deploy pictures street-pictures student-plot shipped-frames shipped-models clean-quickstart
+.PHONY: install demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot shipped-frames shipped-models clean-quickstart
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
@@ -97,6 +97,10 @@ demo: install
 
 pictures: install
 	$(BIN)/python docs/toytown_pictures.py
+
+# The demo page's pictures in the README, taken in Chromium.
+page-pictures: install
+	folder=$$(mktemp -d) && PYTHONPATH=. $(BIN)/python docs/page_pictures.py --clip $(STREET) --temporary $$folder && rmdir $$folder
 
 # The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair

@@ -140,11 +140,14 @@ def build_page(service: Service, address: str) -> Any:
         if not optional and not before:
             before = after
         with gr.Row():
-            first = gr.Dropdown(options_of(may_be_none=optional), value=before, label=left)
-            second = gr.Dropdown(options_of(may_be_none=False), value=after, label=right)
+            first = gr.Dropdown(options_of(may_be_none=optional), value=before, label=left, min_width=240)
+            second = gr.Dropdown(options_of(may_be_none=False), value=after, label=right, min_width=240)
         if optional:
             may_be_none.append(first)
         return [first, second]
+
+    def plain(html: str, name: str) -> Any:
+        return gr.HTML(html, apply_default_css=False, elem_id=name)
 
     def shown(tag: str, name: str, *, spread: bool = False) -> Any:
         template = html_of(tag, {}, spread=spread)
@@ -168,7 +171,7 @@ def build_page(service: Service, address: str) -> Any:
             dropdown.input(function, inputs, output, trigger_mode="multiple", **quiet)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.HTML(INTRO)
+        plain(INTRO, "head")
         with gr.Tabs():
             with gr.Tab("Picture", id="picture"):
                 of_picture = pair("On the left", "On the right", optional=True)
@@ -186,13 +189,13 @@ def build_page(service: Service, address: str) -> Any:
                 of_both = pair("One model", "The other", optional=False)
                 both = drop("image", "compare-drop")
                 tie(compare, both, of_both, shown("lsr-viewer", "compare-viewer"))
-                table = gr.HTML(actions.comparison(*[one.value for one in of_both]), elem_id="compare-table")
+                table = plain(actions.comparison(*[one.value for one in of_both]), "compare-table")
             with gr.Tab("Models", id="models"):
-                listed = gr.HTML(model_table(catalogue.entries), elem_id="model-table")
-                again = gr.Button("Look into the folder again", variant="secondary")
-            with gr.Tab("For programs", id="programs"):
+                listed = plain(model_table(catalogue.entries), "model-table")
+                again = gr.Button("Look into the folder again", variant="secondary", scale=0)
+            with gr.Tab("API", id="api"):
                 gr.Markdown(PROGRAMS.format(code=CODE.format(address=address), header=KEY_HEADER))
-        gr.HTML(_footer(service.limits))
+        plain(_footer(service.limits), "foot")
         dropdowns = [*of_picture, *of_video, *of_both]
         again.click(look, dropdowns, [listed, *dropdowns], **quiet)
         of_video[1].change(actions.camera, of_video[1], live, **quiet)
@@ -229,8 +232,16 @@ def _theme() -> Any:
     text = [fonts.Font(name) for name in ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")]
     code = [fonts.Font(name) for name in ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")]
     theme = themes.Default(primary_hue="teal", neutral_hue="slate", font=text, font_mono=code)
-    # White on the theme's own button colour has a contrast of 2.5; on this one 5.5 (WCAG AA wants 4.5).
+    # The theme's own button has white on it at a contrast of 2.5, its quiet text one of 2.6; WCAG AA wants 4.5.
     return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_600",
+        block_title_text_color_dark="*neutral_300",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",

@@ -65,11 +65,13 @@ def captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 
     Args:
         picture: [H,W,3] uint8 BGR; not changed.
-        text: ASCII is drawn, other characters become question marks. What is too wide is cut off.
+        text: ASCII is drawn, other characters become question marks. What is too wide is cut off. "" draws nothing.
 
     Returns:
         [H,W,3] uint8 BGR, new.
     """
+    if not text:
+        return picture.copy()
     rows = max(12, picture.shape[0] // _CAPTION_ROWS)
     scale = cv2.getFontScaleFromHeight(_FONT, rows // 2)
     (width, _), _ = cv2.getTextSize(text, _FONT, scale, 1)

@@ -121,7 +121,7 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
         ids=MaskIds.of("train", opened[-1].label_space),
         save=frozenset({"overlay", "mask"}),
         alpha=request.alpha,
-        captions=(titles[0], titles[1]),
+        captions=("", ""),  # the page writes its own, which stay readable wherever the divider stands
     )
     task = _ClipTask(
         inference=Inference(opened[-1], opened[0] if len(opened) == 2 else None),

@@ -12,12 +12,19 @@ __all__ = ["ON_INPUT", "ON_VALUE", "html_of"]
 ON_VALUE = """
 const show = () => {
   const own = element.querySelector("[data-lsr]");
-  if (own) Object.assign(own, own.dataset.lsr === "spread" ? (props.value ?? {}) : { data: props.value });
+  if (!own) return;
+  Object.assign(own, own.dataset.lsr === "spread" ? (props.value ?? {}) : { data: props.value });
+  const state = props.value?.state;
+  if (state === "done" && state !== own.lsrShown) own.scrollIntoView({ block: "nearest" });
+  own.lsrShown = state;
 };
 show();
 watch("value", show);
 """
-"""The component's value becomes the element's `data`, or, for one marked `spread`, each of its properties."""
+"""The component's value becomes the element's `data`, or, for one marked `spread`, each of its properties.
+
+A result that has just come is scrolled to, since on a small screen it lies below what was asked for.
+"""
 
 ON_INPUT = """
 const own = element.querySelector("[data-lsr]");

@@ -77,6 +77,12 @@ def _parity_miou(manifest: Manifest) -> str:
     return f"{100 * parity.miou:.1f} % (checkpoint {100 * parity.miou_reference:.1f} %), {parity.frames_from}"
 
 
+def _teacher(manifest: Manifest) -> str:
+    """Say whose student a network is."""
+    teacher = manifest.teacher
+    return "none" if teacher is None else f"{teacher.method}, SHA-256 {teacher.sha256[:12]} …"
+
+
 _FACTS: tuple[tuple[str, Callable[[Manifest], str]], ...] = (
     ("Method", lambda manifest: manifest.method or _UNKNOWN),
     ("Classes", lambda manifest: f"{manifest.label_space.num_classes} ({manifest.label_space.name})"),
@@ -84,7 +90,7 @@ _FACTS: tuple[tuple[str, Callable[[Manifest], str]], ...] = (
     ("Precision", lambda manifest: manifest.precision),
     ("Same as its checkpoint", _parity),
     ("mIoU there", _parity_miou),
-    ("Learned from", lambda manifest: "a teacher" if manifest.teacher is not None else "labels and footage"),
+    ("Teacher", _teacher),
 )
 """What a Manifest says, as label and text."""
 
