@@ -105,12 +105,7 @@ page-pictures: install
 # The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair
 STREET := ../shared/data/clips/udacity_solidWhiteRight.mp4
-street-# The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".
-DEMO :=
-demo: install
-	$(BIN)/python demo/app.py $(DEMO)
-
-pictures: install
+street-pictures: install
 	for run in source lsr lsr_em self_training lsr_st; do \
 		$(BIN)/python export/to_onnx.py $(RUNS)/$${run}_0 -o $(RUNS)/$${run}_0.onnx --overwrite || exit 1; done
 	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \

@@ -1,6 +1,7 @@
 """Who may import whom, and that nothing heavy is loaded on the way."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,20 @@ def test_a_module_imports_only_along_the_arrows(module: str) -> None:
 
 def test_every_place_with_a_rule_is_there() -> None:
     assert not {place for place in FORBIDDEN if not any(below(module, place) for module in modules())}
+
+
+def test_onnxruntime_is_imported_in_one_place_which_keeps_it_quiet(tmp_path: Path) -> None:
+    importers = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import) and any(below(alias.name, "onnxruntime") for alias in node.names)
+    }
+    assert importers == {"lsr_infer.onnxruntimes"}
+    code = "import numpy; from lsr_infer import Segmenter; Segmenter()(numpy.zeros((64, 64, 3), numpy.uint8))"
+    own = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, env=os.environ | own, timeout=60)
+    assert not list(tmp_path.iterdir()), "ONNX Runtime keeps what it would report"
 
 
 def test_no_method_imports_another() -> None:

@@ -51,8 +51,9 @@ def test_training_commands_are_understood(line: str) -> None:
 
 
 @pytest.mark.parametrize("target", sorted({line.split()[1] for line in commands("make ")}))
-def test_make_targets_exist(target: str) -> None:
-    assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+def test_make_knows_its_targets(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("line", [*commands("python -m lsr_train evaluate"), *commands("python export/to_")])

@@ -20,6 +20,7 @@ from lsr_infer.backends import BackendOptions, TensorPort
 from lsr_infer.cuda import device_index, probe_cuda
 from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.onnxfile import read_onnx
+from lsr_infer.onnxruntimes import import_onnxruntime
 from lsr_infer.processors import usable_cores
 
 __all__ = ["DeviceRunner", "OnnxRuntimeBackend"]
@@ -191,7 +192,7 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
     Returns:
         The session, or None and the reason; and whether CUDA graphs are on.
     """
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     if _CUDA not in onnxruntime.get_available_providers():
         return None, "this ONNX Runtime was built without CUDA", False
@@ -221,7 +222,7 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
 
 def _session(path: Path, options: BackendOptions, providers: list[Any]) -> Any:
     """Open a session."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL_ONLY  # its errors come as exceptions, and in one line

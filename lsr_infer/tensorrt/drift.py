@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, LsrError
+from lsr_infer.onnxruntimes import import_onnxruntime
 from lsr_infer.tensorrt.graphs import inner_tensors, with_outputs
 from lsr_infer.verdict import LayerDrift
 
@@ -88,7 +89,7 @@ def run_onnx(model: bytes, frames: NDArray[np.uint8]) -> dict[str, NDArray[Any]]
     Raises:
         InputError: ONNX Runtime cannot.
     """
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3

@@ -14,6 +14,7 @@ from lsr_infer.frames import FrameSet, working_image
 from lsr_infer.images import resize_labels
 from lsr_infer.manifest import Manifest
 from lsr_infer.masks import upsample_argmax
+from lsr_infer.onnxruntimes import import_onnxruntime
 from lsr_infer.parity import Bar, Parity, ParityMeter
 from lsr_infer.tensorrt.graphs import logits_tensor, with_outputs
 from lsr_infer.verdict import LayerDrift, Verdict
@@ -36,7 +37,7 @@ class OnnxReference:
     """
 
     def __init__(self, model: bytes, manifest: Manifest) -> None:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
 
         self._logits = "logits"
         if manifest.output == "classes":

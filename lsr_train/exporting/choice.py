@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.masks import upsample_argmax
+from lsr_infer.onnxruntimes import import_onnxruntime
 from lsr_infer.parity import Parity, ParityMeter
 from lsr_infer.processors import usable_cores
 from lsr_train.exporting.calibration import CALIBRATIONS, Range, gather
@@ -90,7 +91,8 @@ def best_of(found: Sequence[Candidate]) -> Candidate:
 def _logits(model: Any, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
     """Run frames through a graph; logits [C,h,w] also of a graph that gives classes."""
     import onnx
-    import onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     shown = onnx.ModelProto()
     shown.CopyFrom(model)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.onnxruntimes import import_onnxruntime
 from lsr_infer.processors import usable_cores
 
 __all__ = ["LARGEST_FILE", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "layers", "logits_of", "save", "trace"]
@@ -209,7 +210,8 @@ class Watched:
 
     def __init__(self, model: Any, tensors: Sequence[str], keep: Sequence[str] = ()) -> None:
         import onnx
-        import onnxruntime
+
+        onnxruntime = import_onnxruntime()
 
         watched = onnx.ModelProto()
         watched.CopyFrom(model)

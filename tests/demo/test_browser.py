@@ -31,6 +31,14 @@ OPTIONS = [
     "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
 WAIT = 60_000
+FORGET = """([shown, drop]) => {
+  shown.data = null;
+  drop.querySelector("[role=alert]")?.remove();
+}"""
+ENDED = """([shown, drop]) =>
+  ["done", "error"].includes(shown.data?.state) || drop.querySelector("[role=alert]") !== null
+"""
+MOVING = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".gif", ".h264", ".ts"}
 Visits = Callable[..., Any]
 
 
@@ -278,6 +286,35 @@ def test_a_bad_picture_gets_a_sentence(
     assert view.locator("img[src=x]").count() == 0
     view.locator("#picture-drop").get_by_role("button", name="Toytown, camera 2").click()
     view.locator("#picture-viewer canvas").first.wait_for()  # and the page goes on
+
+
+@pytest.mark.slow
+def test_every_damaged_or_hostile_file_through_the_page(
+    visits: Visits, page: Page, shared: Callable[[str], Path]
+) -> None:
+    """Each ends in a result or in a sentence with what to do, and none stops the next."""
+    folder = shared("data/badmedia")
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".md", ".tsv")]
+    assert len(files) > 100
+    view = visits(expected=(413, 422))
+    refused = 0
+    for place, moving in (("picture", False), ("video", True)):
+        tab(view, place.capitalize())
+        shown = view.locator(f"#{place}-viewer lsr-viewer" if not moving else "#video-player lsr-player")
+        drop = view.locator(f"#{place}-drop lsr-drop")
+        for path in (one for one in files if (one.suffix.lower() in MOVING) == moving):
+            both = [shown.element_handle(), drop.element_handle()]
+            view.evaluate(FORGET, both)
+            send(view, f"{place}-drop", path)
+            view.wait_for_function(ENDED, arg=both)
+            state = shown.evaluate("it => it.data")
+            if not state or state["state"] == "error":
+                refused += 1
+                sentence = state["text"] if state else drop.get_by_role("alert").inner_text().strip()
+                assert sentence.endswith("."), (path, sentence)
+                assert "server" not in sentence, (path, sentence)
+    assert refused > 50
+    assert page.ask("/lsr/health").status == 200
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
