@@ -67,7 +67,7 @@ test-all: install
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy lsr_infer lsr_train export
+	$(BIN)/mypy lsr_infer lsr_train export demo
 
 bench: install
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m tests.benchmarks.$$script || exit 1; done

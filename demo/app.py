@@ -12,9 +12,11 @@ import importlib.util
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ logger = logging.getLogger("demo")
 
 TITLE = "Road scenes before and after adaptation"
 ORIGINAL = "Nothing: show the original"
+_OTHER_CALLS = 64
+"""Calls that compute nothing: a page that opens, a list of models."""
 EVERY = {"Every frame": 1, "Every 2nd frame": 2, "Every 5th frame": 5, "Every 10th frame": 10}
 HEAD = """
 <link rel="stylesheet" href="/lsr/static/style.css">
@@ -112,19 +116,25 @@ def build_page(service: Service, address: str) -> Any:
         if session is not None:
             service.sessions.leave(session, str(request.session_hash))
 
-    async def segment_image(image: dict[str, Any], model: str = "", before: str = "") -> dict[str, Any]:
+    def address_of(request: gr.Request) -> str:
+        client = None if request.request is None else request.request.client
+        return "" if client is None else str(client.host)
+
+    async def segment_image(
+        request: gr.Request, image: dict[str, Any], model: str = "", before: str = ""
+    ) -> dict[str, Any]:
         """Segment a picture with one model, or with two."""
         try:
-            return await actions.segment_image(image, model, before)
+            return await actions.segment_image(image, model, before, address_of(request))
         except LsrError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     async def segment_video(
-        video: dict[str, Any], model: str = "", before: str = "", every: int = 1
+        request: gr.Request, video: dict[str, Any], model: str = "", before: str = "", every: int = 1
     ) -> AsyncIterator[dict[str, Any]]:
         """Segment a video with one model, or with two; gives how far it is, and last where the results are."""
         try:
-            async for document in actions.segment_video(video, model, before, every):
+            async for document in actions.segment_video(video, model, before, every, address_of(request)):
                 yield document
         except LsrError as error:
             raise gr.Error(str(error), print_exception=False) from error
@@ -206,7 +216,10 @@ def build_page(service: Service, address: str) -> Any:
         page.unload(leave)
         for function in (segment_image, segment_video, models):
             gr.events.api(function, api_name=function.__name__, concurrency_limit=None)
-    page.queue(default_concurrency_limit=None, api_open=False, max_size=None)
+    # Whoever waits in our own queue, which is fair and says how long it is, holds a place in Gradio's.
+    waiting = 2 * (service.limits.queue + service.limits.jobs) + _OTHER_CALLS
+    page.max_threads = waiting
+    page.queue(default_concurrency_limit=None, api_open=False, max_size=2 * waiting)
     return page
 
 
@@ -266,6 +279,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", type=Path, metavar="DIR", help="folder of exported models (.onnx, .engine)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; the default is this machine alone")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at; 0 takes a free one")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="the only names it may be asked for under"
+    )
     parser.add_argument("--share", action="store_true", help="also open a public address through Gradio's servers")
     parser.add_argument("--auth", metavar="USER:FILE", help="ask for a name and a password; see --hash-password")
     parser.add_argument("--hash-password", action="store_true", help="ask for a password, print the line for FILE, end")
@@ -299,13 +315,15 @@ def run(arguments: Sequence[str]) -> None:
         print(hash_password(getpass.getpass("Password: ")))  # noqa: T201 - what it is asked for
         return
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # a closed terminal clears up, too
     logging.getLogger("httpx").setLevel(logging.WARNING)
     server = ServerOptions(
         models=options["models"],
         host=options["host"],
         port=options["port"],
         password=None if options["auth"] is None else Password.read(options["auth"]),
-        public=_public_address if options["share"] else None,
+        hosts=tuple(options["allow_host"]),
+        public=partial(_public_address, options["host"]) if options["share"] else None,
         model_options=ModelChoice(
             path=Path(), title="", device=options["device"], backend=options["backend"],
             precision=options["precision"], threads=options["threads"],
@@ -325,7 +343,7 @@ def run(arguments: Sequence[str]) -> None:
         serve(server, listening, root, page_app)
 
 
-def _public_address(port: int) -> str:
+def _public_address(host: str, port: int) -> str:
     """Let Gradio's servers lead a public address to a port here.
 
     Raises:
@@ -334,7 +352,9 @@ def _public_address(port: int) -> str:
     from gradio.networking import setup_tunnel
 
     try:
-        return str(setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None))
+        return str(
+            setup_tunnel("127.0.0.1" if host == "0.0.0.0" else host, port, secrets.token_urlsafe(32), None, None)
+        )
     except Exception as error:
         raise DeviceError(f"--share: no public address could be opened ({error}). Start without it.") from error
 

@@ -18,7 +18,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    """Write docs/page_picture.png, docs/page_video.png and docs/page_narrow.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clip", type=Path, required=True, help="a video for the second picture")
     parser.add_argument("--temporary", type=Path, required=True, help="an empty folder for the page's files")
@@ -27,7 +26,6 @@ def main() -> int:
     with running_page(options.temporary) as page, sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=chromium, args=OPTIONS)
         picture(browser, page.address, 1280, "light", "page_picture.png")
-        picture(browser, page.address, 390, "dark", "page_narrow.png")
         video(browser, page.address, options.clip)
         browser.close()
     return 0

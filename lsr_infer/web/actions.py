@@ -3,16 +3,18 @@
 Each takes the session it works for, puts a job into the queue, and yields what an element shows until the job is over.
 """
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from lsr_infer.errors import InputError, LsrError
 from lsr_infer.web.models import Entry
-from lsr_infer.web.service import Service, Work
+from lsr_infer.web.service import Sent, Service, Work
 from lsr_infer.web.sessions import Session
 from lsr_infer.web.stills import classes_document
 from lsr_infer.web.tables import comparison_table
@@ -77,31 +79,37 @@ class Actions:
         defaults = (first or NO_MODEL, second or NO_MODEL)
         return tuple(key if key in good else defaults[number % 2] for number, key in enumerate(keys))
 
-    async def segment_image(self, image: Any, model: str, before: str) -> dict[str, Any]:
-        """Segment a picture that a program sent, with one model or two.
+    async def segment_image(self, image: Any, model: str, before: str, address: str) -> dict[str, Any]:
+        """Segment a picture that a program at an address sent, with one model or two.
 
         Raises:
             LsrError: it cannot be segmented.
         """
-        session, path, name = self._sent_by_program(image)
+        session, sent = self._sent_by_program(image, address)
+        work = None
         try:
-            work = self._service.image(session, path, name, self._named(model, before))
+            work = await asyncio.to_thread(self._service.image, session, sent, self._named(model, before))
             await work.job.over_soon()
-            return _image_answer(work)
+            return await asyncio.to_thread(_image_answer, work)
         finally:
+            if work is not None:
+                self._service.end(work)
             if not session.cookie:
                 self._service.sessions.end(session)
 
-    async def segment_video(self, video: Any, model: str, before: str, every: int) -> AsyncIterator[dict[str, Any]]:
+    async def segment_video(
+        self, video: Any, model: str, before: str, every: int, address: str
+    ) -> AsyncIterator[dict[str, Any]]:
         """Segment a video that a program sent; yields how far it is, and last the addresses of the results.
 
         Raises:
             LsrError: it cannot be segmented.
         """
-        session, path, name = self._sent_by_program(video)
+        session, sent = self._sent_by_program(video, address)
         work = None
         try:
-            work = self._service.clip(session, path, name, self._named(model, before), every=every)
+            clip = partial(self._service.clip, session, sent, self._named(model, before), every=every)
+            work = await asyncio.to_thread(clip)
             async with aclosing(work.job.changes()) as changes:
                 async for _ in changes:
                     document = self._service.player(work)
@@ -137,9 +145,9 @@ class Actions:
         try:
             if session is None:
                 raise InputError("This page is no longer known to the server. Load it again.")
-            path, name = self._place(session, sent)
-            start = self._service.clip if clip else self._service.image
-            work = start(session, path, name, models, **({"every": every} if clip else {}))
+            found = self._place(session, sent)
+            start = partial(self._service.clip, every=every) if clip else self._service.image
+            work = await asyncio.to_thread(start, session, found, models)
         except LsrError as error:
             yield {"state": "error", "text": str(error)}
             return
@@ -150,25 +158,26 @@ class Actions:
         finally:
             self._service.end(work)
 
-    def _place(self, session: Session, sent: Any) -> tuple[Path, str]:
-        """Return file and name of what the page sent: an upload's token, or an example's key."""
+    def _place(self, session: Session, sent: Any) -> Sent:
+        """Return the file of what the page sent: an upload's token, or an example's key."""
         if isinstance(sent, dict) and isinstance(sent.get("example"), str):
             example = self._service.examples.get(sent["example"])
             if example is None:
                 raise InputError("This example is not there. Choose another one.")
-            return example.path, f"{example.key}.jpg"
+            return Sent(example.path, f"{example.key}.jpg")
         token = sent.get("upload") if isinstance(sent, dict) else None
         upload = session.upload(token if isinstance(token, str) else "")
-        return upload.path, upload.name
+        return Sent(upload.path, upload.name, upload.token)
 
-    def _sent_by_program(self, file: Any) -> tuple[Session, Path, str]:
-        """Return session, file and name of what a program sent."""
+    def _sent_by_program(self, file: Any, address: str) -> tuple[Session, Sent]:
+        """Return session and file of what a program sent."""
         path = file.get("path") if isinstance(file, dict) else None
         found = self._service.sessions.owning(Path(path)) if isinstance(path, str) else None
         if found is None:
             raise InputError("The file is not here. Send it with handle_file, as in the lines on the page.")
         session, upload = found
-        return session, upload.path, upload.name
+        owner = session.key if session.cookie else f"programs at {address}"
+        return session, Sent(upload.path, upload.name, upload.token, owner)
 
     def _named(self, model: str, before: str) -> list[str]:
         """Return the models a program names, the page's own choice where it names none."""

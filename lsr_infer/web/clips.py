@@ -126,7 +126,9 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
     task = _ClipTask(
         inference=Inference(opened[-1], opened[0] if len(opened) == 2 else None),
         drawing=drawing,
-        selection=Selection(every=request.every, max_frames=request.limits.frames),
+        selection=Selection(
+            every=request.every, max_frames=request.limits.frames + 1, duration=request.limits.seconds + 1
+        ),
         shares=_Shares(spaces=spaces, layers=tuple([] for _ in spaces)),
     )
     source = Source(request.path, "video", Path("clip"))
@@ -135,6 +137,8 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
     begin = {"width": info.width, "height": info.height, "gap": GAP, "titles": list(titles), "total": progress.total}
     report({"frames": 0, "seconds": 0.0, **begin})
     outcome = segment_video(source, outputs, task, info=info, on_frame=progress.step)
+    # Some files do not say how long they are, and some say less than they are.
+    request.limits.check_length(request.name, task.shares.times[-1], outcome.frames)
     return _finished(request, task, info, outcome, begin, progress.seconds)
 
 
@@ -230,17 +234,15 @@ def _finished(
         "duration": (shares.times[-1] if shares.times else 0.0) + 1 / float(task.selection.rate(info.fps)),
         "frames": outcome.frames,
         "seconds": round(seconds, 3),
-        "note": _note(request, task, info, outcome),
+        "note": _note(request, info, outcome),
     }
 
 
-def _note(request: ClipRequest, task: _ClipTask, info: VideoInfo, outcome: Outcome) -> str | None:
+def _note(request: ClipRequest, info: VideoInfo, outcome: Outcome) -> str | None:
     """Say what the user would not expect."""
     parts = []
     if outcome.broken is not None:
         parts.append(f"The file is damaged: what follows frame {outcome.frames} could not be read.")
-    elif outcome.frames == task.selection.max_frames:
-        parts.append(f"Only the first {outcome.frames} frames were taken.")
     if info.width == request.limits.shown_width:
         parts.append(f"Pictures and masks are {info.width} x {info.height} pixels.")
     return " ".join(parts) or None

@@ -10,13 +10,15 @@ import binascii
 import hashlib
 import hmac
 import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from http.cookies import CookieError, SimpleCookie
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from lsr_infer.web.passwords import Password
-from lsr_infer.web.sessions import Sessions
+from lsr_infer.web.sessions import FullError, Session, Sessions
 
 __all__ = ["Guard"]
 
@@ -40,6 +42,11 @@ _CALLS = ("/gradio_api/queue/join", "/gradio_api/call/")
 _OTHER_BODIES = 8 << 20
 """Most bytes of a request that is no upload: a camera's frame."""
 _CALL_BYTES = 1 << 20
+_BODY_SECONDS = 30.0
+"""How long a body may send nothing."""
+_MOST_CHECKS = 8
+"""Passwords that may wait to be checked."""
+_MOST_HASHES = 10_000
 _FORM_BYTES = 64 << 10
 """What a form adds to the file in it."""
 
@@ -87,7 +94,10 @@ class Guard:
         self._hosts = frozenset(hosts)
         self._password = password
         self._admitted: bytes | None = None
+        self._checking = 0
+        self._checker = ThreadPoolExecutor(1, "password")  # guessing must not take the threads of uploads
         self._stopping = asyncio.Event()
+        self._hashes: OrderedDict[str, str] = OrderedDict()
 
     def stop(self) -> None:
         """End the answers that would go on for ever, such as a page's heartbeat, as if their readers had left."""
@@ -104,14 +114,22 @@ class Guard:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope, headers) or await self._stranger(scope["path"], headers)
         if refusal is not None:
-            await _drain(receive, 2 * self._most(scope["path"]))
+            if refusal[0] == 413:
+                await _drain(self._counted(scope, receive, 2), 2 * self._most(scope["path"]))
             await _refuse(send, *refusal)
             return
         session = self._sessions.get(_cookie(headers.get(b"cookie", ""), self._cookie))
         new = session is None and scope["path"] == "/" and scope["method"] == "GET"
         if new:
-            session = self._sessions.open(cookie=True)
+            try:
+                session = self._sessions.open(cookie=True)
+            except FullError as error:
+                await _refuse(send, 503, str(error), {})
+                return
         scope["lsr_session"] = session
+        if not self._may_listen(scope, session):
+            await _refuse(send, 404, "There is nothing here, or it is not yours.", {})
+            return
         key = session.key if new and session is not None else None
         receive = self._counted(scope, receive)
         if scope["method"] == "POST" and scope["path"].startswith(_CALLS):
@@ -121,6 +139,7 @@ class Guard:
             if not self._harmless(body):
                 await _refuse(send, 400, "Send the file itself. Addresses and places on the server are not taken.", {})
                 return
+            self._claim(body, session)
             receive = _again(body, receive)
         await self._app(scope, receive, self._completed(send, key))
 
@@ -147,9 +166,18 @@ class Guard:
         digest = hashlib.sha256(authorization.encode("utf-8")).digest()
         if self._admitted is not None and hmac.compare_digest(digest, self._admitted):
             return None
-        if await asyncio.to_thread(self._admits, self._password, authorization):
-            self._admitted = digest  # the password's own hash takes 40 ms, too long for each of a page's files
-            return None
+        if authorization:
+            if self._checking >= _MOST_CHECKS:
+                return 429, "Too many passwords are being tried. Try again in a minute.", {b"retry-after": b"60"}
+            self._checking += 1
+            try:
+                loop = asyncio.get_running_loop()
+                right = await loop.run_in_executor(self._checker, self._admits, self._password, authorization)
+            finally:
+                self._checking -= 1
+            if right:
+                self._admitted = digest  # the password's own hash takes 40 ms, too long for each of a page's files
+                return None
         return 401, "Name and password are needed.", {b"www-authenticate": b'Basic realm="lsr", charset="UTF-8"'}
 
     @staticmethod
@@ -188,13 +216,34 @@ class Guard:
     def _is_upload(self, path: object) -> bool:
         return isinstance(path, str) and "\0" not in path and self._sessions.owning(Path(path)) is not None
 
-    def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        """Cut a body off that is longer than it may be, whatever its header says."""
-        most, seen = self._most(scope["path"]), 0
+    def _claim(self, body: bytes, session: Session | None) -> None:
+        """Remember whose a stream of events is: the hash in a call is chosen by the page's script."""
+        called = json.loads(body)
+        hashed = called.get("session_hash") if isinstance(called, dict) else None
+        if isinstance(hashed, str):
+            self._hashes.setdefault(hashed, "" if session is None else session.key)
+            while len(self._hashes) > _MOST_HASHES:
+                self._hashes.popitem(last=False)
+
+    def _may_listen(self, scope: Scope, session: Session | None) -> bool:
+        """Whether a stream of events is the session's that asks for it."""
+        if scope["path"] != "/gradio_api/queue/data":
+            return True
+        hashed = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+        owner = self._hashes.get(hashed)
+        return owner is None or owner == ("" if session is None else session.key)
+
+    def _counted(self, scope: Scope, receive: Receive, times: int = 1) -> Receive:
+        """Cut a body off that is longer than it may be, whatever its header says, or that does not go on."""
+        most, seen, whole = times * self._most(scope["path"]), 0, False
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await self._next(receive)
+            nonlocal seen, whole
+            try:
+                message = await asyncio.wait_for(self._next(receive), None if whole else _BODY_SECONDS)
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+            whole = not message.get("more_body")
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > most:
@@ -223,7 +272,7 @@ class Guard:
                 kept = [(name, value) for name, value in message["headers"] if name.lower() not in ours]
                 message["headers"] = [*kept, *ours.items()]
                 if key is not None:
-                    cookie = f"{self._cookie}={key}; Path=/; HttpOnly; SameSite=Strict"
+                    cookie = f"{self._cookie}={key}; Path=/; HttpOnly; SameSite=Lax"
                     message["headers"].append((b"set-cookie", cookie.encode("ascii")))
             await send(message)
 
@@ -239,11 +288,11 @@ def _known(path: str, method: str) -> bool:
 
 def _cookie(header: str, name: str) -> str | None:
     """Return a cookie's value."""
-    try:
-        morsel = SimpleCookie(header).get(name)
-    except CookieError:
-        return None
-    return None if morsel is None else morsel.value
+    for pair in header.split(";"):  # the standard library gives up at the first odd cookie of somebody else
+        found, _, value = pair.strip().partition("=")
+        if found == name:
+            return value
+    return None
 
 
 def _without_port(host: str) -> str:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 _OVER = ("done", "failed", "cancelled")
 _REPORT_SECONDS = 0.1
+_RETRY_SECONDS = 1.0
 
 
 class BusyError(UsageError):
@@ -142,15 +143,16 @@ class Lane:
         name: for threads and the log.
         workers: how many jobs run at once.
         limits: how many may wait.
+        seconds: that one job may take.
     """
 
-    def __init__(self, name: str, workers: int, limits: Limits) -> None:
+    def __init__(self, name: str, workers: int, limits: Limits, seconds: float) -> None:
         self._limits = limits
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
         self._running: set[Job] = set()
         self._closed = False
-        self.processes = [WorkerProcess(limits) for _ in range(workers)]
+        self.processes = [WorkerProcess(limits, seconds) for _ in range(workers)]
         self._threads = [
             threading.Thread(target=self._serve, args=(process,), name=f"{name}-{number}", daemon=True)
             for number, process in enumerate(self.processes)
@@ -158,8 +160,17 @@ class Lane:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Job) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether every worker is there to take a job."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
+    def submit(self, job: Job, most: int | None = None) -> None:
         """Put a job into the queue.
+
+        Args:
+            job: it.
+            most: how many jobs its owner may have here; None takes the limit of a session.
 
         Raises:
             BusyError: the queue is full, or the owner has enough jobs in it.
@@ -170,7 +181,7 @@ class Lane:
             if sum(map(len, self._waiting.values())) >= self._limits.queue:
                 raise BusyError(f"{self._limits.queue} jobs are waiting already. Try again in a minute.")
             own = len(self._waiting.get(job.owner, ())) + sum(one.owner == job.owner for one in self._running)
-            if own >= self._limits.session_jobs:
+            if own >= (most or self._limits.session_jobs):
                 raise BusyError(f"You have {own} jobs under way already. Wait for one of them, or cancel it.")
             self._waiting.setdefault(job.owner, deque()).append(job)
             self._changed.notify()
@@ -221,16 +232,26 @@ class Lane:
 
     def _serve(self, process: WorkerProcess) -> None:
         """Give jobs to a process until the lane is closed."""
-        process.start()
+        self._started(process)
         while (job := self._next()) is not None:
             try:
                 self._do(job, process)
             finally:
                 with self._changed:
                     self._running.discard(job)
-            if not self._closed:
-                process.start()  # where it was killed, the next job shall not wait for the imports
+            self._started(process)  # where it was killed, the next job shall not wait for the imports
         process.stop()
+
+    def _started(self, process: WorkerProcess) -> None:
+        """Start a process, again and again where the system has no room for one."""
+        while not self._closed:
+            try:
+                process.start()
+            except OSError as error:
+                logger.warning("a worker process cannot be started (%s); trying again", error)
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     def _next(self) -> Job | None:
         """Return the next job: the first of the owner who has waited longest for a turn, who then goes to the end."""

@@ -24,9 +24,12 @@ class Limits:
         jobs: videos that are computed at the same time.
         queue: jobs of all sessions that may wait.
         session_jobs: jobs of one session that may wait or run.
-        job_seconds: how long one job may compute.
+        job_seconds: how long one video may compute.
+        picture_seconds: how long one picture may.
         job_bytes: memory of the process that computes a job.
         session_seconds: idle time after which a session's files are removed.
+        sessions: visitors, and as many programs, at the same time.
+        free_bytes: of the disk that must stay free; nothing more is taken once there is less.
 
     Raises:
         UsageError: a value is not above 0.
@@ -42,8 +45,11 @@ class Limits:
     queue: int = 40
     session_jobs: int = 4
     job_seconds: float = 1800.0
+    picture_seconds: float = 60.0
     job_bytes: int = 6 << 30
     session_seconds: float = 3600.0
+    sessions: int = 1000
+    free_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,5 +1,6 @@
 """The models a page offers: those the package ships and those of a folder, each looked at before it can be chosen."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +9,12 @@ from pathlib import Path
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.manifest import Manifest
 from lsr_infer.modelfile import read_model_file
+from lsr_infer.web.lanes import BusyError
 from lsr_infer.web.requests import ModelChoice
 
 __all__ = ["Catalogue", "Entry", "shipped_models"]
+
+logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".onnx", ".engine")
 _SOURCE_ONLY = "source-only"
@@ -31,6 +35,7 @@ class Entry:
         backend: what runs it, likewise.
         precision: what it computes in, likewise.
         problem: why it cannot be chosen, "" where it can.
+        passing: the problem is not the file's and will go by itself.
     """
 
     key: str
@@ -43,6 +48,7 @@ class Entry:
     backend: str = ""
     precision: str = ""
     problem: str = ""
+    passing: bool = False
 
 
 Opened = Callable[[ModelChoice], dict[str, str]]
@@ -77,7 +83,7 @@ class Catalogue:
         self._folder = folder
         self._options = options
         self._opened = opened
-        self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._known: dict[tuple[Path, int, int], Entry] = {}
         self._entries: tuple[Entry, ...] = ()
 
@@ -88,7 +94,9 @@ class Catalogue:
 
     def refresh(self) -> tuple[Entry, ...]:
         """Look at the folder again; files that are known and unchanged are not opened again."""
-        with self._lock:
+        if not self._looking.acquire(blocking=False):
+            return self._entries  # somebody else looks already, and opening a large model takes a while
+        try:
             paths = sorted(path for path in self._own_files())
             names = {path.name for path in paths}
             entries = [self._entry(path, path.name, shipped=False) for path in paths]
@@ -97,6 +105,8 @@ class Catalogue:
                 entries.append(self._entry(path, key, shipped=True))
             self._entries = tuple(entries)
             return self._entries
+        finally:
+            self._looking.release()
 
     def choice(self, key: str) -> ModelChoice:
         """Return how to open a model.
@@ -142,7 +152,10 @@ class Catalogue:
             return Entry(key=key, path=path, title=path.stem, shipped=shipped, problem=problem)
         if known not in self._known:
             entry = Entry(key=key, path=path, title=_title(path, shipped=shipped), shipped=shipped, size=status.st_size)
-            self._known[known] = self._looked_at(entry)
+            looked = self._looked_at(entry)
+            if looked.passing:
+                return replace(looked, key=key)
+            self._known[known] = looked
         return replace(self._known[known], key=key)
 
     def _looked_at(self, entry: Entry) -> Entry:
@@ -153,7 +166,9 @@ class Catalogue:
             return replace(entry, device=facts["device"], backend=facts["backend"], precision=facts["precision"])
         except LsrError as error:
             text = str(error).replace(f"{entry.path}: ", "").replace(str(entry.path), entry.path.name)
-            return replace(entry, problem=text)
+            logger.warning("%s cannot be used: %s", entry.path, text)
+            passing = isinstance(error, BusyError)
+            return replace(entry, problem=text, passing=passing)
 
     def _choice(self, entry: Entry) -> ModelChoice:
         return replace(self._options, path=entry.path, title=entry.title)

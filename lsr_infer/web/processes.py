@@ -37,11 +37,13 @@ class WorkerProcess:
     """One process; one thread at a time may use it.
 
     Args:
-        limits: of time and memory.
+        limits: of memory.
+        seconds: that one request may take.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, seconds: float) -> None:
         self._limits = limits
+        self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
@@ -107,7 +109,7 @@ class WorkerProcess:
         cancelled: Callable[[], bool],
     ) -> dict[str, Any]:
         connection.send(request)
-        deadline = time.monotonic() + self._limits.job_seconds
+        deadline = time.monotonic() + self._seconds
         look = 0.0
         while True:
             if connection.poll(_POLL_SECONDS):
@@ -123,7 +125,7 @@ class WorkerProcess:
                 raise CancelledError
             if now > deadline:
                 self.stop()
-                raise InputError(f"This took longer than {self._limits.job_seconds:g} s, so it was stopped. Send less.")
+                raise InputError(f"This took longer than {self._seconds:g} s, so it was stopped. Send less.")
             if now >= look:
                 look = now + _MEMORY_EVERY_SECONDS
                 if self._bytes() > self._limits.job_bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lsr_infer.web.limits import Limits
 
-__all__ = ["ClipRequest", "FrameRequest", "ImageRequest", "ModelChoice", "OpenRequest", "Request"]
+__all__ = ["ClipRequest", "ConfidenceRequest", "FrameRequest", "ImageRequest", "ModelChoice", "OpenRequest", "Request"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,19 @@ class FrameRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfidenceRequest:
+    """Compute how sure a model is of every pixel of a picture it has segmented.
+
+    Args:
+        folder: of the picture's results.
+        layer: the place of the model.
+    """
+
+    folder: Path
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class OpenRequest:
     """Open a model and say what it runs on.
 
@@ -97,4 +110,4 @@ class OpenRequest:
     model: ModelChoice
 
 
-Request = ImageRequest | ClipRequest | FrameRequest | OpenRequest
+Request = ImageRequest | ClipRequest | FrameRequest | ConfidenceRequest | OpenRequest

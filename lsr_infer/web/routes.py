@@ -5,13 +5,13 @@ Errors are answered as `{"error": sentence}`. `lsr_infer.web.guard` has found th
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 from urllib.parse import unquote
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
@@ -20,11 +20,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from lsr_infer.errors import InputError, LsrError
-from lsr_infer.masks import interpolate_at, peak_probability
+from lsr_infer.masks import interpolate_at
 from lsr_infer.web.lanes import BusyError
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.service import Service, Work, attachment
-from lsr_infer.web.sessions import Result, Session, clean_name
+from lsr_infer.web.sessions import FullError, Result, Session, clean_name
 
 __all__ = ["KEY_HEADER", "page_routes"]
 
@@ -49,8 +49,8 @@ def page_routes(service: Service) -> list[Route | Mount]:
     return [
         Route("/lsr/uploads", _answering(here.upload), methods=["POST"]),
         Route("/gradio_api/upload", _answering(here.form_upload), methods=["POST"]),
-        Route("/lsr/results/{result}/confidence/{layer:int}", _answering(here.confidence)),
-        Route("/lsr/results/{result}/probe/{layer:int}", _answering(here.probe)),
+        Route("/lsr/results/{result}/confidence/{layer}", _answering(here.confidence)),
+        Route("/lsr/results/{result}/probe/{layer}", _answering(here.probe)),
         Route("/lsr/results/{result}/{file}", _answering(here.file)),
         Route("/lsr/jobs/{job}/video.mp4", _answering(here.growing)),
         Route("/lsr/jobs/{job}/cancel", _answering(here.cancel), methods=["POST"]),
@@ -71,7 +71,7 @@ def _answering(handler: Handler) -> Handler:
             return _error(404, _FOUND_NOTHING)
         except _TooLargeError as error:
             return _error(413, str(error))
-        except BusyError as error:
+        except (BusyError, FullError) as error:
             return _error(429, str(error))
         except LsrError as error:
             return _error(422, str(error))
@@ -98,6 +98,9 @@ class _Routes:
     async def upload(self, request: Request) -> Response:
         """Take a file as the body of a request."""
         session = _session(request)
+        length = request.headers.get("content-length", "")
+        coming = int(length) if length.isdecimal() else self._service.limits.upload_bytes
+        await asyncio.to_thread(self._service.make_room, session, coming)
         upload = session.new_upload(_name(request))
         try:
             size = await self._receive(request, upload.path, upload.name)
@@ -116,11 +119,10 @@ class _Routes:
             name = clean_name(file.filename or "")
             _fits(limits, name, file.size or 0)
             session = request.scope.get("lsr_session") or self._service.sessions.open(cookie=False)
+            await asyncio.to_thread(self._service.make_room, session, file.size or 0)
             upload = session.new_upload(name)
             try:
-                with upload.path.open("wb") as target:
-                    while chunk := await file.read(_CHUNK):
-                        target.write(chunk)
+                await asyncio.to_thread(_copy, file.file, upload.path)
             except BaseException:
                 session.drop_upload(upload.token)
                 raise
@@ -138,18 +140,13 @@ class _Routes:
 
     async def confidence(self, request: Request) -> Response:
         """Compute the confidence of every pixel, a grey PNG of the probability times 255."""
-        folder, layer = self._result(request).folder, request.path_params["layer"]
-
-        def encode() -> bytes:
-            found = _Layer.read(folder, layer)
-            grey = np.rint(peak_probability(found.logits, *found.size) * 255).astype(np.uint8)
-            return cv2.imencode(".png", grey, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
-
-        return Response(await asyncio.to_thread(encode), media_type="image/png", headers={"Cache-Control": "private"})
+        result, layer = self._result(request), _number_of_layer(request)
+        path = await self._service.confidence(_session(request), result, layer)
+        return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private"})
 
     async def probe(self, request: Request) -> Response:
         """Say which classes a pixel has, the most probable first."""
-        found = await asyncio.to_thread(_Layer.read, self._result(request).folder, request.path_params["layer"])
+        found = await asyncio.to_thread(_Layer.read, self._result(request).folder, _number_of_layer(request))
         x, y = (_whole(request.query_params.get(axis)) for axis in ("x", "y"))
         height, width = found.size
         if not (0 <= x < width and 0 <= y < height):
@@ -195,7 +192,9 @@ class _Routes:
         return FileResponse(example.path, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
     async def health(self, request: Request) -> Response:
-        """Say that the server answers."""
+        """Say whether the server can do its work."""
+        if not self._service.alive:
+            return _error(503, "A worker is missing. Start the page again.")
         return JSONResponse({"status": "ok", "sessions": len(self._service.sessions)})
 
     async def _receive(self, request: Request, path: Path, name: str) -> int:
@@ -251,7 +250,7 @@ class _Layer:
         """Read it from a result's folder."""
         try:
             document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-            logits = np.load(folder / f"{number}_logits.npy", allow_pickle=False)
+            logits = np.load(folder / f"{number}_logits.npy", mmap_mode="r", allow_pickle=False)
             classes = document["layers"][number]["classes"]
         except (FileNotFoundError, IndexError) as error:
             raise _NotFoundError from error
@@ -268,6 +267,18 @@ def _session(request: Request) -> Session:
     if session is None:
         raise InputError("This page is no longer known to the server. Load it again.")
     return session
+
+
+def _number_of_layer(request: Request) -> int:
+    """Return which model of a picture is meant."""
+    if request.path_params["layer"] not in ("0", "1"):
+        raise _NotFoundError
+    return int(request.path_params["layer"])
+
+
+def _copy(source: BinaryIO, path: Path) -> None:
+    with path.open("wb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def _name(request: Request) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import logging
 import shutil
 import socket
@@ -32,6 +33,7 @@ _PREFIX = "lsr-demo-"
 _LOCK = "lock"
 _SWEEP_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
+_MOST_CONNECTIONS = 1000
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -44,6 +46,7 @@ class ServerOptions:
         host: address it listens at.
         port: port it listens at; 0 takes a free one.
         password: asked for where there is one.
+        hosts: names under which the page may be asked for; empty takes those of this machine, or any beyond it.
         public: opens a public address that leads to a port here, and returns it; None opens none.
         model_options: how models are opened; path and title stand for nothing.
         limits: what is taken.
@@ -53,6 +56,7 @@ class ServerOptions:
     host: str = "127.0.0.1"
     port: int = 7860
     password: Password | None = None
+    hosts: tuple[str, ...] = ()
     public: Callable[[int], str] | None = None
     model_options: ModelChoice = field(default_factory=lambda: ModelChoice(path=Path(), title=""))
     limits: Limits = field(default_factory=Limits)
@@ -60,7 +64,10 @@ class ServerOptions:
 
 def is_loopback(host: str) -> bool:
     """Whether an address is reached from this machine alone."""
-    return host in _LOOPBACK or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -139,22 +146,39 @@ def serve(options: ServerOptions, listening: socket.socket, root: Path, page_of:
     try:
         service.catalogue.refresh()
         if not service.catalogue.good():
-            raise UsageError("none of the models can be used, see above. Name another folder with --models.")
+            problem = service.catalogue.entries[0].problem if service.catalogue.entries else "there is none."
+            raise DeviceError(f"none of the models can be used; of the first: {problem}")
         guard = Guard(
             page_of(service, address),
             service.sessions,
             cookie=f"lsr_session_{port}",
             upload_bytes=options.limits.upload_bytes,
-            hosts=_LOOPBACK if is_loopback(options.host) and options.public is None else (),
+            hosts=_hosts(options),
             password=options.password,
         )
         if options.public is not None:
             logger.warning("everybody who knows %s can use this page", options.public(port))
-        config = uvicorn.Config(guard, log_level="warning", lifespan="on", timeout_graceful_shutdown=2, ws="none")
+        config = uvicorn.Config(
+            guard,
+            log_level="warning",
+            lifespan="on",
+            timeout_graceful_shutdown=2,
+            ws="none",
+            limit_concurrency=_MOST_CONNECTIONS,
+        )
         server = uvicorn.Server(config)
         asyncio.run(_served(server, listening, service, guard, address))
     finally:
         service.close()
+
+
+def _hosts(options: ServerOptions) -> tuple[str, ...]:
+    """Return the names under which the page may be asked for; others may be a stranger's that lead here."""
+    if options.hosts:
+        return (*options.hosts, *_LOOPBACK)  # a health check inside a container asks for 127.0.0.1
+    if is_loopback(options.host) and options.public is None:
+        return (options.host, *_LOOPBACK)
+    return ()
 
 
 async def _served(server: Any, listening: socket.socket, service: Service, guard: Guard, address: str) -> None:

@@ -4,7 +4,8 @@ A result's address names the result and one of its files; `lsr_infer.web.routes`
 """
 
 import asyncio
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,32 @@ from lsr_infer.web.clips import growing_video
 from lsr_infer.web.lanes import BusyError, Job, Lane
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.models import Catalogue
-from lsr_infer.web.requests import ClipRequest, FrameRequest, ImageRequest, ModelChoice, OpenRequest
-from lsr_infer.web.sessions import Result, Session, Sessions, Upload
+from lsr_infer.web.requests import ClipRequest, ConfidenceRequest, FrameRequest, ImageRequest, ModelChoice, OpenRequest
+from lsr_infer.web.sessions import FullError, Result, Session, Sessions
 
-__all__ = ["Example", "Service", "Work", "examples"]
+__all__ = ["Example", "Sent", "Service", "Work", "attachment", "examples"]
 
 _OWN = "the page itself"
+_MOST_EVERY = 1000
 _LEAST_RATE_FRAMES = 10
 """Before so many frames, how fast they come says nothing about how long the rest will take."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file that shall be segmented.
+
+    Args:
+        path: it.
+        name: what the user calls it.
+        token: of the upload, None for an example.
+        owner: whose turn it takes; None is the session's own. All programs of an address share one.
+    """
+
+    path: Path
+    name: str
+    token: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,13 +52,18 @@ class Work:
         job: it.
         session: whose.
         result: where its files lie.
-        name: what the user calls what was sent.
+        sent: what was sent.
     """
 
     job: Job
     session: Session
     result: Result
-    name: str
+    sent: Sent
+
+    @property
+    def name(self) -> str:
+        """What the user calls what was sent."""
+        return self.sent.name
 
 
 @dataclass(frozen=True)
@@ -91,11 +115,16 @@ class Service:
         self.limits = limits
         self.catalogue = Catalogue(models, options, self._opened)
         self.examples = {example.key: example for example in examples()}
-        self.sessions = Sessions(root, limits, on_end=self._forget)
+        self.sessions = Sessions(root, limits, busy=self._has_jobs, on_end=self._forget)
         # Pictures have a process of their own, so that nobody waits for somebody else's video to see one.
-        self.stills = Lane("stills", 1, limits)
-        self.clips = Lane("clips", limits.jobs, limits)
+        self.stills = Lane("stills", 1, limits, limits.picture_seconds)
+        self.clips = Lane("clips", limits.jobs, limits, limits.job_seconds)
         self._works: dict[str, Work] = {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether all workers are there."""
+        return self.stills.alive and self.clips.alive
 
     def close(self) -> None:
         """Stop all work and remove all files."""
@@ -103,42 +132,76 @@ class Service:
         self.clips.close()
         self.sessions.end_all()
 
-    def image(self, session: Session, path: Path, name: str, models: Sequence[str]) -> Work:
+    def image(self, session: Session, sent: Sent, models: Sequence[str]) -> Work:
         """Put a picture into the queue.
 
         Args:
             session: whose result it will be.
-            path: the file.
-            name: what the user calls it.
+            sent: the file.
             models: keys of one or two models.
 
         Raises:
             InputError: a model is not on offer.
             BusyError: the queue is full.
+            FullError: there is no room for results.
         """
         choices = self._choices(models)
-        session.make_room(self.limits)
-        result = session.new_result()
-        request = ImageRequest(path=path, name=name, models=choices, folder=result.folder, limits=self.limits)
-        return self._submit(self.stills, Work(Job(session.key, request), session, result, name))
+        result = self._new_result(session, sent)
+        request = ImageRequest(path=sent.path, name=sent.name, models=choices, folder=result.folder, limits=self.limits)
+        return self._submit(self.stills, Work(Job(sent.owner or session.key, request), session, result, sent))
 
-    def clip(self, session: Session, path: Path, name: str, models: Sequence[str], *, every: int = 1) -> Work:
+    def clip(self, session: Session, sent: Sent, models: Sequence[str], *, every: int = 1) -> Work:
         """Put a video into the queue; see `image`.
 
         Args:
             session: whose result it will be.
-            path: the file.
-            name: what the user calls it.
+            sent: the file.
             models: keys of one or two models.
             every: take one of so many frames.
         """
         choices = self._choices(models)
-        session.make_room(self.limits)
-        result = session.new_result()
+        if not 1 <= every <= _MOST_EVERY:
+            raise InputError(f"One of {every} frames cannot be taken; allowed: 1 to {_MOST_EVERY}.")
+        result = self._new_result(session, sent)
         request = ClipRequest(
-            path=path, name=name, models=choices, folder=result.folder, limits=self.limits, every=every
+            path=sent.path, name=sent.name, models=choices, folder=result.folder, limits=self.limits, every=every
         )
-        return self._submit(self.clips, Work(Job(session.key, request), session, result, name))
+        return self._submit(self.clips, Work(Job(sent.owner or session.key, request), session, result, sent))
+
+    def make_room(self, session: Session, coming: int = 0, *, keep: Collection[str] = ()) -> None:
+        """Make room for a session's next file.
+
+        Args:
+            session: whose.
+            coming: bytes of the file, 0 where that is unknown.
+            keep: tokens of uploads that stay, beside what jobs use.
+
+        Raises:
+            FullError: there is none.
+        """
+        used = {*keep}
+        for work in list(self._works.values()):
+            if work.session is session and not work.job.over:
+                used |= {work.result.id, *([work.sent.token] if work.sent.token else [])}
+        session.make_room(self.limits.session_bytes - coming, keep=used)
+        if shutil.disk_usage(self.sessions.root).free < self.limits.free_bytes + coming:
+            raise FullError("The server has no room for files at the moment. Try again later.")
+
+    async def confidence(self, session: Session, result: Result, layer: int) -> Path:
+        """Return the confidence map of a picture, a grey PNG; it is computed when it is first asked for.
+
+        Raises:
+            InputError: the result is no longer there.
+            BusyError: the queue is full.
+        """
+        path = result.folder / f"{layer}_confidence.png"
+        if not path.is_file():
+            job = Job(session.key, ConfidenceRequest(folder=result.folder, layer=layer))
+            self.stills.submit(job)
+            await job.over_soon()
+            if job.result is None:
+                raise InputError(job.error or "The confidence was not computed. Ask again.")
+        return path
 
     async def frame(self, session: Session, data: bytes, model: str) -> dict[str, Any]:
         """Segment one frame of a camera and wait for it.
@@ -245,10 +308,6 @@ class Service:
             **{key: job.result[key] for key in kept},
         }
 
-    def upload_of(self, session: Session, token: str) -> Upload:
-        """Return an upload of a session; see `Session.upload`."""
-        return session.upload(token)
-
     def _progress(self, work: Work) -> dict[str, Any]:
         """Return how far a video is, and how long the rest will take at the rate so far."""
         progress = work.job.progress
@@ -283,17 +342,30 @@ class Service:
             raise InputError("Choose one model, or two.")
         return tuple(self.catalogue.choice(key) for key in models)
 
+    def _new_result(self, session: Session, sent: Sent) -> Result:
+        self.make_room(session, keep=(sent.token,) if sent.token else ())
+        try:
+            return session.new_result()
+        except OSError as error:
+            raise FullError("The server has no room for results at the moment. Try again later.") from error
+
     def _submit(self, lane: Lane, work: Work) -> Work:
         try:
-            lane.submit(work.job)
+            lane.submit(work.job, None if work.session.cookie else max(1, self.limits.queue // 2))
         except BusyError:
             work.session.drop_result(work.result.id)
             raise
         self._works[work.job.id] = work
         return work
 
+    def _has_jobs(self, session: Session) -> bool:
+        return any(work.session is session and not work.job.over for work in list(self._works.values()))
+
     def _forget(self, session: Session) -> None:
         """Stop what is under way for a session that ends."""
+        for work in list(self._works.values()):
+            if work.session is session:
+                self.cancel(work)
         for lane in (self.stills, self.clips):
             lane.cancel_all(session.key)
 

@@ -9,22 +9,27 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.web.limits import Limits
 
-__all__ = ["Result", "Session", "Sessions", "Upload"]
+__all__ = ["FullError", "Result", "Session", "Sessions", "Upload", "clean_name"]
 
 logger = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
 _GRACE_SECONDS = 60.0
 """How long a session outlives its last page; loading a page again closes it first."""
-_MOST_SESSIONS = 1000
-"""Beyond so many, those seen longest ago end; a visitor who never comes back costs a folder and nothing else."""
+_PROGRAM_SECONDS = 120.0
+"""How long an upload of a program waits for the call that it is meant for."""
+_NAME_BYTES = 100
+
+
+class FullError(UsageError):
+    """There is no room for more, whoever asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +80,27 @@ class Session:
         self.left: float | None = None
         self._tabs: set[str] = set()
         self._lock = threading.Lock()
+        self._ended = False
         self._uploads: dict[str, Upload] = {}
         self._results: dict[str, Result] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost with it: no page is open, and it has no files."""
+        return not (self._tabs or self._uploads or self._results)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether somebody may still come for a result."""
+        return bool(self._results)
+
+    def end(self) -> None:
+        """Take no more files, and remove those that are there."""
+        with self._lock:
+            self._ended = True
+            self._uploads.clear()
+            self._results.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def enter(self, page: str) -> None:
         """Note that a page of the session is open."""
@@ -96,15 +120,25 @@ class Session:
 
         Args:
             name: what the user calls it; folders and odd characters in it are dropped.
+
+        Raises:
+            InputError: the session has ended.
+            OSError: there is no room.
         """
         token = secrets.token_urlsafe(_SECRET_BYTES)
-        folder = self.folder / "uploads" / token
-        folder.mkdir(parents=True)
         clean = clean_name(name)
-        upload = Upload(token=token, name=clean, path=folder / clean)
+        upload = Upload(token=token, name=clean, path=self.folder / "uploads" / token / clean)
         with self._lock:
+            self._make(upload.path.parent)
             self._uploads[token] = upload
         return upload
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder unless the session has ended meanwhile."""
+        if self._ended:
+            raise InputError("This page is no longer known to the server. Load it again.")
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(parents=True)
 
     def upload(self, token: str) -> Upload:
         """Return an upload.
@@ -126,12 +160,16 @@ class Session:
             shutil.rmtree(upload.path.parent, ignore_errors=True)
 
     def new_result(self) -> Result:
-        """Make an empty folder for what a job will write."""
+        """Make an empty folder for what a job will write.
+
+        Raises:
+            InputError: the session has ended.
+            OSError: there is no room.
+        """
         name = secrets.token_urlsafe(16)
-        folder = self.folder / "results" / name
-        folder.mkdir(parents=True)
-        result = Result(id=name, folder=folder)
+        result = Result(id=name, folder=self.folder / "results" / name)
         with self._lock:
+            self._make(result.folder)
             self._results[name] = result
         return result
 
@@ -153,18 +191,26 @@ class Session:
         if result is not None:
             shutil.rmtree(result.folder, ignore_errors=True)
 
-    def make_room(self, limits: Limits) -> None:
-        """Remove the oldest uploads and results until the session's files are within the limit."""
-        while self._bytes() > limits.session_bytes:
+    def make_room(self, most: int, *, keep: Collection[str]) -> None:
+        """Remove the oldest results, then the oldest uploads, until the session's files are within a limit.
+
+        Args:
+            most: bytes that may be left.
+            keep: tokens and names of those that are in use.
+
+        Raises:
+            FullError: those alone are more.
+        """
+        while self._bytes() > most:
             with self._lock:
-                oldest = next(iter(self._results), None)
-                first = next(iter(self._uploads), None) if oldest is None else None
-            if oldest is not None:
-                self.drop_result(oldest)
-            elif first is not None:
-                self.drop_upload(first)
+                results = [name for name in self._results if name not in keep]
+                uploads = [token for token in self._uploads if token not in keep]
+            if results:
+                self.drop_result(results[0])
+            elif uploads:
+                self.drop_upload(uploads[0])
             else:
-                return
+                raise FullError("Your files take all the room one visitor has here. Wait for your jobs, or cancel one.")
 
     def _bytes(self) -> int:
         """Return how much lies on the disk; what goes away meanwhile counts as nothing."""
@@ -181,9 +227,10 @@ class Sessions:
     """All sessions of a running page.
 
     Args:
-        root: an empty folder that is theirs alone.
-        limits: when they end.
+        root: a folder that is theirs alone.
+        limits: how many there may be, and when they end.
         clock: seconds, for tests.
+        busy: whether a session has jobs under way, which keep it alive.
         on_end: told each session that ends, before its files go, so that its jobs can be stopped.
     """
 
@@ -193,30 +240,39 @@ class Sessions:
         limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
+        busy: Callable[[Session], bool] = lambda session: False,
         on_end: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.root = root
+        root.mkdir(parents=True, exist_ok=True)
         self._limits = limits
         self._clock = clock
+        self._busy = busy
         self._on_end = on_end
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
+        self._by_folder: dict[str, Session] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def open(self, *, cookie: bool) -> Session:
-        """Begin a session under a new secret, and end those that are over."""
-        self.sweep()
-        key = secrets.token_urlsafe(_SECRET_BYTES)
-        folder = self.root / secrets.token_hex(8)  # the secret itself must not be readable from a list of folders
-        folder.mkdir(mode=0o700, parents=True)
-        session = Session(key, folder, cookie=cookie, seen=self._clock())
+        """Begin a session under a new secret; its folder is made with its first file.
+
+        Raises:
+            FullError: there are as many as there may be, and each is in use.
+        """
         with self._lock:
-            self._sessions[key] = session
-            surplus = sorted(self._sessions.values(), key=lambda one: one.seen)[: len(self._sessions) - _MOST_SESSIONS]
-        for one in surplus:
-            self.end(one)
+            kind = [one for one in self._sessions.values() if one.cookie == cookie]
+            if len(kind) >= self._limits.sessions:
+                idle = min((one for one in kind if one.idle), key=lambda one: one.seen, default=None)
+                if idle is None:
+                    raise FullError("Too many visitors are here at the moment. Try again in a few minutes.")
+                self._forget(idle)
+            key = secrets.token_urlsafe(_SECRET_BYTES)
+            folder = self.root / secrets.token_hex(8)  # the secret must not be readable from a list of folders
+            session = Session(key, folder, cookie=cookie, seen=self._clock())
+            self._sessions[key] = self._by_folder[folder.name] = session
         return session
 
     def get(self, key: str | None) -> Session | None:
@@ -227,6 +283,7 @@ class Sessions:
             session = self._sessions.get(key)
             if session is not None:
                 session.seen = self._clock()
+                session.left = None if session.left is None else session.seen  # it is not gone after all
         return session
 
     def owning(self, path: Path) -> tuple[Session, Upload] | None:
@@ -235,8 +292,7 @@ class Sessions:
             folder, _, token, name = path.relative_to(self.root).parts
         except ValueError:
             return None
-        with self._lock:
-            session = next((one for one in self._sessions.values() if one.folder.name == folder), None)
+        session = self._by_folder.get(folder)
         if session is None:
             return None
         try:
@@ -250,24 +306,32 @@ class Sessions:
         session.leave(page, self._clock())
 
     def sweep(self) -> None:
-        """End every session that no page shows any more, or that nobody has used for too long."""
+        """End every session that no page shows any more, or that nobody has used for too long; jobs keep one alive."""
         now = self._clock()
         with self._lock:
-            over = [
-                one
-                for one in self._sessions.values()
-                if now - one.seen > self._limits.session_seconds
-                or (one.left is not None and now - one.left > _GRACE_SECONDS)
-            ]
+            over = [one for one in self._sessions.values() if self._is_over(one, now)]
         for session in over:
-            self.end(session)
+            if not self._busy(session):
+                self.end(session)
+
+    def _is_over(self, session: Session, now: float) -> bool:
+        if session.left is not None and now - session.left > _GRACE_SECONDS:
+            return True
+        patience = self._limits.session_seconds
+        if not session.cookie and not session.has_results:
+            patience = min(patience, _PROGRAM_SECONDS)
+        return now - session.seen > patience
 
     def end(self, session: Session) -> None:
         """End a session: its jobs stop, its files go."""
         with self._lock:
-            self._sessions.pop(session.key, None)
+            self._forget(session)
         self._on_end(session)
-        shutil.rmtree(session.folder, ignore_errors=True)
+        session.end()
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.key, None)
+        self._by_folder.pop(session.folder.name, None)
 
     def end_all(self) -> None:
         """End every session, and remove their common folder."""
@@ -280,5 +344,5 @@ def clean_name(name: str) -> str:
     """Return the last part of a name with only characters that are harmless in files, headers and pages."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(character if character.isalnum() or character in "-_. " else "_" for character in last)
-    stem = kept.strip(" .")[-80:].strip(" .")
+    stem = kept.strip(" .").encode("utf-8")[-_NAME_BYTES:].decode("utf-8", "ignore").strip(" .")
     return stem or "upload"

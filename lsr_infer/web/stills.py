@@ -3,6 +3,7 @@
 What a browser shows is always encoded anew; not a byte of an upload is handed out as it came.
 """
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from lsr_infer.errors import InputError
 from lsr_infer.imageheaders import BrokenImageError, inspect_image, walk_pictures
 from lsr_infer.images import decode_image
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.masks import peak_probability
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.web.limits import Limits
-from lsr_infer.web.requests import FrameRequest, ImageRequest, ModelChoice
+from lsr_infer.web.requests import ConfidenceRequest, FrameRequest, ImageRequest, ModelChoice
 
-__all__ = ["classes_document", "segment_frame", "segment_image"]
+__all__ = ["classes_document", "confidence_map", "segment_frame", "segment_image"]
 
 _JPEG_QUALITY = 92
 _PNG_EFFORT = 1
@@ -58,7 +60,9 @@ def segment_image(request: ImageRequest, segmenters: Open) -> dict[str, Any]:
         _write(Path(f"{stem}_palette.png"), segmentation.to_png())
         _write(Path(f"{stem}_overlay.png"), _png(segmentation.overlay(frame)))
         if segmentation.logits is not None:
-            np.save(f"{stem}_logits.npy", segmentation.logits, allow_pickle=False)
+            content = io.BytesIO()
+            np.save(content, segmentation.logits, allow_pickle=False)
+            _write(Path(f"{stem}_logits.npy"), content.getvalue())
     _write(request.folder / "picture.jpg", _jpeg(frame))
     document = {
         "name": request.name,
@@ -85,6 +89,22 @@ def segment_frame(request: FrameRequest, segmenters: Open) -> dict[str, Any]:
     begin = time.perf_counter()
     classes = segmenter(frame).classes
     return {"mask": _png(classes), "milliseconds": 1000 * (time.perf_counter() - begin)}
+
+
+def confidence_map(request: ConfidenceRequest) -> dict[str, Any]:
+    """Write `N_confidence.png`, the probability of each pixel's class times 255.
+
+    Raises:
+        InputError: the results are no longer there.
+    """
+    try:
+        document = json.loads((request.folder / "result.json").read_text(encoding="utf-8"))
+        logits = np.load(request.folder / f"{request.layer}_logits.npy", allow_pickle=False)
+    except OSError as error:
+        raise InputError("This result is no longer here. Send the picture again.") from error
+    probability = peak_probability(logits, document["height"], document["width"])
+    _write(request.folder / f"{request.layer}_confidence.png", _png(np.rint(probability * 255).astype(np.uint8)))
+    return {}
 
 
 def classes_document(space: LabelSpace) -> list[dict[str, str]]:

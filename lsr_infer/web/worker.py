@@ -13,8 +13,8 @@ from typing import Any
 from lsr_infer.errors import LsrError, stderr_handler
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.web.clips import segment_clip
-from lsr_infer.web.requests import ClipRequest, FrameRequest, ImageRequest, ModelChoice, Request
-from lsr_infer.web.stills import segment_frame, segment_image
+from lsr_infer.web.requests import ClipRequest, ConfidenceRequest, FrameRequest, ImageRequest, ModelChoice, Request
+from lsr_infer.web.stills import confidence_map, segment_frame, segment_image
 
 __all__ = ["Models", "main"]
 
@@ -77,6 +77,8 @@ def _answer(request: Request, models: Models, connection: Connection) -> tuple[s
             return "done", segment_image(request, models)
         if isinstance(request, FrameRequest):
             return "done", segment_frame(request, models)
+        if isinstance(request, ConfidenceRequest):
+            return "done", confidence_map(request)
         model = models(request.model)
         return "done", {"device": model.device, "backend": model.backend, "precision": model.precision}
     except BrokenPipeError:

@@ -24,7 +24,7 @@ def lanes() -> Iterator[Lanes]:
     made: list[Lane] = []
 
     def make(limits: Limits = LIMITS, workers: int = 1) -> Lane:
-        made.append(Lane("test", workers, limits))
+        made.append(Lane("test", workers, limits, limits.job_seconds))
         return made[-1]
 
     yield make

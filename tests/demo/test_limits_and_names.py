@@ -1,5 +1,7 @@
 """Limits, names and passwords: what is refused, and in which words."""
 
+from pathlib import Path
+
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
@@ -40,14 +42,15 @@ def test_each_limit_refuses_what_is_beyond_it_and_takes_what_is_not() -> None:
         ("", "upload"),
         ("straße 7.png", "straße 7.png"),
         (".hidden", "hidden"),
-        ("x" * 300 + ".mp4", "x" * 76 + ".mp4"),
+        ("x" * 300 + ".mp4", "x" * 96 + ".mp4"),
+        ("𝒳" * 80 + ".jpg", "𝒳" * 24 + ".jpg"),
     ],
 )
 def test_names_of_uploads_lose_what_could_do_harm(given: str, kept: str) -> None:
     assert clean_name(given) == kept
 
 
-def test_a_password_is_known_by_its_hash_alone(tmp_path) -> None:
+def test_a_password_is_known_by_its_hash_alone(tmp_path: Path) -> None:
     file = tmp_path / "hash"
     file.write_text(hash_password("right") + "\n", encoding="utf-8")
     assert b"right" not in file.read_bytes()
@@ -64,7 +67,7 @@ def test_auth_says_what_it_takes(option: str) -> None:
         Password.read(option)
 
 
-def test_a_password_in_the_clear_is_refused(tmp_path) -> None:
+def test_a_password_in_the_clear_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "hash"
     file.write_text("secret", encoding="utf-8")
     with pytest.raises(UsageError, match="never a password itself"):

@@ -183,7 +183,7 @@ def test_every_answer_says_that_nothing_is_fetched_elsewhere(page: Page) -> None
         assert headers["x-content-type-options"] == "nosniff"
     cookie = page.ask("/").headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=Lax" in cookie
 
 
 def test_too_large_an_upload_is_refused_by_either_way(page: Page, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_body_without_a_length_is_cut_off(page: Page) -> None:
             answer = connection.recv(4096)
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
-    assert not answer or b" 413 " in answer.splitlines()[0] or b" 400 " in answer.splitlines()[0]
+    assert not answer or answer.split()[1] in (b"400", b"413")
     assert page.files() <= before
 
 
@@ -250,20 +250,25 @@ def test_every_damaged_or_hostile_file_gets_a_sentence(page: Page, shared: Calla
     """All of them, as pictures or as videos by what they are called; some are odd but whole, and are segmented."""
     from gradio_client.exceptions import AppError
 
-    folder, client = shared("data/badmedia"), client_of(page)
+    folder, client, before = shared("data/badmedia"), client_of(page), page.files()
     moving = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".gif", ".h264", ".ts"}
-    sentences, taken = {}, 0
+    sentences, whole, taken = {}, set(), 0
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".md", ".tsv")]
     assert len(files) > 100
     for path in files:
         try:
             api_name = "/segment_video" if path.suffix.lower() in moving else "/segment_image"
-            client.predict(handled(path), api_name=api_name)
+            answer = client.predict(handled(path), api_name=api_name)
             taken += 1
+            whole |= {answer["id"]} if "id" in answer else set()
         except AppError as error:
             sentences[path] = str(error)
-    assert taken + len(sentences) == len(files)
+    assert taken > 50
     assert len(sentences) > 50
+    # What was refused left nothing; of a video that was segmented the program may still fetch the results.
+    results = {path.parent.name for path in page.files() - before if path.parent.parent.name == "results"}
+    assert results <= whole
+    assert not [path for path in page.files() - before if path.name in {bad.name for bad in sentences}]
     for path, sentence in sentences.items():
         assert sentence.endswith("."), (path, sentence)
         assert "server" not in sentence, (path, sentence)  # neither a crash nor a fault of our own

@@ -6,7 +6,7 @@ import pytest
 
 from lsr_infer.errors import InputError
 from lsr_infer.web.limits import Limits
-from lsr_infer.web.sessions import Session, Sessions
+from lsr_infer.web.sessions import FullError, Session, Sessions
 
 
 class Clock:
@@ -124,17 +124,78 @@ def test_results_hand_out_only_what_was_published(sessions: Sessions) -> None:
     assert not result.folder.exists()
 
 
-def test_the_oldest_results_make_room(sessions: Sessions) -> None:
+def test_the_oldest_results_make_room_but_never_what_is_in_use(sessions: Sessions) -> None:
     session = sessions.open(cookie=True)
     results = [session.new_result() for _ in range(4)]
     for result in results:
-        (result.folder / "video.mp4").write_bytes(b"x" * 400)
-    session.make_room(Limits(session_bytes=20_000))
+        (result.folder / "video.mp4").write_bytes(b"x" * 40_000)
+    token = written(session, "street.jpg", 40_000)
+    session.make_room(160_000, keep={token, results[0].id})
     kept = [result.id for result in results if session.result(result.id)]
-    assert kept
-    assert kept == [result.id for result in results][-len(kept) :]
-    session.make_room(Limits(session_bytes=1))
-    assert not any(session.result(result.id) for result in results)
+    assert kept[0] == results[0].id
+    assert kept[1:] == [result.id for result in results][-len(kept[1:]) :]
+    assert len(kept) < 4
+    with pytest.raises(FullError, match="all the room"):
+        session.make_room(1, keep={token, results[0].id})
+    assert [result.id for result in results if session.result(result.id)] == [results[0].id]
+    assert session.upload(token).path.is_file()
+    session.make_room(0 if not list(session.folder.rglob("*")) else 50_000, keep=())
+    assert session.result(results[0].id) is None
+
+
+def test_a_crowd_of_strangers_ends_nobody_elses_session(tmp_path: Path, clock: Clock, ended: list[Session]) -> None:
+    sessions = Sessions(tmp_path / "crowd", Limits(sessions=5), clock=clock, on_end=ended.append)
+    ann = sessions.open(cookie=True)
+    written(ann, "street.jpg")
+    for _ in range(20):  # visitors who never send anything make room for one another
+        clock.now += 1
+        sessions.open(cookie=True)
+    assert len(sessions) == 5
+    assert sessions.get(ann.key) is ann
+    for _ in range(5):
+        written(sessions.open(cookie=False), "x.jpg")
+    with pytest.raises(FullError, match="Too many visitors"):
+        sessions.open(cookie=False)
+    assert sessions.get(ann.key) is ann
+    clock.now += 121  # what a program sent and never used
+    sessions.sweep()
+    assert sessions.open(cookie=False)
+    assert sessions.get(ann.key) is ann
+
+
+def test_jobs_keep_a_session_alive(tmp_path: Path, clock: Clock, ended: list[Session]) -> None:
+    busy: set[str] = set()
+    sessions = Sessions(
+        tmp_path / "busy", Limits(session_seconds=10), clock=clock, busy=lambda one: one.key in busy,
+        on_end=ended.append,
+    )  # fmt: skip
+    session = sessions.open(cookie=True)
+    busy.add(session.key)
+    clock.now = 100
+    sessions.sweep()
+    assert not ended
+    busy.clear()
+    sessions.sweep()
+    assert ended == [session]
+
+
+def test_a_page_that_lost_its_line_for_a_moment_is_not_gone(sessions: Sessions, clock: Clock) -> None:
+    session = sessions.open(cookie=True)
+    session.enter("one")
+    sessions.leave(session, "one")
+    for clock.now in (30.0, 60.0, 90.0):
+        sessions.get(session.key)
+        sessions.sweep()
+    assert sessions.get(session.key) is session
+
+
+def test_a_session_that_has_ended_takes_nothing_and_leaves_nothing(sessions: Sessions) -> None:
+    session = sessions.open(cookie=True)
+    sessions.end(session)
+    for make in (lambda: session.new_upload("street.jpg"), session.new_result):
+        with pytest.raises(InputError, match="no longer known"):
+            make()
+    assert not session.folder.exists()
 
 
 def test_at_the_end_nothing_is_left(sessions: Sessions, ended: list[Session]) -> None:
