@@ -111,6 +111,35 @@ def test_a_video_comes_whole_and_to_its_owner_alone(page: Page, clip_of: Callabl
     assert (part.status, len(part.body)) == (206, 10)
 
 
+def test_a_video_can_be_watched_stopped_and_read_by_its_owner_alone(page: Page, clip_of: Callable[[int], Path]) -> None:
+    job = client_of(page).submit(handled(clip_of(150)), api_name="/segment_video")
+    document = next(one for one in job if one.get("live"))  # it is computed still
+    key, stranger = {"x-session-key": document["key"]}, {"cookie": page.visit()}
+    for headers in ({}, stranger, {"x-session-key": "guess"}):
+        assert page.ask(document["live"], headers=headers).status == 404
+        assert page.ask(document["cancel"], b"", headers, "POST").status in (404, 422)
+    watched = page.ask(document["live"], headers=key)  # goes on until the last frame is written
+    assert watched.status == 200
+    with av.open(io.BytesIO(watched.body)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 150
+    assert job.result()["state"] == "done"
+
+
+def test_programs_of_one_address_cannot_fill_the_queue(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
+    from gradio_client.exceptions import AppError
+
+    with running_page(tmp_path, "--queue", "4") as page:
+        client = client_of(page)
+        jobs = [client.submit(handled(clip_of(60)), api_name="/segment_video") for _ in range(3)]
+        refused = []
+        for job in jobs[::-1]:
+            try:
+                job.result()
+            except AppError as error:
+                refused.append(str(error))
+        assert refused == ["You have 2 jobs under way already. Wait for one of them, or cancel it."]
+
+
 def test_one_visitors_upload_is_nobody_elses(page: Page, street: Path) -> None:
     ann, bob = page.visit(), page.visit()
     assert ann != bob
