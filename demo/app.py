@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.errors import DeviceError, LsrError, exit_status, extra, stderr_handler
+from lsr_infer.errors import DeviceError, LsrError, UsageError, exit_status, extra, stderr_handler
 from lsr_infer.web.limits import Limits, in_megabytes
 from lsr_infer.web.passwords import Password, hash_password
 from lsr_infer.web.requests import ModelChoice
@@ -53,9 +53,20 @@ PROGRAMS = """
 ```
 
 `result` holds the classes with their shares, times and, for each model, `mask_png`: a PNG of class indices in base64.
-`/segment_video` takes a clip and gives, last, the addresses of video, masks (ZIP) and class shares (CSV), which are
-fetched with the header `{header}` set to the `key` that stands beside them. `/models` lists the names that `model` and
-`before` take.
+`model=` and `before=` take a `key` of `/models`; without them the model on the right is taken, alone.
+`/segment_video` takes a clip (and `every=5` for one frame in five) and gives, last, where its results are:
+
+```python
+done = client.predict(handle_file("drive.mp4"), before="{before}", api_name="/segment_video")
+video = httpx.get("{address}" + done["video"], headers={{"{header}": done["key"]}}).content
+```
+
+Where the page asks for a password, it travels in a header of every request:
+
+```python
+secret = base64.b64encode(b"NAME:PASSWORD").decode()
+client = Client("{address}", headers={{"Authorization": "Basic " + secret}})
+```
 """
 CODE = """from gradio_client import Client, handle_file
 client = Client("{address}")
@@ -85,15 +96,20 @@ def build_page(service: Service, address: str) -> Any:
         return session if isinstance(session, Session) else None
 
     async def picture(sent: Any, before: str, after: str, request: gr.Request) -> AsyncIterator[Any]:
-        async for document in actions.picture(session_of(request), sent, before, after):
+        async for document in actions.picture(
+            session_of(request), f"{request.session_hash} picture", sent, before, after
+        ):
             yield document
 
     async def compare(sent: Any, before: str, after: str, request: gr.Request) -> AsyncIterator[Any]:
-        async for document in actions.compare(session_of(request), sent, before, after):
+        async for document in actions.compare(
+            session_of(request), f"{request.session_hash} compare", sent, before, after
+        ):
             yield document
 
     async def video(sent: Any, before: str, after: str, every: str, request: gr.Request) -> AsyncIterator[Any]:
-        async for document in actions.video(session_of(request), sent, before, after, EVERY.get(every, 1)):
+        place, step = f"{request.session_hash} video", EVERY.get(every, 1)
+        async for document in actions.video(session_of(request), place, sent, before, after, step):
             yield document
 
     def options_of(*, may_be_none: bool) -> list[tuple[str, str]]:
@@ -204,7 +220,7 @@ def build_page(service: Service, address: str) -> Any:
                 listed = plain(model_table(catalogue.entries), "model-table")
                 again = gr.Button("Look into the folder again", variant="secondary", scale=0)
             with gr.Tab("API", id="api"):
-                gr.Markdown(PROGRAMS.format(code=CODE.format(address=address), header=KEY_HEADER))
+                gr.Markdown(_programs(address, actions.chosen(["?", "?"])[0], KEY_HEADER))
         plain(_footer(service.limits), "foot")
         dropdowns = [*of_picture, *of_video, *of_both]
         again.click(look, dropdowns, [listed, *dropdowns], **quiet)
@@ -221,6 +237,12 @@ def build_page(service: Service, address: str) -> Any:
     page.max_threads = waiting
     page.queue(default_concurrency_limit=None, api_open=False, max_size=2 * waiting)
     return page
+
+
+def _programs(address: str, before: str, header: str) -> str:
+    """Return what the page says about programs."""
+    code = CODE.format(address=address)
+    return PROGRAMS.format(code=code, address=address, before=before, header=header)
 
 
 def page_app(service: Service, address: str) -> Any:
@@ -293,7 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     for field in fields(Limits):
         kind = int if isinstance(field.default, int) else float
         limits.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="N",
-                            help=f"{_meaning(field.name)} ({field.default:g})")  # fmt: skip
+                            help=f"{_meaning(field.name)} ({field.default})")  # fmt: skip
     return parser
 
 
@@ -312,7 +334,10 @@ def run(arguments: Sequence[str]) -> None:
     """
     options = vars(_parser().parse_args(arguments))
     if options["hash_password"]:
-        print(hash_password(getpass.getpass("Password: ")))  # noqa: T201 - what it is asked for
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Once more: ") != password:
+            raise UsageError("the two are not the same. Try again.")
+        print(hash_password(password))  # noqa: T201 - what it is asked for
         return
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # a closed terminal clears up, too

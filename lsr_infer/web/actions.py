@@ -34,27 +34,40 @@ class Actions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._shown_at: dict[tuple[str, str], Work] = {}
 
-    async def picture(self, session: Session | None, sent: Any, before: str, after: str) -> AsyncIterator[Any]:
-        """Segment a picture with one model or two; yields what `<lsr-viewer>` shows."""
+    async def picture(
+        self, session: Session | None, place: str, sent: Any, before: str, after: str
+    ) -> AsyncIterator[Any]:
+        """Segment a picture with one model or two; yields what `<lsr-viewer>` shows.
+
+        Args:
+            session: whose.
+            place: the element that shows it; what is asked for there later ends what is under way.
+            sent: what the element for files says.
+            before: key of a model, or `NO_MODEL`.
+            after: key of a model.
+        """
         models = [key for key in (before, after) if key]
-        async for document in self._shown(session, sent, models, self._service.viewer, clip=False, every=1):
+        async for document in self._shown(session, place, sent, models, self._service.viewer, clip=False, every=1):
             yield document
 
-    async def compare(self, session: Session | None, sent: Any, before: str, after: str) -> AsyncIterator[Any]:
-        """Segment a picture with two models; yields what `<lsr-viewer>` shows."""
+    async def compare(
+        self, session: Session | None, place: str, sent: Any, before: str, after: str
+    ) -> AsyncIterator[Any]:
+        """Segment a picture with two models; see `picture`."""
         if sent and before == after:
             yield {"state": "error", "text": "Choose two different models, or use the page for pictures."}
             return
-        async for document in self.picture(session, sent, before, after):
+        async for document in self.picture(session, place, sent, before, after):
             yield document
 
     async def video(
-        self, session: Session | None, sent: Any, before: str, after: str, every: int
+        self, session: Session | None, place: str, sent: Any, before: str, after: str, every: int
     ) -> AsyncIterator[Any]:
-        """Segment a video; yields what `<lsr-player>` shows."""
+        """Segment a video, one of so many frames; yields what `<lsr-player>` shows; see `picture`."""
         models = [key for key in (before, after) if key]
-        async for document in self._shown(session, sent, models, self._service.player, clip=True, every=every):
+        async for document in self._shown(session, place, sent, models, self._service.player, clip=True, every=every):
             yield document
 
     def comparison(self, before: str, after: str) -> str:
@@ -132,6 +145,7 @@ class Actions:
     async def _shown(
         self,
         session: Session | None,
+        place: str,
         sent: Any,
         models: Sequence[str],
         document_of: Callable[[Work], dict[str, Any]],
@@ -151,11 +165,20 @@ class Actions:
         except LsrError as error:
             yield {"state": "error", "text": str(error)}
             return
+        key = (session.key, place)
+        earlier = self._shown_at.pop(key, None)
+        self._shown_at[key] = work
+        if earlier is not None:
+            self._service.end(earlier)
         try:
             async with aclosing(work.job.changes()) as changes:
                 async for _ in changes:
+                    if self._shown_at.get(key) is not work:
+                        return  # the place shows something later
                     yield document_of(work)
         finally:
+            if self._shown_at.get(key) is work:
+                del self._shown_at[key]
             self._service.end(work)
 
     def _place(self, session: Session, sent: Any) -> Sent:

@@ -113,7 +113,7 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
     Raises:
         InputError: the file is no video, or more than the limits allow; or a model failed.
     """
-    info = _checked(request)
+    info, reduced = _checked(request)
     opened = [segmenters(choice) for choice in request.models]
     titles = ("Original", request.models[0].title) if len(opened) == 1 else tuple(one.title for one in request.models)
     spaces = tuple(one.label_space for one in opened)
@@ -139,7 +139,7 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
     outcome = segment_video(source, outputs, task, info=info, on_frame=progress.step)
     # Some files do not say how long they are, and some say less than they are.
     request.limits.check_length(request.name, task.shares.times[-1], outcome.frames)
-    return _finished(request, task, info, outcome, begin, progress.seconds)
+    return _finished(request, task, info, outcome, begin, progress.seconds, reduced=reduced)
 
 
 def growing_video(folder: Path) -> Path | None:
@@ -176,8 +176,8 @@ class _Progress:
             self._report({"frames": self._frames, "seconds": now - self._begin, "total": self.total})
 
 
-def _checked(request: ClipRequest) -> VideoInfo:
-    """Return what a video is, after looking at what it claims before anything of it is decoded."""
+def _checked(request: ClipRequest) -> tuple[VideoInfo, bool]:
+    """Return how a video is shown, and whether that is reduced, after looking at what it claims before decoding it."""
     limits, name = request.limits, request.name
     _check_animation(request.path, name, limits)
     try:
@@ -190,9 +190,9 @@ def _checked(request: ClipRequest) -> VideoInfo:
     limits.check_length(name, info.duration, info.frames)
     scale = min(1.0, limits.shown_width / info.width)
     if scale == 1.0:
-        return info
+        return info, False
     height, width = (max(2, 2 * round(side * scale / 2)) for side in (info.height, info.width))
-    return replace(info, height=height, width=width)
+    return replace(info, height=height, width=width), True
 
 
 def _check_animation(path: Path, name: str, limits: Limits) -> None:
@@ -217,7 +217,14 @@ def _named(error: Exception, request: ClipRequest) -> InputError:
 
 
 def _finished(
-    request: ClipRequest, task: _ClipTask, info: VideoInfo, outcome: Outcome, begin: dict[str, Any], seconds: float
+    request: ClipRequest,
+    task: _ClipTask,
+    info: VideoInfo,
+    outcome: Outcome,
+    begin: dict[str, Any],
+    seconds: float,
+    *,
+    reduced: bool,
 ) -> dict[str, Any]:
     """Bring the results into the forms in which they are handed out, and describe them."""
     folder, shares = request.folder, task.shares
@@ -234,17 +241,17 @@ def _finished(
         "duration": (shares.times[-1] if shares.times else 0.0) + 1 / float(task.selection.rate(info.fps)),
         "frames": outcome.frames,
         "seconds": round(seconds, 3),
-        "note": _note(request, info, outcome),
+        "note": _note(info, outcome, reduced=reduced),
     }
 
 
-def _note(request: ClipRequest, info: VideoInfo, outcome: Outcome) -> str | None:
+def _note(info: VideoInfo, outcome: Outcome, *, reduced: bool) -> str | None:
     """Say what the user would not expect."""
     parts = []
     if outcome.broken is not None:
         parts.append(f"The file is damaged: what follows frame {outcome.frames} could not be read.")
-    if info.width == request.limits.shown_width:
-        parts.append(f"Pictures and masks are {info.width} x {info.height} pixels.")
+    if reduced:
+        parts.append(f"Pictures and masks are reduced to {info.width} x {info.height} pixels.")
     return " ".join(parts) or None
 
 

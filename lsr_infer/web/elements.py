@@ -15,7 +15,7 @@ const show = () => {
   if (!own) return;
   Object.assign(own, own.dataset.lsr === "spread" ? (props.value ?? {}) : { data: props.value });
   const state = props.value?.state;
-  if (state === "done" && state !== own.lsrShown) own.scrollIntoView({ block: "nearest" });
+  if (state === "done" && state !== own.lsrShown) own.scrollIntoView({ block: "start" });
   own.lsrShown = state;
 };
 show();

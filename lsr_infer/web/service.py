@@ -297,7 +297,8 @@ class Service:
         }
         work.session.publish(work.result, names)
         kept = ("width", "height", "gap", "titles", "fps", "duration", "frames", "seconds", "note")
-        downloads = (("video.mp4", "Video (MP4)"), ("masks.zip", "Masks (ZIP)"), ("shares.csv", "Class shares (CSV)"))
+        masks = f"Masks of {job.result['titles'][1]} (ZIP)"
+        downloads = (("video.mp4", "Video (MP4)"), ("masks.zip", masks), ("shares.csv", "Class shares (CSV)"))
         return {
             "state": "done",
             "id": work.result.id,

@@ -231,6 +231,25 @@ def test_a_long_video_begins_to_play_and_can_be_stopped(visits: Visits, clip_of:
         player.get_by_text("Cancelled. Nothing of it was kept.").wait_for()
 
 
+def test_a_later_video_takes_the_place_of_an_earlier_one(visits: Visits, clip_of: Callable[[int], Path]) -> None:
+    view = visits(expected=(404,))
+    tab(view, "Video")
+    send(view, "video-drop", clip_of(299))
+    player = view.locator("#video-player lsr-player")
+    player.get_by_text(re.compile(r"\d+ of 299 frames")).first.wait_for()
+    view.evaluate(
+        "it => { window.seen = []; new MutationObserver(() => window.seen.push(it.innerText)).observe(it,"
+        " {childList: true, subtree: true}); }",
+        player.element_handle(),
+    )
+    send(view, "video-drop", clip_of(30))
+    player.get_by_text("drive_30.mp4, 512").wait_for()
+    player.locator("lsr-chart").wait_for()
+    texts = view.evaluate("window.seen")
+    later = next(number for number, text in enumerate(texts) if "of 30 frames" in text or "drive_30" in text)
+    assert not any("of 299 frames" in text for text in texts[later:])
+
+
 def test_two_models_compared(visits: Visits) -> None:
     view = visits()
     tab(view, "Compare")

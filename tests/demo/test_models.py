@@ -97,7 +97,7 @@ def test_tables_escape_what_files_say(tmp_path: Path) -> None:
     html = model_table(found.entries)
     assert "<img" not in html
     assert "&lt;img" in html
-    assert "Cannot be chosen." in html
+    assert "Cannot be chosen:" in html
     both = comparison_table(found.good())
     assert both.count('<th scope="col">') == 2
     assert "99.43 % of the pixels" in both

@@ -195,7 +195,7 @@ export class LsrDrop extends ContentElement {
     try {
       const address = this.getAttribute("upload-url") ?? "/lsr/uploads";
       const { upload, name } = await sendFile(file, address, show, sending.signal);
-      this.#finish(`${name} is ready.`);
+      this.#finish(`${name} was sent.`);
       this.#tell({ upload, name });
     } catch (error) {
       if (!sending.signal.aborted) this.#finish(sentenceFor(error), { error: true });

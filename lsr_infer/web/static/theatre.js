@@ -282,6 +282,7 @@ export class Theatre {
   }
 
   #fail(text) {
+    if (!this.#film) return; // it was let go of while it failed
     const live = this.#film.live
       ? "The preview stopped. The whole video follows when it is done."
       : "The video cannot be played. Download it, or compute it again.";
