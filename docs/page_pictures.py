@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
+    """Write docs/page_picture.png and docs/page_video.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clip", type=Path, required=True, help="a video for the second picture")
     parser.add_argument("--temporary", type=Path, required=True, help="an empty folder for the page's files")
