@@ -1,4 +1,4 @@
-"""What each method's terms cost as a share of its step: ResNet-101, 512x1024, one image a domain, the paper's setting.
+"""What each method's terms cost as a share of its step: ResNet-101, 1024x512, one image a domain.
 
     python -m tests.benchmarks.term_cost --rounds 3 --threads 2
 
@@ -35,6 +35,7 @@ from lsr_train.selection import Selector
 from tests.benchmarks.engine_overhead import for_ever, random_batches
 
 COMPARISON = "gta5_cityscapes"
+SIZE = {"data.source.height": 512, "data.source.width": 1024, "data.target.height": 512, "data.target.width": 1024}
 SMALL = {
     "network.backbone": "resnet18", "network.stem": "torchvision", "network.width": 0.125, "data.source.height": 64,
     "data.source.width": 128, "data.target.height": 64, "data.target.width": 128,
@@ -85,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        made = engines(Path(folder), SMALL if arguments.small else {})
+        made = engines(Path(folder), SMALL if arguments.small else SIZE)
         config = made["plain"].config
         batches = for_ever(*random_batches(config, made["plain"].space.num_classes))
         for engine in made.values():
