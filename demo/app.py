@@ -18,14 +18,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from lsr_infer.errors import DeviceError, LsrError, UsageError, exit_status, extra, stderr_handler
+from lsr_infer.web.actions import NO_MODEL, Actions
+from lsr_infer.web.elements import ON_INPUT, ON_VALUE, html_of
 from lsr_infer.web.limits import Limits, in_megabytes
 from lsr_infer.web.passwords import Password, hash_password
 from lsr_infer.web.requests import ModelChoice
 from lsr_infer.web.server import ServerOptions, bound, is_loopback, own_folder, serve
 from lsr_infer.web.service import Service
+from lsr_infer.web.sessions import KEY_HEADER, Session
+from lsr_infer.web.tables import model_table
 
 logger = logging.getLogger("demo")
 
@@ -34,6 +39,7 @@ ORIGINAL = "Nothing: show the original"
 _OTHER_CALLS = 64
 """Calls that compute nothing: a page that opens, a list of models."""
 EVERY = {"Every frame": 1, "Every 2nd frame": 2, "Every 5th frame": 5, "Every 10th frame": 10}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 HEAD = """
 <link rel="stylesheet" href="/lsr/static/style.css">
 <script type="module" src="/lsr/static/main.js"></script>
@@ -52,7 +58,8 @@ PROGRAMS = """
 {code}
 ```
 
-`result` holds the classes with their shares, times and, for each model, `mask_png`: a PNG of class indices in base64.
+`result` holds for each model the classes with their shares and `mask_png`, a PNG of class indices in base64; of one
+model alone also the milliseconds it took.
 `model=` and `before=` take a `key` of `/models`; without them the model on the right is taken, alone.
 `/segment_video` takes a clip (and `every=5` for one frame in five) and gives, last, where its results are:
 
@@ -82,45 +89,76 @@ def build_page(service: Service, address: str) -> Any:
     """
     import gradio as gr
 
-    from lsr_infer.web.actions import NO_MODEL, Actions
-    from lsr_infer.web.elements import ON_INPUT, ON_VALUE, html_of
-    from lsr_infer.web.routes import KEY_HEADER
-    from lsr_infer.web.sessions import Session
-    from lsr_infer.web.tables import model_table
+    actions = Actions(service)
+    calls, parts = _calls(service, actions), _Parts(service, actions)
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        parts.html(INTRO, "head")
+        with gr.Tabs():
+            with gr.Tab("Picture", id="picture"):
+                of_picture = parts.pair("On the left", "On the right", optional=True)
+                picture = parts.drop("image", "picture-drop")
+                parts.tie(calls.picture, picture, of_picture, "lsr-viewer", "picture-viewer")
+            with gr.Tab("Video", id="video"):
+                of_video = parts.pair("On the left", "On the right", optional=True)
+                every = gr.Dropdown(list(EVERY), value="Every frame", label="Frames taken")
+                clip = parts.drop("video", "video-drop")
+                parts.tie(calls.video, clip, [*of_video, every], "lsr-player", "video-player")
+                with gr.Accordion("Camera stream", open=False):
+                    live = parts.element("lsr-live", "camera", spread=True)
+            with gr.Tab("Compare", id="compare"):
+                gr.Markdown("Two models on one picture: where they differ, how long each takes, what is known of both.")
+                of_both = parts.pair("One model", "The other", optional=False)
+                parts.tie(calls.compare, parts.drop("image", "compare-drop"), of_both, "lsr-viewer", "compare-viewer")
+                table = parts.html(actions.comparison(*[one.value for one in of_both]), "compare-table")
+            with gr.Tab("Models", id="models"):
+                listed = parts.html(model_table(service.catalogue.entries), "model-table")
+                again = gr.Button("Look into the folder again", variant="secondary", scale=0)
+            with gr.Tab("API", id="api"):
+                gr.Markdown(_programs(address, actions.chosen(["?", "?"])[0]))
+        parts.html(_footer(service.limits), "foot")
+        dropdowns = [*of_picture, *of_video, *of_both]
+        again.click(parts.look, dropdowns, [listed, *dropdowns], **QUIET)
+        of_video[1].change(actions.camera, of_video[1], live, **QUIET)
+        for dropdown in of_both:
+            dropdown.change(actions.comparison, of_both, table, **QUIET)
+        page.load(calls.arrive, **QUIET)
+        page.load(parts.look, dropdowns, [listed, *dropdowns], **QUIET).then(actions.camera, of_video[1], live, **QUIET)
+        page.unload(calls.leave)
+        for function in (calls.segment_image, calls.segment_video, calls.models):
+            gr.events.api(function, api_name=function.__name__, concurrency_limit=None)
+    # Whoever waits in our own queue, which is fair and says how long it is, holds a place in Gradio's.
+    waiting = 2 * (service.limits.queue + service.limits.jobs) + _OTHER_CALLS
+    page.max_threads = waiting
+    page.queue(default_concurrency_limit=None, api_open=False, max_size=2 * waiting)
+    return page
 
-    actions, catalogue = Actions(service), service.catalogue
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+
+def _calls(service: Service, actions: Actions) -> SimpleNamespace:
+    """Return what Gradio calls with its request, which it gives to parameters annotated with its type."""
+    import gradio as gr
 
     def session_of(request: gr.Request) -> Session | None:
         session = request.request.scope.get("lsr_session") if request.request is not None else None
         return session if isinstance(session, Session) else None
 
+    def address_of(request: gr.Request) -> str:
+        client = None if request.request is None else request.request.client
+        return "" if client is None else str(client.host)
+
     async def picture(sent: Any, before: str, after: str, request: gr.Request) -> AsyncIterator[Any]:
-        async for document in actions.picture(
-            session_of(request), f"{request.session_hash} picture", sent, before, after
-        ):
+        place = f"{request.session_hash} picture"
+        async for document in actions.picture(session_of(request), place, sent, before, after):
             yield document
 
     async def compare(sent: Any, before: str, after: str, request: gr.Request) -> AsyncIterator[Any]:
-        async for document in actions.compare(
-            session_of(request), f"{request.session_hash} compare", sent, before, after
-        ):
+        place = f"{request.session_hash} compare"
+        async for document in actions.compare(session_of(request), place, sent, before, after):
             yield document
 
     async def video(sent: Any, before: str, after: str, every: str, request: gr.Request) -> AsyncIterator[Any]:
         place, step = f"{request.session_hash} video", EVERY.get(every, 1)
         async for document in actions.video(session_of(request), place, sent, before, after, step):
             yield document
-
-    def options_of(*, may_be_none: bool) -> list[tuple[str, str]]:
-        good = [(entry.title, entry.key) for entry in catalogue.good()]
-        return [(ORIGINAL, NO_MODEL), *good] if may_be_none else good
-
-    def look(*keys: str) -> tuple[Any, ...]:
-        catalogue.refresh()
-        chosen = zip(dropdowns, actions.chosen(keys), strict=True)
-        updates = [gr.Dropdown(choices=options_of(may_be_none=one in may_be_none), value=key) for one, key in chosen]
-        return model_table(catalogue.entries), *updates
 
     def arrive(request: gr.Request) -> None:
         session = session_of(request)
@@ -131,10 +169,6 @@ def build_page(service: Service, address: str) -> Any:
         session = session_of(request)
         if session is not None:
             service.sessions.leave(session, str(request.session_hash))
-
-    def address_of(request: gr.Request) -> str:
-        client = None if request.request is None else request.request.client
-        return "" if client is None else str(client.host)
 
     async def segment_image(
         request: gr.Request, image: dict[str, Any], model: str = "", before: str = ""
@@ -159,90 +193,81 @@ def build_page(service: Service, address: str) -> Any:
         """List the models that can be named."""
         return actions.models()
 
-    may_be_none: list[Any] = []
+    return SimpleNamespace(
+        picture=picture, compare=compare, video=video, arrive=arrive, leave=leave, segment_image=segment_image,
+        segment_video=segment_video, models=models,
+    )  # fmt: skip
 
-    def pair(left: str, right: str, *, optional: bool) -> list[Any]:
-        before, after = actions.chosen(["?", "?"])
-        if not optional and not before:
-            before = after
-        with gr.Row():
-            first = gr.Dropdown(options_of(may_be_none=optional), value=before, label=left, min_width=240)
-            second = gr.Dropdown(options_of(may_be_none=False), value=after, label=right, min_width=240)
-        if optional:
-            may_be_none.append(first)
-        return [first, second]
 
-    def plain(html: str, name: str) -> Any:
-        return gr.HTML(html, apply_default_css=False, elem_id=name)
+class _Parts:
+    """What the page is put together from, as Gradio's components; to be used within its `Blocks`."""
 
-    def shown(tag: str, name: str, *, spread: bool = False) -> Any:
+    def __init__(self, service: Service, actions: Actions) -> None:
+        import gradio
+
+        self._gradio = gradio
+        self._service = service
+        self._actions = actions
+        self._optional: list[bool] = []  # of each dropdown of `pair`, whether it may stand for the original
+
+    def html(self, html: str, name: str) -> Any:
+        """Return HTML of our own, in our own style."""
+        return self._gradio.HTML(html, apply_default_css=False, elem_id=name)
+
+    def element(self, tag: str, name: str, *, spread: bool = False) -> Any:
+        """Return an element that shows the component's value."""
         template = html_of(tag, {}, spread=spread)
-        return gr.HTML(html_template=template, js_on_load=ON_VALUE, apply_default_css=False, elem_id=name)
+        return self._gradio.HTML(html_template=template, js_on_load=ON_VALUE, apply_default_css=False, elem_id=name)
 
-    def drop(kind: str, name: str) -> Any:
+    def drop(self, kind: str, name: str) -> Any:
+        """Return what takes a file, with the frames of the package to try where it takes pictures."""
         accept = "image/*" if kind == "image" else "video/*,.mkv,.avi,.ts,image/gif"
-        attributes = {"kind": kind, "max-bytes": service.limits.upload_bytes, "accept": accept}
-        tried = service.examples.values() if kind == "image" else ()
-        examples = [{"key": one.key, "title": one.title, "url": f"/lsr/examples/{one.key}"} for one in tried]
-        template = html_of("lsr-drop", attributes)
-        return gr.HTML(
-            html_template=template, js_on_load=ON_INPUT, apply_default_css=False, elem_id=name, examples=examples
-        )
+        attributes = {"kind": kind, "max-bytes": self._service.limits.upload_bytes, "accept": accept}
+        tried = self._service.examples.values() if kind == "image" else ()
+        return self._gradio.HTML(
+            html_template=html_of("lsr-drop", attributes), js_on_load=ON_INPUT, apply_default_css=False, elem_id=name,
+            examples=[{"key": one.key, "title": one.title, "url": f"/lsr/examples/{one.key}"} for one in tried],
+        )  # fmt: skip
 
-    def tie(function: Callable[..., Any], sent: Any, chosen: Sequence[Any], output: Any, *more: Any) -> None:
-        """Call a function when a file comes, and for the same file when another model is chosen."""
-        inputs = [sent, *chosen, *more]
-        sent.submit(function, inputs, output, trigger_mode="multiple", **quiet)
-        for dropdown in [*chosen, *more]:
-            dropdown.input(function, inputs, output, trigger_mode="multiple", **quiet)
+    def pair(self, left: str, right: str, *, optional: bool) -> list[Any]:
+        """Return two dropdowns of models; where `optional`, the left one may stand for the original."""
+        before, after = self._actions.chosen(["?", "?"])
+        with self._gradio.Row():
+            pair = [
+                self._gradio.Dropdown(self._choices(optional=may_be_none), value=value, label=label, min_width=240)
+                for label, value, may_be_none in (
+                    (left, before if optional else before or after, optional),
+                    (right, after, False),
+                )
+            ]
+        self._optional += (optional, False)
+        return pair
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        plain(INTRO, "head")
-        with gr.Tabs():
-            with gr.Tab("Picture", id="picture"):
-                of_picture = pair("On the left", "On the right", optional=True)
-                sent = drop("image", "picture-drop")
-                tie(picture, sent, of_picture, shown("lsr-viewer", "picture-viewer"))
-            with gr.Tab("Video", id="video"):
-                of_video = pair("On the left", "On the right", optional=True)
-                every = gr.Dropdown(list(EVERY), value="Every frame", label="Frames taken")
-                clip = drop("video", "video-drop")
-                tie(video, clip, of_video, shown("lsr-player", "video-player"), every)
-                with gr.Accordion("Camera stream", open=False):
-                    live = shown("lsr-live", "camera", spread=True)
-            with gr.Tab("Compare", id="compare"):
-                gr.Markdown("Two models on one picture: where they differ, how long each takes, what is known of both.")
-                of_both = pair("One model", "The other", optional=False)
-                both = drop("image", "compare-drop")
-                tie(compare, both, of_both, shown("lsr-viewer", "compare-viewer"))
-                table = plain(actions.comparison(*[one.value for one in of_both]), "compare-table")
-            with gr.Tab("Models", id="models"):
-                listed = plain(model_table(catalogue.entries), "model-table")
-                again = gr.Button("Look into the folder again", variant="secondary", scale=0)
-            with gr.Tab("API", id="api"):
-                gr.Markdown(_programs(address, actions.chosen(["?", "?"])[0], KEY_HEADER))
-        plain(_footer(service.limits), "foot")
-        dropdowns = [*of_picture, *of_video, *of_both]
-        again.click(look, dropdowns, [listed, *dropdowns], **quiet)
-        of_video[1].change(actions.camera, of_video[1], live, **quiet)
-        for dropdown in of_both:
-            dropdown.change(actions.comparison, of_both, table, **quiet)
-        page.load(arrive, **quiet)
-        page.load(look, dropdowns, [listed, *dropdowns], **quiet).then(actions.camera, of_video[1], live, **quiet)
-        page.unload(leave)
-        for function in (segment_image, segment_video, models):
-            gr.events.api(function, api_name=function.__name__, concurrency_limit=None)
-    # Whoever waits in our own queue, which is fair and says how long it is, holds a place in Gradio's.
-    waiting = 2 * (service.limits.queue + service.limits.jobs) + _OTHER_CALLS
-    page.max_threads = waiting
-    page.queue(default_concurrency_limit=None, api_open=False, max_size=2 * waiting)
-    return page
+    def tie(self, function: Callable[..., Any], sent: Any, chosen: Sequence[Any], tag: str, name: str) -> None:
+        """Let an element show what a function says of a file, once it comes and whenever something else is chosen."""
+        inputs, shown = [sent, *chosen], self.element(tag, name)
+        sent.submit(function, inputs, shown, trigger_mode="multiple", **QUIET)
+        for dropdown in chosen:
+            dropdown.input(function, inputs, shown, trigger_mode="multiple", **QUIET)
+
+    def look(self, *keys: str) -> tuple[Any, ...]:
+        """Look at the models again: the list of them, and every dropdown of `pair`, in order."""
+        self._service.catalogue.refresh()
+        updates = [
+            self._gradio.Dropdown(choices=self._choices(optional=optional), value=key)
+            for optional, key in zip(self._optional, self._actions.chosen(keys), strict=True)
+        ]
+        return model_table(self._service.catalogue.entries), *updates
+
+    def _choices(self, *, optional: bool) -> list[tuple[str, str]]:
+        good = [(entry.title, entry.key) for entry in self._service.catalogue.good()]
+        return [(ORIGINAL, NO_MODEL), *good] if optional else good
 
 
-def _programs(address: str, before: str, header: str) -> str:
+def _programs(address: str, before: str) -> str:
     """Return what the page says about programs."""
     code = CODE.format(address=address)
-    return PROGRAMS.format(code=code, address=address, before=before, header=header)
+    return PROGRAMS.format(code=code, address=address, before=before, header=KEY_HEADER)
 
 
 def page_app(service: Service, address: str) -> Any:

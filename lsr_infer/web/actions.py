@@ -49,7 +49,7 @@ class Actions:
             after: key of a model.
         """
         models = [key for key in (before, after) if key]
-        async for document in self._shown(session, place, sent, models, self._service.viewer, clip=False, every=1):
+        async for document in self._shown(session, place, sent, models, self._service.image, self._service.viewer):
             yield document
 
     async def compare(
@@ -59,7 +59,8 @@ class Actions:
         if sent and before == after:
             yield {"state": "error", "text": "Choose two different models, or use the page for pictures."}
             return
-        async for document in self.picture(session, place, sent, before, after):
+        start = partial(self._service.image, compared=True)
+        async for document in self._shown(session, place, sent, [before, after], start, self._service.viewer):
             yield document
 
     async def video(
@@ -67,7 +68,8 @@ class Actions:
     ) -> AsyncIterator[Any]:
         """Segment a video, one of so many frames; yields what `<lsr-player>` shows; see `picture`."""
         models = [key for key in (before, after) if key]
-        async for document in self._shown(session, place, sent, models, self._service.player, clip=True, every=every):
+        start = partial(self._service.clip, every=every)
+        async for document in self._shown(session, place, sent, models, start, self._service.player):
             yield document
 
     def comparison(self, before: str, after: str) -> str:
@@ -121,8 +123,8 @@ class Actions:
         session, sent = self._sent_by_program(video, address)
         work = None
         try:
-            clip = partial(self._service.clip, session, sent, self._named(model, before), every=every)
-            work = await asyncio.to_thread(clip)
+            start = partial(self._service.clip, every=every)
+            work = await asyncio.to_thread(start, session, sent, self._named(model, before))
             async with aclosing(work.job.changes()) as changes:
                 async for _ in changes:
                     document = self._service.player(work)
@@ -132,6 +134,7 @@ class Actions:
         finally:
             if work is not None:
                 self._service.end(work)
+            session.drop_upload(sent.token or "")
             if not session.cookie and (work is None or work.job.state != "done"):
                 self._service.sessions.end(session)
 
@@ -148,10 +151,8 @@ class Actions:
         place: str,
         sent: Any,
         models: Sequence[str],
+        start: Callable[[Session, Sent, Sequence[str]], Work],
         document_of: Callable[[Work], dict[str, Any]],
-        *,
-        clip: bool,
-        every: int,
     ) -> AsyncIterator[dict[str, Any]]:
         """Do what was asked for, and yield what is to be shown until it is over."""
         if not sent:
@@ -159,9 +160,7 @@ class Actions:
         try:
             if session is None:
                 raise InputError("This page is no longer known to the server. Load it again.")
-            found = self._place(session, sent)
-            start = partial(self._service.clip, every=every) if clip else self._service.image
-            work = await asyncio.to_thread(start, session, found, models)
+            work = await asyncio.to_thread(start, session, self._place(session, sent), models)
         except LsrError as error:
             yield {"state": "error", "text": str(error)}
             return

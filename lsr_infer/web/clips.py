@@ -6,7 +6,6 @@ index in front once it is whole; no frame is encoded twice.
 
 import csv
 import json
-import logging
 import time
 import zipfile
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.containers import open_container
 from lsr_infer.drawing import Drawer, Drawing, Result
-from lsr_infer.errors import InputError, LsrError
+from lsr_infer.errors import InputError
 from lsr_infer.imageheaders import walk_pictures
 from lsr_infer.inference import Inference
 from lsr_infer.jobs import Outcome, Task, segment_video
@@ -37,12 +36,8 @@ from lsr_infer.web.limits import Limits
 from lsr_infer.web.requests import ClipRequest
 from lsr_infer.web.stills import Open, classes_document
 
-__all__ = ["GAP", "growing_video", "segment_clip"]
+__all__ = ["growing_video", "segment_clip"]
 
-logger = logging.getLogger(__name__)
-
-GAP = 4
-"""Columns between the two pictures of a video, those of `lsr_infer.drawing`."""
 _ANIMATIONS = (b"GIF8", b"\x89PNG", b"RIFF")
 _REPORT_SECONDS = 0.2
 
@@ -134,7 +129,8 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
     source = Source(request.path, "video", Path("clip"))
     outputs = {"overlay": request.folder / "pieces.mp4", "mask": request.folder / "masks"}
     progress = _Progress(report, task.selection.expected(info))
-    begin = {"width": info.width, "height": info.height, "gap": GAP, "titles": list(titles), "total": progress.total}
+    gap = drawing.width(info.width) - 2 * info.width
+    begin = {"width": info.width, "height": info.height, "gap": gap, "titles": list(titles), "total": progress.total}
     report({"frames": 0, "seconds": 0.0, **begin})
     outcome = segment_video(source, outputs, task, info=info, on_frame=progress.step)
     # Some files do not say how long they are, and some say less than they are.
@@ -185,8 +181,8 @@ def _checked(request: ClipRequest) -> tuple[VideoInfo, bool]:
             context = picture_stream(container, name).codec_context
             limits.check_pixels(name, context.height, context.width)
         info = probe(request.path)
-    except (FFmpegError, LsrError) as error:
-        raise _named(error, request) from error
+    except FFmpegError as error:
+        raise InputError(f"{name} cannot be read as a video. Send another file, or encode it anew.") from error
     limits.check_length(name, info.duration, info.frames)
     scale = min(1.0, limits.shown_width / info.width)
     if scale == 1.0:
@@ -207,13 +203,6 @@ def _check_animation(path: Path, name: str, limits: Limits) -> None:
     limits.check_length(name, None, pictures)
     if pictures == 1:
         raise InputError(f"{name} is a picture, not a video. Send it on the page for pictures.")
-
-
-def _named(error: Exception, request: ClipRequest) -> InputError:
-    """Say what is wrong with an upload under the name that the user knows, never under the server's path."""
-    if isinstance(error, LsrError):
-        return InputError(str(error).replace(str(request.path), request.name).replace(request.path.name, request.name))
-    return InputError(f"{request.name} cannot be read as a video. Send another file, or encode it anew.")
 
 
 def _finished(

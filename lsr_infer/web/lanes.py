@@ -46,7 +46,6 @@ class Job:
         progress: what was last said about it.
         result: what came of it, None until it is done.
         error: the sentence in which it failed.
-        waited: seconds in the queue.
     """
 
     def __init__(self, owner: str, request: Request) -> None:
@@ -57,8 +56,6 @@ class Job:
         self.progress: dict[str, Any] = {}
         self.result: dict[str, Any] | None = None
         self.error = ""
-        self.waited = 0.0
-        self._sent = time.monotonic()
         self._cancelled = threading.Event()
         self._listeners: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
@@ -80,7 +77,6 @@ class Job:
 
     def begin(self) -> None:
         """Note that a worker has it."""
-        self.waited = time.monotonic() - self._sent
         self._become("running")
 
     def advance(self, progress: dict[str, Any]) -> None:

@@ -58,11 +58,8 @@ Opened = Callable[[ModelChoice], dict[str, str]]
 def shipped_models() -> tuple[Path, ...]:
     """Return the networks that come with the package, before and after adaptation."""
     folder = Path(__file__).resolve().parents[1] / "models"
-    return tuple(folder / f"toytown_{name}.onnx" for name in ("source", "adapted") if _is_there(folder, name))
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    return (folder / f"toytown_{name}.onnx").is_file()
+    paths = (folder / f"toytown_{name}.onnx" for name in ("source", "adapted"))
+    return tuple(path for path in paths if path.is_file())
 
 
 class Catalogue:

@@ -39,6 +39,7 @@ class ImageRequest:
         models: one or two.
         folder: an empty folder for the results.
         limits: what is decoded.
+        compared: the times of the models are to be compared, so they are taken twice.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class ImageRequest:
     models: tuple[ModelChoice, ...]
     folder: Path
     limits: Limits
+    compared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,12 +24,9 @@ from lsr_infer.masks import interpolate_at
 from lsr_infer.web.lanes import BusyError
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.service import Service, Work, attachment
-from lsr_infer.web.sessions import FullError, Result, Session, clean_name
+from lsr_infer.web.sessions import KEY_HEADER, FullError, Result, Session, clean_name
 
-__all__ = ["KEY_HEADER", "page_routes"]
-
-KEY_HEADER = "x-session-key"
-"""By which a program that keeps no cookies shows whose results it fetches."""
+__all__ = ["page_routes"]
 
 _INLINE = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".json": "application/json"}
 _TYPES = {**_INLINE, ".zip": "application/zip", ".csv": "text/csv; charset=utf-8"}

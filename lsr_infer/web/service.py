@@ -132,13 +132,14 @@ class Service:
         self.clips.close()
         self.sessions.end_all()
 
-    def image(self, session: Session, sent: Sent, models: Sequence[str]) -> Work:
+    def image(self, session: Session, sent: Sent, models: Sequence[str], *, compared: bool = False) -> Work:
         """Put a picture into the queue.
 
         Args:
             session: whose result it will be.
             sent: the file.
             models: keys of one or two models.
+            compared: the models' times are to be compared, see `ImageRequest`.
 
         Raises:
             InputError: a model is not on offer.
@@ -147,7 +148,9 @@ class Service:
         """
         choices = self._choices(models)
         result = self._new_result(session, sent)
-        request = ImageRequest(path=sent.path, name=sent.name, models=choices, folder=result.folder, limits=self.limits)
+        request = ImageRequest(
+            path=sent.path, name=sent.name, models=choices, folder=result.folder, limits=self.limits, compared=compared
+        )
         return self._submit(self.stills, Work(Job(sent.owner or session.key, request), session, result, sent))
 
     def clip(self, session: Session, sent: Sent, models: Sequence[str], *, every: int = 1) -> Work:
@@ -374,14 +377,10 @@ class Service:
         """Open a model where a crash does no harm."""
         job = Job(_OWN, OpenRequest(model=replace(choice)))
         self.stills.submit(job)
-        asyncio.run(_wait(job))
+        asyncio.run(job.over_soon())
         if job.result is None:
             raise InputError(job.error)
         return job.result
-
-
-async def _wait(job: Job) -> None:
-    await job.over_soon()
 
 
 def _image_downloads(name: str, layers: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:

@@ -4,7 +4,6 @@ Every upload and every result lies in the folder of one session under a name nob
 token, never by path. Knows no web framework and no models.
 """
 
-import logging
 import secrets
 import shutil
 import threading
@@ -16,10 +15,10 @@ from pathlib import Path
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.web.limits import Limits
 
-__all__ = ["FullError", "Result", "Session", "Sessions", "Upload", "clean_name"]
+__all__ = ["KEY_HEADER", "FullError", "Result", "Session", "Sessions", "Upload", "clean_name"]
 
-logger = logging.getLogger(__name__)
-
+KEY_HEADER = "x-session-key"
+"""By which a program that keeps no cookies shows whose results it fetches."""
 _SECRET_BYTES = 32
 _GRACE_SECONDS = 60.0
 """How long a session outlives its last page; loading a page again closes it first."""
@@ -269,6 +268,7 @@ class Sessions:
                 if idle is None:
                     raise FullError("Too many visitors are here at the moment. Try again in a few minutes.")
                 self._forget(idle)
+                idle.end()  # a request that holds it still must not leave a folder behind
             key = secrets.token_urlsafe(_SECRET_BYTES)
             folder = self.root / secrets.token_hex(8)  # the secret must not be readable from a list of folders
             session = Session(key, folder, cookie=cookie, seen=self._clock())

@@ -6,7 +6,7 @@ What a browser shows is always encoded anew; not a byte of an upload is handed o
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from lsr_infer.web.requests import ConfidenceRequest, FrameRequest, ImageRequest
 __all__ = ["classes_document", "confidence_map", "segment_frame", "segment_image"]
 
 _JPEG_QUALITY = 92
-_TURNS = 2
 _PNG_EFFORT = 1
 """A mask of 1024x512: 3 ms and 20 kB, against 14 ms and 14 kB at 6."""
 
@@ -50,24 +49,24 @@ def segment_image(request: ImageRequest, segmenters: Open) -> dict[str, Any]:
     layers, found, opened = [], [], []
     for number, choice in enumerate(request.models):
         segmenter = segmenters(choice)
-        begin = time.perf_counter()
-        segmentation = segmenter(frame)
-        classes = segmentation.classes
-        milliseconds = 1000 * (time.perf_counter() - begin)
+        segmentation, milliseconds = _timed(segmenter, frame)
         opened.append(segmenter)
         found.append(segmentation)
         layers.append(_layer(choice, segmenter, segmentation, milliseconds))
         stem = request.folder / str(number)
-        _write(Path(f"{stem}_mask.png"), _png(classes))
+        _write(Path(f"{stem}_mask.png"), _png(segmentation.classes))
         _write(Path(f"{stem}_palette.png"), segmentation.to_png())
         _write(Path(f"{stem}_overlay.png"), _png(segmentation.overlay(frame)))
         if segmentation.logits is not None:
             content = io.BytesIO()
             np.save(content, segmentation.logits, allow_pickle=False)
             _write(Path(f"{stem}_logits.npy"), content.getvalue())
-    if len(opened) == 2:
-        for layer, milliseconds in zip(layers, _compared(opened, frame), strict=True):
-            layer["milliseconds"] = round(milliseconds, 2)
+    if request.compared:
+        for layer, segmenter in zip(layers, opened, strict=True):
+            layer["milliseconds"] = round(min(layer["milliseconds"], _timed(segmenter, frame)[1]), 2)
+    elif len(layers) > 1:
+        for layer in layers:
+            layer["milliseconds"] = None  # whoever comes first finds cold caches
     _write(request.folder / "picture.jpg", _jpeg(frame))
     document = {
         "name": request.name,
@@ -90,10 +89,8 @@ def segment_frame(request: FrameRequest, segmenters: Open) -> dict[str, Any]:
         InputError: the data is no whole picture, or more than the limits allow; or the model failed.
     """
     frame = _decode(request.data, "the camera's frame", request.limits)
-    segmenter = segmenters(request.model)
-    begin = time.perf_counter()
-    classes = segmenter(frame).classes
-    return {"mask": _png(classes), "milliseconds": 1000 * (time.perf_counter() - begin)}
+    segmentation, milliseconds = _timed(segmenters(request.model), frame)
+    return {"mask": _png(segmentation.classes), "milliseconds": milliseconds}
 
 
 def confidence_map(request: ConfidenceRequest) -> dict[str, Any]:
@@ -157,15 +154,12 @@ def _layer(
     }
 
 
-def _compared(segmenters: Sequence[Segmenter], frame: NDArray[np.uint8]) -> list[float]:
-    """Return how long each takes, in milliseconds, the least of a few turns: whoever runs first finds cold caches."""
-    times: list[list[float]] = [[] for _ in segmenters]
-    for _ in range(_TURNS):
-        for segmenter, taken in zip(segmenters, times, strict=True):
-            begin = time.perf_counter()
-            _ = segmenter(frame).classes
-            taken.append(1000 * (time.perf_counter() - begin))
-    return [min(taken) for taken in times]
+def _timed(segmenter: Segmenter, frame: NDArray[np.uint8]) -> tuple[Segmentation, float]:
+    """Return what a model says of a frame, down to the class of every pixel, and how long that took."""
+    begin = time.perf_counter()
+    segmentation = segmenter(frame)
+    _ = segmentation.classes  # computed when first asked for
+    return segmentation, 1000 * (time.perf_counter() - begin)
 
 
 def _agreement(found: list[Segmentation]) -> float | None:

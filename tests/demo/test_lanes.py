@@ -104,14 +104,20 @@ def test_the_queue_and_each_owner_have_an_end(lanes: Lanes, tmp_path: Path, clip
         lane.submit(opening("late"))
 
 
+def at_work(lane: Lane, *jobs: Job) -> int:
+    """Put jobs into the queue; return the process that computes frames of the first of them."""
+    for job in jobs:
+        lane.submit(job)
+    wait_until(lambda: bool(jobs[0].progress.get("frames")))
+    worker = lane.processes[0].pid
+    assert worker is not None
+    return worker
+
+
 def test_cancelling_kills_the_work(lanes: Lanes, tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
     lane = lanes()
     job, waiting = clip("ann", clip_of(400), tmp_path / "out"), opening("bob")
-    lane.submit(job)
-    lane.submit(waiting)
-    wait_until(lambda: bool(job.progress.get("frames")))
-    worker = lane.processes[0].pid
-    assert worker is not None
+    worker = at_work(lane, job, waiting)
     lane.cancel(job)
     assert wait(job).state == "cancelled"
     with pytest.raises(ProcessLookupError):
@@ -135,12 +141,7 @@ def test_a_worker_that_dies_costs_its_own_job_alone(
 ) -> None:
     lane = lanes()
     job, next_job = clip("ann", clip_of(400), tmp_path / "out"), opening("bob")
-    lane.submit(job)
-    lane.submit(next_job)
-    wait_until(lambda: bool(job.progress.get("frames")))
-    worker = lane.processes[0].pid
-    assert worker is not None
-    os.kill(worker, signal.SIGKILL)
+    os.kill(at_work(lane, job, next_job), signal.SIGKILL)
     assert wait(job).state == "failed"
     assert job.error == "The server could not cope with this file. Send another one."
     assert wait(next_job).state == "done"

@@ -28,8 +28,9 @@ export function reading({ title }, answer) {
 
 /** The quiet line under the stage. */
 export function facts({ name, width, height, layers, agreement }) {
+  const took = (milliseconds) => (milliseconds === null ? "" : `${Math.round(milliseconds)} ms `);
   const models = layers.map(
-    ({ title, model, milliseconds, device }) => `${title}: ${model}, ${Math.round(milliseconds)} ms on ${device}`,
+    ({ title, model, milliseconds, device }) => `${title}: ${model}, ${took(milliseconds)}on ${device}`,
   );
   const agreeing = typeof agreement === "number" ? [`Both agree on ${percent(agreement)} of the picture`] : [];
   return [`${name}, ${width} × ${height}`, ...models, ...agreeing].join(" · ");
