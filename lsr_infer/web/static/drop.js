@@ -245,15 +245,14 @@ export class LsrDrop extends ContentElement {
       this.#say(DISCONNECTED, { error: true });
     });
     const take = button("Take the picture", () => this.#takePicture(video), { symbol: "camera", primary: true });
+    take.setAttribute("aria-disabled", "true"); // until there is one to take; a disabled button would lose the focus
+    video.addEventListener("loadeddata", () => take.removeAttribute("aria-disabled"), { once: true });
     const close = button("Close", () => this.#leaveCamera());
     this.#fillZone(video, create("div", { class: "lsr-row lsr-centred" }, take, close));
   }
 
   #takePicture(video) {
-    if (!video.videoWidth) {
-      this.#say("The camera gives no picture yet. Wait a moment and try again.", { error: true });
-      return;
-    }
+    if (!video.videoWidth) return;
     const canvas = create("canvas", { width: video.videoWidth, height: video.videoHeight });
     canvas.getContext("2d").drawImage(video, 0, 0);
     const stream = this.#stream;
