@@ -74,10 +74,13 @@ lint: install
 bench: install
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m tests.benchmarks.$$script || exit 1; done
 
-# The frames that the package ships to compare models on. The scenes are far from those of training and validation.
+# The frames that the package ships to compare models on, and a clip for the page. The scenes are far from those of
+# training and validation.
 shipped-frames: install
 	for domain in camera game; do $(BIN)/python -m lsr_train.data.toytown frames --domain $$domain --seed 900000 --frames 6 \
 		--height 256 --width 512 --jpeg --overwrite -o lsr_infer/models/toytown || exit 1; done
+	$(BIN)/python -m lsr_train.data.toytown clip --domain camera --seed 900101 --frames 96 --height 256 --width 512 --overwrite \
+		-o lsr_infer/models/toytown/clips/drive_camera_900101.mp4
 
 # The two demonstration networks of the package, before and after adaptation: about 20 minutes on two cores.
 SHIPPED := runs/shipped

@@ -220,10 +220,10 @@ class _Parts:
         return self._gradio.HTML(html_template=template, js_on_load=ON_VALUE, apply_default_css=False, elem_id=name)
 
     def drop(self, kind: str, name: str) -> Any:
-        """Return what takes a file, with the frames of the package to try where it takes pictures."""
+        """Return what takes a file, with the frames or clips of the package to try."""
         accept = "image/*" if kind == "image" else "video/*,.mkv,.avi,.ts,image/gif"
         attributes = {"kind": kind, "max-bytes": self._service.limits.upload_bytes, "accept": accept}
-        tried = self._service.examples.values() if kind == "image" else ()
+        tried = [one for one in self._service.examples.values() if one.kind == kind]
         return self._gradio.HTML(
             html_template=html_of("lsr-drop", attributes), js_on_load=ON_INPUT, apply_default_css=False, elem_id=name,
             examples=[{"key": one.key, "title": one.title, "url": f"/lsr/examples/{one.key}"} for one in tried],

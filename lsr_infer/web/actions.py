@@ -186,7 +186,7 @@ class Actions:
             example = self._service.examples.get(sent["example"])
             if example is None:
                 raise InputError("This example is not there. Choose another one.")
-            return Sent(example.path, f"{example.key}.jpg")
+            return Sent(example.path, example.path.name)
         token = sent.get("upload") if isinstance(sent, dict) else None
         upload = session.upload(token if isinstance(token, str) else "")
         return Sent(upload.path, upload.name, upload.token)

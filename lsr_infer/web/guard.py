@@ -141,7 +141,10 @@ class Guard:
                 return
             self._claim(body, session)
             receive = _again(body, receive)
-        await self._app(scope, receive, self._completed(send, key))
+        answer = _Answer(send, None if key is None else f"{self._cookie}={key}; Path=/; HttpOnly; SameSite=Lax")
+        await self._app(scope, receive, answer)
+        if self._stopping.is_set():
+            await answer.end()
 
     def _refusal(self, scope: Scope, headers: dict[bytes, str]) -> tuple[int, str, dict[bytes, bytes]] | None:
         """Return status, sentence and headers of a refusal, None for a request that may go on."""
@@ -263,20 +266,36 @@ class Guard:
             coming.cancel()
             stopping.cancel()
 
-    def _completed(self, send: Send, key: str | None) -> Send:
-        """Add our headers to an answer, and the cookie of a session that has just begun."""
 
-        async def completed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                ours = dict(_HEADERS)
-                kept = [(name, value) for name, value in message["headers"] if name.lower() not in ours]
-                message["headers"] = [*kept, *ours.items()]
-                if key is not None:
-                    cookie = f"{self._cookie}={key}; Path=/; HttpOnly; SameSite=Lax"
-                    message["headers"].append((b"set-cookie", cookie.encode("ascii")))
-            await send(message)
+class _Answer:
+    """An answer on its way out; it is given our headers.
 
-        return completed
+    Args:
+        send: takes its parts.
+        cookie: of a session that has just begun.
+    """
+
+    def __init__(self, send: Send, cookie: str | None) -> None:
+        self._send = send
+        self._cookie = cookie
+        self._open = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send one part."""
+        if message["type"] == "http.response.start":
+            kept = [(name, value) for name, value in message["headers"] if name.lower() not in _HEADERS]
+            message["headers"] = [*kept, *_HEADERS.items()]
+            if self._cookie is not None:
+                message["headers"].append((b"set-cookie", self._cookie.encode("ascii")))
+            self._open = True
+        elif message["type"] == "http.response.body":
+            self._open = bool(message.get("more_body"))
+        await self._send(message)
+
+    async def end(self) -> None:
+        """End it where the application has left it open."""
+        if self._open:
+            await self({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _known(path: str, method: str) -> bool:

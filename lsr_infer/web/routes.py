@@ -182,11 +182,12 @@ class _Routes:
         return Response(result["mask"], media_type="image/png", headers=headers)
 
     async def example(self, request: Request) -> Response:
-        """Hand out a frame that comes with the package."""
+        """Hand out a frame or a clip that comes with the package."""
         example = self._service.examples.get(request.path_params["key"])
         if example is None:
             raise _NotFoundError
-        return FileResponse(example.path, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
+        kind = _INLINE[example.path.suffix]
+        return FileResponse(example.path, media_type=kind, headers={"Cache-Control": "max-age=86400"})
 
     async def health(self, request: Request) -> Response:
         """Say whether the server can do its work."""

@@ -140,6 +140,8 @@ def serve(options: ServerOptions, listening: socket.socket, root: Path, page_of:
     """
     import uvicorn
 
+    from lsr_infer.web.connections import PunctualProtocol
+
     host, port = listening.getsockname()[:2]
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else f'[{host}]' if ':' in host else host}:{port}"
     service = Service(root / "sessions", options.models, options.model_options, options.limits)
@@ -163,6 +165,7 @@ def serve(options: ServerOptions, listening: socket.socket, root: Path, page_of:
             log_level="warning",
             lifespan="on",
             timeout_graceful_shutdown=2,
+            http=PunctualProtocol,
             ws="none",
             limit_concurrency=_MOST_CONNECTIONS,
         )
@@ -184,7 +187,7 @@ def _hosts(options: ServerOptions) -> tuple[str, ...]:
 async def _served(server: Any, listening: socket.socket, service: Service, guard: Guard, address: str) -> None:
     """Run the server and the sweeper beside it."""
     sweeper = asyncio.create_task(_sweep(service))
-    watcher = asyncio.create_task(_watch(server, guard, address))
+    watcher = asyncio.create_task(_watch(server, service, guard, address))
     try:
         await server.serve(sockets=[listening])
     finally:
@@ -192,7 +195,7 @@ async def _served(server: Any, listening: socket.socket, service: Service, guard
             task.cancel()
 
 
-async def _watch(server: Any, guard: Guard, address: str) -> None:
+async def _watch(server: Any, service: Service, guard: Guard, address: str) -> None:
     """Say where the page is, once it answers; end what would go on for ever, once it is to stop."""
     while not server.started:
         await asyncio.sleep(_LOOK_SECONDS)
@@ -200,6 +203,7 @@ async def _watch(server: Any, guard: Guard, address: str) -> None:
     while not server.should_exit:
         await asyncio.sleep(_LOOK_SECONDS)
     guard.stop()
+    await asyncio.to_thread(service.stop)
 
 
 async def _sweep(service: Service) -> None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from lsr_infer.errors import InputError
@@ -68,27 +68,33 @@ class Work:
 
 @dataclass(frozen=True)
 class Example:
-    """A frame that comes with the package.
+    """A frame or a clip that comes with the package.
 
     Args:
         key: its file's name without suffix.
+        kind: which of both.
         title: for people.
         path: the file.
     """
 
     key: str
+    kind: Literal["image", "video"]
     title: str
     path: Path
 
 
 def examples() -> tuple[Example, ...]:
-    """Return the frames that come with the package, those of the camera first."""
-    folder = Path(__file__).resolve().parents[1] / "models" / "toytown" / "images"
-    titles = {"camera": "Toytown, camera", "game": "Toytown, simulator"}
+    """Return the frames and clips that come with the package, those of the camera first."""
+    folder = Path(__file__).resolve().parents[1] / "models" / "toytown"
+    kinds: tuple[tuple[Literal["image", "video"], str, str], ...] = (
+        ("image", "images/{}_*.jpg", "Toytown, {} {}"),
+        ("video", "clips/drive_{}_*.mp4", "A drive through Toytown, {}"),
+    )
     found = []
-    for domain, title in titles.items():
-        for number, path in enumerate(sorted(folder.glob(f"{domain}_*.jpg")), start=1):
-            found.append(Example(path.stem, f"{title} {number}", path))
+    for kind, pattern, title in kinds:
+        for domain, word in (("camera", "camera"), ("game", "simulator")):
+            paths = sorted(folder.glob(pattern.format(domain)))
+            found += [Example(path.stem, kind, title.format(word, n), path) for n, path in enumerate(paths, start=1)]
     return tuple(found)
 
 
@@ -105,7 +111,7 @@ class Service:
         sessions: who is there.
         catalogue: the models on offer.
         limits: what is taken.
-        examples: frames to try, by key.
+        examples: frames and clips to try, by key.
 
     Raises:
         UsageError: the folder of models is not there.
@@ -126,10 +132,14 @@ class Service:
         """Whether all workers are there."""
         return self.stills.alive and self.clips.alive
 
-    def close(self) -> None:
-        """Stop all work and remove all files."""
+    def stop(self) -> None:
+        """Stop all work, and take no more."""
         self.stills.close()
         self.clips.close()
+
+    def close(self) -> None:
+        """Stop all work and remove all files."""
+        self.stop()
         self.sessions.end_all()
 
     def image(self, session: Session, sent: Sent, models: Sequence[str], *, compared: bool = False) -> Work:

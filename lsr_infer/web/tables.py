@@ -10,13 +10,17 @@ from lsr_infer.web.models import Entry
 __all__ = ["comparison_table", "model_table"]
 
 _UNKNOWN = "not stated"
+_WORDS = (
+    '<p class="lsr-note">Parity: what the exported file says, against the trained network (its checkpoint) on the same '
+    "frames. A pixel is clear where the checkpoint prefers its best class to the next one by a margin.</p>"
+)
 
 
 def model_table(entries: Sequence[Entry]) -> str:
     """List the models on offer, and those that cannot be chosen with the reason."""
     if not entries:
         return '<p class="lsr-note">There is no model here. Export one with export/to_onnx.py into the folder.</p>'
-    return f'<div class="lsr-cards">{"".join(map(_card, entries))}</div>'
+    return f'<div class="lsr-cards">{"".join(map(_card, entries))}</div>{_WORDS}'
 
 
 def comparison_table(entries: Sequence[Entry]) -> str:
@@ -37,7 +41,7 @@ def comparison_table(entries: Sequence[Entry]) -> str:
     return (
         '<div class="lsr-table-scroll" tabindex="0" role="region" aria-label="What is known of both models">'
         f'<table class="lsr-table"><caption class="lsr-visually-hidden">What is known of both models</caption>'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>{_WORDS}"
     )
 
 
@@ -66,8 +70,8 @@ def _parity(manifest: Manifest) -> str:
     parity = manifest.parity
     if parity is None:
         return "not compared"
-    clear = f", {100 * parity.clear_agreement:.2f} % where the checkpoint is clear" if parity.clear_agreement else ""
-    return f"{100 * parity.agreement:.2f} % of the pixels on {parity.frames} frames{clear}"
+    clear = f", {100 * parity.clear_agreement:.2f} % of the clear ones" if parity.clear_agreement else ""
+    return f"the same class at {100 * parity.agreement:.2f} % of the pixels of {parity.frames} frames{clear}"
 
 
 def _parity_miou(manifest: Manifest) -> str:
@@ -89,8 +93,8 @@ _FACTS: tuple[tuple[str, Callable[[Manifest], str]], ...] = (
     ("Classes", lambda manifest: f"{manifest.label_space.num_classes} ({manifest.label_space.name})"),
     ("Made for", lambda manifest: f"{manifest.width} x {manifest.height}"),
     ("Precision", lambda manifest: manifest.precision),
-    ("Same as its checkpoint", _parity),
-    ("mIoU there", _parity_miou),
+    ("Parity", _parity),
+    ("mIoU on the parity frames", _parity_miou),
     ("Teacher", _teacher),
 )
 """What a Manifest says, as label and text."""

@@ -1,13 +1,18 @@
 """The demo page against the runtime alone: start, one picture, one clip, cancelling, and many visitors at once.
 
-    python -m tests.benchmarks.demo_page [--rounds 5] [--clip CLIP.mp4] [--clients 20] [--minutes 5]
+    python -m tests.benchmarks.demo_page [--rounds 5] [--clip CLIP.mp4] [--clients 20] [--minutes 5] [--programs]
 
 Prints JSON. The page runs in a process of its own with the shipped networks and is asked through `gradio_client`,
 uploads included. A picture and a clip take turns with the runtime's own work on the same files (`Segmenter`;
 `lsr-infer` with the same results), and the figures are ratios of neighbours, so that what else runs on the machine hits
-both. Without --clip a 720p clip of 10 s is made of the package's frames. The load: every client sends pictures, and now
-and then a clip that it cancels; `rss_growth` compares the memory of all the page's processes with their level after the
-first fifth of the time.
+both. Without --clip a 720p clip of 10 s is made of the package's frames. The load: every client, with a session of its
+own as a browser has, sends pictures, and now and then a clip that it cancels; with --programs they have no sessions and
+share one turn.
+
+Memory is that of all the page's processes, as the median of thirty seconds: a cancelled clip's process is killed and
+another one begins, so that a single look finds anything between none and all of it. `rss_growth` is the highest such
+median after the first fifth of the time over the one with which that time begins; `server_growth` the same of the
+server itself, which lives on; `rss_highest_mib` the highest single look.
 """
 
 import argparse
@@ -18,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -44,6 +49,7 @@ def main() -> int:
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--programs", action="store_true")
     parser.add_argument("--only", choices=("start", "picture", "clip", "cancel", "load"), action="append")
     options = parser.parse_args()
     wanted = set(options.only or ("start", "picture", "clip", "cancel", "load"))
@@ -62,7 +68,8 @@ def main() -> int:
                 result["cancel"] = cancelling(page, clip, options.rounds)
         if "load" in wanted:
             with page_in(folder) as page:
-                result["load"] = Load(page, picture, clip, options.clients, 60 * options.minutes).run()
+                load = Load(page, picture, clip, options.clients, 60 * options.minutes, sessions=not options.programs)
+                result["load"] = load.run()
     print(json.dumps(result, indent=2))
     return 0
 
@@ -94,11 +101,12 @@ def clip_of(folder: Path) -> Path:
     return path
 
 
-def client_of(page: Page) -> Any:
-    """Return a client of the page."""
+def client_of(page: Page, *, session: bool = False) -> Any:
+    """Return a client of the page, where asked with a session of its own as a browser has."""
     from gradio_client import Client
 
-    return Client(page.address, verbose=False)
+    headers = {"Cookie": page.visit()} if session else None
+    return Client(page.address, headers=headers, verbose=False)
 
 
 def handled(path: Path) -> Any:
@@ -195,18 +203,22 @@ class Load:
         clip: what they send now and then, and cancel.
         clients: how many.
         seconds: for how long.
+        sessions: each has a session of its own.
     """
 
     _CLIP_EVERY = 25
+    _WINDOW_SECONDS = 30.0
 
-    def __init__(self, page: Page, picture: Path, clip: Path, clients: int, seconds: float) -> None:
+    def __init__(
+        self, page: Page, picture: Path, clip: Path, clients: int, seconds: float, *, sessions: bool = True
+    ) -> None:
         self._page, self._picture, self._clip = page, picture, clip
-        self._clients, self._seconds = clients, seconds
+        self._clients, self._seconds, self._sessions = clients, seconds, sessions
         self._lock = threading.Lock()
         self._ended: Counter[str] = Counter()
         self._waits: list[float] = []
         self._cancels: list[float] = []
-        self._rss: list[tuple[float, int]] = []
+        self._rss: list[tuple[float, int, int]] = []
 
     def run(self) -> dict[str, Any]:
         """Let the clients run, and watch the page's memory."""
@@ -215,26 +227,37 @@ class Load:
         for thread in threads:
             thread.start()
         while time.monotonic() - begin < self._seconds:
-            self._rss.append((time.monotonic() - begin, resident(self._page.process.pid)))
-            time.sleep(1)
+            self._rss.append((time.monotonic() - begin, *resident(self._page.process.pid)))
+            time.sleep(0.5)
         for thread in threads:
             thread.join()
-        settled = [size for seconds, size in self._rss if seconds >= self._seconds / 5]
+        own, whole = self._levels(1), self._levels(2)
         return {
             "clients": self._clients,
+            "sessions": self._sessions,
             "minutes": self._seconds / 60,
             "ended": dict(self._ended),
             "wait_median_seconds": statistics.median(self._waits),
             "wait_worst_over_median": max(self._waits) / statistics.median(self._waits),
             "cancel_worst_seconds": max(self._cancels, default=None),
-            "rss_level_mib": settled[0] / 2**20,
-            "rss_growth": max(settled) / settled[0],
+            "rss_level_mib": whole[0] / 2**20,
+            "rss_growth": max(whole) / whole[0],
+            "server_growth": max(own) / own[0],
+            "rss_highest_mib": max(size for *_, size in self._rss) / 2**20,
             "answers_at_the_end": self._page.ask("/lsr/health").status,
             "files_at_the_end": len(self._page.files()),
         }
 
+    def _levels(self, column: int) -> list[float]:
+        """Return the median memory of each window after the first fifth of the time."""
+        windows: dict[int, list[int]] = defaultdict(list)
+        for look in self._rss:
+            if look[0] >= self._seconds / 5:
+                windows[int((look[0] - self._seconds / 5) / self._WINDOW_SECONDS)].append(look[column])
+        return [statistics.median(windows[number]) for number in sorted(windows)]
+
     def _client(self, begin: float, number: int) -> None:
-        client = client_of(self._page)
+        client = client_of(self._page, session=self._sessions)
         count = number  # so that their clips do not come all at once
         while time.monotonic() - begin < self._seconds:
             count += 1
@@ -254,18 +277,18 @@ class Load:
             into.append(seconds)
 
 
-def resident(pid: int) -> int:
-    """Return the memory of a process and all below it, in bytes; pages they share count once each."""
-    total, found = 0, [pid]
+def resident(pid: int) -> tuple[int, int]:
+    """Return the memory of a process, and with all below it, in bytes; pages they share count once each."""
+    sizes, found = {pid: 0}, [pid]
     while found:
         process = found.pop()
         try:
             for task in Path(f"/proc/{process}/task").iterdir():
                 found += map(int, (task / "children").read_text(encoding="ascii").split())
-            total += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * 4096
+            sizes[process] = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * 4096
         except OSError:
             continue
-    return total
+    return sizes[pid], sum(sizes.values())
 
 
 if __name__ == "__main__":

@@ -106,12 +106,18 @@ export class LsrDrop extends ContentElement {
       create(
         "button",
         { type: "button", class: "lsr-example", on: { click: () => this.#takeExample(key, title) } },
-        create("img", { src: url, alt: "", loading: "lazy", decoding: "async" }),
+        this.#thumbnail(url),
         create("span", { text: title }),
       ),
     );
     const label = create("p", { class: "lsr-label", text: "Or take an example" });
     this.#shelf.replaceChildren(...(items.length ? [label, create("div", { class: "lsr-examples" }, ...items)] : []));
+  }
+
+  #thumbnail(url) {
+    if (this.#kind === "image") return create("img", { src: url, alt: "", loading: "lazy", decoding: "async" });
+    // The first frame of a video stands for it.
+    return create("video", { src: url, muted: true, playsinline: true, preload: "metadata", "aria-hidden": "true" });
   }
 
   #takeExample(key, name) {
