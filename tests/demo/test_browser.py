@@ -236,6 +236,17 @@ def test_a_long_video_begins_to_play_and_can_be_stopped(visits: Visits, clip_of:
     assert not player.locator("lsr-chart").count()
 
 
+def test_a_clip_of_the_package_is_at_hand(visits: Visits) -> None:
+    view = visits()
+    tab(view, "Video")
+    example = view.locator("#video-drop").get_by_role("button", name="A drive through Toytown, camera")
+    assert example.locator("video").evaluate("it => it.readyState") >= 1  # its first frame is what is shown
+    example.click()
+    player = view.locator("#video-player lsr-player")
+    player.locator("lsr-chart").wait_for()
+    player.get_by_text("96 frames, 12 a second, 8 s").wait_for()
+
+
 def test_a_later_video_takes_the_place_of_an_earlier_one(visits: Visits, clip_of: Callable[[int], Path]) -> None:
     view, player = long_video(visits, clip_of(299))
     view.evaluate(

@@ -377,3 +377,10 @@ def test_what_a_killed_server_left_goes_with_the_next(tmp_path: Path, street: Pa
     with running_page(tmp_path):
         assert len(list(tmp_path.glob("lsr-demo-*"))) == 1
         assert not list(tmp_path.rglob("*.jpg"))
+
+
+def test_ctrl_c_ends_a_program_s_clip_without_a_word(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
+    with running_page(tmp_path) as page:
+        job = client_of(page).submit(handled(clip_of(299)), api_name="/segment_video")
+        assert any(document.get("frames") for document in job)
+    assert page.process.returncode == 130  # what was said until then is looked at by running_page

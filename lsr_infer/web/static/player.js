@@ -26,8 +26,7 @@ export class LsrPlayer extends ContentElement {
   #before = null;
   #stopping = null;
 
-  render(changed) {
-    if (changed === null) addEventListener("beforeunload", (event) => this.#leaving(event), { signal: this.life });
+  render() {
     const data = this.data ?? { state: "empty" };
     if (data.state in SYMBOLS) this.#showState(data);
     else this.#showJob(data);
@@ -37,11 +36,6 @@ export class LsrPlayer extends ContentElement {
   release() {
     this.#closeTheatre();
     this.#root = null;
-  }
-
-  /** A page that is left ends what it computes; whoever leaves it while it does is asked. */
-  #leaving(event) {
-    if (["waiting", "busy"].includes(this.data?.state)) event.preventDefault();
   }
 
   #showState({ state, text }) {
