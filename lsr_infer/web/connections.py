@@ -1,7 +1,11 @@
-"""Connections that bring no request in time are closed, for uvicorn itself would wait for ever."""
+"""Connections that bring no request in time are closed, for uvicorn itself would wait for ever.
+
+Needs the extra `demo`, for uvicorn and h11 come with Gradio. Knows nothing of what is asked for.
+"""
 
 import asyncio
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["PunctualProtocol"]
@@ -11,11 +15,11 @@ HEAD_SECONDS = 15.0
 
 
 class PunctualProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1; a body has its own deadline, see `lsr_infer.web.guard`."""
+    """uvicorn's HTTP/1.1; how long a body may be silent is the business of `lsr_infer.web.guard`."""
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._watch()
@@ -31,8 +35,8 @@ class PunctualProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """Set the deadline where a head is awaited; lift it where a request is being answered."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        """Set the deadline where a head is awaited; lift it once there is one, however long the rest takes."""
+        if self.conn.their_state is not h11.IDLE:
             self._unset()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)

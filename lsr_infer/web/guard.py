@@ -135,6 +135,7 @@ class Guard:
         if scope["method"] == "POST" and scope["path"].startswith(_CALLS):
             body = await _body(receive)
             if body is None:
+                await _refuse(send, 408, "The call did not come to its end. Send it again.", {})
                 return
             if not self._harmless(body):
                 await _refuse(send, 400, "Send the file itself. Addresses and places on the server are not taken.", {})

@@ -70,8 +70,10 @@ def _parity(manifest: Manifest) -> str:
     parity = manifest.parity
     if parity is None:
         return "not compared"
-    clear = f", {100 * parity.clear_agreement:.2f} % of the clear ones" if parity.clear_agreement else ""
-    return f"the same class at {100 * parity.agreement:.2f} % of the pixels of {parity.frames} frames{clear}"
+    text = f"the same class at {100 * parity.agreement:.2f} % of the pixels of {parity.frames} frames"
+    if parity.clear_agreement is None:
+        return text
+    return f"{text}, {100 * parity.clear_agreement:.2f} % of the clear ones"
 
 
 def _parity_miou(manifest: Manifest) -> str:

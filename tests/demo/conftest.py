@@ -90,6 +90,7 @@ def running_page(folder: Path, *options: str) -> Iterator[Page]:
             process.kill()
             process.wait()
             raise
+    drain.join(10)
     assert not re.search("Traceback|ERROR", "".join(said)), "".join(said)[-4000:]
     assert not list(folder.glob("lsr-demo-*")), "files were left behind"
 

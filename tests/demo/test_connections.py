@@ -16,7 +16,8 @@ Visit = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def slow_app(scope: Any, receive: Any, send: Any) -> None:
-    await asyncio.sleep(3 * connections.HEAD_SECONDS)
+    if scope["method"] == "GET":
+        await asyncio.sleep(3 * connections.HEAD_SECONDS)
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body"})
 
@@ -77,5 +78,18 @@ def test_an_answer_may_take_longer_than_a_head(served: Callable[[Visit], None]) 
             assert time.monotonic() - begin > connections.HEAD_SECONDS
         writer.write(b"GET / HT")
         assert await reader.read() == b""
+
+    served(visit)
+
+
+def test_a_body_that_nobody_reads_may_be_sent_to_its_end(served: Callable[[Visit], None]) -> None:
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 30\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")  # refused before it was sent
+        for _ in range(30):
+            writer.write(b"x")
+            await asyncio.sleep(connections.HEAD_SECONDS / 10)
+        writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
 
     served(visit)
