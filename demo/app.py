@@ -24,7 +24,7 @@ from typing import Any
 from lsr_infer.errors import DeviceError, LsrError, UsageError, exit_status, extra, stderr_handler
 from lsr_infer.web.actions import NO_MODEL, Actions
 from lsr_infer.web.elements import ON_INPUT, ON_VALUE, html_of
-from lsr_infer.web.limits import Limits, in_megabytes
+from lsr_infer.web.limits import Limits, file_size
 from lsr_infer.web.passwords import Password, hash_password
 from lsr_infer.web.requests import ModelChoice
 from lsr_infer.web.server import ServerOptions, bound, is_loopback, own_folder, serve
@@ -64,13 +64,16 @@ model alone also the milliseconds it took.
 `/segment_video` takes a clip (and `every=5` for one frame in five) and gives, last, where its results are:
 
 ```python
+import httpx
 done = client.predict(handle_file("drive.mp4"), before="{before}", api_name="/segment_video")
 video = httpx.get("{address}" + done["video"], headers={{"{header}": done["key"]}}).content
 ```
 
-Where the page asks for a password, it travels in a header of every request:
+Where the page asks for a password, it travels in a header of every request (the client's own `auth=` is for another
+kind of login):
 
 ```python
+import base64
 secret = base64.b64encode(b"NAME:PASSWORD").decode()
 client = Client("{address}", headers={{"Authorization": "Basic " + secret}})
 ```
@@ -313,7 +316,7 @@ def _theme() -> Any:
 
 def _footer(limits: Limits) -> str:
     return (
-        f'<footer class="lsr-foot"><p>At most {in_megabytes(limits.upload_bytes)}, {limits.seconds:g} s of video and '
+        f'<footer class="lsr-foot"><p>At most {file_size(limits.upload_bytes)}, {limits.seconds:g} s of video and '
         f"{limits.pixels / 1e6:.0f} million pixels a picture. Files stay on this server, only you can fetch them, and "
         f"they are removed when you close the page or after {limits.session_seconds / 60:g} minutes.</p></footer>"
     )

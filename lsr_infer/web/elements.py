@@ -13,7 +13,8 @@ ON_VALUE = """
 const show = () => {
   const own = element.querySelector("[data-lsr]");
   if (!own) return;
-  Object.assign(own, own.dataset.lsr === "spread" ? (props.value ?? {}) : { data: props.value });
+  const value = props.value || null; // Gradio's empty value is ""
+  Object.assign(own, own.dataset.lsr === "spread" ? (value ?? {}) : { data: value });
   const state = props.value?.state;
   if (state === "done" && state !== own.lsrShown) own.scrollIntoView({ block: "start" });
   own.lsrShown = state;

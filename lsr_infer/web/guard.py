@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from lsr_infer.web.limits import file_size
 from lsr_infer.web.passwords import Password
 from lsr_infer.web.sessions import FullError, Session, Sessions
 
@@ -159,7 +160,7 @@ class Guard:
             return 403, "Another page asks this one to do something. Use the page itself.", {}
         length = headers.get(b"content-length", "")
         if length.isdecimal() and int(length) > self._most(scope["path"]):
-            return 413, f"At most {self._upload_bytes / 1e6:.0f} MB are taken. Cut the file, or reduce it.", {}
+            return 413, f"At most {file_size(self._upload_bytes)} are taken. Cut the file, or reduce it.", {}
         return None
 
     async def _stranger(self, path: str, headers: dict[bytes, str]) -> tuple[int, str, dict[bytes, bytes]] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from lsr_infer.errors import InputError, UsageError
 
-__all__ = ["Limits", "in_megabytes"]
+__all__ = ["Limits", "file_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Limits:
         """Raise `InputError` unless a file of so many bytes is taken."""
         if count > self.upload_bytes:
             raise InputError(
-                f"{name} has {in_megabytes(count)}; at most {in_megabytes(self.upload_bytes)} are taken. Cut it, or "
+                f"{name} has {file_size(count)}; at most {file_size(self.upload_bytes)} are taken. Cut it, or "
                 "reduce it."
             )
 
@@ -82,7 +82,9 @@ class Limits:
             raise InputError(f"{name} has {frames} frames; at most {self.frames} are taken. Cut a part out of it.")
 
 
-def in_megabytes(count: int) -> str:
+def file_size(count: int) -> str:
     """Return a number of bytes in the unit people use for files."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB" if count >= 1e4 else f"{count / 1e3:.1f} kB"
     megabytes = count / 1e6
     return f"{megabytes:.0f} MB" if megabytes >= 10 else f"{megabytes:.1f} MB"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from lsr_infer.manifest import Manifest
-from lsr_infer.web.limits import in_megabytes
+from lsr_infer.web.limits import file_size
 from lsr_infer.web.models import Entry
 
 __all__ = ["comparison_table", "model_table"]
@@ -56,7 +56,7 @@ def _card(entry: Entry) -> str:
     assert entry.manifest is not None
     facts = [
         ("Runs on", f"{entry.device}, {entry.backend}, {entry.precision}"),
-        ("Size", in_megabytes(entry.size)),
+        ("Size", file_size(entry.size)),
         *((label, show(entry.manifest)) for label, show in _FACTS),
         *((_score_title(name), _score(entry.manifest, name)) for name in sorted(entry.manifest.scores)),
     ]

@@ -352,6 +352,20 @@ def test_every_damaged_or_hostile_file_through_the_page(
     assert page.ask("/lsr/health").status == 200
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_page_that_was_given_nothing_says_what_to_do(visits: Visits, width: int) -> None:
+    view = visits(width)
+    for name, place, sentence in (
+        ("Picture", "picture-viewer", "Give a picture"),
+        ("Video", "video-player", "Give a video"),
+        ("Compare", "compare-viewer", "Give a picture"),
+    ):
+        tab(view, name)
+        view.locator(f"#{place}").get_by_text(sentence).wait_for()
+        assert view.locator(f"#{place} [role=progressbar]").count() == 0, name
+        assert "undefined" not in view.locator("body").inner_text(), name
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_overflows_and_texts_can_be_read(visits: Visits, street: Path, width: int, dark: bool) -> None:

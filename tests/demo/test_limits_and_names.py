@@ -22,7 +22,7 @@ def test_each_limit_refuses_what_is_beyond_it_and_takes_what_is_not() -> None:
     limits.check_pixels("a", 10, 20)
     limits.check_length("a", 10.0, 50)
     limits.check_length("a", None, None)
-    with pytest.raises(InputError, match=r"a has 0\.0 MB; at most"):
+    with pytest.raises(InputError, match=r"a has 1\.0 kB; at most 1\.0 kB"):
         limits.check_bytes("a", 1001)
     with pytest.raises(InputError, match="21 x 10 pixels"):
         limits.check_pixels("a", 10, 21)

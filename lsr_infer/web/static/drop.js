@@ -181,8 +181,7 @@ export class LsrDrop extends ContentElement {
     const most = Number(this.getAttribute("max-bytes")) || Infinity;
     if (size === 0) return `${name} is empty. Choose another file.`;
     if (size <= most) return null;
-    const limit = Math.floor(most / 1e6) || (most / 1e6).toFixed(1);
-    return `${name} has ${Math.ceil(size / 1e6)} MB; at most ${limit} MB are taken.`;
+    return `${name} has ${bytes(size)}; at most ${bytes(most)} are taken.`;
   }
 
   async #send(file) {
@@ -290,4 +289,10 @@ function refuseElsewhere(event) {
   if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
   event.preventDefault();
   event.dataTransfer.dropEffect = "none";
+}
+
+/** Write a size as the server does. */
+function bytes(count) {
+  const [value, unit] = count < 1e6 ? [count / 1e3, "kB"] : [count / 1e6, "MB"];
+  return `${value.toFixed(value < 10 ? 1 : 0)} ${unit}`;
 }
