@@ -15,7 +15,7 @@ const show = () => {
   if (!own) return;
   const value = props.value || null; // Gradio's empty value is ""
   Object.assign(own, own.dataset.lsr === "spread" ? (value ?? {}) : { data: value });
-  const state = props.value?.state;
+  const state = value?.state;
   if (state === "done" && state !== own.lsrShown) own.scrollIntoView({ block: "start" });
   own.lsrShown = state;
 };

@@ -84,7 +84,5 @@ class Limits:
 
 def file_size(count: int) -> str:
     """Return a number of bytes in the unit people use for files."""
-    if count < 1e6:
-        return f"{count / 1e3:.0f} kB" if count >= 1e4 else f"{count / 1e3:.1f} kB"
-    megabytes = count / 1e6
-    return f"{megabytes:.0f} MB" if megabytes >= 10 else f"{megabytes:.1f} MB"
+    value, unit = (count / 1e3, "kB") if count < 1e6 else (count / 1e6, "MB")
+    return f"{value:.{0 if value >= 10 else 1}f} {unit}"
