@@ -115,7 +115,7 @@ class Catalogue:
         if entry is None:
             raise InputError("This model is no longer in the folder. Choose another one.")
         if entry.problem:
-            raise InputError(f"The model {entry.title} cannot be used: {entry.problem}")
+            raise InputError(f"This model cannot be used. {entry.problem}")
         return self._choice(entry)
 
     def good(self) -> tuple[Entry, ...]:
@@ -145,7 +145,7 @@ class Catalogue:
             status = path.stat()
             known = (path, status.st_mtime_ns, status.st_size)
         except OSError as error:
-            problem = f"it cannot be read ({error.strerror})."
+            problem = f"{path.name}: cannot be read ({error.strerror})."
             return Entry(key=key, path=path, title=path.stem, shipped=shipped, problem=problem)
         if known not in self._known:
             entry = Entry(key=key, path=path, title=_title(path, shipped=shipped), shipped=shipped, size=status.st_size)
@@ -162,8 +162,8 @@ class Catalogue:
             facts = self._opened(self._choice(entry))
             return replace(entry, device=facts["device"], backend=facts["backend"], precision=facts["precision"])
         except LsrError as error:
-            text = str(error).replace(f"{entry.path}: ", "").replace(str(entry.path), entry.path.name)
-            logger.warning("%s cannot be used: %s", entry.path, text)
+            logger.warning("a model cannot be used: %s", error)
+            text = str(error).replace(str(entry.path), entry.path.name)  # what the page says names no folder
             passing = isinstance(error, BusyError)
             return replace(entry, problem=text, passing=passing)
 

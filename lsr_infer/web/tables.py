@@ -50,8 +50,7 @@ def _card(entry: Entry) -> str:
     badge = '<span class="lsr-badge">comes with the package</span>' if entry.shipped else ""
     head = f'<h3>{escape(entry.title)} {badge}</h3><p class="lsr-note">{escape(entry.path.name)}</p>'
     if entry.problem:
-        problem = escape(entry.problem.removeprefix("it "))
-        text = f'<p class="lsr-problem"><strong>Cannot be chosen:</strong> it {problem}</p>'
+        text = f'<p class="lsr-problem"><strong>Cannot be chosen.</strong> {escape(entry.problem)}</p>'
         return f'<article class="lsr-card lsr-card-bad">{head}{text}</article>'
     assert entry.manifest is not None
     facts = [

@@ -45,8 +45,8 @@ def test_a_folders_models_come_first_and_bad_ones_say_why(tmp_path: Path) -> Non
     problems = {entry.key: entry.problem for entry in found.entries}
     assert list(problems)[:4] == ["after.onnx", "before.onnx", "broken.onnx", "unlucky.onnx"]
     assert not problems["after.onnx"]
-    assert problems["broken.onnx"]
-    assert problems["unlucky.onnx"] == "needs TensorRT"
+    assert problems["broken.onnx"].startswith("broken.onnx: is no ONNX file")
+    assert problems["unlucky.onnx"] == "unlucky.onnx: needs TensorRT"
     assert str(tmp_path) not in "".join(problems.values())
     assert found.defaults() == ("before.onnx", "after.onnx")
     for key in ("broken.onnx", "unlucky.onnx"):
@@ -97,7 +97,7 @@ def test_tables_escape_what_files_say(tmp_path: Path) -> None:
     html = model_table(found.entries)
     assert "<img" not in html
     assert "&lt;img" in html
-    assert "Cannot be chosen:" in html
+    assert "Cannot be chosen.</strong> &lt;img src=x&gt;.onnx: is no ONNX file" in html
     both = comparison_table(found.good())
     assert both.count('<th scope="col">') == 2
     assert "99.43 % of the pixels" in both
