@@ -59,7 +59,9 @@ clean-quickstart:
 	rm -rf $(OUT)
 
 # Files of tests run beside each other, each with one thread: 10 minutes on two cores, where one after the other takes 31.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process that dies ends the run and names its test: pytest-xdist 3.8 would start another and may wait for ever.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	--max-worker-restart 0
 test: install
 	$(PYTEST)
 

@@ -154,9 +154,7 @@ def test_every_broken_file_ends_in_its_exit_code(
     codes: dict[int, int] = {}
     for number, row in enumerate(rows):
         name, out = row["file"], tmp_path / str(number)
-        signal.setitimer(signal.ITIMER_REAL, 20)  # a hang ends the test by SIGALRM
         code = run(folder / name, "--model", model, "-o", out, "--json", "--save", "overlay,mask")
-        signal.setitimer(signal.ITIMER_REAL, 0)
         captured = capsys.readouterr()
         codes[code] = codes.get(code, 0) + 1
         assert code in (0, 4, 6), name
