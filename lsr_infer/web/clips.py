@@ -93,7 +93,12 @@ class _ClipTask(Task):
         return replace(super().frame(source, height, width, info), live=True)
 
 
-def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def segment_clip(
+    request: ClipRequest,
+    segmenters: Open,
+    report: Callable[[dict[str, Any]], None],
+    heed: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Segment an uploaded video.
 
     Writes `video.mp4` (two pictures side by side), `masks.zip`, `shares.json` and `shares.csv`. While it runs,
@@ -104,6 +109,7 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
         segmenters: gives the loaded models.
         report: told a few times a second what is done: `frames`, `total` (None where unknown), `seconds`, and at the
             beginning `width`, `height`, `gap` and `titles` of the two pictures.
+        heed: called after each frame; what it raises ends the job, and no video is left.
 
     Raises:
         InputError: the file is no video, or more than the limits allow; or a model failed.
@@ -132,7 +138,12 @@ def segment_clip(request: ClipRequest, segmenters: Open, report: Callable[[dict[
     gap = drawing.width(info.width) - 2 * info.width
     begin = {"width": info.width, "height": info.height, "gap": gap, "titles": list(titles), "total": progress.total}
     report({"frames": 0, "seconds": 0.0, **begin})
-    outcome = segment_video(source, outputs, task, info=info, on_frame=progress.step)
+
+    def step() -> None:
+        progress.step()
+        heed()
+
+    outcome = segment_video(source, outputs, task, info=info, on_frame=step)
     # Some files do not say how long they are, and some say less than they are.
     request.limits.check_length(request.name, task.shares.times[-1], outcome.frames)
     return _finished(request, task, info, outcome, begin, progress.seconds, reduced=reduced)

@@ -58,6 +58,7 @@ class Job:
         self.error = ""
         self._cancelled = threading.Event()
         self._listeners: set[Callable[[], None]] = set()
+        self._last: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     @property
@@ -71,7 +72,7 @@ class Job:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Stop it wherever it is: its worker process is killed within a moment."""
+        """Stop it wherever it is; it is over within a moment."""
         self._cancelled.set()
         self._tell()
 
@@ -115,6 +116,14 @@ class Job:
             with self._lock:
                 self._listeners.discard(listener)
 
+    def when_over(self, then: Callable[[], None]) -> None:
+        """Call a function once it is over, on whichever thread ends it; at once where it is over already."""
+        with self._lock:
+            if not self.over:
+                self._last.append(then)
+                return
+        then()
+
     async def over_soon(self) -> "Job":
         """Wait until it is over."""
         async for _ in self.changes():
@@ -122,8 +131,12 @@ class Job:
         return self
 
     def _become(self, state: State) -> None:
-        self.state = state
+        with self._lock:
+            self.state = state
+            last = self._last if self.over else []
         self._tell()
+        for then in last:
+            then()
 
     def _tell(self) -> None:
         with self._lock:
@@ -196,12 +209,13 @@ class Lane:
                     ahead += min(len(jobs), turn if passed else turn + 1)
             return ahead
 
-    def cancel_all(self, owner: str) -> None:
-        """Cancel every job of an owner."""
+    def cancel_all(self, owner: str) -> list[Job]:
+        """Cancel every job of an owner, and return them."""
         with self._changed:
             jobs = [*self._waiting.get(owner, ()), *(job for job in self._running if job.owner == owner)]
         for job in jobs:
             self.cancel(job)
+        return jobs
 
     def cancel(self, job: Job) -> None:
         """Cancel a job; one that waits leaves the queue at once."""

@@ -1,7 +1,8 @@
 """A worker process seen from the page's side: it is given requests, watched, and killed where it must be.
 
 A hostile file can make a decoder hang, crash or fill the memory; then the process is killed, the job ends with a
-sentence, and a new process takes the next one.
+sentence, and a new process takes the next one. A cancelled job is first asked to end, which keeps the process and its
+opened models; one that does not end in time is killed too.
 """
 
 import logging
@@ -18,13 +19,15 @@ from typing import Any
 
 from lsr_infer.errors import InputError
 from lsr_infer.web.limits import Limits
-from lsr_infer.web.requests import Request
+from lsr_infer.web.requests import Request, StopRequest
 
 __all__ = ["CancelledError", "WorkerProcess"]
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
+_STOP_SECONDS = 0.5
+"""How long a cancelled job has to end by itself."""
 _MEMORY_EVERY_SECONDS = 0.25
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -81,7 +84,7 @@ class WorkerProcess:
         Args:
             request: what.
             on_progress: told what is done.
-            cancelled: asked often; once it is true the process is killed.
+            cancelled: asked often; once it is true the work ends, and after a moment the process.
 
         Raises:
             CancelledError: it was cancelled.
@@ -110,21 +113,26 @@ class WorkerProcess:
     ) -> dict[str, Any]:
         connection.send(request)
         deadline = time.monotonic() + self._seconds
-        look = 0.0
+        look, asked = 0.0, False
         while True:
             if connection.poll(_POLL_SECONDS):
                 kind, content = connection.recv()
-                if kind == "done":
+                if kind == "progress":
+                    on_progress(content)
+                elif asked:
+                    raise CancelledError
+                elif kind == "done":
                     return dict(content)
-                if kind == "failed":
+                else:
                     raise InputError(content)
-                on_progress(content)
             now = time.monotonic()
-            if cancelled():
-                self.stop()
-                raise CancelledError
+            if not asked and cancelled():
+                connection.send(StopRequest())
+                asked, deadline = True, min(deadline, now + _STOP_SECONDS)
             if now > deadline:
                 self.stop()
+                if asked:
+                    raise CancelledError
                 raise InputError(f"This took longer than {self._seconds:g} s, so it was stopped. Send less.")
             if now >= look:
                 look = now + _MEMORY_EVERY_SECONDS

@@ -5,7 +5,16 @@ from pathlib import Path
 
 from lsr_infer.web.limits import Limits
 
-__all__ = ["ClipRequest", "ConfidenceRequest", "FrameRequest", "ImageRequest", "ModelChoice", "OpenRequest", "Request"]
+__all__ = [
+    "ClipRequest",
+    "ConfidenceRequest",
+    "FrameRequest",
+    "ImageRequest",
+    "ModelChoice",
+    "OpenRequest",
+    "Request",
+    "StopRequest",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +119,11 @@ class OpenRequest:
     """
 
     model: ModelChoice
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """End what is under way; nothing of it is wanted. Too late, it means nothing."""
 
 
 Request = ImageRequest | ClipRequest | FrameRequest | ConfidenceRequest | OpenRequest

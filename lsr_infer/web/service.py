@@ -243,9 +243,12 @@ class Service:
 
     def end(self, work: Work) -> None:
         """Note that nobody looks at a job any more: it is stopped unless it is done, and what is not whole goes."""
-        self._works.pop(work.job.id, None)
         if not work.job.over:
             self.cancel(work)
+        work.job.when_over(lambda: self._clear(work))  # not before: a process that still writes would leave files
+
+    def _clear(self, work: Work) -> None:
+        self._works.pop(work.job.id, None)
         if work.job.state != "done":
             work.session.drop_result(work.result.id)
 
@@ -376,12 +379,14 @@ class Service:
         return any(work.session is session and not work.job.over for work in list(self._works.values()))
 
     def _forget(self, session: Session) -> None:
-        """Stop what is under way for a session that ends."""
+        """Stop what is under way for a session that ends; what is written meanwhile goes, too."""
         for work in list(self._works.values()):
             if work.session is session:
                 self.cancel(work)
+                work.job.when_over(session.end)
         for lane in (self.stills, self.clips):
-            lane.cancel_all(session.key)
+            for job in lane.cancel_all(session.key):
+                job.when_over(session.end)
 
     def _opened(self, choice: ModelChoice) -> dict[str, str]:
         """Open a model where a crash does no harm."""

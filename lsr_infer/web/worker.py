@@ -1,7 +1,8 @@
 """The process that decodes and computes for the page: it can be killed at any instant, and nothing but a job is lost.
 
 Started by `lsr_infer.web.processes` as `python -m lsr_infer.web.worker DESCRIPTOR`, with one end of a pipe. It takes
-one request after the other, keeps the models it has opened, and ends when the other end of the pipe is closed.
+one request after the other, keeps the models it has opened, and ends when the other end of the pipe is closed. Videos
+end early where they are told to; what is faster than that is not asked.
 """
 
 import logging
@@ -11,14 +12,27 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lsr_infer.errors import LsrError, stderr_handler
+from lsr_infer.memory import Trimmer
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.web.clips import segment_clip
-from lsr_infer.web.requests import ClipRequest, ConfidenceRequest, FrameRequest, ImageRequest, ModelChoice, Request
+from lsr_infer.web.requests import (
+    ClipRequest,
+    ConfidenceRequest,
+    FrameRequest,
+    ImageRequest,
+    ModelChoice,
+    Request,
+    StopRequest,
+)
 from lsr_infer.web.stills import confidence_map, segment_frame, segment_image
 
 __all__ = ["Models", "main"]
 
 logger = logging.getLogger(__name__)
+
+
+class _StoppedError(Exception):
+    """Nobody wants the job any more."""
 
 
 class Models:
@@ -56,23 +70,32 @@ def main() -> None:
     """Serve requests until the pipe is closed."""
     logging.basicConfig(level=logging.WARNING, handlers=[stderr_handler()])
     connection = Connection(int(sys.argv[1]))
-    models = Models()
+    models, trim = Models(), Trimmer()
     while True:
         try:
             request = connection.recv()
         except EOFError:
             return
+        if isinstance(request, StopRequest):  # for a job that was over by then
+            continue
         try:
             connection.send(_answer(request, models, connection))
         except BrokenPipeError:
             return
+        trim()
 
 
 def _answer(request: Request, models: Models, connection: Connection) -> tuple[str, Any]:
-    """Do what is asked for; return `done` with the result, or `failed` with a sentence."""
+    """Do what is asked for; return `done` with the result, `failed` with a sentence, or `stopped`."""
+
+    def heed() -> None:
+        if connection.poll():
+            connection.recv()  # nothing but a StopRequest comes while a job is under way
+            raise _StoppedError
+
     try:
         if isinstance(request, ClipRequest):
-            return "done", segment_clip(request, models, lambda progress: connection.send(("progress", progress)))
+            return "done", segment_clip(request, models, lambda news: connection.send(("progress", news)), heed)
         if isinstance(request, ImageRequest):
             return "done", segment_image(request, models)
         if isinstance(request, FrameRequest):
@@ -83,6 +106,8 @@ def _answer(request: Request, models: Models, connection: Connection) -> tuple[s
         return "done", {"device": model.device, "backend": model.backend, "precision": model.precision}
     except BrokenPipeError:
         raise
+    except (_StoppedError, EOFError):
+        return "stopped", None
     except LsrError as error:
         return "failed", _sentence(error, request)
     except MemoryError:

@@ -9,10 +9,9 @@ both. Without --clip a 720p clip of 10 s is made of the package's frames. The lo
 own as a browser has, sends pictures, and now and then a clip that it cancels; with --programs they have no sessions and
 share one turn.
 
-Memory is that of all the page's processes, as the median of thirty seconds: a cancelled clip's process is killed and
-another one begins, so that a single look finds anything between none and all of it. `rss_growth` is the highest such
-median after the first fifth of the time over the one with which that time begins; `server_growth` the same of the
-server itself, which lives on; `rss_highest_mib` the highest single look.
+Memory is looked at twice a second. Its level is the median of the thirty seconds after the first fifth of the time;
+`rss_growth` is the highest single look after that fifth over the level, of all the page's processes together, and
+`server_growth` the same of the server itself.
 """
 
 import argparse
@@ -23,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -207,7 +206,7 @@ class Load:
     """
 
     _CLIP_EVERY = 25
-    _WINDOW_SECONDS = 30.0
+    _LEVEL_SECONDS = 30.0
 
     def __init__(
         self, page: Page, picture: Path, clip: Path, clients: int, seconds: float, *, sessions: bool = True
@@ -231,7 +230,7 @@ class Load:
             time.sleep(0.5)
         for thread in threads:
             thread.join()
-        own, whole = self._levels(1), self._levels(2)
+        (_, own_growth), (level, growth) = self._memory(1), self._memory(2)
         return {
             "clients": self._clients,
             "sessions": self._sessions,
@@ -240,21 +239,19 @@ class Load:
             "wait_median_seconds": statistics.median(self._waits),
             "wait_worst_over_median": max(self._waits) / statistics.median(self._waits),
             "cancel_worst_seconds": max(self._cancels, default=None),
-            "rss_level_mib": whole[0] / 2**20,
-            "rss_growth": max(whole) / whole[0],
-            "server_growth": max(own) / own[0],
-            "rss_highest_mib": max(size for *_, size in self._rss) / 2**20,
+            "rss_level_mib": level / 2**20,
+            "rss_growth": growth,
+            "server_growth": own_growth,
             "answers_at_the_end": self._page.ask("/lsr/health").status,
             "files_at_the_end": len(self._page.files()),
         }
 
-    def _levels(self, column: int) -> list[float]:
-        """Return the median memory of each window after the first fifth of the time."""
-        windows: dict[int, list[int]] = defaultdict(list)
-        for look in self._rss:
-            if look[0] >= self._seconds / 5:
-                windows[int((look[0] - self._seconds / 5) / self._WINDOW_SECONDS)].append(look[column])
-        return [statistics.median(windows[number]) for number in sorted(windows)]
+    def _memory(self, column: int) -> tuple[float, float]:
+        """Return the level in bytes, and the highest look over it."""
+        begin = self._seconds / 5
+        looks = [(look[0] - begin, look[column]) for look in self._rss if look[0] >= begin]
+        level = statistics.median(size for at, size in looks if at < self._LEVEL_SECONDS)
+        return level, max(size for _, size in looks) / level
 
     def _client(self, begin: float, number: int) -> None:
         client = client_of(self._page, session=self._sessions)

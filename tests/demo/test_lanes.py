@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 
 from lsr_infer.web.lanes import BusyError, Job, Lane
@@ -114,15 +115,67 @@ def at_work(lane: Lane, *jobs: Job) -> int:
     return worker
 
 
-def test_cancelling_kills_the_work(lanes: Lanes, tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
+def test_cancelling_ends_the_work_and_keeps_the_process(
+    lanes: Lanes, tmp_path: Path, clip_of: Callable[[int], Path]
+) -> None:
     lane = lanes()
     job, waiting = clip("ann", clip_of(400), tmp_path / "out"), opening("bob")
     worker = at_work(lane, job, waiting)
     lane.cancel(job)
     assert wait(job).state == "cancelled"
+    assert job.progress["frames"] < 400
+    assert list((tmp_path / "out").iterdir()) == []
+    assert wait(waiting).state == "done"
+    assert lane.processes[0].pid == worker
+
+
+def test_a_cancelled_job_that_does_not_end_is_killed(
+    lanes: Lanes, tmp_path: Path, clip_of: Callable[[int], Path]
+) -> None:
+    """The process is stopped, which is what a decoder that never returns looks like from outside."""
+    lane = lanes()
+    job, waiting = clip("ann", clip_of(400), tmp_path / "out"), opening("bob")
+    worker = at_work(lane, job, waiting)
+    os.kill(worker, signal.SIGSTOP)
+    lane.cancel(job)
+    assert wait(job).state == "cancelled"
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
     assert wait(waiting).state == "done"
+
+
+def test_a_word_to_end_that_comes_too_late_costs_the_next_job_nothing(
+    lanes: Lanes, tmp_path: Path, street: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures do not heed it, so their process reads it behind its answer."""
+    monkeypatch.setattr("lsr_infer.web.processes._STOP_SECONDS", 60)
+    large = tmp_path / "large.png"
+    assert cv2.imwrite(str(large), cv2.resize(cv2.imread(str(street)), (4096, 2048)))
+    lane = lanes()
+    request = ImageRequest(path=large, name="large.png", models=(SOURCE, ADAPTED), folder=tmp_path, limits=LIMITS)
+    for _ in range(2):
+        job, next_job = Job("ann", request), opening("bob")
+        lane.submit(job)
+        lane.submit(next_job)
+        wait_until(lambda job=job: job.state == "running")
+        worker = lane.processes[0].pid
+        lane.cancel(job)
+        assert wait(job).state == "cancelled"
+        assert wait(next_job).state == "done"
+        assert lane.processes[0].pid == worker
+
+
+def test_what_is_to_follow_a_job_follows_once(lanes: Lanes, tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
+    lane, states = lanes(), []
+    job = clip("ann", clip_of(400), tmp_path / "out")
+    at_work(lane, job)
+    job.when_over(lambda: states.append(job.state))
+    assert states == []
+    lane.cancel(job)
+    wait(job)
+    wait_until(lambda: bool(states))
+    job.when_over(lambda: states.append("later"))
+    assert states == ["cancelled", "later"]
 
 
 def test_a_job_that_waits_is_cancelled_at_once(lanes: Lanes, tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
