@@ -14,11 +14,10 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import fields
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from lsr_infer.errors import DeviceError, LsrError, UsageError, exit_status, extra, stderr_handler
@@ -127,8 +126,8 @@ def build_page(service: Service, address: str) -> Any:
         page.load(calls.arrive, **QUIET)
         page.load(parts.look, dropdowns, [listed, *dropdowns], **QUIET).then(actions.camera, of_video[1], live, **QUIET)
         page.unload(calls.leave)
-        for function in (calls.segment_image, calls.segment_video, calls.models):
-            gr.events.api(function, api_name=function.__name__, concurrency_limit=None)
+        for name in ("segment_image", "segment_video", "models"):
+            gr.events.api(getattr(calls, name), api_name=name, concurrency_limit=None)
     # Whoever waits in our own queue, which is fair and says how long it is, holds a place in Gradio's.
     waiting = 2 * (service.limits.queue + service.limits.jobs) + _OTHER_CALLS
     page.max_threads = waiting
@@ -136,7 +135,21 @@ def build_page(service: Service, address: str) -> Any:
     return page
 
 
-def _calls(service: Service, actions: Actions) -> SimpleNamespace:
+@dataclass(frozen=True, kw_only=True)
+class _Calls:
+    """What Gradio calls: for the elements of the page, as pages come and go, and for programs by the same names."""
+
+    picture: Callable[..., AsyncIterator[Any]]
+    compare: Callable[..., AsyncIterator[Any]]
+    video: Callable[..., AsyncIterator[Any]]
+    arrive: Callable[..., None]
+    leave: Callable[..., None]
+    segment_image: Callable[..., Awaitable[dict[str, Any]]]
+    segment_video: Callable[..., AsyncIterator[dict[str, Any]]]
+    models: Callable[[], list[dict[str, Any]]]
+
+
+def _calls(service: Service, actions: Actions) -> _Calls:
     """Return what Gradio calls with its request, which it gives to parameters annotated with its type."""
     import gradio as gr
 
@@ -196,7 +209,7 @@ def _calls(service: Service, actions: Actions) -> SimpleNamespace:
         """List the models that can be named."""
         return actions.models()
 
-    return SimpleNamespace(
+    return _Calls(
         picture=picture, compare=compare, video=video, arrive=arrive, leave=leave, segment_image=segment_image,
         segment_video=segment_video, models=models,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,9 @@ _OTHER_BODIES = 8 << 20
 """Most bytes of a request that is no upload: a camera's frame."""
 _CALL_BYTES = 1 << 20
 _BODY_SECONDS = 30.0
-"""How long a body may send nothing."""
+"""How long a body may send nothing, or stay behind its least rate."""
+_BODY_RATE = 4000
+"""Bytes a second that a body brings at the least, as a whole."""
 _MOST_CHECKS = 8
 """Passwords that may wait to be checked."""
 _MOST_HASHES = 10_000
@@ -240,12 +243,13 @@ class Guard:
 
     def _counted(self, scope: Scope, receive: Receive, times: int = 1) -> Receive:
         """Cut a body off that is longer than it may be, whatever its header says, or that does not go on."""
-        most, seen, whole = times * self._most(scope["path"]), 0, False
+        most, seen, whole, begin = times * self._most(scope["path"]), 0, False, time.monotonic()
 
         async def counted() -> Message:
             nonlocal seen, whole
+            left = begin + _BODY_SECONDS + seen / _BODY_RATE - time.monotonic()
             try:
-                message = await asyncio.wait_for(self._next(receive), None if whole else _BODY_SECONDS)
+                message = await asyncio.wait_for(self._next(receive), None if whole else min(left, _BODY_SECONDS))
             except TimeoutError:
                 return {"type": "http.disconnect"}
             whole = not message.get("more_body")

@@ -34,6 +34,8 @@ _LOCK = "lock"
 _SWEEP_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
 _MOST_CONNECTIONS = 1000
+_UNREAD_SECONDS = 600
+"""How long an answer may lie unread; a browser reads on no earlier than a paused clip needs more."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -79,6 +81,8 @@ def bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     taken = socket.socket(family, socket.SOCK_STREAM)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; each connection takes it over
+        taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNREAD_SECONDS)
     try:
         taken.bind((host, port))
         taken.listen()

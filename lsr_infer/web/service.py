@@ -382,7 +382,7 @@ class Service:
         """Stop what is under way for a session that ends; what is written meanwhile goes, too."""
         for work in list(self._works.values()):
             if work.session is session:
-                self.cancel(work)
+                self.end(work)
                 work.job.when_over(session.end)
         for lane in (self.stills, self.clips):
             for job in lane.cancel_all(session.key):

@@ -1,15 +1,19 @@
-"""Connections that bring no request in time, on a real server."""
+"""Connections that bring no request in time, or no body at a fair rate, on a real server."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra demo is not installed")
 
-from lsr_infer.web import connections  # noqa: E402 - it needs uvicorn
+from lsr_infer.web import connections, guard, server  # noqa: E402 - they need uvicorn
+from lsr_infer.web.limits import Limits  # noqa: E402
+from lsr_infer.web.sessions import Sessions  # noqa: E402
 
 HEAD = b"GET / HTTP/1.1\r\nHost: here\r\n"
 Visit = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -22,27 +26,40 @@ async def slow_app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
+async def reading_app(scope: Any, receive: Any, send: Any) -> None:
+    message = {"more_body": True}
+    while message.get("more_body"):
+        message = await receive()
+    status = 204 if message["type"] == "http.request" else 408
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body"})
+
+
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Callable[[Visit], None]:
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Connect to a server whose patience is a fifth of a second."""
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(guard, "_BODY_SECONDS", 0.2)
 
-    async def run(visit: Visit) -> None:
+    async def run(visit: Visit, guarded: Any) -> None:
+        app = slow_app
+        if guarded is not None:
+            app = guard.Guard(guarded, Sessions(tmp_path, Limits()), cookie="c", upload_bytes=1 << 20)
         config = uvicorn.Config(
-            slow_app, port=0, http=connections.PunctualProtocol, lifespan="off", log_level="error", ws="none"
+            app, port=0, http=connections.PunctualProtocol, lifespan="off", log_level="error", ws="none"
         )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
+        page = uvicorn.Server(config)
+        serving = asyncio.create_task(page.serve())
+        while not page.started:
             await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = page.servers[0].sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.wait_for(visit(reader, writer), 20)
         writer.close()
-        server.should_exit = True
+        page.should_exit = True
         await serving
 
-    return lambda visit: asyncio.run(run(visit))
+    return lambda visit, guarded=None: asyncio.run(run(visit, guarded))
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", HEAD + b"X-More: "])
@@ -93,3 +110,38 @@ def test_a_body_that_nobody_reads_may_be_sent_to_its_end(served: Callable[[Visit
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
 
     served(visit)
+
+
+@pytest.mark.parametrize(
+    ("size", "every", "status"),
+    [
+        (4, 0.02, b"408"),  # 200 bytes a second
+        (0, 0.02, b"408"),
+        (1000, 0.02, b"204"),  # fast enough, though it takes three times as long as a body may be silent
+        (1000, 0.4, b"408"),  # silent for too long, though fast enough by and large
+    ],
+)
+def test_a_body_has_to_come_at_a_fair_rate(served: Callable[..., None], size: int, every: float, status: bytes) -> None:
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /lsr/uploads HTTP/1.1\r\nHost: here\r\nContent-Length: 30000\r\n\r\n")
+        answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+        sent = 0
+        while not answer.done() and sent < 30_000:
+            writer.write(b"x" * size)
+            sent += size
+            await asyncio.sleep(every)
+        assert (await answer).startswith(b"HTTP/1.1 " + status)
+        assert (sent == 30_000) == (status == b"204")
+
+    served(visit, reading_app)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such limit")
+def test_an_answer_that_nobody_reads_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_UNREAD_SECONDS", 1)
+    with server.bound("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            connection.settimeout(60)  # of this process; the system's own limit comes first
+            with pytest.raises(OSError, match="Connection timed out"):
+                connection.sendall(bytes(1 << 26))
