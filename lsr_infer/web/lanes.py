@@ -133,7 +133,7 @@ class Job:
     def _become(self, state: State) -> None:
         with self._lock:
             self.state = state
-            last = self._last if self.over else []
+            last, self._last = (self._last, []) if self.over else ([], self._last)
         self._tell()
         for then in last:
             then()

@@ -63,7 +63,10 @@ class WorkerProcess:
         ours, theirs = Pipe()
         command = [sys.executable, "-m", "lsr_infer.web.worker", str(theirs.fileno())]
         with theirs:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is the page's business, which ends its processes itself
+            )  # fmt: skip
         self._connection = ours
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ end early where they are told to; what is faster than that is not asked.
 import logging
 import sys
 from collections import OrderedDict
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -90,7 +91,8 @@ def _answer(request: Request, models: Models, connection: Connection) -> tuple[s
 
     def heed() -> None:
         if connection.poll():
-            connection.recv()  # nothing but a StopRequest comes while a job is under way
+            with suppress(EOFError):
+                connection.recv()  # nothing but a StopRequest comes while a job is under way
             raise _StoppedError
 
     try:
@@ -106,7 +108,7 @@ def _answer(request: Request, models: Models, connection: Connection) -> tuple[s
         return "done", {"device": model.device, "backend": model.backend, "precision": model.precision}
     except BrokenPipeError:
         raise
-    except (_StoppedError, EOFError):
+    except _StoppedError:
         return "stopped", None
     except LsrError as error:
         return "failed", _sentence(error, request)

@@ -59,11 +59,11 @@ class Page:
 
 @contextmanager
 def running_page(folder: Path, *options: str) -> Iterator[Page]:
-    """Start a page; end it as Ctrl-C does, and see that nothing is left of it."""
+    """Start a page; end it as Ctrl-C in its terminal does, and see that nothing is left of it."""
     command = [sys.executable, str(REPOSITORY / "demo" / "app.py"), "--port", "0", *options]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=os.environ | {"TMPDIR": str(folder)}, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), start_new_session=True,
     )  # fmt: skip
     killer = threading.Timer(_START_SECONDS, process.kill)
     killer.start()
@@ -83,7 +83,8 @@ def running_page(folder: Path, *options: str) -> Iterator[Page]:
         yield Page(found[1], process, folder)
     finally:
         killer.cancel()
-        process.send_signal(signal.SIGINT)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
