@@ -64,7 +64,8 @@ class WorkerProcess:
         command = [sys.executable, "-m", "lsr_infer.web.worker", str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                command, pass_fds=[theirs.fileno()],
+                stdin=subprocess.PIPE,  # its lifeline: nothing is ever written
                 start_new_session=True,  # a terminal's Ctrl-C is the page's business, which ends its processes itself
             )  # fmt: skip
         self._connection = ours
@@ -77,6 +78,8 @@ class WorkerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             self._process = None
 
     def run(

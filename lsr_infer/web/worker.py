@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lsr_infer.errors import LsrError, stderr_handler
+from lsr_infer.lifeline import end_with_parent
 from lsr_infer.memory import Trimmer
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.web.clips import segment_clip
@@ -69,6 +70,7 @@ class Models:
 
 def main() -> None:
     """Serve requests until the pipe is closed."""
+    end_with_parent()
     logging.basicConfig(level=logging.WARNING, handlers=[stderr_handler()])
     connection = Connection(int(sys.argv[1]))
     models, trim = Models(), Trimmer()

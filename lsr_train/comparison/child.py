@@ -8,11 +8,10 @@ since a run that nobody waits for would hold its folder against the one who resu
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 
 from lsr_infer.errors import exit_status, stderr_handler
+from lsr_infer.lifeline import STDIN, end_with_parent
 
 __all__ = ["main"]
 
@@ -20,29 +19,18 @@ PARTIAL = 6
 """Exit code of a command that left unusable files out; the next command follows all the same."""
 
 
-_STDIN = 0
-"""Read without Python's buffer, whose lock a thread that waits for more would hold when the process ends."""
-
-
 def _first_line() -> bytes:
     text = b""
-    while not text.endswith(b"\n") and (byte := os.read(_STDIN, 1)):
+    while not text.endswith(b"\n") and (byte := os.read(STDIN, 1)):
         text += byte
     return text
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of stdin, and end."""
-    while os.read(_STDIN, 4096):
-        pass
-    os._exit(128 + signal.SIGHUP)
 
 
 def main() -> None:
     """Run the commands that stdin names."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     commands = json.loads(_first_line())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     from lsr_train.__main__ import run
 
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])

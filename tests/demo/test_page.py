@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -377,6 +378,35 @@ def test_what_a_killed_server_left_goes_with_the_next(tmp_path: Path, street: Pa
     with running_page(tmp_path):
         assert len(list(tmp_path.glob("lsr-demo-*"))) == 1
         assert not list(tmp_path.rglob("*.jpg"))
+
+
+def lives(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for what has ended and waits for its parent
+    except OSError:
+        return False
+
+
+def test_no_process_outlives_a_killed_server(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
+    def killed() -> None:
+        with running_page(tmp_path) as page:
+            job = client_of(page).submit(handled(clip_of(299)), api_name="/segment_video")
+            assert any(document.get("frames") for document in job)
+            workers = {
+                int(pid)
+                for task in Path(f"/proc/{page.process.pid}/task").iterdir()
+                for pid in (task / "children").read_text(encoding="ascii").split()
+            }
+            page.process.kill()
+            page.process.wait()
+            assert len(workers) >= 2  # of pictures and of clips
+            deadline = time.monotonic() + 60
+            while any(lives(pid) for pid in workers):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    with pytest.raises(AssertionError, match="left behind"):
+        killed()
 
 
 def test_ctrl_c_ends_a_program_s_clip_without_a_word(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:

@@ -1,11 +1,7 @@
 """Work shared out over places: order, failure, and processes that never outlive who started them."""
 
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +9,6 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs, slots_of
-from tests.lsr_train.training_runs import REPOSITORY
 
 ONE, TWO = [Slot(device="cpu")], [Slot(device="cpu"), Slot(device="cpu")]
 
@@ -96,26 +91,3 @@ def test_once_stopped_nothing_begins(tmp_path: Path) -> None:
     children = Children()
     children.stop()
     assert children.run([["evaluate"]], ONE[0], tmp_path / "log") == 130
-
-
-def test_a_child_ends_with_its_parent() -> None:
-    """The parent is killed by SIGKILL, so nothing but the pipe's end tells the child."""
-    script = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import os, threading, time\\n"
-        "from lsr_train.comparison import child\\n"
-        "threading.Thread(target=child._end_with_parent, daemon=True).start()\\n"
-        "time.sleep(120)'], stdin=subprocess.PIPE)\n"
-        "print(child.pid, flush=True)\n"
-        "time.sleep(120)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{child}/cmdline").is_file() and Path(f"/proc/{child}/cmdline").read_bytes():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
