@@ -1,4 +1,4 @@
-"""A helper process that never outlives the one which started it, however that one ends.
+"""A helper process that does not outlive the one which started it, however that one ends.
 
 The parent starts it with a pipe as stdin and keeps the other end open as long as it lives.
 """
@@ -14,7 +14,10 @@ STDIN = 0
 
 
 def end_with_parent() -> None:
-    """Start to watch stdin on a thread; at its end this process ends at once, whatever it is doing."""
+    """Start to watch stdin on a thread; at its end this process ends at once.
+
+    What holds Python's lock at that time, as few libraries do while they work, is waited for.
+    """
     threading.Thread(target=_wait_and_end, name="lifeline", daemon=True).start()
 
 

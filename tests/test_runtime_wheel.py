@@ -21,7 +21,7 @@ print(json.dumps({"home": str(pathlib.Path(lsr_infer.__file__).parent),
 """
 
 
-def run(*words: str | Path, cwd: Path, seconds: int = 1800) -> str:
+def run(*words: str | Path, cwd: Path, seconds: int = 1200) -> str:
     """Run a program outside of this checkout's own environment and return what it says."""
     ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in ours}

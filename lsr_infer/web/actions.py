@@ -109,7 +109,7 @@ class Actions:
         finally:
             if work is not None:
                 self._service.end(work)
-                session.drop_result(work.result.id)  # all of it is in the answer
+                work.job.when_over(partial(session.drop_result, work.result.id))  # all of it is in the answer
             session.drop_upload(sent.token or "")
             if not session.cookie:
                 self._service.sessions.end(session)

@@ -113,6 +113,7 @@ def segment_clip(
 
     Raises:
         InputError: the file is no video, or more than the limits allow; or a model failed.
+        Exception: whatever `heed` raises.
     """
     info, reduced = _checked(request)
     opened = [segmenters(choice) for choice in request.models]

@@ -48,6 +48,7 @@ _BODY_SECONDS = 30.0
 """How long a body may send nothing, or stay behind its least rate."""
 _BODY_RATE = 4000
 """Bytes a second that a body brings at the least, as a whole."""
+_SLOW = 408, "What was sent came too slowly, or not to its end. Send it again."
 _MOST_CHECKS = 8
 """Passwords that may wait to be checked."""
 _MOST_HASHES = 10_000
@@ -139,7 +140,8 @@ class Guard:
         if scope["method"] == "POST" and scope["path"].startswith(_CALLS):
             body = await _body(receive)
             if body is None:
-                await _refuse(send, 408, "The call did not come to its end. Send it again.", {})
+                status, text = scope.get("lsr_cut", _SLOW)
+                await _refuse(send, status, text, {})
                 return
             if not self._harmless(body):
                 await _refuse(send, 400, "Send the file itself. Addresses and places on the server are not taken.", {})
@@ -163,8 +165,11 @@ class Guard:
             return 403, "Another page asks this one to do something. Use the page itself.", {}
         length = headers.get(b"content-length", "")
         if length.isdecimal() and int(length) > self._most(scope["path"]):
-            return 413, f"At most {file_size(self._upload_bytes)} are taken. Cut the file, or reduce it.", {}
+            return 413, self._too_large(), {}
         return None
+
+    def _too_large(self) -> str:
+        return f"At most {file_size(self._upload_bytes)} are taken. Cut the file, or reduce it."
 
     async def _stranger(self, path: str, headers: dict[bytes, str]) -> tuple[int, str, dict[bytes, bytes]] | None:
         """Return the refusal of a request that does not bring the right name and password."""
@@ -242,20 +247,28 @@ class Guard:
         return owner is None or owner == ("" if session is None else session.key)
 
     def _counted(self, scope: Scope, receive: Receive, times: int = 1) -> Receive:
-        """Cut a body off that is longer than it may be, whatever its header says, or that does not go on."""
-        most, seen, whole, begin = times * self._most(scope["path"]), 0, False, time.monotonic()
+        """Cut a body off that is longer than it may be, whatever its header says, or that does not go on.
+
+        Only what the reader waits for the sender counts as time, not what is done in between. Status and sentence of
+        the refusal are left in the scope as `lsr_cut`.
+        """
+        most, seen, whole, waited = times * self._most(scope["path"]), 0, False, 0.0
 
         async def counted() -> Message:
-            nonlocal seen, whole
-            left = begin + _BODY_SECONDS + seen / _BODY_RATE - time.monotonic()
+            nonlocal seen, whole, waited
+            left, begin = _BODY_SECONDS + seen / _BODY_RATE - waited, time.monotonic()
             try:
                 message = await asyncio.wait_for(self._next(receive), None if whole else min(left, _BODY_SECONDS))
             except TimeoutError:
+                scope["lsr_cut"] = _SLOW
                 return {"type": "http.disconnect"}
+            finally:
+                waited += time.monotonic() - begin
             whole = not message.get("more_body")
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > most:
+                    scope["lsr_cut"] = 413, self._too_large()
                     return {"type": "http.disconnect"}
             return message
 

@@ -72,7 +72,7 @@ class Job:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Stop it wherever it is; it is over within a moment."""
+        """Ask for its end, which comes within a moment if it runs; `Lane.cancel` takes it out of the queue, too."""
         self._cancelled.set()
         self._tell()
 
@@ -117,7 +117,11 @@ class Job:
                 self._listeners.discard(listener)
 
     def when_over(self, then: Callable[[], None]) -> None:
-        """Call a function once it is over, on whichever thread ends it; at once where it is over already."""
+        """Call a function once it is over, at once where it is over already.
+
+        Args:
+            then: called on whichever thread ends the job, so it may take no time and raise nothing.
+        """
         with self._lock:
             if not self.over:
                 self._last.append(then)

@@ -72,15 +72,15 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Kill the process, if there is one, and wait until it is gone."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if self._process is not None:
+        if self._process is not None:  # before its pipe is closed, which it would complain about
             self._process.kill()
             self._process.wait()
             if self._process.stdin is not None:
                 self._process.stdin.close()
             self._process = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def run(
         self, request: Request, *, on_progress: Callable[[dict[str, Any]], None], cancelled: Callable[[], bool]
@@ -100,14 +100,17 @@ class WorkerProcess:
         assert self._connection is not None
         try:
             return self._run(request, self._connection, on_progress, cancelled)
+        except (CancelledError, InputError):
+            raise
         except (EOFError, ConnectionError) as error:
             code = None if self._process is None else self._process.wait()
             self.stop()
+            if cancelled():
+                raise CancelledError from error
             logger.warning("a worker process ended by itself (%s)", _ending(code))
             raise InputError("The server could not cope with this file. Send another one.") from error
         except BaseException:
-            if self._process is not None and self._process.poll() is not None:
-                self.stop()
+            self.stop()  # what it still says would be taken for the answer to the next request
             raise
 
     def _run(
@@ -125,7 +128,7 @@ class WorkerProcess:
                 kind, content = connection.recv()
                 if kind == "progress":
                     on_progress(content)
-                elif asked:
+                elif asked or cancelled():
                     raise CancelledError
                 elif kind == "done":
                     return dict(content)
@@ -144,6 +147,8 @@ class WorkerProcess:
                 look = now + _MEMORY_EVERY_SECONDS
                 if self._bytes() > self._limits.job_bytes:
                     self.stop()
+                    if asked:
+                        raise CancelledError
                     raise InputError("This needs more memory than one job may take. Send something smaller.")
 
     def _bytes(self) -> int:

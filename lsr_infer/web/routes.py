@@ -73,7 +73,8 @@ def _answering(handler: Handler) -> Handler:
         except LsrError as error:
             return _error(422, str(error))
         except ClientDisconnect:
-            return Response(status_code=400)
+            cut = request.scope.get("lsr_cut")  # from the guard; None where the sender has left
+            return Response(status_code=400) if cut is None else _error(*cut)
         except OSError:
             return _error(507, "The server has no room for files at the moment. Try again later.")
 

@@ -35,7 +35,8 @@ _SWEEP_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
 _MOST_CONNECTIONS = 1000
 _UNREAD_SECONDS = 600
-"""How long an answer may lie unread; a browser reads on no earlier than a paused clip needs more."""
+"""How long an answer may lie unread (ours): browsers read no further while a clip is paused. A clip that is paused for
+longer goes on by a request for the rest, one that still grows from its beginning."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 

@@ -367,12 +367,15 @@ class Service:
             raise FullError("The server has no room for results at the moment. Try again later.") from error
 
     def _submit(self, lane: Lane, work: Work) -> Work:
+        self._works[work.job.id] = work
         try:
             lane.submit(work.job, None if work.session.cookie else max(1, self.limits.queue // 2))
         except BusyError:
+            self._works.pop(work.job.id, None)
             work.session.drop_result(work.result.id)
             raise
-        self._works[work.job.id] = work
+        if work.session.ended:  # meanwhile, so that nobody has cancelled it
+            self._forget(work.session)
         return work
 
     def _has_jobs(self, session: Session) -> bool:

@@ -93,6 +93,11 @@ class Session:
         """Whether somebody may still come for a result."""
         return bool(self._results)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._ended
+
     def end(self) -> None:
         """Take no more files, and remove those that are there."""
         with self._lock:
@@ -230,7 +235,7 @@ class Sessions:
         limits: how many there may be, and when they end.
         clock: seconds, for tests.
         busy: whether a session has jobs under way, which keep it alive.
-        on_end: told each session that ends, before its files go, so that its jobs can be stopped.
+        on_end: told each session that has ended, so that its jobs can be stopped.
     """
 
     def __init__(
@@ -326,8 +331,8 @@ class Sessions:
         """End a session: its jobs stop, its files go."""
         with self._lock:
             self._forget(session)
-        self._on_end(session)
         session.end()
+        self._on_end(session)
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.key, None)

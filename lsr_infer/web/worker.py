@@ -73,11 +73,11 @@ def main() -> None:
     end_with_parent()
     logging.basicConfig(level=logging.WARNING, handlers=[stderr_handler()])
     connection = Connection(int(sys.argv[1]))
-    models, trim = Models(), Trimmer()
+    models, trim = Models(), Trimmer(seconds=0.0)
     while True:
         try:
             request = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         if isinstance(request, StopRequest):  # for a job that was over by then
             continue
@@ -85,7 +85,8 @@ def main() -> None:
             connection.send(_answer(request, models, connection))
         except BrokenPipeError:
             return
-        trim()
+        if isinstance(request, ClipRequest):
+            trim()
 
 
 def _answer(request: Request, models: Models, connection: Connection) -> tuple[str, Any]:
@@ -93,7 +94,7 @@ def _answer(request: Request, models: Models, connection: Connection) -> tuple[s
 
     def heed() -> None:
         if connection.poll():
-            with suppress(EOFError):
+            with suppress(EOFError, ConnectionError):
                 connection.recv()  # nothing but a StopRequest comes while a job is under way
             raise _StoppedError
 

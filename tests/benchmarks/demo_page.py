@@ -176,7 +176,7 @@ def one_clip(page: Page, clip: Path, folder: Path, rounds: int) -> dict[str, flo
 
 
 def cancelling(page: Page, clip: Path, rounds: int) -> dict[str, float]:
-    """Time from asking a running clip to stop until its process is gone."""
+    """Time from asking a running clip to stop until the page says that it has."""
     seconds = [cancelled(page, client_of(page), clip) for _ in range(rounds)]
     return {"median_seconds": statistics.median(seconds), "worst_seconds": max(seconds)}
 

@@ -1,5 +1,6 @@
 """A real page in a process of its own, started once for the tests of a module."""
 
+import ctypes
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 FRAMES = REPOSITORY / "lsr_infer" / "models" / "toytown" / "images"
 _START_SECONDS = 120
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass
@@ -57,13 +59,19 @@ class Page:
         return {path for path in self.folder.glob("lsr-demo-*/sessions/**/*") if path.is_file()}
 
 
+def _as_in_a_terminal() -> None:
+    """Hear Ctrl-C, which a shell's background does not, and end with whoever started the page (1: PR_SET_PDEATHSIG)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _LIBC.prctl(1, signal.SIGTERM)
+
+
 @contextmanager
 def running_page(folder: Path, *options: str) -> Iterator[Page]:
     """Start a page; end it as Ctrl-C in its terminal does, and see that nothing is left of it."""
     command = [sys.executable, str(REPOSITORY / "demo" / "app.py"), "--port", "0", *options]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=os.environ | {"TMPDIR": str(folder)}, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), start_new_session=True,
+        preexec_fn=_as_in_a_terminal, start_new_session=True,
     )  # fmt: skip
     killer = threading.Timer(_START_SECONDS, process.kill)
     killer.start()

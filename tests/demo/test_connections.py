@@ -11,6 +11,8 @@ import pytest
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra demo is not installed")
 
+from starlette.responses import FileResponse  # noqa: E402 - it comes with uvicorn
+
 from lsr_infer.web import connections, guard, server  # noqa: E402 - they need uvicorn
 from lsr_infer.web.limits import Limits  # noqa: E402
 from lsr_infer.web.sessions import Sessions  # noqa: E402
@@ -30,7 +32,7 @@ async def reading_app(scope: Any, receive: Any, send: Any) -> None:
     message = {"more_body": True}
     while message.get("more_body"):
         message = await receive()
-    status = 204 if message["type"] == "http.request" else 408
+    status = 204 if message["type"] == "http.request" else scope["lsr_cut"][0]
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body"})
 
@@ -113,15 +115,24 @@ def test_a_body_that_nobody_reads_may_be_sent_to_its_end(served: Callable[[Visit
 
 
 @pytest.mark.parametrize(
-    ("size", "every", "status"),
+    ("patience", "size", "every", "status"),
     [
-        (4, 0.02, b"408"),  # 200 bytes a second
-        (0, 0.02, b"408"),
-        (1000, 0.02, b"204"),  # fast enough, though it takes three times as long as a body may be silent
-        (1000, 0.4, b"408"),  # silent for too long, though fast enough by and large
+        (0.2, 4, 0.02, b"408"),  # 200 bytes a second
+        (0.2, 0, 0.02, b"408"),
+        (2.0, 500, 0.05, b"204"),  # fast enough, though it takes longer than a body may be silent
+        (0.2, 1000, 0.4, b"408"),  # silent for too long, though fast enough by and large
     ],
 )
-def test_a_body_has_to_come_at_a_fair_rate(served: Callable[..., None], size: int, every: float, status: bytes) -> None:
+def test_a_body_has_to_come_at_a_fair_rate(
+    served: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float,
+    size: int,
+    every: float,
+    status: bytes,
+) -> None:
+    monkeypatch.setattr(guard, "_BODY_SECONDS", patience)
+
     async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"POST /lsr/uploads HTTP/1.1\r\nHost: here\r\nContent-Length: 30000\r\n\r\n")
         answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
@@ -134,6 +145,23 @@ def test_a_body_has_to_come_at_a_fair_rate(served: Callable[..., None], size: in
         assert (sent == 30_000) == (status == b"204")
 
     served(visit, reading_app)
+
+
+def test_the_server_s_own_time_is_not_the_sender_s(served: Callable[..., None], tmp_path: Path) -> None:
+    """An answer that was long in coming is sent whole; Starlette asks for the end of the request as it begins."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(100_000))
+
+    async def slow_file(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.7)
+        await FileResponse(file)(scope, receive, send)
+
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /lsr/results/1 HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert b"content-length: 100000" in (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert await reader.readexactly(100_000) == file.read_bytes()
+
+    served(visit, slow_file)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such limit")

@@ -44,9 +44,10 @@ def clip_at_work(service: Service, clip: Path) -> tuple[Work, int]:
 @pytest.mark.parametrize("whole_session", [False, True])
 @pytest.mark.parametrize("hangs", [False, True])
 def test_nothing_is_left_of_a_job_that_nobody_wants(
-    service: Service, clip_of: Callable[[int], Path], hangs: bool, whole_session: bool
+    service: Service, clip_of: Callable[[int], Path], hangs: bool, whole_session: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files go when nobody writes any more; a process that hangs and is killed later leaves none, either."""
+    monkeypatch.setattr("lsr_infer.web.processes._STOP_SECONDS", 0.5 if hangs else 60)
     work, worker = clip_at_work(service, clip_of(400))
     if hangs:
         os.kill(worker, signal.SIGSTOP)
