@@ -99,7 +99,9 @@ def running_page(folder: Path, *options: str) -> Iterator[Page]:
             process.kill()
             process.wait()
             raise
-    drain.join(10)
+    drain.join(60)
+    assert not drain.is_alive(), "a process of the page lives on"
+    process.stderr.close()
     assert not re.search("Traceback|ERROR", "".join(said)), "".join(said)[-4000:]
     assert not list(folder.glob("lsr-demo-*")), "files were left behind"
 
