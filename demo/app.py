@@ -18,7 +18,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from lsr_infer.errors import DeviceError, LsrError, UsageError, exit_status, extra, stderr_handler
 from lsr_infer.web.actions import NO_MODEL, Actions
@@ -381,6 +382,8 @@ def run(arguments: Sequence[str]) -> None:
         print(hash_password(password))  # noqa: T201 - what it is asked for
         return
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background is not to be interrupted
+        signal.signal(signal.SIGINT, _interrupt_once)
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # a closed terminal clears up, too
     logging.getLogger("httpx").setLevel(logging.WARNING)
     server = ServerOptions(
@@ -407,6 +410,12 @@ def run(arguments: Sequence[str]) -> None:
                 "everybody who reaches %s, port %d can use this page %s", server.host, listening.getsockname()[1], who
             )
         serve(server, listening, root, page_app)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Obey the first Ctrl-C alone: a second one would interrupt the clearing up, and take no time off it."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _public_address(host: str, port: int) -> str:

@@ -57,7 +57,7 @@ class Actions:
     ) -> AsyncIterator[Any]:
         """Segment a picture with two models; see `picture`."""
         if sent and before == after:
-            yield {"state": "error", "text": "Choose two different models, or use the page for pictures."}
+            yield {"state": "error", "text": "Choose two different models, or use the tab Picture."}
             return
         start = partial(self._service.image, compared=True)
         async for document in self._shown(session, place, sent, [before, after], start, self._service.viewer):

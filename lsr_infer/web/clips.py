@@ -39,6 +39,7 @@ from lsr_infer.web.stills import Open, classes_document
 __all__ = ["growing_video", "segment_clip"]
 
 _ANIMATIONS = (b"GIF8", b"\x89PNG", b"RIFF")
+_JPEG = b"\xff\xd8\xff"
 _REPORT_SECONDS = 0.2
 
 
@@ -204,17 +205,21 @@ def _checked(request: ClipRequest) -> tuple[VideoInfo, bool]:
 
 
 def _check_animation(path: Path, name: str, limits: Limits) -> None:
-    """Count the pictures of an animation, which says nothing about its length."""
+    """Count the pictures of an animation, which says nothing about its length; a single one is refused."""
+    single = InputError(f"{name} is a picture, not a video. Send it on the tab Picture.")
     with path.open("rb") as file:
-        if not file.read(4).startswith(_ANIMATIONS):
-            return
+        begin = file.read(4)
+    if begin.startswith(_JPEG) and path.suffix.lower() in (".jpg", ".jpeg"):  # Motion JPEG begins like it
+        raise single
+    if not begin.startswith(_ANIMATIONS):
+        return
     data = path.read_bytes()
     if data.startswith(b"RIFF") and data[8:12] != b"WEBP":
         return
     pictures = walk_pictures(data).count
     limits.check_length(name, None, pictures)
     if pictures == 1:
-        raise InputError(f"{name} is a picture, not a video. Send it on the page for pictures.")
+        raise single
 
 
 def _finished(

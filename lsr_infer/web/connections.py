@@ -1,14 +1,16 @@
-"""Connections that bring no request in time are closed, for uvicorn itself would wait for ever.
+"""uvicorn as the page needs it: connections that bring no request in time are closed, and it stops only once.
 
 Needs the extra `demo`, for uvicorn and h11 come with Gradio. Knows nothing of what is asked for.
 """
 
 import asyncio
+from types import FrameType
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["PunctualProtocol"]
+__all__ = ["PunctualProtocol", "SteadyServer"]
 
 HEAD_SECONDS = 15.0
 """How long the head of a request may take, from the connection or from its first byte on one that is kept open."""
@@ -45,3 +47,12 @@ class PunctualProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class SteadyServer(uvicorn.Server):
+    """Stops as the first signal says; at a second one uvicorn would drop what it is doing, with a traceback."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop, unless that is under way."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)

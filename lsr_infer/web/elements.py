@@ -15,16 +15,19 @@ const show = () => {
   if (!own) return;
   const value = props.value || null; // Gradio's empty value is ""
   Object.assign(own, own.dataset.lsr === "spread" ? (value ?? {}) : { data: value });
-  const state = value?.state;
-  if (state === "done" && state !== own.lsrShown) own.scrollIntoView({ block: "start" });
-  own.lsrShown = state;
+  const phase = ["waiting", "busy"].includes(value?.state) ? "at work" : value?.state;
+  if (phase !== own.lsrShown) {
+    if (phase === "done" || phase === "at work") own.scrollIntoView({ block: "start" });
+    else if (phase === "error") own.scrollIntoView({ block: "nearest" });
+  }
+  own.lsrShown = phase;
 };
 show();
 watch("value", show);
 """
 """The component's value becomes the element's `data`, or, for one marked `spread`, each of its properties.
 
-A result that has just come is scrolled to, since on a small screen it lies below what was asked for.
+What has just begun, come or failed is scrolled to, since it lies below what was asked for.
 """
 
 ON_INPUT = """

@@ -34,7 +34,9 @@ _READ = (
     "/assets/", "/static/", "/svelte/", "/lsr/", "/gradio_api/info", "/gradio_api/startup-events",
     "/gradio_api/heartbeat/", "/gradio_api/queue/data", "/gradio_api/call/", "/gradio_api/theme.css",
 )  # fmt: skip
-_READ_EXACTLY = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
+_READ_EXACTLY = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt",
+                 "/gradio_api/app_id")  # fmt: skip
+"""The last is asked for by a page of Gradio's that has lost its server."""
 _WRITE = ("/lsr/", "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/cancel",
           "/gradio_api/reset")  # fmt: skip
 _HEALTH = "/lsr/health"

@@ -191,10 +191,10 @@ class _Routes:
         return FileResponse(example.path, media_type=kind, headers={"Cache-Control": "max-age=86400"})
 
     async def health(self, request: Request) -> Response:
-        """Say whether the server can do its work."""
+        """Say whether the server can do its work, and which run of it this is."""
         if not self._service.alive:
             return _error(503, "A worker is missing. Start the page again.")
-        return JSONResponse({"status": "ok", "sessions": len(self._service.sessions)})
+        return JSONResponse({"status": "ok", "sessions": len(self._service.sessions), "run": self._service.run})
 
     async def _receive(self, request: Request, path: Path, name: str) -> int:
         """Write the body of a request to a file; return its size."""

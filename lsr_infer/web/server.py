@@ -145,13 +145,15 @@ def serve(options: ServerOptions, listening: socket.socket, root: Path, page_of:
     """
     import uvicorn
 
-    from lsr_infer.web.connections import PunctualProtocol
+    from lsr_infer.web.connections import PunctualProtocol, SteadyServer
 
     host, port = listening.getsockname()[:2]
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else f'[{host}]' if ':' in host else host}:{port}"
     service = Service(root / "sessions", options.models, options.model_options, options.limits)
     try:
-        service.catalogue.refresh()
+        entries = service.catalogue.refresh()
+        if options.models is not None and all(entry.shipped for entry in entries):
+            logger.warning("%s holds no model (.onnx, .engine); the shipped networks are offered", options.models)
         if not service.catalogue.good():
             problem = service.catalogue.entries[0].problem if service.catalogue.entries else "there is none."
             raise DeviceError(f"none of the models can be used; of the first: {problem}")
@@ -174,7 +176,7 @@ def serve(options: ServerOptions, listening: socket.socket, root: Path, page_of:
             ws="none",
             limit_concurrency=_MOST_CONNECTIONS,
         )
-        server = uvicorn.Server(config)
+        server = SteadyServer(config)
         asyncio.run(_served(server, listening, service, guard, address))
     finally:
         service.close()

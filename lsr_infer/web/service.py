@@ -4,6 +4,7 @@ A result's address names the result and one of its files; `lsr_infer.web.routes`
 """
 
 import asyncio
+import secrets
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -111,6 +112,7 @@ class Service:
         sessions: who is there.
         catalogue: the models on offer.
         limits: what is taken.
+        run: another one each time, so that a page notices a server that was started anew.
         examples: frames and clips to try, by key.
 
     Raises:
@@ -119,6 +121,7 @@ class Service:
 
     def __init__(self, root: Path, models: Path | None, options: ModelChoice, limits: Limits) -> None:
         self.limits = limits
+        self.run = secrets.token_hex(8)
         self.catalogue = Catalogue(models, options, self._opened)
         self.examples = {example.key: example for example in examples()}
         self.sessions = Sessions(root, limits, busy=self._has_jobs, on_end=self._forget)

@@ -15,7 +15,7 @@ import pytest
 from lsr_infer import Segmenter
 from lsr_infer.images import read_image
 from lsr_infer.web.models import shipped_models
-from tests.demo.conftest import Page
+from tests.demo.conftest import FRAMES, Page, running_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytest.importorskip("gradio", reason="the extra demo is not installed")
@@ -263,6 +263,52 @@ def test_a_later_video_takes_the_place_of_an_earlier_one(visits: Visits, clip_of
     assert not any("of 299 frames" in text for text in texts[later:])
 
 
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 1.8])
+def test_a_clip_begun_again_says_nothing_of_the_first(
+    visits: Visits, clip_of: Callable[[int], Path], seconds: float
+) -> None:
+    view, player = long_video(visits, clip_of(299))
+    view.wait_for_timeout(1000 * seconds)
+    send(view, "video-drop", clip_of(100))
+    player.get_by_text(re.compile(r"\d+ of 100 frames")).wait_for()
+    assert not player.get_by_text("The preview stopped").count()
+    player.locator("lsr-chart").wait_for()
+    assert not player.get_by_text("The preview stopped").count()
+
+
+def test_what_is_computed_and_what_went_wrong_is_scrolled_to(visits: Visits, clip_of: Callable[[int], Path]) -> None:
+    view, player = long_video(visits, clip_of(299))
+    cancel = player.get_by_role("button", name="Cancel")
+    cancel.wait_for()
+    view.wait_for_function("it => it.getBoundingClientRect().bottom < innerHeight", arg=cancel.element_handle())
+    cancel.click()
+    player.get_by_text("Cancelled").wait_for()
+    view.evaluate("scrollTo(0, 0)")
+    send(view, "video-drop", FRAMES / "camera_900001.jpg")
+    text = player.get_by_text("camera_900001.jpg is a picture, not a video. Send it on the tab Picture.")
+    text.wait_for()
+    view.wait_for_function("it => it.getBoundingClientRect().bottom < innerHeight", arg=text.element_handle())
+
+
+def test_an_open_page_finds_its_server_again(chromium: Any, tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
+    context = chromium.new_context()
+    view = context.new_page()
+    view.set_default_timeout(WAIT)
+    with running_page(tmp_path) as page:
+        view.goto(page.address)
+        view.locator("#picture-drop input[type=file]").wait_for(state="attached")
+        tab(view, "Video")
+        send(view, "video-drop", clip_of(299))
+        view.locator("#video-player").get_by_text(re.compile(r"\d+ of 299 frames")).wait_for()
+        view.evaluate("window.asItWas = true")
+    view.get_by_text("The server does not answer.").wait_for()
+    with running_page(tmp_path, "--port", page.address.rsplit(":", 1)[1]):
+        view.wait_for_function("window.asItWas === undefined")
+        view.locator("#picture-drop").get_by_role("button", name="Toytown, camera 2").click()
+        view.locator("#picture-viewer canvas").first.wait_for()
+        context.close()
+
+
 def test_two_models_compared(visits: Visits) -> None:
     view = visits()
     tab(view, "Compare")
@@ -306,6 +352,7 @@ def test_models_and_lines_for_programs_are_shown(visits: Visits, page: Page) -> 
     [
         ("notes.txt.jpg", b"no picture", "is no image"),
         ("empty.jpg", b"", "is empty"),
+        ("drive.jpg", b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00", "drive.jpg is a video. Send it on the tab Video."),
         ("half.png", b"\x89PNG\r\n\x1a\n\x00\x00", "is truncated"),
         ("<img src=x onerror=alert(1)>.jpg", b"no picture", "is no image"),
     ],

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -331,14 +332,15 @@ def test_a_busy_port_is_said_at_once(page: Page) -> None:
     assert done.stderr == f"error: port {port} is taken by another program. Choose one with --port.\n"
 
 
-def test_a_public_address_that_cannot_be_had_is_an_error() -> None:
+def test_a_public_address_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
     """No network here, so this is what happens; with one, Gradio's servers answer."""
-    command = [sys.executable, "demo/app.py", "--port", "0", "--share"]
+    command = [sys.executable, "demo/app.py", "--port", "0", "--share", "--models", str(tmp_path)]
     environment = os.environ | {"GRADIO_SHARE_SERVER_ADDRESS": "127.0.0.1:9"}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 3
+    assert f"{tmp_path} holds no model (.onnx, .engine); the shipped networks are offered" in done.stderr
     assert "error: --share: no public address could be opened" in done.stderr
 
 
@@ -407,6 +409,17 @@ def test_no_process_outlives_a_killed_server(tmp_path: Path, clip_of: Callable[[
 
     with pytest.raises(AssertionError, match="left behind"):
         killed()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.4])
+def test_ctrl_c_twice_is_as_good_as_once(tmp_path: Path, clip_of: Callable[[int], Path], seconds: float) -> None:
+    with running_page(tmp_path) as page:
+        job = client_of(page).submit(handled(clip_of(299)), api_name="/segment_video")
+        assert any(document.get("frames") for document in job)
+        for _ in range(2):
+            os.killpg(page.process.pid, signal.SIGINT)
+            time.sleep(seconds)
+        assert page.process.wait(60) == 130  # what was said until then is looked at by running_page
 
 
 def test_ctrl_c_ends_a_program_s_clip_without_a_word(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:

@@ -5,6 +5,7 @@ import { LsrDrop } from "./drop.js";
 import { LsrLive } from "./live.js";
 import { LsrPlayer } from "./player.js";
 import { LsrViewer } from "./viewer.js";
+import { watchServer } from "./watch.js";
 
 const ELEMENTS = {
   "lsr-chart": LsrChart,
@@ -14,7 +15,9 @@ const ELEMENTS = {
   "lsr-viewer": LsrViewer,
 };
 
+// A page that is loaded twice into one document, as a development server does, must not fail on it.
+const first = !customElements.get("lsr-viewer");
 for (const [name, element] of Object.entries(ELEMENTS)) {
-  // A page that is loaded twice into one document, as a development server does, must not fail on it.
   if (!customElements.get(name)) customElements.define(name, element.declare());
 }
+if (first) watchServer();

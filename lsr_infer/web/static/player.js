@@ -24,6 +24,7 @@ export class LsrPlayer extends ContentElement {
   #chart = null;
   #chartOf = null;
   #before = null;
+  #job = null; // the address at which it is cancelled
   #stopping = null;
 
   render() {
@@ -46,7 +47,9 @@ export class LsrPlayer extends ContentElement {
 
   #showJob(data) {
     if (!this.#root) this.#build();
-    if (data.state === "waiting" || (data.state === "busy" && this.#before === "done")) this.#closeTheatre();
+    const another = data.state === "busy" && (this.#before === "done" || data.cancel !== this.#job);
+    if (data.state === "waiting" || another) this.#closeTheatre();
+    this.#job = data.cancel ?? this.#job;
     this.#showProgress(data);
     this.#showFilm(data);
     this.#showDetails(data);

@@ -210,6 +210,7 @@ export class Theatre {
   }
 
   #update() {
+    if (!this.#film || !this.#video) return; // a promise of the browser's was kept after it was let go of
     const video = this.#video;
     const length = this.#length || 0;
     const now = this.#seekTo ?? video.currentTime;
@@ -248,7 +249,7 @@ export class Theatre {
   }
 
   #step(direction) {
-    if (this.#film.live || !this.#film.fps) return;
+    if (!this.#film || this.#film.live || !this.#film.fps) return;
     this.#video.pause();
     // Times fall anywhere into a frame, or a rounding error before its beginning.
     const frame = Math.floor((this.#seekTo ?? this.#frameTime) * this.#film.fps + 0.1) + direction;
@@ -284,7 +285,7 @@ export class Theatre {
   #fail(text) {
     if (!this.#film) return; // it was let go of while it failed
     const live = this.#film.live
-      ? "The preview stopped. The whole video follows when it is done."
+      ? "The preview stopped. If the server goes on, the whole video follows when it is done."
       : "The video cannot be played. Download it, or compute it again.";
     this.#notice.replaceChildren(message(text ?? live, { error: true }));
   }
