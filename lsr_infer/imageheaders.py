@@ -236,6 +236,17 @@ def _avif(data: bytes) -> ImageHeader:
     return ImageHeader(format="AVIF", height=height, width=width)
 
 
+_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Of the container that pictures share with MP4 (ISO/IEC 23008-12)."""
+
+
+def _is_video(data: bytes) -> bool:
+    """Whether a file begins as MP4 and QuickTime, Matroska and WebM, or AVI do."""
+    if data[4:8] == b"ftyp":
+        return data[8:12] not in _PICTURE_BRANDS
+    return data[:4] == b"\x1aE\xdf\xa3" or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
+
+
 _FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], ImageHeader]], ...] = (
     (lambda data: data.startswith(b"\xff\xd8"), _jpeg),
     (lambda data: data.startswith(_PNG_SIGNATURE), _png),
@@ -256,11 +267,13 @@ def inspect_image(data: bytes) -> ImageHeader:
         data: the file's content.
 
     Raises:
-        BrokenImageError: it is empty, truncated, damaged, of no size, or of no known format (JPEG, PNG, BMP, WebP,
-            TIFF, GIF, PNM, AVIF).
+        BrokenImageError: it is empty, truncated, damaged, of no size, a video, or of no known format (JPEG, PNG, BMP,
+            WebP, TIFF, GIF, PNM, AVIF).
     """
     if not data:
         raise BrokenImageError("is empty")
+    if _is_video(data):
+        raise BrokenImageError("is a video, no image")
     for known, read in _FORMATS:
         if known(data):
             try:

@@ -98,7 +98,7 @@ def segment_clip(
     request: ClipRequest,
     segmenters: Open,
     report: Callable[[dict[str, Any]], None],
-    heed: Callable[[], None] = lambda: None,
+    heed: Callable[[], None],
 ) -> dict[str, Any]:
     """Segment an uploaded video.
 

@@ -99,28 +99,42 @@ class WorkerProcess:
         self.start()
         assert self._connection is not None
         try:
-            return self._run(request, self._connection, on_progress, cancelled)
-        except (CancelledError, InputError):
-            raise
-        except (EOFError, ConnectionError) as error:
-            code = None if self._process is None else self._process.wait()
-            self.stop()
-            if cancelled():
+            result = self._answer(request, self._connection, on_progress, cancelled)
+        except InputError as error:
+            if cancelled():  # whatever came of it, nobody wants to know
                 raise CancelledError from error
-            logger.warning("a worker process ended by itself (%s)", _ending(code))
-            raise InputError("The server could not cope with this file. Send another one.") from error
+            raise
         except BaseException:
             self.stop()  # what it still says would be taken for the answer to the next request
             raise
+        if cancelled():
+            raise CancelledError
+        return result
 
-    def _run(
+    def _answer(
         self,
         request: Request,
         connection: Connection,
         on_progress: Callable[[dict[str, Any]], None],
         cancelled: Callable[[], bool],
     ) -> dict[str, Any]:
-        connection.send(request)
+        """Send a request and wait for what comes of it; the process may die of it."""
+        try:
+            connection.send(request)
+            return self._watch(connection, on_progress, cancelled)
+        except (EOFError, ConnectionError) as error:
+            code = None if self._process is None else self._process.wait()
+            self.stop()
+            logger.warning("a worker process ended by itself (%s)", _ending(code))
+            raise InputError("The server could not cope with this file. Send another one.") from error
+
+    def _watch(
+        self,
+        connection: Connection,
+        on_progress: Callable[[dict[str, Any]], None],
+        cancelled: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Wait for an answer, and end the work or the process where it goes beyond what it may."""
         deadline = time.monotonic() + self._seconds
         look, asked = 0.0, False
         while True:
@@ -128,8 +142,6 @@ class WorkerProcess:
                 kind, content = connection.recv()
                 if kind == "progress":
                     on_progress(content)
-                elif asked or cancelled():
-                    raise CancelledError
                 elif kind == "done":
                     return dict(content)
                 else:
@@ -140,15 +152,11 @@ class WorkerProcess:
                 asked, deadline = True, min(deadline, now + _STOP_SECONDS)
             if now > deadline:
                 self.stop()
-                if asked:
-                    raise CancelledError
                 raise InputError(f"This took longer than {self._seconds:g} s, so it was stopped. Send less.")
             if now >= look:
                 look = now + _MEMORY_EVERY_SECONDS
                 if self._bytes() > self._limits.job_bytes:
                     self.stop()
-                    if asked:
-                        raise CancelledError
                     raise InputError("This needs more memory than one job may take. Send something smaller.")
 
     def _bytes(self) -> int:

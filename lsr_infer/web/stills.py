@@ -31,8 +31,6 @@ _PNG_EFFORT = 1
 
 Open = Callable[[ModelChoice], Segmenter]
 """Gives the loaded model of a choice."""
-_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
-"""Of the container that pictures share with MP4 (ISO/IEC 23008-12)."""
 
 
 def segment_image(request: ImageRequest, segmenters: Open) -> dict[str, Any]:
@@ -119,18 +117,9 @@ def classes_document(space: LabelSpace) -> list[dict[str, str]]:
     ]
 
 
-def _is_video(data: bytes) -> bool:
-    """Whether a file begins as MP4 and QuickTime, Matroska and WebM, or AVI do."""
-    if data[4:8] == b"ftyp":
-        return data[8:12] not in _PICTURE_BRANDS
-    return data.startswith(b"\x1aE\xdf\xa3") or (data.startswith(b"RIFF") and data[8:12] == b"AVI ")
-
-
 def _decode(data: bytes, name: str, limits: Limits) -> NDArray[np.uint8]:
     """Decode a picture after looking at what it claims to be."""
     limits.check_bytes(name, len(data))
-    if _is_video(data):
-        raise InputError(f"{name} is a video. Send it on the tab Video.")
     try:
         header = inspect_image(data)
     except BrokenImageError as error:

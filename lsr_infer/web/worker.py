@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _answer(request: Request, models: Models, connection: Connection) -> tuple[str, Any]:
-    """Do what is asked for; return `done` with the result, `failed` with a sentence, or `stopped`."""
+    """Do what is asked for; return `done` with the result, or `failed` with a sentence."""
 
     def heed() -> None:
         if connection.poll():
@@ -112,7 +112,7 @@ def _answer(request: Request, models: Models, connection: Connection) -> tuple[s
     except BrokenPipeError:
         raise
     except _StoppedError:
-        return "stopped", None
+        return "failed", "Stopped."
     except LsrError as error:
         return "failed", _sentence(error, request)
     except MemoryError:

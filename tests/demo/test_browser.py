@@ -352,7 +352,11 @@ def test_models_and_lines_for_programs_are_shown(visits: Visits, page: Page) -> 
     [
         ("notes.txt.jpg", b"no picture", "is no image"),
         ("empty.jpg", b"", "is empty"),
-        ("drive.jpg", b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00", "drive.jpg is a video. Send it on the tab Video."),
+        (
+            "drive.jpg",
+            b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00",
+            "drive.jpg is a video, no image. Send another file.",
+        ),
         ("half.png", b"\x89PNG\r\n\x1a\n\x00\x00", "is truncated"),
         ("<img src=x onerror=alert(1)>.jpg", b"no picture", "is no image"),
     ],

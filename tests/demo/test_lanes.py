@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lsr_infer.web.lanes import BusyError, Job, Lane
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.models import shipped_models
 from lsr_infer.web.requests import ClipRequest, ImageRequest, ModelChoice, OpenRequest
+from tests.processes import wait_until
 
 SOURCE, ADAPTED = (ModelChoice(path=path, title=path.stem, threads=1) for path in shipped_models())
 LIMITS = Limits(queue=6, session_jobs=4, job_seconds=60)
@@ -45,13 +45,6 @@ def clip(owner: str, path: Path, folder: Path, limits: Limits = LIMITS) -> Job:
 
 def wait(job: Job) -> Job:
     return asyncio.run(asyncio.wait_for(job.over_soon(), 60))
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_job_tells_what_it_gave(lanes: Lanes) -> None:

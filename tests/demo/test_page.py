@@ -24,6 +24,7 @@ from lsr_infer.images import read_image
 from lsr_infer.web.models import shipped_models
 from lsr_infer.web.passwords import hash_password
 from tests.demo.conftest import REPOSITORY, Page, running_page
+from tests.processes import running, wait_until
 
 pytest.importorskip("gradio", reason="the extra demo is not installed")
 
@@ -382,13 +383,6 @@ def test_what_a_killed_server_left_goes_with_the_next(tmp_path: Path, street: Pa
         assert not list(tmp_path.rglob("*.jpg"))
 
 
-def lives(pid: int) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for what has ended and waits for its parent
-    except OSError:
-        return False
-
-
 def test_no_process_outlives_a_killed_server(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
     def killed() -> None:
         with running_page(tmp_path) as page:
@@ -402,10 +396,7 @@ def test_no_process_outlives_a_killed_server(tmp_path: Path, clip_of: Callable[[
             page.process.kill()
             page.process.wait()
             assert len(workers) >= 2  # of pictures and of clips
-            deadline = time.monotonic() + 60
-            while any(lives(pid) for pid in workers):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: not any(running(pid) for pid in workers))
 
     with pytest.raises(AssertionError, match="left behind"):
         killed()

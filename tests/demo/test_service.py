@@ -11,6 +11,7 @@ import pytest
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.requests import ModelChoice
 from lsr_infer.web.service import Sent, Service, Work
+from tests.processes import wait_until
 
 
 @pytest.fixture
@@ -21,13 +22,6 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield made
     finally:
         made.close()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def clip_at_work(service: Service, clip: Path) -> tuple[Work, int]:

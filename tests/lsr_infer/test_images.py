@@ -170,6 +170,15 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path, read: Callable[[Path]
         read(tmp_path / "text.png")
 
 
+@pytest.mark.parametrize(
+    "begin", [b"\0\0\0\x20ftypisom\0\0\2\0", b"\x1aE\xdf\xa3\x9fB\x86\x81", b"RIFF\0\1\0\0AVI LIST"]
+)
+def test_a_video_is_called_a_video(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "drive.jpg").write_bytes(begin + bytes(100))
+    with pytest.raises(InputError, match="is a video, no image"):
+        read_image(tmp_path / "drive.jpg")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_without_permission_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "x.png"

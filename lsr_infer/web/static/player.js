@@ -23,15 +23,13 @@ export class LsrPlayer extends ContentElement {
   #theatre = null;
   #chart = null;
   #chartOf = null;
-  #before = null;
-  #job = null; // the address at which it is cancelled
+  #job = null; // the address at which what is shown was to be cancelled
   #stopping = null;
 
   render() {
     const data = this.data ?? { state: "empty" };
     if (data.state in SYMBOLS) this.#showState(data);
     else this.#showJob(data);
-    this.#before = data.state;
   }
 
   release() {
@@ -47,9 +45,10 @@ export class LsrPlayer extends ContentElement {
 
   #showJob(data) {
     if (!this.#root) this.#build();
-    const another = data.state === "busy" && (this.#before === "done" || data.cancel !== this.#job);
-    if (data.state === "waiting" || another) this.#closeTheatre();
-    this.#job = data.cancel ?? this.#job;
+    if (data.cancel && data.cancel !== this.#job) {
+      this.#closeTheatre();
+      this.#job = data.cancel;
+    }
     this.#showProgress(data);
     this.#showFilm(data);
     this.#showDetails(data);

@@ -24,6 +24,7 @@ from lsr_train.data.loading import RawLabelled, RawUnlabelled, SampleNumbers, so
 from lsr_train.data.source import SourceDataset, build_source
 from lsr_train.data.target import TargetDataset, build_target
 from lsr_train.labels import CAMVID_11, CITYSCAPES_19, translation
+from tests.processes import running, wait_until
 
 AUGMENT = AugmentConfig(
     crop_height=24, crop_width=32, flip=0.5, scale_min=0.8, scale_max=1.5, jitter=10, hue=9, blur=0.5, noise=2,
@@ -231,18 +232,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     pids = [int(word) for word in done.stdout.split()]
     assert done.returncode == -signal.SIGKILL
     assert len(pids) == 2
-    deadline = time.monotonic() + 30
-    while any(running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(running(pid) for pid in pids)
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not any(running(pid) for pid in pids), 30)
 
 
 def test_the_ignore_masks_follow_the_geometry(config: Config, tmp_path: Path) -> None:
