@@ -41,7 +41,7 @@ quickstart: install
 	test ! -e $(OUT)/adapted_int8.onnx \
 		|| $(BIN)/python -m lsr_train evaluate $(OUT)/adapted_int8.onnx $(SCORED) --out $(OUT)/adapted_int8.json
 	@echo; echo "== 6/7 a camera clip to segment"
-	$(BIN)/python -m lsr_train.data.toytown clip --domain camera --seed 7 --frames 50 --height 256 --width 512 -o $(OUT)/camera.mp4
+	$(BIN)/python -m lsr_train.toytown clip --domain camera --seed 7 --frames 50 --height 256 --width 512 -o $(OUT)/camera.mp4
 	@echo; echo "== 7/7 segment it: before on the left, after on the right"
 	$(BIN)/lsr-infer $(OUT)/camera.mp4 --model $(OUT)/adapted.onnx --side-by-side $(OUT)/source.onnx --output $(OUT)/video
 	@echo; echo "What came of it, mean IoU on labelled camera frames:"
@@ -79,9 +79,9 @@ bench: install
 # The frames that the package ships to compare models on, and a clip for the page. The scenes are far from those of
 # training and validation.
 shipped-frames: install
-	for domain in camera game; do $(BIN)/python -m lsr_train.data.toytown frames --domain $$domain --seed 900000 --frames 6 \
+	for domain in camera game; do $(BIN)/python -m lsr_train.toytown frames --domain $$domain --seed 900000 --frames 6 \
 		--height 256 --width 512 --jpeg --overwrite -o lsr_infer/models/toytown || exit 1; done
-	$(BIN)/python -m lsr_train.data.toytown clip --domain camera --seed 900101 --frames 96 --height 256 --width 512 --overwrite \
+	$(BIN)/python -m lsr_train.toytown clip --domain camera --seed 900101 --frames 96 --height 256 --width 512 --overwrite \
 		-o lsr_infer/models/toytown/clips/drive_camera_900101.mp4
 
 # The two demonstration networks of the package, before and after adaptation: about 20 minutes on two cores.

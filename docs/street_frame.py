@@ -13,10 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lsr_infer.files import write_bytes
-from lsr_infer.overlay import overlay
+from lsr_infer.io.atomic import write_bytes
+from lsr_infer.render.overlay import overlay
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.video import read_frames
+from lsr_infer.video.reader import read_frames
 
 WIDTH = 320
 COLUMNS = 3

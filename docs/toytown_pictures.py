@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lsr_infer.files import write_bytes
-from lsr_train.data.toytown import render
+from lsr_infer.io.atomic import write_bytes
+from lsr_train.toytown import render
 
 SIZE = {"height": 172, "width": 344}
 SCENES = {"game": (52, 56, 63, 65), "camera": (50, 53, 55, 58)}

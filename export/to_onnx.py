@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.arguments import ArgumentParser, parse_size
+from lsr_infer.commands.arguments import ArgumentParser, parse_size
 from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
-from lsr_infer.parity import bar_for
+from lsr_infer.parity.metrics import bar_for
 from lsr_train.exporting import ExportOptions, FramesOptions, export
 from lsr_train.exporting.frames import LABEL_IDS
 from lsr_train.exporting.graph import OPSET, OPSETS
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
                     options.runtime, options.precision)  # fmt: skip
     space = None
     if options.label_space:
-        from lsr_train.classes_file import load_label_space
+        from lsr_train.data.classes_file import load_label_space
 
         space = load_label_space(options.label_space)
     manifest = export(

@@ -20,20 +20,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.arguments import ArgumentParser
-from lsr_infer.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
-from lsr_infer.engine import FLAVOURS, HARDWARE_LEVELS
+from lsr_infer.commands.arguments import ArgumentParser
+from lsr_infer.engine_record import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.errors import DeviceError, UsageError, exit_status, stderr_handler
-from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for
+from lsr_infer.io.paths import check_place, refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
-from lsr_infer.parity import bar_for
-from lsr_infer.places import check_place, refuse_existing
+from lsr_infer.parity.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for
+from lsr_infer.parity.metrics import bar_for
+from lsr_infer.parity.verdict import Comparison
+from lsr_infer.system.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
 from lsr_infer.tensorrt.make import Model, default_shapes, make_engine, read_model, verify_engine
 from lsr_infer.tensorrt.progress import terminal_progress
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path
-from lsr_infer.verdict import Comparison
 
 logger = logging.getLogger("to_trt")
 

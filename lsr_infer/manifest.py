@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lsr_infer.engine import EngineFacts
+from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.parity import Parity
-from lsr_infer.teacher import TeacherFacts
+from lsr_infer.parity.metrics import Parity
+from lsr_infer.teacher_record import TeacherFacts
 
 __all__ = [
     "FORMAT",

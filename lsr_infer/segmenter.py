@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, open_backend
+from lsr_infer.backends.model_file import check_ports, shipped_model
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.images import resize_frame, resize_labels
+from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import Manifest
-from lsr_infer.masks import peak_probability, upsample_argmax
-from lsr_infer.modelfile import check_ports, shipped_model
+from lsr_infer.render.masks import peak_probability, upsample_argmax
 
 __all__ = ["Segmentation", "Segmenter"]
 
@@ -86,20 +86,20 @@ class Segmentation:
         return peak_probability(self.logits, *self.size)
 
     def overlay(self, frame: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
-        """Blend the colours of the classes over a frame; see `lsr_infer.overlay.overlay`."""
-        from lsr_infer.overlay import overlay
+        """Blend the colours of the classes over a frame; see `lsr_infer.render.overlay.overlay`."""
+        from lsr_infer.render.overlay import overlay
 
         return overlay(frame, self.classes, self.label_space, alpha)
 
     def colorize(self) -> NDArray[np.uint8]:
         """Return the class map in its colours, [H,W,3] uint8 BGR."""
-        from lsr_infer.overlay import colorize
+        from lsr_infer.render.overlay import colorize
 
         return colorize(self.classes, self.label_space)
 
     def to_png(self) -> bytes:
         """Return the content of a palette PNG: its samples are the classes, its palette their colours."""
-        from lsr_infer.png import palette_png
+        from lsr_infer.io.png import palette_png
 
         return palette_png(self.classes, self.label_space.palette())
 
@@ -338,7 +338,7 @@ class Segmenter:
         Raises:
             InputError: the source breaks; the frames before the place have been yielded by then.
         """
-        from lsr_infer.pipeline import ahead
+        from lsr_infer.pipeline.stages import ahead
 
         for frame in ahead(_frames_of(source), depth):
             yield frame, self(frame, size=size)
@@ -359,7 +359,7 @@ class Segmenter:
 def _frames_of(source: str | Path | Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of a video file or of any iterable."""
     if isinstance(source, str | Path):
-        from lsr_infer.video import read_frames
+        from lsr_infer.video.reader import read_frames
 
         for item in read_frames(source):
             yield item.frame

@@ -31,7 +31,7 @@ def _cuda() -> bool:
     try:
         import torch
     except ImportError:
-        from lsr_infer.cuda import probe_cuda
+        from lsr_infer.system.cuda import probe_cuda
 
         return bool(probe_cuda().devices)
     return torch.cuda.is_available()

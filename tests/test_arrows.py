@@ -4,54 +4,44 @@ import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LIBRARY = (
-    "lsr_train.losses", "lsr_train.latent", "lsr_train.network", "lsr_train.metrics", "lsr_train.softmax",
-    "lsr_train.pieces", "lsr_train.distributed",
-)  # fmt: skip
-KNOWLEDGE = (
-    "lsr_train.methods", "lsr_train.data", "lsr_train.config", "lsr_train.engine", "lsr_train.commands",
-    "lsr_train.labels", "lsr_train.report", "lsr_train.preparation", "lsr_train.run_folder",
-)  # fmt: skip
+LAYERS = {
+    "lsr_train": (
+        "randomness", "distributed", "device", "metrics", "losses", "latent", "network", "adversarial", "selftraining",
+        "config", "toytown", "data", "methods", "runs", "evaluation", "engine", "comparison", "analysis", "exporting",
+        "autopilot", "report", "commands", "__main__",
+    ),
+}  # fmt: skip
+"""The rooms of a package from the ground up: a module imports its own room and those before it."""
 
 FORBIDDEN = {
     "lsr_infer": ("lsr_train", "export", "demo", "torch", "accelerate", "safetensors", "jsonargparse"),
     "demo": ("lsr_train", "export", "torch"),
     "export": ("export", "demo"),
-    **dict.fromkeys(LIBRARY, (*KNOWLEDGE, "export", "demo")),
-    "lsr_train.methods": (
-        "lsr_train.engine",
-        "lsr_train.commands",
-        "lsr_train.data",
-        "lsr_train.report",
-        "lsr_train.run_folder",
-        "lsr_train.checkpoint",
-        "lsr_train.distillation",
-    ),
-    "lsr_train.selftraining": (
-        "lsr_train.engine",
-        "lsr_train.commands",
-        "lsr_train.methods",
-        "lsr_train.config",
-        "lsr_train.run_folder",
-        "lsr_train.checkpoint",
-        "lsr_train.distillation",
-    ),
-    "lsr_train.data": ("lsr_train.engine", "lsr_train.commands", "lsr_train.methods", "lsr_train.network"),
-    "lsr_train.engine": ("lsr_train.commands", "lsr_train.report"),
-    **dict.fromkeys(
-        (
-            "lsr_train.config",
-            *(f"lsr_train.config_{part}" for part in ("checks", "data", "methods", "terms", "training")),
-        ),
-        ("torch", "lsr_train.methods", "lsr_train.network", "lsr_train.data"),
-    ),
+    "lsr_train.methods": ("lsr_train.toytown",),
+    "lsr_train.config": ("torch", *(f"lsr_train.{room}" for room in ("losses", "latent", "network", "selftraining"))),
     "lsr_train": ("export", "demo"),
 }
+
+
+def room(module: str) -> str:
+    """Return the folder below the package that a module lies in, or its own name where it lies in none."""
+    return ".".join(module.split(".")[:2])
+
+
+def upward(module: str, path: Path) -> list[str]:
+    """Return what a module imports from rooms above its own."""
+    package = module.partition(".")[0]
+    if module == package:
+        return []
+    ranks = {f"{package}.{name}": rank for rank, name in enumerate(LAYERS[package])}
+    found = (name for name in imports(path) if name in modules() and name != package)
+    return sorted(name for name in found if room(name) in ranks and ranks[room(name)] > ranks[room(module)])
 
 
 def modules() -> dict[str, Path]:
@@ -91,6 +81,32 @@ def test_a_module_imports_only_along_the_arrows(module: str) -> None:
     assert against_the_arrows(module, modules()[module]) == []
 
 
+@pytest.mark.parametrize(
+    "module", sorted(name for name in modules() if name.partition(".")[0] in LAYERS and "." in name)
+)
+def test_no_arrow_runs_back_up(module: str) -> None:
+    assert upward(module, modules()[module]) == []
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_every_room_has_its_place(package: str) -> None:
+    rooms = {room(name) for name in modules() if name.startswith(f"{package}.")}
+    assert rooms == {f"{package}.{name}" for name in LAYERS[package]}
+
+
+@pytest.mark.xfail(reason="three small circles are left to untie", strict=True)
+def test_no_imports_form_a_circle() -> None:
+    graph = {
+        name: {
+            other
+            for other in imports(path)
+            if other in modules() and other != name and not name.startswith(f"{other}.")
+        }
+        for name, path in modules().items()
+    }
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
 def test_every_place_with_a_rule_is_there() -> None:
     assert not {place for place in FORBIDDEN if not any(below(module, place) for module in modules())}
 
@@ -102,7 +118,7 @@ def test_onnxruntime_is_imported_in_one_place_which_keeps_it_quiet(tmp_path: Pat
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import) and any(below(alias.name, "onnxruntime") for alias in node.names)
     }
-    assert importers == {"lsr_infer.onnxruntimes"}
+    assert importers == {"lsr_infer.backends.telemetry"}
     code = "import numpy; from lsr_infer import Segmenter; Segmenter()(numpy.zeros((64, 64, 3), numpy.uint8))"
     own = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, env=os.environ | own, timeout=60)
@@ -122,9 +138,14 @@ def test_no_method_imports_another() -> None:
 def test_the_arrows_catch_a_wrong_import(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("def f():\n    from lsr_train.methods import METHODS\n    import torch\n", encoding="utf-8")
-    assert against_the_arrows("lsr_train.losses", file) == ["lsr_train.methods", "lsr_train.methods.METHODS"]
-    assert against_the_arrows("lsr_infer.video", file) == ["lsr_train.methods", "lsr_train.methods.METHODS", "torch"]
-    assert against_the_arrows("lsr_train.commands.training", file) == []
+    assert against_the_arrows("demo.app", file) == ["lsr_train.methods", "lsr_train.methods.METHODS", "torch"]
+    assert against_the_arrows("lsr_infer.video.reader", file) == [
+        "lsr_train.methods",
+        "lsr_train.methods.METHODS",
+        "torch",
+    ]
+    assert upward("lsr_train.losses.pixel", file) == ["lsr_train.methods"]
+    assert upward("lsr_train.commands.training", file) == []
 
 
 def test_only_the_engine_calls_backward() -> None:
@@ -134,7 +155,7 @@ def test_only_the_engine_calls_backward() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "backward"
     }
-    assert callers == {"lsr_train.engine"}
+    assert callers == {"lsr_train.engine.loop"}
 
 
 @pytest.mark.parametrize("module", sorted(name for name in modules() if name.startswith("lsr_infer")))
@@ -147,7 +168,7 @@ def test_the_runtime_starts_without_torch(module: str) -> None:
 def test_help_and_configuration_need_no_torch(words: list[str], said: bytes) -> None:
     code = (
         f"import sys; sys.modules['torch'] = None; sys.argv = ['lsr_train', *{words}]\n"
-        "import lsr_train.config, lsr_train.config_file\n"
+        "import lsr_train.config.run, lsr_train.config.recipes\n"
         "import runpy\n"
         "try: runpy.run_module('lsr_train', run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from lsr_infer.backends.model_file import check_is_file
+from lsr_infer.backends.onnx_file import TensorPort
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.modelfile import check_is_file
-from lsr_infer.onnxfile import TensorPort
 
 __all__ = ["BACKENDS", "Backend", "BackendOptions", "TensorPort", "open_backend"]
 

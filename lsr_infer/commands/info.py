@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsr_infer.arguments import ArgumentParser
+from lsr_infer.commands.arguments import ArgumentParser
 
 if TYPE_CHECKING:
-    from lsr_infer.engine import EngineFacts
+    from lsr_infer.backends.model_file import ModelFile
+    from lsr_infer.backends.onnx_file import TensorPort
+    from lsr_infer.engine_record import EngineFacts
     from lsr_infer.manifest import Manifest
-    from lsr_infer.modelfile import ModelFile
-    from lsr_infer.onnxfile import TensorPort
-    from lsr_infer.parity import Parity
+    from lsr_infer.parity.metrics import Parity
 
 __all__ = ["main"]
 
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="put one JSON document on stdout")
     parser.add_argument("--manifest", action="store_true", help="put the Manifest alone on stdout, as JSON")
     values = parser.parse_args(words)
-    from lsr_infer.modelfile import read_model_file
+    from lsr_infer.backends.model_file import read_model_file
 
     model = read_model_file(values.model)
     shown = json.loads(model.manifest.to_json()) if values.manifest else document(model) if values.json else None

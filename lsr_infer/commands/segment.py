@@ -12,20 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lsr_infer.commands.segment_options import Options, read_options
-from lsr_infer.commands.segment_report import Tally
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.places import check_place, look, refuse_existing
+from lsr_infer.io.paths import check_place, look, refuse_existing
+from lsr_infer.pipeline.options import Options, read_options
+from lsr_infer.pipeline.report import Tally
 
 if TYPE_CHECKING:
-    from lsr_infer.commands.segment_run import Job
-    from lsr_infer.display import Display
-    from lsr_infer.inference import Inference
-    from lsr_infer.jobs import Task
-    from lsr_infer.live import LiveReader
-    from lsr_infer.outputs import Outputs
+    from lsr_infer.io.sources import Found, Source
+    from lsr_infer.pipeline.apply import Inference
+    from lsr_infer.pipeline.outputs import Outputs
+    from lsr_infer.pipeline.run import Job
+    from lsr_infer.pipeline.task import Task
+    from lsr_infer.render.window import Display
     from lsr_infer.segmenter import Segmenter
-    from lsr_infer.sources import Found, Source
+    from lsr_infer.video.live import LiveReader
 
 __all__ = ["Options", "main", "read_options"]
 
@@ -40,8 +40,8 @@ def main(words: Sequence[str]) -> int | None:
 
 def _segment(options: Options) -> None:
     """Segment everything; device and input are checked before the output is."""
-    from lsr_infer.commands.segment_run import Run
-    from lsr_infer.sources import find_sources
+    from lsr_infer.io.sources import find_sources
+    from lsr_infer.pipeline.run import Run
 
     found = find_sources(options.sources, without=options.output)
     with ExitStack() as stack:
@@ -85,18 +85,18 @@ def _say_missing(found: "Found", output: Path | None) -> None:
 
 
 def _display(stack: ExitStack) -> "Display":
-    from lsr_infer.display import Display
+    from lsr_infer.render.window import Display
 
     return stack.enter_context(Display())
 
 
 def _task(options: Options, stack: ExitStack) -> "Task":
     """Open the models and gather what is done with every source."""
-    from lsr_infer.drawing import Drawing
-    from lsr_infer.images import read_mask
-    from lsr_infer.inference import Inference
-    from lsr_infer.jobs import Task
-    from lsr_infer.maskids import MaskIds
+    from lsr_infer.io.images import read_mask
+    from lsr_infer.pipeline.apply import Inference
+    from lsr_infer.pipeline.task import Task
+    from lsr_infer.render.draw import Drawing
+    from lsr_infer.render.mask_ids import MaskIds
 
     ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
     segmenter = stack.enter_context(_open(options.model, options))
@@ -149,8 +149,8 @@ def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "li
         UsageError: a result exists and may not be replaced, of a source that could be read; or it would take the
             place of what is read.
     """
-    from lsr_infer.commands.segment_run import Job
-    from lsr_infer.outputs import plan_all
+    from lsr_infer.pipeline.outputs import plan_all
+    from lsr_infer.pipeline.run import Job
 
     plans = plan_all(tally.sources, options.output, task.drawing, inputs=_inputs(options, task))
     readers = {source: _reader(source, options, task) for source in tally.sources if source.live}
@@ -188,7 +188,7 @@ def _inputs(options: Options, task: "Task") -> list[Path]:
 
 def _refusal(outputs: "Outputs", *, overwrite: bool) -> LsrError | None:
     """Return why a source's results cannot take their places, None where they can."""
-    from lsr_infer.results import FRAME_FILES
+    from lsr_infer.pipeline.sinks import FRAME_FILES
 
     try:
         for path in outputs.values():
@@ -199,8 +199,8 @@ def _refusal(outputs: "Outputs", *, overwrite: bool) -> LsrError | None:
 
 
 def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
-    from lsr_infer.cameras import camera_pictures
-    from lsr_infer.live import LiveOptions, LiveReader, stream_pictures
+    from lsr_infer.video.cameras import camera_pictures
+    from lsr_infer.video.live import LiveOptions, LiveReader, stream_pictures
 
     if isinstance(source.place, int):
         connect = partial(camera_pictures, source.place)
@@ -213,8 +213,8 @@ def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
 
 def _problem(source: "Source", task: "Task") -> str | None:
     """Return why a file cannot be read, None where it can."""
-    from lsr_infer.images import read_image
-    from lsr_infer.video import probe
+    from lsr_infer.io.images import read_image
+    from lsr_infer.video.reader import probe
 
     assert not isinstance(source.place, int)
     try:

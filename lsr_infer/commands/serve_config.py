@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsr_infer.arguments import ArgumentParser
+from lsr_infer.commands.arguments import ArgumentParser
 
 __all__ = ["main"]
 
@@ -29,8 +29,8 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a model of that name")
     parser.add_argument("--allow-unverified", action="store_true", help="serve an engine whose parity is pending")
     values = parser.parse_args(words)
-    from lsr_infer.modelfile import read_model_file
-    from lsr_infer.triton import Serving, write_repository
+    from lsr_infer.backends.model_file import read_model_file
+    from lsr_infer.backends.triton import Serving, write_repository
 
     serving = Serving(
         name=values.name if values.name is not None else re.sub(r"[^A-Za-z0-9_-]+", "_", values.model.stem) or "model",

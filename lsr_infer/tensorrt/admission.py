@@ -8,10 +8,10 @@ None of this makes a hostile engine safe, because whoever can change the engine 
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsr_infer.cuda import CudaDevice
-from lsr_infer.engine import EngineFacts
+from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import DeviceError, InputError
 from lsr_infer.manifest import Manifest
+from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.flavour import TITLES
 from lsr_infer.tensorrt.sidecar import build_command, rebuild_command
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lsr_infer.cuda import CudaDevice
 from lsr_infer.errors import DeviceError, InputError
-from lsr_infer.files import write_bytes
+from lsr_infer.io.atomic import write_bytes
+from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.flavour import Library
 from lsr_infer.tensorrt.progress import BuildProgress, monitor
 from lsr_infer.tensorrt.types import network_types, working_types
@@ -42,7 +42,7 @@ class BuildOptions:
     Args:
         shapes: the shapes it takes; it is fastest at the best.
         workspace_mb: scratch memory a layer may use, in MiB; None leaves it to the library.
-        hardware_compatible: one of `lsr_infer.engine.HARDWARE_LEVELS`, or empty: for the GPU at hand alone.
+        hardware_compatible: one of `lsr_infer.engine_record.HARDWARE_LEVELS`, or empty: for the GPU at hand alone.
         version_compatible: later releases shall open it too.
         timing_cache: file of measured times, read where it is there and written afterwards; None: no such file.
         targets: compute capabilities to build for ahead of time.

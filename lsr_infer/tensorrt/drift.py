@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lsr_infer.backends.telemetry import import_onnxruntime
 from lsr_infer.errors import InputError, LsrError
-from lsr_infer.onnxruntimes import import_onnxruntime
+from lsr_infer.parity.verdict import LayerDrift
 from lsr_infer.tensorrt.graphs import inner_tensors, with_outputs
-from lsr_infer.verdict import LayerDrift
 
 __all__ = ["Run", "find_drift", "run_onnx"]
 

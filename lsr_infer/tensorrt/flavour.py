@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from lsr_infer.cuda import CudaProbe
 from lsr_infer.errors import DeviceError, UsageError, extra
+from lsr_infer.system.cuda import CudaProbe
 
 __all__ = ["BACKEND_NAMES", "TITLES", "Library", "load_library", "platform_name", "resolve_flavour"]
 

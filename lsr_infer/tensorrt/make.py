@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.cuda import CudaDevice
-from lsr_infer.engine import EngineFacts
+from lsr_infer.backends.model_file import read_model_file
+from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, QualityGateError, UsageError
-from lsr_infer.files import Together, write_json, write_text
-from lsr_infer.frames import working_image
+from lsr_infer.io.atomic import Together, write_json, write_text
+from lsr_infer.io.paths import check_place, refuse_existing, writing
 from lsr_infer.manifest import Manifest
-from lsr_infer.modelfile import read_model_file
-from lsr_infer.places import check_place, refuse_existing, writing
+from lsr_infer.parity.frames import working_image
+from lsr_infer.parity.verdict import Comparison, Verdict
+from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.admission import Host, check_bytes, check_host
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Built, Shapes, build_engine
 from lsr_infer.tensorrt.drift import Run, find_drift, run_onnx
 from lsr_infer.tensorrt.flavour import Library, platform_name
-from lsr_infer.tensorrt.gate import OnnxReference, compare_with_onnx, judge_parity
 from lsr_infer.tensorrt.progress import BuildProgress
 from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of
 from lsr_infer.tensorrt.types import check_engine_types, check_network_types, inspect_types
-from lsr_infer.verdict import Comparison, Verdict
+from lsr_infer.tensorrt.verify import OnnxReference, compare_with_onnx, judge_parity
 
 __all__ = ["Model", "default_shapes", "engine_contract", "make_engine", "read_model", "runs_of", "verify_engine"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.cuda import CudaDevice
 from lsr_infer.errors import DeviceError, InputError, extra
+from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.build import make_logger
 from lsr_infer.tensorrt.flavour import Library
 

@@ -7,7 +7,7 @@ import hashlib
 import shlex
 from pathlib import Path
 
-from lsr_infer.engine import HARDWARE_LEVELS, EngineFacts
+from lsr_infer.engine_record import HARDWARE_LEVELS, EngineFacts
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import Manifest
 

@@ -18,20 +18,20 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from lsr_infer.containers import open_container
-from lsr_infer.drawing import Drawer, Drawing, Result
 from lsr_infer.errors import InputError
-from lsr_infer.imageheaders import walk_pictures
-from lsr_infer.inference import Inference
-from lsr_infer.jobs import Outcome, Task, segment_video
+from lsr_infer.io.image_headers import walk_pictures
+from lsr_infer.io.sources import Source
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.maskids import MaskIds
-from lsr_infer.results import Drawn, Frame
+from lsr_infer.pipeline.apply import Inference
+from lsr_infer.pipeline.selection import Selection
+from lsr_infer.pipeline.sinks import Drawn, Frame
+from lsr_infer.pipeline.task import Outcome, Task, segment_video
+from lsr_infer.render.draw import Drawer, Drawing, Result
+from lsr_infer.render.mask_ids import MaskIds
 from lsr_infer.segmenter import Segmentation
-from lsr_infer.selection import Selection
-from lsr_infer.sources import Source
-from lsr_infer.video import picture_stream, probe
-from lsr_infer.videoinfo import VideoInfo
+from lsr_infer.video.containers import open_container
+from lsr_infer.video.info import VideoInfo
+from lsr_infer.video.reader import picture_stream, probe
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.requests import ClipRequest
 from lsr_infer.web.stills import Open, classes_document

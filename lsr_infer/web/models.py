@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.manifest import Manifest
-from lsr_infer.modelfile import read_model_file
 from lsr_infer.web.lanes import BusyError
 from lsr_infer.web.requests import ModelChoice
 

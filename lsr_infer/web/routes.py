@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from lsr_infer.errors import InputError, LsrError
-from lsr_infer.masks import interpolate_at
+from lsr_infer.render.masks import interpolate_at
 from lsr_infer.web.lanes import BusyError
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.service import Service, Work, attachment

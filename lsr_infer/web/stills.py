@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.imageheaders import BrokenImageError, inspect_image, walk_pictures
-from lsr_infer.images import decode_image
+from lsr_infer.io.image_headers import BrokenImageError, inspect_image, walk_pictures
+from lsr_infer.io.images import decode_image
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.masks import peak_probability
+from lsr_infer.render.masks import peak_probability
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.requests import ConfidenceRequest, FrameRequest, ImageRequest, ModelChoice

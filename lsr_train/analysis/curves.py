@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from lsr_train.run_folder import Table
+from lsr_train.runs.folder import Table
 
 __all__ = ["Series", "gradient_curves", "signals_of", "training_curves"]
 

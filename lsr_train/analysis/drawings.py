@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.overlay import colorize
+from lsr_infer.render.overlay import colorize
 from lsr_train.analysis.numbers import Polar
 from lsr_train.analysis.observation import BANDS, Picture
 from lsr_train.analysis.style import (

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lsr_infer.images import resize_frame, resize_labels
+from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.analysis.samples import BalancedSample
 from lsr_train.device import Precision, autocast
-from lsr_train.evaluation import Labelled
-from lsr_train.inference import in_eval_mode
+from lsr_train.evaluation.inference import in_eval_mode
+from lsr_train.evaluation.scores import Labelled
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
-from lsr_train.losses import upsample
+from lsr_train.losses.pixel import upsample
+from lsr_train.losses.softmax import peaks
 from lsr_train.metrics import iou, mean_iou
 from lsr_train.network import DeepLabV2
-from lsr_train.softmax import peaks
 
 __all__ = ["BANDS", "BINS", "Observation", "Picture", "border_distance", "observe"]
 

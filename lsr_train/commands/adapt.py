@@ -1,6 +1,6 @@
 """`adapt`: from labelled images and unlabelled footage, or a source checkpoint and footage, to an adapted network."""
 
-from lsr_train.commands.stages import RECORD, source_stage, stages_wanted
+from lsr_train.autopilot.source_stage import RECORD, source_stage, stages_wanted
 from lsr_train.commands.training import understand
 
 __all__ = ["main"]
@@ -12,14 +12,14 @@ def main(arguments: list[str]) -> int | None:
     if request is None:
         return 0
     if request.resume is not None and (request.resume / RECORD).is_file():
-        from lsr_train.commands.two_stages import go_on
+        from lsr_train.autopilot.two_stages import go_on
 
         return go_on(request.resume)
     if stages_wanted(request):
         source = source_stage(request)  # every usage error is said before torch comes in
-        from lsr_train.commands.two_stages import adapt_from_scratch
+        from lsr_train.autopilot.two_stages import adapt_from_scratch
 
         return adapt_from_scratch(request, source)
-    from lsr_train.commands.running import train
+    from lsr_train.engine.train import train
 
     return train(request)

@@ -1,67 +1,13 @@
-"""`report`: runs as one page that opens from disk. Here is only what the command line means; no torch."""
+"""`report`: shows runs side by side on one page that opens from disk."""
 
-import dataclasses
-from dataclasses import dataclass
+from lsr_train.report.options import report_options
 
-from jsonargparse import ArgumentParser
-
-from lsr_infer.errors import UsageError
-from lsr_train.commands.analyze import AnalyzeOptions
-from lsr_train.commands.parser import parse
-
-__all__ = ["ReportOptions", "main"]
-
-_SWITCHES = ("overwrite",)
-_NOT_HERE = ("models", "figures", "formats", "over_training", "json", "pictures")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions(AnalyzeOptions):
-    """Which runs are shown side by side, and on what their networks are looked at.
-
-    Args:
-        data: folder of a labelled data set, for scores, figures and the worst frames. Without it, and without a Toytown
-            layout, the page shows what the runs logged. Labels are read for the page alone.
-        worst: how many of the frames on which the last run is worst are shown.
-        out: the HTML file.
-        overwrite: replace it.
-
-    Raises:
-        UsageError: a value is not allowed.
-    """
-
-    worst: int = 6
-    out: str = "report.html"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.worst <= 50:
-            raise UsageError(f"worst is {self.worst}; allowed: 0 to 50. Set --worst.")
-
-    @property
-    def usage(self) -> str:
-        """What is said where nothing is named."""
-        return "no run is named. Usage: report [NAME=]RUN… [--data FOLDER --layout LAYOUT] --out report.html."
-
-    @property
-    def looks(self) -> bool:
-        """Whether labelled frames are looked at."""
-        return bool(self.data) or self.layout.startswith("toytown")
-
-
-def _options(arguments: list[str]) -> ReportOptions:
-    parser = ArgumentParser(prog="python -m lsr_train report", allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("models", nargs="*", default=[], help="[NAME=]RUN: run folders, and folders of `compare`")
-    parser.add_class_arguments(ReportOptions, as_group=False, skip={*_NOT_HERE, *_SWITCHES})
-    parser.add_argument("--overwrite", action="store_true", help="replace the page")
-    namespace = parse(parser, arguments)
-    names = [item.name for item in dataclasses.fields(ReportOptions) if item.name not in _NOT_HERE]
-    return ReportOptions(models=tuple(namespace.models), **{name: getattr(namespace, name) for name in names})
+__all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
-    options = _options(arguments)
-    from lsr_train.commands.reporting import report
+    options = report_options(arguments)
+    from lsr_train.report.build import report
 
     return report(options)

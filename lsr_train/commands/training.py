@@ -1,9 +1,9 @@
 """What the training commands share: the command line is understood and checked before torch is imported."""
 
 from lsr_infer.errors import UsageError
-from lsr_train.commands.configuration import Request, resolve
-from lsr_train.config import COMMAND_METHODS, is_foreign
-from lsr_train.config_file import to_yaml
+from lsr_train.config.command_line import Request, resolve
+from lsr_train.config.recipes import to_yaml
+from lsr_train.config.run import COMMAND_METHODS, is_foreign
 
 __all__ = ["train_command", "understand"]
 
@@ -26,7 +26,7 @@ def train_command(program: str, arguments: list[str], *, default_recipe: str | N
     request = understand(program, arguments, default_recipe=default_recipe)
     if request is None:
         return 0
-    from lsr_train.commands.running import train  # torch comes in here, after every usage error has been said
+    from lsr_train.engine.train import train  # torch comes in here, after every usage error has been said
 
     return train(request)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from lsr_infer.errors import UsageError
-from lsr_infer.places import place_error
-from lsr_train.environment import available_cores
+from lsr_infer.io.paths import place_error
+from lsr_train.runs.environment import available_cores
 
 __all__ = ["Busy", "Children", "Job", "Slot", "run_jobs", "slots_of"]
 
@@ -116,7 +116,7 @@ class Children:
                     return INTERRUPTED
                 # in a group of its own: Ctrl-C reaches this process, which asks once; a second signal would kill it
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "lsr_train.comparison.child"],
+                    [sys.executable, "-m", "lsr_train.commands.child"],
                     stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True,
                     env={**os.environ, **slot.environment},
                 )  # fmt: skip

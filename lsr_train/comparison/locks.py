@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lsr_infer.places import place_error
+from lsr_infer.io.paths import place_error
 
 __all__ = ["claim", "exclusive", "is_held"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from lsr_infer.errors import UsageError
 from lsr_train.comparison.plan import Row
-from lsr_train.config import COMMAND_METHODS, Config
-from lsr_train.config_fields import field_of, with_fields, with_method
+from lsr_train.config.fields import field_of, with_fields, with_method
+from lsr_train.config.run import COMMAND_METHODS, Config
 
 __all__ = [
     "SOURCE_STAGE",

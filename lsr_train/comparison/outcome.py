@@ -14,9 +14,9 @@ from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.comparison.matrix import Score
 from lsr_train.comparison.plan import Comparison
+from lsr_train.evaluation.result import Supervised, read_result
 from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio
-from lsr_train.report.result import Supervised, read_result
-from lsr_train.run_folder import RunFolder
+from lsr_train.runs.folder import RunFolder
 
 __all__ = ["TABLE_FORMAT", "LeftOut", "comparison_document"]
 

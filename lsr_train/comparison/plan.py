@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.config import Config
-from lsr_train.config_fields import fields_of
-from lsr_train.config_methods import check_name
+from lsr_train.config.fields import fields_of
+from lsr_train.config.methods import check_name
+from lsr_train.config.run import Config
 
 __all__ = [
     "FIELDS",

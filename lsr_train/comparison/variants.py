@@ -9,9 +9,9 @@ from typing import Any
 
 from lsr_infer.errors import UsageError
 from lsr_train.comparison.plan import FIELDS, Row, meant
-from lsr_train.config import Config, is_foreign
-from lsr_train.config_fields import field_of, with_fields
-from lsr_train.config_methods import METHOD_WEIGHTS, WEIGHT_NAMES
+from lsr_train.config.fields import field_of, with_fields
+from lsr_train.config.methods import METHOD_WEIGHTS, WEIGHT_NAMES
+from lsr_train.config.run import Config, is_foreign
 
 __all__ = ["Span", "spans_of", "sweeps", "without_each"]
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.images import resize_frame, resize_labels
-from lsr_train.config import AugmentConfig
+from lsr_infer.io.images import resize_frame, resize_labels
+from lsr_train.config.run import AugmentConfig
 
 __all__ = ["Augmentation", "color_matrix", "lab_statistics", "lab_transfer"]
 

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.files import write_json
-from lsr_infer.images import IMAGE_SUFFIXES, image_size, read_image, resize_frame
-from lsr_infer.sources import VIDEO_SUFFIXES
-from lsr_train.config import TargetConfig
+from lsr_infer.io.atomic import write_json
+from lsr_infer.io.images import IMAGE_SUFFIXES, image_size, read_image, resize_frame
+from lsr_infer.io.sources import VIDEO_SUFFIXES
+from lsr_train.config.run import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files
@@ -189,7 +189,7 @@ class _Sampled:
 
 def _decode(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Yield (seconds, frame) of a video."""
-    from lsr_infer.video import read_frames
+    from lsr_infer.video.reader import read_frames
 
     for item in read_frames(path):
         yield item.time, item.frame
@@ -337,7 +337,7 @@ def frame_size(target: TargetConfig) -> tuple[int, int] | None:
         return None
     if files[0].suffix.lower() not in VIDEO_SUFFIXES:
         return image_size(files[0])
-    from lsr_infer.video import probe
+    from lsr_infer.video.reader import probe
 
     info = probe(files[0])
     return info.height, info.width

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lsr_infer.images import fit_mask, resize_frame
+from lsr_infer.io.images import fit_mask, resize_frame
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.config import SourceConfig
+from lsr_train.config.run import SourceConfig
 from lsr_train.data.footage import Footage, evenly
 from lsr_train.data.labelled import open_labelled
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.images import fit_mask, read_image, read_label, read_mask
+from lsr_infer.io.images import fit_mask, read_image, read_label, read_mask
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_train.classes_file import load_classes, load_label_space
-from lsr_train.config import Config, SourceConfig
+from lsr_train.config.run import Config, SourceConfig
+from lsr_train.data.classes_file import load_classes, load_label_space
+from lsr_train.data.labels import CITYSCAPES_19, Classes, IdMap, encoding_map, translation
 from lsr_train.data.layouts import Pair, find_pairs
 from lsr_train.data.scan import scan_pairs, settle
-from lsr_train.labels import CITYSCAPES_19, Classes, IdMap, encoding_map, translation
 
 __all__ = ["FolderImages", "LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
 
@@ -159,7 +159,7 @@ class ToytownImages:
         """Render scene `index`; the arrays are not to be changed."""
         if index in self._kept:
             return self._kept[index]
-        from lsr_train.data.toytown import render
+        from lsr_train.toytown import render
 
         frame, labels = render(self.domain, self.seeds[index], height=self.height, width=self.width)
         labels = self._table[labels]

@@ -1,7 +1,7 @@
 """Where a data set's files are, by the layout its publisher gave it.
 
 Each layout is one function from a folder and a split to pairs of image and label paths. Nothing is opened here; what is
-inside the files is `scan`'s business, what the numbers mean is `lsr_train.labels`'s.
+inside the files is `scan`'s business, what the numbers mean is `lsr_train.data.labels`'s.
 """
 
 import os
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.images import IMAGE_SUFFIXES
+from lsr_infer.io.images import IMAGE_SUFFIXES
 
 __all__ = ["FOLDER_LAYOUTS", "Found", "Pair", "find_images", "find_pairs", "image_files"]
 
@@ -34,7 +34,7 @@ class Found:
 
     Args:
         pairs: images with their label files, in name order.
-        ids: what the label files hold, a key of `lsr_train.labels.ENCODINGS` or `classes`.
+        ids: what the label files hold, a key of `lsr_train.data.labels.ENCODINGS` or `classes`.
         problems: one line for each image without labels and each label file without an image.
         classes: the folder's classes.yaml, where there is one.
     """

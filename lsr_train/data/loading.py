@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from lsr_infer.errors import LsrError, UsageError
-from lsr_train.config import Config
+from lsr_train.config.run import Config
 from lsr_train.data.source import LabelledSample, SourceDataset
 from lsr_train.data.target import TargetDataset, UnlabelledSample
 

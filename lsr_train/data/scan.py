@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, LsrError, UnusableFilesError
-from lsr_infer.files import write_json
-from lsr_infer.images import fit_mask, read_image, read_label, resize_frame
+from lsr_infer.io.atomic import write_json
+from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
 from lsr_train.data.augmentation import lab_statistics
+from lsr_train.data.labels import IGNORE_INDEX, IdMap
 from lsr_train.data.layouts import Pair
-from lsr_train.labels import IGNORE_INDEX, IdMap
 
 __all__ = ["ImageScan", "PairScan", "UnusableFilesError", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.config import Config
+from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.labelled import LabelledImages, open_labelled
 from lsr_train.data.order import EpochOrder, Order, RareClassOrder

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.images import fit_mask, read_mask
-from lsr_train.config import Config
+from lsr_infer.io.images import fit_mask, read_mask
+from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, open_footage
 from lsr_train.data.frames import TargetFrames

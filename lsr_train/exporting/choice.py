@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lsr_infer.backends.telemetry import import_onnxruntime
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.masks import upsample_argmax
-from lsr_infer.onnxruntimes import import_onnxruntime
-from lsr_infer.parity import Parity, ParityMeter
-from lsr_infer.processors import usable_cores
+from lsr_infer.parity.metrics import Parity, ParityMeter
+from lsr_infer.render.masks import upsample_argmax
+from lsr_infer.system.processors import usable_cores
 from lsr_train.exporting.calibration import CALIBRATIONS, Range, gather
 from lsr_train.exporting.graph import logits_of
 from lsr_train.exporting.int8 import Rewriting, quantise, tensors_to_quantise

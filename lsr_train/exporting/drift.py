@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.verdict import LayerDrift
+from lsr_infer.parity.verdict import LayerDrift
 from lsr_train.exporting.graph import SAMPLED, Producers, Watched, layers
 
 __all__ = ["layer_drift", "worst_layer"]

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
-from lsr_infer.files import whole_file, write_json
-from lsr_infer.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
+from lsr_infer.io.atomic import whole_file, write_json
+from lsr_infer.io.paths import check_place, look, refuse_existing
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
-from lsr_infer.parity import BARS, Bar
-from lsr_infer.places import check_place, look, refuse_existing
-from lsr_infer.verdict import Comparison, Verdict
+from lsr_infer.parity.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
+from lsr_infer.parity.metrics import BARS, Bar
+from lsr_infer.parity.verdict import Comparison, Verdict
 from lsr_train.exporting.choice import Candidate, best_of, candidates
 from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
 from lsr_train.exporting.fp16 import check_reach, to_half
@@ -193,8 +193,8 @@ def export(
 
 def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) -> _Work:
     """Read the checkpoint and the frames, and check that they fit together."""
-    from lsr_train.checkpoint import load_model, model_hash
-    from lsr_train.run_folder import resolve_model
+    from lsr_train.runs.checkpoint import load_model, model_hash
+    from lsr_train.runs.folder import resolve_model
 
     look(checkpoint)  # raises where nobody can say what it is
     model = resolve_model(checkpoint)

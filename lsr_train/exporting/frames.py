@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.frames import FrameSet, read_frame_set
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.parity.frames import FrameSet, read_frame_set
 
 __all__ = ["LABEL_IDS", "Calibration", "at_most", "read_labelled", "training_frames", "without"]
 
@@ -78,7 +78,7 @@ def read_labelled(
     """Read frames of the user's, with labels in a model's classes where there are some.
 
     Args:
-        place: a folder, a video or an image; see `lsr_infer.frames.read_frame_set`.
+        place: a folder, a video or an image; see `lsr_infer.parity.frames.read_frame_set`.
         count: most frames to read.
         space: the model's classes.
         labels: folder of label images.
@@ -88,7 +88,7 @@ def read_labelled(
         UsageError: the count is below 1, or the ids are unknown.
         InputError: the place cannot be read, or a label is outside what is allowed.
     """
-    from lsr_train.labels import encoding_map
+    from lsr_train.data.labels import encoding_map
 
     if label_ids not in LABEL_IDS:
         raise UsageError(f"--label-ids is {label_ids!r}; allowed: {', '.join(LABEL_IDS)}.")
@@ -145,8 +145,8 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
     if not file.is_file():
         raise UsageError(f"{model}: lies in no run folder, so its training frames are unknown. {advice}")
     try:
-        from lsr_train.commands.configuration import config_from_text
-        from lsr_train.config import TargetConfig
+        from lsr_train.config.command_line import config_from_text
+        from lsr_train.config.run import TargetConfig
         from lsr_train.data.footage import open_footage
     except ImportError as error:
         raise UsageError(

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from lsr_infer.errors import InputError, QualityGateError
-from lsr_infer.frames import FrameSet, working_image
-from lsr_infer.images import resize_labels
+from lsr_infer.io.images import resize_labels
 from lsr_infer.manifest import Manifest
-from lsr_infer.masks import upsample_argmax
-from lsr_infer.parity import Parity, ParityMeter
+from lsr_infer.parity.frames import FrameSet, working_image
+from lsr_infer.parity.metrics import Parity, ParityMeter
+from lsr_infer.parity.verdict import Comparison, Verdict
+from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.verdict import Comparison, Verdict
 from lsr_train.exporting.drift import layer_drift, worst_layer
 
 __all__ = ["Written", "compare", "judge"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.latent.cells import cell_sums
 from lsr_train.latent.histogram import histogram_downsample
-from lsr_train.softmax import peaks
+from lsr_train.losses.softmax import peaks
 
 __all__ = ["confident_cells", "pseudo_labels"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lsr_train.pieces import pieces
+from lsr_train.losses.chunks import pieces
 
 __all__ = ["Moments", "class_moments", "lifted", "one_member"]
 

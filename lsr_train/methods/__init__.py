@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from lsr_infer.errors import InputError
-from lsr_train.config_methods import ENTRY_POINTS
+from lsr_train.config.methods import ENTRY_POINTS
 from lsr_train.methods.adaptsegnet_feat import AdaptSegNetFeat
 from lsr_train.methods.distill import Distill
 from lsr_train.methods.lsr import LSR

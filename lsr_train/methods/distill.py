@@ -6,10 +6,10 @@ from typing import ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config
+from lsr_train.config.run import Config
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.latent import confident_cells, histogram_downsample
-from lsr_train.losses import cross_entropy, distillation_loss, upsample
+from lsr_train.losses.pixel import cross_entropy, distillation_loss, upsample
 from lsr_train.methods.latent_terms import build_regularizer, latent_weights
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.losses import cross_entropy
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
+from lsr_train.losses.pixel import cross_entropy
 from lsr_train.methods.method import DomainOutputs, Method, Network
 
 __all__ = ["EntropyMethod"]

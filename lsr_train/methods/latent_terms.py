@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config
+from lsr_train.config.run import Config
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer
-from lsr_train.losses import cross_entropy
+from lsr_train.losses.pixel import cross_entropy
 from lsr_train.methods.method import DomainOutputs, Method, Network
 
 __all__ = ["LatentMethod", "build_regularizer", "latent_weights"]

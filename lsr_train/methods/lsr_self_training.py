@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lsr_train.config import Config
+from lsr_train.config.run import Config
 from lsr_train.latent import LatentRegularizer, pseudo_labels
-from lsr_train.losses import upsample
+from lsr_train.losses.pixel import upsample
 from lsr_train.methods.latent_terms import build_regularizer, latent_weights
 from lsr_train.methods.method import Network
 from lsr_train.methods.self_training_terms import SelfTrainingMethod, Views

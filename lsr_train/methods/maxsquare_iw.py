@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lsr_train.batch import UnlabelledBatch
-from lsr_train.losses import max_square_loss
+from lsr_train.data.samples import UnlabelledBatch
+from lsr_train.losses.pixel import max_square_loss
 from lsr_train.methods.entropy_terms import EntropyMethod
 from lsr_train.methods.method import DomainOutputs
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config
+from lsr_train.config.run import Config
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.device import autocast
-from lsr_train.losses import upsample
+from lsr_train.losses.pixel import upsample
 from lsr_train.network import SegOutput
 from lsr_train.selftraining import FrozenTeacher
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lsr_train.batch import UnlabelledBatch
-from lsr_train.losses import entropy_loss
+from lsr_train.data.samples import UnlabelledBatch
+from lsr_train.losses.pixel import entropy_loss
 from lsr_train.methods.entropy_terms import EntropyMethod
 from lsr_train.methods.method import DomainOutputs
 

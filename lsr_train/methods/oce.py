@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from lsr_infer.labelspace import IGNORE_INDEX
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.latent.cells import cell_sums
-from lsr_train.losses import cross_entropy, max_square_loss, upsample
+from lsr_train.losses.pixel import cross_entropy, max_square_loss, upsample
 from lsr_train.methods.method import Method, Network
-from lsr_train.network import SegOutput
-from lsr_train.oce_losses import (
+from lsr_train.methods.oce_losses import (
     centroid_clustering_loss,
     centroid_distance,
     class_centroids,
     orthogonality_loss,
     sparsity_loss,
 )
+from lsr_train.network import SegOutput
 
 __all__ = ["OCE"]
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lsr_train.adversarial import SOURCE, TARGET, PyramidCritic, domain_loss, reverse_gradient
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config
-from lsr_train.losses import cross_entropy, upsample
+from lsr_train.config.run import Config
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
+from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 
 __all__ = ["SAPNet"]

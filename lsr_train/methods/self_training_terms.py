@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lsr_infer.labelspace import IGNORE_INDEX
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config
+from lsr_train.config.run import Config
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent import confident_cells, histogram_downsample
 from lsr_train.latent.cells import cell_sums
 from lsr_train.latent.moments import lifted
-from lsr_train.losses import cross_entropy, upsample
+from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
 from lsr_train.randomness import ImageDraws, Stream

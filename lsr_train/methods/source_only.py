@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.losses import cross_entropy, upsample
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
+from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 
 __all__ = ["SourceOnly"]

@@ -10,8 +10,8 @@ import torch
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError
-from lsr_infer.files import whole_file
-from lsr_infer.places import place_error
+from lsr_infer.io.atomic import whole_file
+from lsr_infer.io.paths import place_error
 
 __all__ = ["BASE_URL", "IMAGENET_FILES", "fetch_imagenet"]
 

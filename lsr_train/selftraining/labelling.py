@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.losses import upsample
-from lsr_train.softmax import peaks
+from lsr_train.losses.pixel import upsample
+from lsr_train.losses.softmax import peaks
 
 __all__ = ["PixelLabels", "Weighting", "figures", "teacher_labels"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lsr_infer.arguments import parse_size
+from lsr_infer.commands.arguments import parse_size
 from tests.in_turn import Seconds, in_turn, middle, print_runs
 
 TORCH = "torch_fp32"
@@ -41,14 +41,14 @@ def make_models(folder: Path, backbone: str) -> None:
     import onnx
     import torch
 
-    from lsr_infer.frames import shipped_frames
-    from lsr_infer.images import resize_frame
-    from lsr_train.checkpoint import ModelInfo, save_model
+    from lsr_infer.io.images import resize_frame
+    from lsr_infer.parity.frames import shipped_frames
+    from lsr_train.data.labels import LABEL_SPACES
     from lsr_train.exporting.calibration import CALIBRATIONS, gather
     from lsr_train.exporting.graph import trace
     from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise, tensors_to_quantise
-    from lsr_train.labels import LABEL_SPACES
     from lsr_train.network import DeepLabV2, NetworkSpec
+    from lsr_train.runs.checkpoint import ModelInfo, save_model
 
     torch.manual_seed(0)
     space = LABEL_SPACES["cityscapes19"]
@@ -67,7 +67,7 @@ def torch_run(folder: Path, threads: int) -> Callable[[np.ndarray], object]:
     """Return torch eager in float32."""
     import torch
 
-    from lsr_train.checkpoint import load_model
+    from lsr_train.runs.checkpoint import load_model
 
     torch.set_num_threads(threads)
     network, _ = load_model(folder / "model.safetensors")

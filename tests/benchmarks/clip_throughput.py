@@ -27,25 +27,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.drawing import Drawer, Drawing, Result
-from lsr_infer.files import Together
-from lsr_infer.images import resize_frame
-from lsr_infer.inference import Inference
-from lsr_infer.jobs import Task, segment_video
-from lsr_infer.maskids import MaskIds
-from lsr_infer.outputs import plan_outputs
-from lsr_infer.results import Drawn, open_sink
+from lsr_infer.io.atomic import Together
+from lsr_infer.io.images import resize_frame
+from lsr_infer.io.sources import find_sources
+from lsr_infer.pipeline.apply import Inference
+from lsr_infer.pipeline.outputs import plan_outputs
+from lsr_infer.pipeline.selection import Selection
+from lsr_infer.pipeline.sinks import Drawn, open_sink
+from lsr_infer.pipeline.task import Task, segment_video
+from lsr_infer.render.draw import Drawer, Drawing, Result
+from lsr_infer.render.mask_ids import MaskIds
 from lsr_infer.segmenter import Segmentation, Segmenter
-from lsr_infer.selection import Selection
-from lsr_infer.sources import find_sources
-from lsr_infer.video import VideoFrame, probe, read_frames
+from lsr_infer.video.reader import VideoFrame, probe, read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 RANDOM = """
 import sys, torch
 from pathlib import Path
-from lsr_train.checkpoint import ModelInfo, save_model
-from lsr_train.labels import CITYSCAPES_19
+from lsr_train.runs.checkpoint import ModelInfo, save_model
+from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.network import DeepLabV2, NetworkSpec
 torch.manual_seed(0)
 spec = NetworkSpec(backbone=sys.argv[2], width=float(sys.argv[3]), num_classes=19, output_stride=8)

@@ -31,9 +31,9 @@ from typing import Any
 
 import cv2
 
-from lsr_infer.encoding import VideoWriter
-from lsr_infer.images import read_image
+from lsr_infer.io.images import read_image
 from lsr_infer.segmenter import Segmenter
+from lsr_infer.video.writer import VideoWriter
 from lsr_infer.web.models import shipped_models
 from tests.demo.conftest import FRAMES, Page, running_page
 

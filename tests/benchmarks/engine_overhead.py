@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 
-from lsr_train.classes_file import load_label_space
-from lsr_train.commands.configuration import resolve
-from lsr_train.config import Config
-from lsr_train.config_fields import with_fields
+from lsr_train.config.command_line import resolve
+from lsr_train.config.fields import with_fields
+from lsr_train.config.run import Config
+from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.device import choose_precision
-from lsr_train.engine import Batches, Engine, Models, build_accelerator
+from lsr_train.engine.loop import Batches, Engine, Models, build_accelerator
+from lsr_train.engine.selection import Selector
 from lsr_train.network import DeepLabV2, NetworkSpec
-from lsr_train.run_folder import RunFolder
-from lsr_train.selection import Selector
+from lsr_train.runs.folder import RunFolder
 
 PRECISION = choose_precision(torch.device("cpu"), "auto")
 

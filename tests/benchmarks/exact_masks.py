@@ -21,11 +21,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lsr_infer.arguments import parse_size
-from lsr_infer.frames import read_frame_set
-from lsr_infer.masks import interpolate, upsample_argmax
-from lsr_infer.processors import usable_cores
+from lsr_infer.commands.arguments import parse_size
+from lsr_infer.parity.frames import read_frame_set
+from lsr_infer.render.masks import interpolate, upsample_argmax
 from lsr_infer.segmenter import Segmenter
+from lsr_infer.system.processors import usable_cores
 from tests.lsr_infer.onnxfile import block, node, number, port
 
 HEIGHT, WIDTH = 1024, 2048

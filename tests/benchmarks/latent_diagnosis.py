@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lsr_infer.images import resize_frame, resize_labels
-from lsr_train.checkpoint import load_model
-from lsr_train.classes_file import load_label_space
+from lsr_infer.io.images import resize_frame, resize_labels
+from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.frames import LabelledFrames
 from lsr_train.latent import LatentRegularizer, histogram_downsample, pseudo_labels
-from lsr_train.losses import cross_entropy, max_square_loss, upsample
+from lsr_train.losses.pixel import cross_entropy, max_square_loss, upsample
 from lsr_train.network import DeepLabV2
-from lsr_train.run_folder import resolve_model
+from lsr_train.runs.checkpoint import load_model
+from lsr_train.runs.folder import resolve_model
 
 TERMS = ("cluster_source", "cluster_target", "perpendicularity", "norm_source", "norm_target")
 

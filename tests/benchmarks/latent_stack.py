@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lsr_train.latent import LatentRegularizer, pseudo_labels
-from lsr_train.losses import cross_entropy, max_square_loss, upsample
+from lsr_train.losses.pixel import cross_entropy, max_square_loss, upsample
 
 CHANNELS, CELLS, PIXELS, CLASSES = 2048, (65, 129), (512, 1024), 19
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lsr_infer.images import read_image, read_label, resize_frame, resize_labels
-from lsr_train.config import AugmentConfig, Config, DataConfig, SourceConfig, TargetConfig
+from lsr_infer.io.images import read_image, read_label, resize_frame, resize_labels
+from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig, TargetConfig
 from lsr_train.data.augmentation import Augmentation, lab_statistics, lab_transfer
 from lsr_train.data.labelled import choose_label_space
+from lsr_train.data.labels import encoding_map
 from lsr_train.data.layouts import find_pairs
 from lsr_train.data.loading import source_loader, target_loader
 from lsr_train.data.source import build_source
 from lsr_train.data.target import build_target
-from lsr_train.labels import encoding_map
 from lsr_train.randomness import Stream, generator
 
 

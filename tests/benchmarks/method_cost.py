@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from lsr_train.commands.configuration import resolve
-from lsr_train.engine import build_accelerator
+from lsr_train.config.command_line import resolve
+from lsr_train.engine.loop import build_accelerator
 from tests.benchmarks.engine_overhead import PRECISION, build, for_ever, random_batches
 
 RECIPES = {

@@ -1,4 +1,4 @@
-"""Peak memory of a training step on the CPU, by network, size and method: what `lsr_train.memory` predicts from.
+"""Peak memory of a training step on the CPU, by network, size and method, for `lsr_train.autopilot.memory`.
 
     python -m tests.benchmarks.step_memory [--backbones resnet50 resnet101] [--strides 16 8] [--sizes 512x256 768x384]
 
@@ -17,8 +17,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from lsr_infer.arguments import parse_size
-from lsr_train.config import (
+from lsr_infer.commands.arguments import parse_size
+from lsr_train.autopilot.memory import look_bytes, step_bytes
+from lsr_train.config.run import (
     Config,
     DataConfig,
     LogConfig,
@@ -30,16 +31,15 @@ from lsr_train.config import (
     TrainConfig,
     WeightsConfig,
 )
+from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.engine import Batches, Engine, Models, build_accelerator
-from lsr_train.inference import FrameBatch
-from lsr_train.labels import CITYSCAPES_19
-from lsr_train.memory import look_bytes, step_bytes
+from lsr_train.engine.loop import Batches, Engine, Models, build_accelerator
+from lsr_train.engine.selection import Selector
+from lsr_train.engine.setup import LOOK_BATCH
+from lsr_train.evaluation.inference import FrameBatch
+from lsr_train.evaluation.signals import label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
-from lsr_train.preparation import LOOK_BATCH
-from lsr_train.run_folder import RunFolder
-from lsr_train.selection import Selector
-from lsr_train.signals import label_free_signals
+from lsr_train.runs.folder import RunFolder
 
 STEPS = 2
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import av
 
-from lsr_infer.video import probe
+from lsr_infer.video.reader import probe
 from tests.lsr_infer.onnxfile import colour_model
 from tests.lsr_infer.streamserver import serving
 

@@ -20,18 +20,18 @@ from typing import Any
 
 import torch
 
-from lsr_train.classes_file import load_label_space
-from lsr_train.commands.configuration import resolve
 from lsr_train.comparison.matrix import adapting_run
 from lsr_train.comparison.plan import read_comparison
-from lsr_train.config_fields import with_fields
-from lsr_train.engine import Engine, Models, build_accelerator
-from lsr_train.losses import cross_entropy, upsample
+from lsr_train.config.command_line import resolve
+from lsr_train.config.fields import with_fields
+from lsr_train.data.classes_file import load_label_space
+from lsr_train.engine.loop import Engine, Models, build_accelerator
+from lsr_train.engine.selection import Selector
+from lsr_train.engine.setup import network_spec
+from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods import Method
 from lsr_train.network import DeepLabV2
-from lsr_train.preparation import network_spec
-from lsr_train.run_folder import RunFolder
-from lsr_train.selection import Selector
+from lsr_train.runs.folder import RunFolder
 from tests.benchmarks.engine_overhead import for_ever, random_batches
 
 COMPARISON = "gta5_cityscapes"

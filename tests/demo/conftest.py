@@ -128,7 +128,7 @@ def clip_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 
     import cv2
 
-    from lsr_infer.encoding import VideoWriter
+    from lsr_infer.video.writer import VideoWriter
 
     folder = tmp_path_factory.mktemp("clips")
 

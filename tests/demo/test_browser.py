@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lsr_infer import Segmenter
-from lsr_infer.images import read_image
+from lsr_infer.io.images import read_image
 from lsr_infer.web.models import shipped_models
 from tests.demo.conftest import FRAMES, Page, running_page
 

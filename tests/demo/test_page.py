@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from lsr_infer import Segmenter
-from lsr_infer.images import read_image
+from lsr_infer.io.images import read_image
 from lsr_infer.web.models import shipped_models
 from lsr_infer.web.passwords import hash_password
 from tests.demo.conftest import REPOSITORY, Page, running_page

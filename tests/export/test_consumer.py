@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import exit_status
-from lsr_infer.frames import shipped_frames
+from lsr_infer.parity.frames import shipped_frames
 from lsr_infer.segmenter import Segmenter
-from lsr_train.checkpoint import ModelInfo, save_model
-from lsr_train.labels import CAMVID_11
+from lsr_train.data.labels import CAMVID_11
+from lsr_train.runs.checkpoint import ModelInfo, save_model
 from tests.export.test_to_onnx import network
 
 ROOT = Path(__file__).resolve().parents[2]

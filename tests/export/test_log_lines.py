@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "export.to_onnx": ("main", ["absent.safetensors", "-o", "a.onnx"], ("torch", "onnx", "onnxscript")),
     "export.to_trt": ("main", ["absent.onnx", "-o", "a.engine"], ()),
-    "lsr_train.__main__": ("run", ["evaluate", "absent.safetensors"], ("torch", "jsonargparse")),
+    "lsr_train.commands.dispatch": ("run", ["evaluate", "absent.safetensors"], ("torch", "jsonargparse")),
 }
 
 

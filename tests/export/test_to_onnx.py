@@ -15,21 +15,21 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
 
 from export.to_onnx import main  # noqa: E402
-from lsr_infer.arguments import parse_size  # noqa: E402
+from lsr_infer.commands.arguments import parse_size  # noqa: E402
 from lsr_infer.errors import InputError, QualityGateError, UsageError, exit_status  # noqa: E402
-from lsr_infer.frames import shipped_frames_for  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import METADATA_KEY, Manifest  # noqa: E402
-from lsr_infer.masks import interpolate, upsample_argmax  # noqa: E402
-from lsr_infer.parity import BARS  # noqa: E402
+from lsr_infer.parity.frames import shipped_frames_for  # noqa: E402
+from lsr_infer.parity.metrics import BARS  # noqa: E402
+from lsr_infer.parity.verdict import Verdict  # noqa: E402
+from lsr_infer.render.masks import interpolate, upsample_argmax  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
-from lsr_infer.verdict import Verdict  # noqa: E402
-from lsr_train.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
+from lsr_train.data.labels import CAMVID_11  # noqa: E402
 from lsr_train.exporting import ExportOptions, FramesOptions, export  # noqa: E402
 from lsr_train.exporting.gate import compare, judge  # noqa: E402
 from lsr_train.exporting.graph import trace  # noqa: E402
-from lsr_train.labels import CAMVID_11  # noqa: E402
 from lsr_train.network import DeepLabV2  # noqa: E402
+from lsr_train.runs.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
 from tests.lsr_infer.unprivileged import unprivileged  # noqa: E402
 from tests.lsr_train.exporting.small import network  # noqa: E402
 
@@ -271,7 +271,7 @@ def test_the_script_alone_prints_its_help_without_torch() -> None:
 def test_the_exported_clip_end_to_end(exported: Path, shared: Shared, tmp_path: Path) -> None:
     """The spine: checkpoint, ONNX, segmented video."""
     from lsr_infer.cli import main as infer
-    from lsr_infer.video import probe
+    from lsr_infer.video.reader import probe
 
     clip = shared("data/clips/udacity_test_video.mp4")
     words = [str(clip), "--model", str(exported), "--output", str(tmp_path), "--max-frames", "4", "--side-by-side"]

@@ -17,18 +17,18 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra exp
 
 from export.to_onnx import main  # noqa: E402
 from lsr_infer.errors import UsageError, exit_status  # noqa: E402
-from lsr_infer.frames import read_frame_set, shipped_frames  # noqa: E402
-from lsr_infer.images import read_image  # noqa: E402
+from lsr_infer.io.images import read_image  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
-from lsr_infer.parity import BARS  # noqa: E402
+from lsr_infer.parity.frames import read_frame_set, shipped_frames  # noqa: E402
+from lsr_infer.parity.metrics import BARS  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
-from lsr_train.checkpoint import load_model  # noqa: E402
-from lsr_train.config import Config, DataConfig, TargetConfig  # noqa: E402
-from lsr_train.config_file import to_yaml  # noqa: E402
+from lsr_train.config.recipes import to_yaml  # noqa: E402
+from lsr_train.config.run import Config, DataConfig, TargetConfig  # noqa: E402
+from lsr_train.data.labels import CITYSCAPES_19  # noqa: E402
 from lsr_train.exporting import ExportOptions, export  # noqa: E402
 from lsr_train.exporting.calibration import CALIBRATIONS  # noqa: E402
 from lsr_train.exporting.frames import Calibration  # noqa: E402
-from lsr_train.labels import CITYSCAPES_19  # noqa: E402
+from lsr_train.runs.checkpoint import load_model  # noqa: E402
 from tests.lsr_train.exporting.small import network, write_checkpoint  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,12 +14,12 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
 from export.to_trt import build_parser, main, parse_shapes, read_frames  # noqa: E402
-from lsr_infer.cuda import probe_cuda  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
-from lsr_infer.maskids import CITYSCAPES_NAMES  # noqa: E402
-from lsr_infer.verdict import Verdict  # noqa: E402
+from lsr_infer.parity.verdict import Verdict  # noqa: E402
+from lsr_infer.render.mask_ids import CITYSCAPES_NAMES  # noqa: E402
+from lsr_infer.system.cuda import probe_cuda  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import manifest, save, small_file, small_graph  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,11 +16,11 @@ import lsr_infer
 from lsr_infer.backends import BACKENDS, BackendOptions
 from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.images import read_label, resize_frame
+from lsr_infer.io.images import read_label, resize_frame
 from lsr_infer.manifest import METADATA_KEY
-from lsr_infer.masks import interpolate
+from lsr_infer.render.masks import interpolate
 from lsr_infer.segmenter import Segmentation, Segmenter
-from lsr_infer.video import read_frames
+from lsr_infer.video.reader import read_frames
 from tests.lsr_infer.onnxfile import SPACE, colour_model, expected_logits, level_model, manifest
 from tests.lsr_infer.onnxfile import model as encode
 
@@ -116,7 +116,7 @@ def test_without_a_name_the_shipped_network_is_opened(
     with Segmenter(device="cpu") as segmenter:
         assert segmenter.path.name == "toytown_adapted.onnx"
     assert "shipped demonstration network" in caplog.text
-    monkeypatch.setattr("lsr_infer.modelfile._SHIPPED", tmp_path / "gone.onnx")
+    monkeypatch.setattr("lsr_infer.backends.model_file._SHIPPED", tmp_path / "gone.onnx")
     with pytest.raises(UsageError, match="ships no model"):
         Segmenter(device="cpu")
 

@@ -8,8 +8,8 @@ import pytest
 
 import lsr_infer
 from lsr_infer.cli import main
-from lsr_infer.frames import shipped_frames
-from lsr_infer.parity import BARS
+from lsr_infer.parity.frames import shipped_frames
+from lsr_infer.parity.metrics import BARS
 from lsr_infer.segmenter import Segmenter
 
 MODELS = Path(lsr_infer.__file__).parent / "models"

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config, SelfTrainingConfig, TrainConfig, WeightsConfig
+from lsr_train.config.run import Config, SelfTrainingConfig, TrainConfig, WeightsConfig
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, histogram_downsample
-from lsr_train.losses import cross_entropy, entropy_loss, max_square_loss, upsample
+from lsr_train.losses.pixel import cross_entropy, entropy_loss, max_square_loss, upsample
 from lsr_train.methods.distill import Distill
 from lsr_train.methods.self_training import SelfTraining
 from lsr_train.network import SegOutput

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from lsr_infer.cuda import CudaDevice
+from lsr_infer.system.cuda import CudaDevice
 
 GPU = CudaDevice(index=0, name="NVIDIA RTX 4090", compute_capability=(8, 9))
 _TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}

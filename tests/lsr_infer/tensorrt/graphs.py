@@ -10,7 +10,7 @@ import pytest
 
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import METADATA_KEY, Manifest
-from lsr_infer.parity import Parity
+from lsr_infer.parity.metrics import Parity
 
 onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lsr_infer.cuda import CudaDevice, CudaProbe
 from lsr_infer.errors import DeviceError, UsageError
+from lsr_infer.system.cuda import CudaDevice, CudaProbe
 from lsr_infer.tensorrt.flavour import Library, load_library, platform_name, resolve_flavour
 
 GPU = CudaProbe(devices=(CudaDevice(index=0, name="NVIDIA Orin", compute_capability=(8, 7)),), driver=(12, 6))

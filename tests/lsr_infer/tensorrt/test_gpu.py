@@ -9,18 +9,18 @@ import pytest
 
 pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 
-from lsr_infer.cuda import CudaDevice, probe_cuda
 from lsr_infer.errors import DeviceError, InputError
-from lsr_infer.frames import FrameSet
-from lsr_infer.parity import BARS
+from lsr_infer.parity.frames import FrameSet
+from lsr_infer.parity.metrics import BARS
+from lsr_infer.parity.verdict import Comparison
 from lsr_infer.segmenter import Segmenter
+from lsr_infer.system.cuda import CudaDevice, probe_cuda
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, build_engine
 from lsr_infer.tensorrt.drift import find_drift, run_onnx
 from lsr_infer.tensorrt.flavour import Library, load_library
 from lsr_infer.tensorrt.make import make_engine, read_model, runs_of, verify_engine
 from lsr_infer.tensorrt.runner import EngineRunner
 from lsr_infer.tensorrt.sidecar import manifest_path
-from lsr_infer.verdict import Comparison
 from tests.lsr_infer.tensorrt.graphs import damaged, small_file, small_graph
 
 pytestmark = pytest.mark.gpu

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
-from lsr_infer.cuda import CudaDevice
 from lsr_infer.errors import DeviceError, InputError
+from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.drift import run_onnx
 from lsr_infer.tensorrt.flavour import Library
 from lsr_infer.tensorrt.runner import _SHAPES_KEPT, EngineRunner, use_device
@@ -149,7 +149,7 @@ def test_the_real_bindings_know_every_name_that_is_used() -> None:
 
 def test_the_real_bindings_say_that_there_is_no_gpu() -> None:
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed (extra trt)")
-    from lsr_infer.cuda import probe_cuda
+    from lsr_infer.system.cuda import probe_cuda
 
     if probe_cuda().devices:
         pytest.skip("there is a GPU here")

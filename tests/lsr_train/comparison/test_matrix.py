@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import UsageError
-from lsr_train.commands.configuration import resolve
 from lsr_train.comparison.matrix import Given, adapting_run, check_folders, folder_name, source_run, supervised_run
 from lsr_train.comparison.plan import Row
+from lsr_train.config.command_line import resolve
 
 
 def given(*words: str, recipe: str = "toytown_lsr") -> Given:

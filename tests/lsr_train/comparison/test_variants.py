@@ -3,10 +3,10 @@
 import pytest
 
 from lsr_infer.errors import UsageError
-from lsr_train.commands.configuration import resolve
 from lsr_train.comparison.plan import Row
 from lsr_train.comparison.variants import Span, spans_of, sweeps, without_each
-from lsr_train.config import Config
+from lsr_train.config.command_line import resolve
+from lsr_train.config.run import Config
 
 
 def recipe(name: str) -> Config:

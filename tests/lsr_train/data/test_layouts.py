@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.config import LAYOUTS
+from lsr_train.config.run import LAYOUTS
 from lsr_train.data.layouts import FOLDER_LAYOUTS, find_images, find_pairs, image_files
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import InputError
-from lsr_infer.images import fit_mask, read_image, read_label, resize_frame
+from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
 from lsr_train.data.augmentation import lab_statistics
+from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19, encoding_map
 from lsr_train.data.layouts import Pair, find_pairs
 from lsr_train.data.scan import scan_images, scan_pairs, settle, user_cache_folder
-from lsr_train.labels import CAMVID_11, CITYSCAPES_19, encoding_map
 
 TRAIN_IDS = encoding_map("cityscapes-trainid", CITYSCAPES_19)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.checkpoint import ModelInfo, save_model
-from lsr_train.labels import CAMVID_11
+from lsr_train.data.labels import CAMVID_11
 from lsr_train.network import DeepLabV2, NetworkSpec
+from lsr_train.runs.checkpoint import ModelInfo, save_model
 
 
 def network(**changes: object) -> DeepLabV2:

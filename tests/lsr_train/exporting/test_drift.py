@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from lsr_infer.verdict import LayerDrift
+from lsr_infer.parity.verdict import LayerDrift
 from lsr_train.exporting.calibration import CALIBRATIONS, gather
 from lsr_train.exporting.drift import layer_drift, worst_layer
 from lsr_train.exporting.fp16 import to_half

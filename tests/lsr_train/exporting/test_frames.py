@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.frames import FrameSet, shipped_frames, shipped_frames_for
-from lsr_train.config import Config, DataConfig, SourceConfig, TargetConfig
-from lsr_train.config_file import to_yaml
+from lsr_infer.parity.frames import FrameSet, shipped_frames, shipped_frames_for
+from lsr_train.config.recipes import to_yaml
+from lsr_train.config.run import Config, DataConfig, SourceConfig, TargetConfig
+from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19
 from lsr_train.exporting.frames import Calibration, read_labelled, training_frames, without
-from lsr_train.labels import CAMVID_11, CITYSCAPES_19
 
 
 def numbered(count: int) -> FrameSet:

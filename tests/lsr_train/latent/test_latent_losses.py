@@ -160,7 +160,7 @@ def test_gradcheck(loss: Loss, channels_last: bool) -> None:
 def test_layouts_and_pieces_agree(loss: Loss, case: Case, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features = case.features()
     expected = value_and_gradient(loss.call, features, case)
-    monkeypatch.setattr("lsr_train.pieces.CPU_NUMBERS", numbers)
+    monkeypatch.setattr("lsr_train.losses.chunks.CPU_NUMBERS", numbers)
     wide = torch.zeros(*case.shape[:2], case.shape[2] * 2, case.shape[3] + 1)
     wide[:, :, ::2, 1:] = features
     turned = features.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)

@@ -62,7 +62,7 @@ def test_channels_last_and_strided() -> None:
 def test_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = logits_of((2, 3, 9, 13))
     expected = pseudo_labels(logits, (4, 5))
-    monkeypatch.setattr("lsr_train.pieces.CPU_NUMBERS", 1)
+    monkeypatch.setattr("lsr_train.losses.chunks.CPU_NUMBERS", 1)
     assert torch.equal(pseudo_labels(logits, (4, 5)), expected)
 
 

@@ -65,7 +65,7 @@ def test_equals_the_equations_over_three_steps(
     numbers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lsr_train.pieces.CPU_NUMBERS", numbers)
+    monkeypatch.setattr("lsr_train.losses.chunks.CPU_NUMBERS", numbers)
     regularizer = LatentRegularizer(C, K, init=init)
     if dtype == torch.float64:
         regularizer.double()
@@ -249,7 +249,7 @@ def test_never_waits() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_no_second_copy_of_the_features(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing as large as the features is made but the two gradients."""
-    monkeypatch.setattr("lsr_train.pieces.CPU_NUMBERS", 2000)
+    monkeypatch.setattr("lsr_train.losses.chunks.CPU_NUMBERS", 2000)
     source, target = (torch.rand(2, 256, 8, 9).contiguous(memory_format=layout).requires_grad_() for _ in range(2))
     labels, logits = torch.randint(0, C, (2, 32, 36)), torch.randn(2, C, 32, 36)
     with NoWaiting(largest=source.numel() // 4) as mode:

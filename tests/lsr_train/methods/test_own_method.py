@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.config import Config
+from lsr_train.config.run import Config
 from lsr_train.methods import METHODS, method_class
 from lsr_train.methods.minent import MinEnt
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 OWN = '''
 import torch
-from lsr_train.losses import cross_entropy, upsample
+from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods import Method
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lsr_train.batch import LabelledBatch, UnlabelledBatch
-from lsr_train.config import Config, LatentConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
+from lsr_train.config.run import Config, LatentConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.methods.lsr_self_training import LSRSelfTraining
 from lsr_train.methods.self_training import SelfTraining
 from lsr_train.methods.self_training_terms import SelfTrainingMethod

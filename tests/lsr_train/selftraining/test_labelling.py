@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lsr_train.losses import upsample
+from lsr_train.losses.pixel import upsample
 from lsr_train.selftraining import teacher_labels
 from tests.lsr_train.latent.refused import NoWaiting
 

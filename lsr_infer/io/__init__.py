@@ -1,0 +1,1 @@
+"""Reads and writes images, paths and atomic files."""

@@ -1,0 +1,329 @@
+"""Files that appear whole or not at all.
+
+One helper writes under a temporary name beside the target, flushes to the disk and renames. A kill at any instant
+leaves either the old file or the new one; a full disk leaves the old one and an `InputError`. `Together` does so for
+several results at once.
+"""
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lsr_infer.errors import UsageError
+from lsr_infer.io.paths import left, place_error, refuse_existing, writing
+
+__all__ = [
+    "Together",
+    "sync_folder",
+    "sync_tree",
+    "whole_file",
+    "whole_folder",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+_NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""How file systems without hard links say so."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file below `folder`, and the folder itself, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+class _File:
+    """A file on its way: written under a temporary name, which it loses at the end.
+
+    Args:
+        path: where it shall appear.
+        overwrite: replace what is there.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self.overwrite = overwrite
+        # The name is known before there is a file, so that an interruption at any instant clears it away.
+        self.temporary = path.parent / f".{path.stem[:40]}.{secrets.token_hex(8)}.part{path.suffix}"
+        self._mode = 0
+
+    def create(self) -> None:
+        """Make the temporary file, with the rights that a new file has here."""
+        _check_name(self.path)
+        descriptor = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
+
+    def settle(self) -> None:
+        """Flush it to the disk, so that only the rename is left to be done."""
+        with self.temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        self.temporary.chmod(self._mode)  # a writer may have put a file of its own there
+
+    def appear(self) -> None:
+        """Take the final name in one step."""
+        if self.overwrite:
+            os.replace(self.temporary, self.path)
+        else:
+            _rename_new(self.temporary, self.path)
+        sync_folder(self.path.parent)
+
+    def clear(self) -> None:
+        """Remove what is left of it."""
+        with suppress(OSError):  # it was renamed, or never there
+            self.temporary.unlink()
+
+
+class _Folder:
+    """A folder on its way; what it replaces is moved aside, and comes back if its place cannot be taken.
+
+    Args:
+        path: where it shall appear.
+        overwrite: replace what is there.
+        own: what a folder that is replaced may hold, see `refuse_existing`.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> None:
+        self.path = path
+        self.overwrite = overwrite
+        self._own = own
+        self.temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}.part"
+        self._aside = self.temporary.with_name(f"{self.temporary.name}.old")
+
+    def create(self) -> None:
+        """Make the temporary folder, with the rights that a new folder has here."""
+        _check_name(self.path)
+        if self.overwrite:
+            refuse_existing(self.path, overwrite=True, own=self._own)  # before the work
+        self.temporary.mkdir()
+
+    def settle(self) -> None:
+        """Flush all of it to the disk, and look again at what it replaces."""
+        sync_tree(self.temporary)
+        if self.overwrite:
+            refuse_existing(self.path, overwrite=True, own=self._own)
+
+    def appear(self) -> None:
+        """Take the final name; without `overwrite` nothing but an empty folder can be lost."""
+        if os.path.lexists(self.path):
+            if not self.overwrite:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
+            self.path.rename(self._aside)
+        self.temporary.rename(self.path)
+        sync_folder(self.path.parent)
+
+    def clear(self) -> None:
+        """Remove what is left of it, and put back what was moved aside in vain."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        if not os.path.lexists(self._aside):
+            return
+        if not os.path.lexists(self.path):
+            self._aside.rename(self.path)
+        elif self._aside.is_dir() and not self._aside.is_symlink():
+            shutil.rmtree(self._aside, ignore_errors=True)
+        else:
+            self._aside.unlink()
+
+
+def _check_name(path: Path) -> None:
+    """Raise before the work where a name is longer than the file system takes."""
+    if len(os.fsencode(path.name)) > os.pathconf(path.parent, "PC_NAME_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that must be free, without a gap between looking and renaming.
+
+    Raises:
+        FileExistsError: it is not free.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is ours from here on
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+class Together:
+    """Files and folders that appear together, each whole or not at all, once the `with` block has ended well.
+
+    Until then each is written under a temporary name beside its final one. All of them are flushed to the disk before
+    the first takes its place.
+
+    Raises:
+        UsageError: at the end, something that may not be replaced stands in a final place.
+        InputError: a place cannot be written; the message says what had appeared before.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[_File | _Folder] = []
+
+    def file(self, path: Path, *, overwrite: bool) -> Path:
+        """Return the temporary path of a file; it ends in the target's suffix, by which writers choose a format.
+
+        Args:
+            path: where the file shall appear.
+            overwrite: replace what is there in one step; otherwise it stays and is an error.
+        """
+        return self._add(_File(path, overwrite=overwrite))
+
+    def folder(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Path:
+        """Return the temporary path of a folder; see `file`.
+
+        Args:
+            path: where the folder shall appear.
+            overwrite: replace what is there; a folder only where it holds nothing but what is `own`.
+            own: the whole path of what may lie in such a folder, from the folder on.
+
+        Raises:
+            UsageError: the folder that is there holds something else.
+        """
+        return self._add(_Folder(path, overwrite=overwrite, own=own))
+
+    def _add(self, item: "_File | _Folder") -> Path:
+        self._all.append(item)
+        try:
+            item.create()
+        except OSError as error:
+            raise place_error(item.path, error) from error
+        return item.temporary
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._appear()
+        finally:
+            for item in self._all:
+                item.clear()
+
+    def _appear(self) -> None:
+        appeared: list[Path] = []
+        item: _File | _Folder
+        try:
+            for item in self._all:
+                item.settle()
+            for item in self._all:
+                item.appear()
+                appeared.append(item.path)
+        except OSError as error:
+            if not item.overwrite and os.path.lexists(item.path):
+                raise UsageError(
+                    f"{item.path} appeared while its content was being made, and is kept; {left(appeared)}. "
+                    "Choose another output, or pass --overwrite."
+                ) from error
+            raise place_error(item.path, error, appeared=appeared) from error
+
+
+@contextmanager
+def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary path beside `path` and rename it there once the block has ended well.
+
+    The temporary name ends in the target's suffix, so that writers which choose a format by suffix work.
+
+    Args:
+        path: where the file shall appear.
+        overwrite: replace an existing file in one step; otherwise one that is there at the end stays.
+
+    Yields:
+        The temporary path to write to.
+
+    Raises:
+        UsageError: something is there at the end, and `overwrite` is false.
+        InputError: the place cannot be written (full, read-only, missing folder).
+        OSError: the block's own, where it names another file.
+    """
+    with Together() as results:
+        temporary = results.file(path, overwrite=overwrite)
+        try:
+            yield temporary
+        except OSError as error:
+            if error.filename not in (None, temporary, str(temporary), str(path), str(path.parent)):
+                raise  # the block met it elsewhere
+            raise place_error(path, error) from error
+
+
+@contextmanager
+def whole_folder(path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Iterator[Path]:
+    """Give a temporary folder beside `path` that takes its place once the block has ended well.
+
+    What is at `path` is moved aside first and comes back if its place cannot be taken.
+
+    Args:
+        path: where the folder shall appear.
+        overwrite: replace an existing folder or file; otherwise one that is there at the end stays.
+        own: what a folder that is replaced may hold, see `refuse_existing`.
+
+    Yields:
+        The temporary folder to fill.
+
+    Raises:
+        UsageError: something is there at the end, and `overwrite` is false; or it is a folder that holds what is not
+            `own`.
+        InputError: the place cannot be written; what was at `path` is still there.
+    """
+    with Together() as results:
+        temporary = results.folder(path, overwrite=overwrite, own=own)
+        with writing(path):
+            yield temporary
+
+
+def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write `data` to `path`, whole or not at all.
+
+    Args:
+        path: the file.
+        data: all of its content.
+        overwrite: replace what is there, as one does with a file of one's own; pass what the user said elsewhere.
+
+    Raises:
+        UsageError: something is there and `overwrite` is false.
+        InputError: the place cannot be written.
+    """
+    with whole_file(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
+    """Write `text` as UTF-8 to `path`; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
+
+
+def write_json(path: Path, document: Any, *, overwrite: bool = True) -> None:
+    """Write `document` as indented JSON to `path`; see `write_bytes`. NaN is refused, since JSON has none."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text, overwrite=overwrite)

@@ -1,0 +1,275 @@
+"""Reading image and label files strictly, and resizing them.
+
+A file is either decoded whole or refused with one line. Pixels are OpenCV's; what OpenCV lets through (truncated
+JPEGs) or gets wrong (palette labels become colours) is handled here.
+"""
+
+import stat
+import struct
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError
+from lsr_infer.io.image_headers import BrokenImageError, PngHeader, count_pictures, inspect_image, inspect_png
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "decode_image",
+    "extra_pictures",
+    "fit_mask",
+    "image_size",
+    "read_image",
+    "read_label",
+    "read_mask",
+    "resize_frame",
+    "resize_labels",
+    "silence_opencv",
+    "stretch_of",
+]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+"""Names, in lower case, that are looked for in a folder of frames."""
+
+MAX_PIXELS = 1 << 26
+"""Largest image that is decoded, in pixels (8192 x 8192): a file of a few bytes can claim far more."""
+
+
+def _content(path: Path) -> bytes:
+    """Read a file, with one line for whatever stands in the way."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
+            raise InputError(f"{path}: is a pipe or a device, an image file is needed.")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: does not exist.") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder, an image file is needed.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _check_size(path: Path | str, height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise InputError(f"{path}: claims {width}x{height} pixels; at most {MAX_PIXELS} pixels are read.")
+
+
+@cache
+def silence_opencv() -> None:
+    """Keep OpenCV's own lines, several for each damaged file, off stderr for good: our errors say what matters."""
+    log: Any = cv2.utils.logging
+    log.setLogLevel(log.LOG_LEVEL_SILENT)
+
+
+def _decode(data: bytes, flags: int) -> NDArray[Any]:
+    """Decode with OpenCV; raises `BrokenImageError` where it gives nothing."""
+    silence_opencv()
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise BrokenImageError("cannot be decoded") from error
+    if image is None or not image.size:
+        raise BrokenImageError("cannot be decoded")
+    return image
+
+
+def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
+    """Decode the content of an image file.
+
+    Args:
+        data: the file's content.
+        name: what it is called in messages.
+
+    Returns:
+        Frame uint8 [H,W,3], BGR, turned as its EXIF orientation says. Deeper samples are reduced to 8 bits, alpha is
+        dropped.
+
+    Raises:
+        InputError: it is not a whole image, or larger than `MAX_PIXELS`.
+    """
+    try:
+        header = inspect_image(data)
+        _check_size(name, header.height, header.width)
+        return _decode(data, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+    except BrokenImageError as error:
+        raise InputError(f"{name}: {error}. Replace the file, or leave it out.") from error
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file.
+
+    Returns:
+        Frame uint8 [H,W,3], see `decode_image`.
+
+    Raises:
+        InputError: the file is missing, unreadable, no whole image, or larger than `MAX_PIXELS`.
+    """
+    return decode_image(_content(path), path)
+
+
+def extra_pictures(path: Path) -> int:
+    """Return how many pictures of a file `read_image` leaves out: it gives the first frame or page alone.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return count_pictures(_content(path)) - 1
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) as `read_image` would give it, without decoding where the header is enough.
+
+    Raises:
+        InputError: as `read_image`; damage that only decoding shows is not seen for JPEG and PNG.
+    """
+    data = _content(path)
+    try:
+        header = inspect_image(data)
+    except BrokenImageError as error:
+        raise InputError(f"{path}: {error}. Replace the file, or leave it out.") from error
+    _check_size(path, header.height, header.width)
+    if header.turned is None:
+        height, width = decode_image(data, path).shape[:2]
+        return int(height), int(width)
+    return (header.width, header.height) if header.turned else (header.height, header.width)
+
+
+def _palette_as_grey(data: bytes, header: PngHeader) -> bytes:
+    """Relabel a palette PNG as a grey one: its samples are the indices, and the decoder hands them out."""
+    changed = bytearray(data)
+    changed[25] = 0  # colour type
+    changed[29:33] = struct.pack(">I", zlib.crc32(bytes(changed[12:29])))
+    for start, end in reversed(header.palette):
+        del changed[start:end]
+    return bytes(changed)
+
+
+def read_label(path: Path) -> NDArray[Any]:
+    """Read a label file: the numbers in it, not what they look like.
+
+    Args:
+        path: a PNG; palette files give their indices, never their colours.
+
+    Returns:
+        uint8 or uint16, [H,W] for grey and palette files, [H,W,3] in **RGB** order for colour files. Alpha is dropped,
+        an EXIF orientation is not applied.
+
+    Raises:
+        InputError: the file is missing, unreadable, no whole PNG, or larger than `MAX_PIXELS`.
+    """
+    data = _content(path)
+    try:
+        if not data:
+            raise BrokenImageError("is empty")
+        header = inspect_png(data)
+        if not header.height or not header.width:
+            raise BrokenImageError("claims no pixels")
+        _check_size(path, header.height, header.width)
+        if header.color_type == 3:
+            data = _palette_as_grey(data, header)
+        raw = _decode(data, cv2.IMREAD_UNCHANGED)
+    except BrokenImageError as error:
+        raise InputError(f"{path}: {error}; label files are PNG. Replace the file, or leave it out.") from error
+    if header.color_type in (0, 3):
+        raw = raw if raw.ndim == 2 else raw[..., 0]
+        return raw // (255 // ((1 << header.depth) - 1)) if header.depth < 8 else raw
+    if header.color_type == 4:
+        return np.ascontiguousarray(raw[..., 0])
+    return np.ascontiguousarray(raw[..., 2::-1])
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read an ignore mask.
+
+    Args:
+        path: any image; what is not black is ignored.
+
+    Returns:
+        bool [H,W], true where a pixel is to be ignored.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    return np.asarray(read_image(path).max(axis=2) > 0)
+
+
+def resize_frame(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize a frame the one way training, evaluation and the runtime share.
+
+    Bilinear about pixel centres; where either side shrinks to half or less, the mean over the covered area instead,
+    since bilinear would skip pixels there.
+
+    Args:
+        frame: uint8 [H,W,3].
+        height: wanted rows.
+        width: wanted columns.
+
+    Returns:
+        uint8 [height,width,3]; `frame` itself where it has that size.
+    """
+    rows, columns = frame.shape[:2]
+    if (rows, columns) == (height, width):
+        return frame
+    halved = rows >= 2 * height or columns >= 2 * width
+    enlarged = rows < height or columns < width
+    interpolation = cv2.INTER_AREA if halved and not enlarged else cv2.INTER_LINEAR
+    return cv2.resize(frame, (width, height), interpolation=interpolation).astype(np.uint8, copy=False)
+
+
+def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize labels or a mask: each pixel takes the value at its own centre, as `resize_frame` takes its centre.
+
+    OpenCV's INTER_NEAREST takes the corner instead and shifts labels by up to half a source pixel.
+
+    Args:
+        labels: uint8 [H,W].
+        height: wanted rows.
+        width: wanted columns.
+
+    Returns:
+        uint8 [height,width]; `labels` itself where it has that size.
+    """
+    if labels.shape == (height, width):
+        return labels
+    return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8, copy=False)
+
+
+def fit_mask(mask: NDArray[np.bool_] | None, height: int, width: int) -> NDArray[np.bool_] | None:
+    """Resize an ignore mask to an image; a pixel is ignored where any ignored pixel touches it.
+
+    Args:
+        mask: bool [H,W], true where ignored, or None.
+        height: rows of the image.
+        width: columns of the image.
+    """
+    if mask is None or mask.shape == (height, width):
+        return mask
+    rows = _any_along_first(mask, height)  # [height,W]
+    return np.ascontiguousarray(_any_along_first(rows.T, width).T)  # [height,width]
+
+
+def _any_along_first(mask: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
+    """Bring the first axis to a length: each place is true where any of those it covers is, be it in part."""
+    before = len(mask)
+    place = np.arange(length)
+    first, end = place * before // length, -(-(place + 1) * before // length)
+    counts = np.zeros((before + 1, *mask.shape[1:]), dtype=np.int32)
+    np.cumsum(mask, axis=0, dtype=np.int32, out=counts[1:])
+    return np.asarray(counts[end] > counts[first])
+
+
+def stretch_of(size: tuple[int, int], fitted: tuple[int, int]) -> float:
+    """Return by what share a picture's width and height are stretched apart where one size becomes another.
+
+    Args:
+        size: (rows, columns) before.
+        fitted: (rows, columns) afterwards.
+    """
+    factor = (fitted[1] * size[0]) / (size[1] * fitted[0])
+    return max(factor, 1 / factor) - 1

@@ -1,0 +1,246 @@
+"""What is to be segmented: images, videos, streams and cameras, found from what a command line names."""
+
+import glob
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from lsr_infer.errors import InputError
+from lsr_infer.io.addresses import is_address, is_live_only, label, name_of
+from lsr_infer.io.image_headers import is_one_picture
+from lsr_infer.io.images import IMAGE_SUFFIXES
+from lsr_infer.io.paths import look
+
+__all__ = ["VIDEO_SUFFIXES", "Found", "Kind", "Source", "find_sources"]
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".apng",
+)  # fmt: skip
+"""Endings, in lower case, that are taken for videos in a folder and behind an http address. A file that is named itself
+may have any other."""
+
+_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+Kind = Literal["image", "video", "stream", "camera"]
+_CAMERA = re.compile(r"(?:camera:)?(\d{1,3})")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image, video, stream or camera.
+
+    Args:
+        place: the file, the address, or the camera's number.
+        kind: what it is taken for: by its name, until it says itself what it is.
+        name: where its results go below the output folder, without suffix; unlike that of every other source.
+    """
+
+    place: Path | str | int
+    kind: Kind = field(compare=False)
+    name: Path
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are lost where they are not fetched in time."""
+        return self.kind in ("stream", "camera")
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages and documents, without secrets."""
+        return f"camera:{self.place}" if isinstance(self.place, int) else label(self.place)
+
+    def opened(self, *, finite: bool) -> Self:
+        """Return the source as what it is, once it has said whether it has an end.
+
+        Behind http, what has one is a recording, of which no frame may be lost; cameras and rtsp are live.
+        """
+        recording = self.kind == "stream" and finite and not is_live_only(str(self.place))
+        return replace(self, kind="video") if recording else self
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search gave.
+
+    Args:
+        sources: in the order they were named, folders sorted.
+        left_out: files in folders that are neither image nor video by their names, or no files.
+        passed_over: images and videos in the folder that was to be passed over.
+        unsearched: folders that could not be searched, each with the reason, in words.
+    """
+
+    sources: tuple[Source, ...]
+    left_out: tuple[Path, ...]
+    passed_over: tuple[Path, ...] = ()
+    unsearched: tuple[str, ...] = ()
+
+
+_Places = dict[Path | str | int, tuple[Path, Kind]]
+"""Place -> its name relative to what named it, and its kind."""
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What a search has found so far; see `Found`."""
+
+    places: _Places = field(default_factory=dict)
+    left_out: list[Path] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+    unsearched: list[str] = field(default_factory=list)
+
+
+def find_sources(words: Sequence[str], *, without: Path | None = None) -> Found:
+    """Find what a command line names.
+
+    Args:
+        words: files, folders (searched through, but for hidden names), patterns such as `clips/*.mp4`,
+            addresses (`rtsp://…`), cameras (`0`, `camera:0`; a file of that name goes first).
+        without: a folder whose files are passed over, such as the place of the results.
+
+    Raises:
+        UsageError: an address of an unknown scheme.
+        InputError: a word names nothing.
+    """
+    found = _Findings()
+    places = found.places
+    passed_over = None if without is None else os.path.realpath(without)
+    for word in words:
+        camera = _CAMERA.fullmatch(word)
+        if is_address(word):
+            places.setdefault(word, (Path(name_of(word)), _kind_of(word)))
+        elif camera is not None and not os.path.exists(word):
+            places.setdefault(int(camera[1]), (Path(f"camera_{int(camera[1])}"), "camera"))
+        else:
+            for top in _expand(word):
+                if os.path.isdir(top):
+                    _search(top, found, passed_over)
+                else:
+                    places.setdefault(top, _file(top, Path(top.name)))
+    if not places:
+        raise InputError(_nothing(words, found, without))
+    return Found(tuple(_named(places)), tuple(found.left_out), tuple(found.passed_over), tuple(found.unsearched))
+
+
+def _nothing(words: Sequence[str], found: _Findings, without: Path | None) -> str:
+    """Say that there is no source, and what there is instead."""
+    others = f"{len(found.left_out)} other files"
+    if found.passed_over:
+        others += f", and {len(found.passed_over)} images and videos in {without}, which are taken for results"
+    return " ".join([f"{', '.join(words)}: holds no image and no video ({others}).", *found.unsearched])
+
+
+def _kind_of(address: str) -> Kind:
+    """Return what an address is taken for by its name; see `Source.opened`."""
+    named = urlsplit(address).path.lower().endswith(VIDEO_SUFFIXES)
+    return "video" if named and not is_live_only(address) else "stream"
+
+
+def _file(path: Path, place: Path) -> tuple[Path, Kind]:
+    """Return a file's relative place and its kind; a GIF of one picture is an image."""
+    suffix = path.suffix.lower()
+    one = suffix in (".gif", ".apng") and os.path.isfile(path) and is_one_picture(path)  # a pipe would be waited for
+    image = suffix in IMAGE_SUFFIXES or one
+    return place, "image" if image else "video"
+
+
+def _expand(word: str) -> list[Path]:
+    """Return the paths a word stands for."""
+    path = Path(word)
+    if glob.has_magic(word) and not os.path.exists(path):
+        matches = [Path(match) for match in sorted(glob.glob(word, recursive=True))]
+        if matches:
+            return matches
+        raise InputError(f"{word}: no file fits this pattern.")
+    if look(path) is None:
+        raise InputError(f"{word}: does not exist.")
+    return [path]
+
+
+def _search(top: Path, found: _Findings, without: str | None) -> None:
+    """Add what lies below a folder, behind links too, but no folder twice."""
+    if without is not None and _is_below(top, without):
+        without = None  # the results lie at or above what is searched: nothing there is known to be one
+    results: list[Path] = []
+    files: list[Path] = []
+    for folder, names in _folders(top, found.unsearched):
+        passed_over = without is not None and _is_below(folder, without)
+        (results if passed_over else files).extend(folder / name for name in names)
+    found.passed_over.extend(path for path in sorted(results) if path.suffix.lower() in _SUFFIXES)
+    for path in sorted(files):
+        if path.suffix.lower() in _SUFFIXES and _may_be_file(path):
+            found.places.setdefault(path, _file(path, path.relative_to(top)))
+        else:
+            found.left_out.append(path)
+
+
+def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and each one below it, with the names of what it holds besides folders; hidden ones are none.
+
+    Folders behind links come last: what lies there by itself has its own name. One that was met is not entered again,
+    so that links may lead in circles.
+
+    Args:
+        top: the folder.
+        unsearched: is told what cannot be searched, and why.
+    """
+
+    def fail(error: OSError) -> None:
+        unsearched.append(f"{error.filename}: cannot be searched ({error.strerror or error}).")
+
+    met: set[tuple[int, int]] = set()
+    starts = [top]
+    for start in starts:
+        for root, folders, names in os.walk(start, onerror=fail):
+            try:
+                status = os.stat(root)
+            except OSError as error:
+                fail(error)
+                folders.clear()
+                continue
+            if (status.st_dev, status.st_ino) in met:
+                folders.clear()
+                continue
+            met.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            starts += [Path(root, name) for name in folders if os.path.islink(os.path.join(root, name))]
+            yield Path(root), [name for name in names if not name.startswith(".")]
+
+
+def _is_below(path: Path, folder: str) -> bool:
+    """Whether a path leads to a folder, which is free of links, or below it."""
+    return Path(os.path.realpath(path)).is_relative_to(folder)
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether a path may lead to a file; a link to nowhere may, so that it fails where it is read, and is counted."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+def _named(places: _Places) -> list[Source]:
+    """Give each source a name of its own: without the suffix, with it where stems meet, numbered where names meet."""
+    bare = {key: _bare(key, place) for key, (place, _) in places.items()}
+    stems = Counter(bare.values())
+    taken: set[Path] = set()
+    sources = []
+    for key, (place, kind) in places.items():
+        name = bare[key] if stems[bare[key]] == 1 else place
+        number = 2
+        while name in taken:
+            name = place.with_name(f"{place.name}_{number}")
+            number += 1
+        taken.add(name)
+        sources.append(Source(key, kind, name))
+    return sources
+
+
+def _bare(key: Path | str | int, place: Path) -> Path:
+    """Return a place without its suffix; only files have one."""
+    return place.with_suffix("") if isinstance(key, Path) else place

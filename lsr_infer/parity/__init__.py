@@ -1,0 +1,1 @@
+"""Compares an exported model with the one it was made from."""

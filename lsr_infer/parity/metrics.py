@@ -1,0 +1,349 @@
+"""How closely one computation of a network follows another: counts and sums over frames, ratios last.
+
+Used by every export (checkpoint against ONNX, ONNX against engine). Plain arrays come in; nothing here knows frameworks
+or files. A comparison that compared nothing has failed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import QualityGateError, UsageError
+from lsr_infer.fields import Fields
+from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.render.masks import interpolate
+
+__all__ = ["BARS", "Bar", "Parity", "ParityMeter", "bar_for"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """What a comparison must reach.
+
+    Args:
+        agreement: smallest share of pixels whose class agrees, or None for no such bar.
+        clear_agreement: smallest share among clear places: those whose top two logits lie at least `margin` apart in
+            the reference. Places are feature cells where the candidate gives logits, pixels where it decides by itself.
+        clear_share: smallest share of places that must be clear, since among few nothing is proved.
+        margin: least distance of the top two logits at a clear place.
+        miou_loss: largest loss of mean IoU, in points (hundredths), where labels exist; None sets no bar.
+    """
+
+    agreement: float | None
+    clear_agreement: float | None = None
+    clear_share: float | None = None
+    margin: float = 1.0
+    miou_loss: float | None = None
+
+
+BARS: Mapping[str, Bar] = {
+    "fp32": Bar(agreement=0.9999),
+    "fp16": Bar(agreement=0.995),
+    "int8": Bar(agreement=0.9, clear_agreement=0.99, clear_share=0.05, miou_loss=1.0),
+}
+"""The bar of each precision. INT8's agreement over all pixels and its share of clear places are ours, and only guard
+against nonsense: networks that were trained agree on 98.4 % (real pair, LSR+EM) to 99.4 % (Toytown) of all pixels."""
+
+_ALLOWED = {
+    "agreement": (1.0, "above 0 and up to 1"),
+    "clear_agreement": (1.0, "above 0 and up to 1"),
+    "margin": (1e6, "0 or more"),
+    "miou_loss": (100.0, "0 to 100 points"),
+}
+"""What a command may set of a bar: the largest value, and what is allowed in words."""
+
+
+def bar_for(precision: str, **asked: float | None) -> Bar:
+    """Return the bar of a precision with what a command was asked for in its place.
+
+    Args:
+        precision: a key of `BARS`.
+        asked: `agreement`, `clear_agreement`, `margin` and `miou_loss` of `Bar`; None leaves the precision's own.
+
+    Raises:
+        UsageError: a value is not allowed; it names the flag.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, value in given.items():
+        most, words = _ALLOWED[name]
+        least_fits = value > 0 if name.endswith("agreement") else value >= 0
+        if not (least_fits and value <= most):
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {words}.")
+    return replace(BARS[precision], **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The figures of one comparison, as the Manifest carries them.
+
+    Args:
+        reference: what is taken as right, such as `checkpoint`.
+        frames_from: where the frames come from, in words, without a path.
+        frames: number of frames compared.
+        pixels: number of pixels compared.
+        agreement: share of pixels with the same class.
+        clear_agreement: the same among places whose top two reference logits are apart, see `Bar`; None where there is
+            none.
+        clear_share: share of the places that are so; None in documents that were written before it was counted.
+        max_logit_difference: largest absolute difference of a logit; None where the candidate gives classes alone.
+        mean_logit_difference: mean absolute difference of a logit; None likewise.
+        class_agreement: for each class the reference found, the share of its pixels that agree.
+        miou_reference: mean IoU of the reference where labels exist, else None.
+        miou: mean IoU of the candidate where labels exist, else None.
+        class_iou_difference: for each class whose union with the labels is not empty, IoU of the candidate minus that
+            of the reference; empty without labels.
+    """
+
+    reference: str
+    frames_from: str
+    frames: int
+    pixels: int
+    agreement: float
+    clear_agreement: float | None
+    max_logit_difference: float | None
+    mean_logit_difference: float | None
+    class_agreement: Mapping[str, float] = field(default_factory=dict)
+    miou_reference: float | None = None
+    miou: float | None = None
+    class_iou_difference: Mapping[str, float] = field(default_factory=dict)
+    clear_share: float | None = None
+
+    def worst_class(self) -> str:
+        """Name the class that agrees least, with its share, and what it loses in IoU where that is known."""
+        if not self.class_agreement:
+            return "none"
+        name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
+        if name not in self.class_iou_difference:
+            return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
+        change = 100 * self.class_iou_difference[name]
+        return f"{name} ({100 * self.class_agreement[name]:.2f} %, IoU {change:+.2f} points)"
+
+    def describe(self) -> str:
+        """Say in one phrase how far the two agree."""
+        text = f"{100 * self.agreement:.4f} % of {self.pixels} pixels agree"
+        if self.clear_agreement is not None:
+            text += f", {100 * self.clear_agreement:.4f} % of the clear ones"
+        if self.max_logit_difference is not None:
+            text += f", largest logit difference {self.max_logit_difference:.2g}"
+        if self.miou is not None and self.miou_reference is not None:
+            text += f", mean IoU {100 * self.miou:.2f} after {100 * self.miou_reference:.2f}"
+        return text
+
+    def check(self, bar: Bar) -> None:
+        """Raise unless the figures reach the bar.
+
+        Raises:
+            QualityGateError: nothing was compared, a figure is not finite, or one lies below the bar.
+        """
+        failures = []
+        if self.frames < 1 or self.pixels < 1:
+            raise QualityGateError("parity: no frame was compared, so nothing is proved. Name frames to compare on.")
+        differences = (self.max_logit_difference, self.mean_logit_difference)
+        if any(value is not None and not np.isfinite(value) for value in differences):
+            failures.append("a logit is not finite")
+        if bar.agreement is not None and not self.agreement >= bar.agreement:
+            failures.append(
+                f"classes agree on {100 * self.agreement:.4f} % of the pixels, {100 * bar.agreement:g} % asked"
+            )
+        if bar.clear_agreement is not None:
+            if self.clear_agreement is None:
+                failures.append("no place is clear, so there is nothing to judge by")
+            elif not self.clear_agreement >= bar.clear_agreement:
+                failures.append(
+                    f"classes agree on {100 * self.clear_agreement:.4f} % of the clear places, "
+                    f"{100 * bar.clear_agreement:g} % asked"
+                )
+        if bar.clear_share is not None and self.clear_share is not None and not self.clear_share >= bar.clear_share:
+            failures.append(
+                f"only {100 * self.clear_share:.2f} % of the places are clear, {100 * bar.clear_share:g} % are needed "
+                "to judge by"
+            )
+        if bar.miou_loss is not None and self.miou is not None and self.miou_reference is not None:
+            loss = 100 * (self.miou_reference - self.miou)
+            if not loss <= bar.miou_loss:
+                failures.append(f"mean IoU falls by {loss:.2f} points, {bar.miou_loss:g} allowed")
+        if failures:
+            raise QualityGateError(
+                f"parity with the {self.reference} on {self.frames} frames ({self.frames_from}): "
+                f"{'; '.join(failures)}. "
+                f"{self.describe()}; the class that drifts most is {self.worst_class()}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Parity":
+        """Read figures back from `to_dict`.
+
+        Raises:
+            InputError: a key is missing, unknown or of the wrong type.
+        """
+        fields = Fields(document, "parity")
+        return cls(
+            reference=fields.text("reference"),
+            frames_from=fields.text("frames_from"),
+            frames=fields.integer("frames"),
+            pixels=fields.integer("pixels"),
+            agreement=fields.number("agreement"),
+            clear_agreement=fields.optional_number("clear_agreement"),
+            max_logit_difference=fields.nullable_number("max_logit_difference"),
+            mean_logit_difference=fields.nullable_number("mean_logit_difference"),
+            class_agreement=fields.numbers("class_agreement"),
+            miou_reference=fields.optional_number("miou_reference"),
+            miou=fields.optional_number("miou"),
+            class_iou_difference=fields.numbers("class_iou_difference") if "class_iou_difference" in document else {},
+            clear_share=fields.optional_number("clear_share"),
+        )
+
+
+class ParityMeter:
+    """Gather a comparison frame by frame.
+
+    Args:
+        space: the classes.
+        margin: least distance of the top two reference logits at a clear pixel.
+    """
+
+    def __init__(self, space: LabelSpace, *, margin: float = 1.0) -> None:
+        self._space = space
+        self._margin = margin
+        self._frames = 0
+        self._pairs = np.zeros((space.num_classes, space.num_classes), dtype=np.int64)
+        self._places = 0
+        self._clear = 0
+        self._clear_agreeing = 0
+        self._with_labels = False
+        self._largest = 0.0
+        self._sum = 0.0
+        self._values = 0
+        self._without_logits = False
+        self._labelled = np.zeros((2, space.num_classes, space.num_classes), dtype=np.int64)
+
+    def update(
+        self,
+        reference: NDArray[np.float32] | None,
+        candidate: NDArray[np.float32] | None,
+        reference_classes: NDArray[np.uint8],
+        candidate_classes: NDArray[np.uint8],
+        labels: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Add one frame.
+
+        Args:
+            reference: logits [C,h,w]; None where neither gives logits.
+            candidate: logits [C,h,w]; None where it gives classes alone, and then at every frame.
+            reference_classes: [H,W], 0..C-1.
+            candidate_classes: [H,W], 0..C-1.
+            labels: [H,W] ground truth, 0..C-1 or 255, where there is one.
+
+        Raises:
+            ValueError: shapes or classes do not fit.
+        """
+        classes = self._space.num_classes
+        if reference is None and candidate is not None:
+            raise ValueError("a candidate's logits need those of the reference")
+        if reference is not None and (reference.ndim != 3 or reference.shape[0] != classes):
+            raise ValueError(f"reference logits {list(reference.shape)}; needed: [{classes},h,w]")
+        if self._frames and (candidate is None) != self._without_logits:
+            raise ValueError("a candidate gives logits for every frame or for none")
+        self._without_logits = candidate is None
+        pairs = _pair_counts(reference_classes, candidate_classes, classes)
+        if reference is not None and candidate is not None:
+            self._compare_logits(reference, candidate)
+        elif reference is not None:
+            # Where the candidate decides by itself, pixels are judged as it sees them: by the interpolated logits.
+            full = interpolate(reference, *reference_classes.shape)
+            self._count_clear(full, reference_classes == candidate_classes)
+        self._pairs += pairs
+        if labels is not None:
+            self._with_labels = True
+            self._labelled[0] += _pair_counts(labels, reference_classes, classes)
+            self._labelled[1] += _pair_counts(labels, candidate_classes, classes)
+        self._frames += 1
+
+    def _compare_logits(self, reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> None:
+        """Add the logits of one frame."""
+        if reference.shape != candidate.shape:
+            raise ValueError(f"logits {list(reference.shape)} and {list(candidate.shape)} differ in shape")
+        difference = np.abs(reference.astype(np.float64) - candidate)
+        self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which the gate then stops
+        self._sum += float(difference.sum())
+        self._values += difference.size
+        # Clear cells are judged at feature size: there the logits are the network's own.
+        self._count_clear(reference, reference.argmax(axis=0) == candidate.argmax(axis=0))
+
+    def _count_clear(self, reference: NDArray[np.float32], agree: NDArray[np.bool_]) -> None:
+        """Add the places [h,w] where the top two of the reference's logits [C,h,w] lie apart."""
+        if reference.shape[0] > 1:
+            top = np.partition(reference, reference.shape[0] - 2, axis=0)[-2:]
+            clear = top[1] - top[0] >= self._margin
+            self._places += clear.size
+            self._clear += int(clear.sum())
+            self._clear_agreeing += int(agree[clear].sum())
+
+    def result(self, *, reference: str, frames_from: str) -> Parity:
+        """Return the figures of all frames so far; with none, figures that no bar lets pass.
+
+        Raises:
+            QualityGateError: there were labels, and all of them are void.
+        """
+        pixels = int(self._pairs.sum())
+        found = self._pairs.sum(axis=1)
+        labelled = bool(self._labelled.any())
+        if self._with_labels and not labelled:
+            raise QualityGateError(
+                f"parity on {frames_from}: not a pixel of the labels is a class. Name others, or none."
+            )
+        return Parity(
+            reference=reference,
+            frames_from=frames_from,
+            frames=self._frames,
+            pixels=pixels,
+            agreement=float(np.trace(self._pairs) / pixels) if pixels else 0.0,
+            clear_agreement=self._clear_agreeing / self._clear if self._clear else None,
+            max_logit_difference=None if self._without_logits else self._largest,
+            mean_logit_difference=None if self._without_logits else self._sum / max(self._values, 1),
+            class_agreement={
+                self._space.names[c]: float(self._pairs[c, c] / found[c]) for c in np.flatnonzero(found).tolist()
+            },
+            miou_reference=_mean_iou(self._labelled[0]) if labelled else None,
+            miou=_mean_iou(self._labelled[1]) if labelled else None,
+            class_iou_difference=self._iou_differences() if labelled else {},
+            clear_share=self._clear / self._places if self._places else None,
+        )
+
+    def _iou_differences(self) -> dict[str, float]:
+        """Return by how much the IoU of each class that both give a figure for changes."""
+        reference, candidate = (_iou(matrix) for matrix in self._labelled)
+        known = np.flatnonzero(np.isfinite(reference) & np.isfinite(candidate)).tolist()
+        return {self._space.names[c]: float(candidate[c] - reference[c]) for c in known}
+
+
+def _pair_counts(first: NDArray[np.uint8], second: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Count [C,C] how often each pair of classes meets; pixels whose `first` is void are left out."""
+    if first.shape != second.shape:
+        raise ValueError(f"class maps {list(first.shape)} and {list(second.shape)} differ in size")
+    kept = first != IGNORE_INDEX
+    one, other = first[kept].astype(np.int64), second[kept].astype(np.int64)
+    if one.size and (one.max() >= classes or other.max() >= classes):
+        raise ValueError(f"a class of {max(one.max(), other.max())} is not among the {classes}")
+    counts = np.bincount(one * classes + other, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64, copy=False)
+
+
+def _iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the IoU of each class, NaN where its union is empty."""
+    hit = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(axis=0) + matrix.sum(axis=1) - hit
+    return np.where(union > 0, hit / np.maximum(union, 1.0), np.nan)
+
+
+def _mean_iou(matrix: NDArray[np.int64]) -> float:
+    """Return the mean IoU over the classes whose union is not empty."""
+    found = _iou(matrix)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0

@@ -1,0 +1,1 @@
+"""Runs a model over sources: decoding, inference and encoding overlap."""

@@ -1,0 +1,177 @@
+"""How long each step from a video to its overlay takes: every frame by itself, then all as `lsr-infer` overlaps them.
+
+The second time is that of `lsr_infer.pipeline.task` itself. Nothing is kept: encoded files go to a temporary folder.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.sources import Source
+from lsr_infer.pipeline.apply import Inference
+from lsr_infer.pipeline.outputs import plan_outputs
+from lsr_infer.pipeline.selection import Selection
+from lsr_infer.pipeline.task import Task, of_one_size, segment_video
+from lsr_infer.pipeline.working_size import WorkingSize
+from lsr_infer.render.draw import Drawing
+from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.render.overlay import overlay
+from lsr_infer.segmenter import Segmentation, Segmenter
+from lsr_infer.video.reader import VideoFrame, VideoWriter, probe, read_frames
+
+__all__ = ["STEPS", "Timing", "shipped_clip", "time_steps"]
+
+STEPS = ("decode", "preprocess", "infer", "mask", "draw", "encode")
+_PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What was measured.
+
+    Args:
+        frame: (height, width) of the frames.
+        network: (height, width) at which they enter the network.
+        first_ms: the first run at this size, warm-up included; on a GPU the model has run at its own size by then.
+        steps: milliseconds of each frame, by step.
+        seconds: wall-clock time of all frames, one step after another.
+        overlapped: wall-clock time in which `lsr-infer` makes overlay videos of as many frames.
+    """
+
+    frame: tuple[int, int]
+    network: tuple[int, int]
+    first_ms: float
+    steps: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    overlapped: float = 0.0
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that were timed."""
+        return len(self.steps["infer"])
+
+    def latency(self) -> dict[str, dict[str, float]]:
+        """Return p50, p90, p99 and mean in milliseconds, by step and of all steps together."""
+        total = [sum(values) for values in zip(*self.steps.values(), strict=True)]
+        return {name: _summary(values) for name, values in (*self.steps.items(), ("total", total))}
+
+    def throughput(self) -> dict[str, float]:
+        """Return frames a second: the network alone, all steps one after another, and overlapped."""
+        alone = sum(self.steps["infer"]) / 1e3
+        times = {"infer_alone": alone, "one_after_another": self.seconds, "overlapped": self.overlapped}
+        return {name: round(self.frames / seconds, 3) for name, seconds in times.items()}
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    found = {f"p{share}": float(np.percentile(values, share)) for share in _PERCENTILES}
+    return {name: round(value, 3) for name, value in (found | {"mean": float(np.mean(values))}).items()}
+
+
+def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int, int] | None = None) -> Timing:
+    """Segment the frames of a clip twice, with a clock beside it.
+
+    A graph that takes more frames at a time than one is fed the frame so many times, as `lsr-infer` does.
+
+    Args:
+        segmenter: the model.
+        clip: a video; it starts again where it is shorter than `frames`.
+        frames: how many are timed.
+        size: (height, width) at which they enter the network; None leaves it to the model.
+
+    Raises:
+        UsageError: `frames` is below 1, or the graph does not take the size.
+        InputError: the clip cannot be read, or the model fails.
+    """
+    if frames < 1:
+        raise UsageError(f"--frames is {frames}; at least 1 is needed, or nothing is timed.")
+    info = probe(clip)
+    begun = time.perf_counter()
+    segmenter(np.zeros((info.height, info.width, 3), np.uint8), size=size)
+    first_ms = 1e3 * (time.perf_counter() - begun)
+    steps: dict[str, list[float]] = {name: [] for name in STEPS}
+    with TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        place = Path(folder) / "steps.mp4"
+        with VideoWriter(place, width=info.width, height=info.height, fps=info.fps) as writer:
+            source = of_one_size(_repeated(clip), (info.height, info.width), str(clip))
+            for _ in range(frames):
+                _one(segmenter, source, writer, size, steps)
+        seconds = time.perf_counter() - begun
+        begun = time.perf_counter()
+        _overlapped(segmenter, clip, Path(folder), frames, size)
+        overlapped = time.perf_counter() - begun
+    network = segmenter.working_size(info.height, info.width, size)
+    return Timing(
+        frame=(info.height, info.width), network=network, first_ms=first_ms, steps=steps, seconds=seconds,
+        overlapped=overlapped,
+    )  # fmt: skip
+
+
+def _one(
+    segmenter: Segmenter,
+    source: Iterator[VideoFrame],
+    writer: VideoWriter,
+    size: tuple[int, int] | None,
+    steps: dict[str, list[float]],
+) -> None:
+    """Take one frame through all steps, each timed."""
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        begun = time.perf_counter()
+        result = work()
+        steps[name].append(1e3 * (time.perf_counter() - begun))
+        return result
+
+    frame: NDArray[np.uint8] = timed("decode", lambda: next(source).frame)
+    images = timed("preprocess", lambda: segmenter.prepare([frame], size=size))
+    output = timed("infer", lambda: segmenter.run(images))[0]
+    found: Segmentation = segmenter.interpret(output, *frame.shape[:2])
+    classes = timed("mask", lambda: found.classes)
+    picture = timed("draw", lambda: overlay(frame, classes, segmenter.label_space))
+    timed("encode", lambda: writer.write(picture))
+
+
+def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, size: tuple[int, int] | None) -> None:
+    """Make overlay videos of so many frames as `lsr-infer` does; a clip that is shorter is taken again.
+
+    Raises:
+        InputError: the clip breaks, or the model fails.
+    """
+    drawing = Drawing(ids=MaskIds.of("train", segmenter.label_space))
+    inference = Inference(segmenter, working=WorkingSize(size=size))
+    done = 0
+    while done < frames:
+        task = Task(inference=inference, drawing=drawing, selection=Selection(max_frames=frames - done))
+        source = Source(clip, "video", Path(f"after_{done}"))
+        outcome = segment_video(source, plan_outputs(source, folder, drawing), task)
+        if outcome.broken is not None:
+            raise InputError(outcome.broken)
+        done += outcome.frames
+
+
+def _repeated(clip: Path) -> Iterator[VideoFrame]:
+    """Yield the frames of a clip for ever."""
+    while True:
+        yield from read_frames(clip)
+
+
+def shipped_clip(folder: Path, frames: int) -> Path:
+    """Write the shipped Toytown frames as a clip of so many frames, each twice in a row, and return its place."""
+    from lsr_infer.parity.frames import shipped_frames
+
+    shipped = shipped_frames(12).frames
+    height, width = shipped[0].shape[:2]
+    place = folder / "toytown.mp4"
+    with VideoWriter(place, width=width, height=height, fps=Fraction(25)) as writer:
+        for frame in islice(cycle(frame for frame in shipped for _ in range(2)), max(frames, 1)):
+            writer.write(frame)
+    return place

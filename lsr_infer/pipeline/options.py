@@ -1,0 +1,178 @@
+"""The command line of `lsr-infer SOURCE…`: what can be said, and what was understood.
+
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lsr_infer.commands.arguments import ArgumentParser, parse_size
+from lsr_infer.errors import UsageError
+from lsr_infer.pipeline.kinds import KINDS, MASK_IDS
+from lsr_infer.pipeline.selection import Selection
+from lsr_infer.pipeline.working_size import WorkingSize
+
+__all__ = ["Options", "read_options"]
+
+_MODEL_SUFFIXES = (".onnx", ".engine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """A command line that was understood.
+
+    Args:
+        sources: files, folders, patterns, addresses and cameras.
+        output: the folder of the results; None where results are only shown.
+        model: the exported model; None takes the shipped one.
+        compare: put the frame beside its overlay.
+        other: a second model whose overlay stands in the frame's place; None shows the frame.
+        save: what is written.
+        lossless: masks of a video become one FFV1 file.
+        mask_ids: the numbers in masks, `train` or `cityscapes`.
+        alpha: share of the colour in an overlay.
+        ignore_mask: an image that is not black where nothing shall be shown.
+        selection: which frames of videos and streams are taken.
+        working: at which size the network works.
+        device: `auto`, `cpu` or `cuda:N`.
+        backend: what runs the model; None chooses by the file.
+        threads: CPU threads of the network, 0 for all.
+        precision: arithmetic, where the backend lets one choose.
+        allow_unverified: open an engine whose parity is still pending.
+        timeout: seconds of silence after which a live source is lost.
+        reconnects: attempts in a row to get it back.
+        overwrite: replace existing results.
+        show: open a window.
+        json: put one document on stdout.
+    """
+
+    sources: tuple[str, ...]
+    output: Path | None = None
+    model: Path | None = None
+    compare: bool = False
+    other: Path | None = None
+    save: frozenset[str] = frozenset({"overlay"})
+    lossless: bool = False
+    mask_ids: str = "train"
+    alpha: float = 0.5
+    ignore_mask: Path | None = None
+    selection: Selection = field(default_factory=Selection)
+    working: WorkingSize = field(default_factory=WorkingSize)
+    device: str = "auto"
+    backend: str | None = None
+    threads: int = 0
+    precision: str | None = None
+    allow_unverified: bool = False
+    timeout: float = 10.0
+    reconnects: int = 5
+    overwrite: bool = False
+    show: bool = False
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        wrong = sorted(self.save - set(KINDS))
+        if wrong or not self.save:
+            raise UsageError(f"--save is {', '.join(wrong) or 'empty'}; allowed: {', '.join(KINDS)}, with commas.")
+        if not 0 <= self.alpha <= 1:
+            raise UsageError(f"--alpha is {self.alpha}; allowed: 0 to 1.")
+        if self.threads < 0:
+            raise UsageError(f"--threads is {self.threads}; allowed: 0 or more.")
+        if not 0 < self.timeout < float("inf"):
+            raise UsageError(f"--timeout is {self.timeout}; allowed: seconds, more than 0.")
+        if self.reconnects < 0:
+            raise UsageError(f"--reconnects is {self.reconnects}; allowed: 0 or more.")
+        if self.compare and "overlay" not in self.save and not self.show:
+            raise UsageError("--side-by-side shows overlays; put overlay into --save, or leave it out.")
+        if self.lossless and "mask" not in self.save:
+            raise UsageError("--lossless is about masks; put mask into --save, or leave it out.")
+        if self.mask_ids != "train" and "mask" not in self.save:
+            raise UsageError("--mask-ids is about masks; put mask into --save, or leave it out.")
+        if self.mask_ids not in MASK_IDS:
+            raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(MASK_IDS)}.")
+        if self.output is None and not self.show:
+            raise UsageError("name the folder of the results with --output DIR. See lsr-infer --help.")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="lsr-infer",
+        description="Segment road scenes: images, videos and live streams in, overlays and masks out.",
+        epilog="lsr-infer info MODEL shows what a model file says about itself, lsr-infer bench MODEL how fast it is "
+        "here, lsr-infer serve-config MODEL writes a Triton model repository. Exit codes: 0 done, 2 usage, 3 device, "
+        "4 input, model or place unusable, 6 partly done, 130 interrupted.",
+    )
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help="image, video, folder, pattern, rtsp:// or http:// stream, camera "
+        "(0 or camera:0); several at once")  # fmt: skip
+    add("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
+    add("-m", "--model", type=Path, metavar="MODEL", help="exported model (default: the shipped demonstration network)")
+    what = parser.add_argument_group("what is written")
+    add = what.add_argument
+    add("--save", default="overlay", metavar="KINDS", help="overlay (JPEG or H.264), mask (palette PNG a frame), "
+        "confidence (PNG a frame, probability x 255), json (class shares a frame), with commas (overlay)")  # fmt: skip
+    add("--lossless", action="store_true", help="masks of a video as one FFV1 .mkv instead of PNGs")
+    add("--mask-ids", default="train", metavar="IDS", help="numbers in masks: train, or cityscapes label ids (train)")
+    add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx",
+        help="put the frame, or the overlay of another model, on the left of the overlay")  # fmt: skip
+    add("--alpha", type=float, default=0.5, metavar="SHARE", help="share of the colour, 0 to 1 (0.5)")
+    add("--ignore-mask", type=Path, metavar="PNG", help="show nothing where this image is not black")
+    add("--overwrite", action="store_true", help="replace existing results")
+    add("--show", action="store_true", help="open a window; q ends. --output may be left out then")
+    add("--json", action="store_true", help="put one JSON document on stdout")
+    which = parser.add_argument_group("which frames of videos and streams")
+    add = which.add_argument
+    add("--start", type=float, metavar="S", help="pass over the first S seconds; results begin at 0")
+    add("--duration", type=float, metavar="S", help="take S seconds")
+    add("--every", type=int, default=1, metavar="N", help="take one of N frames (1)")
+    add("--fps", type=float, metavar="F", help="take at most F frames a second")
+    add("--max-frames", type=int, metavar="N", help="take at most N frames of each video and stream; "
+        "an image is one frame, and of a folder all are taken")  # fmt: skip
+    add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S "
+        "seconds is lost (10)")  # fmt: skip
+    add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
+    how = parser.add_argument_group("how the network runs")
+    add = how.add_argument
+    add("--size", metavar="WxH", help="work at this size instead of the model's own")
+    add("--stride", type=int, metavar="N", help="work at 1/N of each frame's own size")
+    add("--tile", metavar="WxH", help="work at the frame's own resolution in overlapping tiles, blended; auto takes "
+        "tiles of the model's size")  # fmt: skip
+    add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:N (auto)")
+    add("--backend", metavar="NAME", help="what runs the model (default: by the file's ending)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for each "
+        "physical core the process may use)")  # fmt: skip
+    add("--precision", metavar="P", help="arithmetic, where the backend lets one choose, such as bf16 on OpenVINO")
+    add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
+    return parser
+
+
+def read_options(arguments: Sequence[str]) -> Options:
+    """Turn the command line into `Options`."""
+    parser = _parser()
+    values = vars(parser.parse_args(arguments))
+    sources = list(values.pop("sources"))
+    beside = values.pop("side_by_side")
+    other: Path | None = None
+    if beside:
+        if Path(beside).suffix.lower() in _MODEL_SUFFIXES:
+            other = Path(beside)
+        else:  # the word after a bare --side-by-side is the first source
+            sources.insert(0, beside)
+    if not sources:
+        parser.error("name at least one image, video, folder, pattern, stream or camera")
+    size, tile = values.pop("size"), values.pop("tile")
+    working = WorkingSize(
+        size=None if size is None else parse_size(size),
+        stride=values.pop("stride"),
+        tile=tile if tile in (None, "auto") else parse_size(tile),
+    )
+    chosen = ("start", "duration", "every", "fps", "max_frames")
+    return Options(
+        sources=tuple(sources),
+        compare=beside is not None,
+        other=other,
+        save=frozenset(word for word in values.pop("save").split(",") if word),
+        selection=Selection(**{name: values.pop(name) for name in chosen}),
+        working=working,
+        **values,
+    )

@@ -1,0 +1,202 @@
+"""What became of the sources of `lsr-infer`: counted, said on stderr, and put into one JSON document.
+
+Sources may report from several threads.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lsr_infer.errors import InputError, LsrError, PartialResultError, printable
+
+if TYPE_CHECKING:
+    from lsr_infer.io.sources import Source
+    from lsr_infer.pipeline.outputs import Outputs
+    from lsr_infer.pipeline.task import Outcome
+    from lsr_infer.segmenter import Segmenter
+
+__all__ = ["Progress", "Tally"]
+
+logger = logging.getLogger(__name__)
+
+_REPORT_SECONDS = 10.0
+_FEW = 12
+"""Up to so many sources, each has a line of its own."""
+
+
+@dataclass
+class Tally:
+    """What became of the sources.
+
+    Args:
+        sources: all of them, in order.
+        left_out: other files of the folders that were named.
+        passed_over: images and videos in them that lie where the results go.
+        unsearched: folders that could not be searched.
+    """
+
+    sources: "Sequence[Source]"
+    left_out: int = 0
+    passed_over: int = 0
+    unsearched: int = 0
+    frames: int = 0
+    interrupted: bool = False
+    _reports: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _kind: type[LsrError] = InputError
+    _started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._numbers = {source: n for n, source in enumerate(self.sources)}
+
+    def done(self, source: "Source", outputs: "Outputs", outcome: "Outcome") -> None:
+        """Note what a source gave."""
+        written = [str(path) for path in outputs.values()]
+        stopped = "interrupted" if outcome.interrupted else None
+        report = self._blank(source) | {
+            "status": "partial" if outcome.broken or outcome.interrupted else "done",
+            "frames": outcome.frames,
+            "outputs": written,
+            "error": outcome.broken or stopped,
+        }
+        if source.live:
+            report |= {"dropped": outcome.dropped, "reconnects": outcome.reconnects}
+        if outcome.extra:
+            report["pictures_left_out"] = outcome.extra
+        self._note(source, report)
+        if outcome.broken:
+            logger.error("partial: %s", outcome.broken)
+        live = f", {outcome.dropped} dropped, {outcome.reconnects} reconnects" if source.live else ""
+        level = logging.INFO if len(self.sources) <= _FEW or source.kind != "image" else logging.DEBUG
+        logger.log(level, "%s: %d frames%s -> %s", source.label, outcome.frames, live, ", ".join(written) or "shown")
+
+    def failed(self, source: "Source", error: str, kind: type[LsrError] = InputError) -> None:
+        """Note that a source gave nothing; the kind of error matters where it is the only source."""
+        self._kind = kind
+        self._note(source, self._blank(source) | {"error": error})
+        if len(self.sources) > 1:  # a single source's error is the command's own
+            logger.error("failed: %s", error)
+
+    def count(self, status: str) -> int:
+        """Return how many sources ended so."""
+        return sum(report["status"] == status for report in self._reports.values())
+
+    def document(self, segmenter: "Segmenter") -> dict[str, Any]:
+        """Return what `--json` puts on stdout."""
+        seconds = time.monotonic() - self._started
+        return {
+            "model": segmenter.path.name,
+            "backend": segmenter.backend,
+            "device": segmenter.device,
+            "precision": segmenter.precision,
+            "classes": list(segmenter.label_space.names),
+            "sources": [self._reports[key] for key in sorted(self._reports)],
+            "found": len(self.sources),
+            "done": self.count("done"),
+            "partial": self.count("partial"),
+            "failed": self.count("failed"),
+            "not_begun": len(self.sources) - len(self._reports),
+            "left_out": self.left_out,
+            "passed_over": self.passed_over,
+            "unsearched": self.unsearched,
+            "frames": self.frames,
+            "seconds": round(seconds, 3),
+            "frames_per_second": round(self.frames / seconds, 3) if seconds > 0 else None,
+        }
+
+    def conclude(self, place: str, broken_place: InputError | None) -> None:
+        """Say how it went and raise what the exit code is made of.
+
+        Args:
+            place: where results are, in words.
+            broken_place: why nothing more could be written, which ended the run early; None where it did not.
+
+        Raises:
+            KeyboardInterrupt: the run was interrupted.
+            InputError: nothing was done.
+            UsageError: the only source's result appeared meanwhile and may not be replaced.
+            PartialResultError: some of it was.
+        """
+        done, partial, failed = self.count("done"), self.count("partial"), self.count("failed")
+        found = len(self.sources)
+        summary = f"{done} of {found} sources done, {partial} partly, {failed} failed"
+        if found > done + partial + failed:
+            summary += f", {found - done - partial - failed} not begun"
+        if self.left_out:
+            summary += f", {self.left_out} other files left out"
+        if self.unsearched:
+            summary += f", {self.unsearched} folders not searched"
+        if broken_place is not None:
+            if done + partial == 0:
+                raise broken_place
+            raise PartialResultError(f"{broken_place} {summary}.")
+        if self.interrupted:
+            logger.info("%s; what was finished is %s", summary, place)
+            raise KeyboardInterrupt
+        if failed == found:
+            (first, *_) = self._reports.values()
+            if found == 1:
+                raise self._kind(first["error"])
+            raise InputError(f"{summary}. Nothing was written.")
+        if done < found or self.unsearched:
+            raise PartialResultError(f"{summary}; {self.frames} frames are {place}.")
+        seconds = time.monotonic() - self._started
+        rate = self.frames / seconds if seconds > 0 else 0.0
+        logger.info("%s, %d frames in %.1f s (%.1f frames/s), %s", summary, self.frames, seconds, rate, place)
+
+    def _blank(self, source: "Source") -> dict[str, Any]:
+        return {"source": source.label, "kind": source.kind, "status": "failed", "frames": 0, "outputs": []}
+
+    def _note(self, source: "Source", report: dict[str, Any]) -> None:
+        with self._lock:
+            self._reports[self._numbers[source]] = report
+            self.frames += report["frames"]
+
+
+class Progress:
+    """A bar with rate and time left on a terminal, else a line every few seconds.
+
+    Args:
+        name: what is being worked on.
+        total: how many frames there will be, None where nobody knows.
+        unit: what is counted.
+        row: which of several bars this is, from above.
+    """
+
+    def __init__(self, name: str, total: int | None, *, unit: str = "frame", row: int = 0) -> None:
+        self._name = printable(name)  # a bar is written past the log
+        self._total = total
+        self._unit = unit
+        self._row = row
+        self._done = 0
+        self._started = self._said = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._total, desc=self._name, unit=self._unit, leave=False, position=self._row)
+        return self
+
+    def step(self) -> None:
+        """Count one frame."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update()
+        elif time.monotonic() - self._said >= _REPORT_SECONDS:
+            self._said = time.monotonic()
+            rate = self._done / (self._said - self._started)
+            of = left = ""
+            if self._total:
+                of = f" of {self._total}"
+                left = f", {max(0, self._total - self._done) / rate:.0f} s left"
+            logger.info("%s: %d%s %ss, %.1f %ss/s%s", self._name, self._done, of, self._unit, rate, self._unit, left)
+
+    def __exit__(self, *ended: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

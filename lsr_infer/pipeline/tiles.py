@@ -1,0 +1,186 @@
+"""Large images in overlapping tiles: each tile is seen at its own resolution, and logits are blended where tiles meet.
+
+The weights of a tile fall linearly to its borders inside the image and add up to one everywhere, so that no seam shows.
+Works in bands of rows: memory grows with the width of an image and not with its height.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.render.masks import interpolate
+from lsr_infer.segmenter import Segmentation
+
+__all__ = ["TiledSegmentation", "Tiling", "blend", "places", "segment_tiles", "weights"]
+
+_OVERLAP = 0.25
+"""Share of a tile's side that the next one repeats, at least."""
+
+
+class _Network(Protocol):
+    """What segments one tile at its own size."""
+
+    label_space: LabelSpace
+
+    def __call__(self, frame: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> Segmentation: ...
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an image is cut.
+
+    Args:
+        height: rows of a tile.
+        width: columns of a tile.
+        overlap: share of a side that the next tile repeats, at least; 0 to less than 1.
+    """
+
+    height: int
+    width: int
+    overlap: float = _OVERLAP
+
+
+class TiledSegmentation(Segmentation):
+    """What a network said about the tiles of a frame, as one.
+
+    Args:
+        label_space: names and colours of the classes.
+        classes: [H,W] uint8.
+        peaks: [H,W] float32, the probability of the class of every pixel; None for a model that gives classes alone.
+    """
+
+    def __init__(self, label_space: LabelSpace, classes: NDArray[np.uint8], peaks: NDArray[np.float32] | None) -> None:
+        super().__init__(label_space, (classes.shape[0], classes.shape[1]), classes=classes)
+        if peaks is not None:
+            self.__dict__["confidence"] = peaks  # what the cached property would have computed from logits
+
+
+def places(length: int, tile: int, overlap: float) -> list[int]:
+    """Return where tiles begin along a side: evenly spread, from one end to the other.
+
+    Args:
+        length: pixels of the side.
+        tile: pixels of a tile.
+        overlap: share of a tile that the next one repeats, at least.
+    """
+    if length <= tile:
+        return [0]
+    step = max(1, int(tile * (1 - overlap)))
+    count = -(-(length - tile) // step) + 1
+    return [round(n * (length - tile) / (count - 1)) for n in range(count)]
+
+
+def weights(starts: list[int], tile: int, length: int) -> NDArray[np.float32]:
+    """Return the weight of every tile at every pixel of it along one side.
+
+    Args:
+        starts: where the tiles begin, ascending.
+        tile: pixels of a tile.
+        length: pixels of the side.
+
+    Returns:
+        [tiles, tile] float32; at every pixel of the side the weights of the tiles that cover it add up to 1.
+    """
+    place = np.arange(tile, dtype=np.float64) + 0.5
+    result = np.ones((len(starts), tile), dtype=np.float64)
+    for n in range(1, len(starts)):
+        shared = starts[n - 1] + tile - starts[n]
+        result[n] = np.minimum(result[n], place / max(shared, 1))
+        result[n - 1] = np.minimum(result[n - 1], (tile - place) / max(shared, 1))
+    total = np.zeros(max(length, tile), dtype=np.float64)
+    for n, start in enumerate(starts):
+        total[start : start + tile] += result[n]
+    for n, start in enumerate(starts):
+        result[n] /= total[start : start + tile]
+    return result.astype(np.float32)
+
+
+def segment_tiles(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Segmentation:
+    """Segment a frame tile by tile.
+
+    Args:
+        network: segments a tile, `Segmenter` for one.
+        frame: [H,W,3] uint8 BGR; a side shorter than a tile is mirrored up to it.
+        tiling: size and overlap of the tiles.
+
+    Returns:
+        Classes, and for a network with logits their confidence, at the frame's size. The tiles of a network that gives
+        classes alone vote with their weights: a pixel gets the class with the largest sum, the lower one of equals.
+
+    Raises:
+        InputError: the network fails.
+    """
+    height, width = frame.shape[:2]
+    padded = _mirrored(frame, tiling)
+    classes = np.empty((height, width), dtype=np.uint8)
+    peaks: NDArray[np.float32] | None = None
+    for top, logits in blend(network, padded, tiling):
+        rows = slice(top, min(top + logits.shape[1], height))
+        if rows.start >= height:
+            break
+        part = logits[:, : rows.stop - top, :width]
+        best = part.argmax(axis=0)
+        classes[rows] = best
+        if part.dtype == np.float32:
+            peaks = np.empty((height, width), dtype=np.float32) if peaks is None else peaks
+            highest = np.take_along_axis(part, best[None], axis=0)
+            peaks[rows] = 1 / np.exp(part - highest).sum(axis=0)
+    return TiledSegmentation(network.label_space, classes, peaks)
+
+
+def blend(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """Yield blended logits in bands from top to bottom.
+
+    Args:
+        network: segments a tile.
+        frame: [H,W,3] uint8 BGR, no side shorter than a tile.
+        tiling: size and overlap of the tiles.
+
+    Yields:
+        The first row of a band and its logits [C,rows,W], float32; of a network that gives classes the votes, float16.
+    """
+    height, width = frame.shape[:2]
+    tops, lefts = places(height, tiling.height, tiling.overlap), places(width, tiling.width, tiling.overlap)
+    down, across = weights(tops, tiling.height, height), weights(lefts, tiling.width, width)
+    band: NDArray[np.floating] | None = None
+    for row, top in enumerate(tops):
+        current: NDArray[np.floating] | None = None
+        for column, left in enumerate(lefts):
+            tile = np.ascontiguousarray(frame[top : top + tiling.height, left : left + tiling.width])
+            values = _values(network, tile)
+            if current is None:
+                current = np.zeros((len(values), tiling.height, width), dtype=values.dtype)
+            weight = (down[row][:, None] * across[column]).astype(values.dtype)
+            current[:, :, left : left + tiling.width] += values * weight
+        assert current is not None
+        if band is not None:
+            kept = tops[row - 1] + tiling.height - top  # rows of this tile that the one above has begun
+            current[:, :kept] += band
+        ends = tops[row + 1] - top if row + 1 < len(tops) else tiling.height
+        yield top, current[:, :ends]
+        band = current[:, ends:]
+
+
+def _values(network: _Network, tile: NDArray[np.uint8]) -> NDArray[np.floating]:
+    """Return a tile's logits [C,H,W] float32, or a vote of 1 for each pixel's class, float16."""
+    height, width = tile.shape[:2]
+    found = network(tile, size=(height, width))
+    if found.logits is not None:
+        return interpolate(found.logits, height, width)
+    votes = np.zeros((network.label_space.num_classes, height, width), dtype=np.float16)
+    np.put_along_axis(votes, found.classes[None].astype(np.intp), 1, axis=0)
+    return votes
+
+
+def _mirrored(frame: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:
+    """Bring sides that are shorter than a tile to its length."""
+    below, right = max(0, tiling.height - frame.shape[0]), max(0, tiling.width - frame.shape[1])
+    if not below and not right:
+        return frame
+    border = cv2.BORDER_REFLECT_101 if min(frame.shape[:2]) > 1 else cv2.BORDER_REPLICATE
+    return np.asarray(cv2.copyMakeBorder(frame, 0, below, 0, right, border), dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""Turns logits into full-size masks, and masks into pictures."""

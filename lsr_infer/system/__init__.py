@@ -1,0 +1,1 @@
+"""Asks the machine for processors, memory and CUDA devices."""

@@ -1,0 +1,1 @@
+"""Reads and writes videos and live streams with PyAV."""

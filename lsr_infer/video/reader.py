@@ -1,0 +1,254 @@
+"""Video in: what a file holds, and its frames as BGR arrays; `VideoWriter` is at home in `lsr_infer.video.writer`.
+
+Reading applies the display rotation and the colour matrix and range the file states; nothing is dropped or repeated,
+and a file that breaks off or yields less than it claims raises. The module knows nothing of models.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError
+from lsr_infer.io.addresses import is_address, label
+from lsr_infer.video.completeness import PLAYLISTS, Reading
+from lsr_infer.video.containers import TIMEOUT_SECONDS, formats, open_container, seeks_well
+from lsr_infer.video.info import ColorTags, VideoFrame, VideoInfo, reason, silence
+from lsr_infer.video.timeline import Timeline
+from lsr_infer.video.writer import VideoWriter
+
+__all__ = [
+    "ColorTags",
+    "VideoFrame",
+    "VideoInfo",
+    "VideoWriter",
+    "describe",
+    "picture_stream",
+    "probe",
+    "read_frames",
+    "to_bgr",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def probe(path: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> VideoInfo:
+    """Describe a video after decoding its first frame.
+
+    Args:
+        path: a local file, or the address of one.
+        timeout_seconds: an address that sends nothing for so long is lost.
+
+    Raises:
+        InputError: the file is missing, is no video, or its first frame cannot be decoded.
+    """
+    name = label(path)
+    try:
+        with open_container(path, timeout_seconds) as container:
+            stream = picture_stream(container, name)
+            for frame in container.decode(stream):
+                return describe(container, stream, frame)
+            raise InputError(f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out.")
+    except FFmpegError as error:
+        raise _broken(name, 0, error, timeout_seconds) from error
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    start: float | None = None,
+    duration: float | None = None,
+    threads: int = 0,
+    keep: Callable[[float], bool] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Iterator[VideoFrame]:
+    """Decode a video frame by frame.
+
+    Args:
+        path: a local file, or the address of one.
+        start: seconds from the video's beginning; frames shown earlier are left out.
+        duration: seconds from `start` after which reading ends.
+        threads: decoder threads; 0 lets libav choose.
+        keep: asked with each frame's time, in order, whether it is yielded; None yields every one.
+        timeout_seconds: an address that sends nothing for so long is lost.
+
+    Yields:
+        The frames, in presentation order. Where the file's clock starts again, the times go on.
+
+    Raises:
+        InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
+            claims. The good frames before the place have been yielded by then; the message counts them.
+    """
+    name = label(path)
+    index = seen = decoded = 0
+    try:
+        with open_container(path, timeout_seconds) as container:
+            stream = picture_stream(container, name)
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = threads
+            origin = _origin(stream)
+            first = origin + start if start else None
+            last = None if duration is None else origin + (start or 0.0) + duration
+            sought = first is not None and bool(stream.time_base) and seeks_well(container)
+            if sought and first is not None and stream.time_base:
+                container.seek(int(first / stream.time_base), stream=stream, backward=True)
+            reading = Reading(container, stream, path, sought=sought)
+            reformatter = VideoReformatter()
+            for picture in _pictures(container, stream, reading, name):
+                time = _time(picture, stream, decoded)
+                decoded += 1
+                if first is not None and time < first - 1e-6:
+                    continue
+                if last is not None and time >= last - 1e-6:
+                    return
+                seen += 1
+                if keep is None or keep(time):
+                    yield VideoFrame(to_bgr(picture, reformatter), time, index)
+                    index += 1
+            if seen == 0 and first is not None:
+                raise InputError(f"{name}: no frame lies at or after {start} s. Choose an earlier start.")
+            if seen == 0:
+                raise InputError(
+                    f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out."
+                )
+            if lack := reading.lack():
+                raise InputError(f"{name}: ends after {seen} frames ({lack}); the file is cut off or damaged.")
+    except FFmpegError as error:
+        raise _broken(name, seen, error, timeout_seconds) from error
+
+
+def _pictures(
+    container: "av.container.InputContainer", stream: VideoStream, reading: Reading, name: str
+) -> Iterator[Any]:
+    """Decode a stream; what the decoder holds back, more with more threads, is not lost where the packets break off."""
+    timeline, packets = Timeline(container), container.demux()
+    said = False
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            yield from _held_back(stream)
+            raise
+        if packet is None:
+            return
+        reading.add(packet)
+        timeline.place(packet)
+        if timeline.clocks and not said:
+            said = True
+            logger.warning("%s: its clock starts again in the middle; the times of its frames go on", name)
+        if packet.stream.index == stream.index:
+            yield from packet.decode()
+
+
+def _held_back(stream: VideoStream) -> Iterator[Any]:
+    """Yield the pictures that the decoder has not handed out yet."""
+    packet: Any = av.Packet()
+    packet.stream, packet.time_base = stream, stream.time_base
+    with suppress(FFmpegError):
+        yield from packet.decode()
+
+
+def picture_stream(container: "av.container.InputContainer", name: str) -> VideoStream:
+    """Return the first moving picture of a container, as other players do (covers of music are none).
+
+    Raises:
+        InputError: there is none.
+    """
+    streams = [stream for stream in container.streams.video if stream.disposition.name != "attached_pic"]
+    if not streams:
+        raise InputError(f"{name}: holds no video stream.")
+    if streams[0].codec_context is None:  # an unknown codec, or a header that is cut off before it is named
+        raise InputError(
+            f"{name}: its video cannot be decoded, its codec is unknown. Encode it again, or leave it out."
+        )
+    return streams[0]
+
+
+def describe(container: "av.container.InputContainer", stream: VideoStream, frame: av.VideoFrame) -> VideoInfo:
+    """Gather what an open stream and its first frame say."""
+    turned = _quarters(frame) % 2 == 1
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    duration = None
+    if stream.duration is not None and stream.time_base is not None:
+        duration = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        duration = container.duration / 1_000_000
+    sized = container.size > 0 and not PLAYLISTS & formats(container)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return VideoInfo(
+        width=frame.height if turned else frame.width,
+        height=frame.width if turned else frame.height,
+        fps=Fraction(rate) if rate else Fraction(25),
+        frames=stream.frames or None,
+        duration=duration,
+        rotation=_rotation(frame),
+        time_base=Fraction(stream.time_base or Fraction(1, 90_000)),
+        color=ColorTags(
+            matrix=int(frame.colorspace),
+            full_range=int(frame.color_range) == ColorRange.JPEG,
+            primaries=int(frame.color_primaries),
+            transfer=int(frame.color_trc),
+        ),
+        pixel_aspect=1 / aspect if turned else aspect,
+        origin=_origin(stream),
+        finite=sized or (duration or 0) > 0,
+    )
+
+
+def _origin(stream: VideoStream) -> float:
+    """Return the time of a stream's beginning on its own clock, in seconds."""
+    return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+
+
+def _time(picture: av.VideoFrame, stream: VideoStream, index: int) -> float:
+    """Return a frame's time in seconds, by the nominal rate where it has no stamp."""
+    if picture.time is not None:
+        return float(picture.time)
+    return index / float(stream.average_rate or 25)
+
+
+def _rotation(picture: av.VideoFrame) -> int:
+    """Return the display rotation in degrees, 0 where a damaged display matrix gives nonsense."""
+    return picture.rotation if abs(picture.rotation) <= 180 else 0
+
+
+def _quarters(picture: av.VideoFrame) -> int:
+    """Return the quarter turns counter-clockwise that display needs (other angles are not turned)."""
+    rotation = _rotation(picture)
+    return rotation // 90 % 4 if rotation % 90 == 0 else 0
+
+
+def to_bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """Convert by the picture's own matrix and range, and turn it upright."""
+    # One thread: measured 2.6 ms against 5.6 ms with libav's own choice at 1280x720 on two cores.
+    frame = np.asarray(reformatter.reformat(picture, format="bgr24", threads=1).to_ndarray(), dtype=np.uint8)
+    quarters = _quarters(picture)
+    return np.ascontiguousarray(np.rot90(frame, quarters) if quarters else frame)
+
+
+def _claim(stream: VideoStream) -> str:
+    """Say how many frames the file claims."""
+    return f"{stream.frames} claimed" if stream.frames else "none claimed"
+
+
+def _broken(name: str, index: int, error: FFmpegError, timeout_seconds: float) -> InputError:
+    """Describe a video that cannot be read (on)."""
+    after = f"broken after {index} frames"
+    if silent := silence(error, timeout_seconds):
+        return InputError(f"{name}: {f'{after}, it ' if index else ''}{silent}. Check the address and the source.")
+    if index == 0:
+        advice = "Check the address and the source" if is_address(name) else "Encode it again, or leave it out"
+        why = reason(error)
+        if isinstance(error, av.InvalidDataError):
+            why = "it is none, or damaged at its beginning"
+        return InputError(f"{name}: cannot be read as video, {why}. {advice}.")
+    return InputError(f"{name}: {after}, {reason(error)}.")

@@ -1,0 +1,336 @@
+"""Video files that appear whole or not at all: H.264 that browsers play, and FFV1 that holds masks exactly.
+
+Writing keeps time stamps, and for H.264 the source's colour tags, pixel shape and sound. Knows nothing of models.
+"""
+
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError
+from lsr_infer.io.atomic import Together
+from lsr_infer.io.paths import place_error, refuse_existing
+from lsr_infer.video.audio import AudioCopy, AudioSource
+from lsr_infer.video.info import ColorTags, VideoInfo, reason
+
+__all__ = ["MaskVideoWriter", "VideoOptions", "VideoWriter"]
+
+_FINEST_TIME_BASE = Fraction(1, 90_000)
+_FRAGMENTED = "+frag_keyframe+delay_moov+default_base_moof"
+"""The header waits for the first piece (`delay_moov`): one written before it (`empty_moov`) knows nothing of the delay
+of B-frames, and the video begins late by it."""
+_MATROSKA_TIME_BASE = Fraction(1, 1000)
+# AVCOL_SPC_* of a file to the matrix of swscale; everything else, unspecified too, is read as BT.601 by libav.
+_MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+
+
+class _VideoFile:
+    """What the writers share: the temporary name, time stamps, libav's errors as the place's or the encoder's fault."""
+
+    def __init__(
+        self,
+        path: Path,
+        suffix: str,
+        *,
+        fps: Fraction,
+        time_base: Fraction,
+        overwrite: bool,
+        together: Together | None,
+    ) -> None:
+        self.path = path
+        if path.suffix.lower() != suffix:
+            raise InputError(f"{path}: these videos are written as {suffix}. Give the file that ending.")
+        refuse_existing(path, overwrite=overwrite)
+        self.frames = 0
+        self._overwrite = overwrite
+        self._together = together
+        self._fps = fps
+        self._time_base = time_base
+        self._last_stamp: int | None = None
+        self._stack = ExitStack()
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> Self:
+        results = self._together or self._stack.enter_context(Together())
+        try:
+            self._open(results.file(self.path, overwrite=self._overwrite))
+        except BaseException as error:
+            self._stack.__exit__(type(error), error, error.__traceback__)  # the file must not appear
+            if isinstance(error, FFmpegError):
+                raise self._failure(error) from error
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(FFmpegError):
+                self._container.close()
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._finish()
+
+    def _open(self, temporary: Path) -> None:
+        """Set `_container` and `_stream`."""
+        raise NotImplementedError
+
+    def _last_packets(self) -> Iterable[Any]:
+        """Return what follows the last picture."""
+        return ()
+
+    def _finish(self) -> None:
+        """Flush the encoder and close the file."""
+        try:
+            if self.frames == 0:
+                raise InputError(f"{self.path}: no frame was written, so there is no video.")
+            self._container.mux(self._stream.encode(None))
+            for packet in self._last_packets():
+                self._container.mux(packet)
+            self._container.close()
+        except FFmpegError as error:
+            raise self._failure(error) from error
+        finally:
+            with suppress(FFmpegError):
+                self._container.close()
+
+    def _encode(self, picture: av.VideoFrame, stamp: int) -> None:
+        picture.pts, picture.time_base = stamp, self._time_base
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except FFmpegError as error:
+            raise self._failure(error) from error
+        self._last_stamp = stamp
+        self.frames += 1
+
+    def _stamp(self, time: float | None) -> int:
+        """Return the frame's time in units of the time base, always after the last one."""
+        if time is not None:
+            stamp = round(Fraction(time) / self._time_base)
+        elif self._last_stamp is None:
+            stamp = 0
+        else:
+            stamp = self._last_stamp + max(1, round(1 / self._fps / self._time_base))
+        return stamp if self._last_stamp is None else max(stamp, self._last_stamp + 1)
+
+    def _check(self, frame: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+        if frame.shape != shape or frame.dtype != np.uint8:
+            raise InputError(
+                f"{self.path}: frame {self.frames} is {frame.dtype} {list(frame.shape)}, the video is "
+                f"uint8 {list(shape)}. The source changes its size; split it there."
+            )
+
+    def _failure(self, error: FFmpegError) -> InputError:
+        """Turn an error of libav into one line: the place where it is the place's fault."""
+        if isinstance(error, OSError):
+            return place_error(self.path, error)
+        return InputError(f"{self.path}: cannot be encoded after {self.frames} frames: {reason(error)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """How an H.264 video is written.
+
+    Args:
+        like: a source whose time base, colour tags and pixel shape are kept.
+        crf: quality of x264, 0 (lossless) to 51; 20 looks like the source at a third of x264's default effort.
+        preset: effort of x264.
+        threads: encoder threads; 0 lets x264 choose.
+        audio: the file whose sound is copied; None leaves the video silent.
+        fragmented: write the index piece by piece beside the pictures, a piece a second, so that what is there can be
+            played. Otherwise it is kept until the end, and memory grows by 72 bytes a frame, which a stream of unknown
+            length should not.
+        together: what the file appears together with; None lets it appear by itself.
+    """
+
+    like: VideoInfo | None = None
+    crf: int = 20
+    preset: str = "veryfast"
+    threads: int = 0
+    audio: AudioSource | None = None
+    fragmented: bool = False
+    together: Together | None = None
+
+
+class VideoWriter(_VideoFile):
+    """Write H.264 yuv420p in MP4, as browsers play it; the file appears when the `with` block ends well.
+
+    Args:
+        path: the file to write; its name ends in .mp4.
+        width: width of the frames; an odd one is padded by repeating the last column.
+        height: height of the frames; an odd one is padded likewise.
+        fps: nominal rate; also gives the time stamps where `write` is given none.
+        overwrite: replace an existing file.
+        options: everything else.
+
+    Raises:
+        UsageError: the file exists and `overwrite` is false, at the beginning or when it is to appear.
+        InputError: the place cannot be written, a frame does not fit, or no frame was written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        width: int,
+        height: int,
+        fps: Fraction,
+        overwrite: bool = False,
+        options: VideoOptions = VideoOptions(),
+    ) -> None:
+        like, together = options.like, options.together
+        time_base = max(like.time_base if like is not None else 1 / fps, _FINEST_TIME_BASE)
+        super().__init__(Path(path), ".mp4", fps=fps, time_base=time_base, overwrite=overwrite, together=together)
+        self._size = (height, width)
+        self._color = like.color if like is not None else ColorTags(matrix=1, primaries=1, transfer=1)
+        self._aspect = like.pixel_aspect if like is not None else Fraction(1)
+        self._origin = like.origin if like is not None else 0.0
+        self._options = {"crf": str(options.crf), "preset": options.preset}
+        self._threads = options.threads
+        self._audio_source = options.audio
+        self._flags = _FRAGMENTED if options.fragmented else "+faststart"
+        self._audio: AudioCopy | None = None
+        self._reformatter = VideoReformatter()
+
+    def write(self, frame: NDArray[np.uint8], time: float | None = None) -> None:
+        """Append a frame.
+
+        Args:
+            frame: [H,W,3] uint8 BGR of the writer's size.
+            time: presentation time in seconds; None puts it one frame after the last. A time that is not after the
+                last one is moved to the next tick of the time base.
+
+        Raises:
+            InputError: the size differs, or the encoder or the disk refuses it.
+        """
+        self._check(frame, (*self._size, 3))
+        stamp = self._stamp(time)
+        picture = av.VideoFrame.from_numpy_buffer(_even(frame), format="bgr24")
+        picture = self._reformatter.reformat(
+            picture,
+            format="yuv420p",
+            dst_colorspace=_MATRICES.get(self._color.matrix, Colorspace.ITU601),
+            dst_color_range=ColorRange.JPEG if self._color.full_range else ColorRange.MPEG,
+            threads=1,
+        )
+        if self._audio is not None:
+            self._mux(self._audio.until(float(stamp * self._time_base)))
+        self._encode(picture, stamp)
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        try:
+            for packet in packets:
+                self._container.mux(packet)
+        except FFmpegError as error:
+            raise self._failure(error) from error
+
+    def _open(self, temporary: Path) -> None:
+        self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": self._flags})
+        self._stream = self._new_stream()
+        if self._audio_source is not None:
+            self._audio = self._stack.enter_context(AudioCopy(self._audio_source, self._container, self._origin))
+
+    def _last_packets(self) -> Iterable[Any]:
+        if self._audio is None or self._last_stamp is None:
+            return ()
+        return self._audio.rest(float(self._last_stamp * self._time_base + 1 / self._fps))
+
+    def _new_stream(self) -> VideoStream:
+        """Add the H.264 stream with the source's colour tags."""
+        height, width = self._size
+        rate = self._fps if 1 <= self._fps <= 1000 else Fraction(25)
+        stream: VideoStream = self._container.add_stream("libx264", rate=rate, options=self._options)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.thread_count = self._threads
+        if self._flags == _FRAGMENTED:  # a piece ends before a key frame, of which x264 would make one in ten seconds
+            context.gop_size = max(1, round(rate))
+        context.sample_aspect_ratio = self._aspect
+        # A matrix of 0 means RGB, which yuv420p cannot be: such a source comes out as tagged BT.601.
+        context.colorspace = self._color.matrix or 6
+        context.color_range = 2 if self._color.full_range else 1
+        context.color_primaries = self._color.primaries
+        context.color_trc = self._color.transfer
+        return stream
+
+
+class MaskVideoWriter(_VideoFile):
+    """Write class maps as one FFV1 video in Matroska; every number reads back exactly.
+
+    The pixel format is gray8, tagged as full range, so that decoders hand the numbers out unscaled. Times are kept to a
+    millisecond, as Matroska does.
+
+    Args:
+        path: the file to write; its name ends in .mkv.
+        width: width of the maps.
+        height: height of the maps.
+        fps: nominal rate; also gives the time stamps where `write` is given none.
+        overwrite: replace an existing file.
+        together: what the file appears together with; None lets it appear by itself.
+
+    Raises:
+        UsageError: the file exists and `overwrite` is false, at the beginning or when it is to appear.
+        InputError: the place cannot be written, a map does not fit, or none was written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        width: int,
+        height: int,
+        fps: Fraction,
+        overwrite: bool = False,
+        together: Together | None = None,
+    ) -> None:
+        super().__init__(
+            Path(path), ".mkv", fps=fps, time_base=_MATROSKA_TIME_BASE, overwrite=overwrite, together=together
+        )
+        self._size = (height, width)
+
+    def write(self, labels: NDArray[np.uint8], time: float | None = None) -> None:
+        """Append a map, [H,W] uint8 of the writer's size; see `VideoWriter.write` for `time` and errors."""
+        self._check(labels, self._size)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(labels), format="gray")
+        self._encode(picture, self._stamp(time))
+
+    def _open(self, temporary: Path) -> None:
+        height, width = self._size
+        self._container = av.open(f"file:{temporary}", "w", format="matroska")
+        self._stream = self._container.add_stream("ffv1", rate=self._fps if 1 <= self._fps <= 1000 else Fraction(25))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "gray"
+        context = self._stream.codec_context
+        context.time_base = self._time_base
+        context.color_range = 2
+        context.thread_count = 1
+
+
+def _even(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pad to even sides, as yuv420p needs, by repeating the last row and column."""
+    height, width = frame.shape[:2]
+    if height % 2 or width % 2:
+        padded = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        return np.asarray(padded, dtype=np.uint8)
+    return np.ascontiguousarray(frame)

@@ -1,0 +1,180 @@
+"""The options of `analyze`. No torch here."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser
+
+from lsr_infer.errors import UsageError
+from lsr_train.config.parser import parse
+from lsr_train.config.run import Layout
+from lsr_train.evaluation.options import EvaluateOptions
+
+__all__ = ["FIGURES", "FORMATS", "AnalyzeOptions", "analyze_options"]
+
+FIGURES = {
+    "qualitative": "fig2_qualitative",
+    "downsampling": "fig3b_downsampling",
+    "shares": "fig4_class_shares",
+    "norms": "fig5_norms_and_angles",
+    "angles": "fig6_prototype_angles",
+    "tsne": "fig7_tsne",
+    "pseudo_labels": "pseudo_labels",
+    "reliability": "reliability",
+    "borders": "borders",
+    "curves": "training_curves",
+    "gradients": "gradient_norms",
+}
+"""Figures by the name `--figures` takes, and what their files are called."""
+
+
+FORMATS = ("pdf", "svg", "png")
+
+
+_SWITCHES = ("overwrite", "json", "over_training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeOptions:
+    """Which networks are looked at, on what, and what is drawn.
+
+    Args:
+        data: folder of the labelled data set. Toytown needs none. Labels are read for the figures alone.
+        layout: how that folder is arranged.
+        split: a split by the layout's own name; empty means everything there is.
+        ids: what the label files hold, or `auto` for what the layout's publisher wrote.
+        label_space: the classes, where a checkpoint names none: a name or a YAML file; `auto` is the checkpoint's own.
+        limit: only the first so many images; 0 means all.
+        frames: how many frames of them, evenly spread; 0 means all.
+        ignore_mask: PNG whose non-zero pixels count as void in every image.
+        on_bad: `stop` or `skip` over unusable files.
+        height: rows fed to the network; 0 is the checkpoint's training size.
+        width: columns fed to the network; 0 likewise.
+        per_class: feature vectors of each class in the figures of norms, angles and t-SNE.
+        confidence: T_p of pseudo-labels.
+        pictures: how many frames the qualitative figure shows.
+        figures: which, with commas; `all` is every one there are data for.
+        formats: of the files, with commas: pdf, svg, png.
+        over_training: look at every checkpoint that a run folder kept, for pseudo-labels over training.
+        out: folder of the figures, their captions and analysis.json.
+        overwrite: write into a folder that is not empty.
+        json: print the numbers behind the figures as JSON.
+        device: auto, cpu, cuda or cuda:N.
+        precision: of the network; `auto` is bf16 where the device computes it itself, else fp32.
+        threads: CPU threads; 0 leaves torch's choice.
+        seed: of the sample and of t-SNE.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+
+    models: tuple[str, ...] = ()
+    data: str = ""
+    layout: Layout = "folder"
+    split: str = ""
+    ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
+    label_space: str = "auto"
+    limit: int = 0
+    frames: int = 0
+    ignore_mask: str = ""
+    on_bad: Literal["stop", "skip"] = "stop"
+    height: int = 0
+    width: int = 0
+    per_class: int = 350
+    confidence: float = 0.5
+    pictures: int = 4
+    figures: str = "all"
+    formats: str = "pdf,png"
+    over_training: bool = False
+    out: str = "figures"
+    overwrite: bool = False
+    json: bool = False
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise UsageError(self.usage)
+        names = list(self.named)
+        if len(names) < len(self.models):
+            raise UsageError("two networks would have one name. Name them: before=runs/source after=runs/lsr.")
+        for name, value, low, high in (
+            ("frames", self.frames, 0, 10**9), ("per_class", self.per_class, 1, 10**5),
+            ("pictures", self.pictures, 1, 50), ("confidence", self.confidence, 0, 1), ("seed", self.seed, 0, 2**31),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise UsageError(f"{name} is {value}; allowed: {low} to {high}. Set --{name}.")
+        for name, chosen, allowed in (
+            ("figures", self.figure_names, tuple(FIGURES)), ("formats", self.format_names, FORMATS),
+        ):  # fmt: skip
+            wrong = [word for word in chosen if word not in allowed]
+            if wrong or not chosen:
+                said = wrong[0] if wrong else "empty"
+                raise UsageError(f"{name} has {said}; allowed: {', '.join(allowed)}. Set --{name}.")
+        if self.looks:
+            _ = self.scoring("-")
+
+    @property
+    def usage(self) -> str:
+        """What is said where nothing is named."""
+        return "no checkpoint is named. Usage: analyze [NAME=]RUN_OR_FILE… --data FOLDER --layout LAYOUT."
+
+    @property
+    def looks(self) -> bool:
+        """Whether labelled frames are looked at."""
+        return True
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """The networks by name; without one they are called as their folder or file."""
+        found: dict[str, Path] = {}
+        for text in self.models:
+            name, equals, path = text.partition("=")
+            if equals and name and "/" not in name:
+                found[name] = Path(path)
+            else:
+                found[Path(text).resolve().name] = Path(text)
+        return found
+
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """The figures that are asked for."""
+        if self.figures == "all":
+            return tuple(FIGURES)
+        return tuple(word.strip() for word in self.figures.split(",") if word.strip())
+
+    @property
+    def format_names(self) -> tuple[str, ...]:
+        """The kinds of files that are asked for."""
+        return tuple(word.strip().lower() for word in self.formats.split(",") if word.strip())
+
+    def scoring(self, model: str) -> EvaluateOptions:
+        """Return the options by which `evaluate` would look at a network.
+
+        Raises:
+            UsageError: a value is not allowed.
+        """
+        mine = {item.name for item in dataclasses.fields(self)}
+        shared = mine & {item.name for item in dataclasses.fields(EvaluateOptions)} - {"out", "overwrite", "json"}
+        return EvaluateOptions(model=model, **{name: getattr(self, name) for name in shared})
+
+
+def analyze_options(arguments: list[str]) -> AnalyzeOptions:
+    """Read a command line.
+
+    Raises:
+        UsageError: a word or a value is not allowed.
+    """
+    parser = ArgumentParser(prog="python -m lsr_train analyze", allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("models", nargs="*", default=[], help="[NAME=]PATH: run folders or checkpoints")
+    parser.add_class_arguments(AnalyzeOptions, as_group=False, skip={"models", *_SWITCHES})
+    parser.add_argument("--over_training", action="store_true", help="look at every checkpoint that a run folder kept")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+    parser.add_argument("--json", action="store_true", help="print the numbers behind the figures as JSON")
+    namespace = parse(parser, arguments)
+    values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(AnalyzeOptions)}
+    return AnalyzeOptions(**{**values, "models": tuple(values["models"])})

@@ -1,0 +1,1 @@
+"""Plans and runs `adapt` from a labelled folder and a clip."""

@@ -1,0 +1,227 @@
+"""What a run takes that says nothing: sizes for the footage, batch and crop for the memory, the network of its file.
+
+Each choice is a line that says why, and a value of an ordinary field: what is chosen here can be written by hand. What
+the user has stated is never touched.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lsr_infer.errors import UsageError
+from lsr_train.config.fields import with_fields
+from lsr_train.config.run import Config
+
+__all__ = [
+    "MEMORY_SHARE",
+    "WIDEST",
+    "Choices",
+    "fitting",
+    "narrower",
+    "narrowest",
+    "network_of_file",
+    "split_of_folder",
+    "training_size",
+]
+
+WIDEST = {"cuda": 1024, "cpu": 512}
+"""Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
+MEMORY_SHARE = 0.8
+"""Of the available memory, for a training step; the loaders, looks and everyone else have the rest. Ours."""
+_MULTIPLE = 32
+_WIDTHS = (768, 512, 384, 256)
+"""Columns that are tried where a budget is too short for the footage's own. Ours."""
+_SIZE = ("data.source.height", "data.source.width", "data.target.height", "data.target.width")
+_CROP = ("augment.crop_height", "augment.crop_width")
+_CROPS = (0, 512, 320, 224)
+"""Sides of the crops that are tried; 0 is the whole image. Ours."""
+
+
+@dataclass
+class Choices:
+    """What was chosen so far.
+
+    Args:
+        config: with it.
+        stated: dotted names of the fields that the user has set, by a recipe or on the command line.
+        flags: those of the command line alone.
+        lines: one a choice: what, and why.
+        values: the fields that were chosen.
+    """
+
+    config: Config
+    stated: frozenset[str]
+    flags: frozenset[str] = frozenset()
+    lines: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def free(self, *names: str) -> bool:
+        """Whether the user has set none of these fields."""
+        return self.stated.isdisjoint(names)
+
+    def take(self, values: dict[str, Any], line: str) -> None:
+        """Set fields, and say why."""
+        self.config = with_fields(self.config, values)
+        self.values |= values
+        self.lines.append(line)
+
+
+def _multiple(value: float) -> int:
+    return max(2 * _MULTIPLE, round(value / _MULTIPLE) * _MULTIPLE)
+
+
+def training_size(choices: Choices, frame: tuple[int, int], device: str, widest: int | None = None) -> None:
+    """Take the footage's own size for both domains, which self-training mixes.
+
+    Args:
+        choices: where it goes.
+        frame: rows and columns of a frame.
+        device: the type of the device, which limits the width.
+        widest: columns that a time budget limits it to; None where it does not.
+    """
+    if not choices.free(*_SIZE):
+        return
+    height, width = frame
+    wide = min(width, widest or WIDEST[device])
+    rows, columns = _multiple(height * wide / width), _multiple(wide)
+    values: dict[str, Any] = dict(zip(_SIZE, (rows, columns, rows, columns), strict=True))
+    if choices.free(*_CROP):
+        values |= dict.fromkeys(_CROP, 0)  # until the memory has its word
+    limit = f"{widest} wide for this budget" if widest else f"{WIDEST[device]} wide on {device}"
+    choices.take(
+        values,
+        f"size {columns}x{rows}: the footage has {width}x{height}; aspect kept, multiples of {_MULTIPLE}, at most "
+        f"{limit}; the source at the same size, since the two are mixed",
+    )
+
+
+def narrower(choices: Choices, share: float) -> int | None:
+    """Return the columns that a budget allows which is too short for the chosen size.
+
+    Args:
+        choices: with the size.
+        share: of the time that is needed, what there is; time is taken to be as the pixels.
+
+    Returns:
+        None where no size was chosen, or not even the smallest fits.
+    """
+    return next((wide for wide, pixels in _narrower_widths(choices).items() if pixels <= share), None)
+
+
+def narrowest(choices: Choices) -> tuple[int, float] | None:
+    """Return the columns of the smallest size that is tried, and its share of the pixels; None as `narrower`."""
+    return min(_narrower_widths(choices).items(), default=None)
+
+
+def _narrower_widths(choices: Choices) -> dict[int, float]:
+    """Return the widths below the one that was chosen, widest first, with their shares of its pixels."""
+    if "data.target.width" not in choices.values:
+        return {}
+    now = choices.config.data.target.width
+    return {wide: (wide / now) ** 2 for wide in _WIDTHS if wide < now}
+
+
+def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] | None]) -> None:
+    """Take backbone and width from the file of starting weights.
+
+    Args:
+        choices: where they go.
+        shape: reads (backbone, width) from a file; None where it is not known.
+    """
+    weights = choices.config.network.weights
+    if weights in ("imagenet", "none"):
+        network = choices.config.network
+        meaning = "torchvision's ImageNet weights" if weights == "imagenet" else "random weights, as stated"
+        choices.lines.append(f"network {network.backbone}, width {network.width:g}, from {meaning}")
+        return
+    found = shape(Path(weights)) if choices.free("network.backbone", "network.width") else None
+    if found is not None:
+        values = {"network.backbone": found[0], "network.width": found[1]}
+        network = choices.config.network
+        form = f"stem {network.stem}, normalization {network.normalization}"
+        assumed = (
+            ""
+            if not choices.free("network.stem", "network.normalization")
+            else (
+                f"; {form} are assumed, since no file says them: with weights of Caffe's kind set --network.stem caffe "
+                "--network.normalization caffe-bgr"
+            )
+        )
+        choices.take(values, f"network {found[0]}, width {found[1]:g}: what {weights} holds{assumed}")
+
+
+def split_of_folder(choices: Choices) -> None:
+    """Train on a labelled folder's `train` alone where it has a `val` beside it."""
+    source = choices.config.data.source
+    images = Path(source.root) / "images"
+    if source.layout != "folder" or source.split or not choices.free("data.source.split"):
+        return
+    if (images / "train").is_dir() and (images / "val").is_dir():
+        choices.take(
+            {"data.source.split": "train"}, f"split train: {source.root} has val beside it, which is kept back"
+        )
+
+
+def fitting(choices: Choices, available: int | None, needs: Callable[[Config], int]) -> None:
+    """Take the largest batch and crop that fit into the memory: the recipe's batch, or halves of it.
+
+    Args:
+        choices: where they go.
+        available: bytes; None where nobody says, and then nothing is chosen.
+        needs: predicts the bytes of a step, or a look, of a configuration.
+
+    Raises:
+        UsageError: not even the smallest fits.
+    """
+    batch = choices.config.data.batch_size
+    if available is None:
+        choices.lines.append(f"batch of {batch}: the recipe's; this system does not say how much memory it has")
+        return
+    if not (choices.free("data.batch_size") or choices.free(*_CROP)):
+        choices.lines.append(f"batch of {batch}: as stated; a step or look takes about {_gib(needs(choices.config))}")
+        return
+    room = available * MEMORY_SHARE
+    tried = []
+    for values in _candidates(choices):
+        config = with_fields(choices.config, values)
+        tried.append(needs(config))
+        if tried[-1] <= room:
+            crop = f"a crop of {config.augment.crop_width}x{config.augment.crop_height}"
+            what = crop if config.augment.crop_height else "whole images"
+            less = f"; more would take {_gib(tried[0])}" if len(tried) > 1 else ""
+            line = f"batch of {config.data.batch_size} and {what}: a step or look takes about {_gib(tried[-1])}"
+            choices.take(values, f"{line}, of {_gib(available)} available {_gib(room)} are allowed{less}")
+            return
+    raise UsageError(
+        f"a step or look needs about {_gib(tried[-1])} at the least, and of {_gib(available)} available {_gib(room)} "
+        "are allowed. Free memory, or set a smaller --network.backbone or --network.width, or sizes by "
+        "--data.source.height and so on."
+    )
+
+
+def _candidates(choices: Choices) -> list[dict[str, Any]]:
+    """Return batches and crops from the largest to the smallest; what the user has set stays."""
+    config = choices.config
+    most = config.data.batch_size
+    batches = [most]
+    while choices.free("data.batch_size") and batches[-1] > 1:
+        batches.append(batches[-1] // 2)
+    crops = [(config.augment.crop_height, config.augment.crop_width)]
+    if choices.free(*_CROP):
+        domains = (config.data.source, config.data.target)
+        rows = min(int(domain.height * config.augment.scale_min) for domain in domains)
+        columns = min(int(domain.width * config.augment.scale_min) for domain in domains)
+        sizes = {(domain.height, domain.width) for domain in domains}
+        sides = _CROPS if len(sizes) == 1 else _CROPS[1:]  # whole images of two sizes cannot be mixed
+        crops = [(min(side, rows), min(side, columns)) for side in sides if side < columns or len(sizes) > 1]
+    large = [(crop, batch) for crop in crops for batch in batches if batch > 1 or most == 1]
+    small = [(crop, 1) for crop in crops if most > 1 and batches[-1] == 1]
+    return [
+        {"augment.crop_height": crop[0], "augment.crop_width": crop[1], "data.batch_size": batch}
+        for crop, batch in (*large, *small)
+    ]
+
+
+def _gib(number: float) -> str:
+    return f"{number / (1 << 30):.2g} GiB"

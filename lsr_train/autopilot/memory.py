@@ -1,0 +1,163 @@
+"""How much memory a training step takes, and how much there is.
+
+The step is predicted from constants that `tests/benchmarks/step_memory.py` measured on a CPU; a test holds prediction
+and measurement together.
+"""
+
+from pathlib import Path
+
+import torch
+
+from lsr_train.config.run import SUPERVISED_METHODS, Config
+from lsr_train.evaluation.inference import LOOK_BATCH
+from lsr_train.network import DeepLabV2, NetworkSpec
+
+__all__ = ["TOLERANCE", "available_bytes", "look_bytes", "step_bytes"]
+
+TOLERANCE = 0.25
+"""How far a measured step may be from the prediction, as a share of it."""
+
+_FIXED_BYTES = 100 << 20
+_STATE_BYTES = {False: 17, True: 30}
+"""A parameter, without and with a teacher: weight, gradient, two moments and what the optimiser needs meanwhile; the
+teacher and its labels beside it."""
+_PIXEL_BYTES = {
+    ("resnet18", 16): (1010, 650),
+    ("resnet18", 8): (1340, 1030),
+    ("resnet34", 16): (1130, 940),
+    ("resnet34", 8): (1470, 1890),
+    ("resnet50", 16): (2690, 2510),
+    ("resnet50", 8): (4240, 4410),
+    ("resnet101", 16): (3080, 2910),
+    ("resnet101", 8): (7560, 8130),
+}
+"""A pixel of one image in a step, fp32, width 1, 19 classes: source stage with batch-norm in training mode; adaptation
+by self-training, one image of each domain, batch-norm frozen, whose outputs need not be kept. Slopes between 512x256
+and 768x384, torch's CPU build; all of these numbers by the benchmark with its own defaults."""
+_DISTANCE_BYTES = (4, 280)
+"""Of `weights.distance`, a parameter and a pixel: the starting network, frozen, and its forward. Measured 240 and 280 a
+pixel (ResNet-50 and -18, stride 16, the benchmark's --distance)."""
+_WHOLE_WIDTH_PART = 0.25
+"""Of these, what does not shrink with the network's width: first convolution, logits and labels at full size."""
+_LOOK_BYTES = 550
+"""A pixel of a frame in a look, 19 classes: logits and probabilities at full size. Measured 280 to 530 on ResNet-18 to
+-101 at stride 16 and 8 (the benchmark's --look); the width of the network plays no part in it."""
+_BF16 = 0.65
+"""Of the activations of fp32 under autocast; measured .42 for the source stage, .63 for the adaptation (ResNet-50)."""
+_CUDA_BYTES = 1 << 30
+"""Context and workspaces of a GPU; an estimate, never measured here."""
+
+
+def step_bytes(config: Config, num_classes: int) -> int:
+    """Predict the peak memory of a training step.
+
+    Args:
+        config: network, method, sizes, crop, batch and precision.
+        num_classes: C.
+
+    Returns:
+        Bytes on the device that computes, above those of the bare process. On a GPU it is an estimate: the constants
+        are those of a CPU.
+    """
+    network, augment = config.network, config.augment
+    adapts = config.method not in SUPERVISED_METHODS
+    trained, frozen = _PIXEL_BYTES[network.backbone, network.output_stride]
+    if not adapts:
+        a_pixel: float = trained
+    else:
+        a_pixel = 2 * trained if network.batch_norm == "train" else frozen
+        further = (config.weights.masked > 0) + (config.method == "lsr-st" and config.latent.image == "target")
+        a_pixel *= 1 + further / 2  # each is one image more beside the two
+    if config.weights.distance:
+        a_pixel += _DISTANCE_BYTES[1]
+    if config.train.precision in ("bf16", "fp16"):
+        a_pixel *= _BF16
+    height = augment.crop_height or config.data.source.height
+    width = augment.crop_width or config.data.source.width
+    pixels = config.data.batch_size * height * width
+    fixed = _FIXED_BYTES + _resident_bytes(config, num_classes)
+    return round(fixed + pixels * a_pixel * _narrow(network.width))
+
+
+def look_bytes(config: Config, num_classes: int) -> int:
+    """Predict the peak memory of a look at whole target frames during a run; as `step_bytes`."""
+    target = config.data.target
+    resident = _resident_bytes(config, num_classes)
+    pixels = LOOK_BATCH * target.height * target.width
+    return round(_FIXED_BYTES + resident + pixels * _LOOK_BYTES * max(1.0, num_classes / 19))
+
+
+def _resident_bytes(config: Config, num_classes: int) -> int:
+    """Return what the networks and the optimiser take, whatever the images."""
+    a_parameter = _STATE_BYTES[config.method not in SUPERVISED_METHODS]
+    if config.weights.distance:
+        a_parameter += _DISTANCE_BYTES[0]
+    return _parameters(config, num_classes) * a_parameter
+
+
+def _parameters(config: Config, num_classes: int) -> int:
+    """Count the network's parameters without making them."""
+    network = config.network
+    spec = NetworkSpec(
+        backbone=network.backbone, width=network.width, output_stride=network.output_stride,
+        dilations=network.dilations, num_classes=num_classes,
+    )  # fmt: skip
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return sum(item.numel() for item in DeepLabV2(spec).parameters())
+
+
+def _narrow(width: float) -> float:
+    """Return the share of a pixel's bytes that a network of another width takes."""
+    return _WHOLE_WIDTH_PART + (1 - _WHOLE_WIDTH_PART) * width
+
+
+def available_bytes(device: torch.device, system: Path = Path("/")) -> int | None:
+    """Return how much memory a run may take; None where nobody says.
+
+    Args:
+        device: a GPU answers for its own memory, a CPU for the machine's and the control group's.
+        system: the root of the file system that is asked.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what was freed counts as free
+        free, _ = torch.cuda.mem_get_info(device)
+        return max(0, free - _CUDA_BYTES)
+    found = [value for value in (_machine(system), *_groups(system)) if value is not None]
+    return min(found, default=None)
+
+
+def _machine(system: Path) -> int | None:
+    """Return what the kernel says is available."""
+    for line in _read(system / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _groups(system: Path) -> list[int]:
+    """Return what the control group of this process, and those above it, leave; version 2, then 1."""
+    top = system / "sys/fs/cgroup"
+    own = next((line[3:] for line in _read(system / "proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
+    folder = top / own.lstrip("/")
+    inside = folder.is_relative_to(top) and ".." not in folder.parts
+    folders = [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))] if inside else [top]
+    pairs = [(place / "memory.max", place / "memory.current", place / "memory.stat") for place in folders]
+    version_1 = top / "memory"
+    pairs.append((version_1 / "memory.limit_in_bytes", version_1 / "memory.usage_in_bytes", version_1 / "memory.stat"))
+    return [left for limit, used, stat in pairs if (left := _left(_read(limit), _read(used), _read(stat))) is not None]
+
+
+def _left(limit: str, used: str, stat: str) -> int | None:
+    """Return what a limit leaves; pages that only cache files are given back when they are wanted."""
+    if not (limit.isdigit() and used.isdigit()):
+        return None
+    cached = next((line.split()[1] for line in stat.splitlines() if line.startswith("inactive_file ")), "0")
+    return max(0, int(limit) - int(used) + int(cached))
+
+
+def _read(path: Path) -> str:
+    """Return a small file's text, empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,159 @@
+"""What came of an adaptation, for a person: pictures before and after, signals that need no label, what to do next.
+
+Before is the source network as it was trained, after the selected checkpoint. No label is ever looked for.
+"""
+
+import logging
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError
+from lsr_infer.io.atomic import whole_folder, write_text
+from lsr_infer.io.paths import place_error
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.render.overlay import captioned, overlay, side_by_side
+from lsr_train.autopilot.budget import said
+from lsr_train.config.run import Config
+from lsr_train.data.frames import TargetFrames
+from lsr_train.data.scan import user_cache_folder
+from lsr_train.data.target import build_target
+from lsr_train.device import Precision, choose_device
+from lsr_train.engine.setup import collapse_advice
+from lsr_train.evaluation.collapse import CollapseWatch, nothing_selected
+from lsr_train.evaluation.inference import LOOK_BATCH, FrameBatch, classes_of, in_eval_mode, logits_of
+from lsr_train.evaluation.signals import Signals, label_free_signals
+from lsr_train.network import DeepLabV2
+from lsr_train.runs.checkpoint import load_model
+from lsr_train.runs.folder import RunFolder, resolve_model
+
+__all__ = ["ACCOUNT_FILE", "PICTURES", "write_account"]
+
+logger = logging.getLogger(__name__)
+
+ACCOUNT_FILE = "account.txt"
+PICTURES = "before_after"
+_PICTURE = re.compile(r"\d+\.png")
+_PICTURES = 6
+"""How many; ours: what fits on a screen."""
+
+
+def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> None:
+    """Compare an adapted network with its source network, and say and write down what there is to see.
+
+    Args:
+        out: the adaptation's run folder, finished.
+        config: its configuration; `init` names the source network.
+        seconds: what each stage took in this call, by name.
+
+    Raises:
+        InputError: a checkpoint or a frame cannot be read, or the folder cannot be written.
+    """
+    device = choose_device(config.train.device, config.train.precision, prefix="train.")
+    files = [resolve_model(Path(config.init)), resolve_model(out)]
+    (before, info), (after, _) = (load_model(file, device) for file in files)
+    assert info.label_space is not None  # this program wrote both
+    assert config.train.precision != "auto"
+    precision, space = config.train.precision, info.label_space
+    target = build_target(config, cache=user_cache_folder())
+    pictures = _pictures(out / PICTURES, target.evenly(_PICTURES), (before, after), space, precision)
+    frames = target.evenly(config.selection.frames)
+    signals = [
+        label_free_signals(network, (FrameBatch(*b) for b in frames.batches(LOOK_BATCH)), precision=precision)
+        for network in (before, after)
+    ]
+    lines = [
+        f"before is {files[0]}, after is {files[1]}",
+        *_selection_lines(out, space),
+        f"before (left) and after (right): {', '.join(str(path) for path in pictures)}",
+        *_signal_lines(signals, len(frames), space, config),
+        _time_line(seconds),
+        *_next_lines(out, config),
+    ]
+    for line in lines:
+        logger.info("%s", line)
+    write_text(out / ACCOUNT_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def _selection_lines(out: Path, space: LabelSpace) -> Iterator[str]:
+    """Say where the adaptation has no selected checkpoint because classes had collapsed."""
+    selection = RunFolder(out).status()["selection"]
+    if selection["best_step"] is None and selection["watch"] is not None:
+        watch = CollapseWatch(space.names)
+        watch.load_state(selection["watch"])
+        if watch.low:
+            yield nothing_selected(watch.low)
+
+
+def _pictures(
+    folder: Path, frames: TargetFrames, networks: tuple[DeepLabV2, DeepLabV2], space: LabelSpace, precision: Precision
+) -> list[Path]:
+    """Write one picture a frame: the first network's classes on the left, the second's on the right."""
+    with whole_folder(folder, overwrite=True, own=_PICTURE) as temporary:
+        for index, frame in enumerate(frames):
+            drawn = [
+                captioned(overlay(frame, _classes(network, frame, precision), space), caption)
+                for network, caption in zip(networks, ("source network", "adapted"), strict=True)
+            ]
+            done, data = cv2.imencode(".png", side_by_side(*drawn))
+            if not done:
+                raise InputError(f"{frames.files[index]}: its picture cannot be encoded.")
+            try:
+                (temporary / f"{index + 1:02d}.png").write_bytes(data.tobytes())
+            except OSError as error:
+                raise place_error(folder, error) from error
+    return sorted(folder.glob("*.png"))
+
+
+def _classes(network: DeepLabV2, frame: NDArray[np.uint8], precision: Precision) -> NDArray[np.uint8]:
+    """Return the class of every pixel [H,W]."""
+    device = next(network.parameters()).device
+    image = network.normalize(torch.from_numpy(frame)[None].to(device))  # [1,3,H,W]
+    with in_eval_mode(network):
+        classes = classes_of(logits_of(network, image, precision), (frame.shape[0], frame.shape[1]))
+    return np.asarray(classes[0].byte().cpu().numpy())
+
+
+def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, config: Config) -> Iterator[str]:
+    """Say how both do without labels, and which classes are gone."""
+    before, after = signals
+    yield (
+        f"without labels, on {frames} target frames, before -> after: agreement with the mirrored frame "
+        f"{before.flip:.3f} -> {after.flip:.3f}, over scales {before.scale:.3f} -> {after.scale:.3f} (more is better), "
+        f"entropy {before.entropy:.3f} -> {after.entropy:.3f}"
+    )
+    watch = CollapseWatch(space.names, looks=1)
+    watch.begin(before.classes.share.tolist())
+    gone = watch.observe(after.classes.share.tolist())
+    if gone:
+        yield (
+            f"collapsed, given less than a tenth of the pixels it had before: {', '.join(gone)}. Look at the pictures. "
+            f"{collapse_advice(config)}"
+        )
+    else:
+        yield "no class has collapsed"
+
+
+def _time_line(seconds: Mapping[str, float]) -> str:
+    parts = [f"{said(math.ceil(value))} for the {name}" for name, value in seconds.items()]
+    return f"time in this call: {', '.join(parts)}"
+
+
+def _next_lines(out: Path, config: Config) -> Iterator[str]:
+    """Say what to do next, as commands that can be pasted."""
+    model = out.with_name(f"{out.name}.onnx")
+    yield "next, an ONNX file that is compared with the checkpoint, and video or frames through it:"
+    footage = config.data.target.root or "CLIP.mp4"
+    frames = ["--frames", footage] if Path(footage).exists() else []  # a glob is none of a folder and a video
+    yield f"  python export/to_onnx.py {shlex.join([str(out), '-o', str(model), *frames])}"
+    words = [footage, "--model", str(model), "--output", str(out.with_name(f"{out.name}_segmented"))]
+    if config.data.ignore_mask:
+        words += ["--ignore-mask", config.data.ignore_mask]
+    yield f"  lsr-infer {shlex.join(words)}"

@@ -1,0 +1,263 @@
+"""`adapt` from labelled images and footage alone: choose what nobody stated, train the source stage, adapt, account.
+
+The adaptation's run folder is made before either stage begins, so that `--resume` finds both. The source stage has a
+run folder of its own beside it, named after its configuration and data, for later runs to use again.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.autopilot.benchmark import measure_pace
+from lsr_train.autopilot.budget import SOURCE_SHARE, Budget, BudgetError, Pace, Stage, plan_lengths, said, with_length
+from lsr_train.autopilot.choices import (
+    Choices,
+    fitting,
+    narrower,
+    narrowest,
+    network_of_file,
+    split_of_folder,
+    training_size,
+)
+from lsr_train.autopilot.memory import available_bytes, look_bytes, step_bytes
+from lsr_train.autopilot.source_stage import RECORD, SourceStage
+from lsr_train.autopilot.summary import write_account
+from lsr_train.config.command_line import Request, config_from_text
+from lsr_train.config.fields import with_fields
+from lsr_train.config.recipes import to_yaml
+from lsr_train.config.run import Config
+from lsr_train.data.footage import frame_size
+from lsr_train.data.labelled import choose_label_space
+from lsr_train.device import choose_device, choose_precision
+from lsr_train.engine.loop import build_accelerator
+from lsr_train.engine.setup import Prepared, network_spec, prepare
+from lsr_train.engine.train import train
+from lsr_train.network import DeepLabV2
+from lsr_train.network.weights import backbone_of, load_backbone_weights
+from lsr_train.runs.folder import RunFolder
+from lsr_train.runs.matching import Ready, data_fingerprint, find_ready, is_finished, note_data, source_name
+
+__all__ = ["adapt_from_scratch", "go_on"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is about to happen.
+
+    Args:
+        source: the source stage, complete.
+        adapted: the adaptation, complete but for its start.
+        data: fingerprint of the source stage's data.
+        ready: the source stage that is used again, or why none is.
+        lines: what was chosen, a line each.
+    """
+
+    source: Config
+    adapted: Config
+    data: str
+    ready: Ready
+    lines: list[str]
+
+
+def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
+    """Train the source stage where none is ready, adapt, and say what came of it.
+
+    Args:
+        request: for a new run without a start.
+        stage: its source stage.
+
+    Returns:
+        As `train`, of both stages.
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
+    assert request.out is not None  # a run to resume goes on elsewhere
+    plan = _plan(request, stage, time.monotonic())
+    for line in plan.lines:
+        logger.info("%s", line)
+    source = plan.ready.run
+    if source is None:
+        source = request.out.parent / source_name(plan.source, plan.data)
+        if (source / "config.yaml").is_file():
+            logger.info("%s goes on where it was", source)
+        else:
+            RunFolder.create(source, to_yaml(plan.source)).close()
+        note_data(source, plan.data)
+    adapted = with_fields(plan.adapted, {"init": str(source)})
+    RunFolder.create(request.out, to_yaml(adapted), record={RECORD: {"choices": plan.lines}}).close()
+    return go_on(request.out)
+
+
+def go_on(out: Path) -> int:
+    """Do what is left of both stages, and write the account.
+
+    Args:
+        out: the adaptation's run folder.
+
+    Returns:
+        As `train`, of both stages.
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
+    config = _configuration(out)
+    source = Path(config.init)
+    if not (source / "config.yaml").is_file():
+        raise InputError(f"{out}: its source stage {source} is not there. Put it back, or start anew.")
+    seconds: dict[str, float] = {}
+    codes = []
+    for name, run in (("source stage", source), ("adaptation", out)):
+        if run == source and is_finished(run):
+            continue
+        begun = time.monotonic()
+        codes.append(train(Request(config=_configuration(run), out=None, resume=run, print_config=False)))
+        seconds[name] = time.monotonic() - begun
+        if codes[-1] == 130:
+            logger.info("interrupted in the %s; go on with: python -m lsr_train adapt --resume %s", name, out)
+            return 130
+    write_account(out, config, seconds)
+    return max(codes)
+
+
+def _configuration(run: Path) -> Config:
+    file = run / "config.yaml"
+    return config_from_text(file.read_text(encoding="utf-8"), str(file))
+
+
+def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
+    """Choose everything; devices and inputs are looked at here, and nothing is written.
+
+    Where the budget is too short for the size that was chosen, a smaller one is.
+
+    Raises:
+        LsrError: something that is asked for cannot be.
+    """
+    widest = None
+    while True:
+        choices = Choices(request.config, request.stated, request.flags)
+        try:
+            return _plan_within(choices, request, stage, begun, widest)
+        except BudgetError as error:
+            widest = narrower(choices, error.share)
+            if widest is None:
+                smallest = narrowest(choices)
+                raise error if smallest is None else error.at(*smallest) from error
+            target = choices.config.data.target
+            logger.info(
+                "%dx%d is too large for this budget, whose %s hold %.0f %% of the fewest steps; trying %d wide",
+                target.width, target.height, said(request.budget or 0), 100 * error.share, widest,
+            )  # fmt: skip
+
+
+def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: float, widest: int | None) -> _Plan:
+    """Choose everything, with training images of at most `widest` columns.
+
+    Raises:
+        BudgetError: the budget does not hold the fewest steps at this size.
+        LsrError: something else that is asked for cannot be.
+    """
+    assert request.out is not None
+    device = _choose(choices, stage, widest)
+    source = stage.beside(choices.config)
+    accelerator = build_accelerator(choices.config, device)
+    if accelerator.num_processes > 1:
+        raise UsageError(
+            "the source stage and what is chosen by itself need a single process. Run pretrain on several, then adapt "
+            "with --init."
+        )
+    prepared = prepare(choices.config, accelerator)  # every file is looked into before the output is
+    RunFolder.check_free(request.out)
+    data = data_fingerprint(source)
+    ready = find_ready(request.out.parent, source, data, config_from_text, any_length=request.budget is not None)
+    if request.budget is None:
+        choices.lines.append(
+            f"steps {source.train.steps} and {choices.config.train.steps}: the recipes' or as stated; --budget 30m "
+            "would fit them into half an hour"
+        )
+    else:
+        paces = measure_pace(prepare(source, accelerator), request.out), measure_pace(prepared, request.out)
+        budget = Budget(seconds=request.budget, gone=time.monotonic() - begun)
+        source, ready = _fit_into(budget, choices, stage, ready, paces)
+    choices.lines += _few_frames(prepared)
+    choices.lines.append(ready.line)
+    given_way = stage.given_way(choices.config)
+    if given_way:
+        choices.lines.append(
+            f"the source stage has the adaptation's {', '.join(given_way)}, not its recipe's: both stages share them. "
+            "Flags (--source_stage.SECTION.FIELD) would stay"
+        )
+    if ready.run is None and source.network.weights != "none":  # fetched and fitted before a folder is made
+        load_backbone_weights(DeepLabV2(network_spec(source, prepared.space)), source.network.weights)
+    return _Plan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
+
+
+def _few_frames(prepared: Prepared) -> list[str]:
+    """Say so where the footage gave fewer frames than a look takes."""
+    target, config = prepared.target, prepared.config
+    if target is None or len(target) >= config.selection.frames:
+        return []
+    line = (
+        f"only {len(target)} target frames: they come again and again, and the label-free signals are of the same ones"
+    )
+    footage = config.data.target
+    if footage.layout == "frames" and footage.seconds:
+        line += f"; --data.target.seconds {footage.seconds / 5:g} takes more of a video"
+    return [line]
+
+
+def _choose(choices: Choices, stage: SourceStage, widest: int | None) -> torch.device:
+    """Choose device, precision, network, sizes, batch and crop."""
+    train_config = choices.config.train
+    device = choose_device(train_config.device, train_config.precision, prefix="train.")
+    precision = choose_precision(device, train_config.precision)
+    why = "as stated" if train_config.precision == precision else "what it computes fastest"
+    choices.take({"train.precision": precision}, f"device {device}, precision {precision}: {why}")
+    if train_config.threads:
+        torch.set_num_threads(train_config.threads)
+    network_of_file(choices, backbone_of)
+    frame = frame_size(choices.config.data.target)
+    if frame is not None:
+        training_size(choices, frame, device.type, widest)
+    split_of_folder(choices)
+    space = choose_label_space(choices.config)
+    choices.lines.append(f"classes: the {space.num_classes} of {space.name}")
+
+    def needs(config: Config) -> int:
+        runs = (config, stage.beside(config))
+        return max(predict(run, space.num_classes) for run in runs for predict in (step_bytes, look_bytes))
+
+    fitting(choices, available_bytes(device), needs)
+    return device
+
+
+def _fit_into(
+    budget: Budget, choices: Choices, stage: SourceStage, ready: Ready, paces: tuple[Pace, Pace]
+) -> tuple[Config, Ready]:
+    """Fit both stages into the budget; returns the source stage, and what stands for it where that will do."""
+    source = stage.beside(choices.config)
+    looks = replace(paces[1], begin=paces[1].begin + 2 * paces[1].look)  # the account looks at both networks
+    stages = Stage(config=source, pace=paces[0]), Stage(config=choices.config, pace=looks)
+    lengths = plan_lengths(budget, *stages, ready.steps)
+    share = "all for the adaptation"
+    if lengths.source:
+        if ready.run is not None:
+            line = (
+                f"the source stage is trained: {ready.run} has {ready.steps} steps, the budget allows {lengths.source}"
+            )
+            ready = Ready(run=None, steps=0, line=line)
+        source = with_fields(source, with_length(source, lengths.source, stage.flags))
+        share = f"{SOURCE_SHARE:.0%} for the source stage unless a stage cannot use its part"
+    measured = f"measured {paces[0].step:.3g} s a source step and {paces[1].step:.3g} s one of adaptation"
+    choices.take(
+        with_length(choices.config, lengths.adapted, choices.flags),
+        f"steps {lengths.source or ready.steps} and {lengths.adapted}: {measured}; {said(budget.usable)} of the budget "
+        f"are planned, {share}",
+    )
+    return source, ready

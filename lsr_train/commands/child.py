@@ -1,0 +1,47 @@
+"""A process that runs commands of `lsr_train` for another one, and never outlives it.
+
+The first line of stdin is a JSON list of commands, a list of words each. They run one after the other, until one fails;
+its exit code is this process's. stdin stays open as long as the parent lives: at its end, this process ends at once,
+since a run that nobody waits for would hold its folder against the one who resumes it.
+"""
+
+import json
+import logging
+import os
+import sys
+
+from lsr_infer.errors import exit_status, stderr_handler
+from lsr_infer.system.lifeline import STDIN, end_with_parent
+
+__all__ = ["main"]
+
+PARTIAL = 6
+"""Exit code of a command that left unusable files out; the next command follows all the same."""
+
+
+def _first_line() -> bytes:
+    text = b""
+    while not text.endswith(b"\n") and (byte := os.read(STDIN, 1)):
+        text += byte
+    return text
+
+
+def main() -> None:
+    """Run the commands that stdin names."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    commands = json.loads(_first_line())
+    end_with_parent()
+    from lsr_train.commands.dispatch import run
+
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
+    worst = 0
+    for words in commands:
+        code = exit_status(lambda words=words: run(words))  # type: ignore[misc]  # bound at once
+        if code not in (0, PARTIAL):
+            sys.exit(code)
+        worst = max(worst, code)
+    sys.exit(worst)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""From the words of a command line to a resolved `Config`: recipes by name, short names, and where the run goes."""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is documented, but not in its __all__
+    ActionConfigFile,
+    ArgumentParser,
+    Namespace,
+)
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.fields import fields_of
+from lsr_train.config.parser import parse
+from lsr_train.config.recipes import recipe_path
+from lsr_train.config.run import Config
+
+__all__ = ["Request", "config_from_text", "parse_duration", "resolve"]
+
+_SOURCE_STAGE = "--source_stage."
+_STAGES = (
+    " Without --init, adapt trains the source stage first, in a run folder of its own beside --out, or takes the one "
+    "that is there and matches; --source_stage.recipe and --source_stage.SECTION.FIELD set what only that stage has. "
+    "What neither the command line nor a named recipe sets is chosen for the footage, the memory and the device; "
+    "--print_config shows what stands before that, config.yaml of the run what came of it."
+)
+SHORT_NAMES = {
+    "--source": "--data.source.root",
+    "--target": "--data.target.root",
+    "--student": "--network.backbone",
+    "--width": "--network.width",
+}
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+MORE_HELP = {
+    "adapt": _STAGES,
+    "distill": " The first word is the teacher (--distill.teacher: a run folder, a checkpoint folder or a model file); "
+    "--student and --width stand for --network.backbone and --network.width, --size 320x240 for width and height of "
+    "source and target.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a training command was asked for.
+
+    Args:
+        config: the resolved configuration.
+        out: the run folder to make; None when resuming.
+        resume: the run folder to continue; None for a new run.
+        print_config: whether only to show the configuration.
+        budget: seconds for the whole command; None leaves lengths as they are configured.
+        flags: dotted names of the fields that the command line sets, by themselves or with their section.
+        stated: these and those of the recipe that it names.
+        source_stage: what it says about the source stage, as words for `pretrain`.
+    """
+
+    config: Config
+    out: Path | None
+    resume: Path | None
+    print_config: bool
+    budget: float | None = None
+    flags: frozenset[str] = frozenset()
+    stated: frozenset[str] = frozenset()
+    source_stage: tuple[str, ...] = ()
+
+
+def parse_duration(text: str) -> float:
+    """Read `90s`, `30m` or `2h` as seconds.
+
+    Raises:
+        UsageError: it is no such text, or 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    seconds = float(match[1]) * _UNITS[match[2]] if match is not None else 0.0
+    if not seconds:
+        raise UsageError(f"--budget is {text!r}; write a time such as 90s, 30m or 2h.")
+    return seconds
+
+
+def _parser(program: str) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False,
+        epilog="--source and --target stand for --data.source.root (a labelled folder) and --data.target.root (a "
+        "folder, glob or video without labels)." + MORE_HELP.get(program, ""),
+    )  # fmt: skip
+    parser.add_argument("--recipe", action=ActionConfigFile, help="a recipe by name, or a YAML file")
+    parser.add_argument("--out", type=str, default="", help="the run folder to make (default: runs/RECIPE)")
+    parser.add_argument("--resume", type=str, default="", help="continue this run folder as it is configured")
+    if program == "adapt":
+        parser.add_argument("--budget", type=str, default="", help="time for both stages, such as 90s, 30m or 2h")
+    parser.add_argument("--show_config", action="store_true", help=argparse.SUPPRESS)  # --print_config
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def _expand(arguments: list[str]) -> list[str]:
+    """Replace short names and `--print_config`, and bring the recipe to the front as a path."""
+    expanded: list[str] = []
+    recipes: list[str] = []
+    position = 0
+    while position < len(arguments):
+        word, equals, value = arguments[position].partition("=")
+        position += 1
+        if word == "--recipe":
+            if not equals:
+                if position == len(arguments):
+                    raise UsageError("--recipe needs a name or a YAML file.")
+                value = arguments[position]
+                position += 1
+            if recipes:
+                raise UsageError("--recipe is given twice. Copy one of them, and put the other's fields in.")
+            recipes = ["--recipe", str(recipe_path(value))]
+            continue
+        long = {"--print_config": "--show_config", **SHORT_NAMES}.get(word, word)
+        if long != word and any(other.partition("=")[0] == long for other in arguments):
+            raise UsageError(f"{word} and {long} are the same. Take one of them.")
+        word = long
+        expanded.append(f"{word}={value}" if equals else word)
+    return recipes + expanded
+
+
+def _without_source_stage(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Take the words about the source stage out; they come back as words for `pretrain`.
+
+    Raises:
+        UsageError: one of them has no value.
+    """
+    kept: list[str] = []
+    taken: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith(_SOURCE_STAGE):
+            kept.append(word)
+            continue
+        name, equals, value = word.removeprefix(_SOURCE_STAGE).partition("=")
+        if not equals:
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise UsageError(f"{word} needs a value.")
+        taken += [f"--{name}", value]
+    return kept, tuple(taken)
+
+
+def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the dotted names that flags set (a section: all below it), and those that the recipe in front sets."""
+    words = {word[2:].partition("=")[0] for word in expanded if word.startswith("--")}
+    flags = frozenset(words | {name for name, _ in fields_of(Config()) if any(name.startswith(f"{w}.") for w in words)})
+    if expanded[:1] != ["--recipe"]:
+        return flags, frozenset()
+
+    def names(node: Any, prefix: str) -> Iterator[str]:
+        for key, value in node.items():
+            yield from names(value, f"{prefix}{key}.") if isinstance(value, dict) else (f"{prefix}{key}",)
+
+    document = yaml.safe_load(Path(expanded[1]).read_text(encoding="utf-8"))
+    return flags, frozenset(names(document or {}, ""))
+
+
+def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
+    """Cut a crop that only the default recipe states to the images, whose sizes the command line may state."""
+    if flags & {"augment.crop_height", "augment.crop_width"}:
+        return
+    scale = namespace["augment.scale_min"]
+    for side in ("height", "width"):
+        images = (namespace[f"data.source.{side}"], namespace[f"data.target.{side}"])
+        crop = f"augment.crop_{side}"
+        namespace[crop] = min(namespace[crop], *(max(0, int(image * scale)) for image in images))
+
+
+def _config(namespace: Namespace) -> Config:
+    """Build the tree; this runs every check."""
+    values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}
+    return Config(**values)
+
+
+def config_from_text(text: str, where: str) -> Config:
+    """Read a `config.yaml` back.
+
+    Args:
+        text: YAML of the whole tree.
+        where: the file, for messages.
+
+    Raises:
+        InputError: it is no YAML, or a field is unknown or not allowed.
+    """
+    try:
+        document = yaml.safe_load(text)
+        if not isinstance(document, dict) or "method" not in document:
+            raise InputError(f"{where}: this is no configuration of a run (no method in it).")
+        last = dataclasses.fields(Config)[-1].name
+        missing = {item.name for item in dataclasses.fields(getattr(Config(), last))} - set(document.get(last) or ())
+        if missing:  # what is cut off would have its defaults
+            raise InputError(f"{where}: it breaks off (no {last}.{min(missing)} in it). Put a whole one back.")
+        parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
+        parser.add_class_arguments(Config, as_group=False)
+        return _config(parser.instantiate(parser.parse_object(document)))
+    except InputError:
+        raise
+    except UsageError as error:
+        raise InputError(f"{where}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{where}: this is no configuration of a run ({' '.join(str(error).split())}).") from error
+
+
+def resolve(program: str, arguments: list[str], default_recipe: str | None) -> Request:
+    """Turn a command line into a request.
+
+    Args:
+        program: the command's name, for messages.
+        arguments: the words after it.
+        default_recipe: the recipe used where none is named; None means the defaults of `Config`.
+
+    Raises:
+        UsageError: an unknown flag, key, recipe or value.
+        InputError: the run to resume is not there.
+    """
+    source_stage: tuple[str, ...] = ()
+    if program == "adapt":
+        arguments, source_stage = _without_source_stage(arguments)
+    expanded = _expand(arguments)
+    recipe = Path(expanded[1]).stem if expanded[:1] == ["--recipe"] else default_recipe
+    own_words = expanded
+    if expanded[:1] != ["--recipe"] and default_recipe is not None and not {"-h", "--help"} & set(expanded):
+        expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
+    parser = _parser(program)
+    namespace = parse(parser, expanded)
+    if namespace.resume:
+        words = [word for word in (*arguments, *source_stage) if word.startswith("-")]
+        if [word.partition("=")[0] for word in words] != ["--resume"]:
+            raise UsageError("--resume continues a run as its config.yaml says; give it no other option.")
+        path = Path(namespace.resume)
+        file = path / "config.yaml"
+        if not file.is_file():
+            raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
+        config = config_from_text(file.read_text(encoding="utf-8"), str(file))
+        return Request(config=config, out=None, resume=path, print_config=False)
+    flags, in_recipe = _set_by(own_words)
+    if default_recipe is not None and own_words[:1] != ["--recipe"]:
+        _cut_default_crop(namespace, flags)
+    config = _config(parser.instantiate(namespace))
+    out = Path(namespace.out) if namespace.out else Path("runs") / (recipe or config.method)
+    budget = getattr(namespace, "budget", "")
+    return Request(
+        config=config,
+        out=out,
+        resume=None,
+        print_config=namespace.show_config,
+        budget=parse_duration(budget) if budget else None,
+        flags=flags,
+        stated=flags | in_recipe,
+        source_stage=source_stage,
+    )

@@ -1,0 +1,221 @@
+"""The configuration of what is read and how it is changed on the way: source, target, augmentation."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from lsr_infer.errors import UsageError
+from lsr_train.config.checks import in_range, one_of
+
+__all__ = [
+    "LAYOUTS",
+    "TARGET_LAYOUTS",
+    "AugmentConfig",
+    "DataConfig",
+    "Layout",
+    "SourceConfig",
+    "TargetConfig",
+    "TargetLayout",
+    "check_one_size",
+]
+
+Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+TargetLayout = Literal["frames", "gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
+TARGET_LAYOUTS: tuple[str, ...] = get_args(TargetLayout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """The labelled data set.
+
+    Args:
+        layout: how the folder is arranged. `folder` is images/ and labels/ matched by stem, with a classes.yaml.
+        root: the folder. Toytown needs none.
+        split: a split by the layout's own name (`train`, `val`); empty means everything there is.
+        ids: what the label files hold: `auto` (what the layout's publisher wrote), `cityscapes-id`,
+            `cityscapes-trainid`, `synthia-id`, or `classes` (as classes.yaml or the label space has them).
+        height: training height in pixels, before any crop.
+        width: training width in pixels, before any crop.
+        limit: use only the first so many images in name order; 0 means all. For Toytown: how many scenes there are.
+        ignore_mask: PNG whose non-zero pixels count as void in every image, resized to each; empty means none.
+    """
+
+    layout: Layout = "folder"
+    root: str = ""
+    split: str = ""
+    ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
+    height: int = 512
+    width: int = 1024
+    limit: int = 0
+    ignore_mask: str = ""
+
+    def __post_init__(self) -> None:
+        one_of("data.source.layout", self.layout, LAYOUTS)
+        one_of("data.source.ids", self.ids, ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"))
+        in_range("data.source.height", self.height, 32, 8192)
+        in_range("data.source.width", self.width, 32, 8192)
+        in_range("data.source.limit", self.limit, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """The unlabelled frames of the camera the network is for. There is no label field.
+
+    Args:
+        layout: `frames` is a folder (searched below), a glob or a video; the others find a data set's images.
+        root: the folder, glob or video. Empty means no target (plain source-only training). Toytown needs none.
+        split: a split by the layout's own name; empty means everything there is.
+        height: training height in pixels, before any crop.
+        width: training width in pixels, before any crop.
+        limit: use only so many frames, evenly spread; 0 means all. For Toytown: how many scenes there are.
+        seconds: spacing of the frames that are taken from a video, in seconds.
+        static: frames of a video whose mean absolute grey difference from the last kept one is below this many of 255
+            levels are left out, so that a standing car does not fill the set; 0 keeps all.
+        ignore_top: share of a frame's rows at the upper border that never count, such as a rectification's black rim.
+        ignore_bottom: the same at the lower border, such as the car's own hood.
+    """
+
+    layout: TargetLayout = "frames"
+    root: str = ""
+    split: str = ""
+    height: int = 512
+    width: int = 1024
+    limit: int = 0
+    seconds: float = 0.5
+    static: float = 2.0
+    ignore_top: float = 0.0
+    ignore_bottom: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("data.target.layout", self.layout, TARGET_LAYOUTS)
+        in_range("data.target.height", self.height, 32, 8192)
+        in_range("data.target.width", self.width, 32, 8192)
+        in_range("data.target.limit", self.limit, 0)
+        in_range("data.target.seconds", self.seconds, 0)
+        in_range("data.target.static", self.static, 0, 255)
+        for name in ("ignore_top", "ignore_bottom"):
+            in_range(f"data.target.{name}", getattr(self, name), 0, 1)
+        if self.ignore_top + self.ignore_bottom >= 1:
+            raise UsageError(
+                f"data.target.ignore_top {self.ignore_top} and ignore_bottom {self.ignore_bottom} leave no row. "
+                "Set smaller shares."
+            )
+
+    @property
+    def given(self) -> bool:
+        """True where there are target frames at all."""
+        return bool(self.root) or self.layout.startswith("toytown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read, and how.
+
+    Args:
+        source: the labelled simulator.
+        target: the unlabelled footage.
+        batch_size: images of each domain in a step, over all processes.
+        workers: loader processes for each domain; 0 loads in the training process. No result depends on it.
+        on_bad: `stop` lists every unusable file and ends with exit code 4; `skip` leaves them out, counts and says so.
+        ignore_mask: PNG whose non-zero pixels of the target camera never count (the car's own hood, burnt-in text).
+    """
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    batch_size: int = 1
+    workers: int = 2
+    on_bad: Literal["stop", "skip"] = "stop"
+    ignore_mask: str = ""
+
+    def __post_init__(self) -> None:
+        in_range("data.batch_size", self.batch_size, 1)
+        in_range("data.workers", self.workers, 0, 256)
+        one_of("data.on_bad", self.on_bad, ("stop", "skip"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What happens to an image between the file and the batch. 0 switches a part off.
+
+    Args:
+        crop_height: height of the random crop that is trained on; 0 means the whole image.
+        crop_width: width of the random crop; 0 means the whole image.
+        flip: probability of a left-right flip.
+        scale_min: smallest factor of random resizing; a crop always stays inside the image.
+        scale_max: largest factor of random resizing.
+        white_point: each channel's white point moves by U(-v, v) levels (paper, Sec. 5: 75).
+        jitter: each channel is shifted by U(-v, v) levels (paper, Sec. 5: 25).
+        brightness: factor 1 + U(-v, v).
+        contrast: factor 1 + U(-v, v) about the image's mean.
+        saturation: factor 1 + U(-v, v) of the distance from grey.
+        hue: turn of the hue by U(-v, v) degrees.
+        blur: probability of a Gaussian blur.
+        blur_sigma: largest standard deviation of the blur, in pixels.
+        noise: largest standard deviation of Gaussian noise, in levels.
+        target_colors: whether colours, blur and noise change target images too; self-training wants them as they are
+            for its teacher, and changes what its student sees by `strong`.
+        lab_transfer: probability that a source image takes mean and spread of its LAB channels from a random
+            unlabelled target frame.
+        rare_class_temperature: source images are drawn by class with probability softmax((1 - frequency) / T); 0 draws
+            them evenly.
+    """
+
+    crop_height: int = 0
+    crop_width: int = 0
+    flip: float = 0.5
+    scale_min: float = 1.0
+    scale_max: float = 1.0
+    white_point: float = 0.0
+    jitter: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    blur_sigma: float = 1.0
+    noise: float = 0.0
+    target_colors: bool = True
+    lab_transfer: float = 0.0
+    rare_class_temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "blur", "lab_transfer", "brightness", "contrast", "saturation"):
+            in_range(f"augment.{name}", getattr(self, name), 0, 1)
+        for name in ("white_point", "jitter", "noise"):
+            in_range(f"augment.{name}", getattr(self, name), 0, 255)
+        in_range("augment.hue", self.hue, 0, 180)
+        in_range("augment.blur_sigma", self.blur_sigma, 0, 20)
+        in_range("augment.rare_class_temperature", self.rare_class_temperature, 0)
+        in_range("augment.scale_min", self.scale_min, 0.1, 10)
+        in_range("augment.scale_max", self.scale_max, self.scale_min, 10)
+        in_range("augment.crop_height", self.crop_height, 0, 8192)
+        in_range("augment.crop_width", self.crop_width, 0, 8192)
+        if bool(self.crop_height) != bool(self.crop_width):
+            raise UsageError("augment.crop_height and augment.crop_width go together; set both or neither.")
+        if self.scale_max != self.scale_min and not self.crop_height:
+            raise UsageError("augment.scale_min/scale_max give images of several sizes; set augment.crop_height too.")
+
+    def without_colors(self) -> "AugmentConfig":
+        """Return what is left of it without colours, blur and noise: flip, scale and crop."""
+        return replace(
+            self,
+            white_point=0.0,
+            jitter=0.0,
+            brightness=0.0,
+            contrast=0.0,
+            saturation=0.0,
+            hue=0.0,
+            blur=0.0,
+            noise=0.0,
+        )
+
+
+def check_one_size(data: DataConfig, augment: AugmentConfig, why: str) -> None:
+    """Raise unless images of both domains leave the loader at one size; `why` says what asks for that."""
+    source, target = data.source, data.target
+    two_sizes = target.given and (source.height, source.width) != (target.height, target.width)
+    if two_sizes and not augment.crop_height:
+        raise UsageError(
+            f"{why}, and they are of two sizes. Set the same --data.source.height and .width as "
+            "--data.target.height and .width, or a crop by --augment.crop_height and --augment.crop_width."
+        )

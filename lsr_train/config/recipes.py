@@ -1,0 +1,54 @@
+"""A configuration as text and back: `config.yaml` of a run, and the recipes by name."""
+
+import dataclasses
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.run import Config
+
+__all__ = ["recipe_names", "recipe_path", "to_yaml"]
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("lsr_train") / "recipes"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """Find a recipe by name, or a YAML file by path.
+
+    Raises:
+        UsageError: it is neither; the message has the nearest name.
+        InputError: it is a path that cannot be read.
+    """
+    names = recipe_names()
+    if name in names:
+        return Path(str(resources.files("lsr_train") / "recipes" / f"{name}.yaml"))
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise InputError(f"{name}: a folder, not a recipe. Name a YAML file or one of: {', '.join(names)}.")
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UsageError(f"there is no recipe {name!r}.{hint} Recipes: {', '.join(names)}; or a path to a YAML file.")
+
+
+def _plain(value: Any) -> Any:
+    """Return tuples as lists, dataclasses as dictionaries."""
+    if dataclasses.is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_yaml(config: Config) -> str:
+    """Return the whole resolved tree as YAML; reading it back gives an equal object."""
+    return yaml.safe_dump(_plain(config), sort_keys=False, width=120)

@@ -1,0 +1,1 @@
+"""Trains: the loop, the optimiser, logging and checkpoint selection."""

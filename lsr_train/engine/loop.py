@@ -1,0 +1,443 @@
+"""The training loop, on accelerate: batch -> named terms -> one backward -> step.
+
+It is the only place that calls `backward`, places tensors and writes checkpoints. It knows methods by their base class
+and data by the two batch types.
+"""
+
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lsr_infer.errors import InputError, QualityGateError, UsageError
+from lsr_infer.labelspace import LabelSpace
+from lsr_train.config.run import Config
+from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
+from lsr_train.distributed import all_reduce_sum, average_gradients
+from lsr_train.engine.interruption import Interruption
+from lsr_train.engine.log import Pace, RunLog
+from lsr_train.engine.monitor import TermMonitor, gradient_norms
+from lsr_train.engine.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
+from lsr_train.engine.selection import Selector, Sight
+from lsr_train.engine.state import RunState
+from lsr_train.methods import method_class
+from lsr_train.network import DeepLabV2
+from lsr_train.runs.checkpoint import ModelInfo, TeacherFacts
+from lsr_train.runs.folder import RunFolder
+from lsr_train.runs.tensors import as_plain
+from lsr_train.selftraining import FrozenTeacher
+
+__all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Endless batches of both domains from a given step on.
+
+    Args:
+        source: labelled batches as the loader delivers them.
+        target: unlabelled batches; None where the method uses none.
+    """
+
+    source: Iterator[RawLabelled]
+    target: Iterator[RawUnlabelled] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Models:
+    """The networks of a run.
+
+    Args:
+        network: what training starts from, on the CPU or its device.
+        teacher: a finished network that teaches it, on its device, and where it is from; None where the configuration
+            names none.
+    """
+
+    network: DeepLabV2
+    teacher: tuple[FrozenTeacher, TeacherFacts] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        finished: false where it was interrupted.
+        step: finished steps.
+        last: the last checkpoint's folder.
+        best: the selected checkpoint's folder, None where nothing was selected.
+    """
+
+    finished: bool
+    step: int
+    last: Path
+    best: Path | None
+
+
+class Engine:
+    """One training run.
+
+    Args:
+        config: the resolved configuration.
+        space: the classes.
+        models: the starting network, and its teacher.
+        accelerator: places everything; its precision is the configuration's.
+        run: where everything is written.
+        selector: looks at unlabelled frames and chooses the best checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        space: LabelSpace,
+        models: Models,
+        accelerator: Accelerator,
+        run: RunFolder,
+        selector: Selector,
+    ) -> None:
+        self.config = config
+        self.space = space
+        self.accelerator = accelerator
+        self.run_folder = run
+        self.log = RunLog(run, tensorboard=config.log.tensorboard and accelerator.is_main_process)
+        self.selector = selector
+        self.step = 0
+        self.monitor = TermMonitor()
+        network, self.teacher = models.network, models.teacher
+        if config.train.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
+        if config.network.batch_norm == "train" and accelerator.num_processes > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's own
+        network.set_batch_norm("train" if config.network.batch_norm == "train" else "frozen")
+        self.method = method_class(config.method)(config, space.num_classes, network.feature_channels)
+        self.method.start(network)
+        if self.teacher is not None:
+            self.method.take_teacher(self.teacher[0])
+        self.method.to(accelerator.device)
+        groups = network.parameter_groups() | self.method.parameter_groups()
+        optimizer = build_optimizer(groups, config.optim)
+        self.network = network  # the bare one, without accelerate's and torch.compile's wrapping
+        model = cast(nn.Module, torch.compile(network)) if config.train.compile else network
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.critics = {name: accelerator.prepare(item) for name, item in self.method.optimizers().items()}
+        self.state = RunState(
+            network=network, method=self.method, optimizer=self.optimizer, critics=self.critics, monitor=self.monitor,
+            selector=selector, scaler=accelerator.scaler, device=accelerator.device,
+        )  # fmt: skip
+        self._recent: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=config.log.every * config.train.accumulate + 1)
+
+    @property
+    def samples(self) -> int:
+        """Number of the first sample of the next step, over all processes."""
+        return self.step * self.config.train.accumulate * self.config.data.batch_size
+
+    @property
+    def outcome(self) -> DeepLabV2:
+        """The network that is looked at and saved."""
+        return self.state.outcome
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def _labelled(self, raw: RawLabelled) -> LabelledBatch:
+        """Move a source batch to the device and normalise it there."""
+        device = self.accelerator.device
+        image = self.network.normalize(raw.frames.to(device, non_blocking=True))
+        if self.config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return LabelledBatch(image=image, labels=raw.labels.to(device, non_blocking=True).long(), files=raw.files)
+
+    def _unlabelled(self, raw: RawUnlabelled) -> UnlabelledBatch:
+        """Move a target batch to the device and normalise it there."""
+        device = self.accelerator.device
+        image = self.network.normalize(raw.frames.to(device, non_blocking=True))
+        if self.config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        mask = None if raw.mask is None else raw.mask.to(device, non_blocking=True)
+        return UnlabelledBatch(image=image, mask=mask, files=raw.files)
+
+    def train_step(self, batches: Batches) -> float:
+        """Do one optimiser step.
+
+        Args:
+            batches: where the micro-batches come from.
+
+        Returns:
+            Seconds spent waiting for the loader.
+        """
+        config = self.config
+        waited = 0.0
+        set_learning_rate(self.optimizer, learning_rate(self.step, config.optim, config.train.steps))
+        for critic in self.critics.values():
+            set_decayed_rate(critic, self.step, config.optim, config.train.steps)
+        weights = self.method.term_weights()
+        for micro in range(config.train.accumulate):
+            begin = time.perf_counter()
+            raw_source = next(batches.source)
+            raw_target = None if batches.target is None else next(batches.target)
+            waited += time.perf_counter() - begin
+            source = self._labelled(raw_source)
+            target = None if raw_target is None else self._unlabelled(raw_target)
+            self._recent.append((self.step, (*source.files, *(target.files if target else ()))))
+            first = self.samples + micro * config.data.batch_size + self.accelerator.process_index * len(source.image)
+            self.method.begin(self.step, first)
+            last = micro == config.train.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                terms = self.method.terms(self.model, source, target)
+                if last and self._measures_gradients:
+                    self._log_gradients(terms)
+                total = cast(Tensor, sum(weights.get(name, 1.0) * value for name, value in terms.items()))
+                self.accelerator.backward(total / config.train.accumulate)
+            self.monitor.observe(self.step, terms, self.method.diagnostics())
+        average_gradients(self.method)
+        if config.optim.clip_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm)
+        for optimizer in (self.optimizer, *self.critics.values()):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.method.after_step(self.network, self.step)
+        return waited
+
+    @property
+    def _measures_gradients(self) -> bool:
+        """Whether the step that is being made is one whose gradients are measured."""
+        every = self.config.log.gradients
+        return bool(every) and (self.step + 1) % every == 0
+
+    def _log_gradients(self, terms: Mapping[str, Tensor]) -> None:
+        """Write the norm of each term's gradient on stem and backbone, of this process's last micro-batch."""
+        groups = self.network.parameter_groups()
+        norms = gradient_norms(terms, [*groups["stem"], *groups["backbone"]])
+        if self._speaks:
+            self.log.gradients(self.step + 1, norms)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, batches: Batches, interruption: Interruption) -> Outcome:
+        """Train until the configured step, an early stop or an interruption.
+
+        Args:
+            batches: both domains from `self.samples` on.
+            interruption: asked between two steps.
+
+        Raises:
+            QualityGateError: a loss term was not finite; names it, the first such step and that batch's files.
+            InputError: the run folder cannot be written.
+        """
+        config, steps = self.config, self.config.train.steps
+        pace = Pace()
+        saved = self.run_folder.pointer("last")
+        bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._speaks else True)
+        self.model.train()
+        self.method.train()
+        stop = self.step >= steps or self.selector.exhausted
+        if self.step == 0 and self.selector.looks_first:
+            self._look()
+        while not stop:
+            pace.count(self.train_step(batches))
+            bar.update()
+            done = self.step >= steps
+            if self.step % config.log.every == 0 or done:
+                self._log_row(pace, bar)
+                pace = Pace()
+            stop = done or self._interrupted(interruption)
+            paused = time.perf_counter()
+            look = self.selector.due(self.step, last=done)
+            improved = False
+            if look:
+                improved = self._look()
+                stop = stop or self.selector.exhausted
+            if look or stop or self.step % config.train.checkpoint_every == 0:
+                self.save(best=improved)
+                saved = self.step
+            pace.leave_out(time.perf_counter() - paused)  # looks and checkpoints are not steps
+        bar.close()
+        self.log.close()
+        if saved is None:
+            self.save(best=False)
+        finished = self.step >= steps or self.selector.exhausted
+        best = self.run_folder.pointer("best")
+        return Outcome(
+            finished=finished,
+            step=self.step,
+            last=self.run_folder.checkpoint(self.step),
+            best=None if best is None else self.run_folder.checkpoint(best),
+        )
+
+    @property
+    def _speaks(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def _interrupted(self, interruption: Interruption) -> bool:
+        """Whether to stop; several processes agree on it, at log intervals only."""
+        if self.accelerator.num_processes == 1:
+            return interruption.requested
+        if self.step % self.config.log.every:
+            return False
+        flag = torch.tensor(float(interruption.requested), device=self.accelerator.device)
+        return bool(all_reduce_sum(flag).item() > 0)
+
+    def _look(self) -> bool:
+        """Compute the label-free signals; every process learns whether they improved."""
+        result: list[Any] = [None]
+        if self._speaks:
+            assert self.selector.look is not None  # `due` said so
+            result = [self.selector.look(self.outcome)]
+            self.log.sight(self.step, result[0], self.space)
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(result)
+        self.model.train()
+        sight: Sight = result[0]
+        if self.step == 0:
+            self.selector.begin(sight)
+            return False
+        improved = self.selector.update(self.step, sight, speak=self._speaks)
+        if self._speaks:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in sight.signals.items())
+            logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
+        return improved
+
+    def _check(self) -> dict[str, float]:
+        """Read the monitor and raise where a term was not finite, on every process alike."""
+        reading = self.monitor.read()
+        bad = [reading.first_bad]
+        if self.accelerator.num_processes > 1:
+            bad = gather_object(bad)
+        if any(bad):
+            step = min(first for found in bad for first in found.values())
+            names = sorted({name for found in bad for name, first in found.items() if first == step})
+            files = [file for at, batch in self._recent if at == step for file in batch]
+            if self.accelerator.num_processes > 1:
+                files = gather_object(files)
+            shown = ", ".join(files) if files else "not known any more"
+            raise QualityGateError(
+                f"the loss term {' and '.join(names)} was not finite at step {step + 1} (files: {shown}). "
+                f"No checkpoint holds it; {self._last_good()}. Lower --optim.lr or the term's weight, set "
+                "--optim.clip_norm, or use --train.precision fp32."
+            )
+        return reading.means
+
+    def _last_good(self) -> str:
+        step = self.run_folder.pointer("last")
+        return "there is no checkpoint yet" if step is None else f"the last good one is step {step}"
+
+    def _log_row(self, pace: Pace, bar: Any) -> None:
+        """Write one row of the log; the only regular transfer from the device."""
+        means = self._check()
+        self.monitor.reset()
+        if not self._speaks:
+            return
+        rate = learning_rate(self.step - 1, self.config.optim, self.config.train.steps)
+        images = pace.steps * self.config.train.accumulate * self.config.data.batch_size
+        self.log.row(self.step, means, {"learning_rate": rate, **pace.figures(images)})
+        text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+        if bar.disable:
+            left = (self.config.train.steps - self.step) * pace.seconds() / pace.steps
+            logger.info("step %d/%d: %s (%.0f s left)", self.step, self.config.train.steps, text, left)
+        else:
+            bar.set_postfix_str(text[:80])
+        self.write_status("running")
+
+    def write_status(self, state: str) -> None:
+        """Replace status.json."""
+        self.run_folder.write_status(
+            state=state, step=self.step, steps=self.config.train.steps, selection=as_plain(self.selector.state())
+        )
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save(self, *, best: bool) -> None:
+        """Write a checkpoint of everything, after making sure that nothing in it is non-finite.
+
+        Raises:
+            QualityGateError: a loss term or a weight is not finite.
+            InputError: the run folder cannot be written.
+        """
+        self._check()
+        finite = torch.stack([torch.isfinite(tensor).all() for tensor in self.network.state_dict().values()])
+        if not bool(finite.all()):
+            names = [n for n, ok in zip(self.network.state_dict(), finite.tolist(), strict=True) if not ok]
+            raise QualityGateError(
+                f"weights are not finite after step {self.step} although the losses were: {', '.join(names[:3])}; "
+                f"{self._last_good()}. Lower --optim.lr or set --optim.clip_norm."
+            )
+        failed: list[str | None] = [None]
+        if self._speaks:
+            try:
+                self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)
+                self.write_status("running")
+            except InputError as error:
+                failed = [str(error)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(failed)  # the others would wait for a process that has given up
+        if failed[0] is not None:
+            raise InputError(failed[0])
+
+    def _fill(self, folder: Path) -> None:
+        """Write the files of a checkpoint into `folder`."""
+        info = ModelInfo(
+            label_space=self.space,
+            method=self.config.method,
+            step=self.step,
+            height=self.config.data.target.height if self.config.data.target.given else self.config.data.source.height,
+            width=self.config.data.target.width if self.config.data.target.given else self.config.data.source.width,
+            scores=self.selector.scores(self.step),
+            teacher=None if self.teacher is None else self.teacher[1],
+        )
+        self.state.write(folder, info)
+
+    def resume(self) -> None:
+        """Take up the last checkpoint of the run folder; without one the run begins at step 0.
+
+        Raises:
+            InputError: the checkpoint is damaged or belongs to another network.
+        """
+        step = self.run_folder.pointer("last")
+        if self._speaks:
+            folder = self.run_folder
+            for table in (folder.metrics, folder.signals, folder.classes, folder.gradients):
+                table.cut(-1 if step is None else step)
+        if step is None:
+            return
+        self.step = self.state.read(self.run_folder.checkpoint(step))
+        best = self.selector.best_step
+        if self._speaks and best is not None and best in self.run_folder.steps():
+            self.run_folder.point("best", best)  # a kill may have come between the checkpoint and this pointer
+
+
+def build_accelerator(config: Config, device: torch.device) -> Accelerator:
+    """Set accelerate up for one or several processes with the configuration's precision, which is no longer `auto`.
+
+    Raises:
+        UsageError: several processes on the CPU would have to synchronise batch-norm, which torch cannot.
+        ValueError: the precision is still `auto`.
+    """
+    if config.train.precision == "auto":
+        raise ValueError("choose the precision of the device before the engine is built")
+    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if accelerator.num_processes > 1 and device.type == "cpu" and config.network.batch_norm == "train":
+        raise UsageError(
+            "torch synchronises batch-norm over several processes on CUDA devices alone. Train in one process, or set "
+            "--network.batch_norm frozen or target."
+        )
+    return accelerator

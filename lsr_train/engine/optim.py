@@ -1,0 +1,76 @@
+"""The optimiser and its schedule: parameter groups with their multipliers, warm-up and polynomial decay."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lsr_train.config.run import OptimConfig
+
+__all__ = ["build_optimizer", "learning_rate", "set_decayed_rate", "set_learning_rate"]
+
+
+def build_optimizer(groups: Mapping[str, Sequence[nn.Parameter]], config: OptimConfig) -> Optimizer:
+    """Build SGD or AdamW over named parameter groups.
+
+    Args:
+        groups: parameters by group name; a group that `lr_multipliers` does not name has multiplier 1.
+        config: which optimiser, and its numbers.
+
+    Returns:
+        The optimiser; each of its groups carries `name` and `multiplier`.
+    """
+    param_groups = [
+        {
+            "params": [parameter for parameter in parameters if parameter.requires_grad],
+            "name": name,
+            "multiplier": float(getattr(config.lr_multipliers, name, 1.0)),
+        }
+        for name, parameters in groups.items()
+        if any(parameter.requires_grad for parameter in parameters)
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            param_groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True
+        )
+    return torch.optim.AdamW(param_groups, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+
+
+def learning_rate(step: int, config: OptimConfig, steps: int) -> float:
+    """Return the base learning rate of the step after `step` finished ones.
+
+    Args:
+        step: finished steps, from 0.
+        config: base rate, warm-up and decay (paper, Sec. 5: power 0.9).
+        steps: length of the run, which the decay spans where `poly_steps` is 0.
+
+    Returns:
+        lr * min(1, (step + 1) / (warmup + 1)) * (1 - step / length) ** power; never negative.
+    """
+    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    return float(config.lr * warmup * _decay(step, config, steps))
+
+
+def _decay(step: int, config: OptimConfig, steps: int) -> float:
+    """Return the share of a base rate that is left after `step` steps: (1 - step / length) ** power, never negative."""
+    return float(max(0.0, 1 - step / (config.poly_steps or steps)) ** config.poly_power)
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give every group its multiple of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
+
+
+def set_decayed_rate(optimizer: Optimizer, step: int, config: OptimConfig, steps: int) -> None:
+    """Decay an optimiser of a method's own as the network's, from the rates it was built with, without warm-up.
+
+    Args:
+        optimizer: whose groups get the rate.
+        step: finished steps, from 0.
+        config: of the network's optimiser.
+        steps: length of the run.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * _decay(step, config, steps)

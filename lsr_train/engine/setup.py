@@ -1,0 +1,288 @@
+"""From a configuration to what the engine needs: device, data, starting network, selector.
+
+Everything is checked here, before the run folder is made: the device first, then every input.
+"""
+
+import contextlib
+import logging
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.labelspace import LabelSpace
+from lsr_train.config.run import ADAPTING_METHODS, Config, is_foreign
+from lsr_train.data.frames import LabelledFrames, TargetFrames
+from lsr_train.data.labelled import choose_label_space
+from lsr_train.data.loading import RawLabelled, RawUnlabelled, source_loader, target_loader
+from lsr_train.data.scan import UnusableFilesError, user_cache_folder
+from lsr_train.data.source import SourceDataset, build_source
+from lsr_train.data.target import TargetDataset, build_target
+from lsr_train.engine.selection import Selector, Sight
+from lsr_train.evaluation.collapse import CollapseWatch
+from lsr_train.evaluation.inference import LOOK_BATCH, FrameBatch, take_target_statistics
+from lsr_train.evaluation.scores import score_frames
+from lsr_train.evaluation.signals import label_free_signals
+from lsr_train.network import DeepLabV2, NetworkSpec
+from lsr_train.network.narrowing import narrow
+from lsr_train.network.weights import load_backbone_weights
+from lsr_train.runs.checkpoint import load_model
+from lsr_train.runs.folder import resolve_model
+
+__all__ = [
+    "Prepared",
+    "collapse_advice",
+    "network_spec",
+    "prepare",
+    "starting_network",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The inputs of a run.
+
+    Args:
+        config: the run.
+        accelerator: for this process's rank.
+        space: the classes.
+        source: labelled samples.
+        target: unlabelled samples; None where the configuration has no target.
+        held_out: labelled source images the run does not train on; None where no split of them is named.
+        selector: looks at target frames and held-out source images.
+    """
+
+    config: Config
+    accelerator: Accelerator
+    space: LabelSpace
+    source: SourceDataset
+    target: TargetDataset | None
+    held_out: LabelledFrames | None
+    selector: Selector
+
+    @property
+    def left_out(self) -> int:
+        """How many unusable files `data.on_bad skip` left out."""
+        parts = (self.source, self.target, self.held_out)
+        return sum(len(part.left_out) for part in parts if part is not None)
+
+    def source_batches(self, start: int) -> Generator[RawLabelled, None, None]:
+        """Yield this rank's source batches from sample `start` on."""
+        accelerator = self.accelerator
+        return source_loader(
+            self.config, self.source, start,
+            rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
+        )  # fmt: skip
+
+    def target_batches(self, start: int) -> Generator[RawUnlabelled, None, None]:
+        """Yield this rank's target batches from sample `start` on."""
+        assert self.target is not None  # the configuration checks that the method has its target
+        accelerator = self.accelerator
+        return target_loader(
+            self.config, self.target, start,
+            rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
+        )  # fmt: skip
+
+
+def prepare(config: Config, accelerator: Accelerator) -> Prepared:
+    """Find and scan both data sets.
+
+    Raises:
+        UsageError: layout, split and ids do not fit together, or the held-out split is trained on.
+        InputError: files are missing or unusable; all of them are listed.
+    """
+    cache = user_cache_folder()
+    space = choose_label_space(config)
+    problems: list[str] = []
+    target = source = held_out = None
+    with _collected(problems):
+        target = build_target(config, cache=cache) if config.data.target.given else None
+    with _collected(problems):
+        plain = replace(config, augment=replace(config.augment, lab_transfer=0.0))  # needs the target's statistics
+        source = build_source(plain if problems else config, space, target, cache=cache)
+    with _collected(problems):
+        held_out = _held_out(config, space, cache)
+    if problems:
+        raise UnusableFilesError("\n".join(problems))
+    assert source is not None
+    return Prepared(
+        config=config,
+        accelerator=accelerator,
+        space=space,
+        source=source,
+        target=target,
+        held_out=held_out,
+        selector=_selector(config, space, target, held_out),
+    )
+
+
+@contextlib.contextmanager
+def _collected(problems: list[str]) -> Iterator[None]:
+    """Keep what is said about unusable files for later, so that every data set is looked at."""
+    try:
+        yield
+    except UnusableFilesError as error:
+        problems.append(str(error))
+
+
+def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledFrames | None:
+    """Open the source images that the `source` signal is scored on.
+
+    Raises:
+        UsageError: they are among those that are trained on.
+    """
+    source, split = config.data.source, config.selection.source_split
+    if not split:
+        return None
+    if source.split in ("", split):
+        trained = source.split or "every split"
+        raise UsageError(
+            f"selection.source_split is {split}, and data.source.split trains on {trained}: nothing is held out. "
+            "Set --data.source.split to another split."
+        )
+    return LabelledFrames(
+        source.layout, source.root, split, source.ids, source.height, source.width, space,
+        ignore_mask=source.ignore_mask, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
+    )  # fmt: skip
+
+
+def _selector(
+    config: Config, space: LabelSpace, target: TargetDataset | None, held_out: LabelledFrames | None
+) -> Selector:
+    """Build what looks at unlabelled frames, and at held-out source images where there are some."""
+    selection, source = config.selection, config.data.source
+    if selection.signal == "none":
+        if _adapts(config):
+            logger.info("selection.signal none: nothing looks at target frames, so a class that dies is not noticed")
+        return Selector(selection, None)
+    if target is None and selection.signal != "source":
+        logger.info("no target frames for the %s signal: the last checkpoint stands", selection.signal)
+        return Selector(selection, None)
+    precision = config.train.precision
+    assert precision != "auto"  # the command has chosen
+    frames = None if target is None else target.evenly(selection.frames)
+
+    def look(network: DeepLabV2) -> Sight:
+        signals: dict[str, float] = {}
+        classes = None
+        if frames is not None:
+            found = label_free_signals(network, _batches(frames), precision=precision)
+            signals, classes = found.higher_is_better(), found.classes
+        if held_out is not None:
+            size = (source.height, source.width)
+            signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
+        return Sight(signals, classes)
+
+    adapts = _adapts(config) and frames is not None
+    return Selector(selection, look, CollapseWatch(space.names) if adapts else None, collapse_advice(config))
+
+
+def _adapts(config: Config) -> bool:
+    """Whether the method learns from unlabelled frames alone what the target is like."""
+    return config.method in ADAPTING_METHODS or is_foreign(config.method)
+
+
+def collapse_advice(config: Config) -> str:
+    """Say what may help a class that collapses, by what the method has to set."""
+    weights, alignment = config.weights, config.self_training.alignment
+    if weights.self_training and not alignment:
+        first = "Set --self_training.alignment 1 and --self_training.alignment_of labels, lower"
+    elif weights.self_training and config.self_training.alignment_of == "probabilities":
+        first = "Set --self_training.alignment_of labels, lower"
+    elif weights.self_training and alignment < 1:
+        first = f"Raise --self_training.alignment (it is {alignment:g}, of at most 1), lower"
+    elif weights.entropy:
+        first = f"Lower --weights.entropy (it is {weights.entropy:g}) or"
+    else:
+        first = "Lower"
+    return f"{first} --optim.lr (it is {config.optim.lr:g}), or keep the network from before"
+
+
+def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:
+    return (FrameBatch(*batch) for batch in frames.batches(LOOK_BATCH))
+
+
+def network_spec(config: Config, space: LabelSpace) -> NetworkSpec:
+    """Return what the network of a run looks like."""
+    return NetworkSpec(
+        backbone=config.network.backbone,
+        width=config.network.width,
+        output_stride=config.network.output_stride,
+        stem=config.network.stem,
+        dilations=config.network.dilations,
+        num_classes=space.num_classes,
+        normalization=config.network.normalization,
+    )
+
+
+def starting_network(config: Config, prepared: Prepared, device: torch.device, *, fresh: bool) -> tuple[DeepLabV2, str]:
+    """Build the network a run starts from.
+
+    Args:
+        config: the run.
+        prepared: its data; target frames give the statistics of `batch_norm target`.
+        device: where those statistics are computed.
+        fresh: false where a checkpoint of the run will replace all weights anyway.
+
+    Returns:
+        The network on `device`, and one phrase on where its weights are from.
+
+    Raises:
+        InputError: the weights are missing, damaged, or of another architecture.
+    """
+    spec = network_spec(config, prepared.space)
+    network = DeepLabV2(spec)
+    if not fresh:
+        return network.to(device), "continued"
+    if config.init:
+        path = resolve_model(Path(config.init))
+        loaded, info = load_model(path)
+        _same_architecture(path, loaded.spec, spec)
+        if info.label_space is not None and info.label_space.names != prepared.space.names:
+            raise InputError(
+                f"{path}: trained on the classes of {info.label_space.name}, this run has those of "
+                f"{prepared.space.name}. Set --label_space."
+            )
+        network.load_state_dict(loaded.state_dict())
+        meaning = f"from {path}"
+    elif config.network.weights == "none":
+        meaning = "from random weights"
+    elif config.network.weights == "teacher":
+        meaning = _narrowed(network, Path(config.distill.teacher))
+    else:
+        meaning = load_backbone_weights(network, config.network.weights)
+    network = network.to(device)
+    if config.network.batch_norm == "target":
+        assert prepared.target is not None  # the configuration checks it
+        meaning += ", " + take_target_statistics(network, prepared.target.evenly(config.network.batch_norm_frames))
+    return network, meaning
+
+
+def _narrowed(network: DeepLabV2, teacher: Path) -> str:
+    """Fill a student with the channels of its teacher that carry most, and say so."""
+    wide, _ = load_model(teacher)
+    try:
+        narrow(wide, network)
+    except ValueError as error:
+        found = wide.spec
+        raise InputError(
+            f"{teacher}: no start for this student, {error}. Set --network.backbone {found.backbone} --network.stem "
+            f"{found.stem} --network.normalization {found.normalization} --network.dilations "
+            f"'{list(found.dilations)}' and a --network.width of at most {found.width:g}, or --network.weights none."
+        ) from error
+    return f"from the channels of its teacher that carry most ({wide.spec.width:g} -> {network.spec.width:g} wide)"
+
+
+def _same_architecture(path: Path, found: NetworkSpec, wanted: NetworkSpec) -> None:
+    """Raise unless both are the same network, naming each difference."""
+    pairs = found.to_dict().items()
+    different = [
+        f"{key} {value} (here {wanted.to_dict()[key]})" for key, value in pairs if wanted.to_dict()[key] != value
+    ]
+    if different:
+        raise InputError(f"{path}: another architecture: {', '.join(different)}. Set the --network fields to match.")

@@ -1,0 +1,127 @@
+"""What the training commands do once the command line is understood: check, prepare, train, and report."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from lsr_infer.errors import LsrError
+from lsr_train.config.command_line import Request
+from lsr_train.config.recipes import to_yaml
+from lsr_train.config.run import Config
+from lsr_train.device import choose_device, choose_precision
+from lsr_train.engine.distillation import load_teacher, with_teacher_hash
+from lsr_train.engine.interruption import Interruption
+from lsr_train.engine.loop import Batches, Engine, Models, Outcome, build_accelerator
+from lsr_train.engine.setup import Prepared, prepare, starting_network
+from lsr_train.evaluation.collapse import nothing_selected
+from lsr_train.runs.environment import describe_environment
+from lsr_train.runs.folder import RunFolder
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(request: Request) -> int:
+    """Check, prepare, train, report.
+
+    Returns:
+        0 when finished, 130 when interrupted (after a checkpoint), 6 when finished without the files that
+        `data.on_bad skip` left out.
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
+    config = request.config
+    device = choose_device(config.train.device, config.train.precision, prefix="train.")
+    precision = choose_precision(device, config.train.precision)
+    config = replace(config, train=replace(config.train, precision=precision))  # so that a resumed run computes alike
+    config = with_teacher_hash(config)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    torch.manual_seed(config.seed)
+    accelerator = build_accelerator(config, device)
+    prepared = prepare(config, accelerator)
+    resuming = request.resume is not None
+    teacher = load_teacher(config, prepared.space, accelerator.device)
+    network, meaning = starting_network(config, prepared, accelerator.device, fresh=not _has_checkpoint(request))
+    if teacher is not None:
+        facts = teacher[1]
+        method = facts.method or "an unknown method"
+        logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
+    with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
+        engine = Engine(
+            config, prepared.space, Models(network=network, teacher=teacher), accelerator, run, prepared.selector
+        )
+        if resuming:
+            engine.resume()
+        if accelerator.is_main_process:
+            run.note_environment({**describe_environment(accelerator.device), "step": engine.step})
+        logger.info(
+            "%s on %s (%s), %s, %d source images, %s target frames, steps %d to %d, run folder %s",
+            config.method, accelerator.device, config.train.precision, meaning, len(prepared.source),
+            "no" if prepared.target is None else len(prepared.target), engine.step, config.train.steps, run.path,
+        )  # fmt: skip
+        try:
+            with Interruption() as interruption, _batches(prepared, engine) as batches:
+                outcome = engine.run(batches, interruption)
+        except LsrError:
+            if accelerator.is_main_process:
+                with contextlib.suppress(LsrError):  # the disk may be what failed
+                    engine.write_status("failed")
+            raise
+        if accelerator.is_main_process:
+            state = "finished" if outcome.finished else "interrupted"
+            engine.write_status(state)
+            _report(outcome, prepared, run)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()  # a process that ends with its group open may abort: its threads are still running
+    if not outcome.finished:
+        return 130
+    return 6 if prepared.left_out else 0
+
+
+def _has_checkpoint(request: Request) -> bool:
+    return request.resume is not None and RunFolder(request.resume).pointer("last") is not None
+
+
+@contextlib.contextmanager
+def _run_folder(request: Request, config: Config, *, main: bool, wait: Callable[[], None]) -> Iterator[RunFolder]:
+    """Make or take up the run folder; processes other than the main one only read it."""
+    path = request.resume or request.out
+    assert path is not None
+    if not main:
+        wait()  # until the main process has made it
+        yield RunFolder(path)
+        return
+    run = RunFolder.open(path) if request.resume else RunFolder.create(path, to_yaml(config))
+    with run:
+        wait()
+        yield run
+
+
+@contextlib.contextmanager
+def _batches(prepared: Prepared, engine: Engine) -> Iterator[Batches]:
+    """Start the loaders at the engine's position, and end their workers afterwards."""
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(contextlib.closing(prepared.source_batches(engine.samples)))
+        target = None
+        if engine.method.uses_target:
+            target = stack.enter_context(contextlib.closing(prepared.target_batches(engine.samples)))
+        yield Batches(source=source, target=target)
+
+
+def _report(outcome: Outcome, prepared: Prepared, run: RunFolder) -> None:
+    """Say what was written, and where."""
+    if not outcome.finished:
+        logger.info("interrupted at step %d; continue with --resume %s", outcome.step, run.path)
+    logger.info("last checkpoint: %s", outcome.last)
+    if outcome.best is not None:
+        logger.info("selected without target labels: %s", outcome.best)
+    elif collapsed := prepared.selector.nothing_because:
+        logger.warning("%s", nothing_selected(collapsed))
+    if prepared.left_out:
+        logger.warning("%d unusable files were left out (--data.on_bad skip)", prepared.left_out)

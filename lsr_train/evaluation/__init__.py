@@ -1,0 +1,1 @@
+"""Scores networks on labelled images, and by signals that need no label."""

@@ -1,0 +1,178 @@
+"""What `evaluate` does once its command line is understood: device, model and data, then the outputs, then the work."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.atomic import write_json
+from lsr_infer.io.paths import check_place, refuse_existing
+from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_train.data.classes_file import load_label_space
+from lsr_train.data.frames import LabelledFrames
+from lsr_train.data.labels import LABEL_SPACES, translation
+from lsr_train.data.scan import user_cache_folder
+from lsr_train.evaluation.models import ScoredModel, open_scored_model
+from lsr_train.evaluation.options import EvaluateOptions
+from lsr_train.evaluation.result import Supervised, read_result, result_document, result_table
+from lsr_train.evaluation.scores import evaluate
+from lsr_train.evaluation.text_table import terminal
+from lsr_train.evaluation.worst_frames import check_folder, write_worst
+
+__all__ = ["open_data", "score"]
+
+logger = logging.getLogger(__name__)
+
+
+def _spaces(options: EvaluateOptions, model: ScoredModel) -> tuple[LabelSpace, LabelSpace]:
+    """Return the classes the network predicts and those that are scored."""
+    count = model.num_classes
+    wanted = None if options.label_space == "auto" else load_label_space(options.label_space)
+    own = model.space
+    if own is None and wanted is not None and wanted.num_classes == count:
+        own = wanted
+    if own is None:
+        own = next((space for space in LABEL_SPACES.values() if space.num_classes == count), None)
+    if own is None:
+        raise UsageError(
+            f"{options.model} has {count} classes and no names for them. Set --label_space to a YAML file."
+        )
+    return own, wanted or own
+
+
+def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
+    """Return the table from predicted classes to scored ones; None where they are the same.
+
+    Raises:
+        UsageError: a class that may be predicted has no counterpart, so its pixels could not be counted.
+    """
+    if own.names == space.names:
+        return None
+    table = translation(own, space)
+    without = [name for index, name in enumerate(own.names) if table[index] == IGNORE_INDEX]
+    if without:
+        raise UsageError(
+            f"the network also predicts {', '.join(without)}, which {space.name} has not. Leave --label_space out; "
+            "the mean over each subset of the network's own classes is printed, too."
+        )
+    return table
+
+
+def open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledFrames:
+    """Open the labelled frames that are scored, and name those that are left out.
+
+    Args:
+        options: which.
+        size: rows and columns at which Toytown is rendered.
+        space: the classes wanted.
+
+    Raises:
+        LsrError: with the exit code of what is wrong with them.
+    """
+    frames = LabelledFrames(
+        options.layout,
+        options.data,
+        options.split,
+        options.ids,
+        *size,
+        space,
+        options.limit,
+        ignore_mask=options.ignore_mask,
+        label_space=options.label_space,
+        on_bad=options.on_bad,
+        cache=user_cache_folder(),
+    )
+    for line in frames.left_out:
+        logger.warning("left out: %s", line)
+    return frames
+
+
+def _about_data(options: EvaluateOptions, frames: LabelledFrames) -> dict[str, Any]:
+    """Describe the data set without naming a place on this machine."""
+    name = Path(options.data).name if options.data else options.layout
+    split = options.split or "every split"
+    left_out = f", {len(frames.left_out)} unusable left out" if frames.left_out else ""
+    mask = f", ignore mask {Path(options.ignore_mask).name}" if options.ignore_mask else ""
+    return {
+        "name": name,
+        "layout": options.layout,
+        "split": options.split,
+        "ids": options.ids,
+        "limit": options.limit,
+        "left_out": len(frames.left_out),
+        "text": f"{name} ({options.layout}, {split}), {len(frames)} frames{left_out}{mask}, {frames.space.name}",
+    }
+
+
+def _check_outputs(options: EvaluateOptions) -> None:
+    """Refuse outputs that are there already or cannot be made, before anything is computed."""
+    if options.out:
+        path = Path(options.out)
+        refuse_existing(path, overwrite=options.overwrite)
+        check_place(path.parent)
+    if options.overlay_dir:
+        check_folder(Path(options.overlay_dir), overwrite=options.overwrite)
+        check_place(Path(options.overlay_dir))
+
+
+def _warn_where_different(supervised: Supervised, about: dict[str, Any], protocol: dict[str, Any]) -> None:
+    """Say where the supervised result was made in another way, since mASR divides one by the other."""
+    other = supervised.document
+    pairs = [(key, other.get("protocol", {}).get(key), protocol[key]) for key in ("kind", "height", "width", "scales")]
+    pairs += [(key, other.get("data", {}).get(key), about[key]) for key in ("name", "layout", "split", "limit")]
+    found = [f"{key} {theirs} there and {ours} here" for key, theirs, ours in pairs if theirs != ours]
+    if found:
+        logger.warning("%s was made differently: %s. mASR divides by it.", supervised.name, ", ".join(found))
+
+
+def score(options: EvaluateOptions) -> int:
+    """Score a checkpoint or an exported file and write what was asked for.
+
+    Returns:
+        0, or 6 where unusable files were left out (`--on_bad skip`).
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
+    model = open_scored_model(options)
+    own, space = _spaces(options, model)
+    relabel = _relabel(own, space)
+    supervised = read_result(Path(options.supervised), space) if options.supervised else None
+    frames = open_data(options, model.size, space)
+    _check_outputs(options)
+    prepared = model.prepare()
+    about, shown = _about_data(options, frames), prepared.protocol
+    if supervised is not None:
+        _warn_where_different(supervised, about, shown)
+    logger.info("%s on %s: %s; %s", model.about["text"], model.device, about["text"], shown["text"])
+    try:
+        evaluation = evaluate(
+            prepared.predict,
+            tqdm(frames, unit="frame", disable=None),
+            space.num_classes,
+            resized=model.size if options.protocol == "resized" else None,
+            relabel=relabel,
+            worst=options.overlays,
+        )
+    except UsageError:
+        raise  # a ValueError too, and not about the data
+    except ValueError as error:
+        raise InputError(f"{options.data or options.layout}: {error}.") from error
+    document = result_document(
+        evaluation, space, model=model.about, data=about, protocol=shown, supervised=supervised,
+        worst=max(options.overlays, 10),
+    )  # fmt: skip
+    if options.out:
+        write_json(Path(options.out), document, overwrite=options.overwrite)
+        logger.info("result written to %s", options.out)
+    text = json.dumps(document, allow_nan=False) + "\n" if options.json else terminal(result_table(document))
+    print(text, end="")  # noqa: T201 - the result
+    if options.overlays:
+        written = write_worst(Path(options.overlay_dir), evaluation.worst, space)
+        logger.info("%d pictures of the worst frames in %s", len(written), options.overlay_dir)
+    return 6 if frames.left_out or prepared.left_out else 0

@@ -1,0 +1,153 @@
+"""The options of `evaluate`. No torch here."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from jsonargparse import ArgumentParser
+
+from lsr_infer.errors import UsageError
+from lsr_train.config.parser import parse
+from lsr_train.config.run import LAYOUTS, TARGET_LAYOUTS, Layout, TargetLayout
+
+__all__ = ["EvaluateOptions", "evaluate_options"]
+
+_IDS = ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes")
+
+
+_SWITCHES = ("flip", "overwrite", "json")
+
+
+def _range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} is {value}; allowed: {low:g} to {high:g}. Set --{name}.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} is {value!r}; allowed: {', '.join(allowed)}. Set --{name}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What is scored, on what, and how.
+
+    Args:
+        model: a .safetensors or .pth file, a run folder (its selected checkpoint, else its last), or an exported
+            .onnx or .engine, which is scored by the runtime that ships it.
+        data: folder of the labelled data set. Toytown needs none.
+        layout: how that folder is arranged.
+        split: a split by the layout's own name; empty means everything there is.
+        ids: what the label files hold, or `auto` for what the layout's publisher wrote.
+        label_space: classes to score in: a name, a YAML file, or `auto` for the checkpoint's own.
+        limit: only the first so many images; 0 means all.
+        ignore_mask: PNG whose non-zero pixels count as void in every image.
+        on_bad: `stop` or `skip` over unusable files.
+        protocol: `native` upsamples the logits to the labels' own size, `resized` resizes the labels to the fed size.
+        height: rows fed to the network; 0 is the checkpoint's training size (512 for foreign files), and for an
+            exported file its own rule.
+        width: columns fed to the network; 0 likewise (1024 for foreign files).
+        scales: factors of that size whose softmax is averaged, such as 0.75,1,1.25.
+        flip: look at each scale mirrored, too.
+        supervised: result of target-supervised training (evaluate --out), for mASR.
+        batch_norm: `stored` uses the checkpoint's statistics; `target` re-estimates them on unlabelled target frames.
+        batch_norm_frames: how many of them.
+        target: folder, glob or video of those frames.
+        target_layout: how they are arranged.
+        target_split: split of the target by the layout's own name; empty means everything there is.
+        out: JSON file for the result; empty writes none.
+        overlays: how many of the worst frames to draw.
+        overlay_dir: folder for these pictures.
+        overwrite: replace what is at `out` and in `overlay_dir`.
+        json: print the result as JSON instead of a table.
+        device: auto, cpu, cuda or cuda:N.
+        precision: of the network; `auto` is bf16 where the device computes it itself, else fp32.
+        threads: CPU threads; 0 leaves torch's choice.
+
+    Raises:
+        UsageError: a value or a combination is not allowed.
+    """
+
+    model: str = ""
+    data: str = ""
+    layout: Layout = "folder"
+    split: str = ""
+    ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
+    label_space: str = "auto"
+    limit: int = 0
+    ignore_mask: str = ""
+    on_bad: Literal["stop", "skip"] = "stop"
+    protocol: Literal["native", "resized"] = "native"
+    height: int = 0
+    width: int = 0
+    scales: str = "1"
+    flip: bool = False
+    supervised: str = ""
+    batch_norm: Literal["stored", "target"] = "stored"
+    batch_norm_frames: int = 160
+    target: str = ""
+    target_layout: TargetLayout = "frames"
+    target_split: str = ""
+    out: str = ""
+    overlays: int = 0
+    overlay_dir: str = ""
+    overwrite: bool = False
+    json: bool = False
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UsageError("no checkpoint is named. Usage: evaluate FILE.safetensors --data FOLDER --layout LAYOUT.")
+        _one_of("layout", self.layout, LAYOUTS)
+        _one_of("target_layout", self.target_layout, TARGET_LAYOUTS)
+        _one_of("ids", self.ids, _IDS)
+        _one_of("on_bad", self.on_bad, ("stop", "skip"))
+        _one_of("protocol", self.protocol, ("native", "resized"))
+        _one_of("batch_norm", self.batch_norm, ("stored", "target"))
+        _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        for name, low, high in (("limit", 0, 10**9), ("overlays", 0, 10_000), ("threads", 0, 1024),
+                                ("batch_norm_frames", 1, 10**6)):  # fmt: skip
+            _range(name, getattr(self, name), low, high)
+        if self.height or self.width:
+            _range("height", self.height, 32, 8192)
+            _range("width", self.width, 32, 8192)
+        if not self.data and not self.layout.startswith("toytown"):
+            raise UsageError(f"layout {self.layout} needs the folder of the labelled data set. Set --data.")
+        if bool(self.overlays) != bool(self.overlay_dir):
+            raise UsageError("overlays are so many pictures in a folder. Set both --overlays and --overlay_dir.")
+        if self.batch_norm == "target" and not self.target and not self.target_layout.startswith("toytown"):
+            raise UsageError("batch_norm target needs unlabelled target frames. Set --target.")
+        _ = self.factors
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The scales as numbers."""
+        try:
+            factors = tuple(float(word) for word in self.scales.strip("[]() ").split(","))
+        except ValueError as error:
+            raise UsageError(f"scales is {self.scales!r}; numbers with commas are needed, such as 0.75,1.") from error
+        if not all(math.isfinite(factor) and 0.1 <= factor <= 8 for factor in factors):
+            raise UsageError(f"scales is {self.scales!r}; allowed: 0.1 to 8 each. Set --scales.")
+        return factors
+
+
+def evaluate_options(arguments: list[str]) -> EvaluateOptions:
+    """Read a command line.
+
+    Raises:
+        UsageError: a word or a value is not allowed.
+    """
+    parser = ArgumentParser(prog="python -m lsr_train evaluate", allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(
+        "model", type=str, nargs="?", default="", help="a .safetensors, .pth, .onnx or .engine file, or a run folder"
+    )
+    parser.add_class_arguments(EvaluateOptions, as_group=False, skip={"model", *_SWITCHES})
+    parser.add_argument("--flip", action="store_true", help="look at each scale mirrored, too")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out and in --overlay_dir")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
+    namespace = parse(parser, arguments)
+    values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(EvaluateOptions)}
+    return EvaluateOptions(**values)

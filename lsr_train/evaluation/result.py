@@ -1,0 +1,244 @@
+"""The result of an evaluation as a JSON document, and that document as a table.
+
+The document carries the protocol and the data next to every figure, shares of 1 in full precision, null where there is
+no value, and no path of the machine it was made on.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsr_infer.errors import InputError
+from lsr_infer.labelspace import LabelSpace
+from lsr_train.evaluation.scores import Evaluation
+from lsr_train.evaluation.text_table import Table
+from lsr_train.metrics import (
+    UNSTABLE_BELOW,
+    AdaptedToSupervised,
+    mean_adapted_to_supervised_ratio,
+    mean_iou,
+    standard_deviation,
+)
+
+__all__ = ["RESULT_FORMAT", "Supervised", "read_result", "read_supervised", "result_document", "result_table"]
+
+RESULT_FORMAT = 1
+"""Version of the document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervised:
+    """The result of supervised training on the target, for mASR.
+
+    Args:
+        document: the whole result.
+        iou: its IoUs [C] float64; NaN where it has none.
+        name: what the file is called.
+    """
+
+    document: Mapping[str, Any]
+    iou: Tensor
+    name: str
+
+
+def read_result(path: Path, space: LabelSpace) -> Supervised:
+    """Read a document that `evaluate --out` wrote, to compare with.
+
+    Args:
+        path: the file.
+        space: the classes of the comparison.
+
+    Raises:
+        InputError: it cannot be read, is no such document, or has other classes.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise InputError(f"{path}: cannot be read ({reason}). Name a file that evaluate --out wrote.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: this is no JSON. Name a file that evaluate --out wrote.") from error
+    if not isinstance(document, dict) or document.get("kind") != "evaluation":
+        raise InputError(f"{path}: this is no result of an evaluation. Name a file that evaluate --out wrote.")
+    if document.get("format") != RESULT_FORMAT:
+        raise InputError(f"{path}: result of format {document.get('format')!r}; this version reads {RESULT_FORMAT}.")
+    for part in ("model", "data", "protocol", "iou"):
+        if not isinstance(document.get(part), dict):
+            raise InputError(f"{path}: the result is damaged (no {part}). Evaluate again.")
+    try:
+        names = LabelSpace.from_dict(document["label_space"]).names
+        values = [document["iou"][name] for name in names]
+        iou = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise InputError(f"{path}: the result is damaged ({type(error).__name__} {error}). Evaluate again.") from error
+    if names != space.names:
+        raise InputError(
+            f"{path}: the supervised result is on the classes {', '.join(names)}; these are {', '.join(space.names)}. "
+            "Evaluate both with the same --label_space."
+        )
+    if ((iou < 0) | (iou > 1)).any():
+        raise InputError(f"{path}: the result is damaged (an IoU is outside [0, 1]). Evaluate again.")
+    return Supervised(document=document, iou=iou, name=path.name)
+
+
+def read_supervised(path: Path) -> Supervised:
+    """Read a document that `evaluate --out` wrote, on whatever classes it is.
+
+    Raises:
+        InputError: it cannot be read, or is no such document.
+    """
+    try:
+        space = LabelSpace.from_dict(json.loads(path.read_text(encoding="utf-8"))["label_space"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: this is no result ({what}). Name a file that evaluate --out wrote.") from error
+    return read_result(path, space)
+
+
+def _number(value: float) -> float | None:
+    """Return a number that JSON has; None for NaN."""
+    return None if math.isnan(value) else value
+
+
+def _subset_scores(iou: Tensor, space: LabelSpace, indices: Sequence[int]) -> dict[str, Any]:
+    return {
+        "classes": [space.names[index] for index in indices],
+        "empty": [space.names[index] for index in indices if iou[index].isnan()],
+        "miou": _number(mean_iou(iou, indices)),
+        "std": _number(standard_deviation(iou, indices)),
+    }
+
+
+def _ratio(result: AdaptedToSupervised, space: LabelSpace) -> dict[str, Any]:
+    return {
+        "masr": _number(result.value),
+        "left_out": [space.names[index] for index in result.left_out],
+        "unstable": [space.names[index] for index in result.unstable],
+    }
+
+
+def _compared(iou: Tensor, supervised: Supervised, space: LabelSpace) -> dict[str, Any]:
+    """Return mASR by Eq. 9 and with the floor, over all classes and each subset."""
+
+    def both(subset: Sequence[int] | None) -> dict[str, Any]:
+        plain = mean_adapted_to_supervised_ratio(iou, supervised.iou, subset=subset)
+        floored = mean_adapted_to_supervised_ratio(iou, supervised.iou, UNSTABLE_BELOW, subset=subset)
+        return {**_ratio(plain, space), "with_floor": {"floor": UNSTABLE_BELOW, **_ratio(floored, space)}}
+
+    ratios = mean_adapted_to_supervised_ratio(iou, supervised.iou).ratio
+    return {
+        "file": supervised.name,
+        "model": supervised.document.get("model"),
+        "miou": _number(mean_iou(supervised.iou)),
+        **both(None),
+        "ratio": dict(zip(space.names, ratios, strict=True)),
+        "iou": {name: _number(value) for name, value in zip(space.names, supervised.iou.tolist(), strict=True)},
+        "subsets": {name: both(indices) for name, indices in space.subsets.items()},
+    }
+
+
+def result_document(
+    evaluation: Evaluation,
+    space: LabelSpace,
+    *,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    supervised: Supervised | None = None,
+    worst: int = 0,
+) -> dict[str, Any]:
+    """Collect everything about an evaluation as plain JSON data.
+
+    Args:
+        evaluation: the counts.
+        space: the classes that were scored.
+        model: what was scored; plain data.
+        data: what it was scored on; plain data.
+        protocol: how; plain data, its `text` is printed with the figures.
+        supervised: the result to compare with, for mASR.
+        worst: how many of the worst frames to list.
+    """
+    iou = evaluation.iou
+    counts = evaluation.matrix
+    pixels = int(counts.sum())
+    ranked = sorted((item for item in evaluation.frame_miou if not math.isnan(item[1])), key=lambda item: item[1])
+    document: dict[str, Any] = {
+        "kind": "evaluation",
+        "format": RESULT_FORMAT,
+        "model": dict(model),
+        "data": {**data, "frames": evaluation.frames, "labelled_pixels": pixels, "void_pixels": evaluation.void},
+        "protocol": dict(protocol),
+        "label_space": space.to_dict(),
+        **_subset_scores(iou, space, range(space.num_classes)),
+        "pixel_accuracy": _number(float(counts.diagonal().sum()) / pixels if pixels else math.nan),
+        "iou": {name: _number(value) for name, value in zip(space.names, iou.tolist(), strict=True)},
+        "subsets": {name: _subset_scores(iou, space, indices) for name, indices in space.subsets.items()},
+        "worst": [{"file": Path(file).name, "miou": miou} for file, miou in ranked[:worst]],
+        "confusion": counts.tolist(),
+    }
+    if supervised is not None:
+        document["supervised"] = _compared(iou, supervised, space)
+    return document
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _masr_notes(compared: Mapping[str, Any]) -> list[str]:
+    """Name what mASR leaves out and what makes it unstable."""
+    floored = compared["with_floor"]
+    notes = []
+    if compared["left_out"]:
+        notes.append(f"mASR leaves out {', '.join(compared['left_out'])}: supervised IoU 0, or no pixel at all.")
+    if compared["unstable"]:
+        names = [f"{name} ({_percent(compared['iou'][name])})" for name in compared["unstable"]]
+        notes.append(
+            f"mASR is unstable: its supervised IoU is below {_percent(floored['floor'])} for {', '.join(names)}; "
+            f"the second figure leaves {'it' if len(names) == 1 else 'them'} out."
+        )
+    return notes
+
+
+def result_table(document: Mapping[str, Any]) -> Table:
+    """Return a document's figures as a table in per cent, with protocol and data under it.
+
+    Args:
+        document: as `result_document` makes it.
+    """
+    compared = document.get("supervised")
+    header = ("class", "IoU", "supervised", "ratio") if compared else ("class", "IoU")
+    blank = ("", "") if compared else ()
+
+    def row(name: str, value: str, *more: str) -> tuple[str, ...]:
+        return (name, value, *(more if more else blank))
+
+    rows: list[tuple[str, ...] | None] = []
+    for name, value in document["iou"].items():
+        more = (_percent(compared["iou"][name]), _percent(compared["ratio"][name])) if compared else ()
+        rows.append(row(name, _percent(value), *more))
+    rows.append(None)
+    groups = {f"{len(document['classes'])} classes": document, **{
+        f"subset {name}": scores for name, scores in document["subsets"].items()
+    }}  # fmt: skip
+    for name, scores in groups.items():
+        theirs = (_percent(compared["miou"]), "") if compared and scores is document else ()
+        rows += [row(f"mIoU, {name}", _percent(scores["miou"]), *theirs), row(f"std, {name}", _percent(scores["std"]))]
+    notes = [f"protocol: {document['protocol']['text']}", f"data: {document['data']['text']}"]
+    if document["empty"]:
+        notes.append(f"left out of the mean, neither labelled nor predicted: {', '.join(document['empty'])}.")
+    if compared:
+        floor = _percent(compared["with_floor"]["floor"])
+        each = {"all": compared, **compared["subsets"]}
+        for name, scores in each.items():
+            where = "" if name == "all" else f", subset {name}"
+            rows.append(row(f"mASR (Eq. 9){where}", "", "", _percent(scores["masr"])))
+            rows.append(row(f"mASR, supervised >= {floor}{where}", "", "", _percent(scores["with_floor"]["masr"])))
+        notes += _masr_notes(compared)
+    return Table(header=header, rows=tuple(rows), title=document["model"]["text"], notes=tuple(notes))

@@ -1,0 +1,265 @@
+"""A network's predictions scored against labels, over a data set.
+
+Labels come in through `evaluate` alone, which knows no data set and no file format of a network; frames arrive as
+decoders deliver them and are never augmented. A network's training mode is put back as it was.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lsr_infer.io.images import resize_frame, resize_labels
+from lsr_train.device import Precision
+from lsr_train.evaluation.inference import SegmentationNetwork, in_eval_mode, logits_of, peak
+from lsr_train.losses.pixel import upsample
+from lsr_train.metrics import ConfusionMatrix, iou, mean_iou
+
+__all__ = [
+    "Evaluation",
+    "EvaluationProtocol",
+    "NetworkPredictor",
+    "Predictor",
+    "ScoredFrame",
+    "evaluate",
+    "score_frames",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationProtocol:
+    """How a frame becomes a class map that is compared with its labels.
+
+    Args:
+        kind: `native` feeds frames of `height` x `width` and upsamples the logits to the labels' own size (what the
+            field does); `resized` resizes the labels to `height` x `width` too (what the authors' released code does).
+        height: rows fed to the network at scale 1.
+        width: columns fed to the network at scale 1.
+        scales: factors of that size; with several views their softmax is averaged at the labels' size.
+        flip: whether each scale is looked at mirrored, too.
+        precision: of the network; everything after the logits computes in float32.
+
+    Raises:
+        ValueError: a size or scale is not positive, or the kind is unknown.
+    """
+
+    kind: Literal["native", "resized"] = "native"
+    height: int
+    width: int
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("native", "resized"):
+            raise ValueError(f"protocol is {self.kind!r}; allowed: native, resized")
+        if self.height < 1 or self.width < 1 or not self.scales or not all(scale > 0 for scale in self.scales):
+            raise ValueError(f"size {self.width}x{self.height} and scales {self.scales} must be positive")
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        labels = "logits upsampled to the labels' own size" if self.kind == "native" else "labels resized to that too"
+        factors = ", ".join(f"{scale:g}" for scale in self.scales)
+        views = "one view" if self.scales == (1.0,) else f"mean softmax over scales {factors}"
+        mirrored = ", each also mirrored" if self.flip else ""
+        return f"{self.kind}: frames at {self.width}x{self.height}, {labels}, {views}{mirrored}, {self.precision}"
+
+    def size(self, scale: float) -> tuple[int, int]:
+        """Rows and columns that are fed at a scale."""
+        return max(1, round(self.height * scale)), max(1, round(self.width * scale))
+
+
+class Predictor(Protocol):
+    """Turns a frame into a class map: a network in torch, or whatever else computes one."""
+
+    def __call__(self, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+        """Return classes, int64 [H,W], at `size` of a frame uint8 [H',W',3] of any size."""
+        ...
+
+
+class NetworkPredictor:
+    """Predicts with a network by a protocol.
+
+    Args:
+        network: on the device to compute on; put into evaluation mode meanwhile.
+        protocol: which views of a frame are looked at.
+    """
+
+    def __init__(self, network: SegmentationNetwork, protocol: EvaluationProtocol) -> None:
+        self.network, self.protocol = network, protocol
+
+    def _views(self, frame: NDArray[np.uint8]) -> Iterator[Tensor]:
+        """Yield the logits [1,C,h,w] of every view, mirrored ones mirrored back."""
+        device = next(self.network.parameters()).device
+        for scale in self.protocol.scales:
+            fed = torch.from_numpy(np.ascontiguousarray(resize_frame(frame, *self.protocol.size(scale))))
+            image = self.network.normalize(fed.unsqueeze(0).to(device))  # [1,3,H,W]
+            yield logits_of(self.network, image, self.protocol.precision)
+            if self.protocol.flip:
+                yield logits_of(self.network, image.flip(-1), self.protocol.precision).flip(-1)
+
+    def __call__(self, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+        """Return the classes of a frame, int64 [H,W], at `size`."""
+        with in_eval_mode(self.network):
+            views = [upsample(logits, size) for logits in self._views(frame)]  # each [1,C,H,W]
+            if len(views) == 1:
+                return peak(views[0])[0]
+            return peak(torch.stack([view.softmax(dim=1) for view in views]).mean(dim=0))[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredFrame:
+    """A frame with what was predicted on it.
+
+    Args:
+        file: what the frame is called.
+        miou: mean IoU over the classes that are labelled or predicted in this frame.
+        frame: uint8 [H,W,3], BGR, at the size of the labels.
+        labels: uint8 [H,W].
+        classes: the prediction, uint8 [H,W].
+    """
+
+    file: str
+    miou: float
+    frame: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What scoring a data set gave.
+
+    Args:
+        matrix: counts [C,C] over the data set, true class by row.
+        frames: how many frames were scored.
+        void: pixels left out because their label is void.
+        frame_miou: name and mean IoU of each frame; NaN where all of it is void.
+        worst: the frames with the lowest mean IoU, the worst first.
+    """
+
+    matrix: Tensor
+    frames: int
+    void: int
+    frame_miou: tuple[tuple[str, float], ...]
+    worst: tuple[ScoredFrame, ...] = ()
+
+    @property
+    def iou(self) -> Tensor:
+        """IoU of each class [C] float64; NaN where it is neither labelled nor predicted."""
+        return iou(self.matrix)
+
+
+Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
+"""A frame uint8 [H,W,3], its labels uint8 [H,W], and what it is called."""
+
+
+def _one_ahead(frames: Iterable[Labelled]) -> Iterator[Labelled]:
+    """Read the next frame in a thread while the caller works on this one; what reading raises is raised here."""
+    iterator = iter(frames)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        upcoming = pool.submit(next, iterator, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, iterator, None)
+            yield item
+
+
+@dataclass
+class _Worst:
+    """Keeps the few frames with the lowest score."""
+
+    count: int
+    _heap: list[tuple[float, int, ScoredFrame]] = field(default_factory=list)  # the best of the worst on top
+    _seen: int = 0
+
+    def offer(self, scored: ScoredFrame) -> None:
+        self._seen += 1  # decides between equal scores: the earlier frame stays
+        if self.count and not np.isnan(scored.miou):
+            heapq.heappush(self._heap, (-scored.miou, -self._seen, scored))
+            if len(self._heap) > self.count:
+                heapq.heappop(self._heap)
+
+    def worst_first(self) -> tuple[ScoredFrame, ...]:
+        return tuple(scored for _, _, scored in sorted(self._heap, key=lambda item: item[:2], reverse=True))
+
+
+def evaluate(
+    predict: Predictor,
+    frames: Iterable[Labelled],
+    num_classes: int,
+    *,
+    resized: tuple[int, int] | None = None,
+    relabel: NDArray[np.uint8] | None = None,
+    worst: int = 0,
+) -> Evaluation:
+    """Score predictions on labelled frames with one confusion matrix over all of them.
+
+    Args:
+        predict: what is scored.
+        frames: frame, labels and name of each; the labels 0..C-1 or 255, of the frame's size.
+        num_classes: C, of the labels.
+        resized: rows and columns to which frame and labels are resized first (the `resized` protocol); None compares
+            at the labels' own size.
+        relabel: uint8 [256], from predicted classes to those of the labels; None where they are the same.
+        worst: how many of the worst frames to keep.
+
+    Raises:
+        ValueError: there is no frame, sizes differ, or a label or a predicted class is outside 0..C-1.
+    """
+    whole, lowest = ConfusionMatrix(num_classes), _Worst(worst)
+    table = None if relabel is None else torch.from_numpy(relabel.astype(np.int64))
+    scores: list[tuple[str, float]] = []
+    for original, truth, file in _one_ahead(frames):
+        if original.shape[:2] != truth.shape:
+            raise ValueError(f"{file}: frame {original.shape[:2]} and labels {truth.shape} differ in size")
+        frame = original if resized is None else resize_frame(original, *resized)
+        labels = truth if resized is None else resize_labels(truth, *resized)
+        height, width = labels.shape
+        classes = predict(frame, (height, width)).cpu()
+        classes = classes if table is None else table[classes]
+        confusion = ConfusionMatrix(num_classes)
+        confusion.update(torch.from_numpy(np.ascontiguousarray(labels)), classes)
+        try:
+            miou = mean_iou(iou(confusion.matrix))
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        whole.merge(confusion)
+        scores.append((file, miou))
+        shown = ScoredFrame(file=file, miou=miou, frame=frame, labels=labels, classes=classes.numpy().astype(np.uint8))
+        lowest.offer(shown)
+    if not scores:
+        raise ValueError("there is no frame to score")
+    return Evaluation(
+        matrix=whole.matrix, frames=len(scores), void=whole.void, frame_miou=tuple(scores), worst=lowest.worst_first()
+    )
+
+
+def score_frames(
+    network: SegmentationNetwork,
+    frames: Iterable[Labelled],
+    size: tuple[int, int],
+    num_classes: int,
+    *,
+    precision: Precision = "fp32",
+) -> float:
+    """Mean IoU of a network on labelled frames, by the native protocol in one view.
+
+    Args:
+        network: put into evaluation mode meanwhile.
+        frames: frame, labels and name of each.
+        size: rows and columns fed.
+        num_classes: C.
+        precision: of the network.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    protocol = EvaluationProtocol(height=size[0], width=size[1], precision=precision)
+    return mean_iou(evaluate(NetworkPredictor(network, protocol), frames, num_classes).iou)

@@ -1,0 +1,10 @@
+"""Losses on logits: plain functions that know no method, data set or configuration."""
+
+from lsr_train.losses.pixel import (
+    cross_entropy,
+    entropy_loss,
+    max_square_loss,
+    upsample,
+)
+
+__all__ = ["cross_entropy", "entropy_loss", "max_square_loss", "upsample"]

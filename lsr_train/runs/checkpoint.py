@@ -1,0 +1,216 @@
+"""Model files: safetensors with everything a reader needs to know as JSON in their header.
+
+Nothing in such a file can run. It holds no path of the machine that made it, and the same network and facts give the
+same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from lsr_infer.errors import InputError
+from lsr_infer.fields import Fields
+from lsr_infer.io.atomic import whole_file
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.teacher_record import TeacherFacts
+from lsr_train.network.deeplab import DeepLabV2
+from lsr_train.network.foreign import load_checked
+from lsr_train.network.normalization import NORMALIZATIONS
+from lsr_train.network.spec import NetworkSpec
+from lsr_train.network.weights import recognise
+from lsr_train.runs.tensor_files import save_tensors
+
+__all__ = ["ModelInfo", "TeacherFacts", "load_model", "model_hash", "save_model"]
+
+FORMAT = 1
+"""Version of the metadata."""
+
+_KEY = "lsr_road"
+LICENCE = (
+    "The code is MIT. These weights follow the terms of the data and of the starting weights they were trained from."
+)
+INTENDED_USE = (
+    "Semantic segmentation of road scenes, for research and evaluation on the camera it was adapted to. Not a safety "
+    "component: no vehicle may act on it alone."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What a model file says about itself.
+
+    Args:
+        label_space: the classes, in channel order; None only for a foreign checkpoint, which names none.
+        method: how it was trained, by the method's name.
+        step: optimiser steps of that training.
+        height: training height in pixels; 0 if unknown.
+        width: training width in pixels; 0 if unknown.
+        scores: figures by name, finite.
+        licence: terms of the weights.
+        intended_use: what it is for, and not for.
+        origin: a phrase on where the file is from, where that is not this project.
+        teacher: of a distilled network, else None.
+    """
+
+    label_space: LabelSpace | None
+    method: str = ""
+    step: int = 0
+    height: int = 0
+    width: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    licence: str = LICENCE
+    intended_use: str = INTENDED_USE
+    origin: str = ""
+    teacher: TeacherFacts | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain JSON data."""
+        return {
+            "label_space": None if self.label_space is None else self.label_space.to_dict(),
+            "method": self.method,
+            "step": self.step,
+            "height": self.height,
+            "width": self.width,
+            "scores": {name: float(value) for name, value in self.scores.items()},
+            "licence": self.licence,
+            "intended_use": self.intended_use,
+            "origin": self.origin,
+            "teacher": None if self.teacher is None else self.teacher.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "ModelInfo":
+        """Read the facts back from `to_dict`.
+
+        Raises:
+            InputError: a key is missing or of the wrong type.
+        """
+        try:
+            space = document["label_space"]
+            teacher = document.get("teacher")  # files from before distillation have no such key
+            return cls(
+                label_space=None if space is None else LabelSpace.from_dict(space),
+                method=str(document["method"]),
+                step=int(document["step"]),
+                height=int(document["height"]),
+                width=int(document["width"]),
+                scores={str(name): float(value) for name, value in document["scores"].items()},
+                licence=str(document["licence"]),
+                intended_use=str(document["intended_use"]),
+                origin=str(document["origin"]),
+                teacher=None if teacher is None else TeacherFacts.from_fields(Fields(teacher, "teacher")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"the model's description is damaged: {type(error).__name__} {error}.") from error
+
+
+def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> None:
+    """Write a network, whole or not at all; an existing file is replaced.
+
+    Args:
+        path: a `.safetensors` file.
+        network: its weights and statistics are written in their own types.
+        info: the facts beside them.
+
+    Raises:
+        ValueError: the label space has another number of classes than the network, or a score is not finite.
+        InputError: the place cannot be written.
+    """
+    if info.label_space is not None and info.label_space.num_classes != network.spec.num_classes:
+        space = info.label_space
+        raise ValueError(f"the network has {network.spec.num_classes} classes, {space.name} {space.num_classes}")
+    document = {
+        "format": FORMAT,
+        "network": network.spec.to_dict(),
+        "batch_norm": network.batch_norm,
+        "normalization": NORMALIZATIONS[network.spec.normalization].to_dict(),
+        "info": info.to_dict(),
+    }
+    # One key only: the writer orders several as it likes, and equal models shall be equal files.
+    metadata = {_KEY: json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with whole_file(path, overwrite=True) as temporary:
+        save_tensors(temporary, tensors, metadata)
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV2, ModelInfo]:
+    """Read a network: this project's safetensors, or a foreign checkpoint of a known layout.
+
+    Args:
+        path: `.safetensors`, or a `.pth` of AdaptSegNet's line (see `recognise`).
+        device: where the network is put.
+
+    Returns:
+        The network in evaluation mode, and its facts; those of a foreign file have no label space, and `origin` says
+        what was recognised.
+
+    Raises:
+        InputError: the file is missing, damaged, foreign, of a newer format, or its parts contradict each other.
+    """
+    if not path.is_file():
+        what = "is a folder, not a model file" if path.is_dir() else "there is no such file"
+        raise InputError(f"{path}: {what}. Name a .safetensors or .pth file.")
+    if path.suffix != ".safetensors":
+        network, text = recognise(path)
+        return network.to(device), ModelInfo(label_space=None, origin=text)
+    document, weights = _read(path)
+    try:
+        spec = NetworkSpec.from_dict(document["network"])
+        batch_norm = document["batch_norm"]
+        same = document["normalization"] == NORMALIZATIONS[spec.normalization].to_dict()
+        info = ModelInfo.from_dict(document["info"])
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise InputError(f"{path}: its description is damaged ({error}). Use another copy.") from error
+    if not same or batch_norm not in ("train", "frozen"):
+        raise InputError(f"{path}: its description contradicts itself (normalization or batch_norm). Use another copy.")
+    if info.label_space is not None and info.label_space.num_classes != spec.num_classes:
+        raise InputError(
+            f"{path}: {spec.num_classes} classes in the network and {info.label_space.num_classes} in its label space "
+            f"{info.label_space.name}. Use another copy."
+        )
+    with torch.random.fork_rng(devices=[]):  # the weights are replaced: reading draws no random number
+        network = DeepLabV2(spec)
+    load_checked(network, weights, path, "Use another copy of the model.")
+    network.set_batch_norm(batch_norm)
+    return network.eval().to(device), info
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a model file of ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            text = metadata.get(_KEY)
+            weights = {} if text is None else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(f"{path}: no readable safetensors file ({error}). Use another copy.") from error
+    if text is None:
+        raise InputError(f"{path}: holds weights, but no description of a model of this project. Use a file it wrote.")
+    try:
+        document = json.loads(text)
+        version = document["format"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{path}: its description is damaged ({error}). Use another copy.") from error
+    if version != FORMAT:
+        raise InputError(f"{path}: a model file of format {version}; this version reads {FORMAT}. Update the program.")
+    return document, weights
+
+
+def model_hash(path: Path) -> str:
+    """Return the SHA-256 of a model file as 64 hexadecimal digits.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -1,0 +1,170 @@
+"""Which finished source stage may stand for another: one of the same configuration, on the very same files.
+
+Files are told apart by path, size and time of change, as the scan's cache does: hashing a simulator's tens of gigabytes
+would take longer than many a training.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsr_infer.errors import InputError
+from lsr_infer.io.atomic import write_json
+from lsr_train.config.run import Config
+from lsr_train.config.fields import fields_of
+from lsr_train.data.footage import footage_files
+from lsr_train.data.layouts import find_pairs
+from lsr_train.runs.folder import RunFolder
+
+__all__ = [
+    "DATA_FILE",
+    "Ready",
+    "data_fingerprint",
+    "differing",
+    "effective_fields",
+    "find_ready",
+    "is_finished",
+    "note_data",
+    "source_name",
+]
+
+DATA_FILE = "data.json"
+"""In the run folder of a source stage: what its data were."""
+_PREFIX = "source-"
+_LENGTH = ("train.steps", "train.checkpoint_every", "selection.every", "optim.warmup_steps", "optim.poly_steps")
+"""What only follows from how long a stage is."""
+_WITHOUT_EFFECT = ("data.workers", "log.every", "log.gradients", "log.tensorboard", "train.keep")
+"""What no weight depends on."""
+
+
+def data_fingerprint(config: Config) -> str:
+    """Return 64 hexadecimal digits that change with any file the source stage reads, and with the list of them.
+
+    Raises:
+        UsageError: layout and ids do not fit together.
+        InputError: a folder or file is missing or cannot be read.
+    """
+    source, target = config.data.source, config.data.target
+    files: list[Path] = []
+    if not source.layout.startswith("toytown"):
+        found = find_pairs(source.layout, source.root, source.split, source.ids)
+        files += [path for pair in found.pairs for path in (pair.image, pair.labels)]
+        files += [found.classes] if found.classes is not None else []
+    if target.given:
+        files += footage_files(target)
+    named = (source.ignore_mask, config.data.ignore_mask, config.label_space, config.network.weights)
+    files += [Path(name) for name in named if name and Path(name).is_file()]
+    digest = hashlib.sha256()
+    for line in _identities(files):
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _identities(files: Iterable[Path]) -> Iterable[str]:
+    for path in files:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        yield f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n"
+
+
+def _compared(config: Config, *, with_length: bool) -> dict[str, Any]:
+    """Return the fields that must be equal."""
+    left_out = {*_WITHOUT_EFFECT, *(() if with_length else _LENGTH)}
+    return {name: value for name, value in fields_of(config) if name not in left_out}
+
+
+def effective_fields(config: Config) -> dict[str, Any]:
+    """Return every field that a weight depends on, by dotted name."""
+    return _compared(config, with_length=True)
+
+
+def differing(wanted: Config, other: Config) -> list[str]:
+    """Return, as text, the fields in which another run is not the wanted one, whatever has no effect left out."""
+    mine, theirs = _compared(wanted, with_length=True), _compared(other, with_length=True)
+    return [f"{name} {theirs[name]} (here {value})" for name, value in mine.items() if value != theirs[name]]
+
+
+def source_name(config: Config, data: str) -> str:
+    """Return the name of a source stage's run folder: the same for the same configuration, length and data."""
+    document = json.dumps([_compared(config, with_length=True), data], sort_keys=True)
+    return f"{_PREFIX}{hashlib.sha256(document.encode()).hexdigest()[:12]}"
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run folder holds a training that came to its end."""
+    try:
+        state = json.loads((run / "status.json").read_text(encoding="utf-8"))["state"]
+        return state == "finished" and RunFolder(run).pointer("last") is not None
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What was found.
+
+    Args:
+        run: a finished source stage that matches, None where there is none.
+        steps: its length.
+        line: why it is used again, or why none is.
+    """
+
+    run: Path | None
+    steps: int
+    line: str
+
+
+def find_ready(
+    place: Path, wanted: Config, data: str, read: Callable[[str, str], Config], *, any_length: bool
+) -> Ready:
+    """Look for a finished source stage that matches.
+
+    Args:
+        place: the folder that run folders lie in.
+        wanted: the source stage.
+        data: its `data_fingerprint`.
+        read: turns the text of a config.yaml and its name into a `Config`; raises `InputError`.
+        any_length: leave the length out of the comparison, as where a budget sets it; the longest is taken.
+
+    Returns:
+        The run, or the reason against the one that differs least.
+    """
+    fields = _compared(wanted, with_length=not any_length)
+    reasons: list[tuple[int, str]] = []
+    ready: list[tuple[int, Path]] = []
+    for run in sorted(place.glob(f"{_PREFIX}*")):
+        if not re.fullmatch(rf"{_PREFIX}[0-9a-f]{{12}}", run.name) or not (run / "config.yaml").is_file():
+            continue
+        try:
+            config = read((run / "config.yaml").read_text(encoding="utf-8"), str(run / "config.yaml"))
+            theirs = json.loads((run / DATA_FILE).read_text(encoding="utf-8"))["data"]
+        except (InputError, OSError, ValueError, KeyError, TypeError):
+            reasons.append((1000, f"{run} is of another version or damaged"))
+            continue
+        other = _compared(config, with_length=not any_length)
+        differing = [name for name in fields if fields[name] != other[name]]
+        if differing:
+            shown = ", ".join(f"{name} {other[name]} (here {fields[name]})" for name in differing[:3])
+            reasons.append((10 * len(differing), f"{run} has {shown}{' and more' if len(differing) > 3 else ''}"))
+        elif theirs != data:
+            reasons.append((5, f"{run} was trained on other files, or they have changed since"))
+        elif not is_finished(run):
+            reasons.append((1, f"{run} is not finished"))
+        else:
+            ready.append((config.train.steps, run))
+    if ready:
+        steps, run = max(ready)
+        return Ready(run=run, steps=steps, line=f"the source stage {run} is used again: same configuration, same files")
+    why = min(reasons)[1] if reasons else f"none is in {place}"
+    return Ready(run=None, steps=0, line=f"the source stage is trained: {why}")
+
+
+def note_data(run: Path, data: str) -> None:
+    """Write down what the data of a source stage are."""
+    write_json(run / DATA_FILE, {"data": data})

@@ -1,0 +1,71 @@
+"""`python -m lsr_train.toytown clip|frames`: Toytown as files, to look at or to try the other commands on."""
+
+import argparse
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+
+from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.io.atomic import write_bytes
+from lsr_infer.io.paths import refuse_existing
+from lsr_infer.video.reader import VideoWriter
+from lsr_train.toytown import clip, render
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lsr_train.toytown", description="Write frames or a clip of Toytown.", allow_abbrev=False
+    )
+    parser.add_argument("what", choices=("clip", "frames"), help="an H.264 video, or images/ and labels/ of PNG files")
+    parser.add_argument("--domain", choices=("game", "camera"), default="camera")
+    parser.add_argument("--seed", type=int, default=0, help="number of the (first) scene")
+    parser.add_argument("--frames", type=int, default=50, help="how many")
+    parser.add_argument("--fps", type=int, default=12)
+    parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--jpeg", action="store_true", help="images as JPEG instead of PNG (labels stay PNG)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the .mp4 file, or the folder of the frames")
+    return parser
+
+
+def _write_clip(options: argparse.Namespace) -> None:
+    """Encode one drive."""
+    size = {"height": options.height, "width": options.width}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(options.output, fps=Fraction(options.fps), overwrite=options.overwrite, **size) as writer:
+        for frame, _ in clip(options.domain, options.seed, frames=options.frames, fps=options.fps, **size):
+            writer.write(frame)
+
+
+def _write_frames(options: argparse.Namespace) -> None:
+    """Write one scene a frame, with its labels (Cityscapes train ids)."""
+    for folder in ("images", "labels"):
+        (options.output / folder).mkdir(parents=True, exist_ok=True)
+    for seed in range(options.seed, options.seed + options.frames):
+        frame, labels = render(options.domain, seed, height=options.height, width=options.width)
+        for folder, array, suffix in (
+            ("images", frame, ".jpg" if options.jpeg else ".png"),
+            ("labels", labels, ".png"),
+        ):
+            path = options.output / folder / f"{options.domain}_{seed:05d}{suffix}"
+            refuse_existing(path, overwrite=options.overwrite)
+            write_bytes(path, cv2.imencode(suffix, array)[1].tobytes(), overwrite=options.overwrite)
+
+
+def _run() -> None:
+    options = _parser().parse_args()
+    if options.frames < 1 or options.fps < 1:
+        raise UsageError(f"--frames is {options.frames} and --fps {options.fps}; at least 1 is needed.")
+    {"clip": _write_clip, "frames": _write_frames}[options.what](options)
+
+
+def main() -> None:
+    """Entry point of `python -m lsr_train.toytown`."""
+    sys.exit(exit_status(_run))
+
+
+if __name__ == "__main__":
+    main()

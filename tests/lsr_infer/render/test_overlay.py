@@ -1,0 +1,112 @@
+"""Colours over frames, pictures side by side, masks as palette PNGs."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lsr_infer.io.png import palette_png
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.render.draw import Drawer, Drawing, Result
+from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.render.overlay import captioned, colorize, overlay, side_by_side
+from lsr_infer.segmenter import Segmentation
+from lsr_infer.video.info import VideoFrame
+
+SPACE = LabelSpace(name="two", names=("road", "sky"), colors=((128, 64, 32), (10, 200, 250)))
+
+
+def test_an_overlay_is_the_weighted_mean_and_void_is_the_frame() -> None:
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    classes = rng.choice([0, 1, 255], size=(20, 30)).astype(np.uint8)
+    before = frame.copy()
+    result = overlay(frame, classes, SPACE, 0.3)
+    for y in range(20):
+        for x in range(30):
+            c = classes[y, x]
+            bgr = frame[y, x] if c == 255 else 0.7 * frame[y, x] + 0.3 * np.array(SPACE.colors[c][::-1])
+            assert np.abs(result[y, x] - bgr).max() <= 0.5 + 1e-6
+    np.testing.assert_array_equal(frame, before)
+
+
+def test_the_ends_of_alpha() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    classes = np.array([[0, 1, 0, 1, 0]] * 4)  # int64, as the losses have it
+    np.testing.assert_array_equal(overlay(frame, classes, SPACE, 0.0), frame)
+    np.testing.assert_array_equal(overlay(frame, classes, SPACE, 1.0), colorize(classes, SPACE))
+    assert colorize(classes, SPACE)[0, 1].tolist() == [250, 200, 10]
+
+
+@pytest.mark.parametrize(
+    ("classes", "alpha"),
+    [(np.zeros((4, 4), np.uint8), 0.5), (np.zeros((4, 5), np.uint8), 1.5), (np.full((4, 5), 256), 0.5)],
+)
+def test_what_does_not_fit(classes: np.ndarray, alpha: float) -> None:
+    with pytest.raises(ValueError, match="fit|alpha|labels"):  # noqa: RUF043 - three messages
+        overlay(np.zeros((4, 5, 3), np.uint8), classes, SPACE, alpha)
+
+
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (60, 40), (5, 3)])
+def test_a_caption_stays_in_its_corner(height: int, width: int) -> None:
+    picture = np.full((height, width, 3), 90, dtype=np.uint8)
+    result = captioned(picture, "adapted.onnx")
+    rows = max(12, height // 30)
+    assert (picture == 90).all()
+    assert (result[rows:] == 90).all()
+    assert (result[:rows, 0] == 0).all()
+    if height == 720:
+        assert (result[:rows].max(axis=2) == 255).any()  # letters
+        assert (result[:rows, width // 2 :] == 90).all()
+        assert not np.array_equal(result, captioned(picture, "source.onnx"))
+
+
+def test_side_by_side() -> None:
+    one, other = np.full((3, 4, 3), 7, np.uint8), np.full((3, 5, 3), 9, np.uint8)
+    both = side_by_side(one, other, gap=2)
+    assert both.shape == (3, 11, 3)
+    assert both[0, :, 0].tolist() == [7] * 4 + [0] * 2 + [9] * 5
+    for wrong in ((), (one, other[:2])):
+        with pytest.raises(ValueError, match="side by side"):
+            side_by_side(*wrong)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 99))
+def test_a_palette_png_holds_the_labels(height: int, width: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    palette = np.random.default_rng(seed + 1).integers(0, 256, (256, 3), dtype=np.uint8)
+    data = palette_png(labels, palette)
+    shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(shown, palette[labels][:, :, ::-1])
+
+
+def test_a_palette_png_is_read_back_as_labels(tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's own
+    from lsr_infer.io.images import read_label
+
+    labels = np.random.default_rng(0).choice([0, 1, 255], size=(9, 14)).astype(np.uint8)
+    (tmp_path / "mask.png").write_bytes(palette_png(labels, SPACE.palette()))
+    np.testing.assert_array_equal(read_label(tmp_path / "mask.png"), labels)
+    for wrong in (labels.astype(int), labels[None], labels[:0]):
+        with pytest.raises(ValueError, match="labels"):
+            palette_png(wrong, SPACE.palette())
+
+
+def test_an_ignore_mask_of_another_shape_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    mask = np.zeros((64, 96), dtype=bool)
+    mask[5, 7] = True
+    drawing = Drawing(ids=MaskIds.of("train", SPACE), ignored=mask)
+
+    def draw(height: int, width: int) -> np.ndarray:
+        frame, classes = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+        found = Segmentation(SPACE, (height, width), classes=classes)
+        return Drawer(drawing, SPACE)(Result(VideoFrame(frame, 0.0, 0), 0, 0.0, found, None)).classes
+
+    for size in ((64, 96), (128, 192), (32, 48), (200, 301)):  # the last one's shape is rounded
+        assert (draw(*size) == 255).any()
+    assert not caplog.records
+    for size in ((64, 98), (96, 64)):
+        assert (draw(*size) == 255).any()
+    (line,) = [record.message for record in caplog.records]
+    assert "the ignore mask is 96x64 and is stretched to frames of 98x64" in line

@@ -1,0 +1,48 @@
+import pytest
+
+from lsr_train.evaluation.text_table import Table, comma_separated, latex, markdown, terminal
+
+TABLE = Table(
+    header=("class", "IoU"), rows=(("road", "96.5"), None, ("a|b", "1.0")), title="t", notes=("protocol: native",)
+)
+
+
+def test_terminal() -> None:
+    assert terminal(TABLE) == "t\nclass   IoU\n-----------\nroad   96.5\n-----------\na|b     1.0\nprotocol: native\n"
+
+
+def test_markdown() -> None:
+    expected = "**t**\n\n| class | IoU |\n| --- | ---: |\n| road | 96.5 |\n| a\\|b | 1.0 |\n\nprotocol: native  \n"
+    assert markdown(TABLE) == expected
+
+
+def test_ragged_rows_raise() -> None:
+    with pytest.raises(ValueError, match="cells"):
+        Table(header=("a", "b"), rows=(("only",),))
+
+
+MARKED = Table(
+    header=("a_b", "IoU"), rows=(("x|y & z", "50 ± 1"), None, ("{~}", "40%")), title="50%\n", notes=("# note",),
+    best=frozenset({(0, 1)}), second=frozenset({(2, 1)}),
+)  # fmt: skip
+
+
+def test_marks() -> None:
+    assert "*50 ± 1" in terminal(MARKED)
+    assert "+40%" in terminal(MARKED)
+    assert terminal(MARKED).endswith("* best, + runner-up\n")
+    assert "| x\\|y & z | **50 ± 1** |" in markdown(MARKED)
+    assert "| <u>40%</u> |" in markdown(MARKED)
+
+
+def test_latex() -> None:
+    assert latex(MARKED).splitlines() == [
+        r"% 50\% ", r"% \# note", r"% needs \usepackage{booktabs}",
+        r"\begin{tabular}{lr}", r"\toprule", r"a\_b & IoU \\", r"\midrule",
+        r"x|y \& z & \textbf{50 $\pm$ 1} \\", r"\midrule", r"\{\textasciitilde{}\} & \underline{40\%} \\",
+        r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+
+
+def test_comma_separated() -> None:
+    assert comma_separated(MARKED) == "a_b,IoU\nx|y & z,50 ± 1\n{~},40%\n"

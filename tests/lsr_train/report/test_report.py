@@ -1,0 +1,184 @@
+"""`report` on tiny Toytown runs, and the page in a real browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lsr_infer.errors import exit_status
+from lsr_train.commands import report
+from lsr_train.runs.folder import RunFolder
+from tests.lsr_train.training_runs import run_here, words
+
+DATA = ["--layout", "toytown-camera", "--split", "val", "--limit", "3", "--threads", "1", "--per_class", "20"]
+CHROMIUM = next((path for path in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(path).is_file()), None)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    assert run_here("pretrain", words("toytown_source", folder / "source")) == 0
+    more = ["--init", str(folder / "source"), "--log.gradients", "2"]
+    assert run_here("adapt", words("toytown_lsr_em", folder / "adapted", *more)) == 0
+    (folder / "table").mkdir()
+    entry = {"seed": 0, "method": "lsr", "steps": 6, "state": "diverged", "why": "not finite"}
+    row = {"row": "wild", "seeds": [entry], "mean": None, "spread": None}
+    document = {
+        "kind": "comparison", "format": 1, "name": "pair", "protocol": None, "data": None, "label_space": None,
+        "rows": [row], "published": {"source": "", "miou": {}}, "left_out": [],
+    }  # fmt: skip
+    (folder / "table/table.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
+def run(arguments: list[str]) -> int:
+    return exit_status(lambda: report.main(arguments))
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of two runs, a table and a folder that is none of both."""
+    (runs / "holiday").mkdir()
+    named = [f"before={runs / 'source'}", f"after={runs / 'adapted'}", str(runs / "table"), str(runs / "holiday")]
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    assert run([*named, *DATA, "--worst", "2", "--out", str(file)]) == 6
+    return file
+
+
+def test_everything_is_in_the_page_and_nothing_outside_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(text.encode()) < 8e6
+    for address in ("runs", "curves", "scores", "worst", "figures", "configuration", "environment", "table-0"):
+        assert f'<section id="{address}">' in text
+    for said in ("source-only", "lsr-em", "finished, step 6 of 6", "torch 2.", "toytown-camera val", "1 diverged"):
+        assert said in text
+    assert "holiday: this is no run" in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)
+    assert "url(" not in text
+
+
+def test_a_run_says_what_it_was_computed_with(runs: Path) -> None:
+    (entry,) = RunFolder(runs / "adapted").environments()
+    assert entry["step"] == 0
+    assert entry["threads"] == 1
+    assert entry["packages"]["torch"]
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", entry["commit"] or "0" * 40)
+
+
+def test_without_data_the_page_shows_what_was_logged(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert run([str(runs / "adapted"), "--out", str(file)]) == 0
+    text = file.read_text(encoding="utf-8")
+    assert "No labelled frame was looked at." in text
+    assert 'id="scores"' not in text
+    assert "Gradient norms" in text
+    assert run([str(runs / "adapted"), "--out", str(file)]) == 2  # it is there
+    assert run([str(runs / "adapted"), "--out", str(file), "--overwrite"]) == 0
+
+
+def test_names_are_text(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert run([f"<img src=x onerror=alert(1)>={runs / 'adapted'}", "--out", str(file)]) == 4  # `=` ends the name
+    assert run([f"<b>bold<b>={runs / 'adapted'}", "--out", str(file)]) == 0
+    assert "<b>bold<b>" not in file.read_text(encoding="utf-8")
+
+
+def spoil_config(run_folder: Path) -> None:
+    (run_folder / "config.yaml").write_bytes(b"\xff\x00")
+
+
+def spoil_status(run_folder: Path) -> None:
+    (run_folder / "status.json").write_text("{", encoding="utf-8")
+
+
+def spoil_table(run_folder: Path) -> None:
+    (run_folder / "table.json").write_text('{"rows": 3}', encoding="utf-8")
+
+
+def spoil_gradients(run_folder: Path) -> None:
+    (run_folder / "gradients.csv").write_bytes(b"step,a\n\xff\xfe,1\n")
+
+
+def test_a_device_that_is_not_there(runs: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert run([str(runs / "adapted"), *DATA, "--device", "cuda", "--out", str(tmp_path / "a.html")]) == 3
+
+
+@pytest.mark.parametrize("spoil", [spoil_config, spoil_status, spoil_table, spoil_gradients])
+def test_a_damaged_run_is_named_and_left_out(runs: Path, tmp_path: Path, spoil: Any) -> None:
+    shutil.copytree(runs / "adapted", tmp_path / "damaged")
+    spoil(tmp_path / "damaged")
+    file = tmp_path / "report.html"
+    assert run([str(runs / "source"), str(tmp_path / "damaged"), "--out", str(file)]) == 6
+    assert "damaged: " in file.read_text(encoding="utf-8")
+    assert run([str(tmp_path / "damaged"), "--out", str(tmp_path / "none.html")]) == 4
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_a_damaged_network_leaves_the_rest_of_its_run(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "adapted", tmp_path / "damaged")
+    for file in (tmp_path / "damaged/checkpoints").glob("*/model.safetensors"):
+        file.write_bytes(b"short")
+    page = tmp_path / "report.html"
+    assert run([str(runs / "source"), str(tmp_path / "damaged"), *DATA, "--worst", "1", "--out", str(page)]) == 6
+    text = page.read_text(encoding="utf-8")
+    assert "damaged, its network: " in text
+    assert "lsr-em" in text
+
+
+def test_what_is_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--out", str(tmp_path / "a.html")]) == 2
+    assert "no run is named" in capsys.readouterr().err
+    assert run(["x", "--worst", "99"]) == 2
+    assert "Set --worst" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_it_is_readable_quiet_and_asks_for_nothing(page: Path, browser: Any, width: int) -> None:
+    view = browser.new_page(viewport={"width": width, "height": 900})
+    said: list[str] = []
+    asked: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("request", lambda request: asked.append(request.url))
+    view.goto(page.as_uri())
+    view.wait_for_load_state("networkidle")
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    broken = (
+        "[...document.images].filter(image => getComputedStyle(image).display != 'none' && !image.naturalWidth).length"
+    )
+    assert view.evaluate(broken) == 0
+    compare = view.locator(".compare").first
+    right = compare.locator("img.right")
+    assert right.get_attribute("alt").endswith(": after")
+    compare.locator(".slider").fill("80")
+    assert "80%" in right.evaluate("image => getComputedStyle(image).clipPath")
+    compare.locator("select").nth(1).select_option(label="labels")
+    assert compare.locator("img.right").get_attribute("alt").endswith(": labels")
+    assert compare.locator("img.left").count() == 1
+    compare.locator("select").nth(0).select_option(label="labels")  # the same on both sides
+    assert compare.locator("img.left").get_attribute("alt").endswith(": labels")
+    view.locator("summary").first.click()
+    assert view.locator("pre").first.is_visible()
+    view.close()
