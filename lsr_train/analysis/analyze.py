@@ -1,9 +1,10 @@
-"""What `analyze` does once its command line is understood: look at every network, draw, and write."""
+"""Draws the figures of the paper, and what they leave out, of one network or several."""
 
 import io
 import json
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,144 @@ from matplotlib.figure import Figure
 from lsr_infer.errors import UsageError
 from lsr_infer.io.atomic import write_bytes, write_json, write_text
 from lsr_infer.io.paths import check_place, place_error
-from lsr_train.analysis.captions import CAPTIONS
-from lsr_train.analysis.curves import Series, gradient_curves, training_curves
-from lsr_train.analysis.drawings import NothingToDraw, terms_figure
-from lsr_train.analysis.gallery import gallery_figure, pseudo_label_figure
-from lsr_train.analysis.networks import Opened, SpreadFrames, observe_network, open_network
-from lsr_train.analysis.numbers import summary
-from lsr_train.analysis.observation import Observation
-from lsr_train.analysis.options import FIGURES, FORMATS, AnalyzeOptions
-from lsr_train.analysis.style import styled
+from lsr_train.analysis.drawings import (
+    NothingToDraw,
+    angles_figure,
+    borders_figure,
+    class_lines_figure,
+    downsampling_figure,
+    embedding_figure,
+    polar_figure,
+    qualitative_figure,
+    reliability_figure,
+    shares_figure,
+    styled,
+    terms_figure,
+)
+from lsr_train.analysis.numbers import (
+    band_iou,
+    can_embed,
+    embed,
+    inter_prototype_angles,
+    polar,
+    pseudo_accuracy,
+    pseudo_coverage,
+    reliability,
+    share,
+    summary,
+)
+from lsr_train.analysis.observation import Observation, Opened, SpreadFrames, observe_network, open_network
+from lsr_train.analysis.options import CAPTIONS, FIGURES, FORMATS, AnalyzeOptions
 from lsr_train.data.footage import evenly
 from lsr_train.data.frames import LabelledFrames
 from lsr_train.device import choose_device
 from lsr_train.evaluation.evaluate import open_data
 from lsr_train.evaluation.worst_frames import check_folder
 from lsr_train.runs.checkpoint import model_hash
-from lsr_train.runs.folder import MODEL_FILE, RunFolder, resolve_model
+from lsr_train.runs.folder import MODEL_FILE, RunFolder, Table, resolve_model
 
-__all__ = ["analyze"]
+__all__ = [
+    "Series",
+    "analyze",
+    "gallery_figure",
+    "gradient_curves",
+    "pseudo_label_figure",
+    "signals_of",
+    "training_curves",
+]
 
 logger = logging.getLogger(__name__)
+
+Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+"""Steps and values by name."""
+_CLOCK = frozenset({"source_images_per_second", "loader_wait_share", "steps_that_waited", "learning_rate"})
+
+
+def _read(file: Path, without: Collection[str] = ()) -> Series:
+    """Return the columns of a table by step; a value that is no finite number is left out, and an empty column too."""
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for row in Table(file).read():
+        try:
+            step = int(row["step"])
+            values = {name: float(value) for name, value in row.items() if name != "step" and name not in without}
+        except (KeyError, ValueError, TypeError):
+            continue  # a row that a kill left unfinished
+        for name, value in values.items():
+            if math.isfinite(value):
+                steps, numbers = found.setdefault(name, ([], []))
+                steps.append(step)
+                numbers.append(value)
+    return found
+
+
+def training_curves(run: Path) -> Series:
+    """Return loss terms and diagnostics of a run folder's metrics.csv; empty where there is none."""
+    return _read(run / "metrics.csv", _CLOCK)
+
+
+def gradient_curves(run: Path) -> Series:
+    """Return the norms of each term's gradient of a run folder's gradients.csv; empty where there is none."""
+    return _read(run / "gradients.csv")
+
+
+def signals_of(run: Path) -> Series:
+    """Return the label-free signals of a run folder's signals.csv; empty where there is none."""
+    return _read(run / "signals.csv")
+
+
+def gallery_figure(name: str, seen: Mapping[str, Observation], seed: int = 0) -> Figure:
+    """Draw one figure of networks that were looked at.
+
+    Args:
+        name: qualitative, downsampling, shares, norms, angles, tsne, pseudo_labels, reliability or borders.
+        seen: by network, on the same frames; the figures that show data alone take the first.
+        seed: of t-SNE.
+
+    Raises:
+        NothingToDraw: there are no data for it.
+        KeyError: there is no such figure.
+    """
+    first = next(iter(seen.values()))
+    space = first.space
+    if name == "qualitative":
+        return qualitative_figure({key: item.pictures for key, item in seen.items()}, space)
+    if name == "downsampling":
+        return downsampling_figure(first.pictures[0], space)
+    if name == "shares":
+        void = (float(share(first.nearest)[-1]), float(share(first.histogram)[-1]))
+        return shares_figure(space, share(first.pixels), share(first.nearest[:-1]), share(first.cells), void)
+    if name == "norms":
+        return polar_figure({key: polar(item) for key, item in seen.items()}, space)
+    if name == "angles":
+        return angles_figure({key: inter_prototype_angles(item) for key, item in seen.items()}, space)
+    if name == "tsne":
+        if few := [key for key, item in seen.items() if not can_embed(item.features)]:
+            raise NothingToDraw(f"{few[0]} has too few labelled feature cells")
+        points = {key: (embed(item.features, seed), item.feature_labels) for key, item in seen.items()}
+        return embedding_figure(points, space)
+    if name == "pseudo_labels":
+        return pseudo_label_figure({key: {0: item} for key, item in seen.items()})
+    if name == "reliability":
+        curves = {
+            key: (*reliability(item), share(item.bin_count), item.expected_calibration_error)
+            for key, item in seen.items()
+        }
+        return reliability_figure(curves)
+    if name == "borders":
+        shares = share(first.confusion.sum(dim=(1, 2)))
+        return borders_figure({key: band_iou(item) for key, item in seen.items()}, shares)
+    raise KeyError(name)
+
+
+def pseudo_label_figure(looks: Mapping[str, Mapping[int, Observation]]) -> Figure:
+    """Draw accuracy and coverage of pseudo-labels, by network and step."""
+    space = next(iter(next(iter(looks.values())).values())).space
+    values = {
+        "accuracy": {name: [pseudo_accuracy(seen) for seen in series.values()] for name, series in looks.items()},
+        "coverage": {name: [pseudo_coverage(seen) for seen in series.values()] for name, series in looks.items()},
+    }
+    return class_lines_figure({name: list(series) for name, series in looks.items()}, values, space, "%")
+
 
 _DPI = 200
 

@@ -1,21 +1,28 @@
-"""One pass over labelled frames that collects every number the figures need of a network.
+"""Collects every number that the figures need of a network, in one pass over labelled frames.
 
 Labels are read here for analysis alone; nothing of it gets to training or to the choice of a checkpoint.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_train.analysis.samples import BalancedSample
-from lsr_train.device import Precision, autocast
+from lsr_train.analysis.options import AnalyzeOptions
+from lsr_train.data.classes_file import load_label_space
+from lsr_train.data.footage import evenly
+from lsr_train.data.frames import LabelledFrame, LabelledFrames
+from lsr_train.data.labels import LABEL_SPACES
+from lsr_train.device import Precision, autocast, choose_device, choose_precision
 from lsr_train.evaluation.inference import in_eval_mode
 from lsr_train.evaluation.scores import Labelled
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
@@ -23,8 +30,60 @@ from lsr_train.losses.pixel import upsample
 from lsr_train.losses.softmax import peaks
 from lsr_train.metrics import iou, mean_iou
 from lsr_train.network import DeepLabV2
+from lsr_train.runs.checkpoint import ModelInfo, load_model
 
-__all__ = ["BANDS", "BINS", "Observation", "Picture", "border_distance", "observe"]
+__all__ = [
+    "BANDS",
+    "BINS",
+    "BalancedSample",
+    "Observation",
+    "Opened",
+    "Picture",
+    "SpreadFrames",
+    "border_distance",
+    "observe",
+    "observe_network",
+    "open_network",
+]
+
+
+class BalancedSample:
+    """Keeps so many vectors of each class, every one of them equally likely (reservoir by random keys).
+
+    Args:
+        num_classes: C.
+        per_class: how many of each; fewer where there are fewer.
+        seed: of the draw.
+    """
+
+    def __init__(self, num_classes: int, per_class: int, seed: int = 0) -> None:
+        self.per_class = per_class
+        self._generator = torch.Generator().manual_seed(seed)
+        self._keys = [torch.empty(0) for _ in range(num_classes)]
+        self._vectors: list[Tensor] = [torch.empty(0) for _ in range(num_classes)]
+
+    def add(self, vectors: Tensor, labels: Tensor) -> None:
+        """Offer vectors [N,K] with their classes [N] int64; other labels than 0..C-1 are left out."""
+        keys = torch.rand(len(labels), generator=self._generator)
+        for index in range(len(self._keys)):
+            mine = (labels == index).nonzero().flatten()
+            if len(mine) == 0:
+                continue
+            chosen = mine[keys[mine].argsort()[: self.per_class]]
+            there = self._vectors[index] if len(self._keys[index]) else vectors.new_empty(0, vectors.shape[1])
+            all_keys = torch.cat([self._keys[index], keys[chosen]])
+            kept = all_keys.argsort()[: self.per_class]
+            self._vectors[index] = torch.cat([there, vectors[chosen]])[kept]
+            self._keys[index] = all_keys[kept]
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Return the sample [N,K] and its classes [N] int64, by class; both empty where nothing was offered."""
+        found = [(vectors, index) for index, vectors in enumerate(self._vectors) if len(vectors)]
+        if not found:
+            return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
+        labels = [torch.full((len(vectors),), index) for vectors, index in found]
+        return torch.cat([vectors for vectors, _ in found]), torch.cat(labels)
+
 
 BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Upper ends, in pixels of the labels, of the bands of distance from the nearest border; the last band has none."""
@@ -273,3 +332,103 @@ def observe(
         raise ValueError("there is no frame to look at")
     into.features, into.feature_labels = sample.take()
     return into
+
+
+_FOREIGN_SIZE = (512, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A network that is looked at.
+
+    Args:
+        path: as it was named.
+        file: the checkpoint.
+        network: on the device.
+        info: what it says of itself.
+        size: rows and columns that are fed.
+        space: its classes.
+    """
+
+    path: Path
+    file: Path
+    network: DeepLabV2
+    info: ModelInfo
+    size: tuple[int, int]
+    space: LabelSpace
+
+
+class SpreadFrames:
+    """Evenly spread frames of a labelled data set, in order."""
+
+    def __init__(self, frames: LabelledFrames, count: int) -> None:
+        self._frames, self._indices = frames, evenly(len(frames), count)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, position: int) -> LabelledFrame:
+        """Return the frame at a position, 0 <= position < len."""
+        return self._frames[self._indices[position]]
+
+    def __iter__(self) -> Iterator[LabelledFrame]:
+        return (self[position] for position in range(len(self)))
+
+
+def open_network(options: AnalyzeOptions, path: Path, file: Path) -> Opened:
+    """Open a checkpoint.
+
+    Args:
+        options: device, and the size and classes that are given for it.
+        path: as it was named.
+        file: the checkpoint.
+
+    Raises:
+        UsageError: nothing says what its classes are called, or it is an exported file.
+    """
+    if file.suffix.lower() in (".onnx", ".engine"):
+        raise UsageError(f"{file.name} is an exported file, which has no features to look at. Name its checkpoint.")
+    device = choose_device(options.device, options.precision)
+    network, info = load_model(file)
+    space, count = info.label_space, network.spec.num_classes
+    if space is None and options.label_space != "auto":
+        space = load_label_space(options.label_space)
+    if space is None:
+        space = next((known for known in LABEL_SPACES.values() if known.num_classes == count), None)
+    if space is None or space.num_classes != count:
+        raise UsageError(f"{file}: {count} classes and no names for them. Set --label_space.")
+    trained = (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
+    size = (options.height, options.width) if options.height else trained
+    return Opened(path=path, file=file, network=network.to(device), info=info, size=size, space=space)
+
+
+def observe_network(
+    options: AnalyzeOptions, opened: Opened, frames: Iterable[LabelledFrame], name: str, shown: Iterable[int]
+) -> Observation:
+    """Look at a network.
+
+    Args:
+        options: how.
+        opened: the network.
+        frames: labelled ones.
+        name: of it, for the bar that shows how far it is.
+        shown: positions of frames whose pictures are kept.
+
+    Raises:
+        InputError: there is no frame, or labels and frames do not fit.
+    """
+    device = next(opened.network.parameters()).device
+    try:
+        return observe(
+            opened.network,
+            tqdm(frames, desc=name, unit="frame", disable=None),
+            opened.space,
+            opened.size,
+            precision=choose_precision(device, options.precision),
+            per_class=options.per_class,
+            confidence=options.confidence,
+            seed=options.seed,
+            shown=frozenset(shown),
+        )
+    except ValueError as error:
+        raise InputError(f"{options.data or options.layout}: {error}.") from error

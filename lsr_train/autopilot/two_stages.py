@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.autopilot.benchmark import measure_pace
 from lsr_train.autopilot.budget import SOURCE_SHARE, Budget, BudgetError, Pace, Stage, plan_lengths, said, with_length
 from lsr_train.autopilot.choices import (
+    RECORD,
     Choices,
+    SourceStage,
     fitting,
     narrower,
     narrowest,
@@ -23,8 +24,7 @@ from lsr_train.autopilot.choices import (
     split_of_folder,
     training_size,
 )
-from lsr_train.autopilot.memory import available_bytes, look_bytes, step_bytes
-from lsr_train.autopilot.source_stage import RECORD, SourceStage
+from lsr_train.autopilot.step_cost import available_bytes, look_bytes, measure_pace, step_bytes
 from lsr_train.autopilot.summary import write_account
 from lsr_train.config.command_line import Request, config_from_text
 from lsr_train.config.fields import with_fields

@@ -8,6 +8,6 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
     options, words = read_options("ablate", arguments, AblateOptions)
-    from lsr_train.comparison.ablate import ablate
+    from lsr_train.comparison.tables import ablate
 
     return ablate(options, words)

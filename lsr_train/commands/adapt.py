@@ -1,6 +1,6 @@
 """`adapt`: from labelled images and unlabelled footage, or a source checkpoint and footage, to an adapted network."""
 
-from lsr_train.autopilot.source_stage import RECORD, source_stage, stages_wanted
+from lsr_train.autopilot.choices import RECORD, source_stage, stages_wanted
 from lsr_train.commands.training import understand
 
 __all__ = ["main"]

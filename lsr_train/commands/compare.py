@@ -8,6 +8,6 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
     options, words = read_options("compare", arguments, CompareOptions)
-    from lsr_train.comparison.compare import compare
+    from lsr_train.comparison.tables import compare
 
     return compare(options, words)

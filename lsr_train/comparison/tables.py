@@ -1,10 +1,11 @@
-"""A table of runs: every row trained and scored alike, over devices, and written in every form."""
+"""Makes tables of runs: every row is trained and scored alike, over devices, and written in every form."""
 
 import itertools
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,25 @@ from typing import Any
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.atomic import write_json, write_text
 from lsr_infer.io.paths import check_place, place_error
-from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs
-from lsr_train.comparison.locks import claim
-from lsr_train.comparison.matrix import Score, check_folders, folder_name, last_checkpoint
-from lsr_train.comparison.options import TableOptions, Words
-from lsr_train.comparison.outcome import LeftOut, comparison_document
-from lsr_train.comparison.plan import Comparison
-from lsr_train.comparison.rendering import comparison_table
-from lsr_train.comparison.table_plan import TablePlan, plan_table
-from lsr_train.comparison.table_runs import GOOD, Diverged, checked_slots, last_error, said_so_far, train_run
+from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
+from lsr_train.comparison.matrix import Score, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
+from lsr_train.comparison.options import AblateOptions, CompareOptions, TableOptions, Words
+from lsr_train.comparison.schedule import (
+    GOOD,
+    Busy,
+    Children,
+    Diverged,
+    Job,
+    Slot,
+    checked_slots,
+    claim,
+    last_error,
+    run_jobs,
+    said_so_far,
+    train_run,
+)
+from lsr_train.comparison.search import search
+from lsr_train.comparison.spec import Comparison, chosen_rows, read_comparison, spans_of, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
 from lsr_train.evaluation.options import evaluate_options
 from lsr_train.evaluation.result import read_supervised
@@ -28,7 +39,7 @@ from lsr_train.evaluation.text_table import comma_separated, latex, markdown, te
 from lsr_train.runs.checkpoint import model_hash
 from lsr_train.runs.folder import RunFolder, resolve_model
 
-__all__ = ["make_table"]
+__all__ = ["ablate", "compare", "make_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -320,3 +331,50 @@ def _write(table: _Table, options: TableOptions) -> int:
     if table.left_out and not any(entry["state"] != "missing" for row in document["rows"] for entry in row["seeds"]):
         raise InputError(f"nothing is left to be shown: {table.left_out[0].why}")
     return 6 if table.left_out or table.partial else 0
+
+
+def compare(options: CompareOptions, words: Words) -> int:
+    """Train and score what is not there yet, and write the table.
+
+    Args:
+        options: the command's own.
+        words: those for the runs.
+
+    Returns:
+        0; 6 where a run failed or its folder is damaged or another's: it is named, and not in the table.
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
+    comparison = read_comparison(options.recipe)
+    if options.names:
+        comparison = replace(comparison, rows=chosen_rows(comparison, options.names))
+    return make_table(comparison, options, words, Path(options.out or f"runs/{comparison.name}"))
+
+
+def ablate(options: AblateOptions, words: Words) -> int:
+    """Train and score what is not there yet, and write the table; or search.
+
+    Args:
+        options: the command's own.
+        words: those for the runs.
+
+    Returns:
+        0; 6 where a run failed or its folder is damaged or another's: it is named.
+
+    Raises:
+        LsrError: with the exit code of what went wrong.
+    """
+    comparison = read_comparison(options.recipe)
+    (row,) = chosen_rows(comparison, [options.row], "row")
+    if not row.train:
+        raise UsageError(f"row {row.name} is not trained, so there is nothing to vary. Set --row.")
+    what = "search" if options.search else "ablation"
+    out = Path(options.out or f"runs/{comparison.name}-{folder_name(row.name)}-{what}")
+    plan = plan_table(replace(comparison, rows=(row,)), options, words, out)
+    config = plan.run(row, plan.start(options.seed_list[0]).model, options.seed_list[0]).config
+    if options.search:
+        return search(plan, row, spans_of(config, options.search), options)
+    rows = sweeps(row, config, options.sweep) if options.sweep else without_each(row, config)
+    name = re.sub(r"\s+", " ", f"{comparison.name}: {row.name}")
+    return make_table(replace(comparison, name=name, rows=rows), options, words, out)

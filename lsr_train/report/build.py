@@ -13,12 +13,10 @@ import torch
 from lsr_infer.errors import InputError, LsrError
 from lsr_infer.io.atomic import write_text
 from lsr_infer.io.paths import check_place, refuse_existing
-from lsr_train.analysis.captions import CAPTIONS
-from lsr_train.analysis.curves import gradient_curves, signals_of, training_curves
-from lsr_train.analysis.drawings import terms_figure
-from lsr_train.analysis.style import styled
-from lsr_train.comparison.outcome import TABLE_FORMAT
-from lsr_train.comparison.rendering import comparison_table
+from lsr_train.analysis.analyze import gradient_curves, signals_of, training_curves
+from lsr_train.analysis.drawings import styled, terms_figure
+from lsr_train.analysis.options import CAPTIONS
+from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
 from lsr_train.config.command_line import config_from_text
 from lsr_train.config.fields import fields_of
 from lsr_train.config.run import Config

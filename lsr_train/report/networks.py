@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay
-from lsr_train.analysis.captions import CAPTIONS
+from lsr_train.analysis.analyze import gallery_figure
 from lsr_train.analysis.drawings import NothingToDraw
-from lsr_train.analysis.gallery import gallery_figure
-from lsr_train.analysis.networks import Opened, SpreadFrames, observe_network, open_network
-from lsr_train.analysis.observation import Observation
+from lsr_train.analysis.observation import Observation, Opened, SpreadFrames, observe_network, open_network
 from lsr_train.analysis.observation import Picture as Seen
+from lsr_train.analysis.options import CAPTIONS
 from lsr_train.evaluation.evaluate import open_data
 from lsr_train.evaluation.text_table import Table
 from lsr_train.metrics import mean_iou

@@ -1,4 +1,4 @@
-"""Peak memory of a training step on the CPU, by network, size and method, for `lsr_train.autopilot.memory`.
+"""Peak memory of a training step on the CPU, by network, size and method, for `lsr_train.autopilot.step_cost`.
 
     python -m tests.benchmarks.step_memory [--backbones resnet50 resnet101] [--strides 16 8] [--sizes 512x256 768x384]
 
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lsr_infer.commands.arguments import parse_size
-from lsr_train.autopilot.memory import look_bytes, step_bytes
+from lsr_train.autopilot.step_cost import look_bytes, step_bytes
 from lsr_train.config.run import (
     Config,
     DataConfig,

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from lsr_train.comparison.matrix import adapting_run
-from lsr_train.comparison.plan import read_comparison
+from lsr_train.comparison.spec import read_comparison
 from lsr_train.config.command_line import resolve
 from lsr_train.config.fields import with_fields
 from lsr_train.data.classes_file import load_label_space

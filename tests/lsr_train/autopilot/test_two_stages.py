@@ -22,7 +22,7 @@ from lsr_infer.video.writer import VideoWriter
 from lsr_train.autopilot import budget, two_stages
 from lsr_train.autopilot import choices as automatic
 from lsr_train.autopilot.budget import Pace
-from lsr_train.autopilot.source_stage import source_stage
+from lsr_train.autopilot.choices import source_stage
 from lsr_train.config.command_line import config_from_text, resolve
 from lsr_train.config.recipes import to_yaml
 from lsr_train.data.labels import CITYSCAPES_19

@@ -15,7 +15,7 @@ import yaml
 
 from lsr_infer.errors import exit_status
 from lsr_train.commands import compare
-from lsr_train.comparison.locks import is_held
+from lsr_train.comparison.schedule import is_held
 from tests.lsr_train.training_runs import TINY, losses, start, weights
 
 ROWS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.jobs import Busy, Children, Job, Slot, run_jobs, slots_of
+from lsr_train.comparison.schedule import Busy, Children, Job, Slot, run_jobs, slots_of
 
 ONE, TWO = [Slot(device="cpu")], [Slot(device="cpu"), Slot(device="cpu")]
 

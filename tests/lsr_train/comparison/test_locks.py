@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError
-from lsr_train.comparison.locks import claim, exclusive, is_held
+from lsr_train.comparison.schedule import claim, exclusive, is_held
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:

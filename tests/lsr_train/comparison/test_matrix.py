@@ -6,7 +6,7 @@ import pytest
 
 from lsr_infer.errors import UsageError
 from lsr_train.comparison.matrix import Given, adapting_run, check_folders, folder_name, source_run, supervised_run
-from lsr_train.comparison.plan import Row
+from lsr_train.comparison.spec import Row
 from lsr_train.config.command_line import resolve
 
 

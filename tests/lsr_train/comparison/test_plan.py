@@ -8,7 +8,7 @@ import yaml
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.comparison.matrix import Given, adapting_run, source_run, supervised_run
-from lsr_train.comparison.plan import chosen_rows, comparison_names, read_comparison
+from lsr_train.comparison.spec import chosen_rows, comparison_names, read_comparison
 from lsr_train.config.command_line import resolve
 from lsr_train.config.fields import fields_of, is_about_terms, with_method
 from lsr_train.config.run import Config

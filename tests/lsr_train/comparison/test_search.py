@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.locks import claim
+from lsr_train.comparison.schedule import claim
 from lsr_train.comparison.search import STUDY_FILE, Search
-from lsr_train.comparison.variants import Span
+from lsr_train.comparison.spec import Span
 from tests.lsr_train.training_runs import REPOSITORY
 
 SPANS = (

@@ -3,8 +3,7 @@
 import pytest
 
 from lsr_infer.errors import UsageError
-from lsr_train.comparison.plan import Row
-from lsr_train.comparison.variants import Span, spans_of, sweeps, without_each
+from lsr_train.comparison.spec import Row, Span, spans_of, sweeps, without_each
 from lsr_train.config.command_line import resolve
 from lsr_train.config.run import Config
 

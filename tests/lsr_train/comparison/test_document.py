@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import Run, Score
-from lsr_train.comparison.outcome import LeftOut, comparison_document
-from lsr_train.comparison.plan import Comparison, Published, Row
-from lsr_train.comparison.rendering import comparison_table
+from lsr_train.comparison.spec import Comparison, Published, Row
 from lsr_train.config.run import Config
 from lsr_train.data.labels import LABEL_SPACES
 from lsr_train.evaluation.result import result_document

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsr_train.autopilot.memory import TOLERANCE, available_bytes, look_bytes, step_bytes
+from lsr_train.autopilot.step_cost import TOLERANCE, available_bytes, look_bytes, step_bytes
 from lsr_train.config.run import (
     AugmentConfig,
     Config,
