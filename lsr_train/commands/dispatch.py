@@ -5,6 +5,7 @@ import logging
 import sys
 
 from lsr_infer.errors import DeviceError, UsageError, stderr_handler
+from lsr_train.config.renamed import current_argv
 
 __all__ = ["COMMANDS", "run"]
 
@@ -66,7 +67,7 @@ def run(arguments: list[str]) -> int | None:
     for noisy in ("accelerate", "matplotlib", "torch", "jsonargparse"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        code: int | None = importlib.import_module(COMMANDS[name][0]).main(arguments[1:])
+        code: int | None = importlib.import_module(COMMANDS[name][0]).main(current_argv(name, arguments[1:]))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("lsr_train", "lsr_infer"):
             raise

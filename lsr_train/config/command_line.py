@@ -17,8 +17,9 @@ from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is 
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import fields_of
-from lsr_train.config.parser import parse
-from lsr_train.config.recipes import recipe_path
+from lsr_train.config.parser import parse, read_document
+from lsr_train.config.recipes import check_whole, recipe_path
+from lsr_train.config.renamed import current_document
 from lsr_train.config.run import Config
 
 __all__ = ["Request", "config_from_text", "parse_duration", "resolve"]
@@ -160,8 +161,7 @@ def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
         for key, value in node.items():
             yield from names(value, f"{prefix}{key}.") if isinstance(value, dict) else (f"{prefix}{key}",)
 
-    document = yaml.safe_load(Path(expanded[1]).read_text(encoding="utf-8"))
-    return flags, frozenset(names(document or {}, ""))
+    return flags, frozenset(names(read_document(Path(expanded[1])) or {}, ""))
 
 
 def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
@@ -181,24 +181,23 @@ def _config(namespace: Namespace) -> Config:
     return Config(**values)
 
 
-def config_from_text(text: str, where: str) -> Config:
-    """Read a `config.yaml` back.
+def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
+    """Read a `config.yaml` back, also one of an earlier version.
 
     Args:
         text: YAML of the whole tree.
         where: the file, for messages.
+        lenient: whether fields that are gone may have had any value, as where a run is shown and not resumed.
 
     Raises:
-        InputError: it is no YAML, or a field is unknown or not allowed.
+        InputError: it is no YAML, breaks off, or a field is unknown or not allowed.
     """
     try:
         document = yaml.safe_load(text)
         if not isinstance(document, dict) or "method" not in document:
             raise InputError(f"{where}: this is no configuration of a run (no method in it).")
-        last = dataclasses.fields(Config)[-1].name
-        missing = {item.name for item in dataclasses.fields(getattr(Config(), last))} - set(document.get(last) or ())
-        if missing:  # what is cut off would have its defaults
-            raise InputError(f"{where}: it breaks off (no {last}.{min(missing)} in it). Put a whole one back.")
+        check_whole(text, document, where)
+        document = current_document(document, "", of_a_run=True, lenient=lenient)
         parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
         parser.add_class_arguments(Config, as_group=False)
         return _config(parser.instantiate(parser.parse_object(document)))

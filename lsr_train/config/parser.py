@@ -19,8 +19,9 @@ from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is 
 )
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.renamed import current_document
 
-__all__ = ["check_keys", "nearest", "parse"]
+__all__ = ["check_keys", "nearest", "parse", "read_document"]
 
 _WRONG_VALUE = re.compile(
     r'Parser key "(?P<key>[^"]+)":\s+Expected a (?:<class \'(?P<type>\w+)\'>|(?P<other>.+?))\. Got value: (?P<value>.*)'
@@ -108,8 +109,13 @@ def check_keys(document: Any, known: Collection[str], where: str) -> None:
     walk(document, "")
 
 
-def _check_file(path: Path, known: set[str]) -> None:
-    """Check that a file given to a `--config`-like flag is YAML with known keys."""
+def read_document(path: Path) -> Any:
+    """Read a YAML file of a configuration, its old names translated.
+
+    Raises:
+        InputError: it cannot be read, or is no YAML.
+        UsageError: an old name in it cannot be translated.
+    """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -117,18 +123,25 @@ def _check_file(path: Path, known: set[str]) -> None:
         raise InputError(f"{path}: cannot be read ({reason}). Name a YAML file.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: this is no plain YAML ({' '.join(str(error).split())[:200]}).") from error
-    check_keys(document, known, str(path))
+    return current_document(document, str(path))
 
 
-def _check_files(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Check every configuration file that is named on the command line."""
+def _with_checked_files(parser: ArgumentParser, argv: list[str]) -> list[str]:
+    """Check every configuration file that is named on the command line, and put its text, without old names, there."""
     flags = [
         flag for action in parser._actions if isinstance(action, ActionConfigFile) for flag in action.option_strings
     ]
-    for position, word in enumerate(arguments):
+    checked: list[str] = []
+    words = iter(argv)
+    for word in words:
         flag, equals, value = word.partition("=")
-        if flag in flags and (equals or position + 1 < len(arguments)):
-            _check_file(Path(value if equals else arguments[position + 1]), _known_keys(parser))
+        if flag not in flags or not (equals or (value := next(words, ""))):
+            checked.append(word)
+            continue
+        document = read_document(Path(value))
+        check_keys(document, _known_keys(parser), value)
+        checked.append(f"{flag}={yaml.safe_dump(document, sort_keys=False)}")
+    return checked
 
 
 def _one_line(message: str) -> str:
@@ -161,7 +174,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
         SystemExit: 0 after `--help`.
     """
     _check_flags(parser, arguments)
-    _check_files(parser, arguments)
+    arguments = _with_checked_files(parser, arguments)
     try:
         return parser.parse_args(arguments)
     except ArgumentError as error:

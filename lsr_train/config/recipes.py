@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import yaml
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.run import Config
 
-__all__ = ["recipe_names", "recipe_path", "to_yaml"]
+__all__ = ["check_whole", "recipe_names", "recipe_path", "to_yaml"]
+
+FORMAT = 2
+_FIRST_LINE = "# lsr_train configuration, format {}"
+_LAST_LINE = "# end"
+_LAST_OF_FORMAT_1 = {"every", "tensorboard", "gradients"}
+"""The fields of the last section, `log`, in version 0.1.0, which wrote neither of these lines."""
 
 
 def recipe_names() -> list[str]:
@@ -51,4 +58,25 @@ def _plain(value: Any) -> Any:
 
 def to_yaml(config: Config) -> str:
     """Return the whole resolved tree as YAML; reading it back gives an equal object."""
-    return yaml.safe_dump(_plain(config), sort_keys=False, width=120)
+    text = yaml.safe_dump(_plain(config), sort_keys=False, width=120)
+    return f"{_FIRST_LINE.format(FORMAT)}\n{text}{_LAST_LINE}\n"
+
+
+def check_whole(text: str, document: dict[str, Any], where: str) -> None:
+    """Raise unless a `config.yaml` is there to its end, since what is cut off would have its defaults.
+
+    Args:
+        text: of the file.
+        document: what is in it.
+        where: the file, for messages.
+
+    Raises:
+        InputError: it breaks off, or was written by a later version.
+    """
+    marked = re.match(re.escape(_FIRST_LINE).replace(r"\{\}", r"(\d+)"), text)
+    if marked and int(marked[1]) > FORMAT:
+        raise InputError(f"{where}: a later version of lsr_train wrote it (format {marked[1]}). Use that one.")
+    last = document.get("log")
+    whole = text.rstrip().endswith(_LAST_LINE) if marked else set(last or ()) >= _LAST_OF_FORMAT_1
+    if not whole:
+        raise InputError(f"{where}: it breaks off before its end. Put a whole one back.")

@@ -5,11 +5,11 @@ runs is always the resolved tree; it is changed through `dataclasses.replace`, w
 live in the recipes, not here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.checks import in_range, one_of
+from lsr_train.config.checks import at_default, in_range, one_of
 from lsr_train.config.data import (
     LAYOUTS,
     TARGET_LAYOUTS,
@@ -25,10 +25,12 @@ from lsr_train.config.methods import (
     ADAPTING_METHODS,
     COMMAND_METHODS,
     METHOD_NAMES,
+    METHOD_SECTIONS,
     METHOD_WEIGHTS,
+    OWN_TEACHER_ALONE,
+    PRINTED_ALONE,
     SUPERVISED_METHODS,
     WEIGHT_NAMES,
-    check_method,
     check_name,
     is_foreign,
 )
@@ -206,7 +208,7 @@ class Config:
                     f"{smallest[1]:.0f}x{smallest[0]:.0f}. "
                     f"Set --augment.crop_width/--augment.crop_height or --data.{name}.width/--data.{name}.height."
                 )
-        check_method(self)
+        _check_method(self)
 
     def needs_target(self) -> str | None:
         """Return what in this configuration cannot do without unlabelled target frames, None where nothing is."""
@@ -216,3 +218,99 @@ class Config:
             "network.batch_norm target": self.network.batch_norm == "target",
         }
         return next((what for what, needed in needs.items() if needed), None)
+
+
+def _check_method(config: Config) -> None:
+    """Raise unless what a configuration sets is what its method reads.
+
+    Raises:
+        UsageError: names the field, the method and the flag.
+    """
+    if is_foreign(config.method):
+        return
+    if config.distill.teacher and config.method != "distill":
+        raise UsageError(
+            f"distill.teacher is {config.distill.teacher}, and method {config.method} has no such teacher. Set "
+            "--distill.teacher '', or --method distill."
+        )
+    if config.network.weights == "teacher":
+        _check_start_from_teacher(config)
+    _check_sections(config)
+    if "self_training" in METHOD_WEIGHTS[config.method]:
+        _check_teaching(config)
+        _check_mixing(config)
+        _check_constraints(config)
+    for name in sorted(set(WEIGHT_NAMES) - set(METHOD_WEIGHTS[config.method])):
+        if getattr(config.weights, name):
+            users = ", ".join(method for method, names in METHOD_WEIGHTS.items() if name in names)
+            raise UsageError(
+                f"weights.{name} is {getattr(config.weights, name)}, and method {config.method} has no such term "
+                f"({users} have). Set --weights.{name} 0, or another --method."
+            )
+
+
+def _check_start_from_teacher(config: Config) -> None:
+    """Raise unless a student may start from its teacher's channels."""
+    if config.method != "distill":
+        raise UsageError(
+            f"network.weights is teacher, and method {config.method} has none. Set --network.weights imagenet, none or "
+            "a file, or --method distill."
+        )
+    if config.init:
+        raise UsageError(
+            f"network.weights is teacher and init {config.init}: a student starts from one of them. Leave one out."
+        )
+    if config.network.batch_norm == "frozen":
+        raise UsageError(
+            "network.batch_norm is frozen, and network.weights teacher gives a student the statistics of a wider "
+            "network. Set --network.batch_norm train or target."
+        )
+
+
+def _check_sections(config: Config) -> None:
+    """Raise unless every section that the method does not read is as it is by default."""
+    for section in sorted({name for names in METHOD_SECTIONS.values() for name in names}):
+        if section not in METHOD_SECTIONS[config.method]:
+            names = (f"{section}.{item.name}" for item in fields(getattr(config, section)))
+            at_default(config, names, f"method {config.method}")
+
+
+def _check_teaching(config: Config) -> None:
+    """Raise unless what the teacher says has a weight."""
+    weights = config.weights
+    if not (weights.self_training or (config.method == "distill" and weights.distill)):
+        needed = (
+            "--weights.distill or --weights.self_training" if config.method == "distill" else "--weights.self_training"
+        )
+        raise UsageError(f"method {config.method} would learn nothing from its teacher. Set {needed} above 0.")
+
+
+def _check_mixing(config: Config) -> None:
+    """Raise unless the images of both domains can be mixed."""
+    if config.method != "distill" or config.self_training.mix == "class":
+        check_one_size(config.data, config.augment, f"method {config.method} mixes source and target images")
+
+
+def _check_constraints(config: Config) -> None:
+    """Raise unless the weights fit the form of the constraints, and nothing is set that the method does not read."""
+    form, labels, image = config.latent.form, config.latent.labels, config.latent.image
+    if config.method == "distill":
+        at_default(config, (*OWN_TEACHER_ALONE, *PRINTED_ALONE), "method distill")
+    elif config.method == "self-training":
+        at_default(config, PRINTED_ALONE, "method self-training")
+    elif form == "scale-free":
+        at_default(config, PRINTED_ALONE, "latent.form scale-free")
+    weights = config.weights
+    constrained = weights.cluster or weights.perpendicularity or weights.prototype
+    if config.method == "distill" and constrained and (form, labels, image) != ("scale-free", "teacher", "mixed"):
+        raise UsageError(
+            f"latent is form {form}, labels {labels}, image {image}; method distill has the scale-free "
+            "constraints with the teacher's labels on the images it trains on. Set --latent.form scale-free, "
+            "--latent.labels teacher and --latent.image mixed."
+        )
+    foreign = {"scale-free": "norm", "printed": "prototype"}[form]
+    if getattr(weights, foreign):
+        raise UsageError(
+            f"weights.{foreign} is {getattr(weights, foreign)}, and latent.form {form} has no such "
+            f"term. Set --weights.{foreign} 0, or another --latent.form."
+        )

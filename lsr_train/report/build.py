@@ -126,9 +126,8 @@ def _read_run(path: Path) -> _Run:
             table.read()
     except (KeyError, ValueError, OSError, csv.Error) as error:
         raise InputError(f"{path}: the run is damaged ({type(error).__name__} {error}).") from error
-    return _Run(
-        path=path, config=config_from_text(text, str(file)), text=text, status=status, environments=run.environments()
-    )
+    config = config_from_text(text, str(file), lenient=True)
+    return _Run(path=path, config=config, text=text, status=status, environments=run.environments())
 
 
 def _read_table(file: Path) -> dict[str, Any]:
