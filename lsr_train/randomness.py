@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ImageDraws", "Stream", "generator", "uniform"]
+__all__ = ["ImageDraws", "Stream", "generator", "sent", "uniform"]
 
 
 class Stream(IntEnum):
@@ -65,3 +65,16 @@ class ImageDraws:
     def __call__(self, stream: Stream, image: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Draw numbers in [0, 1) for each image of the micro-batch [B,...], [B,*shape], float64 on the CPU."""
         return uniform(self._seed, stream, range(self._first, self._first + image.shape[0]), shape)
+
+
+def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Copy a CPU tensor to a device, in order with what runs there, while the host goes on.
+
+    Args:
+        tensor: on the CPU; on another device it is taken as it is. CUDA gets it from pinned memory.
+        device: where to.
+        dtype: of the result; None keeps it.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.to(dtype or tensor.dtype).pin_memory()
+    return tensor.to(device, dtype or tensor.dtype, non_blocking=True)

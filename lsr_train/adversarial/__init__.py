@@ -1,7 +1,6 @@
 """Critics that tell the domain of encoder features, and what trains against them. They know no method and no step."""
 
-from lsr_train.adversarial.critic import FeatureCritic
+from lsr_train.adversarial.critics import FeatureCritic, PyramidCritic
 from lsr_train.adversarial.domain import SOURCE, TARGET, domain_loss, frozen, reverse_gradient
-from lsr_train.adversarial.pyramid import PyramidCritic
 
 __all__ = ["SOURCE", "TARGET", "FeatureCritic", "PyramidCritic", "domain_loss", "frozen", "reverse_gradient"]

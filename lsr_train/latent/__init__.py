@@ -4,14 +4,19 @@ One file per equation of the paper; `LatentRegularizer` calls them all and keeps
 """
 
 from lsr_train.latent.clustering import absolute_clustering_loss, clustering_loss
-from lsr_train.latent.confidence import confident_cells, pseudo_labels
+from lsr_train.latent.directional import (
+    SCALE_FREE_TERMS,
+    ScaleFreeRegularizer,
+    cosine_clustering_loss,
+    cosine_perpendicularity_loss,
+    prototype_cross_entropy,
+)
 from lsr_train.latent.histogram import histogram_downsample, nearest_downsample
 from lsr_train.latent.norm_alignment import norm_alignment_loss, relative_norm_alignment_loss
 from lsr_train.latent.perpendicularity import perpendicularity_loss
 from lsr_train.latent.prototypes import Prototypes
+from lsr_train.latent.pseudo_labels import confident_cells, pseudo_labels
 from lsr_train.latent.regularizer import TERMS, LatentRegularizer
-from lsr_train.latent.scale_free import cosine_clustering_loss, cosine_perpendicularity_loss, prototype_cross_entropy
-from lsr_train.latent.scale_free_regularizer import SCALE_FREE_TERMS, ScaleFreeRegularizer
 
 __all__ = [
     "SCALE_FREE_TERMS",

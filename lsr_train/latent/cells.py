@@ -1,4 +1,4 @@
-"""Which pixels belong to which feature cell, and sums over the pixels of a cell.
+"""The feature grid: the pixels of each cell, sums over them, and checks of tensors that live on it.
 
 DeepLabV2's logits are upsampled with `align_corners=True`, so pixel `y` of `H` lies at feature row `y*(h-1)/(H-1)` of
 `h`, and each pixel belongs to its nearest cell. This one partition of the image serves label histograms and confidence.
@@ -7,7 +7,15 @@ DeepLabV2's logits are upsampled with `align_corners=True`, so pixel `y` of `H` 
 import torch
 from torch import Tensor
 
-__all__ = ["cell_indices", "cell_sums", "pixel_cells", "pixel_indices"]
+__all__ = [
+    "cell_indices",
+    "cell_sums",
+    "check_cells",
+    "check_features",
+    "check_prototyped",
+    "pixel_cells",
+    "pixel_indices",
+]
 
 
 def cell_indices(pixels: int, cells: int, *, device: torch.device) -> Tensor:
@@ -43,3 +51,35 @@ def cell_sums(values: Tensor, size: tuple[int, int]) -> Tensor:
     rows = cell_indices(height, size[0], device=device) == torch.arange(size[0], device=device)[:, None]  # [h,H]
     columns = cell_indices(width, size[1], device=device) == torch.arange(size[1], device=device)[:, None]  # [w,W]
     return rows.double() @ (values.double() @ columns.double().T)  # [B,h,w]
+
+
+def check_features(features: Tensor, channels: int | None = None) -> None:
+    """Raise ValueError unless `features` are floating [B,K,h,w], with K channels where that is given."""
+    if features.ndim != 4 or not features.is_floating_point():
+        raise ValueError(f"features are {features.dtype} {tuple(features.shape)}; needed: floating [B,K,h,w]")
+    if channels is not None and features.shape[1] != channels:
+        raise ValueError(f"features have {features.shape[1]} channels, the prototypes {channels}")
+
+
+def check_cells(features: Tensor, labels: Tensor, channels: int | None = None) -> None:
+    """Raise ValueError unless `features` and cell labels [B,h,w] int64 belong together."""
+    check_features(features, channels)
+    if labels.dtype != torch.int64:
+        raise ValueError(f"cell labels are {labels.dtype}; needed: torch.int64")
+    if labels.shape != features[:, 0].shape:
+        raise ValueError(
+            f"cell labels are {tuple(labels.shape)}; features {tuple(features.shape)} need [B,h,w] of them"
+        )
+    if labels.device != features.device:
+        raise ValueError(f"cell labels are on {labels.device}, features on {features.device}")
+
+
+def check_prototyped(features: Tensor, labels: Tensor, prototypes: Tensor, seen: Tensor | None) -> None:
+    """Raise ValueError unless features, cell labels, prototypes [C,K] and the classes seen [C] belong together."""
+    if prototypes.ndim != 2:
+        raise ValueError(f"prototypes are {tuple(prototypes.shape)}; needed: [C,K]")
+    check_cells(features, labels, prototypes.shape[1])
+    if prototypes.device != features.device:
+        raise ValueError(f"prototypes are on {prototypes.device}, features on {features.device}")
+    if seen is not None and (seen.shape != prototypes.shape[:1] or seen.dtype != torch.bool):
+        raise ValueError(f"seen is {seen.dtype} {tuple(seen.shape)}; needed: bool [{prototypes.shape[0]}]")

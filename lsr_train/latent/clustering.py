@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.arguments import check_prototyped
-from lsr_train.latent.moments import Moments, class_moments, lifted
+from lsr_train.latent.cells import check_prototyped
+from lsr_train.latent.fused import Moments, class_moments, lifted
 
 __all__ = ["absolute_clustering_loss", "class_average", "clustering_loss", "squared_distances"]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.arguments import check_features
-from lsr_train.latent.moments import lifted
+from lsr_train.latent.cells import check_features
+from lsr_train.latent.fused import lifted
 
 __all__ = [
     "active_norms",

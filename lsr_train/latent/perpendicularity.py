@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lsr_train.latent.moments import lifted
+from lsr_train.latent.fused import lifted
 
 __all__ = ["cosines", "perpendicularity_loss"]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.arguments import check_cells
-from lsr_train.latent.moments import Moments, class_moments, one_member
+from lsr_train.latent.cells import check_cells
+from lsr_train.latent.fused import Moments, class_moments, one_member
 
 __all__ = ["Prototypes", "batch_means", "smooth"]
 

@@ -9,12 +9,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lsr_train.latent.arguments import check_features
-from lsr_train.latent.cells import cell_sums
+from lsr_train.latent.cells import cell_sums, check_features
 from lsr_train.latent.clustering import absolute_clustering_loss, class_average, squared_distances
-from lsr_train.latent.confidence import pseudo_labels
+from lsr_train.latent.fused import Moments, class_moments, one_member
 from lsr_train.latent.histogram import histogram_downsample, nearest_downsample
-from lsr_train.latent.moments import Moments, class_moments, one_member
 from lsr_train.latent.norm_alignment import (
     active_norms,
     feature_norms,
@@ -25,6 +23,7 @@ from lsr_train.latent.norm_alignment import (
 )
 from lsr_train.latent.perpendicularity import cosines, perpendicularity_loss
 from lsr_train.latent.prototypes import Prototypes, batch_means
+from lsr_train.latent.pseudo_labels import pseudo_labels
 
 __all__ = ["TERMS", "LatentRegularizer"]
 

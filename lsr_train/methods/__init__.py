@@ -9,17 +9,13 @@ from pathlib import Path
 
 from lsr_infer.errors import InputError
 from lsr_train.config.methods import ENTRY_POINTS
-from lsr_train.methods.adaptsegnet_feat import AdaptSegNetFeat
+from lsr_train.methods.adversarial import AdaptSegNetFeat, SAPNet
 from lsr_train.methods.distill import Distill
-from lsr_train.methods.lsr import LSR
-from lsr_train.methods.lsr_em import LSREM
-from lsr_train.methods.lsr_self_training import LSRSelfTraining
-from lsr_train.methods.maxsquare_iw import MaxSquareIW
+from lsr_train.methods.entropy import MaxSquareIW, MinEnt
+from lsr_train.methods.lsr import LSR, LSREM
 from lsr_train.methods.method import Method, Network
-from lsr_train.methods.minent import MinEnt
 from lsr_train.methods.oce import OCE
-from lsr_train.methods.sapnet import SAPNet
-from lsr_train.methods.self_training import SelfTraining
+from lsr_train.methods.self_training import LSRSelfTraining, SelfTraining
 from lsr_train.methods.source_only import SourceOnly
 
 __all__ = ["METHODS", "Method", "Network", "method_class"]

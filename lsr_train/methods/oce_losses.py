@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lsr_train.distributed import all_reduce_sum, world_size
-from lsr_train.latent.directions import class_shares
-from lsr_train.latent.moments import class_moments, lifted
+from lsr_train.latent.directional import class_shares
+from lsr_train.latent.fused import class_moments, lifted
 from lsr_train.latent.prototypes import batch_means
 
 __all__ = ["centroid_clustering_loss", "centroid_distance", "class_centroids", "orthogonality_loss", "sparsity_loss"]

@@ -1,7 +1,6 @@
 """The segmentation network: DeepLabV2 on dilated ResNets, its normalisation, and the weights it starts from."""
 
-from lsr_train.network.batch_norm import reestimate_batch_norm
-from lsr_train.network.deeplab import DeepLabV2, SegOutput
+from lsr_train.network.deeplab import DeepLabV2, SegOutput, reestimate_batch_norm
 from lsr_train.network.normalization import NORMALIZATIONS, Normalization, Normalize
 from lsr_train.network.spec import NetworkSpec
 

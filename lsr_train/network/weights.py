@@ -13,9 +13,8 @@ from torch import Tensor
 
 from lsr_infer.errors import InputError
 from lsr_train.network.deeplab import DeepLabV2
-from lsr_train.network.foreign import load_checked, read_weights
-from lsr_train.network.imagenet import BASE_URL, IMAGENET_FILES, fetch_imagenet
 from lsr_train.network.spec import BACKBONES, NetworkSpec
+from lsr_train.network.weight_files import BASE_URL, IMAGENET_FILES, fetch_imagenet, load_checked, read_weights
 
 __all__ = ["ADAPTSEGNET_DILATIONS", "backbone_of", "load_backbone", "load_backbone_weights", "recognise"]
 

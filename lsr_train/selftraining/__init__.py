@@ -1,12 +1,16 @@
 """Parts of self-training that methods share; none of them knows a method, a configuration or a data set."""
 
-from lsr_train.selftraining.alignment import DistributionAlignment, LabelAlignment
-from lsr_train.selftraining.frozen import FrozenTeacher
-from lsr_train.selftraining.labelling import PixelLabels, figures, teacher_labels
+from lsr_train.selftraining.labels import (
+    DistributionAlignment,
+    LabelAlignment,
+    PixelLabels,
+    Rectifier,
+    figures,
+    teacher_labels,
+)
 from lsr_train.selftraining.mixing import class_mix_mask, paste, visible_blocks
-from lsr_train.selftraining.rectification import Rectifier
 from lsr_train.selftraining.strong import Strength, strong_augmentation, strong_images
-from lsr_train.selftraining.teacher import EmaTeacher
+from lsr_train.selftraining.teacher import EmaTeacher, FrozenTeacher
 
 __all__ = [
     "DistributionAlignment",

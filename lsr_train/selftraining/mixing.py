@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsr_train.selftraining.transfer import sent
+from lsr_train.randomness import sent
 
 __all__ = ["class_mix_mask", "paste", "visible_blocks"]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lsr_train.network import Normalize
-from lsr_train.selftraining.transfer import sent
+from lsr_train.randomness import sent
 
 __all__ = ["DRAWS", "Strength", "laid_out", "strong_augmentation", "strong_images"]
 

@@ -1,11 +1,14 @@
-"""A teacher that is the moving average of the network it teaches. It knows no loss and no data."""
+"""Teachers: the moving average of the network that trains, and a finished network. They know no loss and no data."""
 
 import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["EmaTeacher", "average_decay"]
+from lsr_train.network import DeepLabV2, SegOutput
+
+__all__ = ["EmaTeacher", "FrozenTeacher", "average_decay"]
 
 
 def average_decay(step: int, decay: float) -> float:
@@ -73,3 +76,34 @@ class EmaTeacher(nn.Module):
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by name."""
     return dict(network.named_parameters()) | dict(network.named_buffers())
+
+
+class FrozenTeacher:
+    """A network that never trains. It is no `nn.Module`, so that no checkpoint of a method takes it in.
+
+    Args:
+        network: put in evaluation mode.
+        scale: factors of height and width between the frames it is given and those it looks at.
+    """
+
+    def __init__(self, network: DeepLabV2, scale: tuple[float, float] = (1.0, 1.0)) -> None:
+        self.network = network.requires_grad_(False).eval()
+        self.scale = scale
+
+    @torch.no_grad()
+    def logits(self, levels: Tensor) -> Tensor:
+        """Run it.
+
+        Args:
+            levels: BGR levels 0..255 [B,H,W,3]; the teacher normalises them as it was trained.
+
+        Returns:
+            [B,C,h,w] in float32, at the size of its own features. An autocast around the call applies.
+        """
+        if self.scale != (1.0, 1.0):
+            H, W = (round(side * factor) for side, factor in zip(levels.shape[1:3], self.scale, strict=True))
+            planes = levels.permute(0, 3, 1, 2)
+            planes = functional.interpolate(planes, size=(H, W), mode="bilinear", antialias=min(self.scale) < 1)
+            levels = planes.permute(0, 2, 3, 1)
+        output: SegOutput = self.network(self.network.normalize(levels))
+        return output.logits.float()

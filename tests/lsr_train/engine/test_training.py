@@ -20,7 +20,7 @@ from lsr_train.config.run import ADAPTING_METHODS, METHOD_NAMES, METHOD_WEIGHTS
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.device import choose_precision
 from lsr_train.engine.loop import Engine
-from lsr_train.methods.lsr_self_training import LSRSelfTraining
+from lsr_train.methods.self_training import LSRSelfTraining
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",

@@ -18,8 +18,8 @@ from lsr_train.latent import (
     prototype_cross_entropy,
     relative_norm_alignment_loss,
 )
-from lsr_train.latent.directions import mean_directions
-from lsr_train.latent.moments import class_moments, one_member
+from lsr_train.latent.directional import mean_directions
+from lsr_train.latent.fused import class_moments, one_member
 from lsr_train.latent.prototypes import Prototypes
 from tests.lsr_train.latent import oracles
 from tests.lsr_train.latent.cases import CASES, Case

@@ -9,7 +9,7 @@ import pytest
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.run import Config
 from lsr_train.methods import METHODS, method_class
-from lsr_train.methods.minent import MinEnt
+from lsr_train.methods.entropy import MinEnt
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 OWN = '''

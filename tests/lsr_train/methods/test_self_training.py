@@ -18,9 +18,7 @@ from torch.nn import functional
 
 from lsr_train.config.run import Config, LatentConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
-from lsr_train.methods.lsr_self_training import LSRSelfTraining
-from lsr_train.methods.self_training import SelfTraining
-from lsr_train.methods.self_training_terms import SelfTrainingMethod
+from lsr_train.methods.self_training import LSRSelfTraining, SelfTraining, SelfTrainingMethod
 from lsr_train.randomness import Stream
 from lsr_train.selftraining import DistributionAlignment, LabelAlignment, Strength, strong_augmentation
 from tests.lsr_train.fake_network import ConvNetwork

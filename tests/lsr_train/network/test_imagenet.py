@@ -10,8 +10,8 @@ import torch
 
 from lsr_infer.errors import InputError
 from lsr_train.network import DeepLabV2, NetworkSpec, imagenet
-from lsr_train.network.imagenet import IMAGENET_FILES, fetch_imagenet
 from lsr_train.network.spec import BACKBONES
+from lsr_train.network.weight_files import IMAGENET_FILES, fetch_imagenet
 from lsr_train.network.weights import load_backbone_weights
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from lsr_infer.errors import InputError
 from lsr_train.network import DeepLabV2, NetworkSpec
-from lsr_train.network.foreign import read_weights
+from lsr_train.network.weight_files import read_weights
 from lsr_train.network.weights import load_backbone, load_backbone_weights, recognise
 from tests.lsr_train.network.small import small_network
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lsr_train.randomness import sent
 from lsr_train.selftraining import Strength, class_mix_mask, strong_augmentation
-from lsr_train.selftraining.transfer import sent
 
 
 class Copies(TorchDispatchMode):

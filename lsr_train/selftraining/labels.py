@@ -1,17 +1,108 @@
-"""Distribution alignment: the teacher's class frequencies are held to those the network learnt from labels.
+"""Pixel labels from a teacher: its argmax with weights, and the corrections of its logits before the argmax.
 
-Without it self-training feeds on itself: a class that is predicted a little too often is predicted ever more often (on
-the real pair building swallows tree). It works on logits, as everything does that corrects the teacher. Two ways: the
-frequencies that are held can be those of the teacher's probabilities or those of its labels.
+Distribution alignment holds the teacher's class frequencies to those the network learnt from labels. Without it
+self-training feeds on itself: a class that is predicted a little too often is predicted ever more often (on the real
+pair building swallows tree). Rectification (after ProDA, Zhang et al. 2021, with cosines in place of distances) weighs
+the teacher's classes by how near its feature lies to their prototypes.
 """
+
+import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.moments import lifted
+from lsr_train.latent.directional import mean_directions, prototype_cosines
+from lsr_train.latent.fused import lifted
+from lsr_train.latent.prototypes import Prototypes
+from lsr_train.losses.pixel import upsample
+from lsr_train.losses.softmax import peaks
 
-__all__ = ["DistributionAlignment", "LabelAlignment"]
+__all__ = [
+    "DistributionAlignment",
+    "LabelAlignment",
+    "PixelLabels",
+    "Rectifier",
+    "Weighting",
+    "figures",
+    "teacher_labels",
+]
+
+Weighting = Literal["fraction", "confident", "all"]
+
+
+class PixelLabels(NamedTuple):
+    """Labels and weights of the pixels of a batch.
+
+    Args:
+        labels: [B,H,W] int64, 0..C-1, or 255 where a pixel does not count.
+        weight: [B,H,W] float32 in [0, 1], 0 where a pixel does not count.
+        probability: [B,H,W] float32, the teacher's of that label; 0 where a pixel does not count.
+    """
+
+    labels: Tensor
+    weight: Tensor
+    probability: Tensor
+
+    @property
+    def counts(self) -> Tensor:
+        """Which pixels count, [B,H,W] bool."""
+        return self.labels != IGNORE_INDEX
+
+
+@torch.no_grad()
+def teacher_labels(
+    logits: Tensor,
+    size: tuple[int, int],
+    threshold: float = 0.968,
+    *,
+    weighting: Weighting = "fraction",
+    mask: Tensor | None = None,
+) -> PixelLabels:
+    """Label every pixel with the teacher's argmax.
+
+    Args:
+        logits: the teacher's, corrected or not, [B,C,h,w], any floating type.
+        size: (H, W) of the image.
+        threshold: a pixel is confident where its peak probability is above it.
+        weighting: `fraction` gives every pixel of an image the share of its confident ones (as DACS, Tranheden et al.
+            2021), `confident` 1 to the confident ones and 0 to the others, `all` 1 to every pixel.
+        mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
+
+    Raises:
+        ValueError: the weighting is unknown.
+    """
+    if weighting not in ("fraction", "confident", "all"):
+        raise ValueError(f"weighting is {weighting!r}; allowed: fraction, confident, all")
+    labels, probability, _, _ = peaks(upsample(logits, size))  # [B,H,W] both
+    counts = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask
+    probability = torch.where(counts, probability, 0)
+    confident = probability > threshold
+    if weighting == "confident":
+        weight = confident.float()
+    elif weighting == "all":
+        weight = counts.float()
+    else:
+        total = counts.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+        weight = counts * (confident.sum(dim=(1, 2), keepdim=True) / total)
+    return PixelLabels(torch.where(counts, labels, IGNORE_INDEX), weight, probability)
+
+
+@torch.no_grad()
+def figures(**maps: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Average maps over pixels of all ranks, in one message.
+
+    Args:
+        maps: by name, values [B,H,W], 0 where they do not count, and [B,H,W] bool, true where they do.
+
+    Returns:
+        Scalars in float64 by name, equal on every rank; 0 where no pixel counts.
+    """
+    sums = [[part.sum(dtype=torch.float64) for part in pair] for pair in maps.values()]
+    values, pixels = all_reduce_sum(torch.stack([torch.stack(pair, dim=0) for pair in sums], dim=1))
+    return dict(zip(maps, values / pixels.clamp(min=1), strict=True))
 
 
 class DistributionAlignment(nn.Module):
@@ -185,3 +276,50 @@ def _counts(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
 def _floored(shares: Tensor) -> Tensor:
     """Return shares of at least `LEAST`."""
     return shares.clamp(min=DistributionAlignment.LEAST)
+
+
+class Rectifier(nn.Module):
+    """Class prototypes of the teacher's target features, and the correction they give.
+
+    Args:
+        num_classes: C.
+        channels: K.
+        temperature: divides the cosines, above 0; smaller trusts the prototypes more.
+        decay: of the prototypes, in [0, 1).
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(self, num_classes: int, channels: int, *, temperature: float = 0.1, decay: float = 0.99) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; allowed: above 0")
+        self.temperature = temperature
+        self.prototypes = Prototypes(num_classes, channels, decay)
+
+    @torch.no_grad()
+    def correction(self, features: Tensor) -> Tensor:
+        """Return what to add to the teacher's logits, [B,C,h,w]: log softmax of cosine / temperature.
+
+        A class without a prototype yet gets the mean weight of the others, which neither helps nor hinders it.
+
+        Args:
+            features: the teacher's on the target [B,K,h,w].
+        """
+        seen = self.prototypes.seen[:, None, None]
+        scores = prototype_cosines(features, self.prototypes.mean) / self.temperature  # [B,C,h,w]
+        scores = torch.where(seen, scores, -math.inf)
+        total = scores.logsumexp(dim=1, keepdim=True)  # -inf where no class is seen
+        weights = torch.where(seen, scores - total, -self.prototypes.seen.sum().clamp(min=1).log())
+        return torch.where(self.prototypes.seen.any(), weights, 0)
+
+    @torch.no_grad()
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Take in a batch of the teacher's features; in `eval()` nothing moves.
+
+        Args:
+            features: [B,K,h,w].
+            labels: cell labels [B,h,w] int64, 255 where the teacher is not sure.
+        """
+        self.prototypes.move(*mean_directions(features, labels, self.prototypes.mean.shape[0]))

@@ -1,21 +1,28 @@
-"""Weights other programs wrote: read without running anything, tidied, and checked key by key.
+"""Weights that other programs wrote: fetched, read without running anything, and checked key by key.
 
 A `.pth` file is a pickle. It is opened with `weights_only=True`, so that only tensors and plain containers come out;
 NumPy scalars, which published checkpoints hold beside their weights, are replaced by stand-ins that do nothing.
 """
 
+import hashlib
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.atomic import whole_file
+from lsr_infer.io.paths import place_error
 
-__all__ = ["load_checked", "read_weights"]
+__all__ = ["BASE_URL", "IMAGENET_FILES", "fetch_imagenet", "load_checked", "read_weights"]
 
 _PREFIXES = ("module.", "Scale.")
 _COUNTER = "num_batches_tracked"
@@ -164,3 +171,92 @@ def _size(tensor: Tensor) -> str:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_LISTED])
     return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
+
+
+BASE_URL = "https://download.pytorch.org/models"
+
+IMAGENET_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+}
+"""torchvision's IMAGENET1K_V1 weights (the papers', not the later V2); the hex digits begin the SHA-256."""
+
+_CHUNK = 1 << 20
+_TIMEOUT_SECONDS = 30.0
+
+
+def fetch_imagenet(backbone: str, cache: Path | None = None, base_url: str = BASE_URL) -> Path:
+    """Return the path of a backbone's published weights, downloading them where they are not there yet.
+
+    Args:
+        backbone: a key of `IMAGENET_FILES`.
+        cache: the folder; None is torch.hub's own, where torchvision puts the same files.
+        base_url: folder of the files on the server.
+
+    Returns:
+        A file whose hash is right.
+
+    Raises:
+        InputError: no connection, a server error, a wrong hash, or a place that cannot be written; says where to put
+            the file by hand.
+        ValueError: there is no such backbone.
+    """
+    if backbone not in IMAGENET_FILES:
+        raise ValueError(f"backbone is {backbone!r}; allowed: {', '.join(IMAGENET_FILES)}")
+    name = IMAGENET_FILES[backbone]
+    folder = Path(torch.hub.get_dir()) / "checkpoints" if cache is None else cache
+    path = folder / name
+    if path.is_file():
+        _check(path, path, name, f"Delete {path} and start again.")
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise place_error(path, error) from error
+    url = f"{base_url.rstrip('/')}/{name}"
+    with whole_file(path, overwrite=True) as temporary:
+        _download(url, temporary, path)
+        _check(temporary, path, name, f"Fetch {url} by other means and put it at {path}.")
+    return path
+
+
+def _download(url: str, temporary: Path, path: Path) -> None:
+    """Copy `url` into `temporary`; a failing connection is told from a failing disk."""
+    by_hand = f"Put the file at {path} by hand, or set --network.weights to a file or to none."
+    try:
+        response = urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        raise InputError(f"{url}: the server answers {error.code} {error.reason}. {by_hand}") from error
+    except (OSError, HTTPException) as error:
+        raise InputError(f"{url}: cannot be reached ({_reason(error)}). {by_hand}") from error
+    length = response.headers.get("Content-Length", "")
+    total = int(length) if length.isdigit() else None
+    received = 0
+    with response, temporary.open("wb") as file, tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
+        while True:
+            try:
+                chunk = response.read(_CHUNK)
+            except (OSError, HTTPException) as error:
+                raise InputError(f"{url}: the connection broke after {received} bytes. {by_hand}") from error
+            if not chunk:
+                break
+            file.write(chunk)
+            received += len(chunk)
+            bar.update(len(chunk))
+    if total is not None and received != total:
+        raise InputError(f"{url}: {received} of {total} bytes arrived. Start again. {by_hand}")
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+def _check(file: Path, path: Path, name: str, advice: str) -> None:
+    """Compare the beginning of the SHA-256 with the one in the file's name."""
+    wanted = name.rsplit("-", 1)[1].removesuffix(".pth")
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not found.startswith(wanted):
+        raise InputError(f"{path}: its SHA-256 begins {found[: len(wanted)]}, not {wanted} as published. {advice}")

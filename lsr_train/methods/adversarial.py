@@ -1,4 +1,4 @@
-"""SAPNet: features whose domain an attention pyramid cannot tell, by a reversed gradient (Li et al. 2020)."""
+"""Adversarial alignment of features: AdaptSegNet (Tsai et al. 2018) and SAPNet (Li et al. 2020)."""
 
 from typing import ClassVar
 
@@ -6,13 +6,50 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lsr_train.adversarial import SOURCE, TARGET, PyramidCritic, domain_loss, reverse_gradient
+from lsr_train.adversarial import SOURCE, TARGET, FeatureCritic, PyramidCritic, domain_loss, frozen, reverse_gradient
 from lsr_train.config.run import Config
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 
-__all__ = ["SAPNet"]
+__all__ = ["AdaptSegNetFeat", "SAPNet"]
+
+
+class AdaptSegNetFeat(Method):
+    """L_CE(source) + lambda_adv BCE(D(F_t), source), while D learns (BCE(D(F_s), source) + BCE(D(F_t), target)) / 2.
+
+    Tsai et al. 2018, Eq. 1 to 5, whose critic judges predictions; this is the variant on features that the paper's
+    table lists (its reference [44]), for which no code is published. lambda_adv is .001 (`weights.adversarial`,
+    unconfirmed for features), D's optimiser Adam of rate 1e-4 (`critic.lr`) and betas .9 and .99. A mask of the target
+    has no say: each of D's scores sees a large part of the image.
+    """
+
+    uses_target: ClassVar[bool] = True
+
+    def __init__(self, config: Config, num_classes: int, channels: int) -> None:
+        super().__init__(config, num_classes, channels)
+        self.critic = FeatureCritic(channels)
+
+    def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
+        """Return `cross_entropy`, `adversarial` (for the network alone) and `critic` (for the critic alone)."""
+        assert target is not None
+        outputs = self.both_images(network, source.image, target.image)
+        with self.in_precision(source.image):
+            fooling = frozen(self.critic, outputs[1].features)
+            judged = [self.critic(output.features.detach()) for output in outputs]
+        return {
+            "cross_entropy": cross_entropy(upsample(outputs[0].logits, source.labels.shape[-2:]), source.labels),
+            "adversarial": domain_loss(fooling, SOURCE),
+            "critic": (domain_loss(judged[0], SOURCE) + domain_loss(judged[1], TARGET)) / 2,
+        }
+
+    def term_weights(self) -> dict[str, float]:
+        """Return lambda_adv; the critic's own term has weight 1."""
+        return {"adversarial": self.config.weights.adversarial}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Return the critic's."""
+        return {"critic": torch.optim.Adam(self.critic.parameters(), lr=self.config.critic.lr, betas=(0.9, 0.99))}
 
 
 class SAPNet(Method):

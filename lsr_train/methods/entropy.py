@@ -1,14 +1,14 @@
-"""What the methods share that add a single term on target predictions; not a method itself."""
+"""Entropy minimisation on the target: MinEnt (Vu et al. 2019, ADVENT) and MaxSquare (Chen et al. 2019)."""
 
 from typing import ClassVar
 
 from torch import Tensor
 
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
-from lsr_train.losses.pixel import cross_entropy
+from lsr_train.losses.pixel import cross_entropy, entropy_loss, max_square_loss
 from lsr_train.methods.method import DomainOutputs, Method, Network
 
-__all__ = ["EntropyMethod"]
+__all__ = ["EntropyMethod", "MaxSquareIW", "MinEnt"]
 
 
 class EntropyMethod(Method):
@@ -35,3 +35,25 @@ class EntropyMethod(Method):
     def term_weights(self) -> dict[str, float]:
         """Return lambda_EM."""
         return {"entropy": self.config.weights.entropy}
+
+
+class MinEnt(EntropyMethod):
+    """L_CE + lambda_EM L_ent, where L_ent is the mean entropy of a target pixel as a share of the largest possible.
+
+    The paper's lambda is .001 (`weights.entropy`).
+    """
+
+    def sharpness(self, outputs: DomainOutputs, target: UnlabelledBatch) -> Tensor:
+        """Return `entropy_loss` of the target."""
+        return entropy_loss(outputs.target_logits, mask=target.mask)
+
+
+class MaxSquareIW(EntropyMethod):
+    """L_CE + lambda_EM L_EM, where L_EM is minus the weighted mean of squared probabilities (Chen et al. 2019, Eq. 7).
+
+    The paper's lambda is .1 (`weights.entropy`), its alpha .2 (`weights.entropy_ratio`).
+    """
+
+    def sharpness(self, outputs: DomainOutputs, target: UnlabelledBatch) -> Tensor:
+        """Return `max_square_loss` of the target."""
+        return max_square_loss(outputs.target_logits, self.config.weights.entropy_ratio, mask=target.mask)
