@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lsr_infer.errors import InputError
-from lsr_train.network import DeepLabV2, NetworkSpec, imagenet
+from lsr_train.network import DeepLabV2, NetworkSpec, weight_files
 from lsr_train.network.spec import BACKBONES
 from lsr_train.network.weight_files import IMAGENET_FILES, fetch_imagenet
 from lsr_train.network.weights import load_backbone_weights
@@ -78,7 +78,7 @@ def test_every_backbone_has_torchvisions_v1_file() -> None:
         "resnet50": "resnet50-0676ba61.pth",
         "resnet101": "resnet101-63fe2227.pth",
     }
-    assert imagenet.BASE_URL.startswith("https://")
+    assert weight_files.BASE_URL.startswith("https://")
 
 
 def test_it_is_fetched_once_and_loads(server: Server, published: str, tmp_path: Path) -> None:

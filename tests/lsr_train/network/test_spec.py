@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsr_train.config.run import run as config
+from lsr_train.config import training as config
 from lsr_train.network import NORMALIZATIONS, NetworkSpec
 from lsr_train.network.spec import BACKBONES, OUTPUT_STRIDES, STEMS
 
