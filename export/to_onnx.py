@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.commands.arguments import ArgumentParser, parse_size
+from lsr_infer.commands.parser import ArgumentParser, parse_size
 from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
-from lsr_infer.parity.metrics import bar_for
+from lsr_infer.parity.meter import bar_for
 from lsr_train.exporting import ExportOptions, FramesOptions, export
 from lsr_train.exporting.frames import LABEL_IDS
 from lsr_train.exporting.graph import OPSET, OPSETS
-from lsr_train.exporting.int8 import SCHEMES
+from lsr_train.exporting.precisions import SCHEMES
 
 logger = logging.getLogger("to_onnx")
 

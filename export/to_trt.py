@@ -20,20 +20,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.commands.arguments import ArgumentParser
+from lsr_infer.backends.model_file import read_model_file
+from lsr_infer.commands.parser import ArgumentParser
 from lsr_infer.engine_record import FLAVOURS, HARDWARE_LEVELS
-from lsr_infer.errors import DeviceError, UsageError, exit_status, stderr_handler
+from lsr_infer.errors import DeviceError, InputError, UsageError, exit_status, stderr_handler
 from lsr_infer.io.paths import check_place, refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
-from lsr_infer.parity.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for
-from lsr_infer.parity.metrics import bar_for
-from lsr_infer.parity.verdict import Comparison
+from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for
+from lsr_infer.parity.meter import ParityCheck, bar_for
 from lsr_infer.system.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
-from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes
+from lsr_infer.tensorrt.admission import engine_manifest, manifest_path
+from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, terminal_progress
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
-from lsr_infer.tensorrt.make import Model, default_shapes, make_engine, read_model, verify_engine
-from lsr_infer.tensorrt.progress import terminal_progress
-from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path
+from lsr_infer.tensorrt.make import OnnxModel, default_shapes, make_engine, verify_engine
 
 logger = logging.getLogger("to_trt")
 
@@ -148,6 +147,17 @@ def parse_shapes(text: str) -> Shapes:
     return least, best, most
 
 
+def read_model(path: Path) -> OnnxModel:
+    """Read an ONNX file and check its graph against its Manifest.
+
+    Raises:
+        InputError: it is missing, damaged, without a Manifest, or made for ONNX Runtime alone.
+    """
+    if path.suffix.lower() != ".onnx":
+        raise InputError(f"{path}: is no .onnx file. Make one with export/to_onnx.py.")
+    return OnnxModel.read(path, read_model_file(path).manifest)
+
+
 def read_frames(place: Path | None, labels: Path | None, count: int, manifest: Manifest) -> FrameSet:
     """Read the frames to compare on: the user's, else the shipped ones.
 
@@ -182,7 +192,7 @@ def device_to_compare_on(
     return gpu
 
 
-def build(builder: Builder, model: Model, output: Path, comparison: Comparison, *, overwrite: bool) -> Manifest:
+def build(builder: Builder, model: OnnxModel, output: Path, comparison: ParityCheck, *, overwrite: bool) -> Manifest:
     """Build an engine and say what is done; see `make_engine`."""
     title, gpu = builder.library.title, builder.gpu
     where = str(gpu) if gpu else f"compute capability {', '.join(builder.options.targets)}, ahead of time"
@@ -265,7 +275,7 @@ def _verify(options: argparse.Namespace) -> Manifest:
     return verify_engine(library, model, options.verify, comparison=comparison, gpu=gpu)
 
 
-def _comparison(options: argparse.Namespace, manifest: Manifest) -> Comparison:
+def _comparison(options: argparse.Namespace, manifest: Manifest) -> ParityCheck:
     """Read what the engine has to pass, and check the place of its report."""
     bar = bar_for(
         manifest.precision,
@@ -278,7 +288,7 @@ def _comparison(options: argparse.Namespace, manifest: Manifest) -> Comparison:
     if options.report is not None:
         refuse_existing(options.report, overwrite=options.overwrite)
         check_place(options.report.parent)
-    return Comparison(frames=frames, bar=bar, report=options.report, overwrite_report=options.overwrite)
+    return ParityCheck(frames=frames, bar=bar, report=options.report, overwrite_report=options.overwrite)
 
 
 def _refuse_build_options(options: argparse.Namespace) -> None:

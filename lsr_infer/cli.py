@@ -16,7 +16,7 @@ from lsr_infer.errors import UsageError, exit_status, stderr_handler
 __all__ = ["main"]
 
 _SOURCES = "segment"
-_READERS = ("ahead", "live ", "camera ")
+_READERS = ("prefetch", "live ", "camera ")
 """Names of the threads that read sources."""
 _PARTS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
 

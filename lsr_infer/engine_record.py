@@ -9,7 +9,7 @@ from typing import Any
 
 from lsr_infer.errors import InputError
 from lsr_infer.fields import Fields
-from lsr_infer.parity.metrics import Parity
+from lsr_infer.parity_record import Parity
 
 __all__ = ["FLAVOURS", "HARDWARE_LEVELS", "EngineFacts"]
 

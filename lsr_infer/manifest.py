@@ -15,7 +15,7 @@ from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.parity.metrics import Parity
+from lsr_infer.parity_record import Parity
 from lsr_infer.teacher_record import TeacherFacts
 
 __all__ = [

@@ -12,7 +12,7 @@ from lsr_infer.backends.onnx_file import TensorPort, read_onnx
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.paths import is_file, is_folder
 from lsr_infer.manifest import Manifest
-from lsr_infer.tensorrt.sidecar import engine_manifest
+from lsr_infer.tensorrt.admission import engine_manifest
 
 __all__ = ["ModelFile", "check_is_file", "check_ports", "read_model_file", "shipped_model"]
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from lsr_infer.backends import BackendOptions, TensorPort
 from lsr_infer.backends.onnx_file import read_onnx
-from lsr_infer.backends.telemetry import import_onnxruntime
 from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.system.cuda import device_index, probe_cuda
 from lsr_infer.system.processors import usable_cores
+from lsr_infer.system.telemetry import import_onnxruntime
 
 __all__ = ["DeviceRunner", "OnnxRuntimeBackend"]
 

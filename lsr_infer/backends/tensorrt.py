@@ -14,9 +14,17 @@ from lsr_infer.backends import BackendOptions, TensorPort
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.system.cuda import choose_device, probe_cuda
-from lsr_infer.tensorrt.admission import Host, check_bytes, check_flavour, check_host, check_parity
+from lsr_infer.tensorrt.admission import (
+    Host,
+    check_bytes,
+    check_flavour,
+    check_host,
+    check_parity,
+    engine_manifest,
+    rebuild_command,
+    sha256_of,
+)
 from lsr_infer.tensorrt.flavour import BACKEND_NAMES, load_library, platform_name
-from lsr_infer.tensorrt.sidecar import engine_manifest, rebuild_command, sha256_of
 
 __all__ = ["TensorRtBackend", "backend_of_engine"]
 

@@ -18,8 +18,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import whole_folder
 from lsr_infer.io.paths import refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH
-from lsr_infer.tensorrt.admission import check_bytes, check_parity
-from lsr_infer.tensorrt.sidecar import sha256_of
+from lsr_infer.tensorrt.admission import check_bytes, check_parity, sha256_of
 
 __all__ = ["Serving", "Word", "model_config", "to_pbtxt", "write_repository"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lsr_infer.commands.arguments import ArgumentParser, parse_size
+from lsr_infer.commands.parser import ArgumentParser, parse_size
 from lsr_infer.errors import UsageError
 
 __all__ = ["main"]
@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> None:
     if values.threads < 0:
         raise UsageError(f"--threads is {values.threads}; allowed: 0 (one a physical core) or more.")
     size = None if values.size is None else parse_size(values.size)
-    from lsr_infer.pipeline.benchmark import shipped_clip, time_steps
+    from lsr_infer.pipeline.timing import shipped_clip, time_steps
     from lsr_infer.segmenter import Segmenter
     from lsr_infer.system.processors import usable_cores
 

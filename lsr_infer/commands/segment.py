@@ -1,227 +1,103 @@
-"""`lsr-infer SOURCE…`: segment images, videos and live sources with an exported model.
+"""Runs `lsr-infer SOURCE…`: segments images, videos and live sources with an exported model."""
 
-Nothing heavy is imported before the command line is understood, so `--help` answers at once.
-"""
-
-import json
-import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.io.paths import check_place, look, refuse_existing
-from lsr_infer.pipeline.options import Options, read_options
-from lsr_infer.pipeline.report import Tally
+from lsr_infer.commands.parser import ArgumentParser, parse_size
+from lsr_infer.pipeline.options import SegmentOptions, Selection, WorkingSize
 
-if TYPE_CHECKING:
-    from lsr_infer.io.sources import Found, Source
-    from lsr_infer.pipeline.apply import Inference
-    from lsr_infer.pipeline.outputs import Outputs
-    from lsr_infer.pipeline.run import Job
-    from lsr_infer.pipeline.task import Task
-    from lsr_infer.render.window import Display
-    from lsr_infer.segmenter import Segmenter
-    from lsr_infer.video.live import LiveReader
+__all__ = ["main", "read_options"]
 
-__all__ = ["Options", "main", "read_options"]
-
-logger = logging.getLogger(__name__)
+_MODEL_SUFFIXES = (".onnx", ".engine")
 
 
-def main(words: Sequence[str]) -> int | None:
+def main(words: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
-    _segment(read_options(words))
-    return None
+    options = read_options(words)
+    from lsr_infer.pipeline.execute import segment_sources
+
+    segment_sources(options)
 
 
-def _segment(options: Options) -> None:
-    """Segment everything; device and input are checked before the output is."""
-    from lsr_infer.io.sources import find_sources
-    from lsr_infer.pipeline.run import Run
-
-    found = find_sources(options.sources, without=options.output)
-    with ExitStack() as stack:
-        display = _display(stack) if options.show else None
-        task = _task(options, stack)
-        if display is not None:
-            task = replace(task, show=display.show)
-        tally = Tally(found.sources, len(found.left_out), len(found.passed_over), len(found.unsearched))
-        segmenter = task.inference.segmenter
-        logger.info(
-            "%s on %s (%s, %s), %d classes, sources: %d",
-            segmenter.path.name,
-            segmenter.device,
-            segmenter.backend,
-            segmenter.precision,
-            segmenter.label_space.num_classes,
-            len(found.sources),
-        )
-        _say_missing(found, options.output)
-        jobs = _jobs(options, task, tally, stack)
-        if options.output is not None and jobs:
-            check_place(next(place for place in (options.output, *options.output.absolute().parents) if look(place)))
-        broken_place = Run(jobs, task, tally, display).wait()
-        if options.json:
-            text = json.dumps(tally.document(segmenter), indent=2, ensure_ascii=False)
-            # A file's name may hold bytes that are no UTF-8; they become JSON's own escapes.
-            text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-            print(text)  # noqa: T201 - the one result on stdout
-    tally.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
-
-
-def _say_missing(found: "Found", output: Path | None) -> None:
-    """Say what was not looked at, and is no source that could fail."""
-    for message in found.unsearched:
-        logger.error("failed: %s", message)
-    if found.passed_over:
-        logger.warning(
-            "%d images and videos in %s are taken for earlier results and passed over. To segment them, choose an "
-            "--output outside what is searched.", len(found.passed_over), output,
-        )  # fmt: skip
-
-
-def _display(stack: ExitStack) -> "Display":
-    from lsr_infer.render.window import Display
-
-    return stack.enter_context(Display())
-
-
-def _task(options: Options, stack: ExitStack) -> "Task":
-    """Open the models and gather what is done with every source."""
-    from lsr_infer.io.images import read_mask
-    from lsr_infer.pipeline.apply import Inference
-    from lsr_infer.pipeline.task import Task
-    from lsr_infer.render.draw import Drawing
-    from lsr_infer.render.mask_ids import MaskIds
-
-    ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
-    segmenter = stack.enter_context(_open(options.model, options))
-    other = None
-    if options.other is not None:  # where the first one is, however that was chosen
-        other = stack.enter_context(_open(options.other, replace(options, device=segmenter.device)))
-    inference = Inference(segmenter, other, options.working)
-    _check_saves(options, inference)
-    drawing = Drawing(
-        ids=MaskIds.of(options.mask_ids, segmenter.label_space),
-        save=options.save,
-        alpha=options.alpha,
-        captions=(other.path.name if other else "frame", segmenter.path.name) if options.compare else None,
-        lossless=options.lossless,
-        ignored=ignored,
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="lsr-infer",
+        description="Segment road scenes: images, videos and live streams in, overlays and masks out.",
+        epilog="lsr-infer info MODEL shows what a model file says about itself, lsr-infer bench MODEL how fast it is "
+        "here, lsr-infer serve-config MODEL writes a Triton model repository. Exit codes: 0 done, 2 usage, 3 device, "
+        "4 input, model or place unusable, 6 partly done, 130 interrupted.",
     )
-    return Task(
-        inference=inference,
-        drawing=drawing,
-        selection=options.selection,
-        overwrite=options.overwrite,
-        timeout_seconds=options.timeout,
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help="image, video, folder, pattern, rtsp:// or http:// stream, camera "
+        "(0 or camera:0); several at once")  # fmt: skip
+    add("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
+    add("-m", "--model", type=Path, metavar="MODEL", help="exported model (default: the shipped demonstration network)")
+    what = parser.add_argument_group("what is written")
+    add = what.add_argument
+    add("--save", default="overlay", metavar="KINDS", help="overlay (JPEG or H.264), mask (palette PNG a frame), "
+        "confidence (PNG a frame, probability x 255), json (class shares a frame), with commas (overlay)")  # fmt: skip
+    add("--lossless", action="store_true", help="masks of a video as one FFV1 .mkv instead of PNGs")
+    add("--mask-ids", default="train", metavar="IDS", help="numbers in masks: train, or cityscapes label ids (train)")
+    add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx",
+        help="put the frame, or the overlay of another model, on the left of the overlay")  # fmt: skip
+    add("--alpha", type=float, default=0.5, metavar="SHARE", help="share of the colour, 0 to 1 (0.5)")
+    add("--ignore-mask", type=Path, metavar="PNG", help="show nothing where this image is not black")
+    add("--overwrite", action="store_true", help="replace existing results")
+    add("--show", action="store_true", help="open a window; q ends. --output may be left out then")
+    add("--json", action="store_true", help="put one JSON document on stdout")
+    which = parser.add_argument_group("which frames of videos and streams")
+    add = which.add_argument
+    add("--start", type=float, metavar="S", help="pass over the first S seconds; results begin at 0")
+    add("--duration", type=float, metavar="S", help="take S seconds")
+    add("--every", type=int, default=1, metavar="N", help="take one of N frames (1)")
+    add("--fps", type=float, metavar="F", help="take at most F frames a second")
+    add("--max-frames", type=int, metavar="N", help="take at most N frames of each video and stream; "
+        "an image is one frame, and of a folder all are taken")  # fmt: skip
+    add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S "
+        "seconds is lost (10)")  # fmt: skip
+    add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
+    how = parser.add_argument_group("how the network runs")
+    add = how.add_argument
+    add("--size", metavar="WxH", help="work at this size instead of the model's own")
+    add("--stride", type=int, metavar="N", help="work at 1/N of each frame's own size")
+    add("--tile", metavar="WxH", help="work at the frame's own resolution in overlapping tiles, blended; auto takes "
+        "tiles of the model's size")  # fmt: skip
+    add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:N (auto)")
+    add("--backend", metavar="NAME", help="what runs the model (default: by the file's ending)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for each "
+        "physical core the process may use)")  # fmt: skip
+    add("--precision", metavar="P", help="arithmetic, where the backend lets one choose, such as bf16 on OpenVINO")
+    add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
+    return parser
+
+
+def read_options(arguments: Sequence[str]) -> SegmentOptions:
+    """Turn the command line into `SegmentOptions`."""
+    parser = _parser()
+    values = vars(parser.parse_args(arguments))
+    sources = list(values.pop("sources"))
+    beside = values.pop("side_by_side")
+    other: Path | None = None
+    if beside:
+        if Path(beside).suffix.lower() in _MODEL_SUFFIXES:
+            other = Path(beside)
+        else:  # the word after a bare --side-by-side is the first source
+            sources.insert(0, beside)
+    if not sources:
+        parser.error("name at least one image, video, folder, pattern, stream or camera")
+    size, tile = values.pop("size"), values.pop("tile")
+    working = WorkingSize(
+        size=None if size is None else parse_size(size),
+        stride=values.pop("stride"),
+        tile=tile if tile in (None, "auto") else parse_size(tile),
     )
-
-
-def _open(model: Path | None, options: Options) -> "Segmenter":
-    from lsr_infer.segmenter import Segmenter
-
-    return Segmenter(
-        model,
-        device=options.device,
-        backend=options.backend,
-        threads=options.threads,
-        precision=options.precision,
-        allow_unverified=options.allow_unverified,
+    chosen = ("start", "duration", "every", "fps", "max_frames")
+    return SegmentOptions(
+        sources=tuple(sources),
+        compare=beside is not None,
+        other=other,
+        save=frozenset(word for word in values.pop("save").split(",") if word),
+        selection=Selection(**{name: values.pop(name) for name in chosen}),
+        working=working,
+        **values,
     )
-
-
-def _check_saves(options: Options, inference: "Inference") -> None:
-    if "confidence" in options.save and inference.segmenter.manifest.output != "logits":
-        raise UsageError(
-            f"--save confidence: {inference.segmenter.path.name} gives classes and no logits. Export it with logits."
-        )
-
-
-def _jobs(options: Options, task: "Task", tally: Tally, stack: ExitStack) -> "list[Job]":
-    """Connect to the live sources and name all results.
-
-    Raises:
-        UsageError: a result exists and may not be replaced, of a source that could be read; or it would take the
-            place of what is read.
-    """
-    from lsr_infer.pipeline.outputs import plan_all
-    from lsr_infer.pipeline.run import Job
-
-    plans = plan_all(tally.sources, options.output, task.drawing, inputs=_inputs(options, task))
-    readers = {source: _reader(source, options, task) for source in tally.sources if source.live}
-    for reader in readers.values():
-        reader.connect()  # all at once, so that waiting for a dead one holds up none
-    jobs = []
-    for source in tally.sources:
-        if source.live:
-            try:
-                stack.enter_context(readers[source])
-            except InputError as error:
-                tally.failed(source, str(error))
-                continue
-            source = source.opened(finite=readers[source].info.finite)
-            if not source.live:
-                readers.pop(source).stop()  # a recording: it is read again, frame by frame
-        outputs = plans[source]
-        refusal = _refusal(outputs, overwrite=options.overwrite)
-        if not source.live and (len(tally.sources) == 1 or refusal is not None):
-            problem = _problem(source, task)  # the input is checked before the output is
-            if problem is not None:
-                tally.failed(source, problem)
-                continue
-        if refusal is not None:
-            raise refusal
-        jobs.append(Job(source, outputs, readers.get(source)))
-    return jobs
-
-
-def _inputs(options: Options, task: "Task") -> list[Path]:
-    """Return the files that are read besides the sources."""
-    models = [task.inference.segmenter, *([task.inference.other] if task.inference.other else [])]
-    return [*(model.path for model in models), *([options.ignore_mask] if options.ignore_mask else [])]
-
-
-def _refusal(outputs: "Outputs", *, overwrite: bool) -> LsrError | None:
-    """Return why a source's results cannot take their places, None where they can."""
-    from lsr_infer.pipeline.sinks import FRAME_FILES
-
-    try:
-        for path in outputs.values():
-            refuse_existing(path, overwrite=overwrite, own=FRAME_FILES)
-    except LsrError as error:
-        return error
-    return None
-
-
-def _reader(source: "Source", options: Options, task: "Task") -> "LiveReader":
-    from lsr_infer.video.cameras import camera_pictures
-    from lsr_infer.video.live import LiveOptions, LiveReader, stream_pictures
-
-    if isinstance(source.place, int):
-        connect = partial(camera_pictures, source.place)
-    else:
-        connect = partial(stream_pictures, str(source.place))
-    patience = LiveOptions(timeout_seconds=options.timeout, reconnects=options.reconnects)
-    keep = task.selection.picker() if task.selection.thins else None
-    return LiveReader(source.label, connect, patience, keep=keep, halt=task.stop)
-
-
-def _problem(source: "Source", task: "Task") -> str | None:
-    """Return why a file cannot be read, None where it can."""
-    from lsr_infer.io.images import read_image
-    from lsr_infer.video.reader import probe
-
-    assert not isinstance(source.place, int)
-    try:
-        if source.kind == "image":
-            read_image(Path(source.place))
-        else:
-            probe(source.place, timeout_seconds=task.timeout_seconds)
-    except InputError as error:
-        return str(error)
-    return None

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsr_infer.commands.arguments import ArgumentParser
+from lsr_infer.commands.parser import ArgumentParser
 
 __all__ = ["main"]
 

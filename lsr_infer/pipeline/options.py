@@ -1,25 +1,186 @@
-"""The command line of `lsr-infer SOURCE…`: what can be said, and what was understood.
+"""Describes a task of `lsr-infer`: sources, results, frames that are taken, the size the network works at.
 
-Nothing heavy is imported here, so that `--help` answers at once.
+Nothing heavy is imported here, because a command line is checked against it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from lsr_infer.commands.arguments import ArgumentParser, parse_size
-from lsr_infer.errors import UsageError
-from lsr_infer.pipeline.kinds import KINDS, MASK_IDS
-from lsr_infer.pipeline.selection import Selection
-from lsr_infer.pipeline.working_size import WorkingSize
+from lsr_infer.errors import InputError, UsageError
 
-__all__ = ["Options", "read_options"]
+if TYPE_CHECKING:
+    from lsr_infer.manifest import Manifest
+    from lsr_infer.video.info import VideoInfo
 
-_MODEL_SUFFIXES = (".onnx", ".engine")
+__all__ = ["KINDS", "SegmentOptions", "Selection", "Tiling", "WorkingSize"]
+
+KINDS = ("overlay", "mask", "confidence", "json")
+"""What can be saved."""
+
+_SLACK_SECONDS = 0.002
+"""Time stamps are often rounded to milliseconds; a frame this much early still counts as due."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Selection:
+    """What is taken.
+
+    Args:
+        start: seconds from the beginning; what is shown earlier is left out.
+        duration: seconds from `start` after which reading ends.
+        every: take one of so many frames, the first of them.
+        fps: take at most so many frames a second, by their times; never more than there are.
+        max_frames: stop after so many.
+    """
+
+    start: float | None = None
+    duration: float | None = None
+    every: int = 1
+    fps: float | None = None
+    max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: 1 or more.")
+        if self.start is not None and not 0 <= self.start < float("inf"):
+            raise UsageError(f"--start is {self.start}; allowed: seconds, 0 or more.")
+        for name in ("duration", "fps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"--{name} is {value}; allowed: a finite number above 0.")
+
+    def picker(self) -> Callable[[float], bool]:
+        """Return a function that is asked with each frame's time, in order, whether the frame is taken."""
+        seen = 0
+        due: float | None = None
+        every, interval = self.every, 1 / self.fps if self.fps is not None else None
+
+        def take(time: float) -> bool:
+            nonlocal seen, due
+            seen += 1
+            if (seen - 1) % every:
+                return False
+            if interval is None:
+                return True
+            if due is not None and time < due - _SLACK_SECONDS:
+                return False
+            due = time + interval if due is None or time - due >= interval else due + interval
+            return True
+
+        return take
+
+    def rate(self, fps: Fraction) -> Fraction:
+        """Return about how many frames a second are taken of a source that has so many."""
+        taken = fps / self.every
+        return taken if self.fps is None else min(taken, Fraction(self.fps).limit_denominator(1001))
+
+    @property
+    def thins(self) -> bool:
+        """Whether frames in between are left out."""
+        return self.every > 1 or self.fps is not None
+
+    def expected(self, info: "VideoInfo") -> int | None:
+        """Return about how many frames of a file are taken, None where the file does not say how many it has."""
+        frames: float | None = info.frames
+        seconds = info.duration
+        if frames is None and seconds is not None:
+            frames = seconds * float(info.fps)
+        if frames is None:
+            return self.max_frames if seconds is None else None
+        if seconds:
+            shown = max(0.0, min(seconds - (self.start or 0.0), self.duration or seconds))
+            frames *= shown / seconds
+        count = -(-int(frames + 0.5) // self.every)
+        if self.fps is not None and seconds:
+            count = min(count, int(min(seconds, self.duration or seconds) * self.fps) + 1)
+        return count if self.max_frames is None else min(count, self.max_frames)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an image is cut.
+
+    Args:
+        height: rows of a tile.
+        width: columns of a tile.
+        overlap: share of a side that the next tile repeats, at least; 0 to less than 1.
+    """
+
+    height: int
+    width: int
+    overlap: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkingSize:
+    """At which size frames enter the network; nothing set means what its Manifest says.
+
+    Args:
+        size: (height, width) for every frame.
+        stride: one of so many pixels along each side of a frame.
+        tile: (height, width) of overlapping tiles at the frame's own resolution; `auto` takes the Manifest's size.
+    """
+
+    size: tuple[int, int] | None = None
+    stride: int | None = None
+    tile: tuple[int, int] | Literal["auto"] | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.size, self.stride, self.tile)) > 1:
+            raise UsageError("--size, --stride and --tile each set the working size; take one of them.")
+        if self.stride is not None and self.stride < 1:
+            raise UsageError(f"--stride is {self.stride}; allowed: 1 or more.")
+
+    def check(self, manifest: "Manifest") -> None:
+        """Raise unless a model can work at this size.
+
+        Raises:
+            UsageError: it cannot; says what it can.
+        """
+        if self.stride is not None and manifest.fixed_size:
+            raise UsageError(
+                f"--stride: the model takes {manifest.width}x{manifest.height} alone. Export a graph of free size."
+            )
+        for name, wanted in (("--size", self.size), ("--tile", self.tile)):
+            if wanted is None or wanted == "auto":
+                continue
+            try:
+                manifest.check_size(*wanted)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from error
+
+    def of(self, manifest: "Manifest", height: int, width: int) -> tuple[int, int] | None:
+        """Return (rows, columns) for a frame, None for the Manifest's own rule.
+
+        Raises:
+            InputError: the model does not take a frame of this size at this stride.
+        """
+        if self.stride is None:
+            return self.size
+        size = manifest.rounded_size(height / self.stride, width / self.stride)
+        try:
+            manifest.check_size(*size)
+        except UsageError as error:
+            raise InputError(
+                f"a frame of {width}x{height} at --stride {self.stride}: {error} Take another --stride, or --size."
+            ) from error
+        return size
+
+    def tiling(self, manifest: "Manifest") -> Tiling | None:
+        """Return how frames are cut, None where they are not."""
+        if self.tile is None:
+            return None
+        height, width = (manifest.height, manifest.width) if self.tile == "auto" else self.tile
+        return Tiling(height, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions:
     """A command line that was understood.
 
     Args:
@@ -88,91 +249,10 @@ class Options:
             raise UsageError("--lossless is about masks; put mask into --save, or leave it out.")
         if self.mask_ids != "train" and "mask" not in self.save:
             raise UsageError("--mask-ids is about masks; put mask into --save, or leave it out.")
-        if self.mask_ids not in MASK_IDS:
-            raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(MASK_IDS)}.")
+        if self.mask_ids != "train":
+            from lsr_infer.render.draw import MASK_IDS
+
+            if self.mask_ids not in MASK_IDS:
+                raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(MASK_IDS)}.")
         if self.output is None and not self.show:
             raise UsageError("name the folder of the results with --output DIR. See lsr-infer --help.")
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="lsr-infer",
-        description="Segment road scenes: images, videos and live streams in, overlays and masks out.",
-        epilog="lsr-infer info MODEL shows what a model file says about itself, lsr-infer bench MODEL how fast it is "
-        "here, lsr-infer serve-config MODEL writes a Triton model repository. Exit codes: 0 done, 2 usage, 3 device, "
-        "4 input, model or place unusable, 6 partly done, 130 interrupted.",
-    )
-    add = parser.add_argument
-    add("sources", nargs="*", metavar="SOURCE", help="image, video, folder, pattern, rtsp:// or http:// stream, camera "
-        "(0 or camera:0); several at once")  # fmt: skip
-    add("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
-    add("-m", "--model", type=Path, metavar="MODEL", help="exported model (default: the shipped demonstration network)")
-    what = parser.add_argument_group("what is written")
-    add = what.add_argument
-    add("--save", default="overlay", metavar="KINDS", help="overlay (JPEG or H.264), mask (palette PNG a frame), "
-        "confidence (PNG a frame, probability x 255), json (class shares a frame), with commas (overlay)")  # fmt: skip
-    add("--lossless", action="store_true", help="masks of a video as one FFV1 .mkv instead of PNGs")
-    add("--mask-ids", default="train", metavar="IDS", help="numbers in masks: train, or cityscapes label ids (train)")
-    add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx",
-        help="put the frame, or the overlay of another model, on the left of the overlay")  # fmt: skip
-    add("--alpha", type=float, default=0.5, metavar="SHARE", help="share of the colour, 0 to 1 (0.5)")
-    add("--ignore-mask", type=Path, metavar="PNG", help="show nothing where this image is not black")
-    add("--overwrite", action="store_true", help="replace existing results")
-    add("--show", action="store_true", help="open a window; q ends. --output may be left out then")
-    add("--json", action="store_true", help="put one JSON document on stdout")
-    which = parser.add_argument_group("which frames of videos and streams")
-    add = which.add_argument
-    add("--start", type=float, metavar="S", help="pass over the first S seconds; results begin at 0")
-    add("--duration", type=float, metavar="S", help="take S seconds")
-    add("--every", type=int, default=1, metavar="N", help="take one of N frames (1)")
-    add("--fps", type=float, metavar="F", help="take at most F frames a second")
-    add("--max-frames", type=int, metavar="N", help="take at most N frames of each video and stream; "
-        "an image is one frame, and of a folder all are taken")  # fmt: skip
-    add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S "
-        "seconds is lost (10)")  # fmt: skip
-    add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
-    how = parser.add_argument_group("how the network runs")
-    add = how.add_argument
-    add("--size", metavar="WxH", help="work at this size instead of the model's own")
-    add("--stride", type=int, metavar="N", help="work at 1/N of each frame's own size")
-    add("--tile", metavar="WxH", help="work at the frame's own resolution in overlapping tiles, blended; auto takes "
-        "tiles of the model's size")  # fmt: skip
-    add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:N (auto)")
-    add("--backend", metavar="NAME", help="what runs the model (default: by the file's ending)")
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for each "
-        "physical core the process may use)")  # fmt: skip
-    add("--precision", metavar="P", help="arithmetic, where the backend lets one choose, such as bf16 on OpenVINO")
-    add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
-    return parser
-
-
-def read_options(arguments: Sequence[str]) -> Options:
-    """Turn the command line into `Options`."""
-    parser = _parser()
-    values = vars(parser.parse_args(arguments))
-    sources = list(values.pop("sources"))
-    beside = values.pop("side_by_side")
-    other: Path | None = None
-    if beside:
-        if Path(beside).suffix.lower() in _MODEL_SUFFIXES:
-            other = Path(beside)
-        else:  # the word after a bare --side-by-side is the first source
-            sources.insert(0, beside)
-    if not sources:
-        parser.error("name at least one image, video, folder, pattern, stream or camera")
-    size, tile = values.pop("size"), values.pop("tile")
-    working = WorkingSize(
-        size=None if size is None else parse_size(size),
-        stride=values.pop("stride"),
-        tile=tile if tile in (None, "auto") else parse_size(tile),
-    )
-    chosen = ("start", "duration", "every", "fps", "max_frames")
-    return Options(
-        sources=tuple(sources),
-        compare=beside is not None,
-        other=other,
-        save=frozenset(word for word in values.pop("save").split(",") if word),
-        selection=Selection(**{name: values.pop(name) for name in chosen}),
-        working=working,
-        **values,
-    )

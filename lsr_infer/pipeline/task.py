@@ -21,20 +21,19 @@ from lsr_infer.io.atomic import Together
 from lsr_infer.io.images import extra_pictures, read_image, resize_frame
 from lsr_infer.io.paths import PlaceError
 from lsr_infer.io.sources import Source
-from lsr_infer.pipeline.apply import Inference
-from lsr_infer.pipeline.outputs import Outputs
-from lsr_infer.pipeline.selection import Selection
-from lsr_infer.pipeline.sinks import Drawn, Frame, Sink, open_sink
-from lsr_infer.pipeline.stages import Behind, ahead
-from lsr_infer.render.draw import Drawer, Drawing, Result
-from lsr_infer.segmenter import Segmentation
+from lsr_infer.pipeline.frame_inference import Inference
+from lsr_infer.pipeline.options import Selection
+from lsr_infer.pipeline.outputs import FrameFormat, Outputs, Sink, open_sink
+from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, SegmentedFrame
+from lsr_infer.render.segmentation import Segmentation
+from lsr_infer.system.threads import BackgroundWriter, prefetch
 from lsr_infer.video.audio import AudioSource
 from lsr_infer.video.containers import TIMEOUT_SECONDS
 from lsr_infer.video.info import VideoFrame, VideoInfo
 from lsr_infer.video.live import LiveReader
 from lsr_infer.video.reader import probe, read_frames
 
-__all__ = ["Outcome", "Task", "of_one_size", "segment_images", "segment_video"]
+__all__ = ["SourceResult", "Task", "of_one_size", "segment_images", "segment_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ _DEPTH = 2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SourceResult:
     """How one source ended.
 
     Args:
@@ -78,7 +77,7 @@ class Task:
     """
 
     inference: Inference
-    drawing: Drawing
+    drawing: DrawingOptions
     selection: Selection = field(default_factory=Selection)
     overwrite: bool = False
     timeout_seconds: float = TIMEOUT_SECONDS
@@ -89,7 +88,7 @@ class Task:
         """Return what draws the results of one source."""
         return Drawer(self.drawing, self.inference.label_space, shown=self.show is not None)
 
-    def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> Frame:
+    def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> FrameFormat:
         """Describe a source's frames to the sinks."""
         audio = None
         if source.kind == "video" and not isinstance(source.place, int):
@@ -99,7 +98,7 @@ class Task:
                 duration=self.selection.duration,
                 timeout_seconds=self.timeout_seconds,
             )
-        return Frame(
+        return FrameFormat(
             source=source.label,
             info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
             height=height,
@@ -115,7 +114,7 @@ class Task:
 
 
 def segment_images(
-    jobs: Sequence[tuple[Source, Outputs]], task: Task, done: Callable[[Source, Outcome | LsrError], None]
+    jobs: Sequence[tuple[Source, Outputs]], task: Task, done: Callable[[Source, SourceResult | LsrError], None]
 ) -> None:
     """Segment images: the next ones are read and the last ones written while the network works.
 
@@ -129,7 +128,7 @@ def segment_images(
     """
     drawer = task.drawer()
 
-    def write(item: tuple[Source, Outputs, Result]) -> None:
+    def write(item: tuple[Source, Outputs, SegmentedFrame]) -> None:
         source, outputs, result = item
         try:
             drawn = drawer(result)
@@ -142,11 +141,11 @@ def segment_images(
             if isinstance(error, PlaceError):
                 raise
         else:
-            done(source, Outcome(1, extra=_extra(source)))
+            done(source, SourceResult(1, extra=_extra(source)))
 
-    reader = ahead(_read_images(jobs, task.stop), _DEPTH)
+    reader = prefetch(_read_images(jobs, task.stop), _DEPTH)
     with ExitStack() as stack:
-        behind = stack.enter_context(Behind(write, _DEPTH))
+        behind = stack.enter_context(BackgroundWriter(write, _DEPTH))
         stack.callback(reader.close)
         for source, outputs, frame in reader:
             if task.stop.is_set():
@@ -158,7 +157,7 @@ def segment_images(
             except InputError as error:
                 done(source, error)
             else:
-                behind.put((source, outputs, Result(VideoFrame(frame, 0.0, 0), 0, 0.0, found, other)))
+                behind.put((source, outputs, SegmentedFrame(VideoFrame(frame, 0.0, 0), 0, 0.0, found, other)))
 
 
 def _read_images(
@@ -204,7 +203,7 @@ def segment_video(
     reader: LiveReader | None = None,
     info: VideoInfo | None = None,
     on_frame: Callable[[], object] = lambda: None,
-) -> Outcome:
+) -> SourceResult:
     """Segment a video, stream or camera; its first good frames are kept where it breaks or the task is stopped.
 
     Times in the results count from the source's beginning, whatever its own clock says there; with a start, from the
@@ -248,9 +247,9 @@ def _feed(
     frames: Iterable[VideoFrame],
     task: Task,
     begin: float,
-    put: Callable[[Result], None],
+    put: Callable[[SegmentedFrame], None],
     on_frame: Callable[[], object],
-) -> Outcome:
+) -> SourceResult:
     """Take frames, of which there is one at least, through the network until they end, break or are enough."""
     count, broken = 0, None
     try:
@@ -258,14 +257,14 @@ def _feed(
             if count and task.stop.is_set():
                 break
             found, other = _inferred(source, item.frame, task)
-            put(Result(item, count, item.time - begin, found, other))
+            put(SegmentedFrame(item, count, item.time - begin, found, other))
             count += 1
             on_frame()
             if _enough(count, task):
                 break
     except _SourceError as error:
         broken = str(error)
-    return Outcome(count, broken, interrupted=task.stop.is_set())
+    return SourceResult(count, broken, interrupted=task.stop.is_set())
 
 
 def _enough(count: int, task: Task) -> bool:
@@ -281,29 +280,34 @@ def _heard(audio: AudioSource | None, start: float) -> AudioSource | None:
 
 
 @contextmanager
-def _drawn_behind(source: Source, outputs: Outputs, task: Task, frame: Frame) -> Iterator[Callable[[Result], None]]:
+def _drawn_behind(
+    source: Source, outputs: Outputs, task: Task, frame: FrameFormat
+) -> Iterator[Callable[[SegmentedFrame], None]]:
     """Give what takes a video's results: drawing and encoding run behind it, each on a thread of its own."""
     drawer, show = task.drawer(), task.show
-    with _opened(outputs, frame) as sinks, Behind[Drawn](lambda drawn: _write(drawn, sinks), _DEPTH) as encode:
+    with (
+        _opened(outputs, frame) as sinks,
+        BackgroundWriter[DrawnFrame](lambda drawn: _write(drawn, sinks), _DEPTH) as encode,
+    ):
 
-        def draw(result: Result) -> None:
+        def draw(result: SegmentedFrame) -> None:
             drawn = drawer(result)
             if show is not None and drawn.picture is not None:
                 show(source.label, drawn.picture)
             encode.put(drawn)
 
-        with Behind(draw, _DEPTH) as behind:
+        with BackgroundWriter(draw, _DEPTH) as behind:
             yield behind.put
 
 
 @contextmanager
-def _opened(outputs: Outputs, frame: Frame) -> Iterator[list[Sink]]:
+def _opened(outputs: Outputs, frame: FrameFormat) -> Iterator[list[Sink]]:
     """Open all results of a source; they appear together once all are whole."""
     with Together() as results, ExitStack() as stack:  # the sinks end before the results appear
         yield [stack.enter_context(open_sink(kind, path, frame, results)) for kind, path in outputs.items()]
 
 
-def _write(drawn: Drawn, sinks: Sequence[Sink]) -> None:
+def _write(drawn: DrawnFrame, sinks: Sequence[Sink]) -> None:
     for sink in sinks:
         sink(drawn)
 
@@ -335,7 +339,7 @@ def _taken(source: Source, task: Task, reader: LiveReader | None) -> Generator[V
             keep=keep,
             timeout_seconds=task.timeout_seconds,
         )
-        frames = ahead(file, 2 * _DEPTH, task.stop)
+        frames = prefetch(file, 2 * _DEPTH, task.stop)
     with closing(frames):
         try:
             yield from frames

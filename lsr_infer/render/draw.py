@@ -1,4 +1,4 @@
-"""From a segmentation to what is written and shown: ignored parts, numbers, overlays, one picture beside another."""
+"""Draws what is written and shown: masks' numbers, overlays, one picture beside another."""
 
 import logging
 import threading
@@ -7,17 +7,71 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lsr_infer.errors import UsageError
 from lsr_infer.io.images import fit_mask, stretch_of
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_infer.pipeline.sinks import Drawn
-from lsr_infer.render.mask_ids import MaskIds
 from lsr_infer.render.overlay import captioned, overlay, side_by_side
-from lsr_infer.segmenter import Segmentation
+from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.video.info import VideoFrame
 
-__all__ = ["Drawer", "Drawing", "Result"]
+__all__ = ["CITYSCAPES_NAMES", "Drawer", "DrawingOptions", "MaskIds", "SegmentedFrame"]
 
 logger = logging.getLogger(__name__)
+
+_CITYSCAPES = {
+    "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
+    "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26, "truck": 27,
+    "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
+}  # fmt: skip
+_CITYSCAPES_UNLABELED = 0
+
+MASK_IDS = ("train", "cityscapes")
+"""Which numbers a mask can hold: class indices with 255 for void, or Cityscapes' label ids with 0 for void."""
+
+CITYSCAPES_NAMES = tuple(_CITYSCAPES)
+"""Cityscapes' 19 classes in the order of their train ids."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskIds:
+    """How class maps become the numbers in a file.
+
+    Args:
+        palette: [256,3] uint8, red, green, blue by number.
+        table: [256] uint8, number by class index; None leaves the indices as they are.
+    """
+
+    palette: NDArray[np.uint8]
+    table: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(cls, kind: str, space: LabelSpace) -> "MaskIds":
+        """Return the numbers of a kind for the classes of a network.
+
+        Raises:
+            UsageError: there is no such kind, or a class has no id in it.
+        """
+        if kind == "train":
+            return cls(space.palette())
+        if kind != "cityscapes":
+            raise UsageError(f"--mask-ids is {kind}; allowed: {', '.join(MASK_IDS)}.")
+        unknown = [name for name in space.names if name not in _CITYSCAPES]
+        if unknown:
+            raise UsageError(
+                f"--mask-ids cityscapes: this model's classes ({space.name}) include {unknown[0]}, which is none of "
+                "Cityscapes'. Take --mask-ids train."
+            )
+        table = np.full(256, _CITYSCAPES_UNLABELED, dtype=np.uint8)
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        for index, (name, color) in enumerate(zip(space.names, space.colors, strict=True)):
+            table[index] = _CITYSCAPES[name]
+            palette[_CITYSCAPES[name]] = color
+        return cls(palette, table)
+
+    def numbers(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the numbers of a class map [H,W]."""
+        return classes if self.table is None else self.table[classes]
+
 
 _GAP = 4
 _STRETCH = 0.01
@@ -25,12 +79,12 @@ _STRETCH = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class DrawingOptions:
     """How results look, and which are kept.
 
     Args:
         ids: the numbers in masks.
-        save: kinds of `lsr_infer.pipeline.kinds.KINDS`.
+        save: kinds of `lsr_infer.pipeline.options.KINDS`.
         alpha: share of the colour in an overlay, 0 to 1.
         captions: of two pictures that stand side by side, left the frame (or another model's overlay) and right the
             overlay; None draws the overlay alone.
@@ -63,7 +117,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Result:
+class SegmentedFrame:
     """A frame and what one or two models say about it.
 
     Args:
@@ -81,6 +135,27 @@ class Result:
     other: Segmentation | None
 
 
+@dataclass(frozen=True)
+class DrawnFrame:
+    """One frame's results, ready to be written.
+
+    Args:
+        index: number of the frame among the results, from 0.
+        time: its time in the results, in seconds; they begin at 0.
+        source_time: its time on the source's clock, in seconds.
+        classes: [H,W] uint8, 255 where ignored.
+        picture: [H,W',3] uint8 BGR, what an overlay shows; None where nothing shows it.
+        confidence: [H,W] uint8, the probability of the class times 255, 0 where ignored; None where nothing asks.
+    """
+
+    index: int
+    time: float
+    source_time: float
+    classes: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | None
+    confidence: NDArray[np.uint8] | None
+
+
 class Drawer:
     """Draws the results of one source, on one thread.
 
@@ -90,13 +165,13 @@ class Drawer:
         shown: somebody looks, so that pictures are drawn even where none is kept.
     """
 
-    def __init__(self, drawing: Drawing, space: LabelSpace, *, shown: bool = False) -> None:
+    def __init__(self, drawing: DrawingOptions, space: LabelSpace, *, shown: bool = False) -> None:
         self._drawing = drawing
         self._space = space
         self._pictures = shown or "overlay" in drawing.save
         self._fitted: NDArray[np.bool_] | None = None
 
-    def __call__(self, result: Result) -> Drawn:
+    def __call__(self, result: SegmentedFrame) -> DrawnFrame:
         """Draw one frame."""
         ignored = self._ignored(result.found.size)
         classes = self._classes(result.found, ignored)
@@ -106,7 +181,7 @@ class Drawer:
             if ignored is not None:
                 confidence[ignored] = 0
         picture = self._picture(result, classes, ignored) if self._pictures else None
-        return Drawn(result.index, result.time, result.item.time, classes, picture, confidence)
+        return DrawnFrame(result.index, result.time, result.item.time, classes, picture, confidence)
 
     def _ignored(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Return the ignored part at a frame's size."""
@@ -121,7 +196,7 @@ class Drawer:
         return np.where(ignored, np.uint8(IGNORE_INDEX), found.classes)
 
     def _picture(
-        self, result: Result, classes: NDArray[np.uint8], ignored: NDArray[np.bool_] | None
+        self, result: SegmentedFrame, classes: NDArray[np.uint8], ignored: NDArray[np.bool_] | None
     ) -> NDArray[np.uint8]:
         frame = result.item.frame
         painted = overlay(frame, classes, self._space, self._drawing.alpha)

@@ -4,6 +4,7 @@ TensorRT 10 (JetPack 6 has it), TensorRT 11 and TensorRT for RTX share one Pytho
 settled here: how a network becomes strongly typed, and which options there are.
 """
 
+import functools
 import importlib
 import logging
 import platform
@@ -15,7 +16,7 @@ from typing import Any
 from lsr_infer.errors import DeviceError, UsageError, extra
 from lsr_infer.system.cuda import CudaProbe
 
-__all__ = ["BACKEND_NAMES", "TITLES", "Library", "load_library", "platform_name", "resolve_flavour"]
+__all__ = ["BACKEND_NAMES", "TITLES", "Library", "load_library", "make_logger", "platform_name", "resolve_flavour"]
 
 logger = logging.getLogger(__name__)
 
@@ -179,3 +180,36 @@ def platform_name() -> str:
     machine = platform.machine().lower()
     system = "windows" if sys.platform == "win32" else sys.platform
     return f"{system}_{ {'amd64': 'x86_64', 'arm64': 'aarch64'}.get(machine, machine) }"
+
+
+def make_logger(module: Any) -> Any:
+    """Return the ILogger of a library, which hands its words to `logging` and remembers the last error.
+
+    A process has one: the library keeps the first that it is given, and ignores the others. Its warnings are shown once
+    each; the rest is kept for `logging.DEBUG`.
+    """
+    log = _logger_of(module.ILogger)
+    log.last_error = ""
+    return log
+
+
+@functools.cache
+def _logger_of(base: Any) -> Any:
+    severity = base.Severity
+    seen: set[str] = set()
+
+    def initialise(self: Any) -> None:
+        base.__init__(self)
+        self.last_error = ""
+
+    def log(self: Any, level: Any, message: str) -> None:
+        text = " ".join(str(message).split())
+        if level in (severity.INTERNAL_ERROR, severity.ERROR):
+            self.last_error = text[:400].rstrip(".")
+        if level == severity.WARNING and text not in seen:
+            seen.add(text)
+            logger.warning("%s", text[:400])
+        else:
+            logger.debug("%s", text)
+
+    return type("Logger", (base,), {"__init__": initialise, "log": log})()

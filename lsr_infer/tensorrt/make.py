@@ -13,31 +13,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.io.atomic import Together, write_json, write_text
 from lsr_infer.io.paths import check_place, refuse_existing, writing
 from lsr_infer.manifest import Manifest
-from lsr_infer.parity.frames import working_image
-from lsr_infer.parity.verdict import Comparison, Verdict
+from lsr_infer.parity.frame_set import working_image
+from lsr_infer.parity.meter import ParityCheck, Verdict
 from lsr_infer.system.cuda import CudaDevice
-from lsr_infer.tensorrt.admission import Host, check_bytes, check_host
-from lsr_infer.tensorrt.build import Builder, BuildOptions, Built, Shapes, build_engine
-from lsr_infer.tensorrt.drift import Run, find_drift, run_onnx
+from lsr_infer.tensorrt.admission import Host, check_bytes, check_host, engine_manifest, manifest_path, sha256_of
+from lsr_infer.tensorrt.build import Builder, BuildOptions, BuildProgress, Built, Shapes, build_engine
 from lsr_infer.tensorrt.flavour import Library, platform_name
-from lsr_infer.tensorrt.progress import BuildProgress
-from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of
 from lsr_infer.tensorrt.types import check_engine_types, check_network_types, inspect_types
-from lsr_infer.tensorrt.verify import OnnxReference, compare_with_onnx, judge_parity
+from lsr_infer.tensorrt.verify import (
+    OnnxReference,
+    RunGraph,
+    compare_with_onnx,
+    find_worst_layer,
+    judge_parity,
+    run_onnx,
+)
 
-__all__ = ["Model", "default_shapes", "engine_contract", "make_engine", "read_model", "runs_of", "verify_engine"]
+__all__ = ["OnnxModel", "default_shapes", "engine_contract", "make_engine", "runs_of", "verify_engine"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class OnnxModel:
     """An ONNX file, read.
 
     Args:
@@ -50,24 +53,23 @@ class Model:
     data: bytes
     manifest: Manifest
 
+    @classmethod
+    def read(cls, path: Path, manifest: Manifest) -> "OnnxModel":
+        """Read the bytes of a file whose Manifest is known.
 
-def read_model(path: Path) -> Model:
-    """Read an ONNX file and check its graph against its Manifest.
-
-    Raises:
-        InputError: it is missing, damaged, without a Manifest, or made for ONNX Runtime alone.
-    """
-    if path.suffix.lower() != ".onnx":
-        raise InputError(f"{path}: is no .onnx file. Make one with export/to_onnx.py.")
-    manifest = read_model_file(path).manifest
-    if manifest.runtime == "onnxruntime":
-        raise InputError(
-            f"{path}: its INT8 is the kind that ONNX Runtime wants, and TensorRT computes another. Export it with "
-            "--precision int8 --for tensorrt."
-        )
-    if manifest.parity is None:
-        logger.warning("%s was never compared with its checkpoint; an engine from it counts as unverified", path.name)
-    return Model(path=path, data=path.read_bytes(), manifest=manifest)
+        Raises:
+            InputError: it is made for ONNX Runtime alone.
+        """
+        if manifest.runtime == "onnxruntime":
+            raise InputError(
+                f"{path}: its INT8 is the kind that ONNX Runtime wants, and TensorRT computes another. Export it with "
+                "--precision int8 --for tensorrt."
+            )
+        if manifest.parity is None:
+            logger.warning(
+                "%s was never compared with its checkpoint; an engine from it counts as unverified", path.name
+            )
+        return cls(path=path, data=path.read_bytes(), manifest=manifest)
 
 
 def default_shapes(manifest: Manifest) -> Shapes:
@@ -106,10 +108,10 @@ def engine_contract(manifest: Manifest, shapes: Shapes) -> Manifest:
 
 def make_engine(
     builder: Builder,
-    model: Model,
+    model: OnnxModel,
     output: Path,
     *,
-    comparison: Comparison,
+    comparison: ParityCheck,
     progress: BuildProgress | None = None,
     overwrite: bool = False,
 ) -> Manifest:
@@ -169,7 +171,7 @@ def _check_working(path: Path, contract: Manifest, working: Mapping[str, int]) -
         raise QualityGateError(f"{path}: {error}") from error
 
 
-def _manifest_of(built: Built, builder: Builder, model: Model, contract: Manifest) -> Manifest:
+def _manifest_of(built: Built, builder: Builder, model: OnnxModel, contract: Manifest) -> Manifest:
     """Return the contract with the facts of a built engine, which nothing has run yet."""
     options, gpu = builder.options, None if builder.options.targets else builder.gpu
     facts = EngineFacts(
@@ -190,7 +192,7 @@ def _manifest_of(built: Built, builder: Builder, model: Model, contract: Manifes
     return replace(contract, engine=facts, choices=choices)
 
 
-def _settle(verdict: Verdict, manifest: Manifest, comparison: Comparison) -> None:
+def _settle(verdict: Verdict, manifest: Manifest, comparison: ParityCheck) -> None:
     """Write the report where one is wanted, and raise where the engine must not appear."""
     if comparison.report is not None:
         write_json(comparison.report, verdict.report(manifest), overwrite=comparison.overwrite_report)
@@ -199,7 +201,9 @@ def _settle(verdict: Verdict, manifest: Manifest, comparison: Comparison) -> Non
         raise verdict.failure
 
 
-def verify_engine(library: Library, model: Model, engine: Path, *, comparison: Comparison, gpu: CudaDevice) -> Manifest:
+def verify_engine(
+    library: Library, model: OnnxModel, engine: Path, *, comparison: ParityCheck, gpu: CudaDevice
+) -> Manifest:
     """Compare an engine with its ONNX file on the target, and write the figures into the Manifest beside it.
 
     Args:
@@ -243,7 +247,7 @@ def verify_engine(library: Library, model: Model, engine: Path, *, comparison: C
 
 
 def _prove(
-    builder: Builder, model: Model, plan: bytes, manifest: Manifest, comparison: Comparison
+    builder: Builder, model: OnnxModel, plan: bytes, manifest: Manifest, comparison: ParityCheck
 ) -> tuple[Manifest, Verdict]:
     """Open an engine, read its types back and compare it; return its Manifest with what was found, and the verdict."""
     from lsr_infer.tensorrt.runner import EngineRunner
@@ -271,11 +275,13 @@ def _prove(
     finally:
         runner.close()
     image = np.repeat(working_image(comparison.frames.frames[0], manifest), manifest.fixed_batch or 1, axis=0)
-    verdict = judge_parity(parity, comparison.bar, lambda: find_drift(model.data, image, run_onnx, runs_of(builder)))
+    verdict = judge_parity(
+        parity, comparison.bar, lambda: find_worst_layer(model.data, image, run_onnx, runs_of(builder))
+    )
     return replace(manifest, engine=replace(facts, parity=parity, proved_on=gpu.compute_capability)), verdict
 
 
-def runs_of(builder: Builder) -> Run:
+def runs_of(builder: Builder) -> RunGraph:
     """Return what builds a graph as an engine was built, and runs it."""
     from lsr_infer.tensorrt.runner import EngineRunner
 

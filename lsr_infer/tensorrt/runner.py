@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, extra
 from lsr_infer.system.cuda import CudaDevice
-from lsr_infer.tensorrt.build import make_logger
-from lsr_infer.tensorrt.flavour import Library
+from lsr_infer.tensorrt.flavour import Library, make_logger
 
 __all__ = ["EngineRunner", "use_device"]
 

@@ -1,25 +1,212 @@
-"""The proof that an engine computes what its ONNX file does: both run the same frames, and the figures meet a bar.
+"""Compares an engine with its ONNX file on frames, and finds the layer that differs most where the bar is missed.
 
 The engine is any function from frames to the graph's output, so that the comparison itself needs no GPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.telemetry import import_onnxruntime
-from lsr_infer.errors import InputError, QualityGateError
+from lsr_infer.errors import DeviceError, InputError, LsrError, QualityGateError, extra
 from lsr_infer.io.images import resize_labels
 from lsr_infer.manifest import Manifest
-from lsr_infer.parity.frames import FrameSet, working_image
-from lsr_infer.parity.metrics import Bar, Parity, ParityMeter
-from lsr_infer.parity.verdict import LayerDrift, Verdict
+from lsr_infer.parity.frame_set import FrameSet, working_image
+from lsr_infer.parity.meter import Bar, LayerError, ParityMeter, Verdict, check_bar
+from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import upsample_argmax
-from lsr_infer.tensorrt.graphs import logits_tensor, with_outputs
+from lsr_infer.system.telemetry import import_onnxruntime
 
-__all__ = ["OnnxReference", "compare_with_onnx", "judge_parity"]
+__all__ = [
+    "OnnxReference",
+    "RunGraph",
+    "compare_with_onnx",
+    "find_worst_layer",
+    "inner_tensors",
+    "judge_parity",
+    "logits_tensor",
+    "run_onnx",
+    "with_outputs",
+]
+
+_FLOATS = {1, 10}  # float32, float16
+_LAYERS = (
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "ConvTranspose",
+    "DequantizeLinear", "Gemm", "GlobalAveragePool", "Identity", "MatMul", "MaxPool", "Mul", "Relu", "Resize",
+    "Sub", "Sum",
+)  # fmt: skip
+_DECIDES = ("ArgMax", "Cast", "Squeeze", "Identity")
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise DeviceError(f"onnx cannot be loaded ({error}). {extra('trt', 'trt-rtx')}") from error
+    return onnx
+
+
+def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
+    """Return a copy of a model that gives some of its inner tensors too.
+
+    Args:
+        model: the ONNX file's bytes, weights included.
+        names: tensors of `inner_tensors`, or those that are outputs already.
+
+    Raises:
+        DeviceError: the onnx package is missing.
+        InputError: the graph has no such tensor.
+    """
+    onnx = _onnx()
+    copy = onnx.load_from_string(model)
+    there = {output.name for output in copy.graph.output}
+    types = _types(onnx, copy)
+    for name in names:
+        if name in there:
+            continue
+        if name not in types:
+            raise InputError(f"the graph has no tensor {name!r} whose type is known.")
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(name, types[name], None))
+    return bytes(copy.SerializeToString())
+
+
+def inner_tensors(model: bytes) -> dict[str, str]:
+    """Return the floating tensors that a graph's layers give, in the order of the graph, each with its layer's words.
+
+    Raises:
+        DeviceError: the onnx package is missing.
+    """
+    onnx = _onnx()
+    loaded = onnx.load_from_string(model)
+    types = _types(onnx, loaded)
+    weights = {item.name for item in loaded.graph.initializer}
+    found = {}
+    depends: set[str] = {item.name for item in loaded.graph.input}
+    for node in loaded.graph.node:
+        if not depends.intersection(node.input):
+            continue  # computed from weights alone, such as their dequantisation
+        depends.update(node.output)
+        name = node.output[0]
+        if node.op_type in _LAYERS and types.get(name) in _FLOATS and name not in weights:
+            found[name] = f"{node.op_type} {node.name or name}"
+    return found
+
+
+def logits_tensor(model: bytes) -> str | None:
+    """Return the name of the logits inside a graph that gives classes, before they are upsampled; None where unknown.
+
+    Raises:
+        DeviceError: the onnx package is missing.
+    """
+    graph = _onnx().load_from_string(model).graph
+    maker = {output: node for node in graph.node for output in node.output}
+    node = maker.get(graph.output[0].name)
+    while node is not None and node.op_type in _DECIDES:
+        decided = node.op_type == "ArgMax"
+        name = node.input[0]
+        node = maker.get(name)
+        if decided:
+            return str(node.input[0]) if node is not None and node.op_type == "Resize" else str(name)
+    return None
+
+
+def _types(onnx: Any, model: Any) -> dict[str, int]:
+    """Return the element type of every tensor whose type follows from the graph."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise InputError(f"the types of the graph cannot be inferred ({error}). Export it again.") from error
+    return {item.name: item.type.tensor_type.elem_type for item in (*graph.value_info, *graph.input, *graph.output)}
+
+
+RunGraph = Callable[[bytes, NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
+"""Runs a graph, given as an ONNX file's bytes, on frames [N,H,W,3], and returns all its outputs by name."""
+
+_AT_ONCE = 8
+"""Inner tensors marked at once: each stays in memory, and keeps a builder from fusing what is around it."""
+
+
+def find_worst_layer(
+    model: bytes, frames: NDArray[np.uint8], reference: RunGraph, candidate: RunGraph
+) -> LayerError | None:
+    """Find the layer that drifts most.
+
+    Args:
+        model: the ONNX file's bytes that both are made from; the reference runs it as it is.
+        frames: uint8 [N,H,W,3].
+        reference: what is taken as right.
+        candidate: what drifts.
+
+    Returns:
+        The layer over which the error grows most, `before` being that of the last compared layer in front of it; None
+        where nothing drifts.
+
+    Raises:
+        DeviceError: the onnx package is missing.
+        InputError: the graph has no layer whose output can be compared.
+    """
+    layers = inner_tensors(model)
+    names = list(layers)
+    if not names:
+        raise InputError("the graph has no floating tensor that could be compared.")
+    seen: dict[int, float] = {}
+    largest: dict[int, float] = {}
+    low, high = 0, len(names) - 1
+    while True:
+        wanted = [place for place in _spread(low, high) if place not in seen]
+        if wanted:
+            marked = with_outputs(model, [names[place] for place in wanted])
+            expected, found = reference(marked, frames), candidate(marked, frames)
+            seen |= {place: _difference(expected[names[place]], found[names[place]]) for place in wanted}
+            largest |= {place: float(np.abs(found[names[place]].astype(np.float64)).max()) for place in wanted}
+        places = sorted(seen)
+        jumps = {place: seen[place] - (seen[places[n - 1]] if n else 0.0) for n, place in enumerate(places)}
+        worst = max(jumps, key=lambda place: jumps[place])
+        before = max((place for place in places if place < worst), default=-1)
+        if worst - before <= 1:
+            return _drift_at(layers[names[worst]], seen[worst], seen.get(before, 0.0), largest[worst])
+        low, high = before + 1, worst
+
+
+def _drift_at(layer: str, error: float, before: float, largest: float) -> LayerError | None:
+    return LayerError(layer=layer, error=error, before=before, largest=largest) if error > 0 else None
+
+
+def _spread(low: int, high: int) -> Sequence[int]:
+    """Return at most `_AT_ONCE` places from low to high, the last among them."""
+    count = min(_AT_ONCE, high - low + 1)
+    return sorted({high - round(n * (high - low) / max(count - 1, 1)) for n in range(count)})
+
+
+def _difference(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    reference, other = expected.astype(np.float64), found.astype(np.float64)
+    scale = float(np.sqrt(np.mean(reference**2)))
+    distance = float(np.sqrt(np.mean((other - reference) ** 2)))
+    if not np.isfinite(distance):
+        return float("inf")
+    return distance / scale if scale else distance
+
+
+def run_onnx(model: bytes, frames: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """Run a graph in ONNX Runtime on the CPU; a `RunGraph`.
+
+    Raises:
+        InputError: ONNX Runtime cannot.
+    """
+    onnxruntime = import_onnxruntime()
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, {session.get_inputs()[0].name: frames}), strict=True))
+    except LsrError:
+        raise
+    except Exception as error:  # its exceptions share no base but Exception
+        raise InputError(f"ONNX Runtime cannot run the graph: {' '.join(str(error).split())[:300]}.") from error
+
 
 Compute = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
@@ -117,7 +304,7 @@ def _at_size(labels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uin
     return labels if labels.shape == size else resize_labels(labels, size[0], size[1])
 
 
-def judge_parity(parity: Parity, bar: Bar, find: Callable[[], LayerDrift | None]) -> Verdict:
+def judge_parity(parity: Parity, bar: Bar, find: Callable[[], LayerError | None]) -> Verdict:
     """Hold figures against a bar; below it, the layer that drifts most is named too.
 
     Args:
@@ -129,9 +316,9 @@ def judge_parity(parity: Parity, bar: Bar, find: Callable[[], LayerDrift | None]
         The verdict; it does not raise where the bar is missed, so that the figures can be reported.
     """
     try:
-        parity.check(bar)
+        check_bar(parity, bar)
     except QualityGateError as error:
-        drift: tuple[LayerDrift, ...] = ()
+        drift: tuple[LayerError, ...] = ()
         try:
             worst = find()
             where = "no layer drifts on its own"

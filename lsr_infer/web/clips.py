@@ -22,12 +22,11 @@ from lsr_infer.errors import InputError
 from lsr_infer.io.image_headers import walk_pictures
 from lsr_infer.io.sources import Source
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.pipeline.apply import Inference
-from lsr_infer.pipeline.selection import Selection
-from lsr_infer.pipeline.sinks import Drawn, Frame
-from lsr_infer.pipeline.task import Outcome, Task, segment_video
-from lsr_infer.render.draw import Drawer, Drawing, Result
-from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.pipeline.frame_inference import Inference
+from lsr_infer.pipeline.options import Selection
+from lsr_infer.pipeline.outputs import FrameFormat
+from lsr_infer.pipeline.task import SourceResult, Task, segment_video
+from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, MaskIds, SegmentedFrame
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.video.containers import open_container
 from lsr_infer.video.info import VideoInfo
@@ -57,7 +56,7 @@ class _Shares:
     times: list[float] = field(default_factory=list)
     layers: tuple[list[NDArray[np.float64]], ...] = ()
 
-    def add(self, result: Result) -> None:
+    def add(self, result: SegmentedFrame) -> None:
         """Count the classes of a frame."""
         found: list[Segmentation] = [result.found] if result.other is None else [result.other, result.found]
         self.times.append(result.time)
@@ -69,11 +68,11 @@ class _Shares:
 class _CountingDrawer(Drawer):
     """Draws as its base does, and counts the classes on the way, where both class maps are at hand anyway."""
 
-    def __init__(self, drawing: Drawing, space: LabelSpace, shares: _Shares) -> None:
+    def __init__(self, drawing: DrawingOptions, space: LabelSpace, shares: _Shares) -> None:
         super().__init__(drawing, space)
         self._shares = shares
 
-    def __call__(self, result: Result) -> Drawn:
+    def __call__(self, result: SegmentedFrame) -> DrawnFrame:
         drawn = super().__call__(result)
         self._shares.add(result)
         return drawn
@@ -89,7 +88,7 @@ class _ClipTask(Task):
         """Return what draws the results of one source."""
         return _CountingDrawer(self.drawing, self.inference.label_space, self.shares)
 
-    def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> Frame:
+    def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> FrameFormat:
         """Describe a source's frames to the sinks."""
         return replace(super().frame(source, height, width, info), live=True)
 
@@ -120,7 +119,7 @@ def segment_clip(
     opened = [segmenters(choice) for choice in request.models]
     titles = ("Original", request.models[0].title) if len(opened) == 1 else tuple(one.title for one in request.models)
     spaces = tuple(one.label_space for one in opened)
-    drawing = Drawing(
+    drawing = DrawingOptions(
         ids=MaskIds.of("train", opened[-1].label_space),
         save=frozenset({"overlay", "mask"}),
         alpha=request.alpha,
@@ -226,7 +225,7 @@ def _finished(
     request: ClipRequest,
     task: _ClipTask,
     info: VideoInfo,
-    outcome: Outcome,
+    outcome: SourceResult,
     begin: dict[str, Any],
     seconds: float,
     *,
@@ -251,7 +250,7 @@ def _finished(
     }
 
 
-def _note(info: VideoInfo, outcome: Outcome, *, reduced: bool) -> str | None:
+def _note(info: VideoInfo, outcome: SourceResult, *, reduced: bool) -> str | None:
     """Say what the user would not expect."""
     parts = []
     if outcome.broken is not None:

@@ -17,16 +17,13 @@ from lsr_infer.io.atomic import whole_file, write_json
 from lsr_infer.io.paths import check_place, look, refuse_existing
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
-from lsr_infer.parity.frames import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
-from lsr_infer.parity.metrics import BARS, Bar
-from lsr_infer.parity.verdict import Comparison, Verdict
-from lsr_train.exporting.choice import Candidate, best_of, candidates
-from lsr_train.exporting.fp16 import CHOICES as HALF_CHOICES
-from lsr_train.exporting.fp16 import check_reach, to_half
+from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
+from lsr_infer.parity.meter import BARS, Bar, ParityCheck, Verdict
+from lsr_train.exporting.calibration import Candidate, best_of, candidates, check_reach
+from lsr_train.exporting.checkpoint_parity import Written, judge
 from lsr_train.exporting.frames import Calibration, at_most, read_labelled, training_frames, without
-from lsr_train.exporting.gate import Written, judge
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
-from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise
+from lsr_train.exporting.precisions import FP16_CHOICES, SCHEMES, Rewriting, quantise, to_half
 
 __all__ = ["ExportOptions", "FramesOptions", "export"]
 
@@ -177,7 +174,7 @@ def export(
         else:
             save(model, work.manifest, temporary)
             written = Written(path=temporary, model=model, manifest=work.manifest)
-            comparison = Comparison(frames=work.compared, bar=bar)
+            comparison = ParityCheck(frames=work.compared, bar=bar)
             verdict = judge(work.network, written, comparison, always_drift=options.report is not None)
         if options.report is not None:
             tried = [candidate.to_dict() for candidate in work.tried]
@@ -314,7 +311,7 @@ def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) ->
         return floats
     if options.precision == "fp16":
         check_reach(floats, _images(work.compared, work.manifest))
-        work.manifest = replace(work.manifest, choices=(*work.manifest.choices, *HALF_CHOICES))
+        work.manifest = replace(work.manifest, choices=(*work.manifest.choices, *FP16_CHOICES))
         return to_half(floats)
     assert work.calibration is not None
     how = Rewriting.of(floats, SCHEMES[options.runtime], weight_bits=options.weight_bits)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.parity.frames import FrameSet, read_frame_set
+from lsr_infer.parity.frame_set import FrameSet, read_frame_set
 
 __all__ = ["LABEL_IDS", "Calibration", "at_most", "read_labelled", "training_frames", "without"]
 
@@ -78,7 +78,7 @@ def read_labelled(
     """Read frames of the user's, with labels in a model's classes where there are some.
 
     Args:
-        place: a folder, a video or an image; see `lsr_infer.parity.frames.read_frame_set`.
+        place: a folder, a video or an image; see `lsr_infer.parity.frame_set.read_frame_set`.
         count: most frames to read.
         space: the model's classes.
         labels: folder of label images.

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.telemetry import import_onnxruntime
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import METADATA_KEY, Manifest
 from lsr_infer.system.processors import usable_cores
+from lsr_infer.system.telemetry import import_onnxruntime
 
 __all__ = ["LARGEST_FILE", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "layers", "logits_of", "save", "trace"]
 

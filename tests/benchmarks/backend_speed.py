@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lsr_infer.commands.arguments import parse_size
+from lsr_infer.commands.parser import parse_size
 from tests.in_turn import Seconds, in_turn, middle, print_runs
 
 TORCH = "torch_fp32"
@@ -42,11 +42,11 @@ def make_models(folder: Path, backbone: str) -> None:
     import torch
 
     from lsr_infer.io.images import resize_frame
-    from lsr_infer.parity.frames import shipped_frames
+    from lsr_infer.parity.frame_set import shipped_frames
     from lsr_train.data.labels import LABEL_SPACES
     from lsr_train.exporting.calibration import CALIBRATIONS, gather
     from lsr_train.exporting.graph import trace
-    from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise, tensors_to_quantise
+    from lsr_train.exporting.precisions import SCHEMES, Rewriting, quantise, tensors_to_quantise
     from lsr_train.network import DeepLabV2, NetworkSpec
     from lsr_train.runs.checkpoint import ModelInfo, save_model
 

@@ -30,13 +30,11 @@ from numpy.typing import NDArray
 from lsr_infer.io.atomic import Together
 from lsr_infer.io.images import resize_frame
 from lsr_infer.io.sources import find_sources
-from lsr_infer.pipeline.apply import Inference
-from lsr_infer.pipeline.outputs import plan_outputs
-from lsr_infer.pipeline.selection import Selection
-from lsr_infer.pipeline.sinks import Drawn, open_sink
+from lsr_infer.pipeline.frame_inference import Inference
+from lsr_infer.pipeline.options import Selection
+from lsr_infer.pipeline.outputs import open_sink, plan_outputs
 from lsr_infer.pipeline.task import Task, segment_video
-from lsr_infer.render.draw import Drawer, Drawing, Result
-from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, MaskIds, SegmentedFrame
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.video.reader import VideoFrame, probe, read_frames
 
@@ -94,7 +92,7 @@ def measured(work: Callable[[], object], frames: int) -> Stage:
 def whole(segmenter: Segmenter, clip: Path, folder: Path, frames: int) -> float:
     """Run what `lsr-infer CLIP` runs, from the file to the finished video; return frames a second."""
     (source,) = find_sources([str(clip)]).sources
-    drawing = Drawing(ids=MaskIds.of("train", segmenter.label_space))
+    drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
     selection = Selection(max_frames=frames)
     task = Task(inference=Inference(segmenter), drawing=drawing, selection=selection, overwrite=True)
     begun = time.perf_counter()
@@ -147,7 +145,7 @@ def breakdown(model: Path, clip: Path, folder: Path, options: argparse.Namespace
     items: list[VideoFrame] = []
     found: list[Segmentation] = []
     (source,) = find_sources([str(clip)]).sources
-    drawing = Drawing(ids=MaskIds.of("train", segmenter.label_space))
+    drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
     task = Task(inference=Inference(segmenter), drawing=drawing, overwrite=True)
     stages["decode"] = measured(lambda: items.extend(_some(clip, options.frames)), options.frames)
     size = segmenter.manifest.working_size(*items[0].frame.shape[:2])
@@ -159,8 +157,10 @@ def breakdown(model: Path, clip: Path, folder: Path, options: argparse.Namespace
     found.extend(segmenter.interpret(one, *items[0].frame.shape[:2]) for one in outputs)
     stages["mask"] = measured(lambda: [one.classes for one in found], len(items))
     drawer = Drawer(drawing, segmenter.label_space)
-    results = [Result(item, n, item.time, one, None) for n, (item, one) in enumerate(zip(items, found, strict=True))]
-    drawn: list[Drawn] = []
+    results = [
+        SegmentedFrame(item, n, item.time, one, None) for n, (item, one) in enumerate(zip(items, found, strict=True))
+    ]
+    drawn: list[DrawnFrame] = []
     stages["draw"] = measured(lambda: drawn.extend(drawer(result) for result in results), len(items))
     info = probe(clip)
     path = plan_outputs(source, folder, drawing)["overlay"]

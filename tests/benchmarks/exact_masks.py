@@ -21,8 +21,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lsr_infer.commands.arguments import parse_size
-from lsr_infer.parity.frames import read_frame_set
+from lsr_infer.commands.parser import parse_size
+from lsr_infer.parity.frame_set import read_frame_set
 from lsr_infer.render.masks import interpolate, upsample_argmax
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.processors import usable_cores

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import cv2
 
-from lsr_infer.parity.frames import shipped_frames
+from lsr_infer.parity.frame_set import shipped_frames
 from lsr_infer.segmenter import Segmenter
 from tests.lsr_infer.onnxfile import colour_model, manifest
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from lsr_infer.commands.arguments import parse_size
+from lsr_infer.commands.parser import parse_size
 from lsr_train.autopilot.step_cost import look_bytes, step_bytes
 from lsr_train.config.run import (
     Config,

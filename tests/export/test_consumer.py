@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import exit_status
-from lsr_infer.parity.frames import shipped_frames
+from lsr_infer.parity.frame_set import shipped_frames
 from lsr_infer.segmenter import Segmenter
 from lsr_train.data.labels import CAMVID_11
 from lsr_train.runs.checkpoint import ModelInfo, save_model

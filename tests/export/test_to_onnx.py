@@ -15,18 +15,17 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
 
 from export.to_onnx import main  # noqa: E402
-from lsr_infer.commands.arguments import parse_size  # noqa: E402
+from lsr_infer.commands.parser import parse_size  # noqa: E402
 from lsr_infer.errors import InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import METADATA_KEY, Manifest  # noqa: E402
-from lsr_infer.parity.frames import shipped_frames_for  # noqa: E402
-from lsr_infer.parity.metrics import BARS  # noqa: E402
-from lsr_infer.parity.verdict import Verdict  # noqa: E402
+from lsr_infer.parity.frame_set import shipped_frames_for  # noqa: E402
+from lsr_infer.parity.meter import BARS, Verdict, check_bar  # noqa: E402
 from lsr_infer.render.masks import interpolate, upsample_argmax  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
 from lsr_train.data.labels import CAMVID_11  # noqa: E402
 from lsr_train.exporting import ExportOptions, FramesOptions, export  # noqa: E402
-from lsr_train.exporting.gate import compare, judge  # noqa: E402
+from lsr_train.exporting.checkpoint_parity import compare, judge  # noqa: E402
 from lsr_train.exporting.graph import trace  # noqa: E402
 from lsr_train.network import DeepLabV2  # noqa: E402
 from lsr_train.runs.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
@@ -80,7 +79,7 @@ def test_the_manifest_says_what_is_in_the_file(exported: Path, checkpoint: Path)
     assert "without their labels" in manifest.parity.frames_from
     assert manifest.parity.miou is None
     assert (manifest.runtime, manifest.quantization) == ("any", None)
-    manifest.parity.check(BARS["fp32"])
+    check_bar(manifest.parity, BARS["fp32"])
 
 
 def test_the_file_is_lean_and_knows_no_machine(exported: Path) -> None:
@@ -120,7 +119,7 @@ def test_a_graph_that_decides_wrongly_is_caught(checkpoint: Path, tmp_path: Path
     path = tmp_path / "classes.onnx"
     export(checkpoint, path, ExportOptions(outputs="classes"))
     with pytest.raises(QualityGateError, match="agree"):
-        compare(network(width=0.25), path, shipped_frames_for(CAMVID_11, 2)).check(BARS["fp32"])
+        check_bar(compare(network(width=0.25), path, shipped_frames_for(CAMVID_11, 2)), BARS["fp32"])
 
 
 def test_a_fixed_size_is_the_only_one(checkpoint: Path, tmp_path: Path, shared: Shared) -> None:
@@ -152,7 +151,7 @@ def test_every_kind_of_network(changes: dict[str, object], tmp_path: Path) -> No
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     path = tmp_path / "model.onnx"
     onnx.save(model, str(path))
-    compare(made, path, shipped_frames_for(CAMVID_11, 2)).check(BARS["fp32"])
+    check_bar(compare(made, path, shipped_frames_for(CAMVID_11, 2)), BARS["fp32"])
 
 
 def test_a_file_that_computes_something_else_does_not_appear(

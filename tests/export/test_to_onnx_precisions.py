@@ -19,8 +19,8 @@ from export.to_onnx import main  # noqa: E402
 from lsr_infer.errors import UsageError, exit_status  # noqa: E402
 from lsr_infer.io.images import read_image  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
-from lsr_infer.parity.frames import read_frame_set, shipped_frames  # noqa: E402
-from lsr_infer.parity.metrics import BARS  # noqa: E402
+from lsr_infer.parity.frame_set import read_frame_set, shipped_frames  # noqa: E402
+from lsr_infer.parity.meter import BARS, check_bar  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
 from lsr_train.config.recipes import to_yaml  # noqa: E402
 from lsr_train.config.run import Config, DataConfig, TargetConfig  # noqa: E402
@@ -64,7 +64,7 @@ def test_half_precision(run: Path, tmp_path: Path) -> None:
     assert any("half precision" in choice for choice in manifest.choices)
     assert manifest.parity is not None
     assert manifest.parity.miou is not None  # Toytown's labels are of this model's classes
-    manifest.parity.check(BARS["fp16"])
+    check_bar(manifest.parity, BARS["fp16"])
     assert path.stat().st_size < 2.1 * sum(value.numel() for value in network(num_classes=19).parameters()) + 60_000
     with Segmenter(path) as segmenter:
         assert segmenter.run(np.zeros((2, 64, 96, 3), np.uint8)).dtype == np.float32
@@ -101,7 +101,7 @@ def test_integers_are_calibrated_on_the_runs_own_frames(run: Path, tmp_path: Pat
     assert manifest.parity is not None
     assert manifest.parity.frames_from == "8 shipped Toytown frames"
     assert manifest.parity.class_iou_difference
-    manifest.parity.check(BARS["int8"])
+    check_bar(manifest.parity, BARS["int8"])
     figures = json.loads(report.read_text(encoding="utf-8"))["candidates"]
     best = max(figures, key=lambda one: (one["clear_agreement"], one["agreement"]))
     assert best["calibration"] == made.calibration

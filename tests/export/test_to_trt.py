@@ -17,8 +17,8 @@ from export.to_trt import build_parser, main, parse_shapes, read_frames  # noqa:
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
-from lsr_infer.parity.verdict import Verdict  # noqa: E402
-from lsr_infer.render.mask_ids import CITYSCAPES_NAMES  # noqa: E402
+from lsr_infer.parity.meter import Verdict  # noqa: E402
+from lsr_infer.render.draw import CITYSCAPES_NAMES  # noqa: E402
 from lsr_infer.system.cuda import probe_cuda  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import manifest, save, small_file, small_graph  # noqa: E402
 

@@ -13,8 +13,8 @@ from lsr_infer.engine_record import FLAVOURS, EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, RUNTIMES, Manifest, Quantization
-from lsr_infer.parity.metrics import Parity
-from lsr_infer.pipeline.working_size import WorkingSize
+from lsr_infer.parity_record import Parity
+from lsr_infer.pipeline.options import WorkingSize
 from lsr_infer.teacher_record import TeacherFacts
 from tests.lsr_infer.onnxfile import SPACE, manifest
 

@@ -15,7 +15,7 @@ from lsr_infer.backends.model_file import shipped_model
 from lsr_infer.backends.onnxruntime import DeviceRunner
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
-from lsr_infer.parity.frames import shipped_frames
+from lsr_infer.parity.frame_set import shipped_frames
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.cuda import CudaDevice, CudaProbe
 from lsr_infer.system.processors import usable_cores

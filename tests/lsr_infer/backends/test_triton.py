@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.lsr_infer.test_info import COMPARED, FACTS, engine
 
 from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.backends.triton import Serving, Word, model_config, to_pbtxt
@@ -22,6 +21,7 @@ from lsr_infer.cli import main
 from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.manifest import Manifest
+from tests.lsr_infer.commands.test_info import COMPARED, FACTS, engine
 from tests.lsr_infer.onnxfile import colour_model, manifest
 
 # From Triton's model_config.proto: the fields of each message, and what each holds. Only what may be written here.

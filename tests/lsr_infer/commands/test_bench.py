@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lsr_infer.cli import main
-from lsr_infer.pipeline.benchmark import STEPS, Timing, shipped_clip, time_steps
+from lsr_infer.pipeline.timing import STEPS, Timing, shipped_clip, time_steps
 from lsr_infer.render.overlay import overlay
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.video.reader import read_frames
@@ -64,7 +64,7 @@ def test_on_a_clip_whose_size_changes(model: Path, tmp_path: Path, capsys: pytes
 def test_the_throughput_is_that_of_the_stages_of_lsr_infer(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drawing and encoding run on threads of their own, and a clip that is too short is taken again."""
+    """DrawingOptions and encoding run on threads of their own, and a clip that is too short is taken again."""
     clip = shipped_clip(tmp_path, 3)
     assert sum(1 for _ in read_frames(clip)) == 3
     draws, writes = list[int](), list[int]()

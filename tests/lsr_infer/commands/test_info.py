@@ -11,7 +11,7 @@ import pytest
 from lsr_infer.cli import main
 from lsr_infer.engine_record import EngineFacts
 from lsr_infer.manifest import Manifest, Quantization
-from lsr_infer.parity.metrics import Parity
+from lsr_infer.parity_record import Parity
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.teacher_record import TeacherFacts
 from tests.lsr_infer.onnxfile import colour_model, manifest

@@ -10,8 +10,8 @@ import pytest
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.parity.frames import FrameSet, check_labels, read_frame_set, shipped_frames, shipped_frames_for
-from lsr_infer.render.mask_ids import CITYSCAPES_NAMES
+from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames, shipped_frames_for
+from lsr_infer.render.draw import CITYSCAPES_NAMES
 from lsr_infer.video.reader import VideoWriter, read_frames
 
 Shared = Callable[[str], Path]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
-from lsr_infer.parity.metrics import BARS, Bar, Parity, ParityMeter, bar_for
+from lsr_infer.parity.meter import BARS, Bar, ParityMeter, bar_for, check_bar
+from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import interpolate
 from tests.lsr_infer.onnxfile import SPACE
 
@@ -80,9 +81,9 @@ def test_a_candidate_of_classes_alone_has_clear_pixels_too() -> None:
     assert 0 < clear.mean() < 1
     assert parity.clear_agreement == pytest.approx((expected == found)[clear].mean())
     assert parity.max_logit_difference is None
-    parity.check(Bar(agreement=0.7, clear_agreement=0.7))
+    check_bar(parity, Bar(agreement=0.7, clear_agreement=0.7))
     with pytest.raises(QualityGateError, match="clear places"):
-        parity.check(Bar(agreement=None, clear_agreement=0.95))
+        check_bar(parity, Bar(agreement=None, clear_agreement=0.95))
 
 
 def test_two_that_give_classes_alone_can_be_compared() -> None:
@@ -99,23 +100,23 @@ def test_a_gate_that_compared_nothing_is_closed() -> None:
     parity = ParityMeter(SPACE).result(reference="checkpoint", frames_from="nothing")
     for bar in (*BARS.values(), Bar(agreement=None)):
         with pytest.raises(QualityGateError, match="nothing is proved"):
-            parity.check(bar)
+            check_bar(parity, bar)
 
 
 def test_equal_passes_and_drift_does_not() -> None:
-    measured(1, 0.0)[0].check(BARS["fp32"])
+    check_bar(measured(1, 0.0)[0], BARS["fp32"])
     with pytest.raises(QualityGateError, match="% of the pixels") as caught:
-        measured(1, 0.5)[0].check(BARS["fp32"])
+        check_bar(measured(1, 0.5)[0], BARS["fp32"])
     assert "drifts most" in str(caught.value)
     with pytest.raises(QualityGateError, match="clear places"):
-        measured(1, 3.0)[0].check(BARS["int8"])
+        check_bar(measured(1, 3.0)[0], BARS["int8"])
     parity, _ = measured(1, 3.0)
     assert parity.miou is not None
     assert parity.miou_reference is not None
     worse = 100 * (parity.miou_reference - parity.miou)
-    parity.check(Bar(agreement=None, miou_loss=worse + 0.01))
+    check_bar(parity, Bar(agreement=None, miou_loss=worse + 0.01))
     with pytest.raises(QualityGateError, match="mean IoU falls"):
-        parity.check(Bar(agreement=None, miou_loss=worse - 0.01))
+        check_bar(parity, Bar(agreement=None, miou_loss=worse - 0.01))
 
 
 def test_what_is_not_finite_does_not_pass() -> None:
@@ -129,7 +130,7 @@ def test_what_is_not_finite_does_not_pass() -> None:
     parity = meter.result(reference="checkpoint", frames_from="made up")
     assert np.isnan(parity.max_logit_difference)
     with pytest.raises(QualityGateError, match="not finite"):
-        parity.check(BARS["fp32"])
+        check_bar(parity, BARS["fp32"])
 
 
 @settings(deadline=None)
@@ -167,7 +168,7 @@ def test_a_gate_does_not_judge_by_next_to_nothing() -> None:
     assert parity.clear_agreement == 1.0
     assert parity.clear_share == 1 / 400
     with pytest.raises(QualityGateError, match=r"0\.25 % of the places are clear"):
-        parity.check(BARS["int8"])
+        check_bar(parity, BARS["int8"])
 
 
 def test_labels_without_a_labelled_pixel_prove_nothing() -> None:

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from lsr_infer.errors import UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.pipeline.selection import Selection
-from lsr_infer.pipeline.working_size import WorkingSize
-from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.pipeline.options import Selection, WorkingSize
+from lsr_infer.render.draw import MaskIds
 from lsr_infer.video.reader import VideoInfo
 from tests.lsr_infer.onnxfile import manifest
 

@@ -20,29 +20,31 @@ import av
 import cv2
 import numpy as np
 import pytest
-from tests.lsr_infer.test_cli import start
-from tests.lsr_infer.test_encoding import clip_with_sound
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.sources import Source, find_sources
-from lsr_infer.pipeline.apply import Inference
+from lsr_infer.pipeline.execute import PlannedSource, SourceThreads
+from lsr_infer.pipeline.frame_inference import Inference
+from lsr_infer.pipeline.options import Selection
 from lsr_infer.pipeline.outputs import plan_all, plan_outputs
-from lsr_infer.pipeline.report import Progress, Tally
-from lsr_infer.pipeline.run import Job, Run
-from lsr_infer.pipeline.selection import Selection
-from lsr_infer.pipeline.task import Outcome, Task, segment_images, segment_video
-from lsr_infer.render.draw import Drawing
-from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.pipeline.progress import Progress, Tally
+from lsr_infer.pipeline.task import SourceResult, Task, segment_images, segment_video
+from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.video.reader import read_frames
+from tests.lsr_infer.commands.test_cli import start
 from tests.lsr_infer.streamserver import serving, transport_stream
+from tests.lsr_infer.video.test_writer import clip_with_sound
 
 Shared = Callable[[str], Path]
 
 
 def task_of(model: Path, **changes: object) -> Task:
     segmenter = Segmenter(model)
-    values = {"inference": Inference(segmenter), "drawing": Drawing(ids=MaskIds.of("train", segmenter.label_space))}
+    values = {
+        "inference": Inference(segmenter),
+        "drawing": DrawingOptions(ids=MaskIds.of("train", segmenter.label_space)),
+    }
     return Task(**values | changes)  # type: ignore[arg-type]  # fields of several types
 
 
@@ -57,7 +59,7 @@ def test_a_slow_encoder_holds_everything_back_and_loses_nothing(shared: Shared, 
     (source,) = find_sources([str(shared("data/clips/camvid_0016E5_15fps.mp4"))]).sources
     task = task_of(model, show=slow)
     outputs = plan_outputs(source, tmp_path, task.drawing)
-    outcomes: list[Outcome] = []
+    outcomes: list[SourceResult] = []
     work = threading.Thread(
         target=lambda: outcomes.append(
             segment_video(source, outputs, task, on_frame=lambda: segmented.append(time.monotonic()))
@@ -72,7 +74,7 @@ def test_a_slow_encoder_holds_everything_back_and_loses_nothing(shared: Shared, 
     assert len(segmented) <= 4  # one is drawn, two wait, one was just handed over
     gate.set()
     work.join(60)
-    assert outcomes == [Outcome(101)]
+    assert outcomes == [SourceResult(101)]
     assert len(list(read_frames(outputs["overlay"]))) == 101
 
 
@@ -125,7 +127,7 @@ def test_images_end_each_on_its_own(model: Path, tmp_path: Path) -> None:
     (tmp_path / "2.png").write_bytes(b"no picture")
     sources = find_sources([str(tmp_path)]).sources
     task = task_of(model)
-    ended: dict[Source, Outcome | LsrError] = {}
+    ended: dict[Source, SourceResult | LsrError] = {}
     jobs = [(source, plan_outputs(source, tmp_path / "out", task.drawing)) for source in sources]
     segment_images(jobs, task, ended.__setitem__)
     assert [isinstance(ended[source], InputError) for source in sources] == [False, False, True, False, False]
@@ -211,7 +213,7 @@ def test_progress_on_a_terminal_shows_rate_and_time_left(model: Path, tmp_path: 
 def test_progress_without_a_terminal_is_a_line_now_and_then(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lsr_infer.pipeline.report._REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("lsr_infer.pipeline.progress._REPORT_SECONDS", 0.0)
     with caplog.at_level("INFO"), Progress("clip", 4) as progress:
         time.sleep(0.01)
         progress.step()
@@ -225,8 +227,8 @@ def picture(path: Path) -> Path:
     return path
 
 
-def drawing_of(model: Path, *save: str) -> Drawing:
-    return Drawing(ids=MaskIds.of("train", Segmenter(model).label_space), save=frozenset(save))
+def drawing_of(model: Path, *save: str) -> DrawingOptions:
+    return DrawingOptions(ids=MaskIds.of("train", Segmenter(model).label_space), save=frozenset(save))
 
 
 def test_no_result_meets_another(model: Path, tmp_path: Path) -> None:
@@ -361,7 +363,7 @@ def test_a_result_that_appears_meanwhile_is_kept_and_ends_one_image_alone(model:
         if label.endswith("b.png"):
             (tmp_path / "out" / "b_overlay.jpg").write_bytes(b"theirs")
 
-    ended: dict[Source, Outcome | LsrError] = {}
+    ended: dict[Source, SourceResult | LsrError] = {}
     segment_images(list(plans.items()), task_of(model, drawing=drawing, show=meanwhile), ended.__setitem__)
     assert [isinstance(ended[source], UsageError) for source in sources] == [False, True, False]
     assert (tmp_path / "out" / "b_overlay.jpg").read_bytes() == b"theirs"
@@ -381,7 +383,7 @@ def test_a_result_that_appears_meanwhile_is_a_mistake_in_usage_where_it_is_the_o
     tally = Tally([source])
     (tmp_path / "out").mkdir()
     task = task_of(model, drawing=drawing, show=lambda label, shown: outputs["overlay"].touch())
-    assert Run([Job(source, outputs)], task, tally, None).wait() is None
+    assert SourceThreads([PlannedSource(source, outputs)], task, tally, None).wait() is None
     with pytest.raises(UsageError, match="--overwrite"):
         tally.conclude("in out", None)
     assert outputs["overlay"].stat().st_size == 0
@@ -408,7 +410,7 @@ def test_all_results_of_an_image_appear_or_none(model: Path, tmp_path: Path) -> 
     """The name of the confidence is too long by one byte, that of the overlay is not."""
     sources = find_sources([str(picture(tmp_path / "data" / f"{'b' * 241}.png"))]).sources
     drawing = drawing_of(model, "overlay", "confidence")
-    ended: list[Outcome | LsrError] = []
+    ended: list[SourceResult | LsrError] = []
     plans = plan_all(sources, tmp_path / "out", drawing)
     segment_images(list(plans.items()), task_of(model, drawing=drawing), lambda source, how: ended.append(how))
     assert "nothing there changed" in str(ended[0])
@@ -420,9 +422,9 @@ def test_an_image_that_vanishes_once_it_is_done_stays_done(
 ) -> None:
     sources = find_sources([str(picture(tmp_path / "data" / f"{name}.png").parent) for name in "ab"]).sources
     task = task_of(model, show=lambda label, shown: Path(label).unlink() if label.endswith("a.png") else None)
-    ended: dict[Source, Outcome | LsrError] = {}
+    ended: dict[Source, SourceResult | LsrError] = {}
     segment_images(list(plan_all(sources, tmp_path / "out", task.drawing).items()), task, ended.__setitem__)
-    assert [ended[source] for source in sources] == [Outcome(1), Outcome(1)]
+    assert [ended[source] for source in sources] == [SourceResult(1), SourceResult(1)]
     assert "a.png: does not exist; whether it holds further pictures is unknown" in caplog.text
 
 
@@ -433,7 +435,9 @@ def test_an_interruption_while_the_last_thread_ends_is_not_waited_for(
     sources = find_sources([str(picture(tmp_path / "a.png"))]).sources
     task = task_of(model)
     tally = Tally(sources)
-    run = Run([Job(sources[0], plan_outputs(sources[0], tmp_path / "out", task.drawing))], task, tally, None)
+    run = SourceThreads(
+        [PlannedSource(sources[0], plan_outputs(sources[0], tmp_path / "out", task.drawing))], task, tally, None
+    )
     waiting = threading.Thread(target=run.wait, daemon=True)
     interrupted: list[str] = []
     starting = [thread._started for thread in run._threads]  # type: ignore[attr-defined]  # waited for before all else

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.pipeline.tiles import Tiling, blend, places, segment_tiles, weights
+from lsr_infer.pipeline.frame_inference import blend, places, segment_tiles, weights
+from lsr_infer.pipeline.options import Tiling
 from lsr_infer.segmenter import Segmentation
 
 SPACE = LabelSpace(name="two", names=("left", "right"), colors=((1, 2, 3), (4, 5, 6)))

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from lsr_infer.io.png import palette_png
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.render.draw import Drawer, Drawing, Result
-from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.render.draw import Drawer, DrawingOptions, MaskIds, SegmentedFrame
 from lsr_infer.render.overlay import captioned, colorize, overlay, side_by_side
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.video.info import VideoFrame
@@ -96,12 +95,12 @@ def test_a_palette_png_is_read_back_as_labels(tmp_path) -> None:  # type: ignore
 def test_an_ignore_mask_of_another_shape_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     mask = np.zeros((64, 96), dtype=bool)
     mask[5, 7] = True
-    drawing = Drawing(ids=MaskIds.of("train", SPACE), ignored=mask)
+    drawing = DrawingOptions(ids=MaskIds.of("train", SPACE), ignored=mask)
 
     def draw(height: int, width: int) -> np.ndarray:
         frame, classes = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
         found = Segmentation(SPACE, (height, width), classes=classes)
-        return Drawer(drawing, SPACE)(Result(VideoFrame(frame, 0.0, 0), 0, 0.0, found, None)).classes
+        return Drawer(drawing, SPACE)(SegmentedFrame(VideoFrame(frame, 0.0, 0), 0, 0.0, found, None)).classes
 
     for size in ((64, 96), (128, 192), (32, 48), (200, 301)):  # the last one's shape is rounded
         assert (draw(*size) == 255).any()

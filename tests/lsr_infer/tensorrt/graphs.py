@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import METADATA_KEY, Manifest
-from lsr_infer.parity.metrics import Parity
+from lsr_infer.parity_record import Parity
+from lsr_infer.tensorrt.make import OnnxModel
 
 onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
@@ -157,3 +159,8 @@ def damaged(layer: str, factor: float = 1.5) -> Callable[[bytes], bytes]:
         raise AssertionError(f"{layer} has no weights of its own")
 
     return damage
+
+
+def read_model(path: Path) -> OnnxModel:
+    """Read an ONNX file as `to_trt.py` does."""
+    return OnnxModel.read(path, read_model_file(path).manifest)

@@ -14,7 +14,7 @@ from lsr_infer.backends import BackendOptions, open_backend
 from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import DeviceError, InputError, LsrError, UsageError
 from lsr_infer.manifest import Manifest
-from lsr_infer.parity.metrics import Parity
+from lsr_infer.parity_record import Parity
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.cuda import CudaDevice, CudaProbe
 from lsr_infer.tensorrt.admission import Host, check_host

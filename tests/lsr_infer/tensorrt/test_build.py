@@ -9,9 +9,16 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError  # noqa: E402
-from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, _load_timing_cache, build_engine  # noqa: E402
+from lsr_infer.tensorrt.build import (  # noqa: E402  # noqa: E402
+    Builder,
+    BuildOptions,
+    BuildProgress,
+    Shapes,
+    _load_timing_cache,
+    build_engine,
+    terminal_progress,
+)
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
-from lsr_infer.tensorrt.progress import BuildProgress, terminal_progress  # noqa: E402
 from lsr_infer.tensorrt.types import check_network_types  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import small_file, small_graph  # noqa: E402
 

@@ -10,8 +10,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 
 from lsr_infer.errors import InputError  # noqa: E402
-from lsr_infer.tensorrt.drift import find_drift, run_onnx  # noqa: E402
-from lsr_infer.tensorrt.graphs import inner_tensors, logits_tensor, with_outputs  # noqa: E402
+from lsr_infer.tensorrt.verify import find_worst_layer, inner_tensors, logits_tensor, run_onnx, with_outputs  # noqa: E402  # noqa: E402
 from tests.lsr_infer.tensorrt.graphs import damaged, quantize, small_graph  # noqa: E402
 
 FRAMES = np.random.default_rng(2).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
@@ -28,7 +27,7 @@ def test_the_damaged_layer_is_found(precision: str, layer: str) -> None:
         runs.append(len(onnx.load_from_string(marked).graph.output))
         return run_onnx(damage(marked), frames)
 
-    drift = find_drift(model, FRAMES, run_onnx, candidate)
+    drift = find_worst_layer(model, FRAMES, run_onnx, candidate)
     assert drift is not None
     assert drift.layer == f"Conv {layer}"
     assert drift.before < 1e-2 < drift.error
@@ -40,13 +39,15 @@ def test_the_damaged_layer_is_found(precision: str, layer: str) -> None:
 
 def test_a_layer_that_is_not_finite_is_the_one() -> None:
     model = small_graph(depth=6).SerializeToString()
-    drift = find_drift(model, FRAMES, run_onnx, lambda marked, f: run_onnx(damaged("conv3", float("nan"))(marked), f))
+    drift = find_worst_layer(
+        model, FRAMES, run_onnx, lambda marked, f: run_onnx(damaged("conv3", float("nan"))(marked), f)
+    )
     assert drift is not None
     assert (drift.layer, drift.error) == ("Conv conv3", float("inf"))
 
 
 def test_an_equal_computation_drifts_nowhere() -> None:
-    assert find_drift(small_graph().SerializeToString(), FRAMES, run_onnx, run_onnx) is None
+    assert find_worst_layer(small_graph().SerializeToString(), FRAMES, run_onnx, run_onnx) is None
 
 
 def test_marking_changes_nothing_else() -> None:

@@ -10,18 +10,17 @@ import pytest
 pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 
 from lsr_infer.errors import DeviceError, InputError
-from lsr_infer.parity.frames import FrameSet
-from lsr_infer.parity.metrics import BARS
-from lsr_infer.parity.verdict import Comparison
+from lsr_infer.parity.frame_set import FrameSet
+from lsr_infer.parity.meter import BARS, ParityCheck
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.cuda import CudaDevice, probe_cuda
+from lsr_infer.tensorrt.admission import manifest_path
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, build_engine
-from lsr_infer.tensorrt.drift import find_drift, run_onnx
 from lsr_infer.tensorrt.flavour import Library, load_library
-from lsr_infer.tensorrt.make import make_engine, read_model, runs_of, verify_engine
+from lsr_infer.tensorrt.make import make_engine, runs_of, verify_engine
 from lsr_infer.tensorrt.runner import EngineRunner
-from lsr_infer.tensorrt.sidecar import manifest_path
-from tests.lsr_infer.tensorrt.graphs import damaged, small_file, small_graph
+from lsr_infer.tensorrt.verify import find_worst_layer, run_onnx
+from tests.lsr_infer.tensorrt.graphs import damaged, read_model, small_file, small_graph
 
 pytestmark = pytest.mark.gpu
 
@@ -57,8 +56,8 @@ def builder(library: Library, gpu: CudaDevice, **changes: object) -> Builder:
     return Builder(library=library, options=changed, gpu=gpu)
 
 
-def comparison(precision: str) -> Comparison:
-    return Comparison(frames=FRAMES, bar=BARS["fp32" if precision == "fp32" else "fp16"])
+def comparison(precision: str) -> ParityCheck:
+    return ParityCheck(frames=FRAMES, bar=BARS["fp32" if precision == "fp32" else "fp16"])
 
 
 @pytest.mark.parametrize("output", ["classes", "logits"])
@@ -109,7 +108,9 @@ def test_a_cuda_graph_changes_nothing(library: Library, gpu: CudaDevice) -> None
 def test_the_damaged_layer_is_found(library: Library, gpu: CudaDevice) -> None:
     model = small_graph(depth=12).SerializeToString()
     build, damage = runs_of(builder(library, gpu)), damaged("conv7")
-    drift = find_drift(model, FRAMES.frames[0][None], run_onnx, lambda marked, frames: build(damage(marked), frames))
+    drift = find_worst_layer(
+        model, FRAMES.frames[0][None], run_onnx, lambda marked, frames: build(damage(marked), frames)
+    )
     assert drift is not None
     assert drift.layer == "Conv conv7"
 

@@ -12,9 +12,9 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra
 
 from lsr_infer.errors import DeviceError, InputError
 from lsr_infer.system.cuda import CudaDevice
-from lsr_infer.tensorrt.drift import run_onnx
 from lsr_infer.tensorrt.flavour import Library
 from lsr_infer.tensorrt.runner import _SHAPES_KEPT, EngineRunner, use_device
+from lsr_infer.tensorrt.verify import run_onnx
 from tests.lsr_infer.tensorrt.fakegpu import GPU, FakeCuda, FakeModule
 from tests.lsr_infer.tensorrt.graphs import small_graph
 

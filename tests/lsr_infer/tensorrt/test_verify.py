@@ -15,19 +15,27 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra
 from lsr_infer.backends import BackendOptions, open_backend  # noqa: E402
 from lsr_infer.engine_record import EngineFacts  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError  # noqa: E402
-from lsr_infer.parity.frames import FrameSet  # noqa: E402
-from lsr_infer.parity.metrics import BARS, Bar  # noqa: E402
-from lsr_infer.parity.verdict import Comparison  # noqa: E402
+from lsr_infer.parity.frame_set import FrameSet  # noqa: E402
+from lsr_infer.parity.meter import (  # noqa: E402
+    BARS,
+    Bar,
+    ParityCheck,
+    check_bar,
+)
 from lsr_infer.segmenter import Segmenter  # noqa: E402
 from lsr_infer.system.cuda import CudaDevice, CudaProbe  # noqa: E402
-from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes  # noqa: E402
+from lsr_infer.tensorrt.admission import engine_manifest, manifest_path, sha256_of  # noqa: E402
+from lsr_infer.tensorrt.build import (  # noqa: E402
+    Builder,
+    BuildOptions,
+    BuildProgress,
+    Shapes,
+)
 from lsr_infer.tensorrt.flavour import Library  # noqa: E402
-from lsr_infer.tensorrt.make import engine_contract, make_engine, read_model, verify_engine  # noqa: E402
-from lsr_infer.tensorrt.progress import BuildProgress  # noqa: E402
-from lsr_infer.tensorrt.sidecar import engine_manifest, manifest_path, sha256_of  # noqa: E402
+from lsr_infer.tensorrt.make import engine_contract, make_engine, verify_engine  # noqa: E402
 from lsr_infer.tensorrt.verify import OnnxReference, compare_with_onnx  # noqa: E402
 from tests.lsr_infer.tensorrt.fakegpu import GPU, FakeCuda, FakeModule  # noqa: E402
-from tests.lsr_infer.tensorrt.graphs import SPACE, damaged, manifest, small_file  # noqa: E402
+from tests.lsr_infer.tensorrt.graphs import SPACE, damaged, manifest, read_model, small_file  # noqa: E402
 
 ONE: Shapes = ((1, 64, 96),) * 3
 SPAN: Shapes = ((1, 32, 32), (1, 64, 96), (2, 96, 128))
@@ -56,8 +64,8 @@ def builder(made: Library, shapes: Shapes = ONE, gpu: CudaDevice | None = GPU, *
     return Builder(library=made, options=BuildOptions(shapes=shapes, **options), gpu=gpu)
 
 
-def comparison(precision: str = "fp32", frames: FrameSet = FRAMES, **changes: Any) -> Comparison:
-    return Comparison(frames=frames, bar=replace(BARS[precision], **changes))
+def comparison(precision: str = "fp32", frames: FrameSet = FRAMES, **changes: Any) -> ParityCheck:
+    return ParityCheck(frames=frames, bar=replace(BARS[precision], **changes))
 
 
 @pytest.mark.parametrize("output", ["classes", "logits"])
@@ -313,10 +321,11 @@ def test_figures_of_a_comparison_are_those_of_the_arrays(tmp_path: Path, output:
         assert parity.mean_logit_difference == pytest.approx(0.25, abs=1e-6)
     else:
         with pytest.raises(QualityGateError, match=r"75\.0000 % of the pixels, 99.99 % asked"):
-            parity.check(BARS["fp32"])
+            check_bar(parity, BARS["fp32"])
     with pytest.raises(QualityGateError, match="no frame was compared"):
-        compare_with_onnx(reference, candidate, model.manifest, FrameSet(frames=[], labels=[], origin="none")).check(
-            Bar(agreement=0.1)
+        check_bar(
+            compare_with_onnx(reference, candidate, model.manifest, FrameSet(frames=[], labels=[], origin="none")),
+            Bar(agreement=0.1),
         )
 
 

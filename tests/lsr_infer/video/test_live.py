@@ -16,8 +16,8 @@ from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.addresses import is_address, name_of, shown
 from lsr_infer.io.sources import find_sources
-from lsr_infer.pipeline.selection import Selection
-from lsr_infer.pipeline.stages import Turns
+from lsr_infer.pipeline.options import Selection
+from lsr_infer.system.threads import FairLock
 from lsr_infer.video.cameras import camera_pictures
 from lsr_infer.video.live import LiveOptions, LivePicture, LiveReader, stream_pictures
 from lsr_infer.video.reader import VideoInfo, read_frames
@@ -488,7 +488,7 @@ def test_addresses() -> None:
 
 
 def test_turns_are_taken_in_order() -> None:
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
 
     def take(number: int) -> None:
         with turns:

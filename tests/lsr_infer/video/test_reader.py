@@ -16,13 +16,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-from tests.lsr_infer.test_encoding import clip_with_sound
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.pipeline.selection import Selection
+from lsr_infer.pipeline.options import Selection
 from lsr_infer.video.reader import ColorTags, VideoFrame, VideoInfo, VideoWriter, probe, read_frames
 from lsr_infer.video.writer import MaskVideoWriter, VideoOptions
 from tests.lsr_infer.streamserver import serving, silent_port, transport_stream
+from tests.lsr_infer.video.test_writer import clip_with_sound
 
 Shared = Callable[[str], Path]
 

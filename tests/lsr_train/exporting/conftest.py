@@ -9,7 +9,7 @@ pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra export)")
 
 from lsr_infer.io.images import resize_frame
-from lsr_infer.parity.frames import shipped_frames
+from lsr_infer.parity.frame_set import shipped_frames
 from lsr_train.exporting.graph import trace
 from tests.lsr_train.exporting.small import network
 

@@ -10,12 +10,11 @@ import onnx
 import pytest
 import torch
 
-from lsr_infer.parity.verdict import LayerDrift
+from lsr_infer.parity.meter import LayerError
 from lsr_train.exporting.calibration import CALIBRATIONS, gather
-from lsr_train.exporting.drift import layer_drift, worst_layer
-from lsr_train.exporting.fp16 import to_half
+from lsr_train.exporting.checkpoint_parity import layer_drift, worst_layer
 from lsr_train.exporting.graph import layers
-from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise, tensors_to_quantise
+from lsr_train.exporting.precisions import SCHEMES, Rewriting, quantise, tensors_to_quantise, to_half
 
 
 def in_precision(model: Any, images: list[np.ndarray], precision: str) -> Any:
@@ -61,6 +60,6 @@ def test_a_layer_that_is_not_finite_is_the_worst(made: Any, traced: Any, images:
 
 
 def test_figures_as_data() -> None:
-    item = LayerDrift(layer="a", error=0.1, before=0.0, largest=3.0)
+    item = LayerError(layer="a", error=0.1, before=0.0, largest=3.0)
     assert item.to_dict() == {"layer": "a", "error": 0.1, "before": 0.0, "largest": 3.0, "snr_db": pytest.approx(20)}
     assert worst_layer([]) is None

@@ -11,11 +11,9 @@ import pytest
 
 from lsr_infer.errors import InputError, QualityGateError
 from lsr_train.data.labels import CAMVID_11
-from lsr_train.exporting.calibration import CALIBRATIONS, gather
-from lsr_train.exporting.choice import best_of, candidates
-from lsr_train.exporting.fp16 import check_reach, to_half
+from lsr_train.exporting.calibration import CALIBRATIONS, best_of, candidates, check_reach, gather
 from lsr_train.exporting.graph import OPSETS, layers, trace
-from lsr_train.exporting.int8 import SCHEMES, Rewriting, quantise, tensors_to_quantise
+from lsr_train.exporting.precisions import SCHEMES, Rewriting, quantise, tensors_to_quantise, to_half
 
 
 def run(model: Any, images: list[np.ndarray]) -> np.ndarray:

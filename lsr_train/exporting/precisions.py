@@ -1,12 +1,6 @@
-"""INT8 graphs: float32 graphs with explicit quantise/dequantise pairs, in the two forms that runtimes run fast.
+"""Rewrites float32 graphs to half precision or INT8.
 
-ONNX Runtime's CPU wants unsigned activations and signed weights (U8S8) and fuses what stands between two pairs;
-TensorRT wants both signed and symmetric (S8S8), float weights with their own pair, float biases, and no pair between a
-convolution and the sum it ends in. Here is only the rewriting; ranges come from `calibration`.
-
-Why not `onnxruntime.quantization`: its histogram ways keep every map of every calibration frame. Measured (1.31), with
-32 frames of 320x240 and the half-width ResNet-50 of the real pair: 3.9 GB for entropy and for percentile, .45 GB for
-min-max; a ResNet-101 at 1024x512 has more than ten times the values. Here that one takes 3.3 GB in all.
+XXX
 """
 
 from collections.abc import Mapping
@@ -16,10 +10,91 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_train.exporting.calibration import Range
-from lsr_train.exporting.graph import Producers
+from lsr_infer.errors import InputError
+from lsr_train.exporting.graph import Producers, logits_of
 
-__all__ = ["SCHEMES", "Rewriting", "Scheme", "float_convolutions", "quantise", "tensors_to_quantise"]
+__all__ = [
+    "FP16_CHOICES",
+    "LARGEST_HALF",
+    "SCHEMES",
+    "Range",
+    "Rewriting",
+    "Scheme",
+    "float_convolutions",
+    "quantise",
+    "tensors_to_quantise",
+    "to_half",
+]
+
+Range = tuple[float, float]
+"""Least and largest value that a quantised tensor represents."""
+
+LARGEST_HALF = 65504.0
+"""The largest finite number of half precision."""
+
+FP16_CHOICES = (
+    "weights and arithmetic in half precision from the first convolution to the logits, batch-norm folded in float32",
+    "normalisation in float32 before it, logits cast back to float32 behind it",
+)
+"""What is done here, in words, as the Manifest carries it."""
+
+
+def to_half(model: Any) -> Any:
+    """Return a copy of a float32 graph that computes in half precision from the first convolution to the logits.
+
+    Batch-norm has been folded in float32, so each weight is rounded once.
+
+    Args:
+        model: an `onnx.ModelProto` of `trace`.
+
+    Raises:
+        InputError: a folded weight is beyond half precision.
+    """
+    import onnx
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    first = next(node.input[0] for node in graph.node if node.op_type == "Conv")
+    logits = logits_of(result)
+    inside, read = set(), {first}
+    for node in graph.node:  # in the order of the graph, so that what a node reads is known by then
+        if read & set(node.input) and logits not in read:
+            inside.add(node.name)
+            read.update(node.output)
+    halves = {name for node in graph.node if node.name in inside for name in node.input}
+    for item in graph.initializer:
+        if item.name in halves:
+            item.CopyFrom(onnx.numpy_helper.from_array(_half(onnx.numpy_helper.to_array(item), item.name), item.name))
+    placed = []
+    for node in graph.node:
+        if node.name in inside:
+            node.input[:] = [f"{first}/half" if name == first else name for name in node.input]
+            node.output[:] = [f"{logits}/half" if name == logits else name for name in node.output]
+        placed.append(node)
+        if first in node.output:
+            placed.append(_cast(first, f"{first}/half", onnx.TensorProto.FLOAT16))
+        if f"{logits}/half" in node.output:
+            placed.append(_cast(f"{logits}/half", logits, onnx.TensorProto.FLOAT))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in placed]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return result
+
+
+def _half(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+    """Round weights to half precision."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest <= LARGEST_HALF:
+        raise InputError(f"{name}: a weight of {largest:g} is beyond half precision. Export in fp32.")
+    return values.astype(np.float16)
+
+
+def _cast(tensor: str, output: str, to: int) -> Any:
+    import onnx
+
+    # Not named after its output: a node of the graph may be called as that tensor is.
+    return onnx.helper.make_node("Cast", [tensor], [output], f"{output}/cast", to=to)
 
 
 @dataclass(frozen=True, kw_only=True)

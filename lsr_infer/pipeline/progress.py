@@ -1,27 +1,80 @@
-"""What became of the sources of `lsr-infer`: counted, said on stderr, and put into one JSON document.
+"""Shows how a run goes: progress, windows, what came of each source, and one JSON document.
 
-Sources may report from several threads.
+Sources may report from several threads; windows belong to the main one.
 """
 
 import logging
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from lsr_infer.errors import InputError, LsrError, PartialResultError, printable
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import DeviceError, InputError, LsrError, PartialResultError, printable
 
 if TYPE_CHECKING:
     from lsr_infer.io.sources import Source
     from lsr_infer.pipeline.outputs import Outputs
-    from lsr_infer.pipeline.task import Outcome
+    from lsr_infer.pipeline.task import SourceResult
     from lsr_infer.segmenter import Segmenter
 
-__all__ = ["Progress", "Tally"]
+__all__ = ["Display", "Progress", "Tally"]
 
 logger = logging.getLogger(__name__)
+
+_TRY = "import cv2; cv2.namedWindow('lsr-infer'); cv2.waitKey(1)"
+_TRY_SECONDS = 20.0
+_QUIT_KEYS = (ord("q"), 27)
+
+
+class Display:
+    """One window a source.
+
+    Raises:
+        DeviceError: from entering it, where no window can be opened.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: dict[str, NDArray[np.uint8]] = {}
+
+    def __enter__(self) -> Self:
+        # Tried in a process of its own: without a display, some window systems end the whole process.
+        try:
+            tried = subprocess.run(
+                [sys.executable, "-c", _TRY], check=False, capture_output=True, timeout=_TRY_SECONDS
+            ).returncode
+        except subprocess.TimeoutExpired:
+            tried = 1
+        if tried != 0:
+            raise DeviceError("--show: no window can be opened here. Start it on a display, or leave --show out.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cv2.destroyAllWindows()
+
+    def show(self, name: str, picture: NDArray[np.uint8]) -> None:
+        """Hand over a source's newest picture, from any thread."""
+        with self._lock:
+            self._newest[name] = picture
+
+    def refresh(self) -> bool:
+        """Show what is new; to be called on the main thread, often. Return whether the user pressed q or Escape."""
+        with self._lock:
+            newest, self._newest = self._newest, {}
+        for name, picture in newest.items():
+            cv2.imshow(name, picture)
+        return cv2.waitKey(1) & 0xFF in _QUIT_KEYS
+
 
 _REPORT_SECONDS = 10.0
 _FEW = 12
@@ -53,7 +106,7 @@ class Tally:
     def __post_init__(self) -> None:
         self._numbers = {source: n for n, source in enumerate(self.sources)}
 
-    def done(self, source: "Source", outputs: "Outputs", outcome: "Outcome") -> None:
+    def done(self, source: "Source", outputs: "Outputs", outcome: "SourceResult") -> None:
         """Note what a source gave."""
         written = [str(path) for path in outputs.values()]
         stopped = "interrupted" if outcome.interrupted else None

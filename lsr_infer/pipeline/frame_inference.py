@@ -1,11 +1,11 @@
-"""Large images in overlapping tiles: each tile is seen at its own resolution, and logits are blended where tiles meet.
+"""Runs the networks on frames: at a working size, whole or in overlapping tiles, one model or two.
 
 The weights of a tile fall linearly to its borders inside the image and add up to one everywhere, so that no seam shows.
-Works in bands of rows: memory grows with the width of an image and not with its height.
+Tiles are blended in bands of rows: memory grows with the width of an image and not with its height.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.pipeline.options import Tiling, WorkingSize
 from lsr_infer.render.masks import interpolate
-from lsr_infer.segmenter import Segmentation
+from lsr_infer.render.segmentation import Segmentation
+from lsr_infer.segmenter import Segmenter
+from lsr_infer.system.threads import FairLock
 
-__all__ = ["TiledSegmentation", "Tiling", "blend", "places", "segment_tiles", "weights"]
-
-_OVERLAP = 0.25
-"""Share of a tile's side that the next one repeats, at least."""
+__all__ = ["Inference", "TiledSegmentation", "blend", "places", "segment_tiles", "weights"]
 
 
 class _Network(Protocol):
@@ -28,21 +28,6 @@ class _Network(Protocol):
     label_space: LabelSpace
 
     def __call__(self, frame: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> Segmentation: ...
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How an image is cut.
-
-    Args:
-        height: rows of a tile.
-        width: columns of a tile.
-        overlap: share of a side that the next tile repeats, at least; 0 to less than 1.
-    """
-
-    height: int
-    width: int
-    overlap: float = _OVERLAP
 
 
 class TiledSegmentation(Segmentation):
@@ -184,3 +169,44 @@ def _mirrored(frame: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:
         return frame
     border = cv2.BORDER_REFLECT_101 if min(frame.shape[:2]) > 1 else cv2.BORDER_REPLICATE
     return np.asarray(cv2.copyMakeBorder(frame, 0, below, 0, right, border), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """The models of a run.
+
+    Args:
+        segmenter: the model.
+        other: a second one to compare it with, or None.
+        working: at which size both work.
+    """
+
+    segmenter: Segmenter
+    other: Segmenter | None = None
+    working: WorkingSize = field(default_factory=WorkingSize)
+    _turns: FairLock = field(default_factory=FairLock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.working.check(self.segmenter.manifest)
+        if self.other is not None:
+            self.working.check(self.other.manifest)
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """The classes of the model."""
+        return self.segmenter.label_space
+
+    def __call__(self, frame: NDArray[np.uint8]) -> tuple[Segmentation, Segmentation | None]:
+        """Segment a frame with the model, and with the other one where there is one.
+
+        Raises:
+            InputError: a model failed, or does not take a frame of this size at the stride that was asked for.
+        """
+        with self._turns:
+            return self._one(self.segmenter, frame), None if self.other is None else self._one(self.other, frame)
+
+    def _one(self, segmenter: Segmenter, frame: NDArray[np.uint8]) -> Segmentation:
+        tiling = self.working.tiling(segmenter.manifest)
+        if tiling is not None:
+            return segment_tiles(segmenter, frame, tiling)
+        return segmenter(frame, size=self.working.of(segmenter.manifest, frame.shape[0], frame.shape[1]))

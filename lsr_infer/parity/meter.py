@@ -1,22 +1,26 @@
-"""How closely one computation of a network follows another: counts and sums over frames, ratios last.
+"""Measures how closely one computation of a network follows another, and judges it against a bar.
 
-Used by every export (checkpoint against ONNX, ONNX against engine). Plain arrays come in; nothing here knows frameworks
-or files. A comparison that compared nothing has failed.
+Used by every export (checkpoint against ONNX, ONNX against engine). Counts and sums are gathered over frames, ratios
+are taken last. A comparison that compared nothing has failed.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import QualityGateError, UsageError
-from lsr_infer.fields import Fields
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.manifest import Manifest
+from lsr_infer.parity.frame_set import FrameSet
+from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import interpolate
 
-__all__ = ["BARS", "Bar", "Parity", "ParityMeter", "bar_for"]
+__all__ = ["BARS", "Bar", "LayerError", "ParityCheck", "ParityMeter", "Verdict", "bar_for", "check_bar"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,129 +79,44 @@ def bar_for(precision: str, **asked: float | None) -> Bar:
     return replace(BARS[precision], **given)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parity:
-    """The figures of one comparison, as the Manifest carries them.
+def check_bar(parity: Parity, bar: Bar) -> None:
+    """Raise unless figures reach a bar.
 
-    Args:
-        reference: what is taken as right, such as `checkpoint`.
-        frames_from: where the frames come from, in words, without a path.
-        frames: number of frames compared.
-        pixels: number of pixels compared.
-        agreement: share of pixels with the same class.
-        clear_agreement: the same among places whose top two reference logits are apart, see `Bar`; None where there is
-            none.
-        clear_share: share of the places that are so; None in documents that were written before it was counted.
-        max_logit_difference: largest absolute difference of a logit; None where the candidate gives classes alone.
-        mean_logit_difference: mean absolute difference of a logit; None likewise.
-        class_agreement: for each class the reference found, the share of its pixels that agree.
-        miou_reference: mean IoU of the reference where labels exist, else None.
-        miou: mean IoU of the candidate where labels exist, else None.
-        class_iou_difference: for each class whose union with the labels is not empty, IoU of the candidate minus that
-            of the reference; empty without labels.
+    Raises:
+        QualityGateError: nothing was compared, a figure is not finite, or one lies below the bar.
     """
-
-    reference: str
-    frames_from: str
-    frames: int
-    pixels: int
-    agreement: float
-    clear_agreement: float | None
-    max_logit_difference: float | None
-    mean_logit_difference: float | None
-    class_agreement: Mapping[str, float] = field(default_factory=dict)
-    miou_reference: float | None = None
-    miou: float | None = None
-    class_iou_difference: Mapping[str, float] = field(default_factory=dict)
-    clear_share: float | None = None
-
-    def worst_class(self) -> str:
-        """Name the class that agrees least, with its share, and what it loses in IoU where that is known."""
-        if not self.class_agreement:
-            return "none"
-        name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
-        if name not in self.class_iou_difference:
-            return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
-        change = 100 * self.class_iou_difference[name]
-        return f"{name} ({100 * self.class_agreement[name]:.2f} %, IoU {change:+.2f} points)"
-
-    def describe(self) -> str:
-        """Say in one phrase how far the two agree."""
-        text = f"{100 * self.agreement:.4f} % of {self.pixels} pixels agree"
-        if self.clear_agreement is not None:
-            text += f", {100 * self.clear_agreement:.4f} % of the clear ones"
-        if self.max_logit_difference is not None:
-            text += f", largest logit difference {self.max_logit_difference:.2g}"
-        if self.miou is not None and self.miou_reference is not None:
-            text += f", mean IoU {100 * self.miou:.2f} after {100 * self.miou_reference:.2f}"
-        return text
-
-    def check(self, bar: Bar) -> None:
-        """Raise unless the figures reach the bar.
-
-        Raises:
-            QualityGateError: nothing was compared, a figure is not finite, or one lies below the bar.
-        """
-        failures = []
-        if self.frames < 1 or self.pixels < 1:
-            raise QualityGateError("parity: no frame was compared, so nothing is proved. Name frames to compare on.")
-        differences = (self.max_logit_difference, self.mean_logit_difference)
-        if any(value is not None and not np.isfinite(value) for value in differences):
-            failures.append("a logit is not finite")
-        if bar.agreement is not None and not self.agreement >= bar.agreement:
+    failures = []
+    if parity.frames < 1 or parity.pixels < 1:
+        raise QualityGateError("parity: no frame was compared, so nothing is proved. Name frames to compare on.")
+    differences = (parity.max_logit_difference, parity.mean_logit_difference)
+    if any(value is not None and not np.isfinite(value) for value in differences):
+        failures.append("a logit is not finite")
+    if bar.agreement is not None and not parity.agreement >= bar.agreement:
+        failures.append(
+            f"classes agree on {100 * parity.agreement:.4f} % of the pixels, {100 * bar.agreement:g} % asked"
+        )
+    if bar.clear_agreement is not None:
+        if parity.clear_agreement is None:
+            failures.append("no place is clear, so there is nothing to judge by")
+        elif not parity.clear_agreement >= bar.clear_agreement:
             failures.append(
-                f"classes agree on {100 * self.agreement:.4f} % of the pixels, {100 * bar.agreement:g} % asked"
+                f"classes agree on {100 * parity.clear_agreement:.4f} % of the clear places, "
+                f"{100 * bar.clear_agreement:g} % asked"
             )
-        if bar.clear_agreement is not None:
-            if self.clear_agreement is None:
-                failures.append("no place is clear, so there is nothing to judge by")
-            elif not self.clear_agreement >= bar.clear_agreement:
-                failures.append(
-                    f"classes agree on {100 * self.clear_agreement:.4f} % of the clear places, "
-                    f"{100 * bar.clear_agreement:g} % asked"
-                )
-        if bar.clear_share is not None and self.clear_share is not None and not self.clear_share >= bar.clear_share:
-            failures.append(
-                f"only {100 * self.clear_share:.2f} % of the places are clear, {100 * bar.clear_share:g} % are needed "
-                "to judge by"
-            )
-        if bar.miou_loss is not None and self.miou is not None and self.miou_reference is not None:
-            loss = 100 * (self.miou_reference - self.miou)
-            if not loss <= bar.miou_loss:
-                failures.append(f"mean IoU falls by {loss:.2f} points, {bar.miou_loss:g} allowed")
-        if failures:
-            raise QualityGateError(
-                f"parity with the {self.reference} on {self.frames} frames ({self.frames_from}): "
-                f"{'; '.join(failures)}. "
-                f"{self.describe()}; the class that drifts most is {self.worst_class()}."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "Parity":
-        """Read figures back from `to_dict`.
-
-        Raises:
-            InputError: a key is missing, unknown or of the wrong type.
-        """
-        fields = Fields(document, "parity")
-        return cls(
-            reference=fields.text("reference"),
-            frames_from=fields.text("frames_from"),
-            frames=fields.integer("frames"),
-            pixels=fields.integer("pixels"),
-            agreement=fields.number("agreement"),
-            clear_agreement=fields.optional_number("clear_agreement"),
-            max_logit_difference=fields.nullable_number("max_logit_difference"),
-            mean_logit_difference=fields.nullable_number("mean_logit_difference"),
-            class_agreement=fields.numbers("class_agreement"),
-            miou_reference=fields.optional_number("miou_reference"),
-            miou=fields.optional_number("miou"),
-            class_iou_difference=fields.numbers("class_iou_difference") if "class_iou_difference" in document else {},
-            clear_share=fields.optional_number("clear_share"),
+    if bar.clear_share is not None and parity.clear_share is not None and not parity.clear_share >= bar.clear_share:
+        failures.append(
+            f"only {100 * parity.clear_share:.2f} % of the places are clear, {100 * bar.clear_share:g} % are needed "
+            "to judge by"
+        )
+    if bar.miou_loss is not None and parity.miou is not None and parity.miou_reference is not None:
+        loss = 100 * (parity.miou_reference - parity.miou)
+        if not loss <= bar.miou_loss:
+            failures.append(f"mean IoU falls by {loss:.2f} points, {bar.miou_loss:g} allowed")
+    if failures:
+        raise QualityGateError(
+            f"parity with the {parity.reference} on {parity.frames} frames ({parity.frames_from}): "
+            f"{'; '.join(failures)}. "
+            f"{parity.describe()}; the class that drifts most is {parity.worst_class()}."
         )
 
 
@@ -347,3 +266,86 @@ def _mean_iou(matrix: NDArray[np.int64]) -> float:
     """Return the mean IoU over the classes whose union is not empty."""
     found = _iou(matrix)
     return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityCheck:
+    """What a file has to pass.
+
+    Args:
+        frames: what to compare on.
+        bar: what the figures must reach.
+        report: a JSON file that gets all figures, also where the bar is missed.
+        overwrite_report: replace an existing one.
+    """
+
+    frames: FrameSet
+    bar: Bar
+    report: Path | None = None
+    overwrite_report: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerError:
+    """How far one layer's output is off.
+
+    Args:
+        layer: its name.
+        error: |candidate - reference| / |reference|, L2 norms over all frames; infinite where a value is not finite.
+        before: largest error of the layers that it reads from.
+        largest: largest magnitude of the candidate's output.
+    """
+
+    layer: str
+    error: float
+    before: float
+    largest: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON data; SNR in decibel, what is not finite as null."""
+        snr = -20 * math.log10(self.error) if 0 < self.error < math.inf else None
+        figures = {"error": self.error, "before": self.before, "largest": self.largest}
+        finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        return {"layer": self.layer, **finite, "snr_db": snr}
+
+    def describe(self) -> str:
+        """Say it in one phrase."""
+        return f"{self.layer} (relative error {self.error:.2g} after {self.before:.2g} before it)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a gate found.
+
+    Args:
+        parity: the figures; None where nothing was compared.
+        drift: of the layers that were looked at.
+        failure: why the file must not appear; None where it may.
+    """
+
+    parity: Parity | None = None
+    drift: tuple[LayerError, ...] = ()
+    failure: QualityGateError | None = None
+
+    def report(self, manifest: Manifest, *, candidates: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+        """Gather all figures as plain JSON data.
+
+        Args:
+            manifest: of the file that was judged.
+            candidates: what was tried on the way to it.
+
+        Returns:
+            The document; `passed` is null where the comparison is still to be made.
+        """
+        compared = self.parity is not None or self.failure is not None
+        return {
+            "passed": self.failure is None if compared else None,
+            "failure": None if self.failure is None else str(self.failure),
+            "precision": manifest.precision,
+            "runtime": manifest.runtime,
+            "parity": None if self.parity is None else self.parity.to_dict(),
+            "choices": list(manifest.choices),
+            "quantization": None if manifest.quantization is None else manifest.quantization.to_dict(),
+            "candidates": list(candidates),
+            "drift": [layer.to_dict() for layer in self.drift],
+        }

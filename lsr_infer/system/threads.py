@@ -1,4 +1,4 @@
-"""Overlapping work: a producer that runs ahead, and a consumer that runs behind, each on a thread of its own.
+"""Runs work on other threads: prefetching a producer, handing results to a background writer, a fair lock.
 
 Queues are bounded, an exception on a thread is raised again on the caller's side, and whoever stops early stops the
 other end too: nothing waits for ever.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-__all__ = ["Behind", "Turns", "ahead"]
+__all__ = ["BackgroundWriter", "FairLock", "prefetch"]
 
 Item = TypeVar("Item")
 _POLL_SECONDS = 0.1
@@ -26,7 +26,7 @@ class _End:
     error: BaseException | None
 
 
-def ahead(items: Iterable[Item], depth: int = 4, stop: threading.Event | None = None) -> Generator[Item, None, None]:
+def prefetch(items: Iterable[Item], depth: int = 4, stop: threading.Event | None = None) -> Generator[Item, None, None]:
     """Yield `items` while a thread already produces the next ones.
 
     A producer that waits for something outside when the consumer leaves is waited for only a moment: its thread ends
@@ -65,7 +65,7 @@ def ahead(items: Iterable[Item], depth: int = 4, stop: threading.Event | None = 
         else:
             put(_End(None))
 
-    thread = threading.Thread(target=produce, name="ahead", daemon=True)
+    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -85,7 +85,7 @@ def ahead(items: Iterable[Item], depth: int = 4, stop: threading.Event | None = 
         thread.join(_JOIN_SECONDS)
 
 
-class Behind(Generic[Item]):
+class BackgroundWriter(Generic[Item]):
     """Hand items to a function that runs on a thread; leaving the block waits for the last one.
 
     Args:
@@ -99,7 +99,7 @@ class Behind(Generic[Item]):
         self._error: BaseException | None = None
         self._failed = threading.Event()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="behind", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background writer", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -147,7 +147,7 @@ class Behind(Generic[Item]):
             self._failed.set()
 
 
-class Turns:
+class FairLock:
     """A lock that is given in the order in which it was asked for, so that no stream starves another."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label, resize_f
 from lsr_infer.io.paths import is_folder
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.manifest import Manifest
-from lsr_infer.render.mask_ids import CITYSCAPES_NAMES
+from lsr_infer.render.draw import CITYSCAPES_NAMES
 
 __all__ = ["FrameSet", "check_labels", "read_frame_set", "shipped_frames", "shipped_frames_for", "working_image"]
 

@@ -1,4 +1,4 @@
-"""Threads ahead and behind: order, bounds, and that nobody waits for ever."""
+"""Prefetching and background writing: order, bounds, and that nobody waits for ever."""
 
 import threading
 import time
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lsr_infer.pipeline.stages import Behind, ahead
+from lsr_infer.system.threads import BackgroundWriter, prefetch
 
 PATIENCE_SECONDS = 20.0
 
 
 def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name in ("ahead", "behind")}
+    return {thread.name for thread in threading.enumerate() if thread.name in ("prefetch", "background writer")}
 
 
-def test_ahead_keeps_the_order_and_stays_within_its_bound() -> None:
+def test_prefetching_keeps_the_order_and_stays_within_its_bound() -> None:
     made = 0
     largest = 0
 
@@ -26,7 +26,7 @@ def test_ahead_keeps_the_order_and_stays_within_its_bound() -> None:
             yield n
 
     taken = 0
-    for item in ahead(produce(), depth=3):
+    for item in prefetch(produce(), depth=3):
         assert item == taken
         taken += 1
         largest = max(largest, made - taken)
@@ -35,14 +35,14 @@ def test_ahead_keeps_the_order_and_stays_within_its_bound() -> None:
     assert not threads()
 
 
-def test_ahead_raises_what_the_producer_raised_after_its_items() -> None:
+def test_prefetching_raises_what_the_producer_raised_after_its_items() -> None:
     def produce() -> Iterator[int]:
         yield from range(5)
         raise KeyError("lost")
 
     seen: list[int] = []
     with pytest.raises(KeyError, match="lost"):
-        seen.extend(ahead(produce(), depth=2))
+        seen.extend(prefetch(produce(), depth=2))
     assert not threads()
 
 
@@ -55,7 +55,7 @@ def test_a_consumer_that_stops_early_ends_the_producer_and_closes_it() -> None:
         finally:
             closed.set()
 
-    items = ahead(produce(), depth=2)
+    items = prefetch(produce(), depth=2)
     assert next(items) == 0
     items.close()
     assert closed.wait(PATIENCE_SECONDS)
@@ -70,11 +70,11 @@ def test_a_producer_that_hangs_is_left_once_it_is_stopped() -> None:
         assert answer.wait(PATIENCE_SECONDS)
         yield 1
 
-    items = ahead(produce(), stop=stop)
+    items = prefetch(produce(), stop=stop)
     assert next(items) == 0
     stop.set()
     assert within_patience(lambda: list(items)) == []
-    assert threads() == {"ahead"}  # it ends by itself
+    assert threads() == {"prefetch"}  # it ends by itself
     answer.set()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while threads():
@@ -89,16 +89,16 @@ def test_behind_does_everything_in_order_before_it_ends() -> None:
         time.sleep(0.001)
         done.append(item)
 
-    with Behind(work, depth=2) as behind:
+    with BackgroundWriter(work, depth=2) as writer:
         for n in range(50):
-            behind.put(n)
+            writer.put(n)
     assert done == list(range(50))
     assert not threads()
 
 
-def put_many(behind: Behind[int], count: int) -> None:
+def put_many(writer: BackgroundWriter[int], count: int) -> None:
     for n in range(count):
-        behind.put(n)
+        writer.put(n)
 
 
 def test_a_worker_that_fails_stops_its_feeder() -> None:
@@ -106,8 +106,8 @@ def test_a_worker_that_fails_stops_its_feeder() -> None:
         if item == 3:
             raise OSError("full")
 
-    with pytest.raises(OSError, match="full"), Behind(work, depth=1) as behind:
-        put_many(behind, 10**6)
+    with pytest.raises(OSError, match="full"), BackgroundWriter(work, depth=1) as writer:
+        put_many(writer, 10**6)
     assert not threads()
 
 
@@ -116,19 +116,19 @@ def test_a_worker_that_fails_on_the_last_item_is_heard() -> None:
         time.sleep(0.05)
         raise OSError("full")
 
-    with pytest.raises(OSError, match="full"), Behind(work) as behind:
-        behind.put(1)
+    with pytest.raises(OSError, match="full"), BackgroundWriter(work) as writer:
+        writer.put(1)
 
 
-def put_and_fail(behind: Behind[int]) -> None:
-    behind.put(1)
+def put_and_fail(writer: BackgroundWriter[int]) -> None:
+    writer.put(1)
     raise ZeroDivisionError
 
 
 def test_the_feeders_own_error_comes_first_and_what_was_handed_over_is_done() -> None:
     done: list[int] = []
-    with pytest.raises(ZeroDivisionError), Behind(done.append) as behind:
-        put_and_fail(behind)
+    with pytest.raises(ZeroDivisionError), BackgroundWriter(done.append) as writer:
+        put_and_fail(writer)
     assert done == [1]
     assert not threads()
 
@@ -157,9 +157,9 @@ def test_an_interruption_while_the_end_is_handed_over_waits_for_nobody() -> None
         raise KeyboardInterrupt
 
     def work() -> None:
-        with Behind(done.append, depth=2) as behind:
-            behind.put(1)
-            behind._slots.put = interrupted  # type: ignore[method-assign]  # Ctrl-C, exactly there
+        with BackgroundWriter(done.append, depth=2) as writer:
+            writer.put(1)
+            writer._slots.put = interrupted  # type: ignore[method-assign]  # Ctrl-C, exactly there
 
     (error,) = within_patience(work)
     assert isinstance(error, KeyboardInterrupt)
@@ -178,6 +178,6 @@ def test_a_producer_that_fails_while_it_is_closed_is_heard() -> None:
         def close(self) -> None:
             raise OSError("cannot be closed")
 
-    (error,) = within_patience(lambda: list(ahead(Source())))
+    (error,) = within_patience(lambda: list(prefetch(Source())))
     assert str(error) == "cannot be closed"
     assert not threads()

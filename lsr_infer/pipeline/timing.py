@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.sources import Source
-from lsr_infer.pipeline.apply import Inference
+from lsr_infer.pipeline.frame_inference import Inference
+from lsr_infer.pipeline.options import Selection, WorkingSize
 from lsr_infer.pipeline.outputs import plan_outputs
-from lsr_infer.pipeline.selection import Selection
 from lsr_infer.pipeline.task import Task, of_one_size, segment_video
-from lsr_infer.pipeline.working_size import WorkingSize
-from lsr_infer.render.draw import Drawing
-from lsr_infer.render.mask_ids import MaskIds
+from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.render.overlay import overlay
-from lsr_infer.segmenter import Segmentation, Segmenter
+from lsr_infer.render.segmentation import Segmentation
+from lsr_infer.segmenter import Segmenter
 from lsr_infer.video.reader import VideoFrame, VideoWriter, probe, read_frames
 
 __all__ = ["STEPS", "Timing", "shipped_clip", "time_steps"]
@@ -146,7 +145,7 @@ def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, siz
     Raises:
         InputError: the clip breaks, or the model fails.
     """
-    drawing = Drawing(ids=MaskIds.of("train", segmenter.label_space))
+    drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
     inference = Inference(segmenter, working=WorkingSize(size=size))
     done = 0
     while done < frames:
@@ -166,7 +165,7 @@ def _repeated(clip: Path) -> Iterator[VideoFrame]:
 
 def shipped_clip(folder: Path, frames: int) -> Path:
     """Write the shipped Toytown frames as a clip of so many frames, each twice in a row, and return its place."""
-    from lsr_infer.parity.frames import shipped_frames
+    from lsr_infer.parity.frame_set import shipped_frames
 
     shipped = shipped_frames(12).frames
     height, width = shipped[0].shape[:2]
