@@ -44,10 +44,10 @@ from lsr_train.analysis.numbers import (
 from lsr_train.analysis.observation import Observation, Opened, SpreadFrames, observe_network, open_network
 from lsr_train.analysis.options import CAPTIONS, FIGURES, FORMATS, AnalyzeOptions
 from lsr_train.data.footage import evenly
-from lsr_train.data.frames import LabelledFrames
+from lsr_train.data.labelled import LabelledFrames
 from lsr_train.device import choose_device
 from lsr_train.evaluation.evaluate import open_data
-from lsr_train.evaluation.worst_frames import check_folder
+from lsr_train.evaluation.scores import check_folder
 from lsr_train.runs.checkpoint import model_hash
 from lsr_train.runs.folder import MODEL_FILE, RunFolder, Table, resolve_model
 

@@ -16,8 +16,7 @@ from lsr_train.config.run import SUPERVISED_METHODS, Config
 from lsr_train.engine.loop import Batches, Engine, Models, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.engine.setup import Prepared, network_spec
-from lsr_train.evaluation.inference import LOOK_BATCH, FrameBatch
-from lsr_train.evaluation.signals import label_free_signals
+from lsr_train.evaluation.signals import LOOK_BATCH, FrameBatch, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
 

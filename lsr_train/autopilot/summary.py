@@ -22,14 +22,20 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import captioned, overlay, side_by_side
 from lsr_train.autopilot.budget import said
 from lsr_train.config.run import Config
-from lsr_train.data.frames import TargetFrames
+from lsr_train.data.footage import TargetFrames
+from lsr_train.data.loading import build_target
 from lsr_train.data.scan import user_cache_folder
-from lsr_train.data.target import build_target
 from lsr_train.device import Precision, choose_device
 from lsr_train.engine.setup import collapse_advice
-from lsr_train.evaluation.collapse import CollapseWatch, nothing_selected
-from lsr_train.evaluation.inference import LOOK_BATCH, FrameBatch, classes_of, in_eval_mode, logits_of
-from lsr_train.evaluation.signals import Signals, label_free_signals
+from lsr_train.evaluation.scores import classes_of, in_eval_mode, logits_of
+from lsr_train.evaluation.signals import (
+    LOOK_BATCH,
+    CollapseWatch,
+    FrameBatch,
+    Signals,
+    label_free_signals,
+    nothing_selected,
+)
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import load_model
 from lsr_train.runs.folder import RunFolder, resolve_model

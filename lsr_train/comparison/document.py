@@ -14,8 +14,7 @@ from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.comparison.matrix import Score
 from lsr_train.comparison.spec import Comparison
-from lsr_train.evaluation.result import Supervised, read_result
-from lsr_train.evaluation.text_table import Table
+from lsr_train.evaluation.result import Supervised, Table, read_result
 from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio
 from lsr_train.runs.folder import RunFolder
 

@@ -36,8 +36,8 @@ from lsr_train.comparison.schedule import (
 )
 from lsr_train.comparison.spec import Row, Span
 from lsr_train.config.run import Config
-from lsr_train.evaluation.collapse import CollapseWatch
-from lsr_train.evaluation.text_table import Table, comma_separated, markdown, terminal
+from lsr_train.evaluation.result import Table, comma_separated, markdown, terminal
+from lsr_train.evaluation.signals import CollapseWatch
 from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import effective_fields
 

@@ -34,8 +34,7 @@ from lsr_train.comparison.search import search
 from lsr_train.comparison.spec import Comparison, chosen_rows, read_comparison, spans_of, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
 from lsr_train.evaluation.options import evaluate_options
-from lsr_train.evaluation.result import read_supervised
-from lsr_train.evaluation.text_table import comma_separated, latex, markdown, terminal
+from lsr_train.evaluation.result import comma_separated, latex, markdown, read_supervised, terminal
 from lsr_train.runs.checkpoint import model_hash
 from lsr_train.runs.folder import RunFolder, resolve_model
 

@@ -17,11 +17,13 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import write_json
-from lsr_infer.io.images import IMAGE_SUFFIXES, image_size, read_image, resize_frame
+from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.sources import VIDEO_SUFFIXES
 from lsr_train.config.run import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
@@ -31,6 +33,7 @@ from lsr_train.data.scan import scan_images, settle
 
 __all__ = [
     "Footage",
+    "TargetFrames",
     "VideoSampling",
     "evenly",
     "footage_files",
@@ -384,3 +387,58 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     chosen = evenly(len(frames), target.limit)
     statistics = np.concatenate(lab)[chosen]
     return _Frames([frames[index] for index in chosen], [names[index] for index in chosen], statistics, tuple(problems))
+
+
+class TargetFrames:
+    """Evenly spread target frames at one size, without augmentation.
+
+    Args:
+        footage: where they come from.
+        count: how many; 0, or more than there are, means all.
+        height: rows wanted.
+        width: columns wanted.
+        ignored: bool [H,W], true where a pixel never counts; None for nowhere.
+    """
+
+    def __init__(
+        self, footage: Footage, count: int, height: int, width: int, ignored: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._footage, self._indices = footage, evenly(len(footage), count)
+        self.height, self.width = height, width
+        fitted = fit_mask(ignored, height, width)
+        self.mask: NDArray[np.bool_] | None = None if fitted is None else ~fitted
+        """bool [height,width], true where a pixel counts; None means everywhere."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What each frame is called."""
+        return tuple(self._footage.name(index) for index in self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Return frame `index`, uint8 [height,width,3], 0 <= index < len."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return resize_frame(self._footage.read(self._indices[index]), self.height, self.width)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self[index] for index in range(len(self)))
+
+    def batches(self, size: int, *, whole: bool = False) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the frames in order.
+
+        Args:
+            size: largest number of frames in a batch; the last one may be smaller.
+            whole: leave a smaller last batch out where there are whole ones, for statistics that count every batch
+                alike.
+
+        Yields:
+            Frames uint8 [B,H,W,3], and their mask bool [B,H,W] or None.
+        """
+        mask = None if self.mask is None else torch.from_numpy(self.mask)
+        end = len(self) - len(self) % size if whole and len(self) >= size else len(self)
+        for start in range(0, end, size):
+            frames = np.stack([self[index] for index in range(start, min(start + size, end))])
+            yield torch.from_numpy(frames), None if mask is None else mask.expand(len(frames), -1, -1)

@@ -4,9 +4,10 @@ What is handed out is a frame at its own size with labels of the wanted space; r
 """
 
 import logging
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,28 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import fit_mask, read_image, read_label, read_mask
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.run import Config, SourceConfig
-from lsr_train.data.classes_file import load_classes, load_label_space
-from lsr_train.data.labels import CITYSCAPES_19, Classes, IdMap, encoding_map, translation
+from lsr_train.data.labels import (
+    CITYSCAPES_19,
+    Classes,
+    IdMap,
+    encoding_map,
+    load_classes,
+    load_label_space,
+    translation,
+)
 from lsr_train.data.layouts import Pair, find_pairs
 from lsr_train.data.scan import scan_pairs, settle
 
-__all__ = ["FolderImages", "LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
+__all__ = [
+    "FolderImages",
+    "LabelledFrame",
+    "LabelledFrames",
+    "LabelledImages",
+    "ToytownImages",
+    "choose_label_space",
+    "open_labelled",
+    "toytown_seeds",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -238,3 +255,81 @@ def open_labelled(
     if not scan.counts[good].any():
         raise InputError(f"{source.root}: every pixel is void in {space.name}. Set data.source.ids or the label space.")
     return FolderImages(tuple(pairs[index] for index in good), id_map, scan.counts[good], mask, problems)
+
+
+class LabelledFrame(NamedTuple):
+    """Frame uint8 [H,W,3] and labels uint8 [H,W] at the files' own size, and what the frame is called."""
+
+    frame: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    file: str
+
+
+class LabelledFrames:
+    """A labelled data set to score on, by index and in name order. It is scanned on construction.
+
+    Args:
+        layout: as `data.source.layout`.
+        root: the folder; Toytown needs none.
+        split: a split by the layout's own name; empty means everything there is.
+        ids: what the label files hold, or `auto`.
+        height: rows at which Toytown is rendered; files keep their own size.
+        width: columns at which Toytown is rendered.
+        space: the classes wanted.
+        limit: only the first so many; 0 means all. For Toytown: how many scenes.
+        ignore_mask: image whose non-black pixels are void in every frame; empty means none.
+        label_space: the text `space` was loaded from; a YAML file there may also say what label files hold.
+        on_bad: `stop` or `skip` over unusable files.
+        cache: folder that keeps what the scan found; None keeps nothing.
+
+    Raises:
+        UsageError: layout, split and ids do not fit together.
+        InputError: files are missing or unusable; all of them are listed.
+    """
+
+    def __init__(
+        self,
+        layout: str,
+        root: str,
+        split: str,
+        ids: str,
+        height: int,
+        width: int,
+        space: LabelSpace,
+        limit: int = 0,
+        *,
+        ignore_mask: str = "",
+        label_space: str = "auto",
+        on_bad: str = "stop",
+        cache: Path | None = None,
+    ) -> None:
+        source = SourceConfig(
+            layout=layout,  # type: ignore[arg-type]  # checked by SourceConfig itself
+            root=root,
+            split=split,
+            ids=ids,  # type: ignore[arg-type]  # checked by SourceConfig itself
+            height=height,
+            width=width,
+            limit=limit,
+            ignore_mask=ignore_mask,
+        )
+        self.space = space
+        self._images = open_labelled(source, space, label_space=label_space, on_bad=on_bad, cache=cache)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """One line for each unusable file that was left out."""
+        return self._images.left_out
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> LabelledFrame:
+        """Return frame `index`, 0 <= index < len."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        frame, labels = self._images.read(index)
+        return LabelledFrame(frame, labels, self._images.name(index))
+
+    def __iter__(self) -> Iterator[LabelledFrame]:
+        return (self[index] for index in range(len(self)))

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -25,17 +25,14 @@ from lsr_train.config.run import Config
 from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.distributed import all_reduce_sum, average_gradients
-from lsr_train.engine.interruption import Interruption
-from lsr_train.engine.log import Pace, RunLog
-from lsr_train.engine.monitor import TermMonitor, gradient_norms
+from lsr_train.engine.monitor import Pace, RunLog, TermMonitor, gradient_norms
 from lsr_train.engine.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
 from lsr_train.engine.selection import Selector, Sight
-from lsr_train.engine.state import RunState
 from lsr_train.methods import method_class
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, TeacherFacts
 from lsr_train.runs.folder import RunFolder
-from lsr_train.runs.tensors import as_plain
+from lsr_train.runs.state import RunState, as_plain
 from lsr_train.selftraining import FrozenTeacher
 
 __all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
@@ -226,12 +223,12 @@ class Engine:
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
-    def run(self, batches: Batches, interruption: Interruption) -> Outcome:
+    def run(self, batches: Batches, interrupted: Callable[[], bool]) -> Outcome:
         """Train until the configured step, an early stop or an interruption.
 
         Args:
             batches: both domains from `self.samples` on.
-            interruption: asked between two steps.
+            interrupted: whether to stop, asked between two steps.
 
         Raises:
             QualityGateError: a loss term was not finite; names it, the first such step and that batch's files.
@@ -253,7 +250,7 @@ class Engine:
             if self.step % config.log.every == 0 or done:
                 self._log_row(pace, bar)
                 pace = Pace()
-            stop = done or self._interrupted(interruption)
+            stop = done or self._interrupted(interrupted)
             paused = time.perf_counter()
             look = self.selector.due(self.step, last=done)
             improved = False
@@ -281,13 +278,13 @@ class Engine:
     def _speaks(self) -> bool:
         return bool(self.accelerator.is_main_process)
 
-    def _interrupted(self, interruption: Interruption) -> bool:
+    def _interrupted(self, interrupted: Callable[[], bool]) -> bool:
         """Whether to stop; several processes agree on it, at log intervals only."""
         if self.accelerator.num_processes == 1:
-            return interruption.requested
+            return interrupted()
         if self.step % self.config.log.every:
             return False
-        flag = torch.tensor(float(interruption.requested), device=self.accelerator.device)
+        flag = torch.tensor(float(interrupted()), device=self.accelerator.device)
         return bool(all_reduce_sum(flag).item() > 0)
 
     def _look(self) -> bool:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from lsr_infer.errors import QualityGateError
 from lsr_train.config.run import SelectionConfig
-from lsr_train.evaluation.collapse import CollapseWatch
-from lsr_train.evaluation.signals import ClassSignals
+from lsr_train.evaluation.signals import ClassSignals, CollapseWatch
 from lsr_train.network import DeepLabV2
 
 __all__ = ["Look", "Selector", "Sight"]

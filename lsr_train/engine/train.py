@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import FrameType
 
 import torch
 
@@ -12,15 +14,13 @@ from lsr_train.config.command_line import Request
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.engine.distillation import load_teacher, with_teacher_hash
-from lsr_train.engine.interruption import Interruption
 from lsr_train.engine.loop import Batches, Engine, Models, Outcome, build_accelerator
-from lsr_train.engine.setup import Prepared, prepare, starting_network
-from lsr_train.evaluation.collapse import nothing_selected
+from lsr_train.engine.setup import Prepared, load_teacher, prepare, starting_network, with_teacher_hash
+from lsr_train.evaluation.signals import nothing_selected
 from lsr_train.runs.environment import describe_environment
 from lsr_train.runs.folder import RunFolder
 
-__all__ = ["train"]
+__all__ = ["Interruption", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def train(request: Request) -> int:
         )  # fmt: skip
         try:
             with Interruption() as interruption, _batches(prepared, engine) as batches:
-                outcome = engine.run(batches, interruption)
+                outcome = engine.run(batches, lambda: interruption.requested)
         except LsrError:
             if accelerator.is_main_process:
                 with contextlib.suppress(LsrError):  # the disk may be what failed
@@ -125,3 +125,30 @@ def _report(outcome: Outcome, prepared: Prepared, run: RunFolder) -> None:
         logger.warning("%s", nothing_selected(collapsed))
     if prepared.left_out:
         logger.warning("%d unusable files were left out (--data.on_bad skip)", prepared.left_out)
+
+
+class Interruption:
+    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one acts as usual."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        for number in self.SIGNALS:
+            self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
+        self._previous.clear()

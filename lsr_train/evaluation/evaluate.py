@@ -13,16 +13,13 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import write_json
 from lsr_infer.io.paths import check_place, refuse_existing
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_train.data.classes_file import load_label_space
-from lsr_train.data.frames import LabelledFrames
-from lsr_train.data.labels import LABEL_SPACES, translation
+from lsr_train.data.labelled import LabelledFrames
+from lsr_train.data.labels import LABEL_SPACES, load_label_space, translation
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.evaluation.models import ScoredModel, open_scored_model
 from lsr_train.evaluation.options import EvaluateOptions
-from lsr_train.evaluation.result import Supervised, read_result, result_document, result_table
-from lsr_train.evaluation.scores import evaluate
-from lsr_train.evaluation.text_table import terminal
-from lsr_train.evaluation.worst_frames import check_folder, write_worst
+from lsr_train.evaluation.result import Supervised, read_result, result_document, result_table, terminal
+from lsr_train.evaluation.scores import check_folder, evaluate, write_worst
 
 __all__ = ["open_data", "score"]
 

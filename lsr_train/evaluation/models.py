@@ -17,13 +17,12 @@ from lsr_infer.errors import UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.segmenter import Segmenter
 from lsr_train.config.run import TargetConfig
-from lsr_train.data.footage import open_footage
-from lsr_train.data.frames import TargetFrames
+from lsr_train.data.footage import TargetFrames, open_footage
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.evaluation.inference import take_target_statistics
 from lsr_train.evaluation.options import EvaluateOptions
 from lsr_train.evaluation.scores import EvaluationProtocol, NetworkPredictor, Predictor
+from lsr_train.evaluation.signals import take_target_statistics
 from lsr_train.runs.checkpoint import load_model, model_hash
 from lsr_train.runs.folder import resolve_model
 

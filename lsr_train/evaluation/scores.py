@@ -5,19 +5,27 @@ decoders deliver them and are never augmented. A network's training mode is put 
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.atomic import write_bytes
 from lsr_infer.io.images import resize_frame, resize_labels
-from lsr_train.device import Precision
-from lsr_train.evaluation.inference import SegmentationNetwork, in_eval_mode, logits_of, peak
+from lsr_infer.io.paths import place_error
+from lsr_infer.labelspace import LabelSpace
+from lsr_infer.render.overlay import overlay, side_by_side
+from lsr_train.device import Precision, autocast
 from lsr_train.losses.pixel import upsample
 from lsr_train.metrics import ConfusionMatrix, iou, mean_iou
 
@@ -27,9 +35,69 @@ __all__ = [
     "NetworkPredictor",
     "Predictor",
     "ScoredFrame",
+    "SegmentationNetwork",
+    "check_folder",
+    "classes_of",
+    "comparison",
     "evaluate",
+    "in_eval_mode",
+    "logits_of",
+    "peak",
     "score_frames",
+    "write_worst",
 ]
+
+
+class SegmentationNetwork(Protocol):
+    """What is asked of a network: normalisation, and an output that has `logits`."""
+
+    @property
+    def normalize(self) -> Callable[[Tensor], Tensor]:
+        """Frames uint8 [B,H,W,3] to image [B,3,H,W]."""
+        ...
+
+    def __call__(self, image: Tensor) -> Any:
+        """Return an object with `logits` [B,C,h,w]."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights, whose device is the one to compute on."""
+        ...
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Return the network and every part of it."""
+        ...
+
+
+@contextmanager
+def in_eval_mode(network: SegmentationNetwork) -> Iterator[None]:
+    """Run a block with every part of the network in evaluation mode and without gradients; put each mode back after."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def logits_of(network: SegmentationNetwork, image: Tensor, precision: Precision) -> Tensor:
+    """Return the logits of an image as float32 [B,C,h,w]."""
+    with autocast(image.device, precision):
+        logits: Tensor = network(image).logits
+    return logits.float()
+
+
+def classes_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the class map [B,H,W] of logits [B,C,h,w]."""
+    return peak(upsample(logits, size))
+
+
+def peak(logits: Tensor) -> Tensor:
+    """Return the class of every pixel; on a CPU argmax takes five to eight times as long for the same."""
+    return logits.max(dim=1).indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,3 +331,72 @@ def score_frames(
     """
     protocol = EvaluationProtocol(height=size[0], width=size[1], precision=precision)
     return mean_iou(evaluate(NetworkPredictor(network, protocol), frames, num_classes).iou)
+
+
+_JPEG_QUALITY = 92
+
+
+def check_folder(folder: Path, *, overwrite: bool, flag: str = "--overlay_dir") -> None:
+    """Raise unless pictures may be written to `folder`.
+
+    Args:
+        folder: need not be there.
+        overwrite: whether it may hold something.
+        flag: that names it.
+
+    Raises:
+        UsageError: it is there, not empty, and `overwrite` is false.
+        InputError: it is a file, or cannot be looked into.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()) and not overwrite:
+            raise UsageError(f"{folder} is not empty. Choose another {flag}, or pass --overwrite.")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be used as a folder ({error.strerror}).") from error
+
+
+def comparison(scored: ScoredFrame, space: LabelSpace, alpha: float = 0.55) -> NDArray[np.uint8]:
+    """Draw the frame, its labels over it and the prediction over it, from left to right.
+
+    Args:
+        scored: frame, labels and prediction.
+        space: names and colours.
+        alpha: share of the colours.
+
+    Returns:
+        uint8 [H, 3 * W + gaps, 3], BGR.
+    """
+    drawn = [overlay(scored.frame, classes, space, alpha) for classes in (scored.labels, scored.classes)]
+    return side_by_side(scored.frame, *drawn)
+
+
+def write_worst(folder: Path, worst: Sequence[ScoredFrame], space: LabelSpace) -> list[Path]:
+    """Write one JPEG a frame, named by rank and score, in the place of what an earlier call wrote there.
+
+    Args:
+        folder: is made where it is missing.
+        worst: frames, the worst first.
+        space: names and colours.
+
+    Returns:
+        The files, in the order of `worst`.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise place_error(folder, error) from error
+    for old in folder.glob("[0-9][0-9]_miou-*.jpg"):  # of an earlier call: two sets of worst frames must not mix
+        old.unlink(missing_ok=True)
+    written = []
+    for rank, scored in enumerate(worst, start=1):
+        name = re.sub(r"[^\w.-]+", "_", Path(scored.file).stem)[:80]
+        path = folder / f"{rank:02d}_miou-{100 * scored.miou:.1f}_{name}.jpg"
+        done, data = cv2.imencode(".jpg", comparison(scored, space), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        if not done:
+            raise InputError(f"{path}: this picture cannot be written as JPEG.")
+        write_bytes(path, data.tobytes())
+        written.append(path)
+    return written

@@ -4,31 +4,77 @@ A network's training mode is put back as it was.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lsr_infer.labelspace import IGNORE_INDEX
+from lsr_train.data.footage import TargetFrames
 from lsr_train.device import Precision
-from lsr_train.evaluation.inference import Frames, SegmentationNetwork, classes_of, in_eval_mode, logits_of
+from lsr_train.evaluation.scores import SegmentationNetwork, classes_of, in_eval_mode, logits_of
 from lsr_train.losses.pixel import upsample
 from lsr_train.losses.softmax import peaks
 from lsr_train.metrics import ConfusionMatrix, agreement, iou
+from lsr_train.network import DeepLabV2, reestimate_batch_norm
 
 __all__ = [
     "AGREEMENT_SCALES",
+    "LOOK_BATCH",
     "ClassSignals",
+    "CollapseWatch",
     "FlipResult",
+    "FrameBatch",
+    "Frames",
     "Signals",
     "flip_agreement",
     "label_free_signals",
     "mean_entropy",
+    "nothing_selected",
     "scale_agreement",
+    "take_target_statistics",
 ]
+
+LOOK_BATCH = 8
+"""Frames a forward in looks and statistics; ours, no result depends on it but the last bits."""
+
+
+class Frames(Protocol):
+    """Unlabelled frames of one size: `FrameBatch`, and the loader's unlabelled batches."""
+
+    @property
+    def frames(self) -> Tensor:
+        """Uint8 [B,H,W,3], BGR."""
+        ...
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Bool [B,H,W], true where a pixel counts; None means everywhere."""
+        ...
+
+
+class FrameBatch(NamedTuple):
+    """The plain form of `Frames`."""
+
+    frames: Tensor
+    mask: Tensor | None = None
+
+
+def take_target_statistics(network: DeepLabV2, frames: TargetFrames) -> str:
+    """Give a network the batch-norm statistics of unlabelled target frames (AdaBN).
+
+    Returns:
+        A phrase that says so.
+    """
+    device = next(network.parameters()).device
+    batches = frames.batches(LOOK_BATCH, whole=True)
+    images: Iterator[Tensor] = (network.normalize(batch.to(device)) for batch, _ in batches)  # [B,3,H,W] each
+    reestimate_batch_norm(network, images)
+    return f"batch-norm re-estimated on {len(frames)} unlabelled target frames"
+
 
 AGREEMENT_SCALES = (0.75,)
 """Scales that are compared with the frame as it is. Ours: .75 costs .6 of a forward more, 1.25 would cost 1.6."""
@@ -299,3 +345,67 @@ def label_free_signals(
         frames=flip.frames,
         classes=classes.value(iou(flip.matrix)),
     )
+
+
+def nothing_selected(names: Sequence[str]) -> str:
+    """Say of a run without a selected checkpoint which classes kept it from one, and what it has instead."""
+    return f"no checkpoint was selected: {', '.join(names)} had collapsed; this is the last one"
+
+
+class CollapseWatch:
+    """Compares each class's share of the target's pixels with its share at the start.
+
+    Args:
+        names: of the classes.
+        looks: so many looks in a row below the bar are "for long". Ours: one look in a row was passed by classes that
+            came back.
+    """
+
+    FALLS_BELOW = 0.1
+    """Of the share at the start."""
+    LEAST_SHARE = 1e-3
+    """Classes that start below this are not watched: their share is noise. Ours."""
+
+    def __init__(self, names: Sequence[str], looks: int = 2) -> None:
+        self.names, self.looks = tuple(names), looks
+        self._start: list[float] | None = None
+        self._low = [0] * len(self.names)
+        self._said: set[str] = set()
+
+    def begin(self, shares: Sequence[float]) -> None:
+        """Take the shares [C] before the first step as what is compared with."""
+        self._start = list(shares)
+
+    def observe(self, shares: Sequence[float]) -> tuple[str, ...]:
+        """Take in the shares [C] of a look.
+
+        Returns:
+            Classes that have now been low for long and were not returned since they last were well.
+        """
+        if self._start is None:
+            return ()
+        new = []
+        for place, (name, start, share) in enumerate(zip(self.names, self._start, shares, strict=True)):
+            low = start >= self.LEAST_SHARE and share < self.FALLS_BELOW * start
+            self._low[place] = self._low[place] + 1 if low else 0
+            if not low:
+                self._said.discard(name)
+            if self._low[place] >= self.looks and name not in self._said:
+                self._said.add(name)
+                new.append(name)
+        return tuple(new)
+
+    @property
+    def low(self) -> tuple[str, ...]:
+        """Classes that were low at the last look."""
+        return tuple(name for name, count in zip(self.names, self._low, strict=True) if count)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain data."""
+        return {"start": self._start, "low": self._low, "said": sorted(self._said)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned."""
+        self._start = None if state["start"] is None else [float(share) for share in state["start"]]
+        self._low = [int(count) for count in state["low"]]
+        self._said = set(state["said"])

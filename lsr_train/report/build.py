@@ -21,7 +21,7 @@ from lsr_train.config.command_line import config_from_text
 from lsr_train.config.fields import fields_of
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device
-from lsr_train.evaluation.text_table import Table
+from lsr_train.evaluation.result import Table
 from lsr_train.report.networks import embedded, network_sections
 from lsr_train.report.options import ReportOptions
 from lsr_train.report.page import Fold, Page, Picture, Section, render

@@ -21,7 +21,7 @@ from lsr_train.analysis.observation import Observation, Opened, SpreadFrames, ob
 from lsr_train.analysis.observation import Picture as Seen
 from lsr_train.analysis.options import CAPTIONS
 from lsr_train.evaluation.evaluate import open_data
-from lsr_train.evaluation.text_table import Table
+from lsr_train.evaluation.result import Table
 from lsr_train.metrics import mean_iou
 from lsr_train.report.options import ReportOptions
 from lsr_train.report.page import Frame, Picture, Section, data_uri

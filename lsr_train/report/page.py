@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
-from lsr_train.evaluation.text_table import Table
+from lsr_train.evaluation.result import Table
 
 __all__ = ["Fold", "Frame", "Page", "Picture", "Section", "data_uri", "render"]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lsr_infer.errors import InputError
@@ -25,9 +26,8 @@ from lsr_train.network.weight_files import load_checked
 from lsr_train.network.normalization import NORMALIZATIONS
 from lsr_train.network.spec import NetworkSpec
 from lsr_train.network.weights import recognise
-from lsr_train.runs.tensor_files import save_tensors
 
-__all__ = ["ModelInfo", "TeacherFacts", "load_model", "model_hash", "save_model"]
+__all__ = ["ModelInfo", "TeacherFacts", "load_model", "model_hash", "save_model", "save_tensors"]
 
 FORMAT = 1
 """Version of the metadata."""
@@ -214,3 +214,18 @@ def model_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write contiguous CPU tensors to `path`; call it on a temporary name and rename.
+
+    Raises:
+        InputError: the disk is full or the place not writable.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        reason = "the disk is full" if "os error 28" in str(error) else str(error)
+        raise InputError(
+            f"{path.parent}: cannot be written, {reason}. Free space or choose another place; nothing there changed."
+        ) from error

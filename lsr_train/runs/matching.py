@@ -14,8 +14,8 @@ from typing import Any
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.atomic import write_json
-from lsr_train.config.run import Config
 from lsr_train.config.fields import fields_of
+from lsr_train.config.run import Config
 from lsr_train.data.footage import footage_files
 from lsr_train.data.layouts import find_pairs
 from lsr_train.runs.folder import RunFolder

@@ -22,9 +22,7 @@ from lsr_train.data.augmentation import Augmentation, lab_statistics, lab_transf
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.labels import encoding_map
 from lsr_train.data.layouts import find_pairs
-from lsr_train.data.loading import source_loader, target_loader
-from lsr_train.data.source import build_source
-from lsr_train.data.target import build_target
+from lsr_train.data.loading import build_source, build_target, source_loader, target_loader
 from lsr_train.randomness import Stream, generator
 
 

@@ -15,12 +15,11 @@ import torch
 from scipy.stats import spearmanr
 
 from lsr_train.config.run import Config, DataConfig, SourceConfig, TargetConfig
-from lsr_train.data.frames import LabelledFrames
-from lsr_train.data.target import build_target
+from lsr_train.data.labelled import LabelledFrames
+from lsr_train.data.loading import build_target
 from lsr_train.device import choose_precision
-from lsr_train.evaluation.inference import FrameBatch
 from lsr_train.evaluation.scores import score_frames
-from lsr_train.evaluation.signals import label_free_signals
+from lsr_train.evaluation.signals import FrameBatch, label_free_signals
 from lsr_train.runs.checkpoint import load_model
 from lsr_train.runs.folder import MODEL_FILE
 

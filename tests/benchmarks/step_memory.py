@@ -36,8 +36,7 @@ from lsr_train.data.loading import RawLabelled, RawUnlabelled
 from lsr_train.engine.loop import Batches, Engine, Models, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.engine.setup import LOOK_BATCH
-from lsr_train.evaluation.inference import FrameBatch
-from lsr_train.evaluation.signals import label_free_signals
+from lsr_train.evaluation.signals import FrameBatch, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
 

@@ -11,7 +11,7 @@ from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.analysis.numbers import band_iou, embed, inter_prototype_angles, polar, reliability, summary
 from lsr_train.analysis.observation import BANDS, BINS, BalancedSample, Observation, border_distance, observe
-from lsr_train.evaluation.inference import in_eval_mode
+from lsr_train.evaluation.scores import in_eval_mode
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
 from lsr_train.losses.pixel import upsample
 from lsr_train.network import DeepLabV2, NetworkSpec

@@ -13,9 +13,8 @@ from lsr_train.comparison.matrix import Run, Score
 from lsr_train.comparison.spec import Comparison, Published, Row
 from lsr_train.config.run import Config
 from lsr_train.data.labels import LABEL_SPACES
-from lsr_train.evaluation.result import result_document
+from lsr_train.evaluation.result import comma_separated, latex, markdown, result_document, terminal
 from lsr_train.evaluation.scores import Evaluation
-from lsr_train.evaluation.text_table import comma_separated, latex, markdown, terminal
 
 SPACE = LABEL_SPACES["synthia13"]
 IOU = {

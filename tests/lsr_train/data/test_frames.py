@@ -11,10 +11,10 @@ import torch
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import read_image, read_label, resize_frame
 from lsr_train.config.run import AugmentConfig, Config, DataConfig, TargetConfig
-from lsr_train.data.frames import LabelledFrames, TargetFrames
-from lsr_train.data.labelled import ToytownImages, toytown_seeds
+from lsr_train.data.footage import TargetFrames
+from lsr_train.data.labelled import LabelledFrames, ToytownImages, toytown_seeds
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19
-from lsr_train.data.target import build_target
+from lsr_train.data.loading import build_target
 
 
 def test_labelled_frames_keep_their_size_and_order(labelled_folder: Path) -> None:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.data.classes_file import load_classes, load_label_space
 from lsr_train.data.labels import (
     CAMVID_11,
     CITYSCAPES_19,
@@ -20,6 +19,8 @@ from lsr_train.data.labels import (
     SYNTHIA_16,
     IdMap,
     encoding_map,
+    load_classes,
+    load_label_space,
     translation,
 )
 

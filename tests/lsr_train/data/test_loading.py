@@ -21,9 +21,17 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig, TargetConfig
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19, translation
-from lsr_train.data.loading import RawLabelled, RawUnlabelled, SampleNumbers, source_loader, target_loader
-from lsr_train.data.source import SourceDataset, build_source
-from lsr_train.data.target import TargetDataset, build_target
+from lsr_train.data.loading import (
+    RawLabelled,
+    RawUnlabelled,
+    SampleNumbers,
+    SourceDataset,
+    TargetDataset,
+    build_source,
+    build_target,
+    source_loader,
+    target_loader,
+)
 from tests.processes import running, wait_until
 
 AUGMENT = AugmentConfig(
@@ -200,7 +208,7 @@ def test_a_trainer_that_fails_with_an_open_loader_ends(labelled_folder: Path, re
     code = f"""
 from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig
 from lsr_train.data.loading import source_loader
-from lsr_train.data.source import build_source
+from lsr_train.data.loading import build_source
 from lsr_train.data.labels import CITYSCAPES_19
 source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
 config = Config(data=DataConfig(source=source, workers=2), augment=AugmentConfig())
@@ -219,7 +227,7 @@ def test_workers_end_when_the_trainer_is_killed(labelled_folder: Path, repositor
 import multiprocessing, os, signal
 from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig
 from lsr_train.data.loading import source_loader
-from lsr_train.data.source import build_source
+from lsr_train.data.loading import build_source
 from lsr_train.data.labels import CITYSCAPES_19
 source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
 config = Config(data=DataConfig(source=source, workers=2), augment=AugmentConfig())

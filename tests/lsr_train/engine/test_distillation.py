@@ -28,7 +28,7 @@ from lsr_train.config.run import (
 )
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
-from lsr_train.engine.distillation import load_teacher, with_teacher_hash
+from lsr_train.engine.setup import load_teacher, with_teacher_hash
 from lsr_train.exporting import export
 from lsr_train.losses.pixel import upsample
 from lsr_train.methods.distill import Distill

@@ -13,8 +13,7 @@ from lsr_train.config.run import Config, DataConfig, SelectionConfig, SourceConf
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.engine.selection import Selector, Sight
 from lsr_train.engine.setup import _held_out, _selector, collapse_advice
-from lsr_train.evaluation.collapse import CollapseWatch
-from lsr_train.evaluation.signals import ClassSignals
+from lsr_train.evaluation.signals import ClassSignals, CollapseWatch
 
 
 def selector(**options: object) -> Selector:

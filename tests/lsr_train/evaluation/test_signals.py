@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from lsr_train.device import Precision
-from lsr_train.evaluation.inference import FrameBatch, in_eval_mode
-from lsr_train.evaluation.signals import flip_agreement, label_free_signals, mean_entropy, scale_agreement
+from lsr_train.evaluation.scores import in_eval_mode
+from lsr_train.evaluation.signals import FrameBatch, flip_agreement, label_free_signals, mean_entropy, scale_agreement
 from tests.lsr_train.fake_network import ConstantNetwork, ConvNetwork, PixelNetwork
 
 

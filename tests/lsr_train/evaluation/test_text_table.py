@@ -1,6 +1,6 @@
 import pytest
 
-from lsr_train.evaluation.text_table import Table, comma_separated, latex, markdown, terminal
+from lsr_train.evaluation.result import Table, comma_separated, latex, markdown, terminal
 
 TABLE = Table(
     header=("class", "IoU"), rows=(("road", "96.5"), None, ("a|b", "1.0")), title="t", notes=("protocol: native",)

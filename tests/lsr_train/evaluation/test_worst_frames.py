@@ -6,8 +6,7 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.evaluation.scores import ScoredFrame
-from lsr_train.evaluation.worst_frames import check_folder, comparison, write_worst
+from lsr_train.evaluation.scores import ScoredFrame, check_folder, comparison, write_worst
 
 SPACE = LabelSpace(name="two", names=("a", "b"), colors=((255, 0, 0), (0, 255, 0)))
 

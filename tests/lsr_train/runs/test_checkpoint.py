@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import lsr_train.runs.checkpoint as checkpoint
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.runs.checkpoint import ModelInfo, load_model, model_hash, save_model
 from lsr_train.network import DeepLabV2
+from lsr_train.runs.checkpoint import ModelInfo, load_model, model_hash, save_model
 from tests.lsr_train.network.small import small_network
 from tests.lsr_train.network.test_weights import adaptsegnet_weights
 
