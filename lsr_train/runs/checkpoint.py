@@ -22,9 +22,9 @@ from lsr_infer.io.atomic import whole_file
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.teacher_record import TeacherFacts
 from lsr_train.network.deeplab import DeepLabV2
-from lsr_train.network.weight_files import load_checked
 from lsr_train.network.normalization import NORMALIZATIONS
 from lsr_train.network.spec import NetworkSpec
+from lsr_train.network.weight_files import load_checked
 from lsr_train.network.weights import recognise
 
 __all__ = ["ModelInfo", "TeacherFacts", "load_model", "model_hash", "save_model", "save_tensors"]
