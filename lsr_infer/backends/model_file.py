@@ -1,22 +1,292 @@
-"""What a model file says of itself, whichever kind it is, without running it and without the engine that would.
+"""Describes model files without running them: ONNX files from their bytes, engines from the Manifest beside them.
 
-An ONNX file carries its Manifest inside; beside a TensorRT engine it stands as `NAME.engine.json`, so that nothing has
-to be deserialised to read it.
+A model may come from anywhere, so an ONNX file is looked through before an engine opens it. It is refused where its
+bytes are no protobuf, and where a weight is to be fetched from another file (or from a place in memory, which ONNX
+Runtime writes the same way): what is run is this one file.
 """
 
 import logging
+import mmap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsr_infer.backends.onnx_file import TensorPort, read_onnx
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.paths import is_file, is_folder
 from lsr_infer.manifest import Manifest
 from lsr_infer.tensorrt.admission import engine_manifest
 
-__all__ = ["ModelFile", "check_is_file", "check_ports", "read_model_file", "shipped_model"]
+__all__ = [
+    "LARGEST_FILE",
+    "ModelFile",
+    "OnnxFile",
+    "TensorPort",
+    "check_is_file",
+    "check_ports",
+    "read_model_file",
+    "read_onnx",
+    "shipped_model",
+]
 
 logger = logging.getLogger(__name__)
+
+LARGEST_FILE = 2**31 - 1
+"""Largest file that is read: protobuf ends there."""
+
+_LARGEST_TEXT = 1 << 24
+_DEEPEST = 32
+
+# ONNX's TensorProto.DataType in NumPy's words.
+_TYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
+    11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
+}  # fmt: skip
+
+# Numbers of the fields that are followed, by the message they stand in.
+_MODEL = {7: "graph", 14: "metadata", 20: "training", 25: "function"}
+_GRAPH = {1: "node", 5: "tensor", 11: "input", 12: "output", 15: "sparse"}
+_FUNCTION = {7: "node", 11: "attribute"}
+_TRAINING = {1: "graph", 2: "graph"}
+_NODE = {5: "attribute"}
+_ATTRIBUTE = {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}
+_SPARSE = {1: "tensor", 2: "tensor"}
+_PARTS = {
+    "graph": _GRAPH, "function": _FUNCTION, "training": _TRAINING, "node": _NODE, "attribute": _ATTRIBUTE,
+    "sparse": _SPARSE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPort:
+    """An input or output of a graph.
+
+    Args:
+        name: its name.
+        type: its element type in NumPy's words.
+        shape: one entry an axis, None where the axis is free.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxFile:
+    """What was found in a file.
+
+    Args:
+        size: of the file, in bytes.
+        metadata: text by key.
+        inputs: of the main graph.
+        outputs: of the main graph.
+        weights: number of values in the tensors of the main graph.
+    """
+
+    size: int
+    metadata: Mapping[str, str]
+    inputs: tuple[TensorPort, ...]
+    outputs: tuple[TensorPort, ...]
+    weights: int
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Look through an ONNX file.
+
+    Raises:
+        InputError: it cannot be read, is empty, above 2 GB, no protobuf, holds no graph, or keeps weights elsewhere.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size > LARGEST_FILE:
+                raise InputError(f"{path}: is {size} bytes, an ONNX file has at most 2 GB. Export the model again.")
+            if not size:
+                raise InputError(f"{path}: is empty. Export the model again.")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _Reader(content).model(size)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except _NoProtobufError as error:
+        raise InputError(f"{path}: is no ONNX file, or a damaged one ({error}). Export the model again.") from error
+    except _ElsewhereError as error:
+        raise InputError(
+            f"{path}: keeps a weight outside itself ({error}), which is not followed. Export the model as one file."
+        ) from error
+
+
+class _NoProtobufError(Exception):
+    """The bytes are no ONNX model."""
+
+
+class _ElsewhereError(Exception):
+    """A tensor's values lie outside the file."""
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A field of a message: its number, and its value or the span of its bytes."""
+
+    number: int
+    value: int
+    start: int
+    end: int
+    is_block: bool
+
+
+class _Reader:
+    """Walks through the bytes of a model without copying its weights."""
+
+    def __init__(self, content: mmap.mmap) -> None:
+        self._content = content
+        self._metadata: dict[str, str] = {}
+        self._inputs: list[TensorPort] = []
+        self._outputs: list[TensorPort] = []
+        self._weights = 0
+
+    def model(self, size: int) -> OnnxFile:
+        graphs = 0
+        for field in self._fields(0, size):
+            part = _MODEL.get(field.number) if field.is_block else None
+            if part == "metadata":
+                key, value = self._entry(field)
+                self._metadata[key] = value
+            elif part == "graph":
+                graphs += 1
+                self._main_graph(field)
+            elif part is not None:
+                self._search(part, field, 1)
+        if graphs != 1:
+            raise _NoProtobufError(f"it holds {graphs or 'no'} graphs")
+        return OnnxFile(
+            size=size,
+            metadata=self._metadata,
+            inputs=tuple(self._inputs),
+            outputs=tuple(self._outputs),
+            weights=self._weights,
+        )
+
+    def _main_graph(self, graph: _Field) -> None:
+        for field in self._fields(graph.start, graph.end):
+            part = _GRAPH.get(field.number) if field.is_block else None
+            if part == "input":
+                self._inputs.append(self._port(field))
+            elif part == "output":
+                self._outputs.append(self._port(field))
+            elif part == "tensor":
+                self._weights += self._tensor(field)
+            elif part is not None:
+                self._search(part, field, 1)
+
+    def _search(self, part: str, field: _Field, depth: int) -> None:
+        """Look at every tensor below a message."""
+        if depth > _DEEPEST:
+            raise _NoProtobufError("it is nested too deeply")
+        if part == "tensor":
+            self._tensor(field)
+            return
+        followed = _PARTS.get(part, {})
+        for inner in self._fields(field.start, field.end):
+            name = followed.get(inner.number) if inner.is_block else None
+            if name is not None:
+                self._search(name, inner, depth + 1)
+
+    def _tensor(self, tensor: _Field) -> int:
+        """Return how many values a tensor has; raises unless they stand in the file."""
+        count = 1
+        for field in self._fields(tensor.start, tensor.end):
+            if field.number == 13 and field.is_block:  # external_data
+                key, value = self._entry(field)
+                raise _ElsewhereError(f"{key} {value[:80]}")
+            if field.number == 14 and field.value:  # data_location
+                raise _ElsewhereError(f"location {field.value}")
+            if field.number == 1:  # dims, one by one or packed
+                for side in self._packed(field) if field.is_block else (field.value,):
+                    count *= side
+        return count
+
+    def _port(self, port: _Field) -> TensorPort:
+        """Read a ValueInfoProto of a tensor."""
+        name, element, shape = "", "no tensor", list[int | None]()
+        for field in self._fields(port.start, port.end):
+            if field.number == 1:
+                name = self._text(field)
+            elif field.number == 2 and field.is_block:
+                for kind in self._blocks(field, 1):
+                    for inner in self._fields(kind.start, kind.end):
+                        if inner.number == 1:
+                            element = _TYPES.get(inner.value, f"type {inner.value}")
+                        elif inner.number == 2 and inner.is_block:
+                            shape += [self._axis(axis) for axis in self._blocks(inner, 1)]
+        return TensorPort(name=name, type=element, shape=tuple(shape))
+
+    def _axis(self, axis: _Field) -> int | None:
+        return next((field.value for field in self._fields(axis.start, axis.end) if field.number == 1), None)
+
+    def _entry(self, entry: _Field) -> tuple[str, str]:
+        """Read a StringStringEntryProto."""
+        texts = {1: "", 2: ""}
+        for field in self._fields(entry.start, entry.end):
+            if field.number in texts:
+                texts[field.number] = self._text(field)
+        return texts[1], texts[2]
+
+    def _text(self, field: _Field) -> str:
+        if not field.is_block:
+            raise _NoProtobufError("a text is a number")
+        if field.end - field.start > _LARGEST_TEXT:
+            raise _NoProtobufError(f"a text has {field.end - field.start} bytes")
+        try:
+            return self._content[field.start : field.end].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _NoProtobufError("a text is no UTF-8") from error
+
+    def _blocks(self, field: _Field, number: int) -> Iterator[_Field]:
+        for inner in self._fields(field.start, field.end):
+            if inner.number == number and inner.is_block:
+                yield inner
+
+    def _packed(self, field: _Field) -> Iterator[int]:
+        place = field.start
+        while place < field.end:
+            value, place = self._varint(place, field.end)
+            yield value
+
+    def _fields(self, start: int, end: int) -> Iterator[_Field]:
+        """Yield the fields of a message that fills [start, end) exactly."""
+        place = start
+        while place < end:
+            key, place = self._varint(place, end)
+            number, kind = key >> 3, key & 7
+            if not number:
+                raise _NoProtobufError(f"a field without a number at byte {place}")
+            if kind == 0:
+                value, place = self._varint(place, end)
+                yield _Field(number, value, place, place, False)
+                continue
+            if kind == 2:
+                length, place = self._varint(place, end)
+            elif kind in (1, 5):
+                length = 8 if kind == 1 else 4
+            else:
+                raise _NoProtobufError(f"a field of no known kind at byte {place}")
+            if length > end - place:
+                raise _NoProtobufError(f"it breaks off at byte {end}")
+            yield _Field(number, 0, place, place + length, kind == 2)
+            place += length
+
+    def _varint(self, place: int, end: int) -> tuple[int, int]:
+        """Return the number at a place and the place behind it."""
+        value = shift = 0
+        while place < end and shift < 70:
+            byte = self._content[place]
+            place += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value & ((1 << 64) - 1), place
+            shift += 7
+        raise _NoProtobufError(f"it breaks off at byte {place}")
+
 
 _SHIPPED = Path(__file__).parents[1] / "models" / "toytown_adapted.onnx"
 

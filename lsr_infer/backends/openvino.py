@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import BackendOptions, TensorPort
-from lsr_infer.backends.onnx_file import read_onnx
+from lsr_infer.backends.backend import BackendOptions
+from lsr_infer.backends.model_file import TensorPort, read_onnx
 from lsr_infer.errors import DeviceError, InputError, UsageError, extra
-from lsr_infer.system.processors import usable_cores
+from lsr_infer.system.process import usable_cores
 
 __all__ = ["PRECISIONS", "OpenVinoBackend"]
 

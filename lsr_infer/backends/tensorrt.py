@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import BackendOptions, TensorPort
+from lsr_infer.backends.backend import BackendOptions
+from lsr_infer.backends.model_file import TensorPort
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.system.cuda import choose_device, probe_cuda

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.backends.model_file import ModelFile
-from lsr_infer.backends.onnx_file import TensorPort
+from lsr_infer.backends.model_file import ModelFile, TensorPort
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import whole_folder
 from lsr_infer.io.paths import refuse_existing

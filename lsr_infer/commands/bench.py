@@ -37,7 +37,7 @@ def main(words: Sequence[str]) -> None:
     size = None if values.size is None else parse_size(values.size)
     from lsr_infer.pipeline.timing import shipped_clip, time_steps
     from lsr_infer.segmenter import Segmenter
-    from lsr_infer.system.processors import usable_cores
+    from lsr_infer.system.process import usable_cores
 
     begun = time.perf_counter()
     segmenter = Segmenter(

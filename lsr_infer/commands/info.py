@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lsr_infer.commands.parser import ArgumentParser
 
 if TYPE_CHECKING:
-    from lsr_infer.backends.model_file import ModelFile
-    from lsr_infer.backends.onnx_file import TensorPort
-    from lsr_infer.engine_record import EngineFacts
+    from lsr_infer.backends.model_file import ModelFile, TensorPort
     from lsr_infer.manifest import Manifest
-    from lsr_infer.parity_record import Parity
+    from lsr_infer.manifest.records import EngineFacts, Parity
 
 __all__ = ["main"]
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from lsr_infer.errors import QualityGateError, UsageError
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.manifest import Manifest
+from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet
-from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import interpolate
 
 __all__ = ["BARS", "Bar", "LayerError", "ParityCheck", "ParityMeter", "Verdict", "bar_for", "check_bar"]

@@ -28,9 +28,8 @@ from lsr_infer.pipeline.progress import Display, Progress, Tally
 from lsr_infer.pipeline.task import SourceResult, Task, segment_images, segment_video
 from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.system.memory import Trimmer
-from lsr_infer.video.cameras import camera_pictures
-from lsr_infer.video.live import LiveOptions, LiveReader, stream_pictures
+from lsr_infer.system.process import Trimmer
+from lsr_infer.video.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
 from lsr_infer.video.reader import probe
 
 __all__ = ["PlannedSource", "SourceThreads"]

@@ -13,7 +13,7 @@ from lsr_infer.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from lsr_infer.manifest import Manifest
-    from lsr_infer.video.info import VideoInfo
+    from lsr_infer.video.containers import VideoInfo
 
 __all__ = ["KINDS", "SegmentOptions", "Selection", "Tiling", "WorkingSize"]
 

@@ -19,14 +19,13 @@ import numpy as np
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import Together
+from lsr_infer.io.images import palette_png
 from lsr_infer.io.paths import place_error, writing
-from lsr_infer.io.png import palette_png
 from lsr_infer.io.sources import Source
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.draw import DrawingOptions, DrawnFrame, MaskIds
-from lsr_infer.video.audio import AudioSource
-from lsr_infer.video.info import VideoInfo
-from lsr_infer.video.writer import MaskVideoWriter, VideoOptions, VideoWriter
+from lsr_infer.video.containers import VideoInfo
+from lsr_infer.video.writer import AudioSource, MaskVideoWriter, VideoOptions, VideoWriter
 
 __all__ = ["FRAME_FILES", "FrameFormat", "Outputs", "Sink", "open_sink", "plan_all", "plan_outputs"]
 

@@ -27,11 +27,10 @@ from lsr_infer.pipeline.outputs import FrameFormat, Outputs, Sink, open_sink
 from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, SegmentedFrame
 from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.system.threads import BackgroundWriter, prefetch
-from lsr_infer.video.audio import AudioSource
-from lsr_infer.video.containers import TIMEOUT_SECONDS
-from lsr_infer.video.info import VideoFrame, VideoInfo
+from lsr_infer.video.containers import TIMEOUT_SECONDS, VideoFrame, VideoInfo
 from lsr_infer.video.live import LiveReader
 from lsr_infer.video.reader import probe, read_frames
+from lsr_infer.video.writer import AudioSource
 
 __all__ = ["SourceResult", "Task", "of_one_size", "segment_images", "segment_video"]
 

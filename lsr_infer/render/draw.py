@@ -12,7 +12,7 @@ from lsr_infer.io.images import fit_mask, stretch_of
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.render.overlay import captioned, overlay, side_by_side
 from lsr_infer.render.segmentation import Segmentation
-from lsr_infer.video.info import VideoFrame
+from lsr_infer.video.containers import VideoFrame
 
 __all__ = ["CITYSCAPES_NAMES", "Drawer", "DrawingOptions", "MaskIds", "SegmentedFrame"]
 

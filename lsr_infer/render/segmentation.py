@@ -78,7 +78,7 @@ class Segmentation:
 
     def to_png(self) -> bytes:
         """Return the content of a palette PNG: its samples are the classes, its palette their colours."""
-        from lsr_infer.io.png import palette_png
+        from lsr_infer.io.images import palette_png
 
         return palette_png(self.classes, self.label_space.palette())
 

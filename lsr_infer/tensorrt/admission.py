@@ -10,9 +10,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsr_infer.engine_record import HARDWARE_LEVELS, EngineFacts
 from lsr_infer.errors import DeviceError, InputError
 from lsr_infer.manifest import Manifest
+from lsr_infer.manifest.records import HARDWARE_LEVELS, EngineFacts
 from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.flavour import TITLES
 

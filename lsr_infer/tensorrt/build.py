@@ -197,7 +197,7 @@ class BuildOptions:
     Args:
         shapes: the shapes it takes; it is fastest at the best.
         workspace_mb: scratch memory a layer may use, in MiB; None leaves it to the library.
-        hardware_compatible: one of `lsr_infer.engine_record.HARDWARE_LEVELS`, or empty: for the GPU at hand alone.
+        hardware_compatible: one of `lsr_infer.manifest.records.HARDWARE_LEVELS`, or empty: for the GPU at hand alone.
         version_compatible: later releases shall open it too.
         timing_cache: file of measured times, read where it is there and written afterwards; None: no such file.
         targets: compute capabilities to build for ahead of time.

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.io.atomic import Together, write_json, write_text
 from lsr_infer.io.paths import check_place, refuse_existing, writing
 from lsr_infer.manifest import Manifest
+from lsr_infer.manifest.records import EngineFacts
 from lsr_infer.parity.frame_set import working_image
 from lsr_infer.parity.meter import ParityCheck, Verdict
 from lsr_infer.system.cuda import CudaDevice

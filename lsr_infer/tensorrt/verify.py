@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from lsr_infer.errors import DeviceError, InputError, LsrError, QualityGateError, extra
 from lsr_infer.io.images import resize_labels
 from lsr_infer.manifest import Manifest
+from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet, working_image
 from lsr_infer.parity.meter import Bar, LayerError, ParityMeter, Verdict, check_bar
-from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import upsample_argmax
-from lsr_infer.system.telemetry import import_onnxruntime
+from lsr_infer.system.process import import_onnxruntime
 
 __all__ = [
     "OnnxReference",

@@ -1,18 +1,39 @@
-"""Videos opened with libav so that each leads to nothing but itself.
+"""Opens videos with libav so that each leads to nothing but itself, describes them and keeps their clock.
 
 Some formats are lists of other places: playlists, scripts, session descriptions, names with a number in them. A file of
 such a format is refused before libav acts on it; behind an http address playlists are read, but may lead only to http.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+import av.error
+import numpy as np
+from av.error import FFmpegError
+from av.format import Flags
+from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.addresses import is_address, label, protocols
 from lsr_infer.io.paths import look
+from lsr_infer.io.sources import is_address, label, protocols
 
-__all__ = ["TIMEOUT_SECONDS", "formats", "open_container", "seeks_well"]
+__all__ = [
+    "LEAP_SECONDS",
+    "TIMEOUT_SECONDS",
+    "ColorTags",
+    "Timeline",
+    "VideoFrame",
+    "VideoInfo",
+    "formats",
+    "open_container",
+    "reason",
+    "seeks_well",
+    "silence",
+]
 
 TIMEOUT_SECONDS = 20.0
 """How long an address may send nothing, unless told otherwise."""
@@ -75,3 +96,166 @@ def _open_address(address: str, timeout_seconds: float) -> "av.container.InputCo
     if scheme.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # UDP loses packets without a word and stops at most firewalls
     return av.open(address, options=options, timeout=(timeout_seconds, timeout_seconds), metadata_errors="ignore")
+
+
+_UNSPECIFIED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorTags:
+    """How a video's samples mean colour, as the numbers of ITU-T H.273 that libav uses.
+
+    Args:
+        matrix: YUV matrix (1 is BT.709, 2 unspecified, 5 and 6 BT.601, 9 BT.2020).
+        full_range: luma uses 0..255 and not 16..235.
+        primaries: colour primaries, 2 where unspecified.
+        transfer: transfer characteristic, 2 where unspecified.
+    """
+
+    matrix: int = _UNSPECIFIED
+    full_range: bool = False
+    primaries: int = _UNSPECIFIED
+    transfer: int = _UNSPECIFIED
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a video file says about itself.
+
+    Args:
+        width: width of a frame as shown, rotation applied, in pixels.
+        height: height of a frame as shown.
+        fps: mean frame rate; 25 where the file states none (time stamps rule, this does not).
+        frames: number of frames the file claims, None where it claims none.
+        duration: length in seconds, None where unknown.
+        rotation: degrees counter-clockwise by which the stored picture is turned for display.
+        time_base: unit of the time stamps, in seconds.
+        color: colour tags.
+        pixel_aspect: width of a pixel over its height, as shown.
+        origin: time of the beginning on the file's own clock, in seconds.
+        finite: it has an end: a file or a recording, and no stream that goes on.
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int | None
+    duration: float | None
+    rotation: int
+    time_base: Fraction
+    color: ColorTags = ColorTags()
+    pixel_aspect: Fraction = Fraction(1)
+    origin: float = 0.0
+    finite: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One frame of a video.
+
+    Args:
+        frame: [H,W,3] uint8 BGR, rotation applied; the caller's to keep.
+        time: presentation time in seconds on the file's clock.
+        index: number of the frame among those this reading yields, from 0.
+    """
+
+    frame: NDArray[np.uint8]
+    time: float
+    index: int
+
+
+def reason(error: FFmpegError) -> str:
+    """Return libav's own words without its numbers."""
+    return str(error.strerror or error).lower()
+
+
+def silence(error: FFmpegError, timeout_seconds: float) -> str | None:
+    """Say for how long a source sent nothing, where that is the error."""
+    silent = isinstance(error, av.error.ExitError | TimeoutError)
+    return f"sent nothing for {timeout_seconds:g} s" if silent else None
+
+
+LEAP_SECONDS = 10.0
+"""A clock that runs on so much further than what it counts is another one."""
+_BACK_SECONDS = 0.5
+"""So far back goes no decoder's reordering, only another clock."""
+_BROADCAST: Any = Flags.ts_discont.value
+
+
+@dataclass
+class _Pace:
+    """Where a stream is.
+
+    Args:
+        clock: number of the file's clock that it follows.
+        shift: seconds from that clock to ours.
+        last: its last stamp on that clock, None before the first.
+        end: where that packet ends on ours.
+    """
+
+    clock: int
+    shift: float
+    last: float | None = None
+    end: float = 0.0
+
+
+class Timeline:
+    """Moves the packets of a container, in place, from the file's clocks to the first of them.
+
+    Where a stream's stamps run back, or in the formats meant for broadcasting leap ahead, its next packet follows the
+    last one of the file without a gap. The other streams take the same step when their own stamps do, since packets of
+    before the step may still come.
+
+    Args:
+        container: whose packets are placed, all of them in their order.
+
+    Attributes:
+        clocks: how often the file's clock has started again.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self.clocks = 0
+        self._leaps = bool(int(container.format.flags) & _BROADCAST)
+        self._paces: dict[int, _Pace] = {}
+        self._shift = 0.0
+        self._end: float | None = None
+
+    def placed(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Yield the packets once they are placed."""
+        for packet in packets:
+            self.place(packet)
+            yield packet
+
+    def place(self, packet: Any) -> None:
+        """Move a packet of pictures or sound; others, and those without stamps, stay as they are."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None or packet.size == 0 or packet.stream.type not in ("video", "audio"):
+            return
+        at = float(stamp * packet.time_base)
+        pace = self._paces.setdefault(packet.stream.index, _Pace(self.clocks, self._shift))
+        if self._is_another_clock(pace, at):
+            self._follow(pace, at)
+        step = at - pace.last if pace.last is not None else 0.0
+        length = float(packet.duration * packet.time_base) if packet.duration else max(0.0, min(step, _BACK_SECONDS))
+        pace.last, pace.end = at, at + pace.shift + length
+        self._end = pace.end if self._end is None else max(self._end, pace.end)
+        ticks = round(pace.shift / packet.time_base)
+        if ticks:
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+
+    def _is_another_clock(self, pace: _Pace, at: float) -> bool:
+        """Whether a stamp does not go on from a stream's last one: all of the file is behind a leap, not it alone."""
+        if pace.last is None or self._end is None:
+            return False
+        return at < pace.last - _BACK_SECONDS or (self._leaps and at + pace.shift > self._end + LEAP_SECONDS)
+
+    def _follow(self, pace: _Pace, at: float) -> None:
+        """Let a stream take the newest clock, which this is if no other stream was there before."""
+        assert self._end is not None
+        if pace.clock == self.clocks:
+            self.clocks += 1
+            self._shift = self._end - at
+        pace.clock = self.clocks
+        pace.shift = max(self._shift, pace.end - at)
+        pace.last = None

@@ -1,32 +1,35 @@
-"""Live sources: streams and cameras (`lsr_infer.video.cameras`), of which the newest frame counts.
+"""Reads live streams and cameras, of which the newest frame counts.
 
 A thread decodes as fast as the source sends and keeps one frame; what is not fetched in time is dropped and counted. A
 source that falls silent, breaks or ends is connected to again, after pauses that grow.
 """
 
+import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
+import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.addresses import shown
-from lsr_infer.video.containers import open_container
-from lsr_infer.video.info import VideoFrame, VideoInfo, reason, silence
+from lsr_infer.io.images import silence_opencv
+from lsr_infer.io.sources import shown
+from lsr_infer.video.containers import LEAP_SECONDS, ColorTags, VideoFrame, VideoInfo, open_container, reason, silence
 from lsr_infer.video.reader import describe, picture_stream, to_bgr
-from lsr_infer.video.timeline import LEAP_SECONDS
 
-__all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "stream_pictures"]
+__all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "camera_pictures", "stream_pictures"]
 
 logger = logging.getLogger(__name__)
 
@@ -315,3 +318,94 @@ class _Clock:
         self._known, self._stamp = True, stamp
         self._last = max(stamp + self._shift, self._last)
         return self._last
+
+
+_POLL_SECONDS = 0.1
+_RELEASE_SECONDS = 2.0
+
+
+def camera_pictures(
+    index: int, timeout_seconds: float, open_capture: Callable[[int], Any] = cv2.VideoCapture
+) -> Generator[LivePicture, None, None]:
+    """Open a camera and yield what it sees.
+
+    Args:
+        index: number of the camera, as the system counts.
+        timeout_seconds: a camera that neither opens nor gives a picture for so long is lost.
+        open_capture: what opens it.
+
+    Raises:
+        InputError: there is no such camera, it stopped, or it hangs.
+    """
+    watch = _Watch(index, open_capture)
+    watch.start()
+    try:
+        while True:
+            try:
+                given = watch.given.get(timeout=timeout_seconds)
+            except queue.Empty:
+                raise InputError(f"camera:{index}: gave nothing for {timeout_seconds:g} s. Check its cable.") from None
+            if isinstance(given, BaseException):
+                raise given
+            yield given
+    finally:
+        watch.leave()
+
+
+class _Watch(threading.Thread):
+    """Reads a camera and hands over one picture after the other, or what ended it."""
+
+    def __init__(self, index: int, open_capture: Callable[[int], Any]) -> None:
+        super().__init__(name=f"camera {index}", daemon=True)
+        self.given: queue.Queue[LivePicture | BaseException] = queue.Queue(maxsize=1)
+        self._index = index
+        self._open = open_capture
+        self._left = threading.Event()
+
+    def leave(self) -> None:
+        """Give the camera back; one that hangs is given back once it returns."""
+        self._left.set()
+        self.join(_RELEASE_SECONDS)
+
+    def run(self) -> None:
+        try:
+            self._read()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the pictures are fetched
+            self._hand(error)
+
+    def _read(self) -> None:
+        silence_opencv()
+        capture = self._open(self._index)
+        try:
+            if not capture.isOpened():
+                raise InputError(f"camera:{self._index}: there is no such camera, or another program has it.")
+            rate = capture.get(cv2.CAP_PROP_FPS)
+            while not self._left.is_set():
+                there, frame = capture.read()
+                if not there:
+                    raise InputError(f"camera:{self._index}: gives no picture any more. Check its cable.")
+                self._hand(LivePicture(frame, None, _describe(frame, rate)))
+        finally:
+            capture.release()
+
+    def _hand(self, given: LivePicture | BaseException) -> None:
+        """Put it where it is fetched, unless nobody will fetch it any more."""
+        while not self._left.is_set():
+            with contextlib.suppress(queue.Full):
+                self.given.put(given, timeout=_POLL_SECONDS)
+                return
+
+
+def _describe(frame: NDArray[np.uint8], rate: float) -> VideoInfo:
+    """Describe what a camera sends; its pictures are full-range BGR and are encoded as BT.709."""
+    return VideoInfo(
+        width=frame.shape[1],
+        height=frame.shape[0],
+        fps=Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(25),
+        frames=None,
+        duration=None,
+        rotation=0,
+        time_base=Fraction(1, 90_000),
+        color=ColorTags(matrix=1, primaries=1, transfer=1),
+        finite=False,
+    )

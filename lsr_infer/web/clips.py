@@ -28,8 +28,7 @@ from lsr_infer.pipeline.outputs import FrameFormat
 from lsr_infer.pipeline.task import SourceResult, Task, segment_video
 from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, MaskIds, SegmentedFrame
 from lsr_infer.segmenter import Segmentation
-from lsr_infer.video.containers import open_container
-from lsr_infer.video.info import VideoInfo
+from lsr_infer.video.containers import VideoInfo, open_container
 from lsr_infer.video.reader import picture_stream, probe
 from lsr_infer.web.limits import Limits
 from lsr_infer.web.requests import ClipRequest

@@ -14,8 +14,7 @@ from typing import Any
 
 from lsr_infer.errors import LsrError, stderr_handler
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.system.lifeline import end_with_parent
-from lsr_infer.system.memory import Trimmer
+from lsr_infer.system.process import Trimmer, end_with_parent
 from lsr_infer.web.clips import segment_clip
 from lsr_infer.web.requests import (
     ClipRequest,

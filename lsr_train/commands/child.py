@@ -11,7 +11,7 @@ import os
 import sys
 
 from lsr_infer.errors import exit_status, stderr_handler
-from lsr_infer.system.lifeline import STDIN, end_with_parent
+from lsr_infer.system.process import STDIN, end_with_parent
 
 __all__ = ["main"]
 

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import QualityGateError
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.meter import ParityMeter
-from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import upsample_argmax
-from lsr_infer.system.processors import usable_cores
-from lsr_infer.system.telemetry import import_onnxruntime
+from lsr_infer.system.process import import_onnxruntime, usable_cores
 from lsr_train.exporting.graph import Watched, logits_of
 from lsr_train.exporting.precisions import LARGEST_HALF, Range, Rewriting, quantise, tensors_to_quantise
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, QualityGateError
 from lsr_infer.io.images import resize_labels
 from lsr_infer.manifest import Manifest
+from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet, working_image
 from lsr_infer.parity.meter import LayerError, ParityCheck, ParityMeter, Verdict, check_bar
-from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.segmenter import Segmenter
 from lsr_train.exporting.graph import SAMPLED, Producers, Watched, layers

@@ -16,7 +16,8 @@ from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageErr
 from lsr_infer.io.atomic import whole_file, write_json
 from lsr_infer.io.paths import check_place, look, refuse_existing
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest, Quantization
+from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest
+from lsr_infer.manifest.records import Quantization
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.parity.meter import BARS, Bar, ParityCheck, Verdict
 from lsr_train.exporting.calibration import Candidate, best_of, candidates, check_reach

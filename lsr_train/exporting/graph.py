@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import METADATA_KEY, Manifest
-from lsr_infer.system.processors import usable_cores
-from lsr_infer.system.telemetry import import_onnxruntime
+from lsr_infer.system.process import import_onnxruntime, usable_cores
 
 __all__ = ["LARGEST_FILE", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "layers", "logits_of", "save", "trace"]
 

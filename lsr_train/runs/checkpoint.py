@@ -20,7 +20,7 @@ from lsr_infer.errors import InputError
 from lsr_infer.fields import Fields
 from lsr_infer.io.atomic import whole_file
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.teacher_record import TeacherFacts
+from lsr_infer.manifest.records import TeacherFacts
 from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.normalization import NORMALIZATIONS
 from lsr_train.network.spec import NetworkSpec

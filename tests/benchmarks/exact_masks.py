@@ -25,7 +25,7 @@ from lsr_infer.commands.parser import parse_size
 from lsr_infer.parity.frame_set import read_frame_set
 from lsr_infer.render.masks import interpolate, upsample_argmax
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.system.processors import usable_cores
+from lsr_infer.system.process import usable_cores
 from tests.lsr_infer.onnxfile import block, node, number, port
 
 HEIGHT, WIDTH = 1024, 2048

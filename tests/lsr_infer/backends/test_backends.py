@@ -18,7 +18,7 @@ from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.parity.frame_set import shipped_frames
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.cuda import CudaDevice, CudaProbe
-from lsr_infer.system.processors import usable_cores
+from lsr_infer.system.process import usable_cores
 from tests.lsr_infer.onnxfile import colour_model, expected_logits, manifest
 from tests.lsr_infer.onnxfile import model as encode
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lsr_infer.backends.onnx_file import LARGEST_FILE
+from lsr_infer.backends.model_file import LARGEST_FILE
 from lsr_infer.cli import main
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import FORMAT, METADATA_KEY

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.backends.triton import Serving, Word, model_config, to_pbtxt
 from lsr_infer.cli import main
-from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.manifest import Manifest
+from lsr_infer.manifest.records import EngineFacts
 from tests.lsr_infer.commands.test_info import COMPARED, FACTS, engine
 from tests.lsr_infer.onnxfile import colour_model, manifest
 

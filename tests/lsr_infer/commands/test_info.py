@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.cli import main
-from lsr_infer.engine_record import EngineFacts
-from lsr_infer.manifest import Manifest, Quantization
-from lsr_infer.parity_record import Parity
+from lsr_infer.manifest import Manifest
+from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.teacher_record import TeacherFacts
 from tests.lsr_infer.onnxfile import colour_model, manifest
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.lsr_infer.test_sources import picture
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.paths import is_file, is_folder, look
+from tests.lsr_infer.io.test_sources import picture
 from tests.lsr_infer.onnxfile import colour_model
 from tests.lsr_infer.unprivileged import unprivileged
 

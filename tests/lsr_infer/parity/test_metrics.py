@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
+from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.meter import BARS, Bar, ParityMeter, bar_for, check_bar
-from lsr_infer.parity_record import Parity
 from lsr_infer.render.masks import interpolate
 from tests.lsr_infer.onnxfile import SPACE
 

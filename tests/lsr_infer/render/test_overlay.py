@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_infer.io.png import palette_png
+from lsr_infer.io.images import palette_png
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.draw import Drawer, DrawingOptions, MaskIds, SegmentedFrame
 from lsr_infer.render.overlay import captioned, colorize, overlay, side_by_side
 from lsr_infer.segmenter import Segmentation
-from lsr_infer.video.info import VideoFrame
+from lsr_infer.video.containers import VideoFrame
 
 SPACE = LabelSpace(name="two", names=("road", "sky"), colors=((128, 64, 32), (10, 200, 250)))
 

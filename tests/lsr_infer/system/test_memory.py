@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lsr_infer.system.memory import Trimmer
+from lsr_infer.system.process import Trimmer
 
 glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no malloc_trim in this C library"

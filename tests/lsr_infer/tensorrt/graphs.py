@@ -11,7 +11,7 @@ import pytest
 from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import METADATA_KEY, Manifest
-from lsr_infer.parity_record import Parity
+from lsr_infer.manifest.records import Parity
 from lsr_infer.tensorrt.make import OnnxModel
 
 onnx: Any = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")

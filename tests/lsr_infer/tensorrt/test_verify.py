@@ -13,8 +13,8 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
 from lsr_infer.backends import BackendOptions, open_backend  # noqa: E402
-from lsr_infer.engine_record import EngineFacts  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError  # noqa: E402
+from lsr_infer.manifest.records import EngineFacts  # noqa: E402
 from lsr_infer.parity.frame_set import FrameSet  # noqa: E402
 from lsr_infer.parity.meter import (  # noqa: E402
     BARS,

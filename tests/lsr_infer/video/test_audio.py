@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsr_infer.video.audio import AudioSource
 from lsr_infer.video.reader import read_frames
-from lsr_infer.video.writer import VideoOptions, VideoWriter
+from lsr_infer.video.writer import AudioSource, VideoOptions, VideoWriter
 from tests.lsr_infer.streamserver import serving
 from tests.lsr_infer.video.test_writer import FPS, SECONDS, clip_with_sound, packets, run
 

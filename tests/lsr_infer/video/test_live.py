@@ -14,12 +14,10 @@ import pytest
 
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.addresses import is_address, name_of, shown
-from lsr_infer.io.sources import find_sources
+from lsr_infer.io.sources import find_sources, is_address, name_of, shown
 from lsr_infer.pipeline.options import Selection
 from lsr_infer.system.threads import FairLock
-from lsr_infer.video.cameras import camera_pictures
-from lsr_infer.video.live import LiveOptions, LivePicture, LiveReader, stream_pictures
+from lsr_infer.video.live import LiveOptions, LivePicture, LiveReader, camera_pictures, stream_pictures
 from lsr_infer.video.reader import VideoInfo, read_frames
 from tests.lsr_infer.streamserver import FPS, StreamServer, rtsp_serving, serving, silent_port, transport_stream
 

@@ -12,9 +12,8 @@ import pytest
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError
 from lsr_infer.io.images import read_label
-from lsr_infer.video.audio import AudioSource
 from lsr_infer.video.reader import probe, read_frames
-from lsr_infer.video.writer import MaskVideoWriter, VideoOptions, VideoWriter
+from lsr_infer.video.writer import AudioSource, MaskVideoWriter, VideoOptions, VideoWriter
 
 SECONDS, FPS, RATE = 3, 10, 16000
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from lsr_infer.manifest import Manifest
-from tests.lsr_infer.test_manifest import FULL, manifests, places
+from tests.lsr_infer.manifest.test_manifest import FULL, manifests, places
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (extra dev)")
 SCHEMA: dict[str, Any] = json.loads((files("lsr_infer") / "manifest.schema.json").read_text(encoding="utf-8"))

@@ -8,15 +8,13 @@ a model file may come from anywhere.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from lsr_infer.engine_record import EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.parity_record import Parity
-from lsr_infer.teacher_record import TeacherFacts
+from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts
 
 __all__ = [
     "FORMAT",
@@ -27,7 +25,6 @@ __all__ = [
     "PRECISIONS",
     "RUNTIMES",
     "Manifest",
-    "Quantization",
 ]
 
 FORMAT = 2
@@ -46,47 +43,6 @@ LARGEST_SIDE = 16384
 
 LARGEST_BATCH = 1024
 """Most frames that enter it at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantization:
-    """How an INT8 file was made.
-
-    Args:
-        scheme: types of activations and weights: `U8S8` (ONNX Runtime's CPU) or `S8S8`, symmetric (TensorRT).
-        calibration: how ranges were chosen: `minmax`, `entropy` or `percentile`.
-        calibrated_on: where the calibration frames are from, in words, without a path.
-        frames: how many of them.
-        candidates: for each way that was tried, the share of held-out pixels that agree with the float file.
-        in_float: names of the nodes that stayed in float.
-    """
-
-    scheme: str
-    calibration: str
-    calibrated_on: str
-    frames: int
-    candidates: Mapping[str, float] = field(default_factory=dict)
-    in_float: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON data."""
-        return {**asdict(self), "candidates": dict(self.candidates), "in_float": list(self.in_float)}
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> "Quantization":
-        """Read it back from `to_dict`.
-
-        Raises:
-            InputError: a value is missing or of the wrong type.
-        """
-        return cls(
-            scheme=fields.text("scheme"),
-            calibration=fields.text("calibration"),
-            calibrated_on=fields.text("calibrated_on"),
-            frames=fields.integer("frames"),
-            candidates=fields.numbers("candidates"),
-            in_float=fields.texts("in_float"),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

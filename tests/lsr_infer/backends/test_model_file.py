@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_infer.backends.onnx_file import LARGEST_FILE, TensorPort, read_onnx
+from lsr_infer.backends.model_file import LARGEST_FILE, TensorPort, read_onnx
 from lsr_infer.errors import InputError
 from lsr_infer.manifest import METADATA_KEY
 from tests.lsr_infer.onnxfile import block, colour_model, manifest, node, number, tensor

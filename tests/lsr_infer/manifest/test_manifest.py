@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_infer.engine_record import FLAVOURS, EngineFacts
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, RUNTIMES, Manifest, Quantization
-from lsr_infer.parity_record import Parity
+from lsr_infer.manifest import OUTPUTS, PRECISIONS, RESIZE, RUNTIMES, Manifest
+from lsr_infer.manifest.records import FLAVOURS, EngineFacts, Parity, Quantization, TeacherFacts
 from lsr_infer.pipeline.options import WorkingSize
-from lsr_infer.teacher_record import TeacherFacts
 from tests.lsr_infer.onnxfile import SPACE, manifest
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -12,7 +12,7 @@ def test_a_child_ends_with_its_parent(repository: Path) -> None:
     script = (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time\\n"
-        "from lsr_infer.system.lifeline import end_with_parent\\n"
+        "from lsr_infer.system.process import end_with_parent\\n"
         "end_with_parent()\\n"
         "time.sleep(120)'], stdin=subprocess.PIPE)\n"
         "print(child.pid, flush=True)\n"

@@ -1,14 +1,20 @@
-"""How many threads a network should compute with here: what this process may use, not what the machine has.
+"""Fits this process to the machine: cores it may use, freed memory, its parent's end, ONNX Runtime's reports.
 
 Hyper-threads of one core share its arithmetic units, so cores are counted; a container's share of time counts too.
 """
 
+import ctypes
 import math
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-__all__ = ["usable_cores"]
+__all__ = ["STDIN", "Trimmer", "end_with_parent", "import_onnxruntime", "usable_cores"]
 
 _SYSTEM = Path("/")
 
@@ -62,3 +68,58 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+class Trimmer:
+    """Trims the heaps when asked, but no more often than every so many seconds.
+
+    Args:
+        seconds: the time between two trims.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def __call__(self) -> bool:
+        """Trim if it is time; return whether it was."""
+        now = time.monotonic()
+        if self._trim is None or now - self._last < self._seconds:
+            return False
+        self._last = now
+        self._trim(0)
+        return True
+
+
+STDIN = 0
+"""Read without Python's buffer, whose lock a thread that waits for more would hold when the process ends."""
+
+
+def end_with_parent() -> None:
+    """Start to watch stdin on a thread; at its end this process ends at once.
+
+    What holds Python's lock at that time, as few libraries do while they work, is waited for.
+    """
+    threading.Thread(target=_wait_and_end, name="lifeline", daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    while os.read(STDIN, 4096):
+        pass
+    os._exit(128 + signal.SIGHUP)
+
+
+_OFF = "ORT_DISABLE_TELEMETRY"
+
+
+def import_onnxruntime() -> Any:
+    """Return the module, with its reports switched off unless the user has set the variable.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    os.environ.setdefault(_OFF, "1")
+    import onnxruntime
+
+    return onnxruntime

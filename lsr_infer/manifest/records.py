@@ -1,0 +1,306 @@
+"""Defines the figures that a Manifest embeds: parity, quantisation, the build of a TensorRT engine, the teacher.
+
+Plain data; nothing here loads TensorRT or asks a device.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lsr_infer.errors import InputError
+from lsr_infer.fields import Fields
+
+__all__ = ["FLAVOURS", "HARDWARE_LEVELS", "EngineFacts", "Parity", "Quantization", "TeacherFacts"]
+
+FLAVOURS = ("tensorrt", "rtx")
+HARDWARE_LEVELS = ("ampere_plus", "same_compute_capability")
+"""How far an engine of TensorRT may be carried to other GPUs, in TensorRT's words."""
+
+_CHECKED = ("engine", "network")
+_PENDING = "pending"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The figures of one comparison, as the Manifest carries them.
+
+    Args:
+        reference: what is taken as right, such as `checkpoint`.
+        frames_from: where the frames come from, in words, without a path.
+        frames: number of frames compared.
+        pixels: number of pixels compared.
+        agreement: share of pixels with the same class.
+        clear_agreement: the same among places whose top two reference logits are apart, see `Bar`; None where there is
+            none.
+        clear_share: share of the places that are so; None in documents that were written before it was counted.
+        max_logit_difference: largest absolute difference of a logit; None where the candidate gives classes alone.
+        mean_logit_difference: mean absolute difference of a logit; None likewise.
+        class_agreement: for each class the reference found, the share of its pixels that agree.
+        miou_reference: mean IoU of the reference where labels exist, else None.
+        miou: mean IoU of the candidate where labels exist, else None.
+        class_iou_difference: for each class whose union with the labels is not empty, IoU of the candidate minus that
+            of the reference; empty without labels.
+    """
+
+    reference: str
+    frames_from: str
+    frames: int
+    pixels: int
+    agreement: float
+    clear_agreement: float | None
+    max_logit_difference: float | None
+    mean_logit_difference: float | None
+    class_agreement: Mapping[str, float] = field(default_factory=dict)
+    miou_reference: float | None = None
+    miou: float | None = None
+    class_iou_difference: Mapping[str, float] = field(default_factory=dict)
+    clear_share: float | None = None
+
+    def worst_class(self) -> str:
+        """Name the class that agrees least, with its share, and what it loses in IoU where that is known."""
+        if not self.class_agreement:
+            return "none"
+        name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
+        if name not in self.class_iou_difference:
+            return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
+        change = 100 * self.class_iou_difference[name]
+        return f"{name} ({100 * self.class_agreement[name]:.2f} %, IoU {change:+.2f} points)"
+
+    def describe(self) -> str:
+        """Say in one phrase how far the two agree."""
+        text = f"{100 * self.agreement:.4f} % of {self.pixels} pixels agree"
+        if self.clear_agreement is not None:
+            text += f", {100 * self.clear_agreement:.4f} % of the clear ones"
+        if self.max_logit_difference is not None:
+            text += f", largest logit difference {self.max_logit_difference:.2g}"
+        if self.miou is not None and self.miou_reference is not None:
+            text += f", mean IoU {100 * self.miou:.2f} after {100 * self.miou_reference:.2f}"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Parity":
+        """Read figures back from `to_dict`.
+
+        Raises:
+            InputError: a key is missing, unknown or of the wrong type.
+        """
+        fields = Fields(document, "parity")
+        return cls(
+            reference=fields.text("reference"),
+            frames_from=fields.text("frames_from"),
+            frames=fields.integer("frames"),
+            pixels=fields.integer("pixels"),
+            agreement=fields.number("agreement"),
+            clear_agreement=fields.optional_number("clear_agreement"),
+            max_logit_difference=fields.nullable_number("max_logit_difference"),
+            mean_logit_difference=fields.nullable_number("mean_logit_difference"),
+            class_agreement=fields.numbers("class_agreement"),
+            miou_reference=fields.optional_number("miou_reference"),
+            miou=fields.optional_number("miou"),
+            class_iou_difference=fields.numbers("class_iou_difference") if "class_iou_difference" in document else {},
+            clear_share=fields.optional_number("clear_share"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How an INT8 file was made.
+
+    Args:
+        scheme: types of activations and weights: `U8S8` (ONNX Runtime's CPU) or `S8S8`, symmetric (TensorRT).
+        calibration: how ranges were chosen: `minmax`, `entropy` or `percentile`.
+        calibrated_on: where the calibration frames are from, in words, without a path.
+        frames: how many of them.
+        candidates: for each way that was tried, the share of held-out pixels that agree with the float file.
+        in_float: names of the nodes that stayed in float.
+    """
+
+    scheme: str
+    calibration: str
+    calibrated_on: str
+    frames: int
+    candidates: Mapping[str, float] = field(default_factory=dict)
+    in_float: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON data."""
+        return {**asdict(self), "candidates": dict(self.candidates), "in_float": list(self.in_float)}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "Quantization":
+        """Read it back from `to_dict`.
+
+        Raises:
+            InputError: a value is missing or of the wrong type.
+        """
+        return cls(
+            scheme=fields.text("scheme"),
+            calibration=fields.text("calibration"),
+            calibrated_on=fields.text("calibrated_on"),
+            frames=fields.integer("frames"),
+            candidates=fields.numbers("candidates"),
+            in_float=fields.texts("in_float"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """How an engine was built, and what was seen of it.
+
+    Args:
+        flavour: `tensorrt`, or `rtx` for TensorRT for RTX; their engines are not each other's.
+        version: of the library that built it, such as 11.1.0.
+        gpu: name of the GPU it was built on; empty where it was built ahead of time, without one.
+        compute_capability: (major, minor) of that GPU; None ahead of time.
+        targets: compute capabilities an engine built ahead of time runs on, such as ("86", "89").
+        hardware_compatible: level of compatibility across GPUs, in TensorRT's word; empty for none.
+        version_compatible: whether later versions of the library load it.
+        platform: operating system and processor it was built for, such as `linux_x86_64`.
+        shapes: (batch, height, width) at least, at best and at most.
+        types: number of layers by type of their outputs, such as {"half": 210, "float": 3}.
+        types_checked: where the types were read from: the built `engine`, or the parsed `network`.
+        sha256: of the engine file.
+        onnx_sha256: of the ONNX file it was built from.
+        parity: how it compares with that file; None: pending, to be completed on the target.
+        proved_on: compute capability of the GPU that was measured on; another one has to prove it anew.
+
+    Raises:
+        InputError: a value is outside what is allowed.
+    """
+
+    flavour: str
+    version: str
+    gpu: str = ""
+    compute_capability: tuple[int, int] | None = None
+    targets: tuple[str, ...] = ()
+    hardware_compatible: str = ""
+    version_compatible: bool = False
+    platform: str = ""
+    shapes: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
+    types: Mapping[str, int] = field(default_factory=dict)
+    types_checked: str = "network"
+    sha256: str = ""
+    onnx_sha256: str = ""
+    parity: Parity | None = None
+    proved_on: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("flavour", self.flavour, FLAVOURS),
+            ("types_checked", self.types_checked, _CHECKED),
+        ):
+            if value not in allowed:
+                raise InputError(f"Manifest: engine.{name} is {value!r}; allowed: {', '.join(allowed)}.")
+        least, best, most = self.shapes
+        if not all(1 <= low <= good <= high for low, good, high in zip(least, best, most, strict=True)):
+            raise InputError(f"Manifest: engine.shapes are {self.shapes}; they must not fall from least to most.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain JSON data."""
+        return {
+            "flavour": self.flavour,
+            "version": self.version,
+            "gpu": self.gpu,
+            "compute_capability": None if self.compute_capability is None else list(self.compute_capability),
+            "targets": list(self.targets),
+            "hardware_compatible": self.hardware_compatible,
+            "version_compatible": self.version_compatible,
+            "platform": self.platform,
+            "shapes": dict(zip(("min", "opt", "max"), map(list, self.shapes), strict=True)),
+            "types": dict(self.types),
+            "types_checked": self.types_checked,
+            "sha256": self.sha256,
+            "onnx_sha256": self.onnx_sha256,
+            "parity": _PENDING if self.parity is None else self.parity.to_dict(),
+            "proved_on": None if self.proved_on is None else list(self.proved_on),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "EngineFacts":
+        """Read the facts back from `to_dict`.
+
+        Raises:
+            InputError: a value is missing, of the wrong type or outside what is allowed.
+        """
+        shapes = fields.section("shapes")
+        least, best, most = (_shape(shapes.integers(key), key) for key in ("min", "opt", "max"))
+        return cls(
+            flavour=fields.text("flavour"),
+            version=fields.text("version"),
+            gpu=fields.text("gpu"),
+            compute_capability=_capability(fields, "compute_capability"),
+            targets=fields.texts("targets"),
+            hardware_compatible=fields.text("hardware_compatible"),
+            version_compatible=fields.boolean("version_compatible"),
+            platform=fields.text("platform"),
+            shapes=(least, best, most),
+            types=fields.counts("types"),
+            types_checked=fields.text("types_checked"),
+            sha256=fields.text("sha256"),
+            onnx_sha256=fields.text("onnx_sha256"),
+            parity=None if fields.holds("parity", _PENDING) else Parity.from_dict(fields.mapping("parity")),
+            proved_on=_capability(fields, "proved_on"),
+        )
+
+
+def _capability(fields: Fields, key: str) -> tuple[int, int] | None:
+    values = fields.optional_integers(key)
+    if values is None:
+        return None
+    if len(values) != 2:
+        raise InputError(f"Manifest: engine.{key} is no pair. Build the engine again.")
+    return values[0], values[1]
+
+
+def _shape(values: tuple[int, ...], key: str) -> tuple[int, int, int]:
+    if len(values) != 3:
+        raise InputError(f"Manifest: engine.shapes.{key} holds {len(values)} numbers, needed are 3.")
+    return values[0], values[1], values[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFacts:
+    """Which network taught, and how good it was.
+
+    Args:
+        sha256: of the teacher's model file, 64 hexadecimal digits.
+        method: how it was trained.
+        step: optimiser steps of that training.
+        scores: the figures in its file, finite.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+
+    sha256: str
+    method: str = ""
+    step: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(score) for score in self.scores.values()):
+            raise InputError("teacher: a score is not finite.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain JSON data."""
+        scores = {name: float(value) for name, value in self.scores.items()}
+        return {"sha256": self.sha256, "method": self.method, "step": self.step, "scores": scores}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "TeacherFacts":
+        """Read the facts back from `to_dict`.
+
+        Raises:
+            InputError: a value is missing or of the wrong type.
+        """
+        return cls(
+            sha256=fields.text("sha256"),
+            method=fields.text("method"),
+            step=fields.integer("step"),
+            scores=fields.numbers("scores"),
+        )
