@@ -44,7 +44,7 @@ from lsr_train.analysis.numbers import (
 from lsr_train.analysis.observation import Observation, Opened, SpreadFrames, observe_network, open_network
 from lsr_train.analysis.options import CAPTIONS, FIGURES, FORMATS, AnalyzeOptions
 from lsr_train.data.footage import evenly
-from lsr_train.data.labelled import LabelledFrames
+from lsr_train.data.labelled import LabelledImages
 from lsr_train.device import choose_device
 from lsr_train.evaluation.evaluate import open_data
 from lsr_train.evaluation.scores import check_folder
@@ -282,7 +282,7 @@ def _write(options: AnalyzeOptions, out: Path, drawn: dict[str, Figure]) -> None
             write_bytes(out / f"{FIGURES[name]}.{kind}", data.getvalue())
 
 
-def _document(options: AnalyzeOptions, looked: dict[str, _Looked], frames: LabelledFrames) -> dict[str, Any]:
+def _document(options: AnalyzeOptions, looked: dict[str, _Looked], frames: LabelledImages) -> dict[str, Any]:
     """Return the numbers behind the figures, without a place on this machine."""
     return {
         "kind": "analysis",

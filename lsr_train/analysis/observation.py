@@ -19,10 +19,11 @@ from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.analysis.options import AnalyzeOptions
 from lsr_train.data.footage import evenly
-from lsr_train.data.labelled import LabelledFrame, LabelledFrames
+from lsr_train.data.labelled import LabelledImages
 from lsr_train.data.labels import LABEL_SPACES, load_label_space
+from lsr_train.data.samples import LabelledSample
 from lsr_train.device import Precision, autocast, choose_device, choose_precision
-from lsr_train.evaluation.scores import Labelled, in_eval_mode
+from lsr_train.evaluation.scores import in_eval_mode
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
 from lsr_train.losses.pixel import upsample
 from lsr_train.losses.softmax import peaks
@@ -285,7 +286,7 @@ def _add_cells(into: Observation, seen: _Seen, fed_labels: Tensor, sample: Balan
 
 def observe(
     network: DeepLabV2,
-    frames: Iterable[Labelled],
+    frames: Iterable[LabelledSample],
     space: LabelSpace,
     size: tuple[int, int],
     *,
@@ -299,7 +300,7 @@ def observe(
 
     Args:
         network: put into evaluation mode meanwhile.
-        frames: frame, labels and name of each.
+        frames: labelled ones.
         space: its classes.
         size: rows and columns that are fed; features and the labels of their cells are of this size.
         precision: of the network.
@@ -314,7 +315,8 @@ def observe(
     into = Observation.empty(space, network.feature_channels)
     sample = BalancedSample(space.num_classes, per_class, seed)
     with in_eval_mode(network):
-        for position, (frame, labels, file) in enumerate(frames):
+        for position, scene in enumerate(frames):
+            frame, labels, file = scene.frame, scene.labels, scene.file
             height, width = labels.shape
             seen = _see(network, frame, size, (height, width), precision, confidence)
             _add_pixels(into, seen, labels)
@@ -359,17 +361,17 @@ class Opened:
 class SpreadFrames:
     """Evenly spread frames of a labelled data set, in order."""
 
-    def __init__(self, frames: LabelledFrames, count: int) -> None:
+    def __init__(self, frames: LabelledImages, count: int) -> None:
         self._frames, self._indices = frames, evenly(len(frames), count)
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, position: int) -> LabelledFrame:
+    def __getitem__(self, position: int) -> LabelledSample:
         """Return the frame at a position, 0 <= position < len."""
         return self._frames[self._indices[position]]
 
-    def __iter__(self) -> Iterator[LabelledFrame]:
+    def __iter__(self) -> Iterator[LabelledSample]:
         return (self[position] for position in range(len(self)))
 
 
@@ -401,7 +403,7 @@ def open_network(options: AnalyzeOptions, path: Path, file: Path) -> Opened:
 
 
 def observe_network(
-    options: AnalyzeOptions, opened: Opened, frames: Iterable[LabelledFrame], name: str, shown: Iterable[int]
+    options: AnalyzeOptions, opened: Opened, frames: Iterable[LabelledSample], name: str, shown: Iterable[int]
 ) -> Observation:
     """Look at a network.
 

@@ -4,7 +4,6 @@ The memory is predicted from constants that `tests/benchmarks/step_memory.py` me
 and measurement together. The time is that of the real engine on real batches, thrown away.
 """
 
-import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,11 @@ import torch
 
 from lsr_train.autopilot.budget import Pace
 from lsr_train.config.run import SUPERVISED_METHODS, Config
-from lsr_train.engine.loop import Batches, Engine, Models, build_accelerator
+from lsr_train.data.loading import Batches
+from lsr_train.engine.loop import Engine, Models, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.engine.setup import Prepared, network_spec
-from lsr_train.evaluation.signals import LOOK_BATCH, FrameBatch, label_free_signals
+from lsr_train.evaluation.signals import SIGNAL_BATCH, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
 
@@ -91,7 +91,7 @@ def look_bytes(config: Config, num_classes: int) -> int:
     """Predict the peak memory of a look at whole target frames during a run; as `step_bytes`."""
     target = config.data.target
     resident = _resident_bytes(config, num_classes)
-    pixels = LOOK_BATCH * target.height * target.width
+    pixels = SIGNAL_BATCH * target.height * target.width
     return round(_FIXED_BYTES + resident + pixels * _LOOK_BYTES * max(1.0, num_classes / 19))
 
 
@@ -199,12 +199,7 @@ def measure_pace(prepared: Prepared, place: Path) -> Pace:
     engine.model.train()
     engine.method.train()
     times: list[float] = []
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(contextlib.closing(prepared.source_batches(0)))
-        target = None
-        if engine.method.uses_target:
-            target = stack.enter_context(contextlib.closing(prepared.target_batches(0)))
-        batches = Batches(source=source, target=target)
+    with prepared.batches(0, with_target=engine.method.uses_target) as batches:
         while len(times) <= _LEAST or (sum(times[1:]) < _SECONDS and len(times) <= _MOST):
             times.append(_timed(engine, batches))
     look = _look_seconds(prepared, network)
@@ -231,5 +226,5 @@ def _look_seconds(prepared: Prepared, network: DeepLabV2) -> float:
     frames = prepared.target.evenly(_LOOKED_AT)
     assert config.train.precision != "auto"  # the command has chosen
     begun = time.perf_counter()
-    label_free_signals(network, (FrameBatch(*b) for b in frames.batches(LOOK_BATCH)), precision=config.train.precision)
+    label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=config.train.precision)
     return (time.perf_counter() - begun) / len(frames)

@@ -29,9 +29,8 @@ from lsr_train.device import Precision, choose_device
 from lsr_train.engine.setup import collapse_advice
 from lsr_train.evaluation.scores import classes_of, in_eval_mode, logits_of
 from lsr_train.evaluation.signals import (
-    LOOK_BATCH,
+    SIGNAL_BATCH,
     CollapseWatch,
-    FrameBatch,
     Signals,
     label_free_signals,
     nothing_selected,
@@ -72,8 +71,7 @@ def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     pictures = _pictures(out / PICTURES, target.evenly(_PICTURES), (before, after), space, precision)
     frames = target.evenly(config.selection.frames)
     signals = [
-        label_free_signals(network, (FrameBatch(*b) for b in frames.batches(LOOK_BATCH)), precision=precision)
-        for network in (before, after)
+        label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision) for network in (before, after)
     ]
     lines = [
         f"before is {files[0]}, after is {files[1]}",
@@ -103,14 +101,14 @@ def _pictures(
 ) -> list[Path]:
     """Write one picture a frame: the first network's classes on the left, the second's on the right."""
     with whole_folder(folder, overwrite=True, own=_PICTURE) as temporary:
-        for index, frame in enumerate(frames):
+        for index, sample in enumerate(frames):
             drawn = [
-                captioned(overlay(frame, _classes(network, frame, precision), space), caption)
+                captioned(overlay(sample.frame, _classes(network, sample.frame, precision), space), caption)
                 for network, caption in zip(networks, ("source network", "adapted"), strict=True)
             ]
             done, data = cv2.imencode(".png", side_by_side(*drawn))
             if not done:
-                raise InputError(f"{frames.files[index]}: its picture cannot be encoded.")
+                raise InputError(f"{sample.file}: its picture cannot be encoded.")
             try:
                 (temporary / f"{index + 1:02d}.png").write_bytes(data.tobytes())
             except OSError as error:
@@ -135,8 +133,8 @@ def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, co
         f"{before.flip:.3f} -> {after.flip:.3f}, over scales {before.scale:.3f} -> {after.scale:.3f} (more is better), "
         f"entropy {before.entropy:.3f} -> {after.entropy:.3f}"
     )
-    watch = CollapseWatch(space.names, looks=1)
-    watch.begin(before.classes.share.tolist())
+    watch = CollapseWatch(space.names, patience=1)
+    watch.start(before.classes.share.tolist())
     gone = watch.observe(after.classes.share.tolist())
     if gone:
         yield (

@@ -1,7 +1,7 @@
-"""Unlabelled frames by index: image files, frames of videos, or Toytown's. No label is ever looked for here.
+"""Reads unlabelled frames of the target camera by index, from image files, videos or Toytown.
 
-Frames of a video are taken by time, standing ones left out, and decoded once; they are then kept at training size, as
-PNG files in the cache folder or in memory where there is none.
+No label is looked for here. Frames of a video are taken by time, standing ones skipped, and decoded once; they are then
+kept at training size, as PNG files in the cache folder or in memory where there is none.
 """
 
 import glob
@@ -10,16 +10,14 @@ import json
 import logging
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import write_json
@@ -29,6 +27,7 @@ from lsr_train.config.run import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files
+from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import scan_images, settle
 
 __all__ = [
@@ -49,32 +48,29 @@ _VERSION = 1
 _THINNING_WIDTH = 160
 
 
-class Footage(Protocol):
-    """Frames of the target camera by index."""
+class Footage(ABC):
+    """Frames of the target camera by index.
 
-    left_out: tuple[str, ...]
+    Attributes:
+        left_out: one line for each unusable file that is not among them.
+    """
 
+    left_out: tuple[str, ...] = ()
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def name(self, index: int) -> str:
-        """Return what frame `index` is called in messages."""
+    @abstractmethod
+    def __getitem__(self, index: int) -> UnlabelledSample:
+        """Return frame `index` at its own size, without a mask."""
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return frame `index`, uint8 [H,W,3], BGR, not to be changed."""
-
+    @abstractmethod
     def lab(self) -> NDArray[np.float64]:
         """Return `lab_statistics` of every frame at training size [N,2,3]."""
 
 
-class _Frames:
-    """Frames that are files or arrays.
-
-    Args:
-        frames: each a file or a frame.
-        names: what each is called.
-        lab: `lab_statistics` of each [N,2,3].
-        left_out: one line for each frame that is unusable and not among them.
-    """
+class _FileFootage(Footage):
+    """Frames that are files or arrays, what each is called, and `lab_statistics` of each [N,2,3]."""
 
     def __init__(
         self,
@@ -88,21 +84,16 @@ class _Frames:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def name(self, index: int) -> str:
-        return self._names[index]
-
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def __getitem__(self, index: int) -> UnlabelledSample:
         frame = self._frames[index]
-        return read_image(frame) if isinstance(frame, Path) else frame
+        return UnlabelledSample(frame=read_image(frame) if isinstance(frame, Path) else frame, file=self._names[index])
 
     def lab(self) -> NDArray[np.float64]:
         return self._lab
 
 
-class _ToytownFootage:
+class _ToytownFootage(Footage):
     """Rendered frames without their labels."""
-
-    left_out: tuple[str, ...] = ()
 
     def __init__(self, images: ToytownImages) -> None:
         self._images = images
@@ -110,14 +101,12 @@ class _ToytownFootage:
     def __len__(self) -> int:
         return len(self._images)
 
-    def name(self, index: int) -> str:
-        return self._images.name(index)
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        return self._images.read(index)[0]
+    def __getitem__(self, index: int) -> UnlabelledSample:
+        scene = self._images[index]
+        return UnlabelledSample(frame=scene.frame, file=scene.file)
 
     def lab(self) -> NDArray[np.float64]:
-        return np.stack([lab_statistics(self.read(index)) for index in range(len(self))])
+        return np.stack([lab_statistics(scene.frame) for scene in self._images])
 
 
 def evenly(total: int, count: int) -> list[int]:
@@ -161,7 +150,7 @@ def _spaced(
 def thinned(
     frames: Iterable[tuple[float, NDArray[np.uint8]]], sampling: VideoSampling
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Take frames by time, leave standing ones out, and resize what is left.
+    """Take frames by time, skip standing ones, and resize the rest.
 
     Args:
         frames: (seconds, frame) in order of time.
@@ -198,7 +187,7 @@ def _decode(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         yield item.time, item.frame
 
 
-def _kept_video(folder: Path) -> _Sampled | None:
+def _cached_video(folder: Path) -> _Sampled | None:
     """Return what a cache folder holds of a video, None where it is not complete."""
     try:
         document = json.loads((folder / "frames.json").read_text(encoding="utf-8"))
@@ -253,7 +242,7 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
         return _Sampled(frames=[], times=[], lab=[], problem=f"{path}: cannot be read ({error.strerror})")
     identity = [_VERSION, str(path.absolute()), stat.st_size, stat.st_mtime_ns, *vars(sampling).values()]
     folder = cache / "video" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
-    kept = _kept_video(folder)
+    kept = _cached_video(folder)
     if kept is not None:
         return kept
     try:
@@ -268,7 +257,7 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
             return sampled
         document = {"times": sampled.times, "lab": sampled.lab, "problem": sampled.problem}
         write_json(temporary / "frames.json", document)
-        kept = _kept_video(folder)
+        kept = _cached_video(folder)
         if kept is not None:  # another process was faster, and may be reading it
             return kept
         if folder.exists():
@@ -276,14 +265,14 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
         try:
             temporary.rename(folder)
         except OSError:
-            if _kept_video(folder) is None:  # else another process put the same there
+            if _cached_video(folder) is None:  # else another process put the same there
                 raise
     except (OSError, InputError) as error:
         logger.warning("%s: frames stay in memory, the cache cannot be written (%s)", path, error)
         return _sample(path, sampling, None)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return _kept_video(folder) or _sample(path, sampling, None)
+    return _cached_video(folder) or _sample(path, sampling, None)
 
 
 def _frame_files(root: str) -> list[Path]:
@@ -366,7 +355,7 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     images = [file for file in files if file not in set(videos)]
     if not videos:
-        images = [images[index] for index in evenly(len(images), target.limit)]  # only these are looked into
+        images = [images[index] for index in evenly(len(images), target.limit)]  # only these are scanned
     scan = scan_images(images, target.height, target.width, cache=cache)
     problems = [line for _, line in scan.problems]
     bad = {index for index, _ in scan.problems}
@@ -386,7 +375,9 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     settle(problems, len(frames) + len(problems), on_bad, f"files of {target.root}")
     chosen = evenly(len(frames), target.limit)
     statistics = np.concatenate(lab)[chosen]
-    return _Frames([frames[index] for index in chosen], [names[index] for index in chosen], statistics, tuple(problems))
+    return _FileFootage(
+        [frames[index] for index in chosen], [names[index] for index in chosen], statistics, tuple(problems)
+    )
 
 
 class TargetFrames:
@@ -409,36 +400,28 @@ class TargetFrames:
         self.mask: NDArray[np.bool_] | None = None if fitted is None else ~fitted
         """bool [height,width], true where a pixel counts; None means everywhere."""
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What each frame is called."""
-        return tuple(self._footage.name(index) for index in self._indices)
-
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return frame `index`, uint8 [height,width,3], 0 <= index < len."""
+    def __getitem__(self, index: int) -> UnlabelledSample:
+        """Return frame `index`, resized, 0 <= index < len."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return resize_frame(self._footage.read(self._indices[index]), self.height, self.width)
+        sample = self._footage[self._indices[index]]
+        frame = resize_frame(sample.frame, self.height, self.width)
+        return UnlabelledSample(frame=frame, mask=self.mask, file=sample.file)
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+    def __iter__(self) -> Iterator[UnlabelledSample]:
         return (self[index] for index in range(len(self)))
 
-    def batches(self, size: int, *, whole: bool = False) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield the frames in order.
+    def batches(self, size: int, *, whole: bool = False) -> Iterator[UnlabelledBatch]:
+        """Yield the frames in order, on the CPU.
 
         Args:
             size: largest number of frames in a batch; the last one may be smaller.
             whole: leave a smaller last batch out where there are whole ones, for statistics that count every batch
                 alike.
-
-        Yields:
-            Frames uint8 [B,H,W,3], and their mask bool [B,H,W] or None.
         """
-        mask = None if self.mask is None else torch.from_numpy(self.mask)
         end = len(self) - len(self) % size if whole and len(self) >= size else len(self)
         for start in range(0, end, size):
-            frames = np.stack([self[index] for index in range(start, min(start + size, end))])
-            yield torch.from_numpy(frames), None if mask is None else mask.expand(len(frames), -1, -1)
+            yield UnlabelledBatch.collate([self[index] for index in range(start, min(start + size, end))])

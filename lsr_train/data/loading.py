@@ -1,21 +1,23 @@
-"""Endless batches from a sample number on, made by worker processes.
+"""Makes endless batches of a run's two data sets, from a sample number on, in worker processes.
 
-Which samples a batch holds depends on its number, the batch size and the rank alone, so the number of workers changes
-nothing and a run is taken up by its sample number. Frames stay uint8 until they are on the device.
+A sample is a pure function of the seed and its number, and which samples a batch holds depends on its number, the batch
+size and the rank alone: the number of workers changes nothing, and a run is resumed by its sample number.
 """
 
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from lsr_infer.errors import LsrError, UsageError
@@ -26,119 +28,29 @@ from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, TargetFrames, open_footage
 from lsr_train.data.labelled import LabelledImages, open_labelled
 from lsr_train.data.order import EpochOrder, Order, RareClassOrder
+from lsr_train.data.samples import LabelledBatch, LabelledSample, UnlabelledBatch, UnlabelledSample
 from lsr_train.randomness import Stream, generator
 
 __all__ = [
-    "LabelledSample",
-    "RawLabelled",
-    "RawUnlabelled",
+    "Batches",
     "SampleNumbers",
     "SourceDataset",
     "TargetDataset",
-    "UnlabelledSample",
+    "batches_of",
     "build_source",
     "build_target",
-    "source_loader",
-    "target_loader",
+    "open_batches",
 ]
 
-
-class UnlabelledSample(NamedTuple):
-    """One augmented frame: uint8 [H,W,3], mask bool [H,W] (true where a pixel counts) or None, what it is called."""
-
-    frame: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None
-    file: str
+BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
-class TargetDataset:
-    """Samples of the target, a pure function of the seed and the sample number.
+class _Dataset(Protocol[BatchT_co]):
+    """Samples by number, and how they become a batch."""
 
-    Args:
-        footage: where they come from.
-        augmentation: what happens to each.
-        seed: of the run.
-        ignored: bool [H,W], true where a pixel never counts; None for nowhere.
-    """
+    def __getitem__(self, n: int) -> Any: ...
 
-    def __init__(
-        self, footage: Footage, augmentation: Augmentation, seed: int, ignored: NDArray[np.bool_] | None = None
-    ) -> None:
-        self.footage, self.augmentation, self.seed = footage, augmentation, seed
-        self.order = EpochOrder(seed, Stream.TARGET_ORDER, len(footage))
-        fitted = fit_mask(ignored, augmentation.height, augmentation.width)
-        self._counts = None if fitted is None else (~fitted).astype(np.uint8)
-
-    def __len__(self) -> int:
-        """Return the number of frames (samples go on for ever)."""
-        return len(self.footage)
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """One line for each unusable file that was left out."""
-        return self.footage.left_out
-
-    @property
-    def lab(self) -> NDArray[np.float64]:
-        """Colour statistics of every frame [N,2,3], see `lsr_train.data.augmentation.lab_statistics`."""
-        return self.footage.lab()
-
-    def __getitem__(self, n: int) -> UnlabelledSample:
-        """Return sample `n`, for any n >= 0.
-
-        Raises:
-            InputError: its file has become unusable since the scan.
-        """
-        index = self.order(n)
-        rng = generator(self.seed, Stream.TARGET_AUGMENTATION, n)
-        frame, counts = self.augmentation(self.footage.read(index), self._counts, rng)
-        return UnlabelledSample(frame, None if counts is None else counts > 0, self.footage.name(index))
-
-    def evenly(self, count: int) -> TargetFrames:
-        """Return `count` evenly spread frames without augmentation, for statistics and label-free signals."""
-        ignored = None if self._counts is None else self._counts == 0
-        return TargetFrames(self.footage, count, self.augmentation.height, self.augmentation.width, ignored)
-
-
-def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:
-    """Find, scan and prepare the unlabelled data set of a run.
-
-    Args:
-        config: the run.
-        cache: folder that keeps what the scan found and the frames of videos; None keeps nothing.
-
-    Raises:
-        UsageError: no target is named.
-        InputError: files are missing or unusable; all of them are listed.
-    """
-    target = config.data.target
-    footage = open_footage(target, on_bad=config.data.on_bad, cache=cache)
-    ignored = _never_counted(config)
-    augment = config.augment if config.augment.target_colors else config.augment.without_colors()
-    return TargetDataset(footage, Augmentation(augment, target.height, target.width), config.seed, ignored)
-
-
-def _never_counted(config: Config) -> NDArray[np.bool_] | None:
-    """Return the pixels of a whole frame that never count, [H,W] at training size; None where all do."""
-    target = config.data.target
-    ignored = read_mask(Path(config.data.ignore_mask)) if config.data.ignore_mask else None
-    ignored = fit_mask(ignored, target.height, target.width)
-    if not (target.ignore_top or target.ignore_bottom):
-        return ignored
-    rows = np.arange(target.height)
-    outside = (rows < round(target.ignore_top * target.height)) | (
-        rows >= target.height - round(target.ignore_bottom * target.height)
-    )
-    everywhere = np.broadcast_to(outside[:, None], (target.height, target.width)).copy()
-    return everywhere if ignored is None else ignored | everywhere
-
-
-class LabelledSample(NamedTuple):
-    """One augmented image: frame uint8 [H,W,3], labels uint8 [H,W], and what it is called."""
-
-    frame: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    file: str
+    def collate(self, samples: Sequence[Any]) -> BatchT_co: ...
 
 
 class SourceDataset:
@@ -151,22 +63,15 @@ class SourceDataset:
         seed: of the run.
     """
 
+    collate = staticmethod(LabelledBatch.collate)
+
     def __init__(self, images: LabelledImages, augmentation: Augmentation, order: Order, seed: int) -> None:
         self.images, self.augmentation, self.order, self.seed = images, augmentation, order, seed
+        self.left_out = images.left_out
 
     def __len__(self) -> int:
         """Return the number of images (samples go on for ever)."""
         return len(self.images)
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """One line for each unusable file that was left out."""
-        return self.images.left_out
-
-    @property
-    def class_counts(self) -> NDArray[np.int64]:
-        """Pixels of each class in the data set [C]."""
-        return np.asarray(self.images.counts.sum(axis=0))
 
     def __getitem__(self, n: int) -> LabelledSample:
         """Return sample `n`, for any n >= 0.
@@ -174,11 +79,52 @@ class SourceDataset:
         Raises:
             InputError: its file has become unusable since the scan.
         """
-        index = self.order(n)
+        sample = self.images[self.order(n)]
         rng = generator(self.seed, Stream.SOURCE_AUGMENTATION, n)
-        frame, labels = self.augmentation(*self.images.read(index), rng)
+        frame, labels = self.augmentation(sample.frame, sample.labels, rng)
         assert labels is not None
-        return LabelledSample(frame, labels, self.images.name(index))
+        return LabelledSample(frame=frame, labels=labels, file=sample.file)
+
+
+class TargetDataset:
+    """Samples of the target, a pure function of the seed and the sample number.
+
+    Args:
+        footage: where they come from.
+        augmentation: what happens to each.
+        seed: of the run.
+        ignored: bool [H,W], true where a pixel never counts; None for nowhere.
+    """
+
+    collate = staticmethod(UnlabelledBatch.collate)
+
+    def __init__(
+        self, footage: Footage, augmentation: Augmentation, seed: int, ignored: NDArray[np.bool_] | None = None
+    ) -> None:
+        self.footage, self.augmentation, self.seed = footage, augmentation, seed
+        self.left_out = footage.left_out
+        self.order = EpochOrder(seed, Stream.TARGET_ORDER, len(footage))
+        self._ignored = fit_mask(ignored, augmentation.height, augmentation.width)
+        self._counts = None if self._ignored is None else (~self._ignored).astype(np.uint8)
+
+    def __len__(self) -> int:
+        """Return the number of frames (samples go on for ever)."""
+        return len(self.footage)
+
+    def __getitem__(self, n: int) -> UnlabelledSample:
+        """Return sample `n`, for any n >= 0.
+
+        Raises:
+            InputError: its file has become unusable since the scan.
+        """
+        sample = self.footage[self.order(n)]
+        rng = generator(self.seed, Stream.TARGET_AUGMENTATION, n)
+        frame, counts = self.augmentation(sample.frame, self._counts, rng)
+        return UnlabelledSample(frame=frame, mask=None if counts is None else counts > 0, file=sample.file)
+
+    def evenly(self, count: int) -> TargetFrames:
+        """Return `count` evenly spread frames without augmentation, for statistics and label-free signals."""
+        return TargetFrames(self.footage, count, self.augmentation.height, self.augmentation.width, self._ignored)
 
 
 def build_source(
@@ -198,9 +144,11 @@ def build_source(
     """
     source = config.data.source
     images = open_labelled(source, space, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache)
-    references = target.lab if config.augment.lab_transfer and target is not None else None
-    if config.augment.lab_transfer and references is None:
-        raise ValueError("augment.lab_transfer needs the target data set: build_source(..., target)")
+    references = None
+    if config.augment.lab_transfer:
+        if target is None:
+            raise ValueError("augment.lab_transfer needs the target data set: build_source(..., target)")
+        references = target.footage.lab()
     augmentation = Augmentation(config.augment, source.height, source.width, references)
     temperature = config.augment.rare_class_temperature
     order: Order = EpochOrder(config.seed, Stream.SOURCE_ORDER, len(images))
@@ -209,20 +157,34 @@ def build_source(
     return SourceDataset(images, augmentation, order, config.seed)
 
 
-class RawLabelled(NamedTuple):
-    """A source batch on the CPU: frames uint8 [B,H,W,3] BGR, labels uint8 [B,H,W], what each is called."""
+def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:
+    """Find, scan and prepare the unlabelled data set of a run.
 
-    frames: Tensor
-    labels: Tensor
-    files: tuple[str, ...]
+    Args:
+        config: the run.
+        cache: folder that keeps what the scan found and the frames of videos; None keeps nothing.
+
+    Raises:
+        UsageError: no target is named.
+        InputError: files are missing or unusable; all of them are listed.
+    """
+    target = config.data.target
+    footage = open_footage(target, on_bad=config.data.on_bad, cache=cache)
+    augment = config.augment if config.augment.target_colors else config.augment.without_colors()
+    return TargetDataset(footage, Augmentation(augment, target.height, target.width), config.seed, _ignored(config))
 
 
-class RawUnlabelled(NamedTuple):
-    """A target batch on the CPU: frames uint8 [B,H,W,3] BGR, mask bool [B,H,W] or None, what each is called."""
-
-    frames: Tensor
-    mask: Tensor | None
-    files: tuple[str, ...]
+def _ignored(config: Config) -> NDArray[np.bool_] | None:
+    """Return the pixels of a whole target frame that never count, [H,W] at training size; None where all do."""
+    target = config.data.target
+    ignored = read_mask(Path(config.data.ignore_mask)) if config.data.ignore_mask else None
+    ignored = fit_mask(ignored, target.height, target.width)
+    if not (target.ignore_top or target.ignore_bottom):
+        return ignored
+    rows = np.zeros((target.height, target.width), dtype=bool)
+    rows[: round(target.ignore_top * target.height)] = True
+    rows[target.height - round(target.ignore_bottom * target.height) :] = True
+    return rows if ignored is None else ignored | rows
 
 
 class SampleNumbers(Sampler[list[int]]):
@@ -250,31 +212,24 @@ class SampleNumbers(Sampler[list[int]]):
             first += self.batch_size * self.world
 
 
-class _Fetching:
-    """A data set whose errors travel as values: torch would wrap them in a traceback of several lines."""
+class _ErrorsAsValues:
+    """A data set whose errors are returned: torch would wrap them in a traceback of several lines."""
 
-    def __init__(self, dataset: SourceDataset | TargetDataset) -> None:
+    def __init__(self, dataset: _Dataset[Any]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, n: int) -> LabelledSample | UnlabelledSample | LsrError:
+    def __getitem__(self, n: int) -> Any:
         try:
             return self.dataset[n]
         except LsrError as error:
             return error
 
 
-def _collate(samples: Sequence[Any]) -> RawLabelled | RawUnlabelled | LsrError:
-    """Stack samples to a batch, or hand on the first error."""
-    for sample in samples:
-        if isinstance(sample, LsrError):
-            return sample
-    frames = torch.from_numpy(np.stack([sample.frame for sample in samples]))
-    files = tuple(sample.file for sample in samples)
-    if isinstance(samples[0], LabelledSample):
-        return RawLabelled(frames, torch.from_numpy(np.stack([sample.labels for sample in samples])), files)
-    masks = [sample.mask for sample in samples]
-    mask = None if masks[0] is None else torch.from_numpy(np.stack(masks))
-    return RawUnlabelled(frames, mask, files)
+def _collate(collate: Callable[[Sequence[Any]], Any], samples: Sequence[Any]) -> Any:
+    """Make samples a batch, or return the first error among them."""
+    errors = (sample for sample in samples if isinstance(sample, LsrError))
+    error = next(errors, None)
+    return collate(samples) if error is None else error
 
 
 def _end_with_the_trainer() -> None:
@@ -298,10 +253,26 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _batches(
-    dataset: SourceDataset | TargetDataset, config: Config, start: int, rank: int, world: int, pin: bool
-) -> Generator[Any, None, None]:
-    """Yield batches for ever; closing the generator ends the workers."""
+def batches_of(
+    dataset: _Dataset[BatchT_co], config: Config, start: int = 0, *, rank: int = 0, world: int = 1, pin: bool = False
+) -> Generator[BatchT_co, None, None]:
+    """Yield a data set's batches for ever, on the CPU; closing the generator ends the workers.
+
+    Args:
+        dataset: what to load.
+        config: batch size (over all ranks) and number of workers.
+        start: number of the first sample, over all ranks; a multiple of `data.batch_size`.
+        rank: which process this is.
+        world: how many processes train together.
+        pin: put batches into page-locked memory (for CUDA).
+
+    Yields:
+        Batches of `data.batch_size / world` images.
+
+    Raises:
+        UsageError: the batch size is not a multiple of the number of processes.
+        InputError: a file has become unusable since the scan.
+    """
     batch_size, rest = divmod(config.data.batch_size, world)
     if rest:
         raise UsageError(
@@ -310,10 +281,10 @@ def _batches(
         )
     workers = config.data.workers
     loader: DataLoader[Any] = DataLoader(
-        _Fetching(dataset),  # type: ignore[arg-type]  # torch asks for its own class, but uses __getitem__ alone
+        _ErrorsAsValues(dataset),  # type: ignore[arg-type]  # torch asks for its own class, but uses __getitem__ alone
         batch_sampler=SampleNumbers(start, batch_size, rank, world),
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, dataset.collate),
         pin_memory=pin,
         worker_init_fn=_start_worker if workers else None,
         prefetch_factor=4 if workers else None,
@@ -329,31 +300,34 @@ def _batches(
         del iterator  # ends the workers
 
 
-def source_loader(
-    config: Config, dataset: SourceDataset, start: int = 0, *, rank: int = 0, world: int = 1, pin: bool = False
-) -> Generator[RawLabelled, None, None]:
-    """Yield source batches for ever.
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Endless batches of both domains from a sample number on, on the CPU.
 
     Args:
-        config: batch size (over all ranks) and number of workers.
-        dataset: what to load.
-        start: number of the first sample, over all ranks; a multiple of `data.batch_size`.
-        rank: which process this is.
-        world: how many processes train together.
-        pin: put batches into pinned memory (for CUDA).
-
-    Yields:
-        Batches of `data.batch_size / world` images. Close the generator to end the workers.
-
-    Raises:
-        UsageError: the batch size is not a multiple of the number of processes.
-        InputError: a file has become unusable since the scan.
+        source: labelled batches.
+        target: unlabelled batches; None where the method uses none.
     """
-    return _batches(dataset, config, start, rank, world, pin)
+
+    source: Iterator[LabelledBatch]
+    target: Iterator[UnlabelledBatch] | None
 
 
-def target_loader(
-    config: Config, dataset: TargetDataset, start: int = 0, *, rank: int = 0, world: int = 1, pin: bool = False
-) -> Generator[RawUnlabelled, None, None]:
-    """Yield target batches for ever; as `source_loader`, without labels."""
-    return _batches(dataset, config, start, rank, world, pin)
+@contextmanager
+def open_batches(
+    config: Config,
+    source: SourceDataset,
+    target: TargetDataset | None,
+    start: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    pin: bool = False,
+) -> Iterator[Batches]:
+    """Load both data sets inside a `with` block, which ends the workers; see `batches_of`."""
+    with ExitStack() as stack:
+
+        def opened(dataset: _Dataset[BatchT_co]) -> Iterator[BatchT_co]:
+            return stack.enter_context(closing(batches_of(dataset, config, start, rank=rank, world=world, pin=pin)))
+
+        yield Batches(source=opened(source), target=None if target is None else opened(target))

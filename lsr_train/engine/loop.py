@@ -8,10 +8,10 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.run import Config
-from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.distributed import all_reduce_sum, average_gradients
 from lsr_train.engine.monitor import Pace, RunLog, TermMonitor, gradient_norms
@@ -35,22 +35,11 @@ from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.state import RunState, as_plain
 from lsr_train.selftraining import FrozenTeacher
 
-__all__ = ["Batches", "Engine", "Models", "Outcome", "build_accelerator"]
+__all__ = ["Engine", "Models", "Outcome", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Batches:
-    """Endless batches of both domains from a given step on.
-
-    Args:
-        source: labelled batches as the loader delivers them.
-        target: unlabelled batches; None where the method uses none.
-    """
-
-    source: Iterator[RawLabelled]
-    target: Iterator[RawUnlabelled] | None
+BatchT = TypeVar("BatchT", LabelledBatch, UnlabelledBatch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,22 +137,9 @@ class Engine:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def _labelled(self, raw: RawLabelled) -> LabelledBatch:
-        """Move a source batch to the device and normalise it there."""
-        device = self.accelerator.device
-        image = self.network.normalize(raw.frames.to(device, non_blocking=True))
-        if self.config.train.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return LabelledBatch(image=image, labels=raw.labels.to(device, non_blocking=True).long(), files=raw.files)
-
-    def _unlabelled(self, raw: RawUnlabelled) -> UnlabelledBatch:
-        """Move a target batch to the device and normalise it there."""
-        device = self.accelerator.device
-        image = self.network.normalize(raw.frames.to(device, non_blocking=True))
-        if self.config.train.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        mask = None if raw.mask is None else raw.mask.to(device, non_blocking=True)
-        return UnlabelledBatch(image=image, mask=mask, files=raw.files)
+    def _placed(self, batch: BatchT) -> BatchT:
+        """Return a batch of the loader's on the device, normalised."""
+        return batch.on(self.accelerator.device, self.network.normalize, channels_last=self.config.train.channels_last)
 
     def train_step(self, batches: Batches) -> float:
         """Do one optimiser step.
@@ -182,11 +158,11 @@ class Engine:
         weights = self.method.term_weights()
         for micro in range(config.train.accumulate):
             begin = time.perf_counter()
-            raw_source = next(batches.source)
-            raw_target = None if batches.target is None else next(batches.target)
+            source = next(batches.source)
+            target = None if batches.target is None else next(batches.target)
             waited += time.perf_counter() - begin
-            source = self._labelled(raw_source)
-            target = None if raw_target is None else self._unlabelled(raw_target)
+            source = self._placed(source)
+            target = None if target is None else self._placed(target)
             self._recent.append((self.step, (*source.files, *(target.files if target else ()))))
             first = self.samples + micro * config.data.batch_size + self.accelerator.process_index * len(source.image)
             self.method.begin(self.step, first)

@@ -75,7 +75,7 @@ class Selector:
     def begin(self, sight: Sight) -> None:
         """Take in what was seen before the first step."""
         if self.watch is not None and sight.classes is not None:
-            self.watch.begin(sight.classes.share.tolist())
+            self.watch.start(sight.classes.share.tolist())
 
     def update(self, step: int, sight: Sight, *, speak: bool = True) -> bool:
         """Take in what was seen at a step and return whether it is the best so far.
@@ -121,7 +121,7 @@ class Selector:
             logger.warning(
                 "step %d: class %s has collapsed: for %d looks it was given less than a tenth of the target pixels it "
                 "had at the start; no checkpoint is selected while that lasts. %s",
-                step, name, self.watch.looks, self.advice,
+                step, name, self.watch.patience, self.advice,
             )  # fmt: skip
         return bool(self.watch.low)
 

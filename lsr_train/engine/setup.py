@@ -5,7 +5,8 @@ Everything is checked here, before the run folder is made: the device first, the
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,27 +16,16 @@ from accelerate import Accelerator
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.run import ADAPTING_METHODS, Config, is_foreign
-from lsr_train.data.footage import TargetFrames
-from lsr_train.data.labelled import LabelledFrames, choose_label_space
-from lsr_train.data.loading import (
-    RawLabelled,
-    RawUnlabelled,
-    SourceDataset,
-    TargetDataset,
-    build_source,
-    build_target,
-    source_loader,
-    target_loader,
-)
+from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
+from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_source, build_target, open_batches
 from lsr_train.data.scan import UnusableFilesError, user_cache_folder
 from lsr_train.engine.selection import Selector, Sight
 from lsr_train.evaluation.scores import score_frames
 from lsr_train.evaluation.signals import (
-    LOOK_BATCH,
+    SIGNAL_BATCH,
     CollapseWatch,
-    FrameBatch,
+    estimate_target_statistics,
     label_free_signals,
-    take_target_statistics,
 )
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.network.narrowing import narrow
@@ -76,7 +66,7 @@ class Prepared:
     space: LabelSpace
     source: SourceDataset
     target: TargetDataset | None
-    held_out: LabelledFrames | None
+    held_out: LabelledImages | None
     selector: Selector
 
     @property
@@ -85,20 +75,11 @@ class Prepared:
         parts = (self.source, self.target, self.held_out)
         return sum(len(part.left_out) for part in parts if part is not None)
 
-    def source_batches(self, start: int) -> Generator[RawLabelled, None, None]:
-        """Yield this rank's source batches from sample `start` on."""
+    def batches(self, start: int, *, with_target: bool) -> AbstractContextManager[Batches]:
+        """Load this rank's batches from sample `start` on, inside a `with` block that ends the workers."""
         accelerator = self.accelerator
-        return source_loader(
-            self.config, self.source, start,
-            rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
-        )  # fmt: skip
-
-    def target_batches(self, start: int) -> Generator[RawUnlabelled, None, None]:
-        """Yield this rank's target batches from sample `start` on."""
-        assert self.target is not None  # the configuration checks that the method has its target
-        accelerator = self.accelerator
-        return target_loader(
-            self.config, self.target, start,
+        return open_batches(
+            self.config, self.source, self.target if with_target else None, start,
             rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
         )  # fmt: skip
 
@@ -144,7 +125,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
         problems.append(str(error))
 
 
-def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledFrames | None:
+def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledImages | None:
     """Open the source images that the `source` signal is scored on.
 
     Raises:
@@ -159,14 +140,14 @@ def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledFrames 
             f"selection.source_split is {split}, and data.source.split trains on {trained}: nothing is held out. "
             "Set --data.source.split to another split."
         )
-    return LabelledFrames(
-        source.layout, source.root, split, source.ids, source.height, source.width, space,
-        ignore_mask=source.ignore_mask, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
+    return open_labelled(
+        replace(source, split=split, limit=0), space,
+        label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
     )  # fmt: skip
 
 
 def _selector(
-    config: Config, space: LabelSpace, target: TargetDataset | None, held_out: LabelledFrames | None
+    config: Config, space: LabelSpace, target: TargetDataset | None, held_out: LabelledImages | None
 ) -> Selector:
     """Build what looks at unlabelled frames, and at held-out source images where there are some."""
     selection, source = config.selection, config.data.source
@@ -185,7 +166,7 @@ def _selector(
         signals: dict[str, float] = {}
         classes = None
         if frames is not None:
-            found = label_free_signals(network, _batches(frames), precision=precision)
+            found = label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision)
             signals, classes = found.higher_is_better(), found.classes
         if held_out is not None:
             size = (source.height, source.width)
@@ -215,10 +196,6 @@ def collapse_advice(config: Config) -> str:
     else:
         first = "Lower"
     return f"{first} --optim.lr (it is {config.optim.lr:g}), or keep the network from before"
-
-
-def _batches(frames: TargetFrames) -> Iterator[FrameBatch]:
-    return (FrameBatch(*batch) for batch in frames.batches(LOOK_BATCH))
 
 
 def network_spec(config: Config, space: LabelSpace) -> NetworkSpec:
@@ -273,7 +250,7 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
     network = network.to(device)
     if config.network.batch_norm == "target":
         assert prepared.target is not None  # the configuration checks it
-        meaning += ", " + take_target_statistics(network, prepared.target.evenly(config.network.batch_norm_frames))
+        meaning += ", " + estimate_target_statistics(network, prepared.target.evenly(config.network.batch_norm_frames))
     return network, meaning
 
 

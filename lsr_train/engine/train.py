@@ -14,7 +14,7 @@ from lsr_train.config.command_line import Request
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.engine.loop import Batches, Engine, Models, Outcome, build_accelerator
+from lsr_train.engine.loop import Engine, Models, Outcome, build_accelerator
 from lsr_train.engine.setup import Prepared, load_teacher, prepare, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
 from lsr_train.runs.environment import describe_environment
@@ -66,7 +66,8 @@ def train(request: Request) -> int:
             "no" if prepared.target is None else len(prepared.target), engine.step, config.train.steps, run.path,
         )  # fmt: skip
         try:
-            with Interruption() as interruption, _batches(prepared, engine) as batches:
+            loading = prepared.batches(engine.samples, with_target=engine.method.uses_target)
+            with Interruption() as interruption, loading as batches:
                 outcome = engine.run(batches, lambda: interruption.requested)
         except LsrError:
             if accelerator.is_main_process:
@@ -101,17 +102,6 @@ def _run_folder(request: Request, config: Config, *, main: bool, wait: Callable[
     with run:
         wait()
         yield run
-
-
-@contextlib.contextmanager
-def _batches(prepared: Prepared, engine: Engine) -> Iterator[Batches]:
-    """Start the loaders at the engine's position, and end their workers afterwards."""
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(contextlib.closing(prepared.source_batches(engine.samples)))
-        target = None
-        if engine.method.uses_target:
-            target = stack.enter_context(contextlib.closing(prepared.target_batches(engine.samples)))
-        yield Batches(source=source, target=target)
 
 
 def _report(outcome: Outcome, prepared: Prepared, run: RunFolder) -> None:

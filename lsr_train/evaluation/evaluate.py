@@ -13,7 +13,8 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import write_json
 from lsr_infer.io.paths import check_place, refuse_existing
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_train.data.labelled import LabelledFrames
+from lsr_train.config.run import SourceConfig
+from lsr_train.data.labelled import LabelledImages, open_labelled
 from lsr_train.data.labels import LABEL_SPACES, load_label_space, translation
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.evaluation.models import ScoredModel, open_scored_model
@@ -60,7 +61,7 @@ def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
     return table
 
 
-def open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledFrames:
+def open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledImages:
     """Open the labelled frames that are scored, and name those that are left out.
 
     Args:
@@ -71,25 +72,25 @@ def open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace
     Raises:
         LsrError: with the exit code of what is wrong with them.
     """
-    frames = LabelledFrames(
-        options.layout,
-        options.data,
-        options.split,
-        options.ids,
-        *size,
-        space,
-        options.limit,
+    source = SourceConfig(
+        layout=options.layout,
+        root=options.data,
+        split=options.split,
+        ids=options.ids,
+        height=size[0],
+        width=size[1],
+        limit=options.limit,
         ignore_mask=options.ignore_mask,
-        label_space=options.label_space,
-        on_bad=options.on_bad,
-        cache=user_cache_folder(),
+    )
+    frames = open_labelled(
+        source, space, label_space=options.label_space, on_bad=options.on_bad, cache=user_cache_folder()
     )
     for line in frames.left_out:
         logger.warning("left out: %s", line)
     return frames
 
 
-def _about_data(options: EvaluateOptions, frames: LabelledFrames) -> dict[str, Any]:
+def _about_data(options: EvaluateOptions, frames: LabelledImages, space: LabelSpace) -> dict[str, Any]:
     """Describe the data set without naming a place on this machine."""
     name = Path(options.data).name if options.data else options.layout
     split = options.split or "every split"
@@ -102,7 +103,7 @@ def _about_data(options: EvaluateOptions, frames: LabelledFrames) -> dict[str, A
         "ids": options.ids,
         "limit": options.limit,
         "left_out": len(frames.left_out),
-        "text": f"{name} ({options.layout}, {split}), {len(frames)} frames{left_out}{mask}, {frames.space.name}",
+        "text": f"{name} ({options.layout}, {split}), {len(frames)} frames{left_out}{mask}, {space.name}",
     }
 
 
@@ -143,7 +144,7 @@ def score(options: EvaluateOptions) -> int:
     frames = open_data(options, model.size, space)
     _check_outputs(options)
     prepared = model.prepare()
-    about, shown = _about_data(options, frames), prepared.protocol
+    about, shown = _about_data(options, frames, space), prepared.protocol
     if supervised is not None:
         _warn_where_different(supervised, about, shown)
     logger.info("%s on %s: %s; %s", model.about["text"], model.device, about["text"], shown["text"])

@@ -22,7 +22,7 @@ from lsr_train.data.scan import user_cache_folder
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.evaluation.options import EvaluateOptions
 from lsr_train.evaluation.scores import EvaluationProtocol, NetworkPredictor, Predictor
-from lsr_train.evaluation.signals import take_target_statistics
+from lsr_train.evaluation.signals import estimate_target_statistics
 from lsr_train.runs.checkpoint import load_model, model_hash
 from lsr_train.runs.folder import resolve_model
 
@@ -128,11 +128,11 @@ class CheckpointModel:
         }
         left_out = 0
         if options.batch_norm == "target":
-            phrase, left_out = self._take_target_statistics()
+            phrase, left_out = self._estimate_statistics()
             shown["text"] += f"; {phrase}"
         return Prepared(NetworkPredictor(network, protocol), shown, left_out)
 
-    def _take_target_statistics(self) -> tuple[str, int]:
+    def _estimate_statistics(self) -> tuple[str, int]:
         """Give the network batch-norm statistics of unlabelled target frames.
 
         Returns:
@@ -148,7 +148,7 @@ class CheckpointModel:
         )
         footage = open_footage(target, on_bad=options.on_bad, cache=user_cache_folder())
         frames = TargetFrames(footage, options.batch_norm_frames, *self.size)
-        return take_target_statistics(self._network, frames), len(footage.left_out)
+        return estimate_target_statistics(self._network, frames), len(footage.left_out)
 
 
 class ExportedModel:

@@ -25,6 +25,7 @@ from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.io.paths import place_error
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay, side_by_side
+from lsr_train.data.samples import LabelledSample
 from lsr_train.device import Precision, autocast
 from lsr_train.losses.pixel import upsample
 from lsr_train.metrics import ConfusionMatrix, iou, mean_iou
@@ -225,11 +226,7 @@ class Evaluation:
         return iou(self.matrix)
 
 
-Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
-"""A frame uint8 [H,W,3], its labels uint8 [H,W], and what it is called."""
-
-
-def _one_ahead(frames: Iterable[Labelled]) -> Iterator[Labelled]:
+def _prefetched(frames: Iterable[LabelledSample]) -> Iterator[LabelledSample]:
     """Read the next frame in a thread while the caller works on this one; what reading raises is raised here."""
     iterator = iter(frames)
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -260,7 +257,7 @@ class _Worst:
 
 def evaluate(
     predict: Predictor,
-    frames: Iterable[Labelled],
+    frames: Iterable[LabelledSample],
     num_classes: int,
     *,
     resized: tuple[int, int] | None = None,
@@ -271,7 +268,7 @@ def evaluate(
 
     Args:
         predict: what is scored.
-        frames: frame, labels and name of each; the labels 0..C-1 or 255, of the frame's size.
+        frames: labelled ones; the labels 0..C-1 or 255, of the frame's size.
         num_classes: C, of the labels.
         resized: rows and columns to which frame and labels are resized first (the `resized` protocol); None compares
             at the labels' own size.
@@ -284,7 +281,8 @@ def evaluate(
     whole, lowest = ConfusionMatrix(num_classes), _Worst(worst)
     table = None if relabel is None else torch.from_numpy(relabel.astype(np.int64))
     scores: list[tuple[str, float]] = []
-    for original, truth, file in _one_ahead(frames):
+    for sample in _prefetched(frames):
+        original, truth, file = sample.frame, sample.labels, sample.file
         if original.shape[:2] != truth.shape:
             raise ValueError(f"{file}: frame {original.shape[:2]} and labels {truth.shape} differ in size")
         frame = original if resized is None else resize_frame(original, *resized)
@@ -311,7 +309,7 @@ def evaluate(
 
 def score_frames(
     network: SegmentationNetwork,
-    frames: Iterable[Labelled],
+    frames: Iterable[LabelledSample],
     size: tuple[int, int],
     num_classes: int,
     *,
@@ -321,7 +319,7 @@ def score_frames(
 
     Args:
         network: put into evaluation mode meanwhile.
-        frames: frame, labels and name of each.
+        frames: labelled ones.
         size: rows and columns fed.
         num_classes: C.
         precision: of the network.

@@ -166,7 +166,7 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
             )
         toytown = chosen.layout.startswith("toytown")
         footage = open_footage(replace(chosen, limit=chosen.limit if toytown else count), on_bad="skip")
-        frames = [footage.read(n) for n in _spread(len(footage), count)]
+        frames = [footage[n].frame for n in _spread(len(footage), count)]
     except LsrError as error:
         raise UsageError(f"the training frames of {run.name} are not to be had: {error} {advice}") from error
     name = chosen.layout if toytown else Path(chosen.root).name

@@ -21,9 +21,10 @@ from lsr_train.config.command_line import resolve
 from lsr_train.config.fields import with_fields
 from lsr_train.config.run import Config
 from lsr_train.data.labels import load_label_space
-from lsr_train.data.loading import RawLabelled, RawUnlabelled
+from lsr_train.data.loading import Batches
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.device import choose_precision
-from lsr_train.engine.loop import Batches, Engine, Models, build_accelerator
+from lsr_train.engine.loop import Engine, Models, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
@@ -48,15 +49,15 @@ def build(recipe: str, folder: Path, accelerator: object) -> Engine:
     return Engine(config, space, Models(network=DeepLabV2(spec)), accelerator, run, Selector(config.selection, None))
 
 
-def random_batches(config: Config, classes: int) -> tuple[RawLabelled, RawUnlabelled]:
+def random_batches(config: Config, classes: int) -> tuple[LabelledBatch, UnlabelledBatch]:
     """Return a batch of each domain, of random frames and labels."""
     size = (config.data.batch_size, config.data.source.height, config.data.source.width)
     frames = torch.randint(0, 255, (*size, 3), dtype=torch.uint8)
     labels = torch.randint(0, classes, size, dtype=torch.uint8)
-    return RawLabelled(frames, labels, ("a",)), RawUnlabelled(frames.flip(1), None, ("b",))
+    return LabelledBatch(image=frames, labels=labels), UnlabelledBatch(image=frames.flip(1))
 
 
-def for_ever(source: RawLabelled, target: RawUnlabelled) -> Batches:
+def for_ever(source: LabelledBatch, target: UnlabelledBatch) -> Batches:
     """Return these two batches again and again."""
     return Batches(source=itertools.repeat(source), target=itertools.repeat(target))
 
@@ -67,7 +68,7 @@ def measure(recipe: str, folder: Path, accelerator: object, steps: int) -> dict[
     config = engine.config
     raw_source, raw_target = random_batches(config, engine.space.num_classes)
     batches = for_ever(raw_source, raw_target)
-    source, target = engine._labelled(raw_source), engine._unlabelled(raw_target)
+    source, target = engine._placed(raw_source), engine._placed(raw_target)
     weights = engine.method.term_weights()
 
     def bare() -> None:

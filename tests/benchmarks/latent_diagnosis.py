@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lsr_infer.io.images import resize_frame, resize_labels
-from lsr_train.data.labelled import LabelledFrames
+from lsr_train.config.run import SourceConfig
+from lsr_train.data.labelled import open_labelled
 from lsr_train.data.labels import load_label_space
 from lsr_train.latent import LatentRegularizer, histogram_downsample, pseudo_labels
 from lsr_train.losses.pixel import cross_entropy, max_square_loss, upsample
@@ -29,13 +30,13 @@ TERMS = ("cluster_source", "cluster_target", "perpendicularity", "norm_source", 
 def batches(root: Path, layout: str, split: str, count: int) -> list[tuple[Tensor, Tensor]]:
     """Read `count` evenly spread frames with labels, four to a batch, at 320x240."""
     space = load_label_space("camvid11")
-    dataset = LabelledFrames(
-        layout=layout, root=str(root), split=split, ids="cityscapes-trainid", height=240, width=320, space=space
+    dataset = open_labelled(
+        SourceConfig(layout=layout, root=str(root), split=split, ids="cityscapes-trainid", height=240, width=320), space
     )
     chosen = [dataset[int(i * len(dataset) / count)] for i in range(count)]
     pairs = [
         (torch.from_numpy(resize_frame(frame, 240, 320)), torch.from_numpy(resize_labels(labels, 240, 320)).long())
-        for frame, labels, _ in chosen
+        for frame, labels in ((sample.frame, sample.labels) for sample in chosen)
     ]
     return [
         (

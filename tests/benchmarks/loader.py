@@ -22,7 +22,7 @@ from lsr_train.data.augmentation import Augmentation, lab_statistics, lab_transf
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.labels import encoding_map
 from lsr_train.data.layouts import find_pairs
-from lsr_train.data.loading import build_source, build_target, source_loader, target_loader
+from lsr_train.data.loading import batches_of, build_source, build_target
 from lsr_train.randomness import Stream, generator
 
 
@@ -91,8 +91,8 @@ def main() -> None:
         "target_frames": len(target),
         **scans,
         "workers": arguments.workers,
-        "source_images_per_second": rate(source_loader(config, source), 4, arguments.seconds),
-        "target_images_per_second": rate(target_loader(config, target), 4, arguments.seconds),
+        "source_images_per_second": rate(batches_of(source, config), 4, arguments.seconds),
+        "target_images_per_second": rate(batches_of(target, config), 4, arguments.seconds),
     }
     cv2.setNumThreads(0)
     pairs = find_pairs("folder", arguments.source, "train", "cityscapes-trainid").pairs

@@ -9,17 +9,18 @@ Spearman's rank correlation of each signal, and every checkpoint's figures.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from scipy.stats import spearmanr
 
 from lsr_train.config.run import Config, DataConfig, SourceConfig, TargetConfig
-from lsr_train.data.labelled import LabelledFrames
+from lsr_train.data.labelled import open_labelled
 from lsr_train.data.loading import build_target
 from lsr_train.device import choose_precision
 from lsr_train.evaluation.scores import score_frames
-from lsr_train.evaluation.signals import FrameBatch, label_free_signals
+from lsr_train.evaluation.signals import label_free_signals
 from lsr_train.runs.checkpoint import load_model
 from lsr_train.runs.folder import MODEL_FILE
 
@@ -52,16 +53,18 @@ def main() -> None:
         )
         source = SourceConfig(height=size[0], width=size[1])
         frames = build_target(Config(data=DataConfig(source=source, target=target))).evenly(arguments.frames)
-        batches = (FrameBatch(*batch) for batch in frames.batches(8))
-        signals = label_free_signals(network, batches, precision=precision).higher_is_better()
+        signals = label_free_signals(network, frames.batches(8), precision=precision).higher_is_better()
         space = info.label_space
         if arguments.source:
-            held_out = LabelledFrames(
-                arguments.source_layout, arguments.source, arguments.source_split, arguments.source_ids, *size, space
+            held_out = SourceConfig(
+                layout=arguments.source_layout, root=arguments.source, split=arguments.source_split,
+                ids=arguments.source_ids, height=size[0], width=size[1],
+            )  # fmt: skip
+            signals["source"] = score_frames(
+                network, open_labelled(held_out, space), size, space.num_classes, precision=precision
             )
-            signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
-        labelled = LabelledFrames(arguments.layout, arguments.target, arguments.split, "auto", *size, space)
-        truth = score_frames(network, labelled, size, space.num_classes, precision=precision)
+        labelled = replace(source, layout=arguments.layout, root=arguments.target, split=arguments.split)
+        truth = score_frames(network, open_labelled(labelled, space), size, space.num_classes, precision=precision)
         rows.append({"checkpoint": f"{path.parents[2].name}/{path.parent.name}", "miou": truth, **signals})
     names = [name for name in rows[0] if name not in ("checkpoint", "miou")]
     truth_column = [row["miou"] for row in rows]

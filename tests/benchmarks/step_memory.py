@@ -32,11 +32,11 @@ from lsr_train.config.run import (
     WeightsConfig,
 )
 from lsr_train.data.labels import CITYSCAPES_19
-from lsr_train.data.loading import RawLabelled, RawUnlabelled
-from lsr_train.engine.loop import Batches, Engine, Models, build_accelerator
+from lsr_train.data.loading import Batches
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
+from lsr_train.engine.loop import Engine, Models, build_accelerator
 from lsr_train.engine.selection import Selector
-from lsr_train.engine.setup import LOOK_BATCH
-from lsr_train.evaluation.signals import FrameBatch, label_free_signals
+from lsr_train.evaluation.signals import SIGNAL_BATCH, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
 
@@ -74,8 +74,8 @@ def random_batches(config: Config) -> Batches:
     size = (config.data.batch_size, config.data.source.height, config.data.source.width)
     frames = torch.randint(0, 256, (*size, 3), dtype=torch.uint8)
     labels = torch.randint(0, 19, size, dtype=torch.uint8)
-    source = RawLabelled(frames, labels, ("random",) * size[0])
-    return Batches(source=itertools.repeat(source), target=itertools.repeat(RawUnlabelled(frames, None, source.files)))
+    source, target = LabelledBatch(image=frames, labels=labels), UnlabelledBatch(image=frames)
+    return Batches(source=itertools.repeat(source), target=itertools.repeat(target))
 
 
 def resident(field: str) -> int:
@@ -115,8 +115,8 @@ def measure_look(config: Config) -> int:
     )
     size = (config.data.source.height, config.data.source.width)
     before = resident("VmRSS")
-    frames = torch.randint(0, 256, (LOOK_BATCH, *size, 3), dtype=torch.uint8)
-    label_free_signals(network, [FrameBatch(frames)])
+    frames = torch.randint(0, 256, (SIGNAL_BATCH, *size, 3), dtype=torch.uint8)
+    label_free_signals(network, [UnlabelledBatch(image=frames)])
     return resident("VmHWM") - before
 
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.analysis.numbers import band_iou, embed, inter_prototype_angles, polar, reliability, summary
 from lsr_train.analysis.observation import BANDS, BINS, BalancedSample, Observation, border_distance, observe
+from lsr_train.data.samples import LabelledSample
 from lsr_train.evaluation.scores import in_eval_mode
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
 from lsr_train.losses.pixel import upsample
@@ -18,7 +18,7 @@ from lsr_train.network import DeepLabV2, NetworkSpec
 
 SPACE = LabelSpace(name="three", names=("a", "b", "c"), colors=((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 SIZE = (48, 64)
-Frames = list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]
+Frames = list[LabelledSample]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def frames() -> Frames:
         labels = np.kron(rng.choice([0, 1, 2, 255], (6, 8), p=[0.5, 0.3, 0.15, 0.05]), np.ones((13, 11))).astype(
             np.uint8
         )
-        found.append((rng.integers(0, 256, (*labels.shape, 3), dtype=np.uint8), labels, f"{index}"))
+        frame = rng.integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
+        found.append(LabelledSample(frame=frame, labels=labels, file=f"{index}"))
     return found
 
 
@@ -49,7 +50,7 @@ def test_pixels_are_counted_as_by_hand(network: DeepLabV2, frames: Frames, seen:
     matrix = np.zeros((len(BANDS) + 1, 3, 3), int)
     bins = np.zeros((3, BINS))
     with in_eval_mode(network):
-        for frame, labels, _ in frames:
+        for frame, labels in ((sample.frame, sample.labels) for sample in frames):
             fed = torch.from_numpy(resize_frame(frame, *SIZE))[None]
             probability = upsample(network(network.normalize(fed)).logits, labels.shape).softmax(dim=1)[0].numpy()
             said, sure = probability.argmax(0), probability.max(0)
@@ -79,7 +80,7 @@ def test_cells_are_counted_as_by_hand(network: DeepLabV2, frames: Frames, seen: 
     nearest, voted, kept, right, covered = (torch.zeros(3, dtype=torch.int64) for _ in range(5))
     sums = torch.zeros(3, network.feature_channels, dtype=torch.float64)
     with in_eval_mode(network):
-        for frame, labels, _ in frames:
+        for frame, labels in ((sample.frame, sample.labels) for sample in frames):
             fed = torch.from_numpy(resize_frame(frame, *SIZE))[None]
             output = network(network.normalize(fed))
             size = output.features.shape[-2:]

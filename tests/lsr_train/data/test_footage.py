@@ -22,8 +22,8 @@ def target(root: Path | str, **options: object) -> TargetConfig:
 
 def everything(footage: Footage) -> tuple[list[bytes], list[str], bytes]:
     """All that can be seen of footage, for comparisons."""
-    frames = [footage.read(index).tobytes() for index in range(len(footage))]
-    return frames, [footage.name(index) for index in range(len(footage))], footage.lab().tobytes()
+    frames = [footage[index].frame.tobytes() for index in range(len(footage))]
+    return frames, [footage[index].file for index in range(len(footage))], footage.lab().tobytes()
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_evenly_spread_indices() -> None:
 def test_a_folder_is_searched_below_and_a_glob_is_taken_as_it_is(frames_folder: Path) -> None:
     footage = open_footage(target(frames_folder))
     files = sorted(frames_folder.rglob("*.png"))
-    assert [footage.name(index) for index in range(7)] == [str(path) for path in files]
-    assert np.array_equal(footage.read(2), read_image(files[2]))
+    assert [footage[index].file for index in range(7)] == [str(path) for path in files]
+    assert np.array_equal(footage[2].frame, read_image(files[2]))
     for index, path in enumerate(files):
         assert np.array_equal(footage.lab()[index], lab_statistics(read_image(path)))
     assert len(open_footage(target(frames_folder / "*.png"))) == 5
@@ -65,7 +65,7 @@ def test_a_folder_is_searched_below_and_a_glob_is_taken_as_it_is(frames_folder: 
 def test_a_limit_takes_evenly_spread_frames(frames_folder: Path) -> None:
     everything_there = open_footage(target(frames_folder))
     few = open_footage(target(frames_folder, limit=3))
-    assert [few.name(index) for index in range(3)] == [everything_there.name(index) for index in (1, 3, 5)]
+    assert [few[index].file for index in range(3)] == [everything_there[index].file for index in (1, 3, 5)]
     assert np.array_equal(few.lab(), everything_there.lab()[[1, 3, 5]])
 
 
@@ -140,8 +140,8 @@ def test_a_video_is_sampled_the_same_from_memory_and_from_the_cache(video: Path,
     assert [float(name.rpartition("@")[2][:-1]) for name in names] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.2, 2.4, 2.6, 2.8]
     expected = [item.frame for item in read_frames(video) if item.index in (0, 22)]
     footage = open_footage(target(video, **options), cache=cache)
-    assert np.array_equal(footage.read(0), resize_frame(expected[0], 36, 48))
-    assert np.array_equal(footage.read(6), resize_frame(expected[1], 36, 48))
+    assert np.array_equal(footage[0].frame, resize_frame(expected[0], 36, 48))
+    assert np.array_equal(footage[6].frame, resize_frame(expected[1], 36, 48))
     assert len(open_footage(target(video, **options, limit=4), cache=cache)) == 4
     assert len(open_footage(target(video, seconds=0.2, static=0.0), cache=cache)) == 15
 
@@ -161,7 +161,7 @@ def test_a_damaged_cache_of_a_video_is_made_anew(video: Path, tmp_path: Path) ->
     assert [path.name for path in (cache / "video").iterdir()] == [folder.name], "nothing half-made is left"
     (tmp_path / "file").touch()
     unwritable = open_footage(target(video), cache=tmp_path / "file")
-    assert [unwritable.read(index).tobytes() for index in range(len(unwritable))] == fresh[0]
+    assert [unwritable[index].frame.tobytes() for index in range(len(unwritable))] == fresh[0]
 
 
 def test_a_folder_may_hold_videos_and_frames(video: Path, frames_folder: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_folder_may_hold_videos_and_frames(video: Path, frames_folder: Path) -
     footage = open_footage(target(frames_folder, seconds=0.5, static=0.0))
     assert len(footage) == 7 + 6
     assert footage.lab().shape == (13, 2, 3)
-    assert footage.name(12).endswith("clip.mp4@2.500s")
+    assert footage[12].file.endswith("clip.mp4@2.500s")
 
 
 def test_a_video_broken_in_the_middle_stops_or_gives_what_it_has(tmp_path: Path, shared: Callable[[str], Path]) -> None:
@@ -200,15 +200,15 @@ def test_a_missing_video_is_a_problem_not_a_crash(tmp_path: Path) -> None:
 def test_toytown_as_target_shows_no_labels() -> None:
     footage = open_footage(TargetConfig(layout="toytown-camera", split="train", height=32, width=64, limit=3))
     assert len(footage) == 3
-    assert footage.read(1).shape == (32, 64, 3)
+    assert footage[1].frame.shape == (32, 64, 3)
     assert footage.lab().shape == (3, 2, 3)
-    assert footage.name(0).startswith("toytown-camera:")
+    assert footage[0].file.startswith("toytown-camera:")
     assert not hasattr(footage, "counts")
 
 
 def test_a_real_drive_is_sampled_by_time(tmp_path: Path, shared: Callable[[str], Path]) -> None:
     clip = shared("data/clips/camvid_0016E5_15fps.mp4")
     footage = open_footage(target(clip, seconds=1.0, static=0.0, height=60, width=80), cache=tmp_path)
-    times = [float(footage.name(index).rpartition("@")[2][:-1]) for index in range(len(footage))]
+    times = [float(footage[index].file.rpartition("@")[2][:-1]) for index in range(len(footage))]
     assert len(footage) == int(times[-1]) + 1
     assert np.allclose(times, np.arange(len(footage)), atol=1 / 15 + 1e-6)

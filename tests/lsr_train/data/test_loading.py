@@ -22,16 +22,15 @@ from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19, translation
 from lsr_train.data.loading import (
-    RawLabelled,
-    RawUnlabelled,
     SampleNumbers,
     SourceDataset,
     TargetDataset,
+    batches_of,
     build_source,
     build_target,
-    source_loader,
-    target_loader,
+    open_batches,
 )
+from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from tests.processes import running, wait_until
 
 AUGMENT = AugmentConfig(
@@ -78,18 +77,18 @@ def take(batches: Iterator, count: int) -> list:
     return taken
 
 
-def equal(one: RawLabelled | RawUnlabelled, other: RawLabelled | RawUnlabelled) -> bool:
-    pairs = list(zip(one, other, strict=True))
+def equal(one: LabelledBatch | UnlabelledBatch, other: LabelledBatch | UnlabelledBatch) -> bool:
+    pairs = [(value, getattr(other, name)) for name, value in vars(one).items()]
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
 def test_a_batch_is_what_it_says(config: Config, source: SourceDataset, target: TargetDataset) -> None:
-    (labelled,), (unlabelled,) = take(source_loader(config, source), 1), take(target_loader(config, target), 1)
-    assert labelled.frames.shape == (4, 24, 32, 3)
+    (labelled,), (unlabelled,) = take(batches_of(source, config), 1), take(batches_of(target, config), 1)
+    assert labelled.image.shape == (4, 24, 32, 3)
     assert labelled.labels.shape == (4, 24, 32)
-    assert labelled.frames.dtype == labelled.labels.dtype == torch.uint8
+    assert labelled.image.dtype == labelled.labels.dtype == torch.uint8
     assert all(Path(file).exists() for file in (*labelled.files, *unlabelled.files))
-    assert unlabelled.frames.shape == (4, 24, 32, 3)
+    assert unlabelled.image.shape == (4, 24, 32, 3)
     assert unlabelled.mask is None
     assert not hasattr(unlabelled, "labels")
     assert {0, 1} <= set(labelled.labels.unique().tolist()) <= {0, 1, 2, 3, 4, 13}
@@ -97,21 +96,33 @@ def test_a_batch_is_what_it_says(config: Config, source: SourceDataset, target: 
     assert len(target) == 7
 
 
+def test_both_domains_open_and_end_together(config: Config, source: SourceDataset, target: TargetDataset) -> None:
+    before = set(multiprocessing.active_children())
+    with open_batches(with_data(config, workers=1), source, target, 4) as batches:
+        assert batches.target is not None
+        assert equal(next(batches.source), take(batches_of(source, config, 4), 1)[0])
+        assert equal(next(batches.target), take(batches_of(target, config, 4), 1)[0])
+        assert len(set(multiprocessing.active_children()) - before) == 2
+    wait_until(lambda: not set(multiprocessing.active_children()) - before, 20)
+    with open_batches(config, source, None, 0) as batches:
+        assert batches.target is None
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_nothing(
     config: Config, source: SourceDataset, target: TargetDataset, workers: int
 ) -> None:
     many = with_data(config, workers=workers)
-    for loader, dataset in ((source_loader, source), (target_loader, target)):
-        alone, together = take(loader(config, dataset), 7), take(loader(many, dataset), 7)  # type: ignore[operator]
+    for dataset in (source, target):
+        alone, together = take(batches_of(dataset, config), 7), take(batches_of(dataset, many), 7)
         assert all(equal(one, other) for one, other in zip(alone, together, strict=True))
         assert not equal(alone[0], alone[1])
 
 
 def test_a_restart_goes_on_where_it_was(config: Config, source: SourceDataset, target: TargetDataset) -> None:
-    for loader, dataset in ((source_loader, source), (target_loader, target)):
-        whole = take(loader(config, dataset), 6)  # type: ignore[operator]
-        rest = take(loader(config, dataset, 12), 3)  # type: ignore[operator]
+    for dataset in (source, target):
+        whole = take(batches_of(dataset, config), 6)
+        rest = take(batches_of(dataset, config, 12), 3)
         assert all(equal(one, other) for one, other in zip(whole[3:], rest, strict=True))
 
 
@@ -119,11 +130,11 @@ def test_the_same_configuration_gives_the_same_data_set(config: Config, tmp_path
     first = [
         build_source(config, CITYSCAPES_19, build_target(config, cache=c), cache=c) for c in (None, tmp_path, tmp_path)
     ]
-    batches = [take(source_loader(config, dataset), 3) for dataset in first]
+    batches = [take(batches_of(dataset, config), 3) for dataset in first]
     assert all(equal(one, other) for one, other in zip(batches[0], batches[1], strict=True))
     assert all(equal(one, other) for one, other in zip(batches[0], batches[2], strict=True))
     other = replace(config, seed=12)
-    (changed, *_) = take(source_loader(other, build_source(other, CITYSCAPES_19, build_target(other))), 1)
+    (changed, *_) = take(batches_of(build_source(other, CITYSCAPES_19, build_target(other)), other), 1)
     assert not equal(changed, batches[0][0])
 
 
@@ -131,11 +142,11 @@ def test_the_same_configuration_gives_the_same_data_set(config: Config, tmp_path
 def test_ranks_share_the_batches_of_one(
     config: Config, source: SourceDataset, target: TargetDataset, world: int
 ) -> None:
-    for loader, dataset in ((source_loader, source), (target_loader, target)):
-        whole = take(loader(config, dataset, 8), 5)  # type: ignore[operator]
-        parts = [take(loader(config, dataset, 8, rank=rank, world=world), 5) for rank in range(world)]  # type: ignore[operator]
+    for dataset in (source, target):
+        whole = take(batches_of(dataset, config, 8), 5)
+        parts = [take(batches_of(dataset, config, 8, rank=rank, world=world), 5) for rank in range(world)]
         for step, batch in enumerate(whole):
-            assert torch.equal(torch.cat([part[step].frames for part in parts]), batch.frames)
+            assert torch.equal(torch.cat([part[step].image for part in parts]), batch.image)
             assert sum((part[step].files for part in parts), ()) == batch.files
 
 
@@ -149,13 +160,13 @@ def test_sample_numbers_cover_everything_once() -> None:
 
 def test_data_sets_travel_to_other_processes(config: Config, source: SourceDataset, target: TargetDataset) -> None:
     copies = pickle.loads(pickle.dumps((source, target)))
-    assert equal(*(take(source_loader(config, dataset), 1)[0] for dataset in (source, copies[0])))
-    assert equal(*(take(target_loader(config, dataset), 1)[0] for dataset in (target, copies[1])))
+    assert equal(*(take(batches_of(dataset, config), 1)[0] for dataset in (source, copies[0])))
+    assert equal(*(take(batches_of(dataset, config), 1)[0] for dataset in (target, copies[1])))
 
 
 def test_a_batch_that_cannot_be_split_is_refused(config: Config, source: SourceDataset) -> None:
     with pytest.raises(UsageError, match=r"batch_size is 4 over 3 processes"):
-        next(source_loader(config, source, world=3))
+        next(batches_of(source, config, world=3))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -163,7 +174,7 @@ def test_a_file_that_breaks_later_is_one_line(config: Config, source: SourceData
     for path in Path(config.data.source.root).rglob("labels/train/*.png"):
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="is truncated") as caught:
-        take(source_loader(with_data(config, workers=workers), source), 4)
+        take(batches_of(source, with_data(config, workers=workers)), 4)
     assert "\n" not in str(caught.value)
     assert "labels/train" in str(caught.value)
 
@@ -172,7 +183,7 @@ def test_a_label_that_changes_later_is_named(config: Config, source: SourceDatas
     for path in Path(config.data.source.root).rglob("labels/train/*.png"):
         cv2.imwrite(str(path), np.full((36, 48), 33, dtype=np.uint8))
     with pytest.raises(InputError, match=r"labels/train/.*label id 33 .*row 0, column 0"):
-        take(source_loader(config, source), 1)
+        take(batches_of(source, config), 1)
 
 
 def workers_of(batches: Iterator) -> list[multiprocessing.process.BaseProcess]:
@@ -182,7 +193,7 @@ def workers_of(batches: Iterator) -> list[multiprocessing.process.BaseProcess]:
 
 def test_closing_ends_the_workers(config: Config, source: SourceDataset) -> None:
     before = set(multiprocessing.active_children())
-    batches = source_loader(with_data(config, workers=2), source)
+    batches = batches_of(source, with_data(config, workers=2))
     workers = set(workers_of(batches)) - before
     assert len(workers) == 2
     batches.close()
@@ -193,8 +204,8 @@ def test_closing_ends_the_workers(config: Config, source: SourceDataset) -> None
 
 
 def test_an_interruption_is_the_trainers_business(config: Config, source: SourceDataset) -> None:
-    expected = take(source_loader(config, source), 8)
-    batches = source_loader(with_data(config, workers=2), source)
+    expected = take(batches_of(source, config), 8)
+    batches = batches_of(source, with_data(config, workers=2))
     got = [next(batches), next(batches)]  # one of each worker, so that both have set their signals up
     for worker in multiprocessing.active_children():
         assert worker.pid is not None
@@ -207,12 +218,11 @@ def test_an_interruption_is_the_trainers_business(config: Config, source: Source
 def test_a_trainer_that_fails_with_an_open_loader_ends(labelled_folder: Path, repository: Path) -> None:
     code = f"""
 from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig
-from lsr_train.data.loading import source_loader
-from lsr_train.data.loading import build_source
+from lsr_train.data.loading import batches_of, build_source
 from lsr_train.data.labels import CITYSCAPES_19
 source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
 config = Config(data=DataConfig(source=source, workers=2), augment=AugmentConfig())
-batches = source_loader(config, build_source(config, CITYSCAPES_19))
+batches = batches_of(build_source(config, CITYSCAPES_19), config)
 next(batches)
 raise RuntimeError("as planned")
 """
@@ -226,12 +236,11 @@ def test_workers_end_when_the_trainer_is_killed(labelled_folder: Path, repositor
     code = f"""
 import multiprocessing, os, signal
 from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig
-from lsr_train.data.loading import source_loader
-from lsr_train.data.loading import build_source
+from lsr_train.data.loading import batches_of, build_source
 from lsr_train.data.labels import CITYSCAPES_19
 source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
 config = Config(data=DataConfig(source=source, workers=2), augment=AugmentConfig())
-batches = source_loader(config, build_source(config, CITYSCAPES_19))
+batches = batches_of(build_source(config, CITYSCAPES_19), config)
 next(batches)
 print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -258,7 +267,7 @@ def test_the_ignore_masks_follow_the_geometry(config: Config, tmp_path: Path) ->
     )
     target = build_target(masked)
     seen = set()
-    for batch in take(target_loader(masked, target), 10):
+    for batch in take(batches_of(target, masked), 10):
         assert batch.mask is not None
         assert batch.mask.dtype == torch.bool
         for counts in batch.mask:
@@ -267,9 +276,9 @@ def test_the_ignore_masks_follow_the_geometry(config: Config, tmp_path: Path) ->
             assert rows.min() >= 27 - 6
     assert seen == {(0, 11), (36, 47)}
     source = build_source(masked, CITYSCAPES_19, target)
-    voids = [(batch.labels == 255).sum(dim=(1, 2)) for batch in take(source_loader(masked, source), 5)]
+    voids = [(batch.labels == 255).sum(dim=(1, 2)) for batch in take(batches_of(source, masked), 5)]
     assert all(bool((count > 0).all()) for count in voids)
-    assert source.class_counts.sum() == 9 * (36 * 48 - 9 * 12)
+    assert source.images.counts.sum() == 9 * (36 * 48 - 9 * 12)
     frames = target.evenly(3)
     assert frames.mask is not None
     assert (~frames.mask).sum() == 9 * 12
@@ -283,7 +292,7 @@ def test_ignored_rows_are_the_frames_not_the_crops(config: Config) -> None:
     )
     dataset = build_target(ignoring)
     below, above = set(), set()
-    for batch in take(target_loader(ignoring, dataset), 20):
+    for batch in take(batches_of(dataset, ignoring), 20):
         assert batch.mask is not None
         for counts in batch.mask:
             rows = counts.any(dim=1)
@@ -340,14 +349,14 @@ def test_toytown_is_a_layout(config: Config, domain: str) -> None:
     )
     dataset = build_source(toytown, CAMVID_11, build_target(toytown))
     (one, two), many = (
-        take(source_loader(toytown, dataset), 2),
-        take(source_loader(with_data(toytown, workers=1), dataset), 2),
+        take(batches_of(dataset, toytown), 2),
+        take(batches_of(dataset, with_data(toytown, workers=1)), 2),
     )
     assert equal(one, many[0])
     assert equal(two, many[1])
-    assert one.frames.shape == (2, 32, 64, 3)
+    assert one.image.shape == (2, 32, 64, 3)
     assert int(one.labels[one.labels != 255].max()) < 11
-    assert dataset.class_counts.sum() <= 5 * 32 * 64
+    assert dataset.images.counts.sum() <= 5 * 32 * 64
 
 
 def test_the_label_space_comes_from_the_folder(config: Config, labelled_folder: Path) -> None:
@@ -395,8 +404,8 @@ def test_the_real_pair_loads(shared: Callable[[str], Path], tmp_path: Path) -> N
     target = build_target(config, cache=tmp_path)
     source = build_source(config, space, target, cache=tmp_path)
     assert (len(source), len(target)) == (80, 30)
-    (batch, *_) = take(source_loader(config, source), 3)
-    assert batch.frames.shape == (4, 240, 320, 3)
+    (batch, *_) = take(batches_of(source, config), 3)
+    assert batch.image.shape == (4, 240, 320, 3)
     assert set(batch.labels.unique().tolist()) <= {*range(11), 255}
 
 
@@ -411,7 +420,7 @@ def test_the_native_layouts_load(layout: str, shared: Callable[[str], Path]) -> 
         augment=AugmentConfig(flip=0.0),
     )
     dataset = build_source(config, CITYSCAPES_19)
-    (batch,) = take(source_loader(config, dataset), 1)
+    (batch,) = take(batches_of(dataset, config), 1)
     shares = np.bincount(batch.labels.numpy().ravel(), minlength=256) / batch.labels.numel()
     assert shares[0] > 0.1, "road"
     assert shares[[2, 5, 10]].min() > 0.01, "building, pole, sky"

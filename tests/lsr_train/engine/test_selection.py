@@ -117,8 +117,8 @@ def test_the_advice_can_be_followed(recipe: str, more: dict[str, float], named: 
 
 
 def test_a_class_that_recovers_and_dies_again_is_named_again() -> None:
-    watch = CollapseWatch(("road", "tree"), looks=2)
-    watch.begin([0.7, 0.3])
+    watch = CollapseWatch(("road", "tree"), patience=2)
+    watch.start([0.7, 0.3])
     shares = (0.0, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0)
     assert [watch.observe([0.7, share]) for share in shares] == [(), ("tree",), (), (), (), ("tree",), ()]
 

@@ -13,7 +13,8 @@ from lsr_infer.backends.model_file import shipped_model
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.commands.evaluate import main
-from lsr_train.data.labelled import LabelledFrames
+from lsr_train.config.run import SourceConfig
+from lsr_train.data.labelled import open_labelled
 from lsr_train.data.labels import CITYSCAPES_19, SYNTHIA_13
 from lsr_train.evaluation.options import EvaluateOptions
 from lsr_train.evaluation.scores import score_frames
@@ -75,7 +76,9 @@ def test_result_table_pictures_and_json(model: Path, tmp_path: Path, capsys: pyt
     assert run([str(model), *TOYTOWN, *more]) == 0
     table = capsys.readouterr().out
     document = json.loads(out.read_text())
-    frames = LabelledFrames("toytown-camera", "", "val", "auto", 48, 96, CITYSCAPES_19, 3)
+    frames = open_labelled(
+        SourceConfig(layout="toytown-camera", split="val", height=48, width=96, limit=3), CITYSCAPES_19
+    )
     assert document["miou"] == score_frames(tiny(), frames, (48, 96), 19)
     assert document["model"]["sha256"] == model_hash(model)
     assert document["data"]["frames"] == 3

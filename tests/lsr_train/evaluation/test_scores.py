@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,22 +9,29 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from lsr_infer.io.images import resize_frame, resize_labels
+from lsr_train.data.samples import LabelledSample
 from lsr_train.evaluation.scores import EvaluationProtocol, NetworkPredictor, evaluate, score_frames
 from lsr_train.metrics import mean_iou
 from tests.lsr_train.fake_network import ConvNetwork, PixelNetwork
 
-Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
 
-
-def samples(count: int = 3, height: int = 20, width: int = 27, classes: int = 4) -> list[Sample]:
+def samples(count: int = 3, height: int = 20, width: int = 27, classes: int = 4) -> list[LabelledSample]:
     generator = np.random.default_rng(5)
     found = []
     for index in range(count):
         labels = generator.integers(0, classes, (height, width)).astype(np.uint8)
         labels[0, :5] = 255
         frame = generator.integers(0, 256, (height, width, 3)).astype(np.uint8)
-        found.append((frame, labels, f"frame{index}"))
+        found.append(LabelledSample(frame=frame, labels=labels, file=f"frame{index}"))
     return found
+
+
+def scene(frame: NDArray[np.uint8], labels: NDArray[np.uint8], file: str) -> LabelledSample:
+    return LabelledSample(frame=frame, labels=labels, file=file)
+
+
+def pixels(data: list[LabelledSample]) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    return [(sample.frame, sample.labels) for sample in data]
 
 
 def exact(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -48,7 +56,7 @@ def view(network: ConvNetwork, frame: NDArray[np.uint8], fed: tuple[int, int], s
 
 def test_native_protocol_equals_its_oracle() -> None:
     network, data = ConvNetwork().eval(), samples()
-    pairs = [(labels, view(network, frame, (16, 24), (20, 27)).argmax(0).numpy()) for frame, labels, _ in data]
+    pairs = [(labels, view(network, frame, (16, 24), (20, 27)).argmax(0).numpy()) for frame, labels in pixels(data)]
     protocol = EvaluationProtocol(height=16, width=24)
     result = evaluate(NetworkPredictor(network, protocol), data, 4)
     assert np.array_equal(result.matrix.numpy(), matrix_oracle(pairs, 4))
@@ -63,7 +71,7 @@ def test_resized_protocol_resizes_the_labels() -> None:
     network, data = ConvNetwork().eval(), samples()
     pairs = [
         (resize_labels(labels, 16, 24), view(network, frame, (16, 24), (16, 24)).argmax(0).numpy())
-        for frame, labels, _ in data
+        for frame, labels in pixels(data)
     ]
     protocol = EvaluationProtocol(kind="resized", height=16, width=24)
     result = evaluate(NetworkPredictor(network, protocol), data, 4, resized=(16, 24))
@@ -72,7 +80,7 @@ def test_resized_protocol_resizes_the_labels() -> None:
 
 def test_several_views_average_their_softmax() -> None:
     network = ConvNetwork().eval()
-    frame = samples(1)[0][0]
+    frame = samples(1)[0].frame
     views = []
     for fed in ((16, 24), (8, 12)):
         views.append(view(network, frame, fed, (20, 27)).softmax(0))
@@ -84,7 +92,7 @@ def test_several_views_average_their_softmax() -> None:
 
 
 def test_a_perfect_prediction_scores_one_and_flipping_changes_nothing() -> None:
-    data: list[Sample] = [(exact(labels), labels, name) for _, labels, name in samples()]
+    data: list[LabelledSample] = [scene(exact(item.labels), item.labels, item.file) for item in samples()]
     for flip in (False, True):
         protocol = EvaluationProtocol(height=20, width=27, flip=flip)
         predictor = NetworkPredictor(PixelNetwork(4), protocol)
@@ -92,44 +100,44 @@ def test_a_perfect_prediction_scores_one_and_flipping_changes_nothing() -> None:
 
 
 def test_worst_frames_come_worst_first() -> None:
-    labels = samples(1)[0][1]
-    data: list[Sample] = []
+    labels = samples(1)[0].labels
+    data: list[LabelledSample] = []
     for wrong in (3, 0, 9, 5, 9):
         painted = labels.copy()
         painted[5 : 5 + wrong] = (painted[5 : 5 + wrong] + 1) % 4
-        data.append((exact(painted), labels, f"{wrong}-{len(data)}"))
-    data.append((exact(labels), np.full_like(labels, 255), "void"))
+        data.append(scene(exact(painted), labels, f"{wrong}-{len(data)}"))
+    data.append(scene(exact(labels), np.full_like(labels, 255), "void"))
     predictor = NetworkPredictor(PixelNetwork(4), EvaluationProtocol(height=20, width=27))
     result = evaluate(predictor, data, 4, worst=3)
     assert [scored.file for scored in result.worst] == ["9-2", "9-4", "5-3"]
     assert result.worst[0].miou == dict(result.frame_miou)["9-2"]
-    assert np.array_equal(result.worst[0].classes[1:], data[2][0][1:, :, 0])
+    assert np.array_equal(result.worst[0].classes[1:], data[2].frame[1:, :, 0])
     assert math.isnan(dict(result.frame_miou)["void"])
     assert evaluate(predictor, data, 4).worst == ()
 
 
 def test_predictions_are_relabelled() -> None:
-    labels = samples(1)[0][1]
+    labels = samples(1)[0].labels
     table = np.full(256, 255, dtype=np.uint8)
     table[:4] = [0, 0, 1, 1]
     predictor = NetworkPredictor(PixelNetwork(4), EvaluationProtocol(height=20, width=27))
-    result = evaluate(predictor, [(exact(labels), table[labels], "a")], 2, relabel=table)
+    result = evaluate(predictor, [scene(exact(labels), table[labels], "a")], 2, relabel=table)
     assert result.iou.tolist() == [1, 1]
 
 
 def test_errors_name_the_frame() -> None:
-    frame, labels, name = samples(1)[0]
+    first = samples(1)[0]
     predictor = NetworkPredictor(ConvNetwork(), EvaluationProtocol(height=16, width=24))
     with pytest.raises(ValueError, match="frame0: frame"):
-        evaluate(predictor, [(frame[1:], labels, name)], 4)
+        evaluate(predictor, [replace(first, frame=first.frame[1:])], 4)
     with pytest.raises(ValueError, match=r"frame0: .*outside"):
-        evaluate(predictor, [(frame, labels, name)], 3)
+        evaluate(predictor, [first], 3)
     with pytest.raises(ValueError, match="no frame"):
         evaluate(predictor, [], 4)
 
 
 def test_an_error_while_reading_arrives() -> None:
-    def broken() -> Iterator[Sample]:
+    def broken() -> Iterator[LabelledSample]:
         yield samples(1)[0]
         raise OSError("unreadable")
 

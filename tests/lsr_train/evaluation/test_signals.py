@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lsr_train.data.samples import UnlabelledBatch
 from lsr_train.device import Precision
 from lsr_train.evaluation.scores import in_eval_mode
-from lsr_train.evaluation.signals import FrameBatch, flip_agreement, label_free_signals, mean_entropy, scale_agreement
+from lsr_train.evaluation.signals import label_free_signals
 from tests.lsr_train.fake_network import ConstantNetwork, ConvNetwork, PixelNetwork
 
 
@@ -45,7 +46,7 @@ def test_signals_equal_their_oracles() -> None:
     plain = full_logits(network, image, size)
     mirrored = full_logits(network, image.flip(-1), size).argmax(1).flip(-1)
     small = functional.interpolate(image, (12, 16), mode="bilinear", antialias=True)
-    batches = [FrameBatch(data[:3], mask[:3]), FrameBatch(data[3:], mask[3:])]
+    batches = [UnlabelledBatch(image=data[:3], mask=mask[:3]), UnlabelledBatch(image=data[3:], mask=mask[3:])]
     signals = label_free_signals(network, batches, scales=(0.5,))
     assert signals.flip == pytest.approx(agreement_oracle(plain.argmax(1), mirrored, mask, 5))
     assert signals.scale == pytest.approx(
@@ -67,21 +68,11 @@ def test_signals_equal_their_oracles() -> None:
     assert 0.05 < signals.flip < 0.999
 
 
-def test_each_signal_alone_equals_the_joint_pass() -> None:
-    network = ConvNetwork()
-    batches = [FrameBatch(frames(3)), FrameBatch(frames(4))]
-    joint = label_free_signals(network, batches)
-    assert flip_agreement(network, batches).value == joint.flip
-    assert scale_agreement(network, batches) == joint.scale
-    assert mean_entropy(network, batches) == joint.entropy
-    assert joint.higher_is_better() == {"flip": joint.flip, "scale": joint.scale, "entropy": -joint.entropy}
-
-
 def test_batching_does_not_matter() -> None:
     network = ConvNetwork()
     data = frames(5, count=4)
-    one = label_free_signals(network, [FrameBatch(data)])
-    four = label_free_signals(network, [FrameBatch(part) for part in torch.split(data, 1)])
+    one = label_free_signals(network, [UnlabelledBatch(image=data)])
+    four = label_free_signals(network, [UnlabelledBatch(image=part) for part in torch.split(data, 1)])
     assert one.flip == pytest.approx(four.flip, abs=1e-6)
     assert one.scale == pytest.approx(four.scale, abs=1e-6)
     assert one.entropy == pytest.approx(four.entropy, abs=1e-6)
@@ -90,23 +81,24 @@ def test_batching_does_not_matter() -> None:
 def test_a_pixelwise_network_agrees_with_its_mirror_image() -> None:
     data = torch.zeros(2, 8, 10, 3, dtype=torch.uint8)
     data[..., 0] = torch.randint(0, 4, (2, 8, 10), generator=torch.Generator().manual_seed(1))
-    result = flip_agreement(PixelNetwork(4), [FrameBatch(data)])
-    assert result.value == 1
-    assert result.iou.tolist() == [1, 1, 1, 1]
-    assert flip_agreement(PixelNetwork(8), [FrameBatch(data)]).value == pytest.approx(4 / 8)
+    signals = label_free_signals(PixelNetwork(4), [UnlabelledBatch(image=data)])
+    assert signals.flip == 1
+    assert signals.classes.flip.tolist() == [1, 1, 1, 1]
+    assert signals.higher_is_better() == {"flip": 1, "scale": signals.scale, "entropy": -signals.entropy}
+    assert label_free_signals(PixelNetwork(8), [UnlabelledBatch(image=data)]).flip == pytest.approx(4 / 8)
 
 
 def test_a_constant_prediction_does_not_score_one() -> None:
-    signals = label_free_signals(ConstantNetwork([1.0, 0.0, 0.0, 0.0]), [FrameBatch(frames(6))])
+    signals = label_free_signals(ConstantNetwork([1.0, 0.0, 0.0, 0.0]), [UnlabelledBatch(image=frames(6))])
     assert signals.flip == pytest.approx(1 / 4)
     assert signals.scale == pytest.approx(1 / 4)
 
 
 def test_entropy_is_a_share_of_log_c() -> None:
-    batches = [FrameBatch(frames(7))]
-    assert mean_entropy(ConstantNetwork([2.0] * 5), batches) == pytest.approx(1)
-    assert mean_entropy(ConstantNetwork([200.0, 0.0, 0.0]), batches) == pytest.approx(0, abs=1e-6)
-    assert mean_entropy(ConstantNetwork([1.0]), batches) == 0
+    batches = [UnlabelledBatch(image=frames(7))]
+    assert label_free_signals(ConstantNetwork([2.0] * 5), batches).entropy == pytest.approx(1)
+    assert label_free_signals(ConstantNetwork([200.0, 0.0, 0.0]), batches).entropy == pytest.approx(0, abs=1e-6)
+    assert label_free_signals(ConstantNetwork([1.0]), batches).entropy == 0
 
 
 def test_masked_pixels_do_not_count() -> None:
@@ -114,23 +106,28 @@ def test_masked_pixels_do_not_count() -> None:
     data = frames(8)
     mask = torch.zeros(data.shape[:3], dtype=torch.bool)
     with pytest.raises(ValueError, match="no pixel"):
-        mean_entropy(network, [FrameBatch(data, mask)])
-    assert flip_agreement(network, [FrameBatch(data, mask)]).value == 0
-    assert flip_agreement(network, [FrameBatch(data, ~mask)]).value == flip_agreement(network, [FrameBatch(data)]).value
+        label_free_signals(network, [UnlabelledBatch(image=data, mask=mask)])
+    everywhere = label_free_signals(network, [UnlabelledBatch(image=data, mask=~mask)])
+    plain = label_free_signals(network, [UnlabelledBatch(image=data)])
+    assert everywhere.higher_is_better() == plain.higher_is_better()
+    mask[:, :, :9] = True
+    changed = data.clone()
+    changed[:, :, 9:] = 0
+    part = label_free_signals(PixelNetwork(4), [UnlabelledBatch(image=data, mask=mask)])
+    assert part.entropy == label_free_signals(PixelNetwork(4), [UnlabelledBatch(image=changed, mask=mask)]).entropy
 
 
-def test_nothing_to_look_at_is_an_error() -> None:
-    for signal in (flip_agreement, scale_agreement, label_free_signals):
-        with pytest.raises(ValueError, match="no frame"):
-            signal(ConvNetwork(), [])
+def test_nothing_to_evaluate_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no frame"):
+        label_free_signals(ConvNetwork(), [])
     for scales in ((), (1.0,), (-1.0,)):
         with pytest.raises(ValueError, match="scales"):
-            scale_agreement(ConvNetwork(), [FrameBatch(frames(1))], scales=scales)
+            label_free_signals(ConvNetwork(), [UnlabelledBatch(image=frames(1))], scales=scales)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_is_near(precision: Precision) -> None:
-    batches = [FrameBatch(frames(9))]
+    batches = [UnlabelledBatch(image=frames(9))]
     exact, near = (label_free_signals(ConvNetwork(), batches, precision=p) for p in ("fp32", precision))
     assert near.flip == pytest.approx(exact.flip, abs=0.1)
     assert near.entropy == pytest.approx(exact.entropy, abs=0.02)
@@ -143,7 +140,7 @@ def test_modes_and_state_are_put_back() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     data = frames(10)
     copy = data.clone()
-    label_free_signals(network, [FrameBatch(data)])
+    label_free_signals(network, [UnlabelledBatch(image=data)])
     assert network.training
     assert network.encoder.training
     assert not network.norm.training
