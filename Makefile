@@ -6,14 +6,17 @@ CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constr
 OUT := quickstart
 SCORED := --layout toytown-camera --split val --limit 40
 # What the tests try for real beside training and export. TensorRT itself is not among them: only NVIDIA's host has it.
-EXTRAS := train,export,openvino,trt-rtx,demo,dev
+EXTRAS := train,export,openvino,trt-rtx,demo,docs,dev
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.
 CLIP := ../shared/data/clips/udacity_test_video.mp4
 
-.PHONY: install demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot shipped-frames shipped-models clean-quickstart
-.DEFAULT_GOAL := quickstart
+.PHONY: help install docs test-fast overview-picture demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot shipped-frames shipped-models clean-quickstart
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,9 +24,9 @@ $(VENV)/.installed: pyproject.toml constraints/cpu.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	touch $@
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed  ## the environment .venv with training, export, demo, docs and tests
 
-quickstart: install
+quickstart: install  ## every step on embedded data, from nothing to a segmented clip
 	@test ! -e $(OUT) || { echo "$(OUT)/ is there already: make clean-quickstart OUT=$(OUT) removes it, or choose another with OUT=…"; exit 2; }
 	@echo; echo "== 1/7 pretrain: labelled Toytown-game -> source-only network"
 	$(BIN)/python -m lsr_train pretrain --recipe toytown_source --out $(OUT)/source
@@ -44,7 +47,7 @@ quickstart: install
 	$(BIN)/python -m lsr_train.toytown clip --domain camera --seed 7 --frames 50 --height 256 --width 512 -o $(OUT)/camera.mp4
 	@echo; echo "== 7/7 segment it: before on the left, after on the right"
 	$(BIN)/lsr-infer $(OUT)/camera.mp4 --model $(OUT)/adapted.onnx --side-by-side $(OUT)/source.onnx --output $(OUT)/video
-	@echo; echo "What came of it, mean IoU on labelled camera frames:"
+	@echo; echo "Result, mean IoU on labelled camera frames:"
 	@for name in source adapted adapted_int8; do test ! -e $(OUT)/$$name.json || $(BIN)/python -c "import json, sys; \
 		print(f'  {sys.argv[1]:13} {100 * json.load(open(sys.argv[2]))[\"miou\"]:5.1f} %')" $$name $(OUT)/$$name.json; done
 	@echo; echo "Look at:"
@@ -54,7 +57,7 @@ quickstart: install
 	@echo "  $(OUT)/adapted/metrics.csv     what each loss term did"
 	@echo "  $(BIN)/lsr-infer info $(OUT)/adapted_int8.onnx   what the file says about itself"
 
-clean-quickstart:
+clean-quickstart:  ## remove what quickstart made
 	@test ! -e $(OUT) || test -f $(OUT)/source/config.yaml || { echo "$(OUT)/ is no quickstart: nothing removed"; exit 2; }
 	rm -rf $(OUT)
 
@@ -62,23 +65,26 @@ clean-quickstart:
 # A process that dies ends the run and names its test: pytest-xdist 3.8 would start another and may wait for ever.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	--max-worker-restart 0
-test: install
+test: install  ## all tests but those marked slow: 10 minutes on two cores
 	$(PYTEST)
 
-test-all: install
+test-fast: install  ## the tests that take seconds: arrows, configuration, latent space, documents
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_arrows.py tests/test_documents.py tests/lsr_train/config tests/lsr_train/latent
+
+test-all: install  ## all tests: kill series, soaks, load tests too
 	$(PYTEST) --run-slow
 
-lint: install
+lint: install  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy lsr_infer lsr_train export demo
 
-bench: install
+bench: install  ## speed and memory as ratios, JSON
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m tests.benchmarks.$$script || exit 1; done
 
 # The frames that the package ships to compare models on, and a clip for the page. The scenes are far from those of
 # training and validation.
-shipped-frames: install
+shipped-frames: install  ## make the frames that ship again
 	for domain in camera game; do $(BIN)/python -m lsr_train.toytown frames --domain $$domain --seed 900000 --frames 6 \
 		--height 256 --width 512 --jpeg --overwrite -o lsr_infer/models/toytown || exit 1; done
 	$(BIN)/python -m lsr_train.toytown clip --domain camera --seed 900101 --frames 96 --height 256 --width 512 --overwrite \
@@ -86,33 +92,40 @@ shipped-frames: install
 
 # The two demonstration networks of the package, before and after adaptation: about 20 minutes on two cores.
 SHIPPED := runs/shipped
-shipped-models: install
+shipped-models: install  ## train the networks that ship again: 20 minutes
 	$(BIN)/python -m lsr_train pretrain --recipe toytown_shipped_source --out $(SHIPPED)/source
 	$(BIN)/python -m lsr_train adapt --recipe toytown_shipped_lsr_em --init $(SHIPPED)/source --out $(SHIPPED)/adapted
 	for name in source adapted; do $(BIN)/python export/to_onnx.py $(SHIPPED)/$$name -o lsr_infer/models/toytown_$$name.onnx \
 		--precision int8 --for onnxruntime --overwrite || exit 1; done
 
-bench-deploy: install
+bench-deploy: install  ## the long benchmarks: backends, whole clips, streams
 	$(BIN)/python -m tests.benchmarks.backend_speed
 	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown_adapted.onnx
 	$(BIN)/python -m tests.benchmarks.stream_memory --clip $(CLIP)
 
 # The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".
 DEMO :=
-demo: install
+demo: install  ## the demo page on http://127.0.0.1:7860; DEMO="--models DIR" adds options
 	$(BIN)/python demo/app.py $(DEMO)
 
-pictures: install
+docs: install  ## the documentation as a site in site/, which opens from disk
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+overview-picture: install  ## the README's picture
+	$(BIN)/python docs/overview_picture.py
+
+pictures: install  ## Toytown's pictures in the documents
 	$(BIN)/python docs/toytown_pictures.py
 
 # The demo page's pictures in the README, taken in Chromium.
-page-pictures: install
+page-pictures: install  ## the demo page's pictures in the documents
 	folder=$$(mktemp -d) && PYTHONPATH=. $(BIN)/python docs/page_pictures.py --clip $(STREET) --temporary $$folder && rmdir $$folder
 
 # The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair
 STREET := ../shared/data/clips/udacity_solidWhiteRight.mp4
-street-pictures: install
+street-pictures: install  ## the pictures of the real pair; needs its runs
 	for run in source lsr lsr_em self_training lsr_st; do \
 		$(BIN)/python export/to_onnx.py $(RUNS)/$${run}_0 -o $(RUNS)/$${run}_0.onnx --overwrite || exit 1; done
 	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \
@@ -123,5 +136,5 @@ street-pictures: install
 
 # CURVE is what tests/benchmarks/student_curve.py printed.
 CURVE := $(RUNS)/curve.json
-student-plot: install
+student-plot: install  ## the students' plot; needs CURVE
 	$(BIN)/python docs/student_curve.py $(CURVE)

@@ -16,7 +16,7 @@ def readme_lines(repository: Path) -> str:
     return lines
 
 
-def test_readme_in_a_foreign_loop(repository: Path) -> None:
+def test_documents_in_a_foreign_loop(repository: Path) -> None:
     imports, build, *step = [ast.unparse(statement) for statement in ast.parse(readme_lines(repository)).body]
     assert len(step) <= 3  # five statements in all
     torch.manual_seed(0)
