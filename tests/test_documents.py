@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 WITH_US = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 README = REPOSITORY / "README.md"
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
-OTHERS = [REPOSITORY / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "export/README.md", "demo/README.md")]
+OTHERS = [REPOSITORY / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "export/README.md")]
 EXAMPLES = REPOSITORY / "examples"
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in [README, *PAGES])
 

@@ -1,4 +1,4 @@
-"""The C++ program of export/README.md is compiled, run, and gives the classes that the runtime gives."""
+"""The C++ program of docs/export.md is compiled, run, and gives the classes that the runtime gives."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no C++ compiler here")
     package = Path(openvino.__file__).parent
-    (source,) = re.findall(r"```cpp\n(// segment .*?)```", (ROOT / "export/README.md").read_text(), flags=re.DOTALL)
+    (source,) = re.findall(r"```cpp\n(// segment .*?)```", (ROOT / "docs/export.md").read_text(), flags=re.DOTALL)
     folder = tmp_path_factory.mktemp("program")
     (folder / "segment.cpp").write_text(source, encoding="utf-8")
     (library,) = package.glob("libs/libopenvino.so.*")
