@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def upward(module: str, path: Path) -> list[str]:
     return sorted(name for name in found if room(name) in ranks and ranks[room(name)] > ranks[room(module)])
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Return every module of the project by dotted name."""
     found = {}
@@ -58,6 +60,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return the dotted names a module imports, at any depth of its code."""
     names = set()
