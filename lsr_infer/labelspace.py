@@ -1,18 +1,19 @@
-"""What the classes of a network are called, how they are coloured, and which subsets of them are reported.
+"""Defines the classes of a network: their names, colours, and the subsets that are reported.
 
 The type travels from training through the checkpoint and the Manifest to the runtime as plain data. It knows nothing of
 datasets or of their ids.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.fields import Fields
 
 __all__ = ["IGNORE_INDEX", "LabelSpace"]
 
@@ -83,15 +84,7 @@ class LabelSpace:
         Raises:
             InputError: a key is missing or a value has the wrong type.
         """
-        fields = Fields(document, "this is no label space")
-        colors = []
-        for color in fields.integer_lists("colors"):
-            if len(color) != 3:
-                raise InputError(f"this is no label space: a colour is {list(color)}; needed: three of 0..255.")
-            colors.append((color[0], color[1], color[2]))
-        return cls(
-            name=fields.text("name"),
-            names=fields.texts("names"),
-            colors=tuple(colors),
-            subsets=fields.named_integers("subsets"),
-        )
+        try:
+            return msgspec.json.decode(json.dumps(document), type=cls)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"this is no label space: {error}.") from error

@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAYERS = {
     "lsr_infer": (
-        "errors", "fields", "labelspace", "system", "io", "video", "manifest", "render", "parity", "tensorrt",
+        "errors", "labelspace", "system", "io", "video", "manifest", "render", "parity", "tensorrt",
         "backends", "segmenter", "pipeline", "web", "commands", "cli",
     ),
     "lsr_train": (

@@ -1,4 +1,4 @@
-"""What a model file says about itself: everything the runtime needs, as one JSON document inside the file.
+"""Defines the Manifest: everything the runtime needs to know about a model, as one JSON document inside its file.
 
 The document stands in the metadata of an ONNX file, and beside a TensorRT engine as `NAME.engine.json`. It is data
 only: it names no path, and nothing in it makes the runtime read or write anywhere. Its values are checked here, because
@@ -8,13 +8,14 @@ a model file may come from anywhere.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import msgspec
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.fields import Fields
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts
+from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts, convert
 
 __all__ = [
     "FORMAT",
@@ -201,38 +202,15 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the document; `from_json` gives an equal Manifest."""
-        document: dict[str, Any] = {
+        own = {member.name: getattr(self, member.name) for member in fields(self)}
+        embedded = {name: value.to_dict() for name, value in own.items() if hasattr(value, "to_dict")}
+        given = {name: own.get(name, _GRAPH_INPUT.get(name)) for name in _Input.__struct_fields__}
+        members = own | embedded | {
             "format": FORMAT,
-            "label_space": self.label_space.to_dict(),
-            "input": {
-                "name": "image",
-                "type": "uint8",
-                "layout": "NHWC",
-                "channels": "BGR",
-                "height": self.height,
-                "width": self.width,
-                "fixed_size": self.fixed_size,
-                "fixed_batch": self.fixed_batch,
-                "multiple": self.multiple,
-                "resize": self.resize,
-                "normalization": self.normalization,
-            },
+            "input": given,
             "output": {"name": self.output, "upsampling": self.upsampling},
-            "precision": self.precision,
-            "checkpoint": self.checkpoint,
-            "method": self.method,
-            "scores": dict(self.scores),
-            "teacher": None if self.teacher is None else self.teacher.to_dict(),
-            "licence": self.licence,
-            "intended_use": self.intended_use,
-            "opset": self.opset,
-            "exporter": self.exporter,
-            "parity": None if self.parity is None else self.parity.to_dict(),
-            "runtime": self.runtime,
-            "quantization": None if self.quantization is None else self.quantization.to_dict(),
-            "choices": list(self.choices),
-            "engine": None if self.engine is None else self.engine.to_dict(),
-        }
+        }  # fmt: skip
+        document = msgspec.to_builtins({name: members[name] for name in _Document.__struct_fields__})
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -255,53 +233,79 @@ class Manifest:
             InputError: this is no Manifest, one of a newer format, or one with a value that is not allowed.
         """
         try:
-            document = json.loads(text, parse_constant=_finite, parse_float=_finite)
+            document: Any = msgspec.json.decode(text)
         except (ValueError, RecursionError) as error:
             raise InputError("Manifest: it is no JSON. Export the model again.") from error
-        fields = Fields(document, "Manifest")
-        version = fields.integer("format")
+        version = convert(document, _Head, "Manifest").format
         if not 1 <= version <= FORMAT:
             raise InputError(
                 f"Manifest: its format is {version}, this version reads up to {FORMAT}. Update it, or export again."
             )
-        given = fields.section("input")
-        result = fields.section("output")
-        for name, expected in (("name", "image"), ("type", "uint8"), ("layout", "NHWC"), ("channels", "BGR")):
-            if given.text(name) != expected:
-                raise InputError(f"Manifest: input.{name} is {given.text(name)!r}; this version reads {expected!r}.")
-        parity, teacher = fields.optional_mapping("parity"), fields.optional_section("teacher")
-        quantization, engine = fields.optional_section("quantization"), fields.optional_section("engine")
-        return cls(
-            label_space=LabelSpace.from_dict(fields.mapping("label_space")),
-            output=result.text("name"),
-            height=given.integer("height"),
-            width=given.integer("width"),
-            fixed_size=given.boolean("fixed_size"),
-            fixed_batch=given.optional_integer("fixed_batch"),
-            multiple=given.integer("multiple"),
-            resize=given.text("resize"),
-            upsampling=result.text("upsampling"),
-            precision=fields.text("precision"),
-            normalization=given.text("normalization"),
-            checkpoint=fields.text("checkpoint"),
-            method=fields.text("method"),
-            scores=fields.numbers("scores"),
-            teacher=None if teacher is None else TeacherFacts.from_fields(teacher),
-            licence=fields.text("licence"),
-            intended_use=fields.text("intended_use"),
-            opset=fields.integer("opset"),
-            exporter=fields.text("exporter"),
-            parity=None if parity is None else Parity.from_dict(parity),
-            runtime="any" if version < 2 else fields.text("runtime"),
-            quantization=None if quantization is None else Quantization.from_fields(quantization),
-            choices=() if version < 2 else fields.texts("choices"),
-            engine=None if engine is None else EngineFacts.from_fields(engine),
-        )
+        if version == 1:
+            document = {"runtime": "any", "choices": []} | document
+        read = convert(document, _Document, "Manifest")
+        members = msgspec.structs.asdict(read) | msgspec.structs.asdict(read.input)
+        members |= {"output": read.output.name, "upsampling": read.output.upsampling}
+        for name, kind in _EMBEDDED.items():
+            if members[name] is not None:
+                members[name] = kind.from_dict(members[name], f"Manifest: {name}")
+        members["label_space"] = LabelSpace.from_dict(read.label_space)
+        return cls(**{member.name: members[member.name] for member in fields(cls)})
 
 
-def _finite(text: str) -> float:
-    """Read a number; JSON has no NaN and no infinity, and nothing that carries them on could be written again."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
-    return value
+_GRAPH_INPUT = {"name": "image", "type": "uint8", "layout": "NHWC", "channels": "BGR"}
+_EMBEDDED: Mapping[str, type[Parity | Quantization | TeacherFacts | EngineFacts]] = {
+    "teacher": TeacherFacts, "parity": Parity, "quantization": Quantization, "engine": EngineFacts,
+}  # fmt: skip
+
+
+class _Head(msgspec.Struct):
+    """What every version of the document has."""
+
+    format: int
+
+
+class _Input(msgspec.Struct, kw_only=True):
+    """The only input of the graph, as the document has it."""
+
+    name: Literal["image"]
+    type: Literal["uint8"]
+    layout: Literal["NHWC"]
+    channels: Literal["BGR"]
+    height: int
+    width: int
+    fixed_size: bool
+    fixed_batch: int | None = None
+    multiple: int
+    resize: str
+    normalization: str
+
+
+class _Output(msgspec.Struct):
+    """The only output."""
+
+    name: str
+    upsampling: str
+
+
+class _Document(msgspec.Struct, kw_only=True):
+    """The members of the document, in its order."""
+
+    format: int
+    label_space: dict[str, Any]
+    input: _Input
+    output: _Output
+    precision: str
+    checkpoint: str
+    method: str
+    scores: dict[str, float]
+    teacher: dict[str, Any] | None = None
+    licence: str
+    intended_use: str
+    opset: int
+    exporter: str
+    parity: dict[str, Any] | None = None
+    runtime: str
+    quantization: dict[str, Any] | None = None
+    choices: tuple[str, ...]
+    engine: dict[str, Any] | None = None

@@ -3,15 +3,76 @@
 Plain data; nothing here loads TensorRT or asks a device.
 """
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import astuple, dataclass, field, fields
+from typing import Any, ClassVar, Self, TypeVar
+
+import msgspec
 
 from lsr_infer.errors import InputError
-from lsr_infer.fields import Fields
 
-__all__ = ["FLAVOURS", "HARDWARE_LEVELS", "EngineFacts", "Parity", "Quantization", "TeacherFacts"]
+__all__ = [
+    "FLAVOURS",
+    "HARDWARE_LEVELS",
+    "EngineFacts",
+    "Parity",
+    "Quantization",
+    "TeacherFacts",
+    "convert",
+]
+
+Kind = TypeVar("Kind")
+
+
+def convert(document: Any, kind: type[Kind], name: str) -> Kind:
+    """Convert plain JSON data to a type with checked members.
+
+    What comes out can be written again: texts are Unicode, numbers are finite.
+
+    Args:
+        document: the parsed JSON.
+        kind: a dataclass or msgspec's `Struct`.
+        name: what the document is called in messages.
+
+    Raises:
+        InputError: a member is missing or of another type.
+    """
+    try:
+        return msgspec.json.decode(json.dumps(document), type=kind)
+    except (TypeError, ValueError, RecursionError) as error:
+        problem, _, member = str(error).removesuffix("`").partition(" - at `$")
+        place = f"{member.lstrip('.')}: " if member else ""
+        raise InputError(f"{name}: {place}{problem[:1].lower()}{problem[1:]}. Export the model again.") from error
+
+
+class _Record:
+    """A record that is written with every member, and read with every member that is not `OPTIONAL`."""
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain JSON data."""
+        return dict(msgspec.to_builtins(self))
+
+    @classmethod
+    def from_dict(cls, document: Any, name: str = "Manifest") -> Self:
+        """Read the record back from `to_dict`.
+
+        Args:
+            document: plain JSON data.
+            name: what it is called in messages.
+
+        Raises:
+            InputError: a member is missing, of the wrong type or outside what is allowed.
+        """
+        record = convert(document, cls, name)
+        known = {member.name for member in fields(cls)}  # type: ignore[arg-type]  # each record is a dataclass
+        if missing := sorted(known - document.keys() - cls.OPTIONAL):
+            raise InputError(f"{name}: {', '.join(missing)} is missing. Export the model again.")
+        return record
+
 
 FLAVOURS = ("tensorrt", "rtx")
 HARDWARE_LEVELS = ("ampere_plus", "same_compute_capability")
@@ -22,7 +83,7 @@ _PENDING = "pending"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parity:
+class Parity(_Record):
     """The figures of one comparison, as the Manifest carries them.
 
     Args:
@@ -48,7 +109,7 @@ class Parity:
     frames: int
     pixels: int
     agreement: float
-    clear_agreement: float | None
+    clear_agreement: float | None = None
     max_logit_difference: float | None
     mean_logit_difference: float | None
     class_agreement: Mapping[str, float] = field(default_factory=dict)
@@ -56,6 +117,9 @@ class Parity:
     miou: float | None = None
     class_iou_difference: Mapping[str, float] = field(default_factory=dict)
     clear_share: float | None = None
+    OPTIONAL: ClassVar = frozenset(
+        {"clear_agreement", "clear_share", "miou_reference", "miou", "class_iou_difference"}  # of older exports
+    )
 
     def worst_class(self) -> str:
         """Name the class that agrees least, with its share, and what it loses in IoU where that is known."""
@@ -78,37 +142,9 @@ class Parity:
             text += f", mean IoU {100 * self.miou:.2f} after {100 * self.miou_reference:.2f}"
         return text
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "Parity":
-        """Read figures back from `to_dict`.
-
-        Raises:
-            InputError: a key is missing, unknown or of the wrong type.
-        """
-        fields = Fields(document, "parity")
-        return cls(
-            reference=fields.text("reference"),
-            frames_from=fields.text("frames_from"),
-            frames=fields.integer("frames"),
-            pixels=fields.integer("pixels"),
-            agreement=fields.number("agreement"),
-            clear_agreement=fields.optional_number("clear_agreement"),
-            max_logit_difference=fields.nullable_number("max_logit_difference"),
-            mean_logit_difference=fields.nullable_number("mean_logit_difference"),
-            class_agreement=fields.numbers("class_agreement"),
-            miou_reference=fields.optional_number("miou_reference"),
-            miou=fields.optional_number("miou"),
-            class_iou_difference=fields.numbers("class_iou_difference") if "class_iou_difference" in document else {},
-            clear_share=fields.optional_number("clear_share"),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class Quantization:
+class Quantization(_Record):
     """How an INT8 file was made.
 
     Args:
@@ -127,29 +163,9 @@ class Quantization:
     candidates: Mapping[str, float] = field(default_factory=dict)
     in_float: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON data."""
-        return {**asdict(self), "candidates": dict(self.candidates), "in_float": list(self.in_float)}
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> "Quantization":
-        """Read it back from `to_dict`.
-
-        Raises:
-            InputError: a value is missing or of the wrong type.
-        """
-        return cls(
-            scheme=fields.text("scheme"),
-            calibration=fields.text("calibration"),
-            calibrated_on=fields.text("calibrated_on"),
-            frames=fields.integer("frames"),
-            candidates=fields.numbers("candidates"),
-            in_float=fields.texts("in_float"),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class EngineFacts:
+class EngineFacts(_Record):
     """How an engine was built, and what was seen of it.
 
     Args:
@@ -188,6 +204,7 @@ class EngineFacts:
     onnx_sha256: str = ""
     parity: Parity | None = None
     proved_on: tuple[int, int] | None = None
+    OPTIONAL: ClassVar = frozenset({"compute_capability", "proved_on"})
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -202,69 +219,37 @@ class EngineFacts:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain JSON data."""
-        return {
-            "flavour": self.flavour,
-            "version": self.version,
-            "gpu": self.gpu,
-            "compute_capability": None if self.compute_capability is None else list(self.compute_capability),
-            "targets": list(self.targets),
-            "hardware_compatible": self.hardware_compatible,
-            "version_compatible": self.version_compatible,
-            "platform": self.platform,
-            "shapes": dict(zip(("min", "opt", "max"), map(list, self.shapes), strict=True)),
-            "types": dict(self.types),
-            "types_checked": self.types_checked,
-            "sha256": self.sha256,
-            "onnx_sha256": self.onnx_sha256,
-            "parity": _PENDING if self.parity is None else self.parity.to_dict(),
-            "proved_on": None if self.proved_on is None else list(self.proved_on),
-        }
+        shapes = dict(zip(("min", "opt", "max"), map(list, self.shapes), strict=True))
+        parity = _PENDING if self.parity is None else self.parity.to_dict()
+        return super().to_dict() | {"shapes": shapes, "parity": parity}
 
     @classmethod
-    def from_fields(cls, fields: Fields) -> "EngineFacts":
+    def from_dict(cls, document: Any, name: str = "Manifest") -> Self:
         """Read the facts back from `to_dict`.
 
         Raises:
-            InputError: a value is missing, of the wrong type or outside what is allowed.
+            InputError: a member is missing, of the wrong type or outside what is allowed.
         """
-        shapes = fields.section("shapes")
-        least, best, most = (_shape(shapes.integers(key), key) for key in ("min", "opt", "max"))
-        return cls(
-            flavour=fields.text("flavour"),
-            version=fields.text("version"),
-            gpu=fields.text("gpu"),
-            compute_capability=_capability(fields, "compute_capability"),
-            targets=fields.texts("targets"),
-            hardware_compatible=fields.text("hardware_compatible"),
-            version_compatible=fields.boolean("version_compatible"),
-            platform=fields.text("platform"),
-            shapes=(least, best, most),
-            types=fields.counts("types"),
-            types_checked=fields.text("types_checked"),
-            sha256=fields.text("sha256"),
-            onnx_sha256=fields.text("onnx_sha256"),
-            parity=None if fields.holds("parity", _PENDING) else Parity.from_dict(fields.mapping("parity")),
-            proved_on=_capability(fields, "proved_on"),
-        )
+        plain = dict(document)
+        plain["shapes"] = astuple(convert(document.get("shapes"), _Shapes, f"{name}.shapes"))
+        if (parity := document.get("parity")) == _PENDING:
+            plain["parity"] = None
+        elif "parity" in document:
+            plain["parity"] = Parity.from_dict(parity, f"{name}.parity").to_dict()
+        return super().from_dict(plain, name)
 
 
-def _capability(fields: Fields, key: str) -> tuple[int, int] | None:
-    values = fields.optional_integers(key)
-    if values is None:
-        return None
-    if len(values) != 2:
-        raise InputError(f"Manifest: engine.{key} is no pair. Build the engine again.")
-    return values[0], values[1]
+@dataclass(frozen=True)
+class _Shapes:
+    """(batch, height, width) as the document has them."""
 
-
-def _shape(values: tuple[int, ...], key: str) -> tuple[int, int, int]:
-    if len(values) != 3:
-        raise InputError(f"Manifest: engine.shapes.{key} holds {len(values)} numbers, needed are 3.")
-    return values[0], values[1], values[2]
+    min: tuple[int, int, int]
+    opt: tuple[int, int, int]
+    max: tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherFacts:
+class TeacherFacts(_Record):
     """Which network taught, and how good it was.
 
     Args:
@@ -285,22 +270,3 @@ class TeacherFacts:
     def __post_init__(self) -> None:
         if not all(math.isfinite(score) for score in self.scores.values()):
             raise InputError("teacher: a score is not finite.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the facts as plain JSON data."""
-        scores = {name: float(value) for name, value in self.scores.items()}
-        return {"sha256": self.sha256, "method": self.method, "step": self.step, "scores": scores}
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> "TeacherFacts":
-        """Read the facts back from `to_dict`.
-
-        Raises:
-            InputError: a value is missing or of the wrong type.
-        """
-        return cls(
-            sha256=fields.text("sha256"),
-            method=fields.text("method"),
-            step=fields.integer("step"),
-            scores=fields.numbers("scores"),
-        )

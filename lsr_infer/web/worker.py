@@ -14,7 +14,7 @@ from typing import Any
 
 from lsr_infer.errors import LsrError, stderr_handler
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.system.process import Trimmer, end_with_parent
+from lsr_infer.system.process import Trimmer, watch_parent
 from lsr_infer.web.clips import segment_clip
 from lsr_infer.web.requests import (
     ClipRequest,
@@ -69,7 +69,7 @@ class Models:
 
 def main() -> None:
     """Serve requests until the pipe is closed."""
-    end_with_parent()
+    watch_parent()
     logging.basicConfig(level=logging.WARNING, handlers=[stderr_handler()])
     connection = Connection(int(sys.argv[1]))
     models, trim = Models(), Trimmer(seconds=0.0)

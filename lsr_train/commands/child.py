@@ -11,7 +11,7 @@ import os
 import sys
 
 from lsr_infer.errors import exit_status, stderr_handler
-from lsr_infer.system.process import STDIN, end_with_parent
+from lsr_infer.system.process import STDIN, watch_parent
 
 __all__ = ["main"]
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Run the commands that stdin names."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     commands = json.loads(_first_line())
-    end_with_parent()
+    watch_parent()
     from lsr_train.commands.dispatch import run
 
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])

@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lsr_infer.errors import InputError
-from lsr_infer.fields import Fields
 from lsr_infer.io.atomic import whole_file
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest.records import TeacherFacts
@@ -105,7 +104,7 @@ class ModelInfo:
                 licence=str(document["licence"]),
                 intended_use=str(document["intended_use"]),
                 origin=str(document["origin"]),
-                teacher=None if teacher is None else TeacherFacts.from_fields(Fields(teacher, "teacher")),
+                teacher=None if teacher is None else TeacherFacts.from_dict(teacher, "teacher"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the model's description is damaged: {type(error).__name__} {error}.") from error

@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,6 @@ from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.parity.frame_set import shipped_frames
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.cuda import CudaDevice, CudaProbe
-from lsr_infer.system.process import usable_cores
 from tests.lsr_infer.onnxfile import colour_model, expected_logits, manifest
 from tests.lsr_infer.onnxfile import model as encode
 
@@ -197,52 +195,6 @@ def test_a_cuda_device_computes_what_the_cpu_does(model: Path, tmp_path: Path) -
                 found, expected = gpu(one).logits, cpu(one).logits
                 assert found is not None
                 np.testing.assert_allclose(found, expected, atol=1e-2)
-
-
-def machine(root: Path, cores: list[tuple[int, int]], files: dict[str, str]) -> Path:
-    """A system of files as Linux shows processors and control groups."""
-    for number, (package, core) in enumerate(cores):
-        folder = root / f"sys/devices/system/cpu/cpu{number}/topology"
-        folder.mkdir(parents=True)
-        (folder / "physical_package_id").write_text(f"{package}\n", encoding="utf-8")
-        (folder / "core_id").write_text(f"{core}\n", encoding="utf-8")
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text, encoding="utf-8")
-    return root
-
-
-FOUR = [(0, 0), (0, 1), (1, 0), (1, 1)]
-GROUP = {"proc/self/cgroup": "0::/box/inner\n"}
-
-
-@pytest.mark.parametrize(
-    ("cores", "files", "expected"),
-    [
-        (FOUR, {}, 4),
-        ([(0, 0), (0, 1), (0, 0), (0, 1)], {}, 2),  # hyper-threads
-        ([], {}, 4),
-        (FOUR, {"sys/fs/cgroup/cpu.max": "max 100000\n"}, 4),
-        (FOUR, {"sys/fs/cgroup/cpu.max": "250000 100000\n"}, 2),
-        (FOUR, {"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
-        (FOUR, GROUP | {"sys/fs/cgroup/box/cpu.max": "300000 100000", "sys/fs/cgroup/box/inner/cpu.max": "max 1"}, 3),
-        (FOUR, {"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
-        (FOUR, {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 4),
-        (FOUR, {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 3),
-        (FOUR, {"sys/fs/cgroup/cpu.max": "nonsense"}, 4),
-    ],
-)
-def test_cores_that_may_be_used(
-    tmp_path: Path, cores: list[tuple[int, int]], files: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
-    assert usable_cores(machine(tmp_path, cores, files)) == expected
-
-
-def test_an_affinity_limits_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3}, raising=False)
-    assert usable_cores(machine(tmp_path, FOUR, {})) == 2
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
 def test_a_driver_whose_device_cannot_be_used(
