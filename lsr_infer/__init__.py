@@ -1,4 +1,4 @@
-"""Run an exported road-scene segmentation network; needs no torch.
+"""Runs an exported road-scene segmentation network; needs no torch.
 
     from lsr_infer import Segmenter
 

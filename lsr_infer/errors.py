@@ -1,7 +1,6 @@
-"""What can go wrong, as types that carry the exit code of the command in which it happened.
+"""Defines the errors of all packages with their exit codes, and turns what ends a command into one.
 
-A message says what happened, where, and what to do about it. Everything here is free of any dependency, because every
-package of the project raises these errors.
+A message says what happened, where, and what to do about it. Nothing here needs another package.
 """
 
 import logging
@@ -77,27 +76,26 @@ class PartialResultError(LsrError):
 
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, marks that turn the direction of writing, and bytes of a name that are no text."""
+"""Control characters, marks that change the direction of writing, and bytes of a name that are no text."""
 
 
 def printable(text: str) -> str:
-    """Return a text in one line that changes nothing on a terminal but what stands there.
+    """Return a text in one line with control characters escaped as Python writes them, such as a backslash and `x1b`.
 
-    Names of files, classes and streams come from elsewhere, and a terminal obeys what it is sent. Control characters
-    become what Python writes for them, such as a backslash and `x1b`.
+    Names of files, classes and streams come from elsewhere, and a terminal obeys what it is sent.
     """
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class _Printable(logging.Formatter):
-    """Messages in one line each, without what a terminal would obey; a traceback keeps its lines."""
+    """Writes each message in one printable line; a traceback keeps its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own
         return printable(super().formatMessage(record))
 
 
 def stderr_handler() -> logging.Handler:
-    """Return what a command's `main` gives to `logging.basicConfig`: messages on stderr, made printable."""
+    """Return the log handler of a command: printable messages on stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable("%(message)s"))
     return handler
@@ -118,7 +116,7 @@ def _open_stderr() -> None:
 
 
 def extra(*names: str) -> str:
-    """Return what to install for extras of the package, in words for the end of a message.
+    """Return how to install an extra of the package, for the end of a message.
 
     Args:
         names: of the extras, any of which will do.
@@ -129,7 +127,7 @@ def extra(*names: str) -> str:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, so that what is half done is cleared away; not on other threads."""
+    """Let SIGTERM end a command as Ctrl-C does, so that unfinished files are removed; only on the main thread."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""From a frame to the class of every pixel: three lines of Python around an exported model.
+"""Segments frames with an exported model.
 
     segmenter = Segmenter("model.onnx")
     result = segmenter(frame)  # frame: uint8 [H,W,3] BGR
@@ -28,18 +28,17 @@ __all__ = ["Segmentation", "Segmenter"]
 logger = logging.getLogger(__name__)
 
 _FAR = 4
-"""Beyond so many times the area a network was trained at, its classes are not to be trusted; the figure is ours."""
+"""Times the area a network was trained at, beyond which its classes are not reliable; the figure is ours."""
 
 
 class Segmenter:
-    """A model, ready to segment frames. Several threads may use one at once.
+    """Segments frames with an open model; several threads may use one at once.
 
-    On a GPU it has run once when it is open, so that no frame pays for what the first run alone costs.
+    On a GPU the model runs once when it is opened, so that no frame waits for the first run.
 
     Args:
-        model: an exported file; None takes the shipped demonstration network and says so in the log.
-        device: `auto`, `cpu` or `cuda:N`; `auto` takes a CUDA device that works, else the CPU, logs which, and says so
-            in `device`.
+        model: an exported file; None takes the shipped demonstration network and logs it.
+        device: `auto`, `cpu` or `cuda:N`; `auto` takes a CUDA device that works, else the CPU, and logs which.
         backend: a key of `lsr_infer.backends.BACKENDS`; None chooses by the file's ending.
         threads: CPU threads of the network; 0 takes one for each physical core the process may use.
         precision: arithmetic, where the backend lets one choose (`bf16` on OpenVINO, `tf32` on CUDA); None keeps the
@@ -47,11 +46,11 @@ class Segmenter:
         allow_unverified: open an engine whose parity is still pending.
 
     Attributes:
-        manifest: what the file says about itself.
+        manifest: of the file.
         label_space: the classes.
-        device: what the model truly runs on, asked from the engine.
+        device: what the model runs on, as the backend reports it.
         backend: which backend runs it.
-        precision: what it computes in: the file's own precision, or the one that was chosen.
+        precision: of the arithmetic: the file's own, or the one that was chosen.
 
     Raises:
         UsageError: there is no such device, backend or precision, or no model is named and none is shipped.
@@ -72,7 +71,7 @@ class Segmenter:
         self.path = shipped_model() if model is None else Path(model)
         options = BackendOptions(device=device, threads=threads, precision=precision, allow_unverified=allow_unverified)
         self._backend = open_backend(self.path, options, name=backend)
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         try:
             self.manifest = Manifest.from_metadata(self._backend.metadata)
             check_ports(self._backend.inputs, self._backend.outputs, self.manifest)
@@ -115,7 +114,7 @@ class Segmenter:
             UsageError: the graph does not take the size.
             InputError: a frame is no such array, sizes differ, or the model failed.
         """
-        if len(frames) == 0:  # one array in place of a list has no truth value; `prepare` says what is wrong with it
+        if len(frames) == 0:  # not `if not frames`: an array has no truth value, and `prepare` refuses it
             return []
         images = self.prepare(frames, size=size)
         height, width = frames[0].shape[:2]
@@ -141,16 +140,15 @@ class Segmenter:
         own = self.manifest.height * self.manifest.width
         if size[0] * size[1] > _FAR * own:
             self._warn_once(
-                "%s: frames enter the network at %dx%d, %.0f times the area it is made for (%dx%d), and what it says "
-                "there is not to be trusted. Choose a size or --tile nearer to that, or a larger --stride.",
+                "%s: frames enter the network at %dx%d, %.0f times the area it is made for (%dx%d), and its classes "
+                "are not reliable there. Choose a size or --tile nearer to that, or a larger --stride.",
                 self.path.name, *size[::-1], size[0] * size[1] / own, self.manifest.width, self.manifest.height,
             )  # fmt: skip
         return size
 
     def _warn_once(self, text: str, *values: object) -> None:
-        """Log a warning the first time it comes up."""
-        if text not in self._said:
-            self._said.add(text)
+        if text not in self._warned:
+            self._warned.add(text)
             logger.warning(text, *values)
 
     def prepare(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -175,14 +173,14 @@ class Segmenter:
         return np.stack([resize_frame(frame, rows, columns) for frame in frames])  # [N,h',w',3]
 
     def interpret(self, output: NDArray[np.float32] | NDArray[np.uint8], height: int, width: int) -> Segmentation:
-        """Say what one output of `run` means for a frame of the given size: the last step of `batch`."""
+        """Turn one output of `run` into the segmentation of a frame of the given size: the last step of `batch`."""
         if self.manifest.output == "logits":
             return Segmentation(self.label_space, (height, width), logits=np.asarray(output, dtype=np.float32))
         classes = resize_labels(np.asarray(output, dtype=np.uint8), height, width)
         return Segmentation(self.label_space, (height, width), classes=classes)
 
     def warm_up(self, height: int | None = None, width: int | None = None, *, frames: int = 1) -> None:
-        """Run the model once on black frames, so that what the first run alone costs is paid now.
+        """Run the model once on black frames, so that no later frame waits for the first run.
 
         Args:
             height: rows of the frames that will come; None takes the model's own size.
@@ -279,7 +277,6 @@ class Segmenter:
 
 
 def _frames_of(source: str | Path | Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames of a video file or of any iterable."""
     if isinstance(source, str | Path):
         from lsr_infer.video.reader import read_frames
 

@@ -1,8 +1,9 @@
 """Describes model files without running them: ONNX files from their bytes, engines from the Manifest beside them.
 
-A model may come from anywhere, so an ONNX file is looked through before an engine opens it. It is refused where its
-bytes are no protobuf, and where a weight is to be fetched from another file (or from a place in memory, which ONNX
-Runtime writes the same way): what is run is this one file.
+A model may come from anywhere, so an ONNX file is scanned before a backend opens it. It is refused where its bytes are
+no protobuf, and where a weight is stored outside: in another file, or in memory, which ONNX Runtime writes alike. The
+scan is by hand: the `onnx` package would be an eleventh requirement, takes half a second to import, and holds a second
+copy of the weights.
 """
 
 import logging
@@ -73,7 +74,7 @@ class TensorPort:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
-    """What was found in a file.
+    """The contents of an ONNX file.
 
     Args:
         size: of the file, in bytes.
@@ -91,7 +92,7 @@ class OnnxFile:
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Look through an ONNX file.
+    """Scan an ONNX file.
 
     Raises:
         InputError: it cannot be read, is empty, above 2 GB, no protobuf, holds no graph, or keeps weights elsewhere.
@@ -104,23 +105,23 @@ def read_onnx(path: Path) -> OnnxFile:
             if not size:
                 raise InputError(f"{path}: is empty. Export the model again.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Reader(content).model(size)
+                return _Scan(content).model(size)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except _NoProtobufError as error:
         raise InputError(f"{path}: is no ONNX file, or a damaged one ({error}). Export the model again.") from error
-    except _ElsewhereError as error:
+    except _ExternalDataError as error:
         raise InputError(
-            f"{path}: keeps a weight outside itself ({error}), which is not followed. Export the model as one file."
+            f"{path}: keeps a weight outside itself ({error}), which is not read. Export the model as one file."
         ) from error
 
 
 class _NoProtobufError(Exception):
-    """The bytes are no ONNX model."""
+    pass
 
 
-class _ElsewhereError(Exception):
-    """A tensor's values lie outside the file."""
+class _ExternalDataError(Exception):
+    pass
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class _Field:
     is_block: bool
 
 
-class _Reader:
+class _Scan:
     """Walks through the bytes of a model without copying its weights."""
 
     def __init__(self, content: mmap.mmap) -> None:
@@ -179,7 +180,7 @@ class _Reader:
                 self._search(part, field, 1)
 
     def _search(self, part: str, field: _Field, depth: int) -> None:
-        """Look at every tensor below a message."""
+        """Check every tensor below a message."""
         if depth > _DEEPEST:
             raise _NoProtobufError("it is nested too deeply")
         if part == "tensor":
@@ -197,9 +198,9 @@ class _Reader:
         for field in self._fields(tensor.start, tensor.end):
             if field.number == 13 and field.is_block:  # external_data
                 key, value = self._entry(field)
-                raise _ElsewhereError(f"{key} {value[:80]}")
+                raise _ExternalDataError(f"{key} {value[:80]}")
             if field.number == 14 and field.value:  # data_location
-                raise _ElsewhereError(f"location {field.value}")
+                raise _ExternalDataError(f"location {field.value}")
             if field.number == 1:  # dims, one by one or packed
                 for side in self._packed(field) if field.is_block else (field.value,):
                     count *= side
@@ -299,7 +300,7 @@ class ModelFile:
         path: the file.
         kind: `onnx` or `engine`.
         size: in bytes.
-        manifest: what it says about itself.
+        manifest: of the model.
         inputs: of the graph; for an engine as its Manifest has them.
         outputs: of the graph; likewise.
         weights: number of values in the graph's tensors; None for an engine.
@@ -345,7 +346,7 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def shipped_model() -> Path:
-    """Return the demonstration network that comes with the package, and say in the log that it is taken.
+    """Return the demonstration network that comes with the package, and log that it is used.
 
     Raises:
         UsageError: this installation has none.
@@ -394,9 +395,9 @@ def check_ports(inputs: tuple[TensorPort, ...], outputs: tuple[TensorPort, ...],
     given, result = _expected(manifest)
     for kind, ports, expected in (("input", inputs, given), ("output", outputs, result)):
         if len(ports) != 1 or not _fits(ports[0], expected):
-            described = "; ".join(map(_words, ports)) or "none"
+            described = "; ".join(map(_in_words, ports)) or "none"
             raise InputError(
-                f"its Manifest says one {kind} {_words(expected)}, the graph has: {described}. Export the model again."
+                f"its Manifest says one {kind} {_in_words(expected)}, the graph has: {described}. Export it again."
             )
 
 
@@ -408,6 +409,6 @@ def _fits(found: TensorPort, expected: TensorPort) -> bool:
     return all(one is None or other is None or one == other for one, other in axes)
 
 
-def _words(port: TensorPort) -> str:
+def _in_words(port: TensorPort) -> str:
     shape = ",".join("?" if axis is None else str(axis) for axis in port.shape)
     return f"{port.name} {port.type} [{shape}]"

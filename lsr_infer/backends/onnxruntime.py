@@ -1,7 +1,4 @@
-"""ONNX Runtime on the CPU or a CUDA device; the session itself is asked which of the two it became.
-
-The engine is imported when a model is opened, not with this module.
-"""
+"""Runs models with ONNX Runtime on the CPU or a CUDA device, and asks the session which of the two it became."""
 
 import contextlib
 import logging
@@ -46,7 +43,7 @@ class OnnxRuntimeBackend:
             The precision `tf32` lets a CUDA device round float32 factors to 10 bits; without it they are kept whole.
 
     Raises:
-        UsageError: the device is no device's name, or a precision is asked for that is not to be had.
+        UsageError: the device is no device's name, or a precision is asked for that is not available.
         DeviceError: the device is not there, or the session fell back to another.
         InputError: the file is no model that ONNX Runtime runs.
     """
@@ -54,14 +51,14 @@ class OnnxRuntimeBackend:
     def __init__(self, path: Path, options: BackendOptions) -> None:
         if options.precision not in (None, "tf32"):
             raise UsageError(
-                f"ONNX Runtime computes in the file's own precision; {options.precision} is not to be had. Export the "
+                f"ONNX Runtime computes in the file's own precision; {options.precision} is not available. Export the "
                 "model in it."
             )
         self.name = "onnxruntime"
         self._path = path
         self.metadata: Mapping[str, str] = read_onnx(path).metadata
         if _SETTINGS_KEY in self.metadata:
-            raise InputError(f"{path}: brings settings for ONNX Runtime along, which are not taken. Export it again.")
+            raise InputError(f"{path}: carries settings for ONNX Runtime, which are not allowed. Export it again.")
         index = device_index(options.device)
         session, reason, graphs = None, "", False
         if options.device != "cpu":
@@ -72,7 +69,7 @@ class OnnxRuntimeBackend:
                 )
         if session is None:
             if options.precision is not None:
-                raise UsageError(f"{options.precision} is an arithmetic of CUDA devices; the CPU has it not.")
+                raise UsageError(f"{options.precision} is an arithmetic of CUDA devices only.")
             if reason:
                 logger.info("device auto: cpu (%s)", reason)
             session = _session(path, options, _CPU)
@@ -110,7 +107,7 @@ class OnnxRuntimeBackend:
 
 
 class DeviceRunner:
-    """Run a session on frames whose way to the device and back is prepared once for each shape.
+    """Runs a session with buffers on the device that are prepared once for each shape.
 
     Input and output lie in device memory that is kept: a run copies the frames in, computes, and copies the result
     out, with nothing allocated and, where the graph's shape is fixed, all kernels launched as one CUDA graph. ONNX
@@ -220,7 +217,6 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
 
 
 def _session(path: Path, options: BackendOptions, providers: list[Any]) -> Any:
-    """Open a session."""
     onnxruntime = import_onnxruntime()
 
     settings = onnxruntime.SessionOptions()

@@ -1,8 +1,7 @@
-"""OpenVINO on the CPU; needs the extra `openvino`.
+"""Runs models with OpenVINO on the CPU; needs the extra `openvino`.
 
-Left to itself OpenVINO computes float32 models in bfloat16 wherever the processor can, so the arithmetic is always
-named, and the compiled model is asked what it became. The library is imported when a model is opened, not with this
-module.
+By default OpenVINO computes float32 models in bfloat16 wherever the processor can, so the arithmetic is always named,
+and the compiled model is asked what it became.
 """
 
 import threading
@@ -22,7 +21,7 @@ from lsr_infer.system.process import usable_cores
 __all__ = ["PRECISIONS", "OpenVinoBackend"]
 
 PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
-"""OpenVINO's word for each arithmetic that may be asked for. Layers between Q and DQ stay INT8 in both."""
+"""OpenVINO's name of each arithmetic that may be asked for. Layers between Q and DQ stay INT8 in both."""
 
 _COMPUTES_IN = {"u8": "int8", "i8": "int8", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _WITH_WEIGHTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
@@ -36,7 +35,7 @@ class OpenVinoBackend:
 
     Args:
         path: the .onnx file.
-        options: the device is `auto` or `cpu`. The precision is that of the layers that stand not between Q and DQ:
+        options: the device is `auto` or `cpu`. The precision is that of the layers outside Q and DQ:
             `bf16` computes them in bfloat16; without one it is float32.
 
     Attributes:
@@ -53,10 +52,10 @@ class OpenVinoBackend:
         if options.device not in ("auto", "cpu"):
             if not options.device.startswith("cuda"):
                 raise UsageError(f"there is no device {options.device}; allowed: auto, cpu, cuda:N.")
-            raise DeviceError(f"{options.device}: OpenVINO runs on no CUDA device. Pass --backend onnxruntime.")
+            raise DeviceError(f"{options.device}: OpenVINO does not run on CUDA devices. Pass --backend onnxruntime.")
         asked = options.precision or "fp32"
         if asked not in PRECISIONS:
-            raise UsageError(f"OpenVINO computes in {' or '.join(PRECISIONS)}; {asked} is not to be had.")
+            raise UsageError(f"OpenVINO computes in {' or '.join(PRECISIONS)}; {asked} is not available.")
         self.metadata: Mapping[str, str] = read_onnx(path).metadata
         try:
             import openvino
@@ -124,7 +123,7 @@ def _port(port: Any) -> TensorPort:
 
 
 def _last_line(error: Exception) -> str:
-    """Return OpenVINO's own words, which stand below the places in its source."""
+    """Return OpenVINO's own message, which follows lines about its source."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return (said or lines or [type(error).__name__])[-1][:300].rstrip(".") + "."
+    own = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return (own or lines or [type(error).__name__])[-1][:300].rstrip(".") + "."

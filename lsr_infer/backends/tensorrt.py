@@ -1,6 +1,6 @@
 """TensorRT and TensorRT for RTX: an engine on an NVIDIA GPU, refused before it is opened where it cannot run.
 
-An engine is executable code: open those alone that come from a place you trust.
+An engine is executable code: open only those from a source you trust.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class TensorRtBackend:
     def __init__(self, path: Path, options: BackendOptions, flavour: str) -> None:
         if options.precision is not None:
             raise UsageError(
-                f"an engine computes in the precision it was built with; {options.precision} is not to be had."
+                f"an engine computes in the precision it was built with; {options.precision} is not available."
             )
         if path.suffix.lower() != ".engine":
             raise UsageError(

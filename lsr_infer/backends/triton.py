@@ -1,4 +1,4 @@
-"""A model repository for NVIDIA's Triton Inference Server, for those who outgrow one machine.
+"""Writes a model repository for NVIDIA's Triton Inference Server.
 
 `NAME/config.pbtxt` is a `ModelConfig` of Triton's `model_config.proto`; the model lies in version folder 1. Only fields
 that its documentation names are written. The server hands out what the graph gives: with `classes` a finished mask,
@@ -19,7 +19,7 @@ from lsr_infer.io.paths import refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH
 from lsr_infer.tensorrt.admission import check_bytes, check_parity, sha256_of
 
-__all__ = ["Serving", "Word", "model_config", "to_pbtxt", "write_repository"]
+__all__ = ["EnumName", "Serving", "model_config", "to_pbtxt", "write_repository"]
 
 _DATA_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16"}
 _OWN = re.compile(r"config\.pbtxt|labels\.txt|manifest\.json|1(/model\.(onnx|plan))?")
@@ -27,7 +27,7 @@ _OWN = re.compile(r"config\.pbtxt|labels\.txt|manifest\.json|1(/model\.(onnx|pla
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-class Word(str):
+class EnumName(str):
     """A name of an enumeration: written without quotation marks."""
 
     __slots__ = ()
@@ -68,7 +68,7 @@ class Serving:
 
 
 def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
-    """Return the `ModelConfig` of a model as plain data, `Word`s for enumerations.
+    """Return the `ModelConfig` of a model as plain data, `EnumName`s for enumerations.
 
     Raises:
         InputError: Triton serves no such model, or none that takes no single frame.
@@ -77,10 +77,10 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
     manifest, engine = model.manifest, model.manifest.engine
     if engine is not None and engine.flavour != "tensorrt":
         raise InputError(
-            f"{model.path}: is an engine of TensorRT for RTX; Triton serves those of TensorRT alone. Serve its ONNX."
+            f"{model.path}: is an engine of TensorRT for RTX; Triton serves only those of TensorRT. Serve its ONNX."
         )
     if engine is not None and serving.kind == "cpu":
-        raise UsageError("--kind is cpu, and an engine runs on a GPU alone. Serve the ONNX file, or leave --kind out.")
+        raise UsageError("--kind is cpu, and an engine runs only on a GPU. Serve the ONNX file, or leave --kind out.")
     batched = manifest.fixed_batch is None
     least, most = manifest.batch_range()
     if batched and least > 1:
@@ -97,7 +97,7 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
         "version_policy": {"latest": {"num_versions": 1}},
         "input": [_tensor(given, batched)],
         "output": [_tensor(result, batched)],
-        "instance_group": [{"count": serving.instances, "kind": Word(f"KIND_{_kind(serving, model).upper()}")}],
+        "instance_group": [{"count": serving.instances, "kind": EnumName(f"KIND_{_kind(serving, model).upper()}")}],
         "model_warmup": [_warmup(model, batched)],
         "parameters": [
             {"key": key, "value": {"string_value": text}}
@@ -123,7 +123,7 @@ def _tensor(port: TensorPort, batched: bool) -> dict[str, Any]:
     shape: Sequence[int | None] = port.shape[1:] if batched else port.shape
     return {
         "name": port.name,
-        "data_type": Word(_DATA_TYPES[port.type]),
+        "data_type": EnumName(_DATA_TYPES[port.type]),
         "dims": [-1 if axis is None else axis for axis in shape],
     }
 
@@ -136,7 +136,7 @@ def _warmup(model: ModelFile, batched: bool) -> dict[str, Any]:
         _, height, width = manifest.engine.shapes[1]
     axes = [height, width, 3] if batched else [manifest.fixed_batch, height, width, 3]
     port = model.inputs[0]
-    black = {"data_type": Word(_DATA_TYPES[port.type]), "dims": axes, "zero_data": True}
+    black = {"data_type": EnumName(_DATA_TYPES[port.type]), "dims": axes, "zero_data": True}
     return {
         "name": "black_frame",
         "batch_size": 1,
@@ -163,7 +163,7 @@ def _message(document: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def _scalar(value: object) -> str:
-    if isinstance(value, Word):
+    if isinstance(value, EnumName):
         return str(value)
     if isinstance(value, bool):
         return str(value).lower()
@@ -205,7 +205,7 @@ def write_repository(
         InputError: Triton serves no such model, an engine is another than its Manifest describes or not proved, or the
             place cannot be written.
     """
-    config = to_pbtxt(model_config(model, serving))  # said before what could be mended
+    config = to_pbtxt(model_config(model, serving))  # refused before what could be corrected
     if model.manifest.engine is not None:
         check_bytes(model.path, model.manifest.engine, sha256_of(model.path.read_bytes()))
         check_parity(model.path, model.manifest, None, allow_unverified=allow_unverified)

@@ -1,8 +1,7 @@
-"""Files that appear whole or not at all.
+"""Writes files and folders atomically: each appears whole or not at all.
 
-One helper writes under a temporary name beside the target, flushes to the disk and renames. A kill at any instant
-leaves either the old file or the new one; a full disk leaves the old one and an `InputError`. `Together` does so for
-several results at once.
+Everything is written under a temporary name beside the target, flushed to the disk and renamed. A kill at any instant
+leaves either the old file or the new one; a full disk leaves the old one and an `InputError`.
 """
 
 import errno
@@ -19,10 +18,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from lsr_infer.errors import UsageError
-from lsr_infer.io.paths import left, place_error, refuse_existing, writing
+from lsr_infer.io.paths import describe_written, place_error, refuse_existing, writing
 
 __all__ = [
-    "Together",
+    "AtomicOutputs",
     "sync_folder",
     "sync_tree",
     "whole_file",
@@ -55,12 +54,7 @@ def sync_tree(folder: Path) -> None:
 
 
 class _File:
-    """A file on its way: written under a temporary name, which it loses at the end.
-
-    Args:
-        path: where it shall appear.
-        overwrite: replace what is there.
-    """
+    """A file that is written under a temporary name."""
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         self.path = path
@@ -70,20 +64,20 @@ class _File:
         self._mode = 0
 
     def create(self) -> None:
-        """Make the temporary file, with the rights that a new file has here."""
+        """Make the temporary file, with the permissions of a new file here."""
         _check_name(self.path)
         descriptor = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         os.close(descriptor)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Flush it to the disk, so that only the rename is left to be done."""
         with self.temporary.open("rb") as file:
             os.fsync(file.fileno())
-        self.temporary.chmod(self._mode)  # a writer may have put a file of its own there
+        self.temporary.chmod(self._mode)  # a writer may have replaced the file
 
-    def appear(self) -> None:
-        """Take the final name in one step."""
+    def publish(self) -> None:
+        """Rename it to the final name in one step."""
         if self.overwrite:
             os.replace(self.temporary, self.path)
         else:
@@ -97,13 +91,7 @@ class _File:
 
 
 class _Folder:
-    """A folder on its way; what it replaces is moved aside, and comes back if its place cannot be taken.
-
-    Args:
-        path: where it shall appear.
-        overwrite: replace what is there.
-        own: what a folder that is replaced may hold, see `refuse_existing`.
-    """
+    """A folder that is written under a temporary name; what it replaces is moved aside until it is in its place."""
 
     def __init__(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> None:
         self.path = path
@@ -113,20 +101,20 @@ class _Folder:
         self._aside = self.temporary.with_name(f"{self.temporary.name}.old")
 
     def create(self) -> None:
-        """Make the temporary folder, with the rights that a new folder has here."""
+        """Make the temporary folder, with the permissions of a new folder here."""
         _check_name(self.path)
         if self.overwrite:
             refuse_existing(self.path, overwrite=True, own=self._own)  # before the work
         self.temporary.mkdir()
 
-    def settle(self) -> None:
-        """Flush all of it to the disk, and look again at what it replaces."""
+    def flush(self) -> None:
+        """Flush all of it to the disk, and check again what it replaces."""
         sync_tree(self.temporary)
         if self.overwrite:
             refuse_existing(self.path, overwrite=True, own=self._own)
 
-    def appear(self) -> None:
-        """Take the final name; without `overwrite` nothing but an empty folder can be lost."""
+    def publish(self) -> None:
+        """Rename it to the final name; without `overwrite` nothing but an empty folder can be lost."""
         if os.path.lexists(self.path):
             if not self.overwrite:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
@@ -135,7 +123,7 @@ class _Folder:
         sync_folder(self.path.parent)
 
     def clear(self) -> None:
-        """Remove what is left of it, and put back what was moved aside in vain."""
+        """Remove what is left of it, and restore what was moved aside in vain."""
         shutil.rmtree(self.temporary, ignore_errors=True)
         if not os.path.lexists(self._aside):
             return
@@ -166,7 +154,7 @@ def _rename_new(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is ours from here on
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is taken from here on
         try:
             os.replace(temporary, path)
         except BaseException:
@@ -174,19 +162,18 @@ def _rename_new(temporary: Path, path: Path) -> None:
             raise
 
 
-class Together:
+class AtomicOutputs:
     """Files and folders that appear together, each whole or not at all, once the `with` block has ended well.
 
-    Until then each is written under a temporary name beside its final one. All of them are flushed to the disk before
-    the first takes its place.
+    All of them are flushed to the disk before the first is renamed.
 
     Raises:
-        UsageError: at the end, something that may not be replaced stands in a final place.
-        InputError: a place cannot be written; the message says what had appeared before.
+        UsageError: at the end, something that may not be replaced has a final name.
+        InputError: a path cannot be written; the message names what was written before.
     """
 
     def __init__(self) -> None:
-        self._all: list[_File | _Folder] = []
+        self._items: list[_File | _Folder] = []
 
     def file(self, path: Path, *, overwrite: bool) -> Path:
         """Return the temporary path of a file; it ends in the target's suffix, by which writers choose a format.
@@ -211,7 +198,7 @@ class Together:
         return self._add(_Folder(path, overwrite=overwrite, own=own))
 
     def _add(self, item: "_File | _Folder") -> Path:
-        self._all.append(item)
+        self._items.append(item)
         try:
             item.create()
         except OSError as error:
@@ -226,49 +213,44 @@ class Together:
     ) -> None:
         try:
             if error is None:
-                self._appear()
+                self._publish()
         finally:
-            for item in self._all:
+            for item in self._items:
                 item.clear()
 
-    def _appear(self) -> None:
-        appeared: list[Path] = []
+    def _publish(self) -> None:
+        written: list[Path] = []
         item: _File | _Folder
         try:
-            for item in self._all:
-                item.settle()
-            for item in self._all:
-                item.appear()
-                appeared.append(item.path)
+            for item in self._items:
+                item.flush()
+            for item in self._items:
+                item.publish()
+                written.append(item.path)
         except OSError as error:
             if not item.overwrite and os.path.lexists(item.path):
                 raise UsageError(
-                    f"{item.path} appeared while its content was being made, and is kept; {left(appeared)}. "
+                    f"{item.path} appeared while its content was being made, and is kept; {describe_written(written)}. "
                     "Choose another output, or pass --overwrite."
                 ) from error
-            raise place_error(item.path, error, appeared=appeared) from error
+            raise place_error(item.path, error, written=written) from error
 
 
 @contextmanager
 def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path beside `path` and rename it there once the block has ended well.
-
-    The temporary name ends in the target's suffix, so that writers which choose a format by suffix work.
+    """Yield a temporary path with the suffix of `path` and rename it there once the block has ended well.
 
     Args:
         path: where the file shall appear.
         overwrite: replace an existing file in one step; otherwise one that is there at the end stays.
 
-    Yields:
-        The temporary path to write to.
-
     Raises:
         UsageError: something is there at the end, and `overwrite` is false.
-        InputError: the place cannot be written (full, read-only, missing folder).
+        InputError: the path cannot be written (full, read-only, missing folder).
         OSError: the block's own, where it names another file.
     """
-    with Together() as results:
-        temporary = results.file(path, overwrite=overwrite)
+    with AtomicOutputs() as outputs:
+        temporary = outputs.file(path, overwrite=overwrite)
         try:
             yield temporary
         except OSError as error:
@@ -279,40 +261,30 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Iterator[Path]:
-    """Give a temporary folder beside `path` that takes its place once the block has ended well.
-
-    What is at `path` is moved aside first and comes back if its place cannot be taken.
+    """Yield a temporary folder to fill, and rename it to `path` once the block has ended well.
 
     Args:
         path: where the folder shall appear.
         overwrite: replace an existing folder or file; otherwise one that is there at the end stays.
         own: what a folder that is replaced may hold, see `refuse_existing`.
 
-    Yields:
-        The temporary folder to fill.
-
     Raises:
         UsageError: something is there at the end, and `overwrite` is false; or it is a folder that holds what is not
             `own`.
-        InputError: the place cannot be written; what was at `path` is still there.
+        InputError: the path cannot be written; what was there is still there.
     """
-    with Together() as results:
-        temporary = results.folder(path, overwrite=overwrite, own=own)
+    with AtomicOutputs() as outputs:
+        temporary = outputs.folder(path, overwrite=overwrite, own=own)
         with writing(path):
             yield temporary
 
 
 def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Write `data` to `path`, whole or not at all.
-
-    Args:
-        path: the file.
-        data: all of its content.
-        overwrite: replace what is there, as one does with a file of one's own; pass what the user said elsewhere.
+    """Write `data` to `path`, whole or not at all; `overwrite` replaces what is there.
 
     Raises:
         UsageError: something is there and `overwrite` is false.
-        InputError: the place cannot be written.
+        InputError: the path cannot be written.
     """
     with whole_file(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(data)

@@ -7,7 +7,6 @@ JPEGs) or gets wrong (palette labels become colours) is handled here.
 import stat
 import struct
 import zlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.image_headers import BrokenImageError, PngHeader, count_pictures, inspect_image, inspect_png
+from lsr_infer.io.image_headers import (
+    BrokenImageError,
+    PngHeader,
+    check_claimed_size,
+    inspect_image,
+    inspect_png,
+    silence_decoders,
+    walk_pictures,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
     "decode_image",
     "extra_pictures",
     "fit_mask",
@@ -31,15 +37,11 @@ __all__ = [
     "read_mask",
     "resize_frame",
     "resize_labels",
-    "silence_opencv",
     "stretch_of",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif")
 """Names, in lower case, that are looked for in a folder of frames."""
-
-MAX_PIXELS = 1 << 26
-"""Largest image that is decoded, in pixels (8192 x 8192): a file of a few bytes can claim far more."""
 
 
 def _content(path: Path) -> bytes:
@@ -56,21 +58,9 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def _check_size(path: Path | str, height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise InputError(f"{path}: claims {width}x{height} pixels; at most {MAX_PIXELS} pixels are read.")
-
-
-@cache
-def silence_opencv() -> None:
-    """Keep OpenCV's own lines, several for each damaged file, off stderr for good: our errors say what matters."""
-    log: Any = cv2.utils.logging
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-
-
 def _decode(data: bytes, flags: int) -> NDArray[Any]:
     """Decode with OpenCV; raises `BrokenImageError` where it gives nothing."""
-    silence_opencv()
+    silence_decoders()
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
@@ -78,6 +68,17 @@ def _decode(data: bytes, flags: int) -> NDArray[Any]:
     if image is None or not image.size:
         raise BrokenImageError("cannot be decoded")
     return image
+
+
+def _decode_heic(data: bytes) -> NDArray[np.uint8]:
+    """Decode with libheif, which turns the picture upright."""
+    import pillow_heif
+
+    try:
+        pixels = np.asarray(pillow_heif.open_heif(data, bgr_mode=True))
+    except Exception as error:
+        raise BrokenImageError("cannot be decoded") from error
+    return np.ascontiguousarray(pixels[..., :3])
 
 
 def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
@@ -95,8 +96,8 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
         InputError: it is not a whole image, or larger than `MAX_PIXELS`.
     """
     try:
-        header = inspect_image(data)
-        _check_size(name, header.height, header.width)
+        if inspect_image(data).format == "HEIF":
+            return _decode_heic(data)
         return _decode(data, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
     except BrokenImageError as error:
         raise InputError(f"{name}: {error}. Replace the file, or leave it out.") from error
@@ -120,7 +121,7 @@ def extra_pictures(path: Path) -> int:
     Raises:
         InputError: the file cannot be read.
     """
-    return count_pictures(_content(path)) - 1
+    return walk_pictures(_content(path)).count - 1
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -134,11 +135,10 @@ def image_size(path: Path) -> tuple[int, int]:
         header = inspect_image(data)
     except BrokenImageError as error:
         raise InputError(f"{path}: {error}. Replace the file, or leave it out.") from error
-    _check_size(path, header.height, header.width)
-    if header.turned is None:
-        height, width = decode_image(data, path).shape[:2]
-        return int(height), int(width)
-    return (header.width, header.height) if header.turned else (header.height, header.width)
+    if header.exact:
+        return header.height, header.width
+    height, width = decode_image(data, path).shape[:2]
+    return int(height), int(width)
 
 
 def _palette_as_grey(data: bytes, header: PngHeader) -> bytes:
@@ -169,9 +169,7 @@ def read_label(path: Path) -> NDArray[Any]:
         if not data:
             raise BrokenImageError("is empty")
         header = inspect_png(data)
-        if not header.height or not header.width:
-            raise BrokenImageError("claims no pixels")
-        _check_size(path, header.height, header.width)
+        check_claimed_size(header.height, header.width)
         if header.color_type == 3:
             data = _palette_as_grey(data, header)
         raw = _decode(data, cv2.IMREAD_UNCHANGED)

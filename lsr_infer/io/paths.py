@@ -1,4 +1,4 @@
-"""Places to read or write at: what is there, whether it may be replaced, and what stands in the way."""
+"""Checks paths to read or write: what is there, whether it may be replaced, and why it cannot be written."""
 
 import errno
 import os
@@ -15,10 +15,10 @@ from lsr_infer.errors import InputError, UsageError
 __all__ = [
     "PlaceError",
     "check_place",
+    "describe_written",
+    "file_status",
     "is_file",
     "is_folder",
-    "left",
-    "look",
     "place_error",
     "refuse_existing",
     "writing",
@@ -42,17 +42,17 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "Give the source a shorter name",
 }
 _FOR_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What is wrong with a place for every file, and not with one name in it."""
+"""Errors that concern every file of a folder, and not one name in it."""
 
 
 class PlaceError(InputError):
-    """A place for results is unusable, so that nothing else can be written there either."""
+    """Nothing can be written at a path, so that no other result can be written there either."""
 
 
-def look(path: Path) -> os.stat_result | None:
-    """Return what the system says of a path, links followed; None where nothing is there.
+def file_status(path: Path) -> os.stat_result | None:
+    """Return the status of a path, links followed; None where nothing is there.
 
-    Unlike `Path.exists` and its kin, it tells a file that is not there from one that may not be looked at.
+    Unlike `Path.exists`, it tells a missing file from one that may not be accessed.
 
     Raises:
         InputError: it cannot be known.
@@ -63,28 +63,28 @@ def look(path: Path) -> os.stat_result | None:
         return None
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise InputError(f"{path}: cannot be looked at, {reason}. Name another, or make it accessible.") from error
+        raise InputError(f"{path}: cannot be accessed, {reason}. Name another, or make it accessible.") from error
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path leads to a folder; raises `InputError` where that cannot be known, see `look`."""
-    status = look(path)
+    """Whether a path leads to a folder; raises `InputError` where that cannot be known, see `file_status`."""
+    status = file_status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def is_file(path: Path) -> bool:
     """Whether a path leads to a file, which no pipe and no device is; raises as `is_folder`."""
-    status = look(path)
+    status = file_status(path)
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
-def place_error(path: Path, error: OSError, *, appeared: Sequence[Path] = ()) -> InputError:
+def place_error(path: Path, error: OSError, *, written: Sequence[Path] = ()) -> InputError:
     """Describe an `OSError` met while writing `path` as one line with what to do.
 
     Args:
         path: what was to be written.
-        error: what the system said.
-        appeared: results that had taken their places before.
+        error: of the system.
+        written: results that were written before.
 
     Returns:
         A `PlaceError` where nothing else can be written there either, an `InputError` where it is about this one name.
@@ -92,14 +92,12 @@ def place_error(path: Path, error: OSError, *, appeared: Sequence[Path] = ()) ->
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
     kind = PlaceError if error.errno in _FOR_ALL else InputError
-    return kind(f"{path}: cannot be written, {reason}. {remedy}; {left(appeared)}.")
+    return kind(f"{path}: cannot be written, {reason}. {remedy}; {describe_written(written)}.")
 
 
-def left(appeared: Sequence[Path]) -> str:
+def describe_written(written: Sequence[Path]) -> str:
     """Say what a failure has changed."""
-    return (
-        f"{', '.join(path.name for path in appeared)} had been written before" if appeared else "nothing there changed"
-    )
+    return f"{', '.join(path.name for path in written)} had been written before" if written else "nothing there changed"
 
 
 def check_place(folder: Path) -> None:
@@ -127,7 +125,7 @@ def refuse_existing(path: Path, *, overwrite: bool, own: re.Pattern[str] | None 
 
     Raises:
         UsageError: `path` exists and `overwrite` is false, or it is a folder that holds something else.
-        InputError: such a folder cannot be looked through.
+        InputError: such a folder cannot be searched.
     """
     if not os.path.lexists(path):  # a link that leads nowhere is something too
         return
@@ -155,7 +153,7 @@ def _refuse_foreign(folder: Path, own: re.Pattern[str]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file on its way to `path` into one line.
+    """Turn an `OSError` met while writing `path` into one line.
 
     Raises:
         InputError: the block met an `OSError`.

@@ -17,20 +17,20 @@ from urllib.parse import urlsplit
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.image_headers import is_one_picture
 from lsr_infer.io.images import IMAGE_SUFFIXES
-from lsr_infer.io.paths import look
+from lsr_infer.io.paths import file_status
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "Found",
     "Kind",
     "Source",
+    "file_name_for",
     "find_sources",
     "is_address",
     "is_live_only",
     "label",
-    "name_of",
     "protocols",
-    "shown",
+    "without_secrets",
 ]
 
 VIDEO_SUFFIXES = (
@@ -69,7 +69,7 @@ class Source:
         return f"camera:{self.place}" if isinstance(self.place, int) else label(self.place)
 
     def opened(self, *, finite: bool) -> Self:
-        """Return the source as what it is, once it has said whether it has an end.
+        """Return the source with its final kind, once it is known whether it has an end.
 
         Behind http, what has one is a recording, of which no frame may be lost; cameras and rtsp are live.
         """
@@ -85,7 +85,7 @@ class Found:
         sources: in the order they were named, folders sorted.
         left_out: files in folders that are neither image nor video by their names, or no files.
         passed_over: images and videos in the folder that was to be passed over.
-        unsearched: folders that could not be searched, each with the reason, in words.
+        unsearched: folders that could not be searched, each with the reason, in arguments.
     """
 
     sources: tuple[Source, ...]
@@ -108,44 +108,44 @@ class _Findings:
     unsearched: list[str] = field(default_factory=list)
 
 
-def find_sources(words: Sequence[str], *, without: Path | None = None) -> Found:
+def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Found:
     """Find what a command line names.
 
     Args:
-        words: files, folders (searched through, but for hidden names), patterns such as `clips/*.mp4`,
+        arguments: files, folders (searched through, but for hidden names), patterns such as `clips/*.mp4`,
             addresses (`rtsp://…`), cameras (`0`, `camera:0`; a file of that name goes first).
         without: a folder whose files are passed over, such as the place of the results.
 
     Raises:
         UsageError: an address of an unknown scheme.
-        InputError: a word names nothing.
+        InputError: a argument names nothing.
     """
     found = _Findings()
     places = found.places
     passed_over = None if without is None else os.path.realpath(without)
-    for word in words:
-        camera = _CAMERA.fullmatch(word)
-        if is_address(word):
-            places.setdefault(word, (Path(name_of(word)), _kind_of(word)))
-        elif camera is not None and not os.path.exists(word):
+    for argument in arguments:
+        camera = _CAMERA.fullmatch(argument)
+        if is_address(argument):
+            places.setdefault(argument, (Path(file_name_for(argument)), _kind_of(argument)))
+        elif camera is not None and not os.path.exists(argument):
             places.setdefault(int(camera[1]), (Path(f"camera_{int(camera[1])}"), "camera"))
         else:
-            for top in _expand(word):
+            for top in _expand(argument):
                 if os.path.isdir(top):
                     _search(top, found, passed_over)
                 else:
                     places.setdefault(top, _file(top, Path(top.name)))
     if not places:
-        raise InputError(_nothing(words, found, without))
+        raise InputError(_nothing(arguments, found, without))
     return Found(tuple(_named(places)), tuple(found.left_out), tuple(found.passed_over), tuple(found.unsearched))
 
 
-def _nothing(words: Sequence[str], found: _Findings, without: Path | None) -> str:
-    """Say that there is no source, and what there is instead."""
+def _nothing(arguments: Sequence[str], found: _Findings, without: Path | None) -> str:
+    """Return that there is no source, and what there is instead."""
     others = f"{len(found.left_out)} other files"
     if found.passed_over:
         others += f", and {len(found.passed_over)} images and videos in {without}, which are taken for results"
-    return " ".join([f"{', '.join(words)}: holds no image and no video ({others}).", *found.unsearched])
+    return " ".join([f"{', '.join(arguments)}: holds no image and no video ({others}).", *found.unsearched])
 
 
 def _kind_of(address: str) -> Kind:
@@ -162,16 +162,16 @@ def _file(path: Path, place: Path) -> tuple[Path, Kind]:
     return place, "image" if image else "video"
 
 
-def _expand(word: str) -> list[Path]:
-    """Return the paths a word stands for."""
-    path = Path(word)
-    if glob.has_magic(word) and not os.path.exists(path):
-        matches = [Path(match) for match in sorted(glob.glob(word, recursive=True))]
+def _expand(argument: str) -> list[Path]:
+    """Return the paths a argument stands for."""
+    path = Path(argument)
+    if glob.has_magic(argument) and not os.path.exists(path):
+        matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
         if matches:
             return matches
-        raise InputError(f"{word}: no file fits this pattern.")
-    if look(path) is None:
-        raise InputError(f"{word}: does not exist.")
+        raise InputError(f"{argument}: no file fits this pattern.")
+    if file_status(path) is None:
+        raise InputError(f"{argument}: does not exist.")
     return [path]
 
 
@@ -195,7 +195,7 @@ def _search(top: Path, found: _Findings, without: str | None) -> None:
 def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and each one below it, with the names of what it holds besides folders; hidden ones are none.
 
-    Folders behind links come last: what lies there by itself has its own name. One that was met is not entered again,
+    Folders behind links come last: what is reached without a link keeps its own name. None is entered twice,
     so that links may lead in circles.
 
     Args:
@@ -239,7 +239,7 @@ def _may_be_file(path: Path) -> bool:
 
 
 def _named(places: _Places) -> list[Source]:
-    """Give each source a name of its own: without the suffix, with it where stems meet, numbered where names meet."""
+    """Give each source a unique name: without the suffix, with it where stems are equal, numbered where names are."""
     bare = {key: _bare(key, place) for key, (place, _) in places.items()}
     stems = Counter(bare.values())
     taken: set[Path] = set()
@@ -271,25 +271,27 @@ _PROTOCOLS = {
 _PARTS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<path>[^?#]*)", re.DOTALL)
 
 
-def is_address(word: str) -> bool:
-    """Whether a word is written as a network address.
+def is_address(argument: str) -> bool:
+    """Whether a argument is written as a network address.
 
     Raises:
         UsageError: it is one of a scheme that is not understood, or malformed.
     """
-    match = _PARTS.match(word)
+    match = _PARTS.match(argument)
     if match is None:
         return False
     if match["scheme"].lower() not in _PROTOCOLS:
-        raise UsageError(f"{shown(word)}: addresses are {', '.join(f'{scheme}://' for scheme in _PROTOCOLS)}.")
+        raise UsageError(
+            f"{without_secrets(argument)}: addresses are {', '.join(f'{scheme}://' for scheme in _PROTOCOLS)}."
+        )
     try:
-        parts = urlsplit(word)
+        parts = urlsplit(argument)
         whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:  # brackets that do not match, a port that is no number
         whole = False
     if not whole:
         # A password with a / in it ends the host too early: what stands before any @ is not repeated.
-        secretless = re.sub(r"://.*@", "://", shown(word), flags=re.DOTALL)
+        secretless = re.sub(r"://.*@", "://", without_secrets(argument), flags=re.DOTALL)
         raise UsageError(
             f"{secretless}: is no address. Write {match['scheme']}://HOST:PORT/PATH; in a user name or password, "
             "/ is %2F, @ is %40 and : is %3A."
@@ -308,7 +310,7 @@ def protocols(address: str) -> tuple[str, str]:
     return scheme, _PROTOCOLS[scheme]
 
 
-def shown(address: str) -> str:
+def without_secrets(address: str) -> str:
     """Return an address, even a malformed one, without what may be a secret: user, password and query."""
     match = _PARTS.match(address)
     assert match is not None
@@ -317,10 +319,10 @@ def shown(address: str) -> str:
 
 def label(place: Path | str) -> str:
     """Return what a file or an address is called in messages, without secrets."""
-    return shown(place) if isinstance(place, str) and is_address(place) else str(place)
+    return without_secrets(place) if isinstance(place, str) and is_address(place) else str(place)
 
 
-def name_of(address: str) -> str:
+def file_name_for(address: str) -> str:
     """Return a file name for what an address gives."""
     parts = urlsplit(address)
     place = re.sub(r"\.\w{1,5}$", "", parts.path)

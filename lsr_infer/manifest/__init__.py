@@ -66,7 +66,7 @@ class Manifest:
             `stretch`: to exactly `height` x `width`. A graph of fixed size stretches.
         upsampling: how logits become a mask; always bilinear with align_corners=True.
         precision: of the weights and the arithmetic.
-        normalization: name of the normalisation inside the graph, for people.
+        normalization: name of the normalisation inside the graph, for display.
         checkpoint: SHA-256 of the checkpoint the model was made from.
         method: how the network was trained.
         scores: figures of the checkpoint, by name.
@@ -173,7 +173,7 @@ class Manifest:
             return
         asked = f"the size {width}x{height} was asked for"
         if self.fixed_size and (height, width) != (self.height, self.width):
-            raise UsageError(f"{asked}, and the graph takes {self.width}x{self.height} alone. Export one of free size.")
+            raise UsageError(f"{asked}, and the graph takes only {self.width}x{self.height}. Export one of free size.")
         low, high = self._size_range()
         if not self.fixed_size and (height, width) != self.rounded_size(height, width):
             rows, columns = (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.images import read_image, read_mask
-from lsr_infer.io.paths import PlaceError, check_place, look, refuse_existing
+from lsr_infer.io.paths import PlaceError, check_place, file_status, refuse_existing
 from lsr_infer.io.sources import Found, Source, find_sources
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
@@ -215,7 +215,9 @@ def segment_sources(options: SegmentOptions) -> None:
         _say_missing(found, options.output)
         jobs = _jobs(options, task, tally, stack)
         if options.output is not None and jobs:
-            check_place(next(place for place in (options.output, *options.output.absolute().parents) if look(place)))
+            check_place(
+                next(place for place in (options.output, *options.output.absolute().parents) if file_status(place))
+            )
         broken_place = SourceThreads(jobs, task, tally, display).wait()
         if options.json:
             text = json.dumps(tally.document(segmenter), indent=2, ensure_ascii=False)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import Together
+from lsr_infer.io.atomic import AtomicOutputs
 from lsr_infer.io.images import palette_png
 from lsr_infer.io.paths import place_error, writing
 from lsr_infer.io.sources import Source
@@ -150,7 +150,7 @@ Sink = Callable[[DrawnFrame], None]
 """Takes one frame's results after the other."""
 
 
-def open_sink(kind: str, path: Path, frame: FrameFormat, results: Together) -> AbstractContextManager[Sink]:
+def open_sink(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs) -> AbstractContextManager[Sink]:
     """Open one result of a source.
 
     Args:
@@ -205,7 +205,7 @@ _ENCODERS: Mapping[str, _Encode] = {
 
 
 @contextmanager
-def _image(path: Path, frame: FrameFormat, results: Together, encode: _Encode) -> Iterator[Sink]:
+def _image(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _Encode) -> Iterator[Sink]:
     """Write the only frame of an image."""
     temporary = results.file(path, overwrite=frame.overwrite)
 
@@ -218,7 +218,7 @@ def _image(path: Path, frame: FrameFormat, results: Together, encode: _Encode) -
 
 
 @contextmanager
-def _folder(path: Path, frame: FrameFormat, results: Together, encode: _Encode) -> Iterator[Sink]:
+def _folder(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _Encode) -> Iterator[Sink]:
     """Write one file a frame into a folder."""
     folder = results.folder(path, overwrite=frame.overwrite, own=FRAME_FILES)
 
@@ -231,10 +231,10 @@ def _folder(path: Path, frame: FrameFormat, results: Together, encode: _Encode) 
 
 
 @contextmanager
-def _video(path: Path, frame: FrameFormat, results: Together) -> Iterator[Sink]:
+def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     """Write the pictures as H.264."""
     assert frame.info is not None
-    options = VideoOptions(like=frame.info, audio=frame.audio, fragmented=frame.live, together=results)
+    options = VideoOptions(like=frame.info, audio=frame.audio, fragmented=frame.live, outputs=results)
     size = {"width": frame.picture_width, "height": frame.height}
     with VideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
 
@@ -246,16 +246,16 @@ def _video(path: Path, frame: FrameFormat, results: Together) -> Iterator[Sink]:
 
 
 @contextmanager
-def _mask_video(path: Path, frame: FrameFormat, results: Together) -> Iterator[Sink]:
+def _mask_video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     """Write the masks as FFV1."""
     assert frame.info is not None
     size = {"width": frame.width, "height": frame.height}
-    with MaskVideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, together=results) as writer:
+    with MaskVideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, outputs=results) as writer:
         yield lambda drawn: writer.write(frame.ids.numbers(drawn.classes), drawn.time)
 
 
 @contextmanager
-def _lines(path: Path, frame: FrameFormat, results: Together) -> Iterator[Sink]:
+def _lines(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     r"""Write one JSON document a line: what the source is, then every frame's time and class shares.
 
     Bytes of a file's name that are no UTF-8 stand there as JSON's own escapes, such as `\udcff` for the byte 0xff.

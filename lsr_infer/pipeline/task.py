@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.io.atomic import Together
+from lsr_infer.io.atomic import AtomicOutputs
 from lsr_infer.io.images import extra_pictures, read_image, resize_frame
 from lsr_infer.io.paths import PlaceError
 from lsr_infer.io.sources import Source
@@ -302,7 +302,7 @@ def _drawn_behind(
 @contextmanager
 def _opened(outputs: Outputs, frame: FrameFormat) -> Iterator[list[Sink]]:
     """Open all results of a source; they appear together once all are whole."""
-    with Together() as results, ExitStack() as stack:  # the sinks end before the results appear
+    with AtomicOutputs() as results, ExitStack() as stack:  # the sinks end before the results appear
         yield [stack.enter_context(open_sink(kind, path, frame, results)) for kind, path in outputs.items()]
 
 

@@ -1,4 +1,4 @@
-"""Which CUDA devices there are, asked from the driver alone.
+"""Asks the CUDA driver which devices there are.
 
 The driver's library is opened with ctypes, so nothing has to be installed to ask, and a machine without a GPU answers
 too. TensorRT must not be asked instead: without a driver it crashes the process.
@@ -41,7 +41,7 @@ class CudaDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class CudaProbe:
-    """What the driver answered.
+    """The answer of the driver.
 
     Args:
         devices: the GPUs that may be used.
@@ -73,11 +73,10 @@ def probe_cuda(library: str = _DRIVER) -> CudaProbe:
 
 
 class _DriverRefusedError(Exception):
-    """A call into the driver failed."""
+    pass
 
 
 def _ask(driver: Any) -> CudaProbe:
-    """Call the driver; its functions return 0 or an error."""
     _call(driver, "cuInit", ctypes.c_uint(0))
     version, count = ctypes.c_int(), ctypes.c_int()
     _call(driver, "cuDriverGetVersion", ctypes.byref(version))
@@ -134,8 +133,8 @@ def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
 
     Args:
         name: `auto` or `cuda` for the first one, or `cuda:N`.
-        probe: what the driver answered.
-        what: what wants it, for the message.
+        probe: the answer of the driver.
+        what: what needs it, for the message.
 
     Raises:
         UsageError: this is no device's name.
@@ -143,7 +142,7 @@ def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
     """
     index = device_index(name)
     if name == "cpu":
-        raise DeviceError(f"{what} runs on an NVIDIA GPU alone, not on the CPU. Use the ONNX file there.")
+        raise DeviceError(f"{what} runs only on an NVIDIA GPU, not on the CPU. Use the ONNX file there.")
     if index >= len(probe.devices):
         found = ", ".join(map(str, probe.devices)) or probe.reason
         raise DeviceError(f"{what} needs {'a CUDA device' if name == 'auto' else name}, and {found}.")

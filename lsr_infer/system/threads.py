@@ -4,8 +4,10 @@ Queues are bounded, an exception on a thread is raised again on the caller's sid
 other end too: nothing waits for ever.
 """
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,7 +28,12 @@ class _End:
     error: BaseException | None
 
 
-def prefetch(items: Iterable[Item], depth: int = 4, stop: threading.Event | None = None) -> Generator[Item, None, None]:
+def prefetch(
+    items: Iterable[Item],
+    depth: int = 4,
+    stop: threading.Event | None = None,
+    timeout_seconds: float = math.inf,
+) -> Generator[Item, None, None]:
     """Yield `items` while a thread already produces the next ones.
 
     A producer that waits for something outside when the consumer leaves is waited for only a moment: its thread ends
@@ -36,9 +43,13 @@ def prefetch(items: Iterable[Item], depth: int = 4, stop: threading.Event | None
         items: iterated on the thread; a generator among them is closed there too.
         depth: largest number of items produced and not yet taken.
         stop: once it is set, no further item is waited for.
+        timeout_seconds: longest wait for an item.
 
     Yields:
         Every item in order; then what ended the producer is raised, if it was an exception.
+
+    Raises:
+        TimeoutError: no item came in time.
     """
     slots: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -68,18 +79,22 @@ def prefetch(items: Iterable[Item], depth: int = 4, stop: threading.Event | None
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
+        asked = time.monotonic()
         while True:
             try:
                 entry = slots.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 if stop is not None and stop.is_set():
                     return
+                if time.monotonic() - asked > timeout_seconds:
+                    raise TimeoutError from None
                 continue
             if isinstance(entry, _End):
                 if entry.error is not None:
                     raise entry.error
                 return
             yield entry
+            asked = time.monotonic()
     finally:
         stopped.set()
         thread.join(_JOIN_SECONDS)
@@ -90,7 +105,7 @@ class BackgroundWriter(Generic[Item]):
 
     Args:
         work: called on the thread with each item, in order.
-        depth: largest number of items handed over and not yet begun; `put` then waits.
+        depth: largest number of items handed over and not yet started; `put` then waits.
     """
 
     def __init__(self, work: Callable[[Item], None], depth: int = 4) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
-from lsr_infer.io.atomic import Together, write_json, write_text
+from lsr_infer.io.atomic import AtomicOutputs, write_json, write_text
 from lsr_infer.io.paths import check_place, refuse_existing, writing
 from lsr_infer.manifest import Manifest
 from lsr_infer.manifest.records import EngineFacts
@@ -141,7 +141,7 @@ def make_engine(
     check_place(output.parent)
     if builder.options.timing_cache is not None:
         check_place(builder.options.timing_cache.parent)
-    with Together() as results:
+    with AtomicOutputs() as results:
         # Before the work: the place may be unusable. The engine appears first: without a Manifest nothing opens it.
         temporary = results.file(output, overwrite=overwrite)
         document = results.file(beside, overwrite=overwrite)

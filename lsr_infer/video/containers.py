@@ -1,4 +1,4 @@
-"""Opens videos with libav so that each leads to nothing but itself, describes them and keeps their clock.
+"""Opens videos with libav, describes them, and places their packets on one clock.
 
 Some formats are lists of other places: playlists, scripts, session descriptions, names with a number in them. A file of
 such a format is refused before libav acts on it; behind an http address playlists are read, but may lead only to http.
@@ -18,7 +18,7 @@ from av.format import Flags
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.paths import look
+from lsr_infer.io.paths import file_status
 from lsr_infer.io.sources import is_address, label, protocols
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
     "Timeline",
     "VideoFrame",
     "VideoInfo",
+    "error_text",
     "formats",
     "open_container",
-    "reason",
     "seeks_well",
-    "silence",
+    "silence_text",
 ]
 
 TIMEOUT_SECONDS = 20.0
@@ -54,7 +54,7 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
 
     Args:
         place: its file, or its address.
-        timeout_seconds: behind an address, opening and every later read each end after so long.
+        timeout_seconds: opening an address, and every later read of it, each end after so long.
 
     Raises:
         InputError: there is no such file, or it is of a format that is not read.
@@ -63,7 +63,7 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
     address = isinstance(place, str) and is_address(place)
     try:
         return _open_address(str(place), timeout_seconds) if address else _open_file(Path(place))
-    except av.ArgumentError as error:  # what libav says of a format that is not on the list
+    except av.ArgumentError as error:  # the error of libav for a format that is not on the list
         raise InputError(
             f"{label(place)}: cannot be read as video: it is damaged, of an unusual format, or only leads to other "
             "places, as a playlist, a script or a numbered name does. Name the video itself."
@@ -81,7 +81,7 @@ def seeks_well(container: "av.container.InputContainer") -> bool:
 
 
 def _open_file(path: Path) -> "av.container.InputContainer":
-    if look(path) is None:
+    if file_status(path) is None:
         raise InputError(f"{path}: does not exist.")
     if not path.is_file():
         raise InputError(f"{path}: is no file, so no video.")
@@ -94,7 +94,7 @@ def _open_address(address: str, timeout_seconds: float) -> "av.container.InputCo
     scheme, allowed = protocols(address)
     options = {"protocol_whitelist": allowed, "format_whitelist": _FORMATS[scheme]}
     if scheme.startswith("rtsp"):
-        options["rtsp_transport"] = "tcp"  # UDP loses packets without a word and stops at most firewalls
+        options["rtsp_transport"] = "tcp"  # UDP loses packets silently and is stopped by most firewalls
     return av.open(address, options=options, timeout=(timeout_seconds, timeout_seconds), metadata_errors="ignore")
 
 
@@ -103,7 +103,7 @@ _UNSPECIFIED = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ColorTags:
-    """How a video's samples mean colour, as the numbers of ITU-T H.273 that libav uses.
+    """The colour tags of a video, as the numbers of ITU-T H.273 that libav uses.
 
     Args:
         matrix: YUV matrix (1 is BT.709, 2 unspecified, 5 and 6 BT.601, 9 BT.2020).
@@ -123,9 +123,9 @@ class VideoInfo:
     """What a video file says about itself.
 
     Args:
-        width: width of a frame as shown, rotation applied, in pixels.
+        width: width of a frame as without_secrets, rotation applied, in pixels.
         height: height of a frame as shown.
-        fps: mean frame rate; 25 where the file states none (time stamps rule, this does not).
+        fps: mean frame rate; 25 where the file states none. Frames are timed by their stamps, not by it.
         frames: number of frames the file claims, None where it claims none.
         duration: length in seconds, None where unknown.
         rotation: degrees counter-clockwise by which the stored picture is turned for display.
@@ -133,7 +133,7 @@ class VideoInfo:
         color: colour tags.
         pixel_aspect: width of a pixel over its height, as shown.
         origin: time of the beginning on the file's own clock, in seconds.
-        finite: it has an end: a file or a recording, and no stream that goes on.
+        finite: it has an end, as a file or a recording does and a live stream does not.
     """
 
     width: int
@@ -151,12 +151,12 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """One frame of a video.
+    """A frame of a video.
 
     Args:
         frame: [H,W,3] uint8 BGR, rotation applied; the caller's to keep.
         time: presentation time in seconds on the file's clock.
-        index: number of the frame among those this reading yields, from 0.
+        index: number of the frame among those that are yielded, from 0.
     """
 
     frame: NDArray[np.uint8]
@@ -164,47 +164,42 @@ class VideoFrame:
     index: int
 
 
-def reason(error: FFmpegError) -> str:
-    """Return libav's own words without its numbers."""
+def error_text(error: FFmpegError) -> str:
+    """Return libav's message without its numbers."""
     return str(error.strerror or error).lower()
 
 
-def silence(error: FFmpegError, timeout_seconds: float) -> str | None:
+def silence_text(error: FFmpegError, timeout_seconds: float) -> str | None:
     """Say for how long a source sent nothing, where that is the error."""
     silent = isinstance(error, av.error.ExitError | TimeoutError)
     return f"sent nothing for {timeout_seconds:g} s" if silent else None
 
 
 LEAP_SECONDS = 10.0
-"""A clock that runs on so much further than what it counts is another one."""
+"""A clock that leaps further than this has started again."""
 _BACK_SECONDS = 0.5
-"""So far back goes no decoder's reordering, only another clock."""
+"""Reordering by a decoder goes less far back than this."""
 _BROADCAST: Any = Flags.ts_discont.value
 
 
 @dataclass
-class _Pace:
-    """Where a stream is.
+class _StreamClock:
+    """Where a stream is on the clocks of the file."""
 
-    Args:
-        clock: number of the file's clock that it follows.
-        shift: seconds from that clock to ours.
-        last: its last stamp on that clock, None before the first.
-        end: where that packet ends on ours.
-    """
-
-    clock: int
-    shift: float
-    last: float | None = None
-    end: float = 0.0
+    number: int  # of the file's clock that it follows
+    shift: float  # seconds from that clock to ours
+    last: float | None = None  # stamp on that clock
+    end: float = 0.0  # of the last packet, on ours
 
 
 class Timeline:
     """Moves the packets of a container, in place, from the file's clocks to the first of them.
 
+    Files that are concatenated (`cat a.ts b.ts`) and the recordings of dashcams start their clock again in the middle.
     Where a stream's stamps run back, or in the formats meant for broadcasting leap ahead, its next packet follows the
-    last one of the file without a gap. The other streams take the same step when their own stamps do, since packets of
-    before the step may still come.
+    last one of the file without a gap. The other streams take the same step when their own stamps do, since packets
+    from before the step may still come. Pictures and sound are read separately; both place every packet of the file in
+    its order, so they are moved alike.
 
     Args:
         container: whose packets are placed, all of them in their order.
@@ -216,12 +211,12 @@ class Timeline:
     def __init__(self, container: Any) -> None:
         self.clocks = 0
         self._leaps = bool(int(container.format.flags) & _BROADCAST)
-        self._paces: dict[int, _Pace] = {}
+        self._clocks: dict[int, _StreamClock] = {}
         self._shift = 0.0
         self._end: float | None = None
 
     def placed(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Yield the packets once they are placed."""
+        """Yield the packets after placing them."""
         for packet in packets:
             self.place(packet)
             yield packet
@@ -232,30 +227,30 @@ class Timeline:
         if stamp is None or packet.size == 0 or packet.stream.type not in ("video", "audio"):
             return
         at = float(stamp * packet.time_base)
-        pace = self._paces.setdefault(packet.stream.index, _Pace(self.clocks, self._shift))
-        if self._is_another_clock(pace, at):
-            self._follow(pace, at)
-        step = at - pace.last if pace.last is not None else 0.0
+        clock = self._clocks.setdefault(packet.stream.index, _StreamClock(self.clocks, self._shift))
+        if self._starts_again(clock, at):
+            self._follow(clock, at)
+        step = at - clock.last if clock.last is not None else 0.0
         length = float(packet.duration * packet.time_base) if packet.duration else max(0.0, min(step, _BACK_SECONDS))
-        pace.last, pace.end = at, at + pace.shift + length
-        self._end = pace.end if self._end is None else max(self._end, pace.end)
-        ticks = round(pace.shift / packet.time_base)
+        clock.last, clock.end = at, at + clock.shift + length
+        self._end = clock.end if self._end is None else max(self._end, clock.end)
+        ticks = round(clock.shift / packet.time_base)
         if ticks:
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
 
-    def _is_another_clock(self, pace: _Pace, at: float) -> bool:
-        """Whether a stamp does not go on from a stream's last one: all of the file is behind a leap, not it alone."""
-        if pace.last is None or self._end is None:
+    def _starts_again(self, clock: _StreamClock, at: float) -> bool:
+        """Whether a stamp does not continue a stream's last one; a leap must be beyond the end of all streams."""
+        if clock.last is None or self._end is None:
             return False
-        return at < pace.last - _BACK_SECONDS or (self._leaps and at + pace.shift > self._end + LEAP_SECONDS)
+        return at < clock.last - _BACK_SECONDS or (self._leaps and at + clock.shift > self._end + LEAP_SECONDS)
 
-    def _follow(self, pace: _Pace, at: float) -> None:
-        """Let a stream take the newest clock, which this is if no other stream was there before."""
+    def _follow(self, clock: _StreamClock, at: float) -> None:
+        """Let a stream follow the newest clock, which it starts if no other stream did before."""
         assert self._end is not None
-        if pace.clock == self.clocks:
+        if clock.number == self.clocks:
             self.clocks += 1
             self._shift = self._end - at
-        pace.clock = self.clocks
-        pace.shift = max(self._shift, pace.end - at)
-        pace.last = None
+        clock.number = self.clocks
+        clock.shift = max(self._shift, clock.end - at)
+        clock.last = None

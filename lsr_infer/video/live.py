@@ -4,9 +4,7 @@ A thread decodes as fast as the source sends and keeps one frame; what is not fe
 source that falls silent, breaks or ends is connected to again, after pauses that grow.
 """
 
-import contextlib
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -24,9 +22,18 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.images import silence_opencv
-from lsr_infer.io.sources import shown
-from lsr_infer.video.containers import LEAP_SECONDS, ColorTags, VideoFrame, VideoInfo, open_container, reason, silence
+from lsr_infer.io.image_headers import silence_decoders
+from lsr_infer.io.sources import without_secrets
+from lsr_infer.system.threads import prefetch
+from lsr_infer.video.containers import (
+    LEAP_SECONDS,
+    ColorTags,
+    VideoFrame,
+    VideoInfo,
+    error_text,
+    open_container,
+    silence_text,
+)
 from lsr_infer.video.reader import describe, picture_stream, to_bgr
 
 __all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "camera_pictures", "stream_pictures"]
@@ -42,7 +49,7 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class LiveOptions:
-    """How patient a reader is.
+    """How long a reader waits for a source, and how often it connects again.
 
     Args:
         timeout_seconds: a source that sends nothing for so long is lost; each connection is made with it.
@@ -81,7 +88,7 @@ def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePictu
     Raises:
         InputError: it cannot be reached, holds no video, sends nothing for the time given, or is broken.
     """
-    name = shown(address)
+    name = without_secrets(address)
     try:
         with open_container(address, timeout_seconds) as container:
             stream = picture_stream(container, name)
@@ -101,19 +108,19 @@ def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePictu
                     info = info or describe(container, stream, picture)
                     yield LivePicture(picture, picture.time, info)
     except FFmpegError as error:
-        why = silence(error, timeout_seconds) or f"cannot be read, {reason(error)}"
+        why = silence_text(error, timeout_seconds) or f"cannot be read, {error_text(error)}"
         raise InputError(f"{name}: {why}. Check the address and the source.") from error
 
 
 class LiveReader:
-    """The newest frame of a live source, again and again.
+    """Yields the newest frame of a live source, again and again.
 
     Args:
         name: what the source is called in messages.
         connect: connects to it; called again when it is lost.
-        options: patience.
-        keep: asked with the time of each frame, in order, whether it is taken at all; what is not is not "dropped".
-        halt: ends reading, for several readers at once, when it is set.
+        options: how long to wait and how often to connect again.
+        keep: called with the time of each frame, in order; frames for which it is false are not counted as dropped.
+        halt: ends reading when it is set, for several readers at once.
 
     Attributes:
         received: frames that arrived and were to be taken.
@@ -152,7 +159,7 @@ class LiveReader:
         return self._info
 
     def connect(self) -> None:
-        """Begin to connect, without waiting; entering then only waits. Several readers so connect at once."""
+        """Start to connect, without waiting; entering then only waits. So several readers connect at once."""
         if not self._thread.ident:
             self._thread.start()
 
@@ -195,7 +202,7 @@ class LiveReader:
             InputError: the source is lost for good; the frames before have been yielded by then.
         """
         reformatter = VideoReformatter()
-        index, begun = 0, None
+        index, start = 0, None
         while True:
             with self._changed:
                 while self._newest is None and not self._ended and not self._over():
@@ -210,13 +217,9 @@ class LiveReader:
                 self._newest = None
             picture = newest.picture
             frame = to_bgr(picture, reformatter) if isinstance(picture, av.VideoFrame) else picture
-            begun = at if begun is None else begun
-            yield VideoFrame(frame, at - begun, index)
+            start = at if start is None else start
+            yield VideoFrame(frame, at - start, index)
             index += 1
-
-    def _finite(self) -> bool:
-        """Whether a source that ended without an error has simply ended, as a recording does."""
-        return not self._options.reconnects or (self._info is not None and self._info.finite)
 
     def _over(self) -> bool:
         return self._stopped.is_set() or self._halt.is_set()
@@ -227,7 +230,7 @@ class LiveReader:
             self._stopped.wait(min(left, _POLL_SECONDS))
 
     def _run(self) -> None:
-        """Connect, read, and connect again, until stopped or out of patience."""
+        """Connect, read, and connect again, until stopped or out of attempts."""
         attempts = 0
         try:
             while not self._over():
@@ -237,7 +240,7 @@ class LiveReader:
                     return
                 if self._arrived > before:
                     attempts = 0
-                if self._info is None or (ended is None and self._finite()):
+                if self._info is None or (ended is None and (self._info.finite or not self._options.reconnects)):
                     self._error = ended
                     return
                 why = str(ended or f"{self._name}: the stream ended").rstrip(".")
@@ -256,7 +259,7 @@ class LiveReader:
                 self._changed.notify_all()
 
     def _read(self, again: bool) -> InputError | None:
-        """Read one connection to its end; return what ended it, None where it ended of itself."""
+        """Read one connection to its end; return the error that ended it, or None."""
         self._clock.restart()
         try:
             with closing(self._connect(self._options.timeout_seconds)) as pictures:
@@ -275,28 +278,25 @@ class LiveReader:
     def _offer(self, picture: LivePicture) -> None:
         self._arrived += 1
         at = self._clock.place(picture.time)
-        if self._keep is not None and not self._keep(at):
-            with self._changed:
-                self._info = self._info or picture.info
-                self._changed.notify_all()
-            return
+        kept = self._keep is None or self._keep(at)
         with self._changed:
             self._info = self._info or picture.info
-            self.received += 1
-            self.dropped += self._newest is not None
-            self._newest = (picture, at)
+            if kept:
+                self.received += 1
+                self.dropped += self._newest is not None
+                self._newest = (picture, at)
             self._changed.notify_all()
 
 
 class _Clock:
-    """Times of a source that may start anywhere, run backwards or stop, as seconds since its first frame.
+    """Turns stamps that may start anywhere, run backwards or stop into seconds since the first frame.
 
-    Its own stamps give the distances, also of frames that arrive in a burst; where they leap further than the wait for
-    them was, our clock goes on.
+    The stamps give the distances, also of frames that arrive in a burst; where they leap further than the wait for them
+    was, our clock continues.
     """
 
     def __init__(self) -> None:
-        self._begun: float | None = None
+        self._start: float | None = None
         self._shift = self._stamp = self._arrived = self._last = 0.0
         self._known = False
 
@@ -307,9 +307,9 @@ class _Clock:
     def place(self, stamp: float | None) -> float:
         """Return the time of a frame that has just arrived."""
         now = time.monotonic()
-        if self._begun is None:
-            self._begun = now
-        waited, self._arrived = now - self._begun - self._arrived, now - self._begun
+        if self._start is None:
+            self._start = now
+        waited, self._arrived = now - self._start - self._arrived, now - self._start
         if stamp is None:
             self._last = max(self._arrived, self._last)
             return self._last
@@ -318,10 +318,6 @@ class _Clock:
         self._known, self._stamp = True, stamp
         self._last = max(stamp + self._shift, self._last)
         return self._last
-
-
-_POLL_SECONDS = 0.1
-_RELEASE_SECONDS = 2.0
 
 
 def camera_pictures(
@@ -337,63 +333,26 @@ def camera_pictures(
     Raises:
         InputError: there is no such camera, it stopped, or it hangs.
     """
-    watch = _Watch(index, open_capture)
-    watch.start()
+    try:  # OpenCV has no time limit: a camera that hangs never returns, and its thread is left behind
+        yield from prefetch(_read_camera(index, open_capture), depth=1, timeout_seconds=timeout_seconds)
+    except TimeoutError as error:
+        raise InputError(f"camera:{index}: gave nothing for {timeout_seconds:g} s. Check its cable.") from error
+
+
+def _read_camera(index: int, open_capture: Callable[[int], Any]) -> Generator[LivePicture, None, None]:
+    silence_decoders()
+    capture = open_capture(index)
     try:
+        if not capture.isOpened():
+            raise InputError(f"camera:{index}: there is no such camera, or another program has it.")
+        rate = capture.get(cv2.CAP_PROP_FPS)
         while True:
-            try:
-                given = watch.given.get(timeout=timeout_seconds)
-            except queue.Empty:
-                raise InputError(f"camera:{index}: gave nothing for {timeout_seconds:g} s. Check its cable.") from None
-            if isinstance(given, BaseException):
-                raise given
-            yield given
+            is_there, frame = capture.read()
+            if not is_there:
+                raise InputError(f"camera:{index}: gives no picture any more. Check its cable.")
+            yield LivePicture(frame, None, _describe(frame, rate))
     finally:
-        watch.leave()
-
-
-class _Watch(threading.Thread):
-    """Reads a camera and hands over one picture after the other, or what ended it."""
-
-    def __init__(self, index: int, open_capture: Callable[[int], Any]) -> None:
-        super().__init__(name=f"camera {index}", daemon=True)
-        self.given: queue.Queue[LivePicture | BaseException] = queue.Queue(maxsize=1)
-        self._index = index
-        self._open = open_capture
-        self._left = threading.Event()
-
-    def leave(self) -> None:
-        """Give the camera back; one that hangs is given back once it returns."""
-        self._left.set()
-        self.join(_RELEASE_SECONDS)
-
-    def run(self) -> None:
-        try:
-            self._read()
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the pictures are fetched
-            self._hand(error)
-
-    def _read(self) -> None:
-        silence_opencv()
-        capture = self._open(self._index)
-        try:
-            if not capture.isOpened():
-                raise InputError(f"camera:{self._index}: there is no such camera, or another program has it.")
-            rate = capture.get(cv2.CAP_PROP_FPS)
-            while not self._left.is_set():
-                there, frame = capture.read()
-                if not there:
-                    raise InputError(f"camera:{self._index}: gives no picture any more. Check its cable.")
-                self._hand(LivePicture(frame, None, _describe(frame, rate)))
-        finally:
-            capture.release()
-
-    def _hand(self, given: LivePicture | BaseException) -> None:
-        """Put it where it is fetched, unless nobody will fetch it any more."""
-        while not self._left.is_set():
-            with contextlib.suppress(queue.Full):
-                self.given.put(given, timeout=_POLL_SECONDS)
-                return
+        capture.release()
 
 
 def _describe(frame: NDArray[np.uint8], rate: float) -> VideoInfo:

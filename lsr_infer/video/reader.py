@@ -27,18 +27,18 @@ from lsr_infer.video.containers import (
     Timeline,
     VideoFrame,
     VideoInfo,
+    error_text,
     formats,
     open_container,
-    reason,
     seeks_well,
-    silence,
+    silence_text,
 )
 from lsr_infer.video.writer import VideoWriter
 
 __all__ = [
     "PLAYLISTS",
     "ColorTags",
-    "Reading",
+    "CompletenessCheck",
     "VideoFrame",
     "VideoInfo",
     "VideoWriter",
@@ -64,25 +64,25 @@ _PLAYLIST_ROUNDING_SECONDS = 0.5
 _ROUNDING_SECONDS = 0.1
 _ROUNDING_FRAMES = 2
 _HOLE_BYTES = 256
-"""More than what stands between two packets of those formats (at most 24 bytes in files of libav)."""
+"""More than there is between two packets of those formats (at most 24 bytes in files of libav)."""
 _HOLE_FRAMES = 1.5
 
 
-class Reading:
-    """How much of a container was read.
+class CompletenessCheck:
+    """Compares what was read of a container with what it claims: libav ends a file that is cut off without an error.
 
     Args:
         container: it, open.
         stream: the pictures in it that are read.
         place: its file, or its address.
-        sought: reading begins in the middle.
+        seeked: reading begins in the middle.
     """
 
-    def __init__(self, container: Any, stream: VideoStream, place: Path | str, *, sought: bool) -> None:
+    def __init__(self, container: Any, stream: VideoStream, place: Path | str, *, seeked: bool) -> None:
         self._container = container
         self._stream = stream
         self._place = place
-        self._sought = sought
+        self._seeked = seeked
         self._formats = formats(container)
         self._packets = 0
         self._length = 0
@@ -99,7 +99,7 @@ class Reading:
             return
         end = float((packet.pts + (packet.duration or 0)) * packet.time_base) if packet.pts is not None else self._end
         self._file_end = max(self._file_end, end)
-        self._look_for_holes(packet)
+        self._find_holes(packet)
         if packet.stream.index == self._stream.index:
             self._packets += 1
             self._length += packet.duration or 0
@@ -113,8 +113,8 @@ class Reading:
             self._delay = packet.pts - packet.dts
         return float((packet.dts + self._delay + (packet.duration or 0)) * packet.time_base)
 
-    def _look_for_holes(self, packet: Any) -> None:
-        """Note bytes that the reader passed over, where the pictures' times leap as well: more stands in some files."""
+    def _find_holes(self, packet: Any) -> None:
+        """Note bytes that the reader skipped, where the pictures' times leap as well: some files hold other data."""
         if packet.pos is not None and self._read_to is not None:
             self._hole = max(self._hole, packet.pos - self._read_to)
         self._read_to = None if packet.pos is None else packet.pos + packet.size
@@ -128,15 +128,15 @@ class Reading:
         self._hole = 0
         self._newest = packet.pts if self._newest is None else max(self._newest, packet.pts)
 
-    def lack(self) -> str | None:
-        """Say what is missing of a container that was read to its end; None where it is whole, as far as it tells."""
+    def missing(self) -> str | None:
+        """Return what is missing of a container that was read to its end; None where it seems complete."""
         if self._formats & PLAYLISTS:
-            return self._lack_of_playlist()
+            return self._missing_of_playlist()
         if self._formats & _WALKED:
-            return self._lack_of_animation()
+            return self._missing_of_animation()
         if self._formats & _BY_FILE and self._damage:
-            return self._damage  # their readers pass over damage to the next place that they know
-        if self._stream.frames and not self._sought and self._packets >= self._stream.frames:
+            return self._damage  # their readers skip damage
+        if self._stream.frames and not self._seeked and self._packets >= self._stream.frames:
             return None  # some headers round the duration
         claimed, reached = self._claimed(), self._file_end
         if self._formats & _BY_STREAM:
@@ -164,19 +164,19 @@ class Reading:
             seconds = max(seconds or 0.0, stream.frames / float(stream.average_rate))
         return seconds
 
-    def _lack_of_animation(self) -> str | None:
+    def _missing_of_animation(self) -> str | None:
         if isinstance(self._place, str) and is_address(self._place):
             return None
         try:
             found = walk_pictures(Path(self._place).read_bytes())
         except OSError as error:
-            return f"its end cannot be looked at, {error.strerror or error}"
+            return f"its end cannot be read, {error.strerror or error}"
         if found.whole and self._packets >= found.count:
             return None
         return "its end is missing" if self._packets >= found.count else f"{found.count} claimed"
 
-    def _lack_of_playlist(self) -> str | None:
-        """Say by how much a playlist fell short; libav passes over pieces that it cannot fetch, and says nothing."""
+    def _missing_of_playlist(self) -> str | None:
+        """Say by how much a playlist fell short; libav skips segments that it cannot fetch, silently."""
         if self._container.duration is None or not self._length:
             return None
         short = self._container.duration / 1_000_000 - self._length * self._time_base
@@ -222,11 +222,11 @@ def read_frames(
         start: seconds from the video's beginning; frames shown earlier are left out.
         duration: seconds from `start` after which reading ends.
         threads: decoder threads; 0 lets libav choose.
-        keep: asked with each frame's time, in order, whether it is yielded; None yields every one.
+        keep: called with each frame's time, in order; only frames for which it is true are yielded.
         timeout_seconds: an address that sends nothing for so long is lost.
 
     Yields:
-        The frames, in presentation order. Where the file's clock starts again, the times go on.
+        The frames, in presentation order. Where the file's clock starts again, the times continue.
 
     Raises:
         InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
@@ -242,12 +242,12 @@ def read_frames(
             origin = _origin(stream)
             first = origin + start if start else None
             last = None if duration is None else origin + (start or 0.0) + duration
-            sought = first is not None and bool(stream.time_base) and seeks_well(container)
-            if sought and first is not None and stream.time_base:
+            seeked = first is not None and bool(stream.time_base) and seeks_well(container)
+            if seeked and first is not None and stream.time_base:
                 container.seek(int(first / stream.time_base), stream=stream, backward=True)
-            reading = Reading(container, stream, path, sought=sought)
+            check = CompletenessCheck(container, stream, path, seeked=seeked)
             reformatter = VideoReformatter()
-            for picture in _pictures(container, stream, reading, name):
+            for picture in _pictures(container, stream, check, name):
                 time = _time(picture, stream, decoded)
                 decoded += 1
                 if first is not None and time < first - 1e-6:
@@ -264,18 +264,18 @@ def read_frames(
                 raise InputError(
                     f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out."
                 )
-            if lack := reading.lack():
-                raise InputError(f"{name}: ends after {seen} frames ({lack}); the file is cut off or damaged.")
+            if missing := check.missing():
+                raise InputError(f"{name}: ends after {seen} frames ({missing}); the file is cut off or damaged.")
     except FFmpegError as error:
         raise _broken(name, seen, error, timeout_seconds) from error
 
 
 def _pictures(
-    container: "av.container.InputContainer", stream: VideoStream, reading: Reading, name: str
+    container: "av.container.InputContainer", stream: VideoStream, check: CompletenessCheck, name: str
 ) -> Iterator[Any]:
     """Decode a stream; what the decoder holds back, more with more threads, is not lost where the packets break off."""
     timeline, packets = Timeline(container), container.demux()
-    said = False
+    warned = False
     while True:
         try:
             packet = next(packets, None)
@@ -284,11 +284,11 @@ def _pictures(
             raise
         if packet is None:
             return
-        reading.add(packet)
+        check.add(packet)
         timeline.place(packet)
-        if timeline.clocks and not said:
-            said = True
-            logger.warning("%s: its clock starts again in the middle; the times of its frames go on", name)
+        if timeline.clocks and not warned:
+            warned = True
+            logger.warning("%s: its clock starts again in the middle; the times of its frames continue", name)
         if packet.stream.index == stream.index:
             yield from packet.decode()
 
@@ -302,7 +302,7 @@ def _held_back(stream: VideoStream) -> Iterator[Any]:
 
 
 def picture_stream(container: "av.container.InputContainer", name: str) -> VideoStream:
-    """Return the first moving picture of a container, as other players do (covers of music are none).
+    """Return the first video stream of a container, as other players do; covers of music are none.
 
     Raises:
         InputError: there is none.
@@ -318,7 +318,7 @@ def picture_stream(container: "av.container.InputContainer", name: str) -> Video
 
 
 def describe(container: "av.container.InputContainer", stream: VideoStream, frame: av.VideoFrame) -> VideoInfo:
-    """Gather what an open stream and its first frame say."""
+    """Describe an open stream after its first frame."""
     turned = _quarters(frame) % 2 == 1
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     duration = None
@@ -380,19 +380,19 @@ def to_bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.
 
 
 def _claim(stream: VideoStream) -> str:
-    """Say how many frames the file claims."""
+    """Return how many frames the file claims, in words."""
     return f"{stream.frames} claimed" if stream.frames else "none claimed"
 
 
 def _broken(name: str, index: int, error: FFmpegError, timeout_seconds: float) -> InputError:
-    """Describe a video that cannot be read (on)."""
+    """Describe a video that cannot be read, or not further."""
     after = f"broken after {index} frames"
-    if silent := silence(error, timeout_seconds):
+    if silent := silence_text(error, timeout_seconds):
         return InputError(f"{name}: {f'{after}, it ' if index else ''}{silent}. Check the address and the source.")
     if index == 0:
         advice = "Check the address and the source" if is_address(name) else "Encode it again, or leave it out"
-        why = reason(error)
+        why = error_text(error)
         if isinstance(error, av.InvalidDataError):
             why = "it is none, or damaged at its beginning"
         return InputError(f"{name}: cannot be read as video, {why}. {advice}.")
-    return InputError(f"{name}: {after}, {reason(error)}.")
+    return InputError(f"{name}: {after}, {error_text(error)}.")

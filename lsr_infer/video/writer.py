@@ -1,7 +1,6 @@
-"""Writes H.264 videos with the source's sound, and FFV1 videos that hold masks exactly; whole or not at all.
+"""Writes H.264 videos with the source's sound, and FFV1 videos that hold masks exactly.
 
-Writing keeps time stamps, and for H.264 the source's colour tags, pixel shape and sound, which is copied packet by
-packet. Knows nothing of models.
+Files appear whole or not at all. They keep time stamps; H.264 also the source's colour tags, pixel shape and sound.
 """
 
 import logging
@@ -23,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.atomic import Together
+from lsr_infer.io.atomic import AtomicOutputs
 from lsr_infer.io.paths import place_error, refuse_existing
 from lsr_infer.io.sources import label
 from lsr_infer.video.containers import (
@@ -31,10 +30,10 @@ from lsr_infer.video.containers import (
     ColorTags,
     Timeline,
     VideoInfo,
+    error_text,
     open_container,
-    reason,
     seeks_well,
-    silence,
+    silence_text,
 )
 
 __all__ = ["AudioCopy", "AudioSource", "MaskVideoWriter", "VideoOptions", "VideoWriter"]
@@ -45,7 +44,6 @@ _FINEST_TIME_BASE = Fraction(1, 90_000)
 _FRAGMENTED = "+frag_keyframe+delay_moov+default_base_moof"
 """The header waits for the first piece (`delay_moov`): one written before it (`empty_moov`) knows nothing of the delay
 of B-frames, and the video begins late by it."""
-_MATROSKA_TIME_BASE = Fraction(1, 1000)
 # AVCOL_SPC_* of a file to the matrix of swscale; everything else, unspecified too, is read as BT.601 by libav.
 _MATRICES = {
     1: Colorspace.ITU709,
@@ -54,8 +52,6 @@ _MATRICES = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
-
-
 _MP4_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "flac", "alac"})
 
 
@@ -79,7 +75,7 @@ class AudioSource:
 
 
 class AudioCopy:
-    """The audio streams of a video on their way into an open container.
+    """Copies the audio streams of a video into an open container, packet by packet.
 
     Args:
         source: what is copied.
@@ -115,7 +111,7 @@ class AudioCopy:
             self._input.close()
 
     def _add_streams(self, output: Any) -> None:
-        """Go to where the sound begins, and add what MP4 can hold of it to the output."""
+        """Seek to where the sound begins, and add what MP4 can hold of it to the output."""
         if self._first is not None and self._input.streams.audio and seeks_well(self._input):
             self._input.seek(int(self._first * av.time_base), backward=True)
         for stream in self._input.streams.audio:
@@ -137,7 +133,7 @@ class AudioCopy:
             yield self._prepared(packet)
 
     def rest(self, end: float) -> Iterator[Any]:
-        """Yield what is left once the last frame, which is shown until `end`, has been written."""
+        """Yield the remaining packets once the last frame, which is shown until `end`, has been written."""
         return self.until(end if self._source.cut.is_set() else float("inf"))
 
     def _begins(self, packet: Any) -> float:
@@ -165,7 +161,7 @@ class AudioCopy:
             logger.warning("%s: its sound breaks off (%s)", self._name, self._reason(error))
 
     def _reason(self, error: FFmpegError) -> str:
-        return silence(error, self._source.timeout_seconds) or reason(error)
+        return silence_text(error, self._source.timeout_seconds) or error_text(error)
 
     def _prepared(self, packet: Any) -> Any:
         """Move a packet to its stream and to the copy's clock."""
@@ -178,36 +174,40 @@ class AudioCopy:
 
 
 class _VideoFile:
-    """What the writers share: the temporary name, time stamps, libav's errors as the place's or the encoder's fault."""
+    """What the writers share: the temporary name, time stamps, and errors of libav as errors of the path or encoder."""
+
+    _suffix: str
+    _time_base = Fraction(1, 1000)  # Matroska's
 
     def __init__(
         self,
-        path: Path,
-        suffix: str,
+        path: str | Path,
         *,
+        width: int,
+        height: int,
         fps: Fraction,
-        time_base: Fraction,
-        overwrite: bool,
-        together: Together | None,
+        overwrite: bool = False,
+        outputs: AtomicOutputs | None = None,
     ) -> None:
-        self.path = path
-        if path.suffix.lower() != suffix:
-            raise InputError(f"{path}: these videos are written as {suffix}. Give the file that ending.")
+        self.path = path = Path(path)
+        if path.suffix.lower() != self._suffix:
+            raise InputError(f"{path}: these videos are written as {self._suffix}. Give the file that ending.")
         refuse_existing(path, overwrite=overwrite)
         self.frames = 0
+        self._size = (height, width)
         self._overwrite = overwrite
-        self._together = together
+        self._outputs = outputs
         self._fps = fps
-        self._time_base = time_base
+        self._rate = fps if 1 <= fps <= 1000 else Fraction(25)
         self._last_stamp: int | None = None
         self._stack = ExitStack()
         self._container: Any = None
         self._stream: Any = None
 
     def __enter__(self) -> Self:
-        results = self._together or self._stack.enter_context(Together())
+        outputs = self._outputs or self._stack.enter_context(AtomicOutputs())
         try:
-            self._open(results.file(self.path, overwrite=self._overwrite))
+            self._open(outputs.file(self.path, overwrite=self._overwrite))
         except BaseException as error:
             self._stack.__exit__(type(error), error, error.__traceback__)  # the file must not appear
             if isinstance(error, FFmpegError):
@@ -231,11 +231,10 @@ class _VideoFile:
         raise NotImplementedError
 
     def _last_packets(self) -> Iterable[Any]:
-        """Return what follows the last picture."""
+        """Return what follows the last frame."""
         return ()
 
     def _finish(self) -> None:
-        """Flush the encoder and close the file."""
         try:
             if self.frames == 0:
                 raise InputError(f"{self.path}: no frame was written, so there is no video.")
@@ -276,10 +275,10 @@ class _VideoFile:
             )
 
     def _failure(self, error: FFmpegError) -> InputError:
-        """Turn an error of libav into one line: the place where it is the place's fault."""
+        """Turn an error of libav into one about the path or about the encoder."""
         if isinstance(error, OSError):
             return place_error(self.path, error)
-        return InputError(f"{self.path}: cannot be encoded after {self.frames} frames: {reason(error)}.")
+        return InputError(f"{self.path}: cannot be encoded after {self.frames} frames: {error_text(error)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,10 +291,9 @@ class VideoOptions:
         preset: effort of x264.
         threads: encoder threads; 0 lets x264 choose.
         audio: the file whose sound is copied; None leaves the video silent.
-        fragmented: write the index piece by piece beside the pictures, a piece a second, so that what is there can be
-            played. Otherwise it is kept until the end, and memory grows by 72 bytes a frame, which a stream of unknown
-            length should not.
-        together: what the file appears together with; None lets it appear by itself.
+        fragmented: write the index in fragments of a second, so that an unfinished file can be played. Otherwise it is
+            kept until the end, and memory grows by 72 bytes a frame, which a stream of unknown length should not.
+        outputs: what the file appears together with; None for nothing.
     """
 
     like: VideoInfo | None = None
@@ -304,7 +302,7 @@ class VideoOptions:
     threads: int = 0
     audio: AudioSource | None = None
     fragmented: bool = False
-    together: Together | None = None
+    outputs: AtomicOutputs | None = None
 
 
 class VideoWriter(_VideoFile):
@@ -323,6 +321,8 @@ class VideoWriter(_VideoFile):
         InputError: the place cannot be written, a frame does not fit, or no frame was written.
     """
 
+    _suffix = ".mp4"
+
     def __init__(
         self,
         path: str | Path,
@@ -333,10 +333,9 @@ class VideoWriter(_VideoFile):
         overwrite: bool = False,
         options: VideoOptions = VideoOptions(),
     ) -> None:
-        like, together = options.like, options.together
-        time_base = max(like.time_base if like is not None else 1 / fps, _FINEST_TIME_BASE)
-        super().__init__(Path(path), ".mp4", fps=fps, time_base=time_base, overwrite=overwrite, together=together)
-        self._size = (height, width)
+        like = options.like
+        super().__init__(path, width=width, height=height, fps=fps, overwrite=overwrite, outputs=options.outputs)
+        self._time_base = max(like.time_base if like is not None else 1 / fps, _FINEST_TIME_BASE)
         self._color = like.color if like is not None else ColorTags(matrix=1, primaries=1, transfer=1)
         self._aspect = like.pixel_aspect if like is not None else Fraction(1)
         self._origin = like.origin if like is not None else 0.0
@@ -393,15 +392,14 @@ class VideoWriter(_VideoFile):
     def _new_stream(self) -> VideoStream:
         """Add the H.264 stream with the source's colour tags."""
         height, width = self._size
-        rate = self._fps if 1 <= self._fps <= 1000 else Fraction(25)
-        stream: VideoStream = self._container.add_stream("libx264", rate=rate, options=self._options)
+        stream: VideoStream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = self._time_base
         context.thread_count = self._threads
-        if self._flags == _FRAGMENTED:  # a piece ends before a key frame, of which x264 would make one in ten seconds
-            context.gop_size = max(1, round(rate))
+        if self._flags == _FRAGMENTED:  # a fragment ends before a key frame; x264 would make one in ten seconds
+            context.gop_size = max(1, round(self._rate))
         context.sample_aspect_ratio = self._aspect
         # A matrix of 0 means RGB, which yuv420p cannot be: such a source comes out as tagged BT.601.
         context.colorspace = self._color.matrix or 6
@@ -415,35 +413,14 @@ class MaskVideoWriter(_VideoFile):
     """Write class maps as one FFV1 video in Matroska; every number reads back exactly.
 
     The pixel format is gray8, tagged as full range, so that decoders hand the numbers out unscaled. Times are kept to a
-    millisecond, as Matroska does.
-
-    Args:
-        path: the file to write; its name ends in .mkv.
-        width: width of the maps.
-        height: height of the maps.
-        fps: nominal rate; also gives the time stamps where `write` is given none.
-        overwrite: replace an existing file.
-        together: what the file appears together with; None lets it appear by itself.
+    millisecond, as Matroska does. The arguments are those of `VideoWriter` and `VideoOptions`; the name ends in .mkv.
 
     Raises:
         UsageError: the file exists and `overwrite` is false, at the beginning or when it is to appear.
         InputError: the place cannot be written, a map does not fit, or none was written.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        width: int,
-        height: int,
-        fps: Fraction,
-        overwrite: bool = False,
-        together: Together | None = None,
-    ) -> None:
-        super().__init__(
-            Path(path), ".mkv", fps=fps, time_base=_MATROSKA_TIME_BASE, overwrite=overwrite, together=together
-        )
-        self._size = (height, width)
+    _suffix = ".mkv"
 
     def write(self, labels: NDArray[np.uint8], time: float | None = None) -> None:
         """Append a map, [H,W] uint8 of the writer's size; see `VideoWriter.write` for `time` and errors."""
@@ -454,7 +431,7 @@ class MaskVideoWriter(_VideoFile):
     def _open(self, temporary: Path) -> None:
         height, width = self._size
         self._container = av.open(f"file:{temporary}", "w", format="matroska")
-        self._stream = self._container.add_stream("ffv1", rate=self._fps if 1 <= self._fps <= 1000 else Fraction(25))
+        self._stream = self._container.add_stream("ffv1", rate=self._rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "gray"
         context = self._stream.codec_context
         context.time_base = self._time_base
@@ -463,7 +440,7 @@ class MaskVideoWriter(_VideoFile):
 
 
 def _even(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pad to even sides, as yuv420p needs, by repeating the last row and column."""
+    """Pad to even sides, which yuv420p needs, by repeating the last row and column."""
     height, width = frame.shape[:2]
     if height % 2 or width % 2:
         padded = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)

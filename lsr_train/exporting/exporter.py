@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
 from lsr_infer.io.atomic import whole_file, write_json
-from lsr_infer.io.paths import check_place, look, refuse_existing
+from lsr_infer.io.paths import check_place, file_status, refuse_existing
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest
 from lsr_infer.manifest.records import Quantization
@@ -194,7 +194,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
     from lsr_train.runs.checkpoint import load_model, model_hash
     from lsr_train.runs.folder import resolve_model
 
-    look(checkpoint)  # raises where nobody can say what it is
+    file_status(checkpoint)  # raises where nobody can say what it is
     model = resolve_model(checkpoint)
     network, info = load_model(model)
     network.eval()

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.io.atomic import Together
+from lsr_infer.io.atomic import AtomicOutputs
 from lsr_infer.io.images import resize_frame
 from lsr_infer.io.sources import find_sources
 from lsr_infer.pipeline.frame_inference import Inference
@@ -167,7 +167,7 @@ def breakdown(model: Path, clip: Path, folder: Path, options: argparse.Namespace
 
     def encode() -> None:
         frame = task.frame(source, info.height, info.width, info)
-        with Together() as results, open_sink("overlay", path, frame, results) as sink:
+        with AtomicOutputs() as results, open_sink("overlay", path, frame, results) as sink:
             for one in drawn:
                 sink(one)
 

@@ -233,8 +233,7 @@ def test_a_folder_that_may_not_be_entered_is_one_line(checkpoint: Path, tmp_path
         done = command(*words, "-o", out / "model.onnx")
     assert done.returncode == 4, done.stderr
     assert (
-        done.stderr
-        == f"error: {inside}: cannot be looked at, permission denied. Name another, or make it accessible.\n"
+        done.stderr == f"error: {inside}: cannot be accessed, permission denied. Name another, or make it accessible.\n"
     )
     assert not out.exists()
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsr_infer.backends.model_file import read_model_file
-from lsr_infer.backends.triton import Serving, Word, model_config, to_pbtxt
+from lsr_infer.backends.triton import EnumName, Serving, model_config, to_pbtxt
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.manifest import Manifest
@@ -223,7 +223,12 @@ def test_every_text_is_read_back(text: str) -> None:
 
 
 def test_the_reader_refuses_what_is_not_documented() -> None:
-    for document in ({"nmae": "x"}, {"name": 3}, {"max_batch_size": "3"}, {"input": [{"data_type": Word("TYPE_U8")}]}):
+    for document in (
+        {"nmae": "x"},
+        {"name": 3},
+        {"max_batch_size": "3"},
+        {"input": [{"data_type": EnumName("TYPE_U8")}]},
+    ):
         with pytest.raises((AssertionError, KeyError)):
             read(to_pbtxt(document))
     with pytest.raises(TypeError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import Together, whole_file, whole_folder, write_json, write_text
+from lsr_infer.io.atomic import AtomicOutputs, whole_file, whole_folder, write_json, write_text
 from lsr_infer.io.paths import PlaceError, place_error, refuse_existing
 
 TEXTS = re.compile(r"\d+\.txt|[a-z]\.txt")
@@ -167,24 +167,24 @@ def test_a_link_that_leads_nowhere_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_results_appear_together_or_not_at_all(tmp_path: Path) -> None:
-    with Together() as results:
+    with AtomicOutputs() as results:
         results.file(tmp_path / "a.txt", overwrite=False).write_text("a", encoding="utf-8")
         (results.folder(tmp_path / "b", overwrite=False, own=TEXTS) / "0.txt").write_text("b", encoding="utf-8")
         assert not (tmp_path / "a.txt").exists()
     assert tree(tmp_path) == {"a.txt": "a", "b/0.txt": "b"}
 
-    def fill(results: Together) -> None:
+    def fill(results: AtomicOutputs) -> None:
         results.file(tmp_path / "c.txt", overwrite=False).write_text("c", encoding="utf-8")
         results.file(tmp_path / "absent" / "d.txt", overwrite=False)
 
-    with pytest.raises(InputError, match="nothing there changed"), Together() as results:
+    with pytest.raises(InputError, match="nothing there changed"), AtomicOutputs() as results:
         fill(results)
     assert [path for path in tree(tmp_path) if path.startswith(("c", "."))] == []
 
 
 def test_what_had_appeared_before_a_failure_is_said(tmp_path: Path) -> None:
     def write() -> None:
-        with Together() as results:
+        with AtomicOutputs() as results:
             for name in ("a.txt", "b.txt"):
                 results.file(tmp_path / name, overwrite=False).write_text("ours", encoding="utf-8")
             (tmp_path / "b.txt").write_text("theirs", encoding="utf-8")

@@ -15,9 +15,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError
@@ -32,6 +34,7 @@ from lsr_infer.io.images import (
     resize_frame,
     resize_labels,
 )
+from lsr_infer.io.sources import find_sources
 from lsr_infer.video.reader import read_frames
 
 
@@ -147,6 +150,23 @@ def test_labels_of_several_channels_come_as_rgb(tmp_path: Path, color_type: int,
     expected = values[..., 0] if channels < 3 else values[..., :3]
     assert read.dtype == (np.uint8 if depth == 8 else np.uint16)
     assert np.array_equal(read, expected)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_pictures_of_phones_are_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"phone{suffix}"
+    image = Image.fromarray(np.ascontiguousarray(picture()[..., ::-1]))
+    if suffix == ".heic":
+        pillow_heif.from_pillow(image).save(file, quality=95)
+    else:
+        image.save(file, quality=95)
+    (source,) = find_sources([str(tmp_path)]).sources
+    assert source.kind == "image"
+    assert np.abs(read_image(file).astype(int) - picture()).mean() < 6
+    assert image_size(file) == (48, 64)
+    cut, message = attempt(file.read_bytes()[:-200])
+    assert cut is None
+    assert message.count("\n") == 0
 
 
 def test_a_label_file_that_is_no_png_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.paths import is_file, is_folder, look
+from lsr_infer.io.paths import file_status, is_file, is_folder
 from tests.lsr_infer.io.test_sources import picture
 from tests.lsr_infer.onnxfile import colour_model
 from tests.lsr_infer.unprivileged import unprivileged
@@ -16,18 +16,18 @@ def test_what_is_there_and_what_cannot_be_known(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
-    found = look(tmp_path / "file")
+    found = file_status(tmp_path / "file")
     assert found is not None
     assert found.st_size == 0
-    assert look(tmp_path) is not None
+    assert file_status(tmp_path) is not None
     os.mkfifo(tmp_path / "pipe")
     kinds = {name: (is_file(tmp_path / name), is_folder(tmp_path / name)) for name in ("file", ".", "pipe", "dangling")}
     assert kinds == {"file": (True, False), ".": (False, True), "pipe": (False, False), "dangling": (False, False)}
     for name in ("absent", "absent/deeper", "file/deeper", "dangling"):
-        assert look(tmp_path / name) is None
+        assert file_status(tmp_path / name) is None
     for name, said in (("a" * 300, "the name is too long"), ("loop", "[Ss]ymbolic links")):
         with pytest.raises(InputError, match=said):
-            look(tmp_path / name)
+            file_status(tmp_path / name)
 
 
 def test_a_word_longer_than_a_name_is_one_line(tmp_path: Path) -> None:

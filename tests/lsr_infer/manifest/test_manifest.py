@@ -254,7 +254,7 @@ def test_sizes_that_are_chosen_for_a_frame_are_taken(document: Manifest, height:
         ({}, (0, 96), "such as 96x8"),
         ({}, (64, 16392), "to 16384x16384"),
         ({}, (99999, 99999), "such as 16384x16384"),
-        ({"fixed_size": True}, (64, 104), "takes 96x64 alone"),
+        ({"fixed_size": True}, (64, 104), "takes only 96x64"),
         ({"engine": replace(FULL.engine, shapes=((1, 64, 96), (1, 64, 96), (1, 64, 192)))}, (64, 200), "96x64 to 192x"),
     ],
 )

@@ -90,7 +90,7 @@ def test_names_that_are_no_device(name: str) -> None:
 
 
 def test_an_engine_does_not_run_on_the_cpu() -> None:
-    with pytest.raises(DeviceError, match="NVIDIA GPU alone"):
+    with pytest.raises(DeviceError, match="only on an NVIDIA GPU"):
         choose_device("cpu", CudaProbe(), "it")
     with pytest.raises(DeviceError, match="it needs a CUDA device, and nothing answers"):
         choose_device("auto", CudaProbe(reason="nothing answers"), "it")

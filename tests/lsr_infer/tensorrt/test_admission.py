@@ -220,7 +220,7 @@ def test_no_gpu_and_the_wrong_words_for_one(tmp_path: Path, machine: SimpleNames
     path = write(tmp_path, CLASSIC)
     assert "NVIDIA GPU alone" in refused(path, DeviceError, device="cpu")
     assert "there is no device gpu" in refused(path, UsageError, device="gpu")
-    assert "bf16 is not to be had" in refused(path, UsageError, precision="bf16")
+    assert "bf16 is not available" in refused(path, UsageError, precision="bf16")
     machine.gpus = ()
     assert "needs a CUDA device, and no GPU" in refused(path, DeviceError)
 

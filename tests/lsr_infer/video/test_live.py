@@ -14,7 +14,7 @@ import pytest
 
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.sources import find_sources, is_address, name_of, shown
+from lsr_infer.io.sources import file_name_for, find_sources, is_address, without_secrets
 from lsr_infer.pipeline.options import Selection
 from lsr_infer.system.threads import FairLock
 from lsr_infer.video.live import LiveOptions, LivePicture, LiveReader, camera_pictures, stream_pictures
@@ -481,8 +481,8 @@ def test_addresses() -> None:
     assert not is_address("clips/a:b.mp4")
     with pytest.raises(UsageError, match="rtsp"):
         is_address("file:///etc/passwd")
-    assert shown("rtsp://me:word@cam:554/one?key=1") == "rtsp://cam:554/one"
-    assert name_of("rtsp://me:word@cam:554/one/two.sdp?key=1") == "cam_554_one_two"
+    assert without_secrets("rtsp://me:word@cam:554/one?key=1") == "rtsp://cam:554/one"
+    assert file_name_for("rtsp://me:word@cam:554/one/two.sdp?key=1") == "cam_554_one_two"
 
 
 def test_turns_are_taken_in_order() -> None:
