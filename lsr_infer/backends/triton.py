@@ -90,6 +90,7 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
         )
     most = min(serving.max_batch, most)
     given, result = model.inputs[0], model.outputs[0]
+    kind = serving.kind if engine is None else "gpu"
     config: dict[str, Any] = {
         "name": serving.name,
         "platform": "onnxruntime_onnx" if engine is None else "tensorrt_plan",
@@ -97,7 +98,7 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
         "version_policy": {"latest": {"num_versions": 1}},
         "input": [_tensor(given, batched)],
         "output": [_tensor(result, batched)],
-        "instance_group": [{"count": serving.instances, "kind": EnumName(f"KIND_{_kind(serving, model).upper()}")}],
+        "instance_group": [{"count": serving.instances, "kind": EnumName(f"KIND_{kind.upper()}")}],
         "model_warmup": [_warmup(model, batched)],
         "parameters": [
             {"key": key, "value": {"string_value": text}}
@@ -112,10 +113,6 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
     if batched and most > 1:
         config["dynamic_batching"] = {"max_queue_delay_microseconds": serving.delay_microseconds}
     return config
-
-
-def _kind(serving: Serving, model: ModelFile) -> str:
-    return "gpu" if model.kind == "engine" else serving.kind
 
 
 def _tensor(port: TensorPort, batched: bool) -> dict[str, Any]:
@@ -163,11 +160,9 @@ def _message(document: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def _scalar(value: object) -> str:
-    if isinstance(value, EnumName):
-        return str(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
+    if isinstance(value, EnumName | int):
         return str(value)
     if isinstance(value, str):
         return f'"{"".join(map(_letter, value.encode("utf-8")))}"'

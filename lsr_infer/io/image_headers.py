@@ -1,7 +1,7 @@
 """Checks image files before they are decoded: format, size, whether they are whole, and how many pictures they hold.
 
-Headers are Pillow's. By hand stays what Pillow does not tell: checksums and palettes of PNGs, and whether a JPEG or an
-animation reaches its end.
+Headers are Pillow's. By hand stays what Pillow does not tell: checksums of PNGs, and whether a JPEG or an animation
+reaches its end.
 """
 
 import math
@@ -75,7 +75,6 @@ class PngHeader:
         width: pixel columns.
         depth: bits of a sample.
         color_type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha.
-        palette: place of the PLTE and tRNS chunks as (start, end) in the file.
         exif: whether there is an eXIf chunk.
     """
 
@@ -83,12 +82,11 @@ class PngHeader:
     width: int
     depth: int
     color_type: int
-    palette: tuple[tuple[int, int], ...]
     exif: bool
 
 
 def inspect_png(data: bytes) -> PngHeader:
-    """Walk the chunks of a PNG; decoders pass over wrong checksums, and labels need the places of the palette.
+    """Walk the chunks of a PNG and check their checksums, over which decoders pass.
 
     Raises:
         BrokenImageError: it ends early, a checksum of an essential chunk is wrong, or it is no PNG.
@@ -96,37 +94,25 @@ def inspect_png(data: bytes) -> PngHeader:
     if not data.startswith(_PNG_SIGNATURE):
         raise BrokenImageError("is no PNG")
     view = memoryview(data)
-    place, header, palette, exif, pixels = len(_PNG_SIGNATURE), None, [], False, False
-    while True:
+    place, kinds = len(_PNG_SIGNATURE), list[bytes]()
+    while b"IEND" not in kinds[-1:]:
         if place + 12 > len(data):
             raise BrokenImageError("is truncated")
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 12 + length
         if end > len(data):
             raise BrokenImageError("is truncated")
-        if not kind[0] & 0x20:  # an upper-case first letter: essential
-            (checksum,) = struct.unpack_from(">I", data, end - 4)
-            if zlib.crc32(view[place + 4 : end - 4]) != checksum:
-                raise BrokenImageError(f"is damaged (checksum of {kind.decode('latin-1')!r})")
-        if header is None and (kind != b"IHDR" or length != 13):
+        is_essential = not kind[0] & 0x20  # an upper-case first letter
+        if is_essential and zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise BrokenImageError(f"is damaged (checksum of {kind.decode('latin-1')!r})")
+        if not kinds and (kind != b"IHDR" or length != 13):
             raise BrokenImageError("is damaged (no header)")
-        if kind == b"IHDR":
-            width, height, depth, color_type = struct.unpack_from(">IIBB", data, place + 8)
-            header = (height, width, depth, color_type)
-        elif kind in (b"PLTE", b"tRNS"):
-            palette.append((place, end))
-        elif kind == b"IDAT":
-            pixels = True
-        exif = exif or kind == b"eXIf"
+        kinds.append(kind)
         place = end
-        if kind == b"IEND":
-            break
-    if not pixels:
+    if b"IDAT" not in kinds:
         raise BrokenImageError("holds no pixels")
-    assert header is not None
-    return PngHeader(
-        height=header[0], width=header[1], depth=header[2], color_type=header[3], palette=tuple(palette), exif=exif
-    )
+    width, height, depth, color_type = struct.unpack_from(">IIBB", data, 16)
+    return PngHeader(height=height, width=width, depth=depth, color_type=color_type, exif=b"eXIf" in kinds)
 
 
 def inspect_image(data: bytes) -> ImageHeader:

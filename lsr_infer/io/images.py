@@ -5,19 +5,18 @@ JPEGs) or gets wrong (palette labels become colours) is handled here.
 """
 
 import stat
-import struct
-import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.image_headers import (
     BrokenImageError,
-    PngHeader,
     check_claimed_size,
     inspect_image,
     inspect_png,
@@ -81,6 +80,13 @@ def _decode_heic(data: bytes) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., :3])
 
 
+def _palette_indices(data: bytes) -> NDArray[np.uint8]:
+    try:
+        return np.array(Image.open(BytesIO(data), formats=["PNG"]))
+    except Exception as error:
+        raise BrokenImageError("cannot be decoded") from error
+
+
 def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     """Decode the content of an image file.
 
@@ -141,16 +147,6 @@ def image_size(path: Path) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _palette_as_grey(data: bytes, header: PngHeader) -> bytes:
-    """Relabel a palette PNG as a grey one: its samples are the indices, and the decoder hands them out."""
-    changed = bytearray(data)
-    changed[25] = 0  # colour type
-    changed[29:33] = struct.pack(">I", zlib.crc32(bytes(changed[12:29])))
-    for start, end in reversed(header.palette):
-        del changed[start:end]
-    return bytes(changed)
-
-
 def read_label(path: Path) -> NDArray[Any]:
     """Read a label file: the numbers in it, not what they look like.
 
@@ -170,12 +166,13 @@ def read_label(path: Path) -> NDArray[Any]:
             raise BrokenImageError("is empty")
         header = inspect_png(data)
         check_claimed_size(header.height, header.width)
-        if header.color_type == 3:
-            data = _palette_as_grey(data, header)
-        raw = _decode(data, cv2.IMREAD_UNCHANGED)
+        # Pillow knows the indices of a palette and no 16-bit colours, OpenCV the reverse.
+        raw = _palette_indices(data) if header.color_type == 3 else _decode(data, cv2.IMREAD_UNCHANGED)
     except BrokenImageError as error:
         raise InputError(f"{path}: {error}; label files are PNG. Replace the file, or leave it out.") from error
-    if header.color_type in (0, 3):
+    if header.color_type == 3:
+        return raw
+    if header.color_type == 0:
         raw = raw if raw.ndim == 2 else raw[..., 0]
         return raw // (255 // ((1 << header.depth) - 1)) if header.depth < 8 else raw
     if header.color_type == 4:
@@ -279,14 +276,11 @@ _EFFORT = 3
 
 
 def palette_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
-    """Encode labels as a PNG with 8-bit indices.
+    """Return labels as the content of a PNG with 8-bit indices.
 
     Args:
         labels: [H,W] uint8.
         palette: [256,3] uint8, red, green, blue by label.
-
-    Returns:
-        The content of the file.
 
     Raises:
         ValueError: shapes or types differ from these.
@@ -295,19 +289,8 @@ def palette_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
         raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}; needed: uint8 [H,W]")
     if palette.shape != (256, 3) or palette.dtype != np.uint8:
         raise ValueError(f"the palette is {palette.dtype} {list(palette.shape)}; needed: uint8 [256,3]")
-    height, width = labels.shape
-    rows = np.zeros((height, width + 1), dtype=np.uint8)  # each row begins with its filter: none
-    rows[:, 1:] = labels
-    return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-            _chunk(b"PLTE", palette.tobytes()),
-            _chunk(b"IDAT", zlib.compress(rows.tobytes(), _EFFORT)),
-            _chunk(b"IEND", b""),
-        )
-    )
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    content = BytesIO()
+    image = Image.frombytes("P", labels.shape[::-1], labels.tobytes())
+    image.putpalette(palette.tobytes())
+    image.save(content, "PNG", compress_level=_EFFORT)
+    return content.getvalue()

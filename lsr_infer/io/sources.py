@@ -77,35 +77,25 @@ class Source:
         return replace(self, kind="video") if recording else self
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
-    """What a search gave.
+    """The result of a search.
 
     Args:
         sources: in the order they were named, folders sorted.
         left_out: files in folders that are neither image nor video by their names, or no files.
-        passed_over: images and videos in the folder that was to be passed over.
-        unsearched: folders that could not be searched, each with the reason, in arguments.
+        passed_over: images and videos in the folder that was to be skipped.
+        unsearched: folders that could not be searched, each with the reason.
     """
 
-    sources: tuple[Source, ...]
-    left_out: tuple[Path, ...]
-    passed_over: tuple[Path, ...] = ()
-    unsearched: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    left_out: list[Path] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+    unsearched: list[str] = field(default_factory=list)
 
 
 _Places = dict[Path | str | int, tuple[Path, Kind]]
 """Place -> its name relative to what named it, and its kind."""
-
-
-@dataclass(frozen=True)
-class _Findings:
-    """What a search has found so far; see `Found`."""
-
-    places: _Places = field(default_factory=dict)
-    left_out: list[Path] = field(default_factory=list)
-    passed_over: list[Path] = field(default_factory=list)
-    unsearched: list[str] = field(default_factory=list)
 
 
 def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Found:
@@ -120,8 +110,8 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
         UsageError: an address of an unknown scheme.
         InputError: a argument names nothing.
     """
-    found = _Findings()
-    places = found.places
+    found = Found()
+    places: _Places = {}
     passed_over = None if without is None else os.path.realpath(without)
     for argument in arguments:
         camera = _CAMERA.fullmatch(argument)
@@ -132,15 +122,16 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
         else:
             for top in _expand(argument):
                 if os.path.isdir(top):
-                    _search(top, found, passed_over)
+                    _search(top, found, places, passed_over)
                 else:
                     places.setdefault(top, _file(top, Path(top.name)))
     if not places:
         raise InputError(_nothing(arguments, found, without))
-    return Found(tuple(_named(places)), tuple(found.left_out), tuple(found.passed_over), tuple(found.unsearched))
+    found.sources = tuple(_named(places))
+    return found
 
 
-def _nothing(arguments: Sequence[str], found: _Findings, without: Path | None) -> str:
+def _nothing(arguments: Sequence[str], found: Found, without: Path | None) -> str:
     """Return that there is no source, and what there is instead."""
     others = f"{len(found.left_out)} other files"
     if found.passed_over:
@@ -175,7 +166,7 @@ def _expand(argument: str) -> list[Path]:
     return [path]
 
 
-def _search(top: Path, found: _Findings, without: str | None) -> None:
+def _search(top: Path, found: Found, places: _Places, without: str | None) -> None:
     """Add what lies below a folder, behind links too, but no folder twice."""
     if without is not None and _is_below(top, without):
         without = None  # the results lie at or above what is searched: nothing there is known to be one
@@ -187,7 +178,7 @@ def _search(top: Path, found: _Findings, without: str | None) -> None:
     found.passed_over.extend(path for path in sorted(results) if path.suffix.lower() in _SUFFIXES)
     for path in sorted(files):
         if path.suffix.lower() in _SUFFIXES and _may_be_file(path):
-            found.places.setdefault(path, _file(path, path.relative_to(top)))
+            places.setdefault(path, _file(path, path.relative_to(top)))
         else:
             found.left_out.append(path)
 
@@ -240,7 +231,8 @@ def _may_be_file(path: Path) -> bool:
 
 def _named(places: _Places) -> list[Source]:
     """Give each source a unique name: without the suffix, with it where stems are equal, numbered where names are."""
-    bare = {key: _bare(key, place) for key, (place, _) in places.items()}
+    # Only files have a suffix.
+    bare = {key: place.with_suffix("") if isinstance(key, Path) else place for key, (place, _) in places.items()}
     stems = Counter(bare.values())
     taken: set[Path] = set()
     sources = []
@@ -255,11 +247,6 @@ def _named(places: _Places) -> list[Source]:
     return sources
 
 
-def _bare(key: Path | str | int, place: Path) -> Path:
-    """Return a place without its suffix; only files have one."""
-    return place.with_suffix("") if isinstance(key, Path) else place
-
-
 _PROTOCOLS = {
     "http": "http,tcp",
     "https": "https,tls,tcp",
@@ -272,7 +259,7 @@ _PARTS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P
 
 
 def is_address(argument: str) -> bool:
-    """Whether a argument is written as a network address.
+    """Whether an argument is a network address.
 
     Raises:
         UsageError: it is one of a scheme that is not understood, or malformed.

@@ -25,7 +25,9 @@ from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.render.overlay import overlay
 from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.video.reader import VideoFrame, VideoWriter, probe, read_frames
+from lsr_infer.video.containers import VideoFrame
+from lsr_infer.video.reader import probe, read_frames
+from lsr_infer.video.writer import VideoWriter
 
 __all__ = ["STEPS", "Timing", "shipped_clip", "time_steps"]
 

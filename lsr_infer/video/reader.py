@@ -33,15 +33,10 @@ from lsr_infer.video.containers import (
     seeks_well,
     silence_text,
 )
-from lsr_infer.video.writer import VideoWriter
 
 __all__ = [
     "PLAYLISTS",
-    "ColorTags",
     "CompletenessCheck",
-    "VideoFrame",
-    "VideoInfo",
-    "VideoWriter",
     "describe",
     "picture_stream",
     "probe",

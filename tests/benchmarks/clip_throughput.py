@@ -36,7 +36,8 @@ from lsr_infer.pipeline.outputs import open_sink, plan_outputs
 from lsr_infer.pipeline.task import Task, segment_video
 from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, MaskIds, SegmentedFrame
 from lsr_infer.segmenter import Segmentation, Segmenter
-from lsr_infer.video.reader import VideoFrame, probe, read_frames
+from lsr_infer.video.containers import VideoFrame
+from lsr_infer.video.reader import probe, read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 RANDOM = """

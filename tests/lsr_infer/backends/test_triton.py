@@ -187,7 +187,7 @@ def test_an_engine(tmp_path: Path) -> None:
     assert (found["platform"], found["max_batch_size"]) == ("tensorrt_plan", 4)
     assert found["output"] == [{"name": "classes", "data_type": "TYPE_UINT8", "dims": [-1, -1]}]
     assert found["instance_group"] == [{"count": 2, "kind": "KIND_GPU"}]
-    with pytest.raises(UsageError, match="GPU alone"):
+    with pytest.raises(UsageError, match="only on a GPU"):
         config(path, kind="cpu")
     rtx = engine(tmp_path / "r.engine", manifest(engine=replace(FACTS, flavour="rtx")))
     with pytest.raises(InputError, match="RTX"):

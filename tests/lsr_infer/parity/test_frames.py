@@ -12,7 +12,8 @@ from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames, shipped_frames_for
 from lsr_infer.render.draw import CITYSCAPES_NAMES
-from lsr_infer.video.reader import VideoWriter, read_frames
+from lsr_infer.video.reader import read_frames
+from lsr_infer.video.writer import VideoWriter
 
 Shared = Callable[[str], Path]
 

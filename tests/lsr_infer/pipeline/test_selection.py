@@ -11,7 +11,7 @@ from lsr_infer.errors import UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.pipeline.options import Selection, WorkingSize
 from lsr_infer.render.draw import MaskIds
-from lsr_infer.video.reader import VideoInfo
+from lsr_infer.video.containers import VideoInfo
 from tests.lsr_infer.onnxfile import manifest
 
 

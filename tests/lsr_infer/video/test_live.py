@@ -17,8 +17,9 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.sources import file_name_for, find_sources, is_address, without_secrets
 from lsr_infer.pipeline.options import Selection
 from lsr_infer.system.threads import FairLock
+from lsr_infer.video.containers import VideoInfo
 from lsr_infer.video.live import LiveOptions, LivePicture, LiveReader, camera_pictures, stream_pictures
-from lsr_infer.video.reader import VideoInfo, read_frames
+from lsr_infer.video.reader import read_frames
 from tests.lsr_infer.streamserver import FPS, StreamServer, rtsp_serving, serving, silent_port, transport_stream
 
 Shared = Callable[[str], Path]

@@ -19,8 +19,9 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.pipeline.options import Selection
-from lsr_infer.video.reader import ColorTags, VideoFrame, VideoInfo, VideoWriter, probe, read_frames
-from lsr_infer.video.writer import MaskVideoWriter, VideoOptions
+from lsr_infer.video.containers import ColorTags, VideoFrame, VideoInfo
+from lsr_infer.video.reader import probe, read_frames
+from lsr_infer.video.writer import MaskVideoWriter, VideoOptions, VideoWriter
 from tests.lsr_infer.streamserver import serving, silent_port, transport_stream
 from tests.lsr_infer.video.test_writer import clip_with_sound
 
