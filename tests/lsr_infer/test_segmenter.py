@@ -231,7 +231,7 @@ def test_a_size_of_the_users(model: Path, tmp_path: Path) -> None:
     fixed = colour_model(tmp_path / "fixed.onnx", manifest(fixed_size=True))
     with Segmenter(fixed) as segmenter:
         assert segmenter(frame, size=(64, 96)).classes.shape == (100, 150)
-        with pytest.raises(UsageError, match="96x64 alone"):
+        with pytest.raises(UsageError, match="only 96x64"):
             segmenter(frame, size=(32, 96))
 
 

@@ -218,7 +218,7 @@ def test_a_gpu_that_is_no_target(tmp_path: Path, machine: SimpleNamespace) -> No
 
 def test_no_gpu_and_the_wrong_words_for_one(tmp_path: Path, machine: SimpleNamespace) -> None:
     path = write(tmp_path, CLASSIC)
-    assert "NVIDIA GPU alone" in refused(path, DeviceError, device="cpu")
+    assert "only on an NVIDIA GPU" in refused(path, DeviceError, device="cpu")
     assert "there is no device gpu" in refused(path, UsageError, device="gpu")
     assert "bf16 is not available" in refused(path, UsageError, precision="bf16")
     machine.gpus = ()
