@@ -10,12 +10,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lsr_infer.commands.parser import ArgumentParser, parse_size
 from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
-from lsr_infer.parity.meter import bar_for
+from lsr_infer.parity.meter import add_parity_options, bar_for
 from lsr_train.exporting import ExportOptions, FramesOptions, export
 from lsr_train.exporting.frames import LABEL_IDS
 from lsr_train.exporting.graph import OPSET, OPSETS
@@ -23,73 +22,51 @@ from lsr_train.exporting.precisions import SCHEMES
 
 logger = logging.getLogger("to_onnx")
 
-_EPILOG = (
-    "The file appears only after it has been compared with the checkpoint. Exit codes: 0 done, 2 usage, a file that is "
-    "there already included, 3 a package of the extra export is missing, 4 checkpoint, frames, labels or the place of "
-    "the file unusable, 5 the comparison missed its bar, 130 interrupted."
-)
-
-
-_HELP = {
-    "checkpoint": "run folder (its best checkpoint, else its last), .safetensors or .pth",
-    "--output": "the file to write",
-    "--precision": "of weights and arithmetic (fp32); int8 needs frames to calibrate on",
-    "--for": "the runtime an INT8 file is for: each computes fast from a form of its own (onnxruntime); fp32 and fp16 "
-    "files serve both",
-    "--outputs": "logits at feature size, for lsr-infer's exact masks (default), or the class of every pixel, for "
-    "other consumers and for TensorRT",
-    "--size": "the graph takes this size alone (default: every size)",
-    "--working-size": "the size to bring frames to where the graph takes every size (default: that of the training)",
-    "--opset": f"ONNX operator set of the graph ({OPSET})",
-    "--calibrate": "INT8: unlabelled frames like those of the camera, to take ranges from (default: the training "
-    "frames of the run that CHECKPOINT is)",
-    "--calibration-frames": "INT8: take ranges from N of them (32); up to 16 more are kept back to choose and to prove",
-    "--weight-bits": "INT8: 7 for x86 processors without VNNI, whose sums saturate (8)",
-    "--frames": "compare on these (default: frames kept back from calibration, else the shipped Toytown ones)",
-    "--num-frames": "compare on at most N frames, none of which calibrates (8)",
-    "--labels": "label images of --frames, named as they are, to compare mean IoU as well (default: where "
-    "--frames is a folder that holds images and labels, those labels)",
-    "--label-ids": "what they hold: the model's own class numbers, 255 for void (classes), or Cityscapes' ids or "
-    "training ids, which are brought to its classes",
-    "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
-    "--clear-agreement": "the same of clear places (int8 0.99)",
-    "--margin": "a place is clear if the checkpoint's top two logits differ by so much (1)",
-    "--miou-loss": "most that mean IoU may fall, with labels (int8 1)",
-    "--report": "write all figures there, layer by layer, also where the bar is missed",
-    "--label-space": "classes of a checkpoint that does not name its own, such as cityscapes19, or a classes.yaml",
-    "--overwrite": "replace existing files",
-}
-
 
 def build_parser() -> ArgumentParser:
     """Return the command line's parser."""
-    parser = ArgumentParser("to_onnx.py", (__doc__ or "").partition("\n")[0], epilog=_EPILOG)
-
-    def add(name: str, *short: str, **options: Any) -> None:
-        parser.add_argument(*short, name, help=_HELP[name], **options)
-
-    add("checkpoint", type=Path, metavar="CHECKPOINT")
-    add("--output", "-o", type=Path, required=True, metavar="MODEL.onnx")
-    add("--precision", choices=PRECISIONS, default="fp32")
-    add("--for", dest="runtime", choices=tuple(SCHEMES))
-    add("--outputs", choices=OUTPUTS, default="logits")
-    add("--size", metavar="WxH")
-    add("--working-size", metavar="WxH")
-    add("--opset", type=int, choices=OPSETS, default=OPSET)
-    add("--calibrate", type=Path, metavar="FOLDER|VIDEO")
-    add("--calibration-frames", type=int, default=32, metavar="N")
-    add("--weight-bits", type=int, choices=(7, 8), default=8)
-    add("--frames", type=Path, metavar="FOLDER|VIDEO|IMAGE")
-    add("--num-frames", type=int, default=8, metavar="N")
-    add("--labels", type=Path, metavar="FOLDER")
-    add("--label-ids", choices=LABEL_IDS, default="classes")
-    add("--agreement", type=float, metavar="SHARE")
-    add("--clear-agreement", type=float, metavar="SHARE")
-    add("--margin", type=float, metavar="LOGITS")
-    add("--miou-loss", type=float, metavar="POINTS")
-    add("--report", type=Path, metavar="FILE.json")
-    add("--label-space", metavar="NAME|YAML")
-    add("--overwrite", action="store_true")
+    parser = ArgumentParser(
+        "to_onnx.py",
+        "CHECKPOINT -o MODEL.onnx [options]",
+        "Turn a checkpoint into one ONNX file that carries its Manifest, and prove that both compute the\n"
+        "same. The file appears only after it has been compared with the checkpoint.",
+        examples=(
+            "python export/to_onnx.py runs/adapt -o model.onnx --size 1024x512",
+            "python export/to_onnx.py runs/adapt -o model_int8.onnx --precision int8 --calibrate drive.mp4",
+        ),
+        notes="Exit codes: 0 done, 2 usage or an existing file, 3 a package of the extra export is missing,\n"
+        "4 checkpoint, frames, labels or place unusable, 5 the comparison missed its bar, 130 interrupted.\n"
+        "More: export/README.md",
+    )
+    add = parser.section("file")
+    add("checkpoint", type=Path, metavar="CHECKPOINT", common=True, help="run folder (its best checkpoint, else its "
+        "last), .safetensors or .pth")  # fmt: skip
+    add("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", common=True, help="the file to write")
+    add("--overwrite", action="store_true", common=True, help="replace existing files")
+    add("--label-space", metavar="NAME|YAML", help="classes of a checkpoint that does not name its own, such as "
+        "cityscapes19, or a classes.yaml")  # fmt: skip
+    add = parser.section("graph")
+    add("--precision", choices=PRECISIONS, default="fp32", common=True, help="of weights and arithmetic (fp32); int8 "
+        "needs frames to calibrate on")  # fmt: skip
+    add("--for", dest="runtime", choices=tuple(SCHEMES), common=True, help="the runtime an INT8 file is for "
+        "(onnxruntime); others serve both")  # fmt: skip
+    add("--outputs", choices=OUTPUTS, default="logits", common=True, help="logits, for lsr-infer's exact masks "
+        "(default), or classes of all pixels, for TensorRT and other consumers")  # fmt: skip
+    add("--size", metavar="WxH", common=True, help="the graph takes this size alone (every size)")
+    add("--working-size", metavar="WxH", help="the size to bring frames to where the graph takes every size (that of "
+        "the training)")  # fmt: skip
+    add("--opset", type=int, choices=OPSETS, default=OPSET, help=f"ONNX operator set of the graph ({OPSET})")
+    add = parser.section("calibration")
+    add("--calibrate", type=Path, metavar="PLACE", common=True, help="INT8: folder or video of unlabelled frames to "
+        "take ranges from (the run's training frames)")  # fmt: skip
+    add("--calibration-frames", type=int, default=32, metavar="N", help="INT8: take ranges from N of them (32); up to "
+        "16 more are kept back to choose and to prove")  # fmt: skip
+    add("--weight-bits", type=int, choices=(7, 8), default=8, help="INT8: 7 for x86 processors without VNNI, whose "
+        "sums saturate (8)")  # fmt: skip
+    add = parser.section("comparison")
+    add_parity_options(add, reference="checkpoint", frames="those kept back from calibration, else shipped ones")
+    add("--label-ids", choices=LABEL_IDS, default="classes", help="what --labels hold: the model's own class numbers "
+        "(classes), or Cityscapes' ids or training ids, which are brought to its classes")  # fmt: skip
     return parser
 
 
@@ -116,13 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
             working_size=parse_size(options.working_size) if options.working_size else None,
             opset=options.opset,
             weight_bits=options.weight_bits,
-            bar=bar_for(
-                options.precision,
-                agreement=options.agreement,
-                clear_agreement=options.clear_agreement,
-                margin=options.margin,
-                miou_loss=options.miou_loss,
-            ),
+            bar=bar_for(**vars(options)),
             label_space=space,
             overwrite=options.overwrite,
             report=options.report,

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.commands.parser import ArgumentParser
@@ -27,7 +26,7 @@ from lsr_infer.io.paths import check_place, refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
 from lsr_infer.manifest.records import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for
-from lsr_infer.parity.meter import ParityCheck, bar_for
+from lsr_infer.parity.meter import ParityCheck, add_parity_options, bar_for
 from lsr_infer.system.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
 from lsr_infer.tensorrt.admission import engine_manifest, manifest_path
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, terminal_progress
@@ -46,77 +45,51 @@ _SHIPPED_SPACE = "cityscapes19"
 _SMALLEST_SIDE = 32
 """Of what a graph of every size is exported for."""
 
-_CODES = (
-    "Exit codes: 0 done, 2 usage, a file that is there already included, 3 no GPU, library or arithmetic for it, 4 "
-    "ONNX file, engine, frames or the place of the engine unusable, 5 the comparison missed its bar, 130 interrupted."
-)
-
-
-_HELP = {
-    "model": "what export/to_onnx.py wrote",
-    "--output": "the file to write",
-    "--verify": "build nothing: compare this engine with MODEL.onnx on the GPU here, and complete its Manifest",
-    "--flavour": "TensorRT, TensorRT for RTX, or (default) TensorRT where it is installed and a GPU is there, else "
-    "TensorRT for RTX",
-    "--shapes": "frames x width x height the engine takes, one for all or least, best, most in commas, such as "
-    "1x512x256,1x1024x512,4x1024x512 (default: one frame of the Manifest's size). An engine for one size is the "
-    "fastest; frames of another aspect ratio are stretched to it",
-    "--device": "the GPU to build and compare on (default: the first; without any, TensorRT for RTX builds ahead of "
-    "time)",
-    "--workspace": "scratch memory a layer may use (default: the library's)",
-    "--optimization-level": "how long to look for faster kernels, 0 to 5 (default: the library's, 3)",
-    "--tf32": "let float32 convolutions round their factors to 10 bits (faster, less exact)",
-    "--hardware-compatible": "TensorRT: the engine shall run on every GPU from Ampere on (if no level is named), or on "
-    "every one of this compute capability; slower",
-    "--version-compatible": "TensorRT: later releases of this major version and of the next shall open it; slower",
-    "--timing-cache": "TensorRT: times measured before, which make the next build fast (default: MODEL.timing)",
-    "--targets": "TensorRT for RTX: compute capabilities to build for, such as 86,89 (default: all it knows but 75: "
-    "Turing slows the others down and has to be named)",
-    "--frames": "compare on these (default: the shipped Toytown ones)",
-    "--labels": "label images of --frames, named as they are, which hold the model's own class numbers, 255 for void: "
-    "to compare mean IoU as well",
-    "--num-frames": "compare on at most N frames (8)",
-    "--agreement": "least share of equal pixels (fp32 0.9999, fp16 0.995, int8 0.9)",
-    "--clear-agreement": "the same of clear places (int8 0.99)",
-    "--margin": "a place is clear if the top two logits of the ONNX file differ by so much (1)",
-    "--miou-loss": "most that mean IoU may fall, with labels (int8 1)",
-    "--report": "write all figures of the comparison there, also where the bar is missed, in the form of to_onnx.py's",
-    "--overwrite": "replace existing files",
-    "--json": "print what was made as JSON",
-}
-
 
 def build_parser() -> ArgumentParser:
     """Return the command line's parser."""
-    words = (__doc__ or "").split("\n\n")
-    parser = ArgumentParser("to_trt.py", words[0], epilog=f"{' '.join(words[-1].split())} {_CODES}")
-
-    def add(name: str, *short: str, **options: Any) -> None:
-        parser.add_argument(*short, name, help=_HELP[name], **options)
-
-    add("model", type=Path, metavar="MODEL.onnx")
-    add("--output", "-o", type=Path, metavar="MODEL.engine")
-    add("--verify", type=Path, metavar="ENGINE")
-    add("--flavour", choices=(*FLAVOURS, "auto"), default="auto")
-    add("--shapes", metavar="[MIN,OPT,]MAX")
-    add("--device", default="auto", metavar="cuda:N")
-    add("--workspace", type=int, metavar="MB")
-    add("--optimization-level", type=int, choices=range(6), metavar="LEVEL")
-    add("--tf32", action="store_true")
-    add("--hardware-compatible", nargs="?", const=HARDWARE_LEVELS[0], choices=HARDWARE_LEVELS, default="")
-    add("--version-compatible", action="store_true")
-    add("--timing-cache", type=Path, metavar="FILE")
-    add("--targets", metavar="CC,CC")
-    add("--frames", type=Path, metavar="FOLDER|VIDEO|IMAGE")
-    add("--labels", type=Path, metavar="FOLDER")
-    add("--num-frames", type=int, default=8, metavar="N")
-    add("--agreement", type=float, metavar="SHARE")
-    add("--clear-agreement", type=float, metavar="SHARE")
-    add("--margin", type=float, metavar="LOGITS")
-    add("--miou-loss", type=float, metavar="POINTS")
-    add("--report", type=Path, metavar="FILE.json")
-    add("--overwrite", action="store_true")
-    add("--json", action="store_true")
+    parser = ArgumentParser(
+        "to_trt.py",
+        "MODEL.onnx (-o MODEL.engine | --verify MODEL.engine) [options]",
+        "Build a TensorRT engine from an ONNX file that carries its Manifest, and prove that both compute\n"
+        "the same. TensorRT for RTX builds without a GPU too: --verify then compares on the target.\n"
+        "An engine is executable code: build your own, and open none that comes from a place you do not trust.",
+        examples=(
+            "python export/to_trt.py model.onnx -o model.engine --shapes 1x1024x512",
+            "python export/to_trt.py model.onnx --verify model.engine",
+        ),
+        notes="Exit codes: 0 done, 2 usage or an existing file, 3 no GPU, library or arithmetic for it, 4 ONNX file,\n"
+        "engine, frames or place unusable, 5 the comparison missed its bar, 130 interrupted. More: export/README.md",
+    )
+    add = parser.section("files")
+    add("model", type=Path, metavar="MODEL.onnx", common=True, help="what export/to_onnx.py wrote")
+    add("-o", "--output", type=Path, metavar="MODEL.engine", common=True, help="the file to write")
+    add("--verify", type=Path, metavar="ENGINE", common=True, help="build nothing: compare this engine with MODEL.onnx "
+        "on the GPU here, and complete its Manifest")  # fmt: skip
+    add("--overwrite", action="store_true", common=True, help="replace existing files")
+    add("--json", action="store_true", common=True, help="print what was made as JSON")
+    add = parser.section("build")
+    add("--flavour", choices=(*FLAVOURS, "auto"), default="auto", common=True, help="TensorRT, TensorRT for RTX, or "
+        "(auto) TensorRT where it is installed and a GPU is there, else TensorRT for RTX")  # fmt: skip
+    add("--shapes", metavar="[MIN,OPT,]MAX", common=True, help="frames x width x height the engine takes, one for all "
+        "or least, best, most in commas (one frame of the Manifest's size)")  # fmt: skip
+    add("--device", default="auto", metavar="cuda:N", common=True, help="the GPU to build and compare on (the first; "
+        "without any, TensorRT for RTX builds ahead of time)")  # fmt: skip
+    add("--workspace", type=int, metavar="MB", help="scratch memory a layer may use (the library's)")
+    add("--optimization-level", type=int, choices=range(6), metavar="LEVEL", help="how long to look for faster "
+        "kernels, 0 to 5 (the library's, 3)")  # fmt: skip
+    add("--tf32", action="store_true", help="let float32 convolutions round their factors to 10 bits (faster, less "
+        "exact)")  # fmt: skip
+    add("--hardware-compatible", nargs="?", const=HARDWARE_LEVELS[0], choices=HARDWARE_LEVELS, default="",
+        help="TensorRT: the engine shall run on every GPU from Ampere on (if no level is named), or on every one of "
+        "this compute capability; slower")  # fmt: skip
+    add("--version-compatible", action="store_true", help="TensorRT: later releases of this major version and of the "
+        "next shall open it; slower")  # fmt: skip
+    add("--timing-cache", type=Path, metavar="FILE", help="TensorRT: times measured before, which make the next build "
+        "fast (MODEL.timing)")  # fmt: skip
+    add("--targets", metavar="CC,CC", help="TensorRT for RTX: compute capabilities to build for, such as 86,89 (all it "
+        "knows but 75: Turing slows the others down and has to be named)")  # fmt: skip
+    add_parity_options(parser.section("comparison"), reference="ONNX file", frames="shipped Toytown ones")
     return parser
 
 
@@ -277,13 +250,7 @@ def _verify(options: argparse.Namespace) -> Manifest:
 
 def _comparison(options: argparse.Namespace, manifest: Manifest) -> ParityCheck:
     """Read what the engine has to pass, and check the place of its report."""
-    bar = bar_for(
-        manifest.precision,
-        agreement=options.agreement,
-        clear_agreement=options.clear_agreement,
-        margin=options.margin,
-        miou_loss=options.miou_loss,
-    )
+    bar = bar_for(**vars(options) | {"precision": manifest.precision})
     frames = read_frames(options.frames, options.labels, options.num_frames, manifest)
     if options.report is not None:
         refuse_existing(options.report, overwrite=options.overwrite)

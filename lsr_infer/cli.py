@@ -1,15 +1,14 @@
-"""The command `lsr-infer`: which of its parts is meant, signals, and the exit code.
+"""Runs the command `lsr-infer`: finds the command that is meant, and returns the exit code.
 
 Nothing heavy is imported before the command line is understood, so `--help` answers at once.
 """
 
-import difflib
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 
 from lsr_infer.errors import UsageError, exit_status, stderr_handler
 
@@ -47,7 +46,9 @@ def _command(words: list[str]) -> tuple[Callable[[Sequence[str]], int | None], l
         return _version, words[1:]
     if first in _PARTS:
         return _main_of(_PARTS[first]), words[1:]
-    near = difflib.get_close_matches(first, _PARTS, n=1, cutoff=0.75)
+    from difflib import get_close_matches
+
+    near = get_close_matches(first, _PARTS, n=1, cutoff=0.75)
     if near and not os.path.lexists(first):
         raise UsageError(f"there is no command or file {first!r}. Did you mean {near[0]}? See lsr-infer --help.")
     return _main_of(_SOURCES), words
@@ -62,4 +63,6 @@ def _version(words: Sequence[str]) -> None:
     """Print the version of the installed package."""
     if words:
         raise UsageError(f"--version stands alone, here is {words[0]!r} too.")
+    from importlib import metadata
+
     print(f"lsr-infer {metadata.version('lsr-road')}")  # noqa: T201 - what was asked for

@@ -1,4 +1,4 @@
-"""`lsr-infer info MODEL`: what a model file says about itself, read without running it."""
+"""Runs `lsr-infer info MODEL`: shows what a model file says about itself, without running it."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,16 @@ def main(words: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
     parser = ArgumentParser(
         "lsr-infer info",
-        "Show what a model says about itself: classes, sizes, precision, scores, and how each step of its making was "
-        "proved. Reads an .onnx file, or the .json beside an .engine, and runs neither.",
+        "MODEL [options]",
+        "Show what a model says about itself: classes, sizes, precision, scores, and how each step of its\n"
+        "making was proved. Reads an .onnx file, or the .json beside an .engine, and runs neither.",
+        examples=("lsr-infer info model.onnx", "lsr-infer info model.engine --manifest"),
+        notes="Exit codes: 0 done, 2 usage, 4 model unusable.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx or .engine file")
-    parser.add_argument("--json", action="store_true", help="put one JSON document on stdout")
-    parser.add_argument("--manifest", action="store_true", help="put the Manifest alone on stdout, as JSON")
+    add = parser.section("options")
+    add("model", type=Path, metavar="MODEL", common=True, help=".onnx or .engine file")
+    add("--json", action="store_true", common=True, help="put one JSON document on stdout")
+    add("--manifest", action="store_true", common=True, help="put the Manifest alone on stdout, as JSON")
     values = parser.parse_args(words)
     from lsr_infer.backends.model_file import read_model_file
 

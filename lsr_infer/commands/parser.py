@@ -1,37 +1,131 @@
-"""A command-line parser whose mistakes are `UsageError`s that name the nearest flag."""
+"""Parses command lines: a help of one screen with more by section, and mistakes that name the nearest option."""
 
 import argparse
-import difflib
 import re
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from lsr_infer.errors import UsageError
 
-__all__ = ["ArgumentParser", "parse_size"]
+__all__ = ["ArgumentParser", "add_network_options", "parse_size"]
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse that takes no abbreviations and raises instead of ending the process.
+    """argparse that takes no abbreviations, shows its help in sections, and raises instead of ending the process.
+
+    Args:
+        prog: name of the command.
+        usage: what is written behind the name.
+        description: what the command does, in lines that are short enough for a screen, as all that follows.
+        examples: whole command lines.
+        notes: what stands at the end: exit codes, where more is written.
 
     Raises:
-        UsageError: from `parse_args`, in one line: what is wrong, the nearest flag to an unknown one, where help is.
+        UsageError: from `parse_args`, in one line: what is wrong, the nearest option to an unknown one, where help is.
     """
 
-    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+    def __init__(
+        self, prog: str, usage: str, description: str, *, examples: tuple[str, ...] = (), notes: str = ""
+    ) -> None:
+        super().__init__(prog, f"{prog} {usage}", description, allow_abbrev=False, add_help=False)
+        self._examples, self._notes = examples, notes
+        self._common: list[argparse.Action] = []
+        self._sections: dict[str, list[argparse.Action]] = {}
+
+    def section(self, name: str) -> Callable[..., None]:
+        """Return `add_argument` for a section of the help; `common=True` puts an option on the first screen too."""
+        actions = self._sections.setdefault(name, [])
+
+        def add(*names: str, common: bool = False, **options: Any) -> None:
+            actions.append(self.add_argument(*names, **options))
+            if common:
+                self._common.append(actions[-1])
+
+        return add
+
+    def format_help(self, section: str = "") -> str:
+        """Return the help: the first screen, one section, or `all`."""
+        formatter = _Formatter(self.prog, max_help_position=28)
+        whole = section in ("", "all")
+        if whole:
+            formatter.add_usage(self.usage, [], [])
+            formatter.add_text(self.description)
+        parts = self._sections if section else {"options": [*self._common, *self._help_option()]}
+        for name, actions in parts.items():
+            if whole or section == name:
+                formatter.start_section(name)
+                formatter.add_arguments(actions)
+                formatter.end_section()
+        if whole:
+            formatter.add_text("\n  ".join(("examples:", *self._examples)))
+            formatter.add_text(self._notes)
+        if not section and len(self._common) < sum(map(len, self._sections.values())):
+            formatter.add_text(f"More options: --help all, or --help {', --help '.join(self._sections)}.")
+        return formatter.format_help()
+
+    def _help_option(self) -> list[argparse.Action]:
+        """Return the option that shows help, added last so that it stands last."""
+        if "--help" not in self._option_string_actions:
+            words = "show this, more options, or all"
+            self.add_argument("-h", "--help", action=_Help, nargs="?", const="", default=argparse.SUPPRESS,
+                              metavar="SECTION", help=words)  # fmt: skip
+        return [self._option_string_actions["--help"]]
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: D102 - argparse's own
+        self._help_option()
         args = sys.argv[1:] if args is None else args
         if any(word == "" or re.fullmatch(r"--[\w-]+=", word) for word in args):
             raise UsageError(f"a name is empty among the words of {self.prog}. Was a variable of the shell not set?")
         return super().parse_known_args(args, namespace)
 
+    def show_help(self, section: str) -> NoReturn:
+        """Print a part of the help and end the command.
+
+        Raises:
+            UsageError: there is no such section.
+        """
+        if section not in ("", "all", *self._sections):
+            raise UsageError(f"--help {section}: there is no such section; known: {', '.join(self._sections)}, all.")
+        print(self.format_help(section), end="")  # noqa: T201 - what was asked for
+        self.exit()
+
     def error(self, message: str) -> NoReturn:  # noqa: D102 - argparse's own
+        from difflib import get_close_matches
+
         unknown = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
-        near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
+        near = get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"{message.rstrip('.')}.{hint} See {self.prog} --help.")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Write `-o, --output DIR` instead of `-o DIR, --output DIR`."""
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        names = ", ".join(action.option_strings)
+        return f"{names} {self._format_args(action, action.dest.upper())}".rstrip()
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: Any, _namespace: Any, values: Any, _option: Any = None) -> None:
+        parser.show_help(values)
+
+
+def add_network_options(add: Callable[..., None]) -> None:
+    """Add the options that say on what a model runs, and how.
+
+    Args:
+        add: `add_argument` of a section.
+    """
+    add("--size", metavar="WxH", common=True, help="frames enter the network at this size (the model's own)")
+    add("--device", default="auto", metavar="NAME", common=True, help="auto, cpu or cuda:N (auto)")
+    add("--backend", metavar="NAME", help="what runs the model: onnxruntime, openvino, ... (by the file's ending)")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for each physical "
+        "core the process may use)")  # fmt: skip
+    add("--precision", metavar="NAME", help="bf16 on OpenVINO, tf32 on CUDA (the file's own)")
+    add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
 
 
 def parse_size(text: str) -> tuple[int, int]:

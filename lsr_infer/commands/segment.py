@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsr_infer.commands.parser import ArgumentParser, parse_size
+from lsr_infer.commands.parser import ArgumentParser, add_network_options, parse_size
 from lsr_infer.pipeline.options import SegmentOptions, Selection, WorkingSize
 
 __all__ = ["main", "read_options"]
 
 _MODEL_SUFFIXES = (".onnx", ".engine")
+_SELECTION = ("start", "duration", "every", "fps", "max_frames")
 
 
 def main(words: Sequence[str]) -> None:
@@ -21,53 +22,50 @@ def main(words: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="lsr-infer",
-        description="Segment road scenes: images, videos and live streams in, overlays and masks out.",
-        epilog="lsr-infer info MODEL shows what a model file says about itself, lsr-infer bench MODEL how fast it is "
-        "here, lsr-infer serve-config MODEL writes a Triton model repository. Exit codes: 0 done, 2 usage, 3 device, "
-        "4 input, model or place unusable, 6 partly done, 130 interrupted.",
+        "lsr-infer",
+        "SOURCE... -o DIR [options]",
+        "Segment road scenes: images, videos and live streams in, overlays and masks out.\n\n"
+        "Other commands: lsr-infer info MODEL shows what a model file says about itself, bench MODEL\n"
+        "how fast it is here, serve-config MODEL writes a Triton model repository.",
+        examples=(
+            "lsr-infer drive.mp4 --model model.onnx --output results",
+            "lsr-infer rtsp://camera/front -m model.onnx -o results --save overlay,json --duration 60",
+        ),
+        notes="Exit codes: 0 done, 2 usage, 3 device, 4 input, model or place unusable, 6 partly done, "
+        "130 interrupted.",
     )
-    add = parser.add_argument
-    add("sources", nargs="*", metavar="SOURCE", help="image, video, folder, pattern, rtsp:// or http:// stream, camera "
-        "(0 or camera:0); several at once")  # fmt: skip
-    add("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
-    add("-m", "--model", type=Path, metavar="MODEL", help="exported model (default: the shipped demonstration network)")
-    what = parser.add_argument_group("what is written")
-    add = what.add_argument
-    add("--save", default="overlay", metavar="KINDS", help="overlay (JPEG or H.264), mask (palette PNG a frame), "
-        "confidence (PNG a frame, probability x 255), json (class shares a frame), with commas (overlay)")  # fmt: skip
+    add = parser.section("input")
+    add("sources", nargs="*", metavar="SOURCE", common=True, help="image, video, folder, pattern, rtsp:// or http:// "
+        "stream, camera (0 or camera:0); several at once")  # fmt: skip
+    add("-m", "--model", type=Path, metavar="MODEL", common=True, help="exported model (the shipped demonstration "
+        "network)")  # fmt: skip
+    add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S seconds "
+        "is lost (10)")  # fmt: skip
+    add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
+    add = parser.section("results")
+    add("-o", "--output", type=Path, metavar="DIR", common=True, help="folder of the results")
+    add("--save", default="overlay", metavar="KINDS", common=True, help="overlay (JPEG or H.264), mask (PNG), "
+        "confidence (PNG, probability x 255), json (class shares), with commas (overlay)")  # fmt: skip
+    add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx", common=True,
+        help="on the left: the frame, or another model's overlay")  # fmt: skip
+    add("--alpha", type=float, default=0.5, metavar="SHARE", help="share of the colour, 0 to 1 (0.5)")
     add("--lossless", action="store_true", help="masks of a video as one FFV1 .mkv instead of PNGs")
     add("--mask-ids", default="train", metavar="IDS", help="numbers in masks: train, or cityscapes label ids (train)")
-    add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx",
-        help="put the frame, or the overlay of another model, on the left of the overlay")  # fmt: skip
-    add("--alpha", type=float, default=0.5, metavar="SHARE", help="share of the colour, 0 to 1 (0.5)")
     add("--ignore-mask", type=Path, metavar="PNG", help="show nothing where this image is not black")
-    add("--overwrite", action="store_true", help="replace existing results")
-    add("--show", action="store_true", help="open a window; q ends. --output may be left out then")
-    add("--json", action="store_true", help="put one JSON document on stdout")
-    which = parser.add_argument_group("which frames of videos and streams")
-    add = which.add_argument
-    add("--start", type=float, metavar="S", help="pass over the first S seconds; results begin at 0")
-    add("--duration", type=float, metavar="S", help="take S seconds")
+    add("--overwrite", action="store_true", common=True, help="replace existing results")
+    add("--show", action="store_true", common=True, help="open a window; q ends; --output may be left out")
+    add("--json", action="store_true", common=True, help="put one JSON document on stdout")
+    add = parser.section("frames")
+    add("--start", type=float, metavar="S", common=True, help="skip the first S seconds; results begin at 0")
+    add("--duration", type=float, metavar="S", common=True, help="take S seconds")
     add("--every", type=int, default=1, metavar="N", help="take one of N frames (1)")
     add("--fps", type=float, metavar="F", help="take at most F frames a second")
-    add("--max-frames", type=int, metavar="N", help="take at most N frames of each video and stream; "
-        "an image is one frame, and of a folder all are taken")  # fmt: skip
-    add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S "
-        "seconds is lost (10)")  # fmt: skip
-    add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
-    how = parser.add_argument_group("how the network runs")
-    add = how.add_argument
-    add("--size", metavar="WxH", help="work at this size instead of the model's own")
+    add("--max-frames", type=int, metavar="N", common=True, help="take at most N frames of each video and stream")
+    add = parser.section("network")
+    add_network_options(add)
     add("--stride", type=int, metavar="N", help="work at 1/N of each frame's own size")
     add("--tile", metavar="WxH", help="work at the frame's own resolution in overlapping tiles, blended; auto takes "
         "tiles of the model's size")  # fmt: skip
-    add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:N (auto)")
-    add("--backend", metavar="NAME", help="what runs the model (default: by the file's ending)")
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads of the network (0: one for each "
-        "physical core the process may use)")  # fmt: skip
-    add("--precision", metavar="P", help="arithmetic, where the backend lets one choose, such as bf16 on OpenVINO")
-    add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
     return parser
 
 
@@ -91,13 +89,12 @@ def read_options(arguments: Sequence[str]) -> SegmentOptions:
         stride=values.pop("stride"),
         tile=tile if tile in (None, "auto") else parse_size(tile),
     )
-    chosen = ("start", "duration", "every", "fps", "max_frames")
     return SegmentOptions(
         sources=tuple(sources),
         compare=beside is not None,
         other=other,
         save=frozenset(word for word in values.pop("save").split(",") if word),
-        selection=Selection(**{name: values.pop(name) for name in chosen}),
+        selection=Selection(**{name: values.pop(name) for name in _SELECTION}),
         working=working,
         **values,
     )

@@ -1,4 +1,4 @@
-"""`lsr-infer serve-config MODEL -o REPOSITORY`: a model repository for Triton Inference Server."""
+"""Runs `lsr-infer serve-config MODEL -o REPOSITORY`: writes a model repository for Triton Inference Server."""
 
 import logging
 import re
@@ -16,18 +16,26 @@ def main(words: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
     parser = ArgumentParser(
         "lsr-infer serve-config",
-        "Write a model repository for NVIDIA's Triton Inference Server: config.pbtxt, the model in version folder 1, "
-        "its Manifest and the names of its classes.",
+        "MODEL -o REPOSITORY [options]",
+        "Write a model repository for NVIDIA's Triton Inference Server: config.pbtxt, the model in\n"
+        "version folder 1, its Manifest and the names of its classes.",
+        examples=(
+            "lsr-infer serve-config model.onnx -o repository",
+            "lsr-infer serve-config model.engine -o repository --name roads --max-batch 4 --kind gpu",
+        ),
+        notes="Exit codes: 0 done, 2 usage, 4 model or place unusable. Start with: tritonserver --model-repository "
+        "REPOSITORY",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx file or .engine of TensorRT")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPOSITORY", help="folder of the models")
-    parser.add_argument("--name", metavar="NAME", help="of the model at the server (the file's)")
-    parser.add_argument("--max-batch", type=int, default=8, metavar="N", help="frames put together at most (8)")
-    parser.add_argument("--delay", type=int, default=2000, metavar="US", help="microseconds to wait for them (2000)")
-    parser.add_argument("--instances", type=int, default=1, metavar="N", help="copies that run at once (1)")
-    parser.add_argument("--kind", choices=("auto", "cpu", "gpu"), default="auto", help="where they run (auto)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model of that name")
-    parser.add_argument("--allow-unverified", action="store_true", help="serve an engine whose parity is pending")
+    add = parser.section("options")
+    add("model", type=Path, metavar="MODEL", common=True, help=".onnx file or .engine of TensorRT")
+    add("-o", "--output", type=Path, required=True, metavar="REPOSITORY", common=True, help="folder of the models")
+    add("--name", metavar="NAME", common=True, help="of the model at the server (the file's)")
+    add("--max-batch", type=int, default=8, metavar="N", common=True, help="frames put together at most (8)")
+    add("--delay", type=int, default=2000, metavar="US", common=True, help="microseconds to wait for them (2000)")
+    add("--instances", type=int, default=1, metavar="N", common=True, help="copies that run at once (1)")
+    add("--kind", choices=("auto", "cpu", "gpu"), default="auto", common=True, help="where they run (auto)")
+    add("--overwrite", action="store_true", common=True, help="replace a model of that name")
+    add("--allow-unverified", action="store_true", common=True, help="serve an engine whose parity is pending")
     values = parser.parse_args(words)
     from lsr_infer.backends.model_file import read_model_file
     from lsr_infer.backends.triton import Serving, write_repository
@@ -47,8 +55,6 @@ def main(words: Sequence[str]) -> None:
         logger.info(
             "this model gives logits, so every client has to make the mask; --outputs classes at the export gives masks"
         )
-    if model.manifest.engine is not None:
-        logger.info(
-            "the server needs TensorRT %s and %s", model.manifest.engine.version, model.manifest.engine.gpu or "its GPU"
-        )
+    if (facts := model.manifest.engine) is not None:
+        logger.info("the server needs TensorRT %s and %s", facts.version, facts.gpu or "its GPU")
     logger.info("written: %s; start with: tritonserver --model-repository %s", folder, values.output)

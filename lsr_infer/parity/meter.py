@@ -5,7 +5,7 @@ are taken last. A comparison that compared nothing has failed.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet
 from lsr_infer.render.masks import interpolate
 
-__all__ = ["BARS", "Bar", "LayerError", "ParityCheck", "ParityMeter", "Verdict", "bar_for", "check_bar"]
+__all__ = [
+    "BARS",
+    "Bar",
+    "LayerError",
+    "ParityCheck",
+    "ParityMeter",
+    "Verdict",
+    "add_parity_options",
+    "bar_for",
+    "check_bar",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +70,40 @@ _ALLOWED = {
 """What a command may set of a bar: the largest value, and what is allowed in words."""
 
 
-def bar_for(precision: str, **asked: float | None) -> Bar:
+def add_parity_options(add: Callable[..., None], *, reference: str, frames: str) -> None:
+    """Add the options of a comparison with a reference.
+
+    Args:
+        add: `add_argument` of a section.
+        reference: what a file is compared with, in words.
+        frames: which frames are taken where none are named, in words.
+    """
+    add("--frames", type=Path, metavar="PLACE", common=True, help=f"folder, video or image to compare on ({frames})")
+    add("--num-frames", type=int, default=8, metavar="N", help="compare on at most N frames (8)")
+    add("--labels", type=Path, metavar="FOLDER", common=True, help="label images of --frames, named as they are: the "
+        "model's class numbers, 255 for void")  # fmt: skip
+    add("--agreement", type=float, metavar="SHARE", help="least share of equal pixels (fp32 0.9999, fp16 0.995, int8 "
+        "0.9)")  # fmt: skip
+    add("--clear-agreement", type=float, metavar="SHARE", help="the same of clear places (int8 0.99)")
+    add("--margin", type=float, metavar="LOGITS", help="a place is clear if the top two logits of the "
+        f"{reference} differ by so much (1)")  # fmt: skip
+    add("--miou-loss", type=float, metavar="POINTS", help="most that mean IoU may fall, with labels (int8 1)")
+    add("--report", type=Path, metavar="FILE.json", help="write all figures there, also where the bar is "
+        "missed")  # fmt: skip
+
+
+def bar_for(precision: str, **asked: Any) -> Bar:
     """Return the bar of a precision with what a command was asked for in its place.
 
     Args:
         precision: a key of `BARS`.
-        asked: `agreement`, `clear_agreement`, `margin` and `miou_loss` of `Bar`; None leaves the precision's own.
+        asked: `agreement`, `clear_agreement`, `margin` and `miou_loss` of `Bar`, as `add_parity_options` names them;
+            None leaves the precision's own, and others are passed over.
 
     Raises:
         UsageError: a value is not allowed; it names the flag.
     """
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {name: asked[name] for name in _ALLOWED if asked.get(name) is not None}
     for name, value in given.items():
         most, words = _ALLOWED[name]
         least_fits = value > 0 if name.endswith("agreement") else value >= 0

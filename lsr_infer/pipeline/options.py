@@ -5,13 +5,14 @@ Nothing heavy is imported here, because a command line is checked against it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lsr_infer.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from lsr_infer.manifest import Manifest
     from lsr_infer.video.containers import VideoInfo
 
@@ -74,8 +75,10 @@ class Selection:
 
         return take
 
-    def rate(self, fps: Fraction) -> Fraction:
+    def rate(self, fps: "Fraction") -> "Fraction":
         """Return about how many frames a second are taken of a source that has so many."""
+        from fractions import Fraction
+
         taken = fps / self.every
         return taken if self.fps is None else min(taken, Fraction(self.fps).limit_denominator(1001))
 

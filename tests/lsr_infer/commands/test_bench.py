@@ -99,7 +99,7 @@ def test_on_the_shipped_frames_as_a_table(model: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("words", [["bench"], []])
 def test_help_says_how_many_threads_there_are(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([*words, "--help"])
+        main([*words, "--help", "all"])
     text = " ".join(capsys.readouterr().out.split())
     assert "(0: one for each physical core the process may use)" in text
 
