@@ -1,4 +1,4 @@
-"""Turn a checkpoint into one ONNX file that carries its Manifest, and prove that both compute the same.
+"""Turns a checkpoint into one ONNX file that carries its Manifest, and proves that both compute the same.
 
     python export/to_onnx.py RUN -o model.onnx [--size 1024x512] [--frames FOLDER|VIDEO]
     python export/to_onnx.py RUN -o model_int8.onnx --precision int8 [--for tensorrt] [--calibrate FOLDER|VIDEO]
@@ -16,7 +16,7 @@ from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
 from lsr_infer.parity.meter import add_parity_options, bar_for
 from lsr_train.exporting import ExportOptions, FramesOptions, export
-from lsr_train.exporting.frames import LABEL_IDS
+from lsr_train.exporting.calibration import LABEL_IDS
 from lsr_train.exporting.graph import OPSET, OPSETS
 from lsr_train.exporting.precisions import SCHEMES
 

@@ -1,4 +1,4 @@
-"""Build a TensorRT engine from an ONNX file that carries its Manifest, and prove that both compute the same.
+"""Builds a TensorRT engine from an ONNX file that carries its Manifest, and proves that both compute the same.
 
     python export/to_trt.py MODEL.onnx -o MODEL.engine [--shapes 1x1024x512] [--frames FOLDER|VIDEO]
     python export/to_trt.py MODEL.onnx --verify MODEL.engine
@@ -94,11 +94,7 @@ def build_parser() -> ArgumentParser:
 
 
 def parse_shapes(text: str) -> Shapes:
-    """Read `NxWxH` or `WxH`, once or as min,opt,max, as three (batch, height, width).
-
-    Raises:
-        UsageError: it is no such text, or the three do not rise.
-    """
+    """Read `NxWxH` or `WxH`, once or as min,opt,max, as three (batch, height, width)."""
     shapes = []
     for word in text.split(","):
         match = re.fullmatch(r"(?:(\d{1,4})x)?(\d{1,5})x(\d{1,5})", word)
@@ -121,22 +117,14 @@ def parse_shapes(text: str) -> Shapes:
 
 
 def read_model(path: Path) -> OnnxModel:
-    """Read an ONNX file and check its graph against its Manifest.
-
-    Raises:
-        InputError: it is missing, damaged, without a Manifest, or made for ONNX Runtime alone.
-    """
+    """Read an ONNX file and check its graph against its Manifest."""
     if path.suffix.lower() != ".onnx":
         raise InputError(f"{path}: is no .onnx file. Make one with export/to_onnx.py.")
     return OnnxModel.read(path, read_model_file(path).manifest)
 
 
 def read_frames(place: Path | None, labels: Path | None, count: int, manifest: Manifest) -> FrameSet:
-    """Read the frames to compare on: the user's, else the shipped ones.
-
-    Raises:
-        InputError: they cannot be read, or their labels are not of the model's classes.
-    """
+    """Read the frames to compare on: the user's, else the shipped ones."""
     if place is not None:
         read = read_frame_set(place, count, labels=labels)
         check_labels(read, manifest.label_space.num_classes)
@@ -147,12 +135,7 @@ def read_frames(place: Path | None, labels: Path | None, count: int, manifest: M
 def device_to_compare_on(
     library: Library, device: str, probe: CudaProbe, targets: tuple[str, ...]
 ) -> CudaDevice | None:
-    """Return the GPU to build and compare on; None where an engine can only be built ahead of time.
-
-    Raises:
-        UsageError: this is no device's name.
-        DeviceError: the device that was named, or the one that TensorRT needs, is not there.
-    """
+    """Return the GPU to build and compare on; None where an engine can only be built ahead of time."""
     if library.flavour == "rtx" and device == "auto" and not probe.devices:
         return None
     if device == "cpu":
@@ -166,7 +149,7 @@ def device_to_compare_on(
 
 
 def build(builder: Builder, model: OnnxModel, output: Path, comparison: ParityCheck, *, overwrite: bool) -> Manifest:
-    """Build an engine and say what is done; see `make_engine`."""
+    """Build an engine and log what is done; see `make_engine`."""
     title, gpu = builder.library.title, builder.gpu
     where = str(gpu) if gpu else f"compute capability {', '.join(builder.options.targets)}, ahead of time"
     logger.info("%s: building %s (%s) for %s", title, model.path.name, model.manifest.precision, where)
@@ -183,21 +166,17 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     _check_options(options)
-    verify, begun = options.verify is not None, time.monotonic()
+    verify, started = options.verify is not None, time.monotonic()
     output = options.verify if verify else options.output
     manifest = _verify(options) if verify else _build(options)
-    _report(output, manifest, time.monotonic() - begun, as_json=options.json, model=options.model, verified=verify)
+    _report(output, manifest, time.monotonic() - started, as_json=options.json, model=options.model, verified=verify)
     return None
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Raise where options are not allowed, or not together.
-
-    Raises:
-        UsageError: they are not.
-    """
+    """Raise `UsageError` where options are not allowed, or not together."""
     if (options.output is None) == (options.verify is None):
-        raise UsageError("say what to do: -o MODEL.engine builds one, --verify MODEL.engine compares one.")
+        raise UsageError("name what to do: -o MODEL.engine builds one, --verify MODEL.engine compares one.")
     if options.output is not None and options.output.suffix.lower() != ".engine":
         raise UsageError(f"{options.output}: the name of the file must end in .engine.")
     if options.workspace is not None and options.workspace < 1:
@@ -211,7 +190,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> Manifest:
-    """Build what the command line asks for; device and inputs are looked at before the place of the output."""
+    """Build what the command line asks for; device and inputs are checked before the output."""
     shapes = parse_shapes(options.shapes) if options.shapes else None
     probe = probe_cuda()
     library = resolve_flavour(options.flavour, probe)

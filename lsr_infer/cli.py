@@ -17,41 +17,41 @@ __all__ = ["main"]
 _SOURCES = "segment"
 _READERS = ("prefetch", "live ", "camera ")
 """Names of the threads that read sources."""
-_PARTS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
+_COMMANDS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    code = exit_status(lambda: _run(words))
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    code = exit_status(lambda: _run(argv))
     if arguments is None and any(thread.name.startswith(_READERS) for thread in threading.enumerate()):
-        # A source that fell silent still holds its reader inside libav, under which Python's own end would take the
-        # container away: seen as a segmentation fault. Everything is written and closed by now.
+        # A source that fell silent still holds its reader inside libav, under which Python's own end would free the
+        # container: seen as a segmentation fault. Everything is written and closed by now.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
     return code
 
 
-def _run(words: list[str]) -> int | None:
+def _run(argv: list[str]) -> int | None:
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
-    command, rest = _command(words)
+    command, rest = _command(argv)
     return command(rest)
 
 
-def _command(words: list[str]) -> tuple[Callable[[Sequence[str]], int | None], list[str]]:
-    """Return the part that is meant and its words; a first word that is none of the parts is a source."""
-    first = words[0] if words else ""
+def _command(argv: list[str]) -> tuple[Callable[[Sequence[str]], int | None], list[str]]:
+    """Return the command that is meant and its arguments; a first one that is no command is a source."""
+    first = argv[0] if argv else ""
     if first == "--version":
-        return _version, words[1:]
-    if first in _PARTS:
-        return _main_of(_PARTS[first]), words[1:]
+        return _version, argv[1:]
+    if first in _COMMANDS:
+        return _main_of(_COMMANDS[first]), argv[1:]
     from difflib import get_close_matches
 
-    near = get_close_matches(first, _PARTS, n=1, cutoff=0.75)
+    near = get_close_matches(first, _COMMANDS, n=1, cutoff=0.75)
     if near and not os.path.lexists(first):
         raise UsageError(f"there is no command or file {first!r}. Did you mean {near[0]}? See lsr-infer --help.")
-    return _main_of(_SOURCES), words
+    return _main_of(_SOURCES), argv
 
 
 def _main_of(module: str) -> Callable[[Sequence[str]], int | None]:
@@ -59,10 +59,10 @@ def _main_of(module: str) -> Callable[[Sequence[str]], int | None]:
     return main
 
 
-def _version(words: Sequence[str]) -> None:
+def _version(argv: Sequence[str]) -> None:
     """Print the version of the installed package."""
-    if words:
-        raise UsageError(f"--version stands alone, here is {words[0]!r} too.")
+    if argv:
+        raise UsageError(f"--version stands alone, here is {argv[0]!r} too.")
     from importlib import metadata
 
     print(f"lsr-infer {metadata.version('lsr-road')}")  # noqa: T201 - what was asked for

@@ -1,3 +1,3 @@
-"""What `lsr-infer` does, a module for each command; none imports anything heavy before its words are understood."""
+"""Holds the commands of `lsr-infer`, one module each; heavy imports wait until a command line is understood."""
 
 __all__: list[str] = []

@@ -13,7 +13,7 @@ from lsr_infer.errors import UsageError
 __all__ = ["main"]
 
 
-def main(words: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
     parser = ArgumentParser(
         "lsr-infer bench",
@@ -29,7 +29,7 @@ def main(words: Sequence[str]) -> None:
     add("--frames", type=int, default=50, metavar="N", common=True, help="how many are timed (50)")
     add("--json", action="store_true", common=True, help="put one JSON document on stdout")
     add_network_options(parser.section("network"))
-    values = parser.parse_args(words)
+    values = parser.parse_args(argv)
     if values.threads < 0:
         raise UsageError(f"--threads is {values.threads}; allowed: 0 (one a physical core) or more.")
     size = None if values.size is None else parse_size(values.size)
@@ -37,12 +37,12 @@ def main(words: Sequence[str]) -> None:
     from lsr_infer.segmenter import Segmenter
     from lsr_infer.system.process import usable_cores
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     segmenter = Segmenter(
         values.model, values.device, values.backend, threads=values.threads, precision=values.precision,
         allow_unverified=values.allow_unverified,
     )  # fmt: skip
-    opened_ms = 1e3 * (time.perf_counter() - begun)
+    opened_ms = 1e3 * (time.perf_counter() - started)
     with segmenter, TemporaryDirectory() as folder:
         clip = values.source or shipped_clip(Path(folder), values.frames)
         timing = time_steps(segmenter, clip, frames=values.frames, size=size)
@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the table for people."""
+    """Yield the lines of the table."""
     sizes = "{1}x{0}".format(*report["frame"]), "{1}x{0}".format(*report["network_input"])
     yield "{model} on {device} ({backend}, {precision}, {threads} threads)".format(**report)
     yield f"{report['frames']} frames of {report['source']}, {sizes[0]}, entering the network at {sizes[1]}"

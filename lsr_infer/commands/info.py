@@ -17,7 +17,7 @@ __all__ = ["main"]
 _WORST = 3
 
 
-def main(words: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
     parser = ArgumentParser(
         "lsr-infer info",
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> None:
     add("model", type=Path, metavar="MODEL", common=True, help=".onnx or .engine file")
     add("--json", action="store_true", common=True, help="put one JSON document on stdout")
     add("--manifest", action="store_true", common=True, help="put the Manifest alone on stdout, as JSON")
-    values = parser.parse_args(words)
+    values = parser.parse_args(argv)
     from lsr_infer.backends.model_file import read_model_file
 
     model = read_model_file(values.model)
@@ -73,7 +73,7 @@ def _worst(parity: "Parity") -> dict[str, float]:
 
 
 def _lines(model: "ModelFile") -> Iterator[str]:
-    """Yield the table for people."""
+    """Yield the lines of the table."""
     for name, text in _rows(model):
         shown = "".join(letter if letter.isprintable() else "?" for letter in text)
         yield f"{name:<13}{shown}".rstrip()
@@ -87,7 +87,7 @@ def _rows(model: "ModelFile") -> Iterator[tuple[str, str]]:
     yield "file", f"{model.path.name}, {model.size / 1e6:.1f} MB{weights}{opset}"
     yield "classes", f"{space.num_classes} of {space.name}: {', '.join(space.names)}"
     yield "input", f"image uint8 [{_batch(manifest)},H,W,3] BGR, {_size(manifest)}"
-    yield "", f"normalisation in the graph: {manifest.normalization or 'not said'}"
+    yield "", f"normalisation in the graph: {manifest.normalization or 'not stated'}"
     what = "float32 at feature size, the mask is made from them" if manifest.output == "logits" else "uint8 [N,H,W]"
     yield "output", f"{manifest.output}, {what}"
     yield "precision", manifest.precision + ("" if manifest.runtime == "any" else f", made for {manifest.runtime}")
@@ -100,21 +100,21 @@ def _rows(model: "ModelFile") -> Iterator[tuple[str, str]]:
             yield "", f"in float: {', '.join(quantized.in_float)}"
     for number, choice in enumerate(manifest.choices):
         yield "choices" if number == 0 else "", choice
-    yield "trained by", manifest.method or "not said"
+    yield "trained by", manifest.method or "not stated"
     for number, (name, score) in enumerate(manifest.scores.items()):
         yield "scores" if number == 0 else "", f"{name} {score:.4g}"
     if (teacher := manifest.teacher) is not None:
         scores = ", ".join(f"{name} {score:.4g}" for name, score in teacher.scores.items())
-        yield "teacher", f"{teacher.method or 'not said'}, step {teacher.step}, SHA-256 {teacher.sha256}"
-        yield "", f"its scores: {scores or 'not said'}"
+        yield "teacher", f"{teacher.method or 'not stated'}, step {teacher.step}, SHA-256 {teacher.sha256}"
+        yield "", f"its scores: {scores or 'not stated'}"
     for name, parity in _chain(manifest):
         yield from _parity(name, parity, pending=manifest.engine is not None and name.endswith("engine"))
     if manifest.engine is not None:
         yield from _engine(manifest.engine)
-    yield "checkpoint", f"SHA-256 {manifest.checkpoint}" if manifest.checkpoint else "not said"
-    yield "made with", manifest.exporter or "not said"
-    yield "licence", manifest.licence or "not said"
-    yield "meant for", manifest.intended_use or "not said"
+    yield "checkpoint", f"SHA-256 {manifest.checkpoint}" if manifest.checkpoint else "not stated"
+    yield "made with", manifest.exporter or "not stated"
+    yield "licence", manifest.licence or "not stated"
+    yield "meant for", manifest.intended_use or "not stated"
 
 
 def _batch(manifest: "Manifest") -> str:
@@ -145,7 +145,7 @@ def _parity(name: str, parity: "Parity | None", *, pending: bool) -> Iterator[tu
 
 
 def _engine(facts: "EngineFacts") -> Iterator[tuple[str, str]]:
-    yield "engine", f"{facts.flavour} {facts.version}, {facts.platform or 'platform not said'}"
+    yield "engine", f"{facts.flavour} {facts.version}, {facts.platform or 'platform not stated'}"
     if facts.gpu:
         capability = "" if facts.compute_capability is None else " ({}.{})".format(*facts.compute_capability)
         yield "", f"built on {facts.gpu}{capability}"

@@ -67,24 +67,22 @@ class ArgumentParser(argparse.ArgumentParser):
     def _help_option(self) -> list[argparse.Action]:
         """Return the option that shows help, added last so that it stands last."""
         if "--help" not in self._option_string_actions:
-            words = "show this, more options, or all"
+            text = "show this, more options, or all"
             self.add_argument("-h", "--help", action=_Help, nargs="?", const="", default=argparse.SUPPRESS,
-                              metavar="SECTION", help=words)  # fmt: skip
+                              metavar="SECTION", help=text)  # fmt: skip
         return [self._option_string_actions["--help"]]
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: D102 - argparse's own
         self._help_option()
         args = sys.argv[1:] if args is None else args
         if any(word == "" or re.fullmatch(r"--[\w-]+=", word) for word in args):
-            raise UsageError(f"a name is empty among the words of {self.prog}. Was a variable of the shell not set?")
+            raise UsageError(
+                f"a name is empty among the arguments of {self.prog}. Was a variable of the shell not set?"
+            )
         return super().parse_known_args(args, namespace)
 
     def show_help(self, section: str) -> NoReturn:
-        """Print a part of the help and end the command.
-
-        Raises:
-            UsageError: there is no such section.
-        """
+        """Print a part of the help and end the command."""
         if section not in ("", "all", *self._sections):
             raise UsageError(f"--help {section}: there is no such section; known: {', '.join(self._sections)}, all.")
         print(self.format_help(section), end="")  # noqa: T201 - what was asked for
@@ -114,11 +112,7 @@ class _Help(argparse.Action):
 
 
 def add_network_options(add: Callable[..., None]) -> None:
-    """Add the options that say on what a model runs, and how.
-
-    Args:
-        add: `add_argument` of a section.
-    """
+    """Add the options that say on what a model runs, and how."""
     add("--size", metavar="WxH", common=True, help="frames enter the network at this size (the model's own)")
     add("--device", default="auto", metavar="NAME", common=True, help="auto, cpu or cuda:N (auto)")
     add("--backend", metavar="NAME", help="what runs the model: onnxruntime, openvino, ... (by the file's ending)")
@@ -129,11 +123,7 @@ def add_network_options(add: Callable[..., None]) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read `1024x512`, width x height, as (height, width).
-
-    Raises:
-        UsageError: it is no such text.
-    """
+    """Read `1024x512`, width x height, as (height, width)."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if match is None or not (int(match[1]) and int(match[2])):
         raise UsageError(f"the size is {text!r}; write it as width x height, such as 1024x512.")

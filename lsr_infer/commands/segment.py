@@ -12,9 +12,9 @@ _MODEL_SUFFIXES = (".onnx", ".engine")
 _SELECTION = ("start", "duration", "every", "fps", "max_frames")
 
 
-def main(words: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
-    options = read_options(words)
+    options = read_options(argv)
     from lsr_infer.pipeline.execute import segment_sources
 
     segment_sources(options)
@@ -69,17 +69,17 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def read_options(arguments: Sequence[str]) -> SegmentOptions:
+def read_options(argv: Sequence[str]) -> SegmentOptions:
     """Turn the command line into `SegmentOptions`."""
     parser = _parser()
-    values = vars(parser.parse_args(arguments))
+    values = vars(parser.parse_args(argv))
     sources = list(values.pop("sources"))
     beside = values.pop("side_by_side")
     other: Path | None = None
     if beside:
         if Path(beside).suffix.lower() in _MODEL_SUFFIXES:
             other = Path(beside)
-        else:  # the word after a bare --side-by-side is the first source
+        else:  # the argument after a bare --side-by-side is the first source
             sources.insert(0, beside)
     if not sources:
         parser.error("name at least one image, video, folder, pattern, stream or camera")

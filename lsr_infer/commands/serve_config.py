@@ -12,7 +12,7 @@ __all__ = ["main"]
 logger = logging.getLogger(__name__)
 
 
-def main(words: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
     parser = ArgumentParser(
         "lsr-infer serve-config",
@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> None:
     add("--kind", choices=("auto", "cpu", "gpu"), default="auto", common=True, help="where they run (auto)")
     add("--overwrite", action="store_true", common=True, help="replace a model of that name")
     add("--allow-unverified", action="store_true", common=True, help="serve an engine whose parity is pending")
-    values = parser.parse_args(words)
+    values = parser.parse_args(argv)
     from lsr_infer.backends.model_file import read_model_file
     from lsr_infer.backends.triton import Serving, write_repository
 

@@ -68,6 +68,12 @@ class Source:
         """What it is called in messages and documents, without secrets."""
         return f"camera:{self.place}" if isinstance(self.place, int) else label(self.place)
 
+    @property
+    def file(self) -> Path | str:
+        """The file or address of what is no camera."""
+        assert not isinstance(self.place, int)
+        return self.place
+
     def opened(self, *, finite: bool) -> Self:
         """Return the source with its final kind, once it is known whether it has an end.
 

@@ -1,6 +1,6 @@
-"""A handful of frames to compare models on, or to calibrate them with: the user's own, or the shipped Toytown ones.
+"""Reads frames to compare models on, or to calibrate them with: the user's own, or the shipped Toytown ones.
 
-Frames may come with labels. The set says where it is from in words, never with a path.
+Frames may come with labels. A set names its origin without a path.
 """
 
 import logging
@@ -51,6 +51,15 @@ class FrameSet:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def part(self, places: Sequence[int]) -> "FrameSet":
+        """Return some of the frames."""
+        return FrameSet(
+            frames=[self.frames[n] for n in places],
+            labels=[self.labels[n] for n in places],
+            origin=f"{len(places)} of {self.origin}",
+            names=[self.names[n] for n in places] if self.names else (),
+        )
+
     def pairs(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]:
         """Yield each frame with its labels."""
         return zip(self.frames, self.labels, strict=True)
@@ -68,14 +77,11 @@ def read_frame_set(
         labels: folder of label images with the frames' stems, class indices or 255; for a video, in the order of their
             names. None takes the `labels` that stand beside `images`, where there are some.
         split: which one.
-        labelled: read the labels that stand beside `images`; without, they are nobody's business.
+        labelled: read the labels that stand beside `images`.
 
     Raises:
-        UsageError: `count` is below 1.
-        InputError: the place or the labels are missing, the place holds no image or label images among them, or the
-            file is broken or has no label.
-        UnusableFilesError: one of the frames that were chosen from a folder is so; it lists all such files of the
-            folder, since without them others are chosen.
+        InputError: something is missing or broken; `UnusableFilesError` lists all such files of a folder, since without
+            them others are chosen.
     """
     if count < 1:
         raise UsageError(f"the number of frames is {count}; at least 1 is needed, or nothing is compared.")
@@ -111,7 +117,10 @@ def _from_folder(place: Path, count: int, labels: Path | None, split: str, label
 
 def _from_video(place: Path, count: int, labels: Path | None) -> list[_Read]:
     """Read frames of a video; see `read_frame_set`."""
-    numbered = list(_video_frames(place, count))
+    from lsr_infer.video.reader import read_frames
+
+    wanted = set(_spread(sum(1 for _ in read_frames(place)), count))  # decoding finds out how many there really are
+    numbered = [(item.index, item.frame) for item in read_frames(place) if item.index in wanted]
     files = [] if labels is None else sorted(labels.glob("*.png"))
     if labels is not None and numbered and numbered[-1][0] >= len(files):
         raise InputError(f"{labels}: holds {len(files)} labels, the video has more frames.")
@@ -125,9 +134,6 @@ def shipped_frames(count: int = 8) -> FrameSet:
     """Return the Toytown frames that come with the package: rendered, labelled, half of each domain.
 
     Their labels are the 19 Cityscapes classes; see `shipped_frames_for`.
-
-    Raises:
-        InputError: this installation has lost them.
     """
     if not _SHIPPED.is_dir():
         raise InputError("this installation has lost its Toytown frames. Install it again, or name frames of your own.")
@@ -150,11 +156,7 @@ def working_image(frame: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.ui
 
 
 def _image_folder(place: Path, split: str) -> tuple[Path, Path | None]:
-    """Return where the images of a folder are, and where its labels would be.
-
-    Raises:
-        InputError: there are label images below it that would be taken for frames.
-    """
+    """Return where the images of a folder are, and where its labels would be."""
     for images, labels in (
         (place / split / "images", place / split / "labels"),
         (place / "images" / split, place / "labels" / split),
@@ -201,15 +203,7 @@ def _unusable(place: Path, files: Sequence[Path], images: Path, labels: Path | N
 
 
 def check_labels(frames: FrameSet, num_classes: int) -> None:
-    """Raise where the labels of frames can prove nothing about a model.
-
-    Args:
-        frames: those that are compared.
-        num_classes: of the model.
-
-    Raises:
-        InputError: they hold what is no class of the model, or nothing but void.
-    """
+    """Raise `InputError` where labels hold what is none of a model's classes, or nothing but void."""
     found = np.zeros(256, dtype=np.int64)
     for n, label in enumerate(frames.labels):
         if label is None:
@@ -226,17 +220,6 @@ def check_labels(frames: FrameSet, num_classes: int) -> None:
         raise InputError(
             f"the labels of {frames.origin} are void everywhere, so they prove nothing. Name others, or leave them out."
         )
-
-
-def _video_frames(path: Path, count: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield frames spread evenly over a video; decoding it all once finds out how many it really has."""
-    from lsr_infer.video.reader import read_frames
-
-    total = sum(1 for _ in read_frames(path))
-    wanted = set(_spread(total, count))
-    for item in read_frames(path):
-        if item.index in wanted:
-            yield item.index, item.frame
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -67,17 +67,11 @@ _ALLOWED = {
     "margin": (1e6, "0 or more"),
     "miou_loss": (100.0, "0 to 100 points"),
 }
-"""What a command may set of a bar: the largest value, and what is allowed in words."""
+"""What a command may set of a bar: the largest value, and the allowed range."""
 
 
 def add_parity_options(add: Callable[..., None], *, reference: str, frames: str) -> None:
-    """Add the options of a comparison with a reference.
-
-    Args:
-        add: `add_argument` of a section.
-        reference: what a file is compared with, in words.
-        frames: which frames are taken where none are named, in words.
-    """
+    """Add the options of a comparison with a reference; `frames` says which are taken by default."""
     add("--frames", type=Path, metavar="PLACE", common=True, help=f"folder, video or image to compare on ({frames})")
     add("--num-frames", type=int, default=8, metavar="N", help="compare on at most N frames (8)")
     add("--labels", type=Path, metavar="FOLDER", common=True, help="label images of --frames, named as they are: the "
@@ -93,15 +87,9 @@ def add_parity_options(add: Callable[..., None], *, reference: str, frames: str)
 
 
 def bar_for(precision: str, **asked: Any) -> Bar:
-    """Return the bar of a precision with what a command was asked for in its place.
+    """Return the bar of a precision with what a command asked for in its place; None leaves its own.
 
-    Args:
-        precision: a key of `BARS`.
-        asked: `agreement`, `clear_agreement`, `margin` and `miou_loss` of `Bar`, as `add_parity_options` names them;
-            None leaves the precision's own, and others are passed over.
-
-    Raises:
-        UsageError: a value is not allowed; it names the flag.
+    Names are those of `add_parity_options`, others are passed over; `UsageError` names the flag of a wrong value.
     """
     given = {name: asked[name] for name in _ALLOWED if asked.get(name) is not None}
     for name, value in given.items():
@@ -113,11 +101,7 @@ def bar_for(precision: str, **asked: Any) -> Bar:
 
 
 def check_bar(parity: Parity, bar: Bar) -> None:
-    """Raise unless figures reach a bar.
-
-    Raises:
-        QualityGateError: nothing was compared, a figure is not finite, or one lies below the bar.
-    """
+    """Raise `QualityGateError` where nothing was compared, a figure is not finite or lies below the bar."""
     failures = []
     if parity.frames < 1 or parity.pixels < 1:
         raise QualityGateError("parity: no frame was compared, so nothing is proved. Name frames to compare on.")
@@ -154,12 +138,7 @@ def check_bar(parity: Parity, bar: Bar) -> None:
 
 
 class ParityMeter:
-    """Gather a comparison frame by frame.
-
-    Args:
-        space: the classes.
-        margin: least distance of the top two reference logits at a clear pixel.
-    """
+    """Gathers a comparison frame by frame; clear places have their top two reference logits `margin` apart."""
 
     def __init__(self, space: LabelSpace, *, margin: float = 1.0) -> None:
         self._space = space
@@ -184,17 +163,9 @@ class ParityMeter:
         candidate_classes: NDArray[np.uint8],
         labels: NDArray[np.uint8] | None = None,
     ) -> None:
-        """Add one frame.
+        """Add one frame: logits [C,h,w] of both, class maps [H,W] of both, and labels [H,W] where there are some.
 
-        Args:
-            reference: logits [C,h,w]; None where neither gives logits.
-            candidate: logits [C,h,w]; None where it gives classes alone, and then at every frame.
-            reference_classes: [H,W], 0..C-1.
-            candidate_classes: [H,W], 0..C-1.
-            labels: [H,W] ground truth, 0..C-1 or 255, where there is one.
-
-        Raises:
-            ValueError: shapes or classes do not fit.
+        A candidate that gives classes alone has no logits, and then at every frame.
         """
         classes = self._space.num_classes
         if reference is None and candidate is not None:
@@ -223,7 +194,7 @@ class ParityMeter:
         if reference.shape != candidate.shape:
             raise ValueError(f"logits {list(reference.shape)} and {list(candidate.shape)} differ in shape")
         difference = np.abs(reference.astype(np.float64) - candidate)
-        self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which the gate then stops
+        self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which no bar lets pass
         self._sum += float(difference.sum())
         self._values += difference.size
         # Clear cells are judged at feature size: there the logits are the network's own.
@@ -239,11 +210,7 @@ class ParityMeter:
             self._clear_agreeing += int(agree[clear].sum())
 
     def result(self, *, reference: str, frames_from: str) -> Parity:
-        """Return the figures of all frames so far; with none, figures that no bar lets pass.
-
-        Raises:
-            QualityGateError: there were labels, and all of them are void.
-        """
+        """Return the figures of all frames so far; with none, figures that no bar lets pass."""
         pixels = int(self._pairs.sum())
         found = self._pairs.sum(axis=1)
         labelled = bool(self._labelled.any())
@@ -303,14 +270,7 @@ def _mean_iou(matrix: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityCheck:
-    """What a file has to pass.
-
-    Args:
-        frames: what to compare on.
-        bar: what the figures must reach.
-        report: a JSON file that gets all figures, also where the bar is missed.
-        overwrite_report: replace an existing one.
-    """
+    """What a file has to pass: frames, a bar, and a JSON file that gets all figures, also where the bar is missed."""
 
     frames: FrameSet
     bar: Bar
@@ -348,28 +308,14 @@ class LayerError:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a gate found.
-
-    Args:
-        parity: the figures; None where nothing was compared.
-        drift: of the layers that were looked at.
-        failure: why the file must not appear; None where it may.
-    """
+    """What a comparison found: figures, layers that were examined, and why the file must not appear."""
 
     parity: Parity | None = None
     drift: tuple[LayerError, ...] = ()
     failure: QualityGateError | None = None
 
     def report(self, manifest: Manifest, *, candidates: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
-        """Gather all figures as plain JSON data.
-
-        Args:
-            manifest: of the file that was judged.
-            candidates: what was tried on the way to it.
-
-        Returns:
-            The document; `passed` is null where the comparison is still to be made.
-        """
+        """Gather all figures as plain JSON data; `passed` is null where the comparison is still to be made."""
         compared = self.parity is not None or self.failure is not None
         return {
             "passed": self.failure is None if compared else None,

@@ -1,7 +1,7 @@
-"""The threads of an `lsr-infer` run: one for all files, one for each live source, and the main one that waits.
+"""Runs `lsr-infer SOURCE…`: opens the models, connects the sources, and segments them on threads.
 
-Live sources run at once, files one after another beside them. On the main thread Ctrl-C arrives and windows live; the
-others are told by an event, so that nothing is torn apart in the middle of a frame.
+Live sources run at once, each on a thread, and files one after another on another. On the main thread Ctrl-C arrives
+and windows live; the others are told by an event, so that nothing is torn apart in the middle of a frame.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from lsr_infer.io.sources import Found, Source, find_sources
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.pipeline.outputs import FRAME_FILES, Outputs, plan_all
-from lsr_infer.pipeline.progress import Display, Progress, Tally
+from lsr_infer.pipeline.progress import Display, Progress, RunReport
 from lsr_infer.pipeline.task import SourceResult, Task, segment_images, segment_video
 from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
@@ -52,41 +52,32 @@ class PlannedSource:
 
 
 class SourceThreads:
-    """The threads of a run: one for the files, one for each live source.
+    """The threads of a run: one for the files, one for each live source; `report` is told how each source ended."""
 
-    Args:
-        jobs: what is to be done.
-        task: what is done with each.
-        tally: told how each ended.
-        display: a window to keep alive, or None.
-    """
-
-    def __init__(self, jobs: Sequence[PlannedSource], task: Task, tally: Tally, display: Display | None) -> None:
+    def __init__(
+        self, planned: Sequence[PlannedSource], task: Task, report: RunReport, display: Display | None
+    ) -> None:
         self._task = task
-        self._tally = tally
+        self._report = report
         self._display = display
         self._asked = 0.0  # when Ctrl-C came first
         self._errors: list[BaseException] = []
         self._lock = threading.Lock()
         self._one_ended = threading.Event()
-        files = [job for job in jobs if job.reader is None]
-        live = [job for job in jobs if job.reader is not None]
+        files = [plan for plan in planned if plan.reader is None]
+        live = [plan for plan in planned if plan.reader is not None]
         works: list[Callable[[], None]] = [partial(self._files, files)] if files else []
-        works += [partial(self._video, job, row) for row, job in enumerate(live, start=1 if files else 0)]
+        works += [partial(self._video, plan, row) for row, plan in enumerate(live, start=1 if files else 0)]
         self._trim = Trimmer()
         self._running = len(works)
         self._threads = [threading.Thread(target=self._guard, args=(work,), daemon=True) for work in works]
 
     def wait(self) -> InputError | None:
-        """Run everything to its end; return why nothing more could be written, where that ended it.
-
-        Raises:
-            Exception: an error that is none of a source.
-        """
+        """Run everything to its end; return why nothing more could be written, where that ended it."""
         for thread in self._threads:
             thread.start()
-        # What the threads say stays where it is: an interruption could tear what is handed over out of the hand, and it
-        # would be waited for ever. No thread is joined either: Python takes it for ended where `join` is interrupted.
+        # Threads hand nothing over by a queue: an interruption could lose the item, which would be waited for for ever.
+        # No thread is joined either: Python takes it for ended where `join` is interrupted.
         running, asked = True, False
         while running:
             try:
@@ -103,22 +94,22 @@ class SourceThreads:
 
     def _interrupt(self) -> None:
         """Begin to stop; asked again after a while in vain, end the process."""
-        if not self._tally.interrupted:
+        if not self._report.interrupted:
             self._stop()
             logger.info("stopping; what was done is being kept")
         elif time.monotonic() - self._asked > _PATIENCE_SECONDS:
             logger.warning("ended at once; a hidden .part file of what was not finished may be left")
-            # Without a word to the threads: one that computes in a library cannot be ended and would abort the process.
+            # Threads are not told: one that computes in a library cannot be ended and would abort the process.
             os._exit(128 + signal.SIGINT)
 
     def _stop(self) -> None:
         self._task.stop.set()
         self._asked = time.monotonic()
-        self._tally.interrupted = True  # last: what an interruption cuts short is done again
+        self._report.interrupted = True  # last: what an interruption cuts short is done again
 
     def _attend(self) -> bool:
-        """Keep the windows alive and wait a while for a thread to end; return whether one still runs."""
-        if self._display is not None and self._display.refresh() and not self._tally.interrupted:
+        """Keep the windows alive and wait briefly for a thread to end; return whether one still runs."""
+        if self._display is not None and self._display.refresh() and not self._report.interrupted:
             self._stop()
         self._trim()
         if self._running == 0:
@@ -139,96 +130,77 @@ class SourceThreads:
                 self._running -= 1
             self._one_ended.set()
 
-    def _files(self, jobs: Sequence[PlannedSource]) -> None:
-        for image, group in groupby(jobs, key=lambda job: job.source.kind == "image"):
-            if self._task.stop.is_set():
-                return
-            if image:
-                self._images(list(group))
-            else:
-                self._videos(group)
+    def _files(self, planned: Sequence[PlannedSource]) -> None:
+        for image, group in groupby(planned, key=lambda plan: plan.source.kind == "image"):
+            for part in [list(group)] if image else group:
+                if self._task.stop.is_set():
+                    return
+                if isinstance(part, list):
+                    self._images(part)
+                else:
+                    self._video(part, 0)
 
-    def _images(self, jobs: Sequence[PlannedSource]) -> None:
-        outputs = {job.source: job.outputs for job in jobs}
-        with Progress("images", len(jobs), unit="image") as progress:
+    def _images(self, planned: Sequence[PlannedSource]) -> None:
+        outputs = {plan.source: plan.outputs for plan in planned}
+        with Progress("images", len(planned), unit="image") as progress:
 
             def done(source: Source, outcome: SourceResult | LsrError) -> None:
                 if isinstance(outcome, LsrError):
-                    self._tally.failed(source, str(outcome), type(outcome))
+                    self._report.failed(source, str(outcome), type(outcome))
                 else:
-                    self._tally.done(source, outputs[source], outcome)
+                    self._report.done(source, outputs[source], outcome)
                 progress.step()
 
-            segment_images([(job.source, job.outputs) for job in jobs], self._task, done)
+            segment_images([(plan.source, plan.outputs) for plan in planned], self._task, done)
 
-    def _videos(self, jobs: Iterator[PlannedSource]) -> None:
-        for job in jobs:
-            if self._task.stop.is_set():
-                return
-            self._video(job, 0)
-
-    def _video(self, job: PlannedSource, row: int) -> None:
+    def _video(self, plan: PlannedSource, row: int) -> None:
         """Segment one video or live source; a bad one does not stop the others."""
-        source = job.source
+        source = plan.source
         try:
             timeout = self._task.timeout_seconds
-            info = job.reader.info if job.reader is not None else probe(_file(source), timeout_seconds=timeout)
+            info = plan.reader.info if plan.reader is not None else probe(source.file, timeout_seconds=timeout)
             expected = self._task.selection.max_frames if source.live else self._task.selection.expected(info)
             with Progress(Path(source.label).name, expected, row=row) as progress:
                 outcome = segment_video(
-                    source, job.outputs, self._task, reader=job.reader, info=info, on_frame=progress.step
+                    source, plan.outputs, self._task, reader=plan.reader, info=info, on_frame=progress.step
                 )
         except (InputError, UsageError) as error:
-            self._tally.failed(source, str(error), type(error))
+            self._report.failed(source, str(error), type(error))
             if isinstance(error, PlaceError):
                 raise
         except KeyboardInterrupt:
-            self._tally.failed(source, "interrupted")
+            self._report.failed(source, "interrupted")
         else:
-            self._tally.done(source, job.outputs, outcome)
-
-
-def _file(source: Source) -> Path | str:
-    assert not isinstance(source.place, int)
-    return source.place
+            self._report.done(source, plan.outputs, outcome)
 
 
 def segment_sources(options: SegmentOptions) -> None:
     """Segment everything; device and input are checked before the output is."""
     found = find_sources(options.sources, without=options.output)
     with ExitStack() as stack:
-        display = _display(stack) if options.show else None
-        task = _task(options, stack)
-        if display is not None:
-            task = replace(task, show=display.show)
-        tally = Tally(found.sources, len(found.left_out), len(found.passed_over), len(found.unsearched))
+        display = stack.enter_context(Display()) if options.show else None
+        task = _task(options, stack, display)
+        report = RunReport(found.sources, len(found.left_out), len(found.passed_over), len(found.unsearched))
         segmenter = task.inference.segmenter
         logger.info(
-            "%s on %s (%s, %s), %d classes, sources: %d",
-            segmenter.path.name,
-            segmenter.device,
-            segmenter.backend,
-            segmenter.precision,
-            segmenter.label_space.num_classes,
-            len(found.sources),
-        )
-        _say_missing(found, options.output)
-        jobs = _jobs(options, task, tally, stack)
-        if options.output is not None and jobs:
-            check_place(
-                next(place for place in (options.output, *options.output.absolute().parents) if file_status(place))
-            )
-        broken_place = SourceThreads(jobs, task, tally, display).wait()
+            "%s on %s (%s, %s), %d classes, sources: %d", segmenter.path.name, segmenter.device, segmenter.backend,
+            segmenter.precision, segmenter.label_space.num_classes, len(found.sources),
+        )  # fmt: skip
+        _log_missing(found, options.output)
+        planned = _plan_sources(options, task, report, stack)
+        if options.output is not None and planned:
+            check_place(next(place for place in (options.output, *options.output.absolute().parents) if file_status(place)))
+        broken_place = SourceThreads(planned, task, report, display).wait()
         if options.json:
-            text = json.dumps(tally.document(segmenter), indent=2, ensure_ascii=False)
+            text = json.dumps(report.document(segmenter), indent=2, ensure_ascii=False)
             # A file's name may hold bytes that are no UTF-8; they become JSON's own escapes.
             text = text.encode("utf-8", "backslashreplace").decode("utf-8")
             print(text)  # noqa: T201 - the one result on stdout
-    tally.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
+    report.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
 
 
-def _say_missing(found: Found, output: Path | None) -> None:
-    """Say what was not looked at, and is no source that could fail."""
+def _log_missing(found: Found, output: Path | None) -> None:
+    """Log what was not searched or is taken for earlier results."""
     for message in found.unsearched:
         logger.error("failed: %s", message)
     if found.passed_over:
@@ -238,11 +210,7 @@ def _say_missing(found: Found, output: Path | None) -> None:
         )  # fmt: skip
 
 
-def _display(stack: ExitStack) -> Display:
-    return stack.enter_context(Display())
-
-
-def _task(options: SegmentOptions, stack: ExitStack) -> Task:
+def _task(options: SegmentOptions, stack: ExitStack, display: Display | None) -> Task:
     """Open the models and gather what is done with every source."""
     ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
     segmenter = stack.enter_context(_open(options.model, options))
@@ -250,7 +218,10 @@ def _task(options: SegmentOptions, stack: ExitStack) -> Task:
     if options.other is not None:  # where the first one is, however that was chosen
         other = stack.enter_context(_open(options.other, replace(options, device=segmenter.device)))
     inference = Inference(segmenter, other, options.working)
-    _check_saves(options, inference)
+    if "confidence" in options.save and segmenter.manifest.output != "logits":
+        raise UsageError(
+            f"--save confidence: {segmenter.path.name} gives classes and no logits. Export it with logits."
+        )
     drawing = DrawingOptions(
         ids=MaskIds.of(options.mask_ids, segmenter.label_space),
         save=options.save,
@@ -265,66 +236,47 @@ def _task(options: SegmentOptions, stack: ExitStack) -> Task:
         selection=options.selection,
         overwrite=options.overwrite,
         timeout_seconds=options.timeout,
+        show=None if display is None else display.show,
     )
 
 
 def _open(model: Path | None, options: SegmentOptions) -> Segmenter:
     return Segmenter(
-        model,
-        device=options.device,
-        backend=options.backend,
-        threads=options.threads,
-        precision=options.precision,
+        model, options.device, options.backend, threads=options.threads, precision=options.precision,
         allow_unverified=options.allow_unverified,
-    )
+    )  # fmt: skip
 
 
-def _check_saves(options: SegmentOptions, inference: Inference) -> None:
-    if "confidence" in options.save and inference.segmenter.manifest.output != "logits":
-        raise UsageError(
-            f"--save confidence: {inference.segmenter.path.name} gives classes and no logits. Export it with logits."
-        )
-
-
-def _jobs(options: SegmentOptions, task: Task, tally: Tally, stack: ExitStack) -> list[PlannedSource]:
-    """Connect to the live sources and name all results.
-
-    Raises:
-        UsageError: a result exists and may not be replaced, of a source that could be read; or it would take the
-            place of what is read.
-    """
-    plans = plan_all(tally.sources, options.output, task.drawing, inputs=_inputs(options, task))
-    readers = {source: _reader(source, options, task) for source in tally.sources if source.live}
+def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack: ExitStack) -> list[PlannedSource]:
+    """Connect to the live sources and name all results."""
+    models = (task.inference.segmenter, task.inference.other)
+    inputs = [*(model.path for model in models if model), *([options.ignore_mask] if options.ignore_mask else [])]
+    plans = plan_all(report.sources, options.output, task.drawing, inputs=inputs)
+    readers = {source: _reader(source, options, task) for source in report.sources if source.live}
     for reader in readers.values():
         reader.connect()  # all at once, so that waiting for a dead one holds up none
-    jobs = []
-    for source in tally.sources:
+    planned = []
+    for source in report.sources:
         if source.live:
             try:
                 stack.enter_context(readers[source])
             except InputError as error:
-                tally.failed(source, str(error))
+                report.failed(source, str(error))
                 continue
             source = source.opened(finite=readers[source].info.finite)
             if not source.live:
                 readers.pop(source).stop()  # a recording: it is read again, frame by frame
         outputs = plans[source]
         refusal = _refusal(outputs, overwrite=options.overwrite)
-        if not source.live and (len(tally.sources) == 1 or refusal is not None):
+        if not source.live and (len(report.sources) == 1 or refusal is not None):
             problem = _problem(source, task)  # the input is checked before the output is
             if problem is not None:
-                tally.failed(source, problem)
+                report.failed(source, problem)
                 continue
         if refusal is not None:
             raise refusal
-        jobs.append(PlannedSource(source, outputs, readers.get(source)))
-    return jobs
-
-
-def _inputs(options: SegmentOptions, task: Task) -> list[Path]:
-    """Return the files that are read besides the sources."""
-    models = [task.inference.segmenter, *([task.inference.other] if task.inference.other else [])]
-    return [*(model.path for model in models), *([options.ignore_mask] if options.ignore_mask else [])]
+        planned.append(PlannedSource(source, outputs, readers.get(source)))
+    return planned
 
 
 def _refusal(outputs: Outputs, *, overwrite: bool) -> LsrError | None:
@@ -349,12 +301,11 @@ def _reader(source: Source, options: SegmentOptions, task: Task) -> LiveReader:
 
 def _problem(source: Source, task: Task) -> str | None:
     """Return why a file cannot be read, None where it can."""
-    assert not isinstance(source.place, int)
     try:
         if source.kind == "image":
-            read_image(Path(source.place))
+            read_image(Path(source.file))
         else:
-            probe(source.place, timeout_seconds=task.timeout_seconds)
+            probe(source.file, timeout_seconds=task.timeout_seconds)
     except InputError as error:
         return str(error)
     return None

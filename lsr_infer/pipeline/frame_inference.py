@@ -31,13 +31,7 @@ class _Network(Protocol):
 
 
 class TiledSegmentation(Segmentation):
-    """What a network said about the tiles of a frame, as one.
-
-    Args:
-        label_space: names and colours of the classes.
-        classes: [H,W] uint8.
-        peaks: [H,W] float32, the probability of the class of every pixel; None for a model that gives classes alone.
-    """
+    """The segmentation of a tiled frame: classes [H,W], and their probabilities [H,W] where the model gives logits."""
 
     def __init__(self, label_space: LabelSpace, classes: NDArray[np.uint8], peaks: NDArray[np.float32] | None) -> None:
         super().__init__(label_space, (classes.shape[0], classes.shape[1]), classes=classes)
@@ -46,13 +40,7 @@ class TiledSegmentation(Segmentation):
 
 
 def places(length: int, tile: int, overlap: float) -> list[int]:
-    """Return where tiles begin along a side: evenly spread, from one end to the other.
-
-    Args:
-        length: pixels of the side.
-        tile: pixels of a tile.
-        overlap: share of a tile that the next one repeats, at least.
-    """
+    """Return where tiles begin along a side: evenly spread, from one end to the other; `overlap` is the least."""
     if length <= tile:
         return [0]
     step = max(1, int(tile * (1 - overlap)))
@@ -61,15 +49,9 @@ def places(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def weights(starts: list[int], tile: int, length: int) -> NDArray[np.float32]:
-    """Return the weight of every tile at every pixel of it along one side.
+    """Return the weight [tiles, tile] float32 of every tile at every pixel of it along one side.
 
-    Args:
-        starts: where the tiles begin, ascending.
-        tile: pixels of a tile.
-        length: pixels of the side.
-
-    Returns:
-        [tiles, tile] float32; at every pixel of the side the weights of the tiles that cover it add up to 1.
+    At every pixel of the side the weights of the tiles that cover it add up to 1.
     """
     place = np.arange(tile, dtype=np.float64) + 0.5
     result = np.ones((len(starts), tile), dtype=np.float64)
@@ -88,17 +70,9 @@ def weights(starts: list[int], tile: int, length: int) -> NDArray[np.float32]:
 def segment_tiles(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Segmentation:
     """Segment a frame tile by tile.
 
-    Args:
-        network: segments a tile, `Segmenter` for one.
-        frame: [H,W,3] uint8 BGR; a side shorter than a tile is mirrored up to it.
-        tiling: size and overlap of the tiles.
-
     Returns:
         Classes, and for a network with logits their confidence, at the frame's size. The tiles of a network that gives
         classes alone vote with their weights: a pixel gets the class with the largest sum, the lower one of equals.
-
-    Raises:
-        InputError: the network fails.
     """
     height, width = frame.shape[:2]
     padded = _mirrored(frame, tiling)
@@ -121,11 +95,6 @@ def segment_tiles(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -
 def blend(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Iterator[tuple[int, NDArray[np.floating]]]:
     """Yield blended logits in bands from top to bottom.
 
-    Args:
-        network: segments a tile.
-        frame: [H,W,3] uint8 BGR, no side shorter than a tile.
-        tiling: size and overlap of the tiles.
-
     Yields:
         The first row of a band and its logits [C,rows,W], float32; of a network that gives classes the votes, float16.
     """
@@ -144,7 +113,7 @@ def blend(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Iterat
             current[:, :, left : left + tiling.width] += values * weight
         assert current is not None
         if band is not None:
-            kept = tops[row - 1] + tiling.height - top  # rows of this tile that the one above has begun
+            kept = tops[row - 1] + tiling.height - top  # rows of this tile that the one above shares
             current[:, :kept] += band
         ends = tops[row + 1] - top if row + 1 < len(tops) else tiling.height
         yield top, current[:, :ends]
@@ -173,12 +142,9 @@ def _mirrored(frame: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Inference:
-    """The models of a run.
+    """The model of a run, and a second one to compare it with, at a working size.
 
-    Args:
-        segmenter: the model.
-        other: a second one to compare it with, or None.
-        working: at which size both work.
+    Sources may ask from several threads; the network runs on one frame at a time, in the order of asking.
     """
 
     segmenter: Segmenter

@@ -106,13 +106,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How an image is cut.
-
-    Args:
-        height: rows of a tile.
-        width: columns of a tile.
-        overlap: share of a side that the next tile repeats, at least; 0 to less than 1.
-    """
+    """How an image is cut; `overlap` is the least share of a side that the next tile repeats, 0 to less than 1."""
 
     height: int
     width: int
@@ -140,11 +134,7 @@ class WorkingSize:
             raise UsageError(f"--stride is {self.stride}; allowed: 1 or more.")
 
     def check(self, manifest: "Manifest") -> None:
-        """Raise unless a model can work at this size.
-
-        Raises:
-            UsageError: it cannot; says what it can.
-        """
+        """Raise `UsageError` unless a model can work at this size."""
         if self.stride is not None and manifest.fixed_size:
             raise UsageError(
                 f"--stride: the model takes {manifest.width}x{manifest.height} alone. Export a graph of free size."
@@ -158,11 +148,7 @@ class WorkingSize:
                 raise UsageError(f"{name}: {error}") from error
 
     def of(self, manifest: "Manifest", height: int, width: int) -> tuple[int, int] | None:
-        """Return (rows, columns) for a frame, None for the Manifest's own rule.
-
-        Raises:
-            InputError: the model does not take a frame of this size at this stride.
-        """
+        """Return (rows, columns) for a frame, None for the Manifest's own rule."""
         if self.stride is None:
             return self.size
         size = manifest.rounded_size(height / self.stride, width / self.stride)
@@ -184,32 +170,7 @@ class WorkingSize:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """A command line that was understood.
-
-    Args:
-        sources: files, folders, patterns, addresses and cameras.
-        output: the folder of the results; None where results are only shown.
-        model: the exported model; None takes the shipped one.
-        compare: put the frame beside its overlay.
-        other: a second model whose overlay stands in the frame's place; None shows the frame.
-        save: what is written.
-        lossless: masks of a video become one FFV1 file.
-        mask_ids: the numbers in masks, `train` or `cityscapes`.
-        alpha: share of the colour in an overlay.
-        ignore_mask: an image that is not black where nothing shall be shown.
-        selection: which frames of videos and streams are taken.
-        working: at which size the network works.
-        device: `auto`, `cpu` or `cuda:N`.
-        backend: what runs the model; None chooses by the file.
-        threads: CPU threads of the network, 0 for all.
-        precision: arithmetic, where the backend lets one choose.
-        allow_unverified: open an engine whose parity is still pending.
-        timeout: seconds of silence after which a live source is lost.
-        reconnects: attempts in a row to get it back.
-        overwrite: replace existing results.
-        show: open a window.
-        json: put one document on stdout.
-    """
+    """A command line of `lsr-infer`, checked; `lsr-infer --help all` says what each option means."""
 
     sources: tuple[str, ...]
     output: Path | None = None

@@ -56,12 +56,6 @@ def plan_all(
     A video's folder of masks may bear the name of a folder in which other results lie, `clip_mask/` for instance. The
     video is then numbered: `clip_2_mask/`. The same sources always get the same names.
 
-    Args:
-        sources: all of them, in order.
-        folder: where the results go, None for nowhere.
-        drawing: which results there are.
-        inputs: what is read besides the sources, such as the models.
-
     Raises:
         UsageError: a result would take the place of a source or of one of `inputs`, or of a folder that holds it.
     """
@@ -117,21 +111,7 @@ _PNG_EFFORT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFormat:
-    """What a sink must know before the first frame.
-
-    Args:
-        source: what the source is called, without secrets.
-        info: the source, None for an image.
-        height: rows of the frames.
-        width: columns of the frames.
-        picture_width: columns of the pictures, which may hold two frames.
-        label_space: the classes.
-        ids: the numbers in masks.
-        model: name of the model file.
-        live: nobody knows how many frames there will be.
-        audio: whose sound goes into an overlay, None for silence.
-        overwrite: replace what exists.
-    """
+    """What a sink must know before the first frame; `info` is None for an image, `audio` None for silence."""
 
     source: str
     info: VideoInfo | None
@@ -151,13 +131,7 @@ Sink = Callable[[DrawnFrame], None]
 
 
 def open_sink(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs) -> AbstractContextManager[Sink]:
-    """Open one result of a source.
-
-    Args:
-        kind: one of `lsr_infer.pipeline.options.KINDS`.
-        path: where it goes; its form decides which of a kind's sinks this is.
-        frame: what is known of the frames.
-        results: the results that appear together, to end after this context.
+    """Open one result of a source: `kind` is one of `KINDS`, the form of `path` decides which of its sinks this is.
 
     Raises:
         InputError: the place cannot be written, here or when the context ends.
@@ -168,14 +142,11 @@ def open_sink(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs)
         raise place_error(path.parent, error) from error
     if kind == "json":
         return _lines(path, frame, results)
-    encode = _ENCODERS[kind]
     if path.suffix == ".mp4":
         return _video(path, frame, results)
     if path.suffix == ".mkv":
         return _mask_video(path, frame, results)
-    if frame.info is None:
-        return _image(path, frame, results, encode)
-    return _folder(path, frame, results, encode)
+    return _pictures(path, frame, results, _ENCODERS[kind])
 
 
 def _overlay_jpeg(drawn: DrawnFrame, frame: FrameFormat) -> bytes:
@@ -197,35 +168,21 @@ def _confidence_png(drawn: DrawnFrame, frame: FrameFormat) -> bytes:
 
 
 _Encode = Callable[[DrawnFrame, FrameFormat], bytes]
-_ENCODERS: Mapping[str, _Encode] = {
-    "overlay": _overlay_jpeg,
-    "mask": _mask_png,
-    "confidence": _confidence_png,
-}
+_ENCODERS: Mapping[str, _Encode] = {"overlay": _overlay_jpeg, "mask": _mask_png, "confidence": _confidence_png}
 
 
 @contextmanager
-def _image(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _Encode) -> Iterator[Sink]:
-    """Write the only frame of an image."""
-    temporary = results.file(path, overwrite=frame.overwrite)
+def _pictures(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _Encode) -> Iterator[Sink]:
+    """Write the only frame of an image, or one file a frame into a folder."""
+    if frame.info is None:
+        place = results.file(path, overwrite=frame.overwrite)
+    else:
+        place = results.folder(path, overwrite=frame.overwrite, own=FRAME_FILES)
 
     def write(drawn: DrawnFrame) -> None:
         data = encode(drawn, frame)
         with writing(path):
-            temporary.write_bytes(data)
-
-    yield write
-
-
-@contextmanager
-def _folder(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _Encode) -> Iterator[Sink]:
-    """Write one file a frame into a folder."""
-    folder = results.folder(path, overwrite=frame.overwrite, own=FRAME_FILES)
-
-    def write(drawn: DrawnFrame) -> None:
-        data = encode(drawn, frame)
-        with writing(path):
-            (folder / f"{drawn.index:06d}.png").write_bytes(data)
+            (place if frame.info is None else place / f"{drawn.index:06d}.png").write_bytes(data)
 
     yield write
 
@@ -270,23 +227,13 @@ def _lines(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[S
             file.write(f"{text}\n")
 
     try:
-        write(_head(frame))
+        space = frame.label_space
+        head = {"source": frame.source, "model": frame.model, "width": frame.width, "height": frame.height}
+        write(head | {"label_space": space.name, "classes": list(space.names)})
         yield lambda drawn: write(_entry(drawn, frame))
     finally:
         with writing(path):
             file.close()
-
-
-def _head(frame: FrameFormat) -> dict[str, Any]:
-    """Return what the first line says about all the others."""
-    return {
-        "source": frame.source,
-        "model": frame.model,
-        "width": frame.width,
-        "height": frame.height,
-        "label_space": frame.label_space.name,
-        "classes": list(frame.label_space.names),
-    }
 
 
 def _entry(drawn: DrawnFrame, frame: FrameFormat) -> dict[str, Any]:

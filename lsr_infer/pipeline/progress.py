@@ -1,4 +1,4 @@
-"""Shows how a run goes: progress, windows, what came of each source, and one JSON document.
+"""Reports a run: progress, windows, the result of each source, and one JSON document.
 
 Sources may report from several threads; windows belong to the main one.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lsr_infer.pipeline.task import SourceResult
     from lsr_infer.segmenter import Segmenter
 
-__all__ = ["Display", "Progress", "Tally"]
+__all__ = ["Display", "Progress", "RunReport"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +35,7 @@ _QUIT_KEYS = (ord("q"), 27)
 
 
 class Display:
-    """One window a source.
-
-    Raises:
-        DeviceError: from entering it, where no window can be opened.
-    """
+    """One window for each source; entering it raises `DeviceError` where none can be opened."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,15 +78,8 @@ _FEW = 12
 
 
 @dataclass
-class Tally:
-    """What became of the sources.
-
-    Args:
-        sources: all of them, in order.
-        left_out: other files of the folders that were named.
-        passed_over: images and videos in them that lie where the results go.
-        unsearched: folders that could not be searched.
-    """
+class RunReport:
+    """What became of the sources, and how many files and folders besides them were left out."""
 
     sources: "Sequence[Source]"
     left_out: int = 0
@@ -162,23 +151,12 @@ class Tally:
         }
 
     def conclude(self, place: str, broken_place: InputError | None) -> None:
-        """Say how it went and raise what the exit code is made of.
-
-        Args:
-            place: where results are, in words.
-            broken_place: why nothing more could be written, which ended the run early; None where it did not.
-
-        Raises:
-            KeyboardInterrupt: the run was interrupted.
-            InputError: nothing was done.
-            UsageError: the only source's result appeared meanwhile and may not be replaced.
-            PartialResultError: some of it was.
-        """
+        """Log a summary and raise what the exit code is made of; `broken_place` ended the run early."""
         done, partial, failed = self.count("done"), self.count("partial"), self.count("failed")
         found = len(self.sources)
         summary = f"{done} of {found} sources done, {partial} partly, {failed} failed"
         if found > done + partial + failed:
-            summary += f", {found - done - partial - failed} not begun"
+            summary += f", {found - done - partial - failed} not started"
         if self.left_out:
             summary += f", {self.left_out} other files left out"
         if self.unsearched:
@@ -211,14 +189,7 @@ class Tally:
 
 
 class Progress:
-    """A bar with rate and time left on a terminal, else a line every few seconds.
-
-    Args:
-        name: what is being worked on.
-        total: how many frames there will be, None where nobody knows.
-        unit: what is counted.
-        row: which of several bars this is, from above.
-    """
+    """A bar with rate and time left on a terminal, else a line every few seconds; `row` counts bars from above."""
 
     def __init__(self, name: str, total: int | None, *, unit: str = "frame", row: int = 0) -> None:
         self._name = printable(name)  # a bar is written past the log

@@ -1,7 +1,7 @@
-"""Segment images, videos and live sources into files: decoding ahead, drawing and encoding behind, the network between.
+"""Segments images, videos and live sources into files; decoding, the network, drawing and encoding overlap.
 
 The results of a source appear together under their final names once all are whole. A source that breaks in the middle
-leaves what was good of it, and says how much that is; stopping does the same. Queues are bounded: a slow encoder slows
+keeps its good frames and reports how many there are; stopping does the same. Queues are bounded: a slow encoder slows
 a file down, and makes a live source drop frames.
 """
 
@@ -65,14 +65,7 @@ class SourceResult:
 class Task:
     """What is done with every source of a run.
 
-    Args:
-        inference: the models.
-        drawing: how results look and which are kept.
-        selection: which frames of videos and streams are taken.
-        overwrite: replace existing results.
-        timeout_seconds: an address that sends nothing for so long is lost.
-        stop: set from outside to end early; what was done is kept.
-        show: called with a source's label and each picture, None where nobody looks.
+    Setting `stop` ends it early and keeps what was done; `show` is called with a source's label and each picture.
     """
 
     inference: Inference
@@ -113,17 +106,12 @@ class Task:
 
 
 def segment_images(
-    jobs: Sequence[tuple[Source, Outputs]], task: Task, done: Callable[[Source, SourceResult | LsrError], None]
+    planned: Sequence[tuple[Source, Outputs]], task: Task, done: Callable[[Source, SourceResult | LsrError], None]
 ) -> None:
     """Segment images: the next ones are read and the last ones written while the network works.
 
-    Args:
-        jobs: the images and where their results go.
-        task: what is done with them.
-        done: told how each ended, from whichever thread that happens on; not told about images that were not begun.
-
-    Raises:
-        PlaceError: results cannot be written.
+    `done` is told how each ended, on any thread; not told about images that were not started. A place that cannot be
+    written raises `PlaceError`.
     """
     drawer = task.drawer()
 
@@ -133,8 +121,8 @@ def segment_images(
             drawn = drawer(result)
             if task.show is not None and drawn.picture is not None:
                 task.show(source.label, drawn.picture)
-            with _opened(outputs, task.frame(source, *drawn.classes.shape)) as sinks:
-                _write(drawn, sinks)
+            with _opened(outputs, task.frame(source, *drawn.classes.shape)) as save:
+                save(drawn)
         except (InputError, UsageError) as error:
             done(source, error)
             if isinstance(error, PlaceError):
@@ -142,9 +130,9 @@ def segment_images(
         else:
             done(source, SourceResult(1, extra=_extra(source)))
 
-    reader = prefetch(_read_images(jobs, task.stop), _DEPTH)
+    reader = prefetch(_read_images(planned, task.stop), _DEPTH)
     with ExitStack() as stack:
-        behind = stack.enter_context(BackgroundWriter(write, _DEPTH))
+        writer = stack.enter_context(BackgroundWriter(write, _DEPTH))
         stack.callback(reader.close)
         for source, outputs, frame in reader:
             if task.stop.is_set():
@@ -156,13 +144,13 @@ def segment_images(
             except InputError as error:
                 done(source, error)
             else:
-                behind.put((source, outputs, SegmentedFrame(VideoFrame(frame, 0.0, 0), 0, 0.0, found, other)))
+                writer.put((source, outputs, SegmentedFrame(VideoFrame(frame, 0.0, 0), 0, 0.0, found, other)))
 
 
 def _read_images(
-    jobs: Iterable[tuple[Source, Outputs]], stop: threading.Event
+    planned: Iterable[tuple[Source, Outputs]], stop: threading.Event
 ) -> Iterator[tuple[Source, Outputs, NDArray[np.uint8] | InputError]]:
-    for source, outputs in jobs:
+    for source, outputs in planned:
         if stop.is_set():
             return
         try:
@@ -181,7 +169,7 @@ def _inferred(source: Source, frame: NDArray[np.uint8], task: Task) -> tuple[Seg
 
 
 def _extra(source: Source) -> int:
-    """Say and return how many further pictures of a file were left out."""
+    """Return how many further pictures of a file were left out, and warn about them."""
     try:
         extra = extra_pictures(Path(str(source.place)))
     except InputError as error:  # the picture itself was read before, and its results are there
@@ -205,16 +193,8 @@ def segment_video(
 ) -> SourceResult:
     """Segment a video, stream or camera; its first good frames are kept where it breaks or the task is stopped.
 
-    Times in the results count from the source's beginning, whatever its own clock says there; with a start, from the
+    Times in the results count from the source's beginning, whatever its own clock shows there; with a start, from the
     first frame that is taken.
-
-    Args:
-        source: what is segmented.
-        outputs: where the results go.
-        task: what is done with it.
-        reader: an entered reader of a live source; None reads a file.
-        info: what `probe` or the reader says, where that is known.
-        on_frame: called after each frame that went through the network.
 
     Raises:
         KeyboardInterrupt: the task was stopped before the first frame.
@@ -222,7 +202,7 @@ def segment_video(
         UsageError: a result appeared meanwhile and may not be replaced.
     """
     if info is None:
-        info = reader.info if reader is not None else probe(_file_of(source), timeout_seconds=task.timeout_seconds)
+        info = reader.info if reader is not None else probe(source.file, timeout_seconds=task.timeout_seconds)
     with closing(_taken(source, task, reader)) as taken:
         frames = of_one_size(taken, (info.height, info.width), source.label)
         first = next(frames, None)
@@ -233,10 +213,11 @@ def segment_video(
         origin = info.origin if reader is None else 0.0
         begin = first.time if task.selection.start else origin
         frame = task.frame(source, info.height, info.width, info)
-        frame = replace(frame, audio=_heard(frame.audio, begin - origin))
-        with _drawn_behind(source, outputs, task, frame) as put:
+        frame = replace(frame, audio=_audio_from(frame.audio, begin - origin))
+        with _background_drawing(source, outputs, task, frame) as put:
             outcome = _feed(source, chain([first], frames), task, begin, put, on_frame)
-            if frame.audio is not None and (outcome.broken or outcome.interrupted or _enough(outcome.frames, task)):
+            early = outcome.broken or outcome.interrupted or outcome.frames == task.selection.max_frames
+            if frame.audio is not None and early:
                 frame.audio.cut.set()
     return outcome if reader is None else replace(outcome, dropped=reader.dropped, reconnects=reader.reconnects)
 
@@ -259,18 +240,14 @@ def _feed(
             put(SegmentedFrame(item, count, item.time - begin, found, other))
             count += 1
             on_frame()
-            if _enough(count, task):
+            if count == task.selection.max_frames:
                 break
     except _SourceError as error:
         broken = str(error)
     return SourceResult(count, broken, interrupted=task.stop.is_set())
 
 
-def _enough(count: int, task: Task) -> bool:
-    return count == task.selection.max_frames
-
-
-def _heard(audio: AudioSource | None, start: float) -> AudioSource | None:
+def _audio_from(audio: AudioSource | None, start: float) -> AudioSource | None:
     """Let the sound begin with the first frame that is taken, and end where it was to end."""
     if audio is None or start == audio.start:
         return audio
@@ -279,65 +256,51 @@ def _heard(audio: AudioSource | None, start: float) -> AudioSource | None:
 
 
 @contextmanager
-def _drawn_behind(
+def _background_drawing(
     source: Source, outputs: Outputs, task: Task, frame: FrameFormat
 ) -> Iterator[Callable[[SegmentedFrame], None]]:
-    """Give what takes a video's results: drawing and encoding run behind it, each on a thread of its own."""
+    """Give what takes a video's results: they are drawn on one thread and encoded on another."""
     drawer, show = task.drawer(), task.show
-    with (
-        _opened(outputs, frame) as sinks,
-        BackgroundWriter[DrawnFrame](lambda drawn: _write(drawn, sinks), _DEPTH) as encode,
-    ):
+    with _opened(outputs, frame) as save, BackgroundWriter(save, _DEPTH) as encoder:
 
         def draw(result: SegmentedFrame) -> None:
             drawn = drawer(result)
             if show is not None and drawn.picture is not None:
                 show(source.label, drawn.picture)
-            encode.put(drawn)
+            encoder.put(drawn)
 
-        with BackgroundWriter(draw, _DEPTH) as behind:
-            yield behind.put
+        with BackgroundWriter(draw, _DEPTH) as writer:
+            yield writer.put
 
 
 @contextmanager
-def _opened(outputs: Outputs, frame: FrameFormat) -> Iterator[list[Sink]]:
-    """Open all results of a source; they appear together once all are whole."""
+def _opened(outputs: Outputs, frame: FrameFormat) -> Iterator[Sink]:
+    """Open all results of a source as one sink; they appear together once all are whole."""
     with AtomicOutputs() as results, ExitStack() as stack:  # the sinks end before the results appear
-        yield [stack.enter_context(open_sink(kind, path, frame, results)) for kind, path in outputs.items()]
+        sinks = [stack.enter_context(open_sink(kind, path, frame, results)) for kind, path in outputs.items()]
 
+        def save(drawn: DrawnFrame) -> None:
+            for sink in sinks:
+                sink(drawn)
 
-def _write(drawn: DrawnFrame, sinks: Sequence[Sink]) -> None:
-    for sink in sinks:
-        sink(drawn)
+        yield save
 
 
 class _SourceError(InputError):
     """A source broke, which leaves good frames; what else fails leaves none."""
 
 
-def _file_of(source: Source) -> Path | str:
-    assert not isinstance(source.place, int)
-    return source.place
-
-
 def _taken(source: Source, task: Task, reader: LiveReader | None) -> Generator[VideoFrame, None, None]:
-    """Yield the frames of a source that are taken; those of a file are read ahead.
-
-    Raises:
-        _SourceError: the source breaks.
-    """
+    """Yield the frames of a source that are taken; those of a file are read ahead."""
     selection = task.selection
     if reader is not None:
         frames = _live(reader, selection)
     else:
         keep = selection.picker() if selection.thins else None
         file = read_frames(
-            _file_of(source),
-            start=selection.start,
-            duration=selection.duration,
-            keep=keep,
+            source.file, start=selection.start, duration=selection.duration, keep=keep,
             timeout_seconds=task.timeout_seconds,
-        )
+        )  # fmt: skip
         frames = prefetch(file, 2 * _DEPTH, task.stop)
     with closing(frames):
         try:
@@ -358,14 +321,13 @@ def _live(reader: LiveReader, selection: Selection) -> Generator[VideoFrame, Non
 
 
 def of_one_size(frames: Iterable[VideoFrame], size: tuple[int, int], label: str) -> Iterator[VideoFrame]:
-    """Bring frames of another size to that of the first, since one file holds one size, and say so once."""
-    said = False
+    """Bring frames of another size to that of the first, since one file holds one size, and warn once."""
+    warned = False
     for item in frames:
-        if item.frame.shape[:2] == size:
-            yield item
-            continue
-        if not said:
-            said = True
-            height, width = item.frame.shape[:2]
-            logger.warning("%s: its frames change to %dx%d; all are kept as %dx%d", label, width, height, *size[::-1])
-        yield VideoFrame(resize_frame(item.frame, *size), item.time, item.index)
+        if item.frame.shape[:2] != size:
+            if not warned:
+                found = item.frame.shape[1::-1]
+                logger.warning("%s: its frames change to %dx%d; all are kept as %dx%d", label, *found, *size[::-1])
+            warned = True
+            item = VideoFrame(resize_frame(item.frame, *size), item.time, item.index)
+        yield item

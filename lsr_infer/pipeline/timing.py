@@ -1,4 +1,4 @@
-"""How long each step from a video to its overlay takes: every frame by itself, then all as `lsr-infer` overlaps them.
+"""Times each step from a video to its overlay: every frame by itself, then all as `lsr-infer` overlaps them.
 
 The second time is that of `lsr_infer.pipeline.task` itself. Nothing is kept: encoded files go to a temporary folder.
 """
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import cycle, islice
+from itertools import chain, count, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -80,36 +80,28 @@ def _summary(values: list[float]) -> dict[str, float]:
 def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int, int] | None = None) -> Timing:
     """Segment the frames of a clip twice, with a clock beside it.
 
-    A graph that takes more frames at a time than one is fed the frame so many times, as `lsr-infer` does.
-
-    Args:
-        segmenter: the model.
-        clip: a video; it starts again where it is shorter than `frames`.
-        frames: how many are timed.
-        size: (height, width) at which they enter the network; None leaves it to the model.
-
-    Raises:
-        UsageError: `frames` is below 1, or the graph does not take the size.
-        InputError: the clip cannot be read, or the model fails.
+    A graph that takes more frames at a time than one is fed the frame so many times, as `lsr-infer` does; a short clip
+    starts again. `size` is (height, width) at which frames enter the network.
     """
     if frames < 1:
         raise UsageError(f"--frames is {frames}; at least 1 is needed, or nothing is timed.")
     info = probe(clip)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     segmenter(np.zeros((info.height, info.width, 3), np.uint8), size=size)
-    first_ms = 1e3 * (time.perf_counter() - begun)
+    first_ms = 1e3 * (time.perf_counter() - started)
     steps: dict[str, list[float]] = {name: [] for name in STEPS}
     with TemporaryDirectory() as folder:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         place = Path(folder) / "steps.mp4"
         with VideoWriter(place, width=info.width, height=info.height, fps=info.fps) as writer:
-            source = of_one_size(_repeated(clip), (info.height, info.width), str(clip))
+            repeated = chain.from_iterable(read_frames(clip) for _ in count())
+            source = of_one_size(repeated, (info.height, info.width), str(clip))
             for _ in range(frames):
                 _one(segmenter, source, writer, size, steps)
-        seconds = time.perf_counter() - begun
-        begun = time.perf_counter()
+        seconds = time.perf_counter() - started
+        started = time.perf_counter()
         _overlapped(segmenter, clip, Path(folder), frames, size)
-        overlapped = time.perf_counter() - begun
+        overlapped = time.perf_counter() - started
     network = segmenter.working_size(info.height, info.width, size)
     return Timing(
         frame=(info.height, info.width), network=network, first_ms=first_ms, steps=steps, seconds=seconds,
@@ -127,9 +119,9 @@ def _one(
     """Take one frame through all steps, each timed."""
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         result = work()
-        steps[name].append(1e3 * (time.perf_counter() - begun))
+        steps[name].append(1e3 * (time.perf_counter() - started))
         return result
 
     frame: NDArray[np.uint8] = timed("decode", lambda: next(source).frame)
@@ -142,11 +134,7 @@ def _one(
 
 
 def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, size: tuple[int, int] | None) -> None:
-    """Make overlay videos of so many frames as `lsr-infer` does; a clip that is shorter is taken again.
-
-    Raises:
-        InputError: the clip breaks, or the model fails.
-    """
+    """Make overlay videos of so many frames as `lsr-infer` does; a clip that is shorter is taken again."""
     drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
     inference = Inference(segmenter, working=WorkingSize(size=size))
     done = 0
@@ -157,12 +145,6 @@ def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, siz
         if outcome.broken is not None:
             raise InputError(outcome.broken)
         done += outcome.frames
-
-
-def _repeated(clip: Path) -> Iterator[VideoFrame]:
-    """Yield the frames of a clip for ever."""
-    while True:
-        yield from read_frames(clip)
 
 
 def shipped_clip(folder: Path, frames: int) -> Path:

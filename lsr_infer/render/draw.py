@@ -46,11 +46,7 @@ class MaskIds:
 
     @classmethod
     def of(cls, kind: str, space: LabelSpace) -> "MaskIds":
-        """Return the numbers of a kind for the classes of a network.
-
-        Raises:
-            UsageError: there is no such kind, or a class has no id in it.
-        """
+        """Return the numbers of a kind for the classes of a network; `UsageError` where a class has no id in it."""
         if kind == "train":
             return cls(space.palette())
         if kind != "cityscapes":
@@ -118,15 +114,7 @@ class DrawingOptions:
 
 @dataclass(frozen=True)
 class SegmentedFrame:
-    """A frame and what one or two models say about it.
-
-    Args:
-        item: the frame.
-        index: its number among the results, from 0.
-        time: its time in the results, in seconds.
-        found: what the model says.
-        other: what the second model says, None where there is none.
-    """
+    """A frame, its number and time in seconds among the results, and the segmentations of one or two models."""
 
     item: VideoFrame
     index: int
@@ -157,13 +145,7 @@ class DrawnFrame:
 
 
 class Drawer:
-    """Draws the results of one source, on one thread.
-
-    Args:
-        drawing: how they look.
-        space: the classes.
-        shown: somebody looks, so that pictures are drawn even where none is kept.
-    """
+    """Draws the results of one source, on one thread; `shown` draws pictures even where none is kept."""
 
     def __init__(self, drawing: DrawingOptions, space: LabelSpace, *, shown: bool = False) -> None:
         self._drawing = drawing
@@ -173,7 +155,10 @@ class Drawer:
 
     def __call__(self, result: SegmentedFrame) -> DrawnFrame:
         """Draw one frame."""
-        ignored = self._ignored(result.found.size)
+        size = result.found.size
+        if self._drawing.ignored is not None and (self._fitted is None or self._fitted.shape != size):
+            self._fitted = self._drawing.ignored_at(*size)
+        ignored = self._fitted
         classes = self._classes(result.found, ignored)
         confidence = None
         if "confidence" in self._drawing.save:
@@ -183,17 +168,9 @@ class Drawer:
         picture = self._picture(result, classes, ignored) if self._pictures else None
         return DrawnFrame(result.index, result.time, result.item.time, classes, picture, confidence)
 
-    def _ignored(self, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-        """Return the ignored part at a frame's size."""
-        if self._drawing.ignored is not None and (self._fitted is None or self._fitted.shape != size):
-            self._fitted = self._drawing.ignored_at(*size)
-        return self._fitted
-
     @staticmethod
     def _classes(found: Segmentation, ignored: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-        if ignored is None:
-            return found.classes
-        return np.where(ignored, np.uint8(IGNORE_INDEX), found.classes)
+        return found.classes if ignored is None else np.where(ignored, np.uint8(IGNORE_INDEX), found.classes)
 
     def _picture(
         self, result: SegmentedFrame, classes: NDArray[np.uint8], ignored: NDArray[np.bool_] | None

@@ -1,4 +1,4 @@
-"""From logits at feature size to the class map of every pixel: exactly, and without upsampling everything.
+"""Computes the class of every pixel from logits at feature size, exactly and without upsampling everything.
 
 The interpolation named here is bilinear with align_corners=True in float32, as the network is trained with it. It is a
 convex combination, so where all four corners of a feature cell agree on the class, every pixel between them does too,
@@ -20,16 +20,7 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class _Axis:
-    """Where the pixels of one axis lie between its cells.
-
-    Args:
-        low: [n] int, the cell before (or at) each pixel.
-        high: [n] int, the cell after it, `low` itself at the end.
-        before: [n] float32, weight of `low`.
-        after: [n] float32, weight of `high`.
-        first: [cells] int, first pixel of each cell.
-        count: [cells] int, pixels of each cell; may be 0 where the axis shrinks.
-    """
+    """Where the pixels of one axis lie between its cells."""
 
     low: NDArray[np.intp]
     high: NDArray[np.intp]
@@ -64,18 +55,9 @@ def _check(logits: NDArray[np.float32], height: int, width: int) -> None:
 
 
 def interpolate(logits: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Upsample logits in full: the definition that the shortcuts here equal.
+    """Upsample logits [C,h,w] float32 in full, to [C,height,width]: the definition that the shortcuts here equal.
 
-    Args:
-        logits: [C,h,w] float32.
-        height: rows of the result.
-        width: columns of the result.
-
-    Returns:
-        [C,height,width] float32; along the width first, then along the height, as torch does.
-
-    Raises:
-        ValueError: the logits are no float32 [C,h,w], or the size is empty.
+    Along the width first, then along the height, as torch does. `ValueError` for other types and empty sizes.
     """
     _check(logits, height, width)
     rows, columns = _axis(logits.shape[1], height), _axis(logits.shape[2], width)
@@ -85,21 +67,7 @@ def interpolate(logits: NDArray[np.float32], height: int, width: int) -> NDArray
 
 
 def interpolate_at(logits: NDArray[np.float32], height: int, width: int, row: int, column: int) -> NDArray[np.float32]:
-    """Return one pixel of `interpolate`, bit by bit, without the others.
-
-    Args:
-        logits: [C,h,w] float32.
-        height: rows of the whole result.
-        width: columns of the whole result.
-        row: of the pixel, 0 to height - 1.
-        column: of the pixel, 0 to width - 1.
-
-    Returns:
-        [C] float32.
-
-    Raises:
-        ValueError: the logits are no float32 [C,h,w], the size is empty, or the pixel lies outside.
-    """
+    """Return one pixel [C] of `interpolate`, bit by bit, without the others."""
     _check(logits, height, width)
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(f"pixel ({row}, {column}) lies outside {height} x {width}")
@@ -116,15 +84,12 @@ def upsample_argmax(logits: NDArray[np.float32], height: int, width: int) -> NDA
     """Return the class of every pixel: `interpolate(logits, height, width).argmax(0)`, computed sparsely.
 
     Args:
-        logits: [C,h,w] float32, finite, C at most 255.
+        logits: [C,h,w] float32, C at most 255; `ValueError` where they are not finite.
         height: rows of the mask.
         width: columns of the mask.
 
     Returns:
         [height,width] uint8, new.
-
-    Raises:
-        ValueError: the logits are no finite float32 [C,h,w] with at most 255 classes, or the size is empty.
     """
     _check(logits, height, width)
     if logits.shape[0] > 255:
@@ -136,7 +101,7 @@ def upsample_argmax(logits: NDArray[np.float32], height: int, width: int) -> NDA
     # Each of the seven roundings of one interpolated value is at most half a step of the largest magnitude.
     margin = np.float32(16 * np.finfo(np.float32).eps * peak)
     rows, columns = _axis(cells.shape[0], height), _axis(cells.shape[1], width)
-    winner, mixed = _sort_cells(cells, margin)
+    winner, mixed = _classify_cells(cells, margin)
     mask = np.repeat(np.repeat(winner, columns.count, axis=1), rows.count, axis=0)  # [height,width]
     mixed &= (rows.count > 0)[:, None] & (columns.count > 0)
     places = np.nonzero(mixed)
@@ -145,8 +110,8 @@ def upsample_argmax(logits: NDArray[np.float32], height: int, width: int) -> NDA
     return mask
 
 
-def _sort_cells(cells: NDArray[np.float32], margin: np.float32) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return the winner at each cell's first corner, and which cells need a closer look."""
+def _classify_cells(cells: NDArray[np.float32], margin: np.float32) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the winner at each cell's first corner, and which cells are mixed."""
     best = cells.argmax(axis=2)  # [h,w]
     top = np.take_along_axis(cells, best[:, :, None], axis=2)  # [h,w,1]
     close = (cells > top - margin).sum(axis=2, dtype=np.uint8) > 1  # the winner alone is within the margin of itself
@@ -219,19 +184,7 @@ def _block_winner(
 
 
 def peak_probability(logits: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Return the softmax probability of the winning class at every pixel, of the interpolated logits.
-
-    Args:
-        logits: [C,h,w] float32, finite.
-        height: rows of the result.
-        width: columns of the result.
-
-    Returns:
-        [height,width] float32 in (0, 1].
-
-    Raises:
-        ValueError: the logits are no float32 [C,h,w], or the size is empty.
-    """
+    """Return the softmax probability [height,width] in (0, 1] of the winning class of the interpolated logits."""
     _check(logits, height, width)
     rows, columns = _axis(logits.shape[1], height), _axis(logits.shape[2], width)
     wide = logits[:, :, columns.low] * columns.before + logits[:, :, columns.high] * columns.after  # [C,h,width]

@@ -1,4 +1,4 @@
-"""Draw class maps: a colour blended over the frame, a plain colour picture, two pictures side by side.
+"""Draws class maps: colours blended over the frame, a plain colour picture, two pictures side by side.
 
 Colours come from the label space alone; void stays as the frame shows it.
 """
@@ -17,15 +17,7 @@ _CAPTION_ROWS = 30
 
 
 def colorize(classes: NDArray[np.integer], space: LabelSpace) -> NDArray[np.uint8]:
-    """Paint a class map.
-
-    Args:
-        classes: [H,W] labels 0..C-1; every other value up to 255 is void and becomes black.
-        space: names and colours.
-
-    Returns:
-        [H,W,3] uint8 BGR.
-    """
+    """Paint a class map [H,W] as [H,W,3] uint8 BGR; what is no class up to 255 is void and becomes black."""
     return space.palette()[:, ::-1][_as_labels(classes)]
 
 
@@ -42,9 +34,6 @@ def overlay(
 
     Returns:
         [H,W,3] uint8 BGR, new.
-
-    Raises:
-        ValueError: the sizes differ or `alpha` is outside [0, 1].
     """
     if frame.shape[:2] != classes.shape or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"frame {list(frame.shape)} and classes {list(classes.shape)} do not fit together")
@@ -61,14 +50,9 @@ def overlay(
 
 
 def captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """Write a caption into the upper left corner, white on black.
+    """Write a caption into the upper left corner of a copy of a picture [H,W,3] uint8, white on black.
 
-    Args:
-        picture: [H,W,3] uint8 BGR; not changed.
-        text: ASCII is drawn, other characters become question marks. What is too wide is cut off. "" draws nothing.
-
-    Returns:
-        [H,W,3] uint8 BGR, new.
+    ASCII is drawn, other characters become question marks; what is too wide is cut off.
     """
     if not text:
         return picture.copy()
@@ -83,18 +67,7 @@ def captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
 
 
 def side_by_side(*frames: NDArray[np.uint8], gap: int = 4) -> NDArray[np.uint8]:
-    """Put pictures of one height next to each other.
-
-    Args:
-        frames: [H,W,3] uint8 each, all of one height.
-        gap: black columns between two of them.
-
-    Returns:
-        [H, sum of widths and gaps, 3] uint8.
-
-    Raises:
-        ValueError: no frame, or the heights differ.
-    """
+    """Put pictures [H,W,3] uint8 of one height next to each other, with black columns between them."""
     if not frames or len({frame.shape[0] for frame in frames}) != 1:
         raise ValueError(f"frames of heights {[frame.shape[0] for frame in frames]} cannot stand side by side")
     bar = np.zeros((frames[0].shape[0], gap, 3), dtype=np.uint8)

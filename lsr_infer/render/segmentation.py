@@ -13,7 +13,7 @@ __all__ = ["Segmentation"]
 
 
 class Segmentation:
-    """What a network says about one frame.
+    """The output of a network for one frame.
 
     Args:
         label_space: names and colours of the classes.

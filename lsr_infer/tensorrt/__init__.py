@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: building engines, judging them, and deciding whether one may be opened here.
+"""Builds, verifies and runs engines of TensorRT and TensorRT for RTX.
 
 Importing this package loads neither library, and no device is asked.
 """

@@ -38,11 +38,7 @@ def manifest_path(engine: Path) -> Path:
 
 
 def engine_manifest(engine: Path) -> tuple[str, Manifest, EngineFacts]:
-    """Return the Manifest beside an engine, as text and read, and its facts; nothing of the engine itself is opened.
-
-    Raises:
-        InputError: there is none, it is broken, or it is that of no engine.
-    """
+    """Return the Manifest beside an engine, as text and read, and its facts; nothing of the engine itself is opened."""
     path = manifest_path(engine)
     again = f"Copy it from where the engine was built, or {build_command(engine)}"
     try:
@@ -68,19 +64,15 @@ def sha256_of(data: bytes) -> str:
 
 
 def build_command(engine: Path, *options: str) -> str:
-    """Return the words "build it again: COMMAND" for an engine."""
+    """Return "build it again: COMMAND" for an engine."""
     words = ["python", "export/to_trt.py", engine.with_suffix(".onnx").name, "-o", engine.name, *options, "--overwrite"]
     return f"build it again: {shlex.join(words)}"
 
 
 def rebuild_command(engine: Path, facts: EngineFacts, *, flavour: str | None = None, add_target: str = "") -> str:
-    """Return the words "build it again: COMMAND" that make the same engine for this machine.
+    """Return "build it again: COMMAND" with the options that make the same engine for this machine.
 
-    Args:
-        engine: the engine.
-        facts: what it was built with.
-        flavour: of the new engine; None keeps the old one's.
-        add_target: a compute capability to build for too.
+    Another `flavour` may be named, and a compute capability to build for too.
     """
     flavour = flavour or facts.flavour
     options = ["--flavour", flavour, "--shapes", shapes_text(facts.shapes)]
@@ -111,14 +103,7 @@ _READS_OLDER = {11: (10, 11), 10: (8, 10)}
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """Where an engine is to run.
-
-    Args:
-        flavour: of the library that is to run it.
-        version: of that library.
-        platform: operating system and processor, as `platform_name` gives them.
-        gpu: the GPU it is to run on.
-    """
+    """Where an engine is to run: flavour and version of the library, operating system and processor, GPU."""
 
     flavour: str
     version: str
@@ -127,11 +112,7 @@ class Host:
 
 
 def check_bytes(path: Path, facts: EngineFacts, sha256: str) -> None:
-    """Raise unless the engine is the file its Manifest was written for.
-
-    Raises:
-        InputError: it is another.
-    """
+    """Raise `InputError` unless the engine is the file its Manifest was written for."""
     if sha256 != facts.sha256:
         raise InputError(
             f"{path}: its SHA-256 is {sha256[:12]}…, its Manifest was written for {facts.sha256[:12] or 'none'}…: the "
@@ -140,11 +121,7 @@ def check_bytes(path: Path, facts: EngineFacts, sha256: str) -> None:
 
 
 def check_flavour(path: Path, facts: EngineFacts, flavour: str) -> None:
-    """Raise unless the engine is of a flavour.
-
-    Raises:
-        DeviceError: it is of the other one.
-    """
+    """Raise `DeviceError` unless the engine is of a flavour."""
     if facts.flavour != flavour:
         raise DeviceError(
             f"{path}: was built by {TITLES[facts.flavour]}, which {TITLES[flavour]} does not open. Leave --backend "
@@ -153,17 +130,9 @@ def check_flavour(path: Path, facts: EngineFacts, flavour: str) -> None:
 
 
 def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice | None, *, allow_unverified: bool) -> None:
-    """Raise for an engine whose chain back to the checkpoint is not proved on a GPU like this, unless that is allowed.
+    """Raise `InputError` for an engine whose chain back to the checkpoint is not proved on a GPU like this.
 
-    Args:
-        path: the engine.
-        manifest: what stands beside it.
-        gpu: what it is to run on; None where it runs elsewhere, and then it must be proved on some GPU.
-        allow_unverified: let it pass all the same.
-
-    Raises:
-        InputError: it has not been compared with its ONNX file, or on other GPUs alone, or that file was never compared
-            with the checkpoint.
+    Without a GPU it runs elsewhere, and must be proved on some; `allow_unverified` lets it pass all the same.
     """
     facts = manifest.engine
     assert facts is not None
@@ -191,11 +160,7 @@ def _where(facts: EngineFacts) -> str:
 
 
 def check_host(path: Path, facts: EngineFacts, host: Host) -> None:
-    """Raise unless the engine runs on this library, platform and GPU.
-
-    Raises:
-        DeviceError: it does not, and what would.
-    """
+    """Raise `DeviceError` unless the engine runs on this library, platform and GPU."""
     check_flavour(path, facts, host.flavour)
     _check_version(path, facts, host)
     _check_platform(path, facts, host)

@@ -42,7 +42,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class _Phase:
-    """A phase that has begun."""
+    """A phase that has started."""
 
     def __init__(self, name: str, parent: str | None, steps: int) -> None:
         self.name, self.parent, self.steps, self.done = name, parent, max(1, steps), 0
@@ -51,9 +51,8 @@ class _Phase:
 class BuildProgress:
     """The phases of one build; every method may be called from any thread.
 
-    Args:
-        show: called with the share done, 0..1 and never falling, and the name of the innermost phase. No exception may
-            pass through the builder, so one of its own stops the build.
+    `show` is called with the share done, 0..1 and never falling, and the name of the innermost phase. No exception may
+    pass through the builder, so one of its own stops the build.
     """
 
     def __init__(self, show: Show | None = None) -> None:
@@ -73,13 +72,13 @@ class BuildProgress:
         self._cancelled.set()
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """Note that a phase begins."""
+        """Note that a phase starts."""
         with self._lock:
             self._phases.append(_Phase(name, parent, steps))
             self._tell()
 
     def step(self, name: str) -> bool:
-        """Note that a step of a phase is done; returns whether to go on."""
+        """Note that a step of a phase is done; return whether to continue."""
         with self._lock:
             phase = next((one for one in reversed(self._phases) if one.name == name), None)
             if phase is not None:
@@ -98,7 +97,7 @@ class BuildProgress:
             self._tell()
 
     def again(self) -> None:
-        """Show what was shown last, so that a clock beside it goes on during a long step."""
+        """Show what was shown last, so that a clock beside it runs on during a long step."""
         with self._lock:
             if self._phases:
                 self._tell()
@@ -120,10 +119,7 @@ class BuildProgress:
 
 
 def monitor(module: Any, progress: BuildProgress) -> Any:
-    """Return an IProgressMonitor of a library that reports to `progress`.
-
-    It has to outlive the build.
-    """
+    """Return an IProgressMonitor of a library that reports to `progress`; it has to outlive the build."""
 
     def initialise(self: Any) -> None:
         module.IProgressMonitor.__init__(self)
@@ -217,13 +213,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
-    """What builds engines.
-
-    Args:
-        library: the installed library.
-        options: how it is told to build.
-        gpu: the GPU to build and run on; None builds ahead of time.
-    """
+    """What builds engines: the library, its options, and the GPU to build and run on; None builds ahead of time."""
 
     library: Library
     options: BuildOptions
@@ -232,13 +222,7 @@ class Builder:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What a build gave.
-
-    Args:
-        plan: the engine's bytes.
-        types: layers of the parsed network by the type of their outputs.
-        working: its convolutions and products by the type they compute in.
-    """
+    """An engine's bytes, layers of its network by type of their outputs, and what its convolutions work in."""
 
     plan: bytes
     types: dict[str, int] = field(default_factory=dict)
@@ -248,13 +232,9 @@ class Built:
 def build_engine(
     builder: Builder, model: bytes, *, progress: BuildProgress | None = None, check: Check | None = None
 ) -> Built:
-    """Build an engine.
+    """Build an engine from an ONNX file's bytes, weights included.
 
-    Args:
-        builder: what to build with.
-        model: the ONNX file's bytes, weights included.
-        progress: told where the build stands; cancelling it stops the build.
-        check: called with the types the parsed network works in, before the work; may raise.
+    `check` is called with the types the parsed network works in, before the work, and may raise.
 
     Raises:
         InputError: the library cannot read the model.
@@ -369,7 +349,7 @@ def _configure(library: Library, maker: Any, options: BuildOptions, progress: Bu
 
 
 def _load_timing_cache(config: Any, path: Path) -> Any:
-    """Attach a timing cache; one of another GPU or version is left aside with a word."""
+    """Attach a timing cache; one of another GPU or version is replaced, with a warning."""
     stored = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(stored)
     if cache is not None and config.set_timing_cache(cache, False):

@@ -1,4 +1,4 @@
-"""The two libraries that build and run engines, and everything in which they or their versions differ.
+"""Loads the two libraries that build and run engines, and settles in what they or their versions differ.
 
 TensorRT 10 (JetPack 6 has it), TensorRT 11 and TensorRT for RTX share one Python interface but for the points that are
 settled here: how a network becomes strongly typed, and which options there are.
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _EXTRAS = {"tensorrt": "trt", "rtx": "trt-rtx"}
 TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
-"""What a flavour is called, for people."""
+"""Names of the flavours, for messages."""
 
 BACKEND_NAMES = {"tensorrt": "tensorrt", "rtx": "tensorrt-rtx"}
 """The backend that runs an engine, by flavour."""
@@ -34,13 +34,7 @@ _NOT_AMONG_DEFAULTS = "75"  # Turing makes an engine for several GPUs slower on 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """An installed library.
-
-    Args:
-        flavour: `tensorrt` or `rtx`.
-        module: the imported module.
-        version: its whole version.
-    """
+    """An installed library: its flavour, the imported module and its whole version."""
 
     flavour: str
     module: Any
@@ -48,7 +42,7 @@ class Library:
 
     @property
     def title(self) -> str:
-        """Its name and version, for people."""
+        """Its name and version, for messages."""
         return f"{TITLES[self.flavour]} {self.version}"
 
     @property
@@ -63,11 +57,7 @@ class Library:
         return 0
 
     def check_strongly_typed(self, network: Any) -> None:
-        """Raise unless a network takes its types from the ONNX file alone.
-
-        Raises:
-            DeviceError: it would choose types itself.
-        """
+        """Raise `DeviceError` unless a network takes its types from the ONNX file alone."""
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         if flag is not None and not network.get_flag(flag):
             raise DeviceError(f"{self.title} made a network that is not strongly typed. Use TensorRT 10 or newer.")
@@ -78,14 +68,7 @@ class Library:
         return tuple(sorted((name[2:] for name in members if re.fullmatch(r"SM\d+", name)), key=int))
 
     def targets(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the compute capabilities to build for ahead of time.
-
-        Args:
-            asked: what the user named; empty takes all but Turing's.
-
-        Raises:
-            UsageError: this flavour builds for the GPU at hand alone, or does not know one.
-        """
+        """Return the compute capabilities to build for ahead of time: those asked for, else all but Turing's."""
         if self.flavour != "rtx":
             if asked:
                 raise UsageError("--targets is for --flavour rtx; TensorRT builds for the GPU that is there.")
@@ -98,12 +81,7 @@ class Library:
         return tuple(sorted(set(asked), key=int)) or tuple(one for one in known if one != _NOT_AMONG_DEFAULTS)
 
     def check_options(self, *, hardware_compatible: str, version_compatible: bool, timing_cache: bool) -> None:
-        """Raise where an option is asked for that this flavour or version has not.
-
-        Raises:
-            UsageError: the flavour has no such thing.
-            DeviceError: this version has not.
-        """
+        """Raise where an option is asked for that this flavour (`UsageError`) or version (`DeviceError`) has not."""
         if self.flavour == "rtx":
             for asked, flag, instead in (
                 (hardware_compatible, "--hardware-compatible", "its engines run on every GPU named by --targets"),
@@ -119,11 +97,7 @@ class Library:
 
 
 def load_library(flavour: str) -> Library:
-    """Import a flavour's library.
-
-    Raises:
-        DeviceError: it is not installed, cannot be loaded, or is too old.
-    """
+    """Import a flavour's library; `DeviceError` where it is not installed, cannot be loaded, or is too old."""
     try:
         module = importlib.import_module(_MODULES[flavour])
         version = str(module.__version__)
@@ -137,15 +111,7 @@ def load_library(flavour: str) -> Library:
 
 
 def resolve_flavour(asked: str, probe: CudaProbe) -> Library:
-    """Return the library to build with.
-
-    Args:
-        asked: `tensorrt`, `rtx`, or `auto`: TensorRT where it is installed and a GPU is there, else TensorRT for RTX.
-        probe: what the CUDA driver answered.
-
-    Raises:
-        DeviceError: it is not installed, or it needs a GPU and there is none.
-    """
+    """Return the library to build with; `auto` takes TensorRT where it and a GPU are there, else TensorRT for RTX."""
     if asked == "rtx":
         return load_library("rtx")
     if asked == "tensorrt":
@@ -183,7 +149,7 @@ def platform_name() -> str:
 
 
 def make_logger(module: Any) -> Any:
-    """Return the ILogger of a library, which hands its words to `logging` and remembers the last error.
+    """Return the ILogger of a library, which passes its messages to `logging` and remembers the last error.
 
     A process has one: the library keeps the first that it is given, and ignores the others. Its warnings are shown once
     each; the rest is kept for `logging.DEBUG`.

@@ -1,6 +1,6 @@
-"""The whole way from an ONNX file to an engine that may be opened: build, read its types back, prove it, write it.
+"""Makes an engine from an ONNX file: builds it, reads its types back, compares it, writes it.
 
-Nothing appears under its final name before all of that has passed; what cannot be proved for want of a GPU says so.
+Nothing appears under its final name before all of that has passed. Without a GPU the comparison stays pending.
 """
 
 import functools
@@ -24,6 +24,7 @@ from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.admission import Host, check_bytes, check_host, engine_manifest, manifest_path, sha256_of
 from lsr_infer.tensorrt.build import Builder, BuildOptions, BuildProgress, Built, Shapes, build_engine
 from lsr_infer.tensorrt.flavour import Library, platform_name
+from lsr_infer.tensorrt.runner import EngineRunner
 from lsr_infer.tensorrt.types import check_engine_types, check_network_types, inspect_types
 from lsr_infer.tensorrt.verify import (
     OnnxReference,
@@ -41,13 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxModel:
-    """An ONNX file, read.
-
-    Args:
-        path: where it is from.
-        data: its bytes.
-        manifest: what it says about itself.
-    """
+    """An ONNX file, read: where it is from, its bytes and its Manifest."""
 
     path: Path
     data: bytes
@@ -55,11 +50,7 @@ class OnnxModel:
 
     @classmethod
     def read(cls, path: Path, manifest: Manifest) -> "OnnxModel":
-        """Read the bytes of a file whose Manifest is known.
-
-        Raises:
-            InputError: it is made for ONNX Runtime alone.
-        """
+        """Read the bytes of a file whose Manifest is known; `InputError` where it is made for ONNX Runtime alone."""
         if manifest.runtime == "onnxruntime":
             raise InputError(
                 f"{path}: its INT8 is the kind that ONNX Runtime wants, and TensorRT computes another. Export it with "
@@ -82,10 +73,7 @@ def engine_contract(manifest: Manifest, shapes: Shapes) -> Manifest:
     """Return an ONNX file's Manifest as it is true of an engine for `shapes`.
 
     An engine for one size takes that size alone, so that frames are stretched to it, as into any graph of fixed size.
-    One for many works at the best of them.
-
-    Raises:
-        UsageError: the graph does not take the shapes.
+    One for many works at the best of them. `UsageError` where the graph does not take the shapes.
     """
     least, best, most = shapes
     if manifest.fixed_size and any(shape[1:] != (manifest.height, manifest.width) for shape in shapes):
@@ -115,18 +103,9 @@ def make_engine(
     progress: BuildProgress | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Build an engine, and write it with its Manifest beside it.
+    """Build an engine, compare it, and write it with its Manifest beside it.
 
-    Args:
-        builder: what to build with, and the GPU to compare on; without one the comparison stays pending.
-        model: the ONNX file.
-        output: the .engine file.
-        comparison: what the engine has to pass.
-        progress: told where the build stands.
-        overwrite: replace existing files.
-
-    Returns:
-        The Manifest beside the engine.
+    Without a GPU in the builder the comparison stays pending.
 
     Raises:
         UsageError: a file exists, or the graph does not take the shapes.
@@ -206,20 +185,10 @@ def verify_engine(
 ) -> Manifest:
     """Compare an engine with its ONNX file on the target, and write the figures into the Manifest beside it.
 
-    Args:
-        library: of the engine's flavour and version.
-        model: the ONNX file it was built from.
-        engine: the engine.
-        comparison: what it has to pass.
-        gpu: the GPU to run it on.
-
-    Returns:
-        The Manifest, now with figures.
-
     Raises:
         InputError: the engine or its Manifest is unusable, or they are not from this ONNX file.
         DeviceError: the engine does not run here, or is not in the precision it claims.
-        QualityGateError: it missed the bar; its Manifest is left as it was.
+        QualityGateError: it missed the bar; its Manifest stays as it was.
     """
     _, manifest, facts = engine_manifest(engine)
     try:
@@ -250,8 +219,6 @@ def _prove(
     builder: Builder, model: OnnxModel, plan: bytes, manifest: Manifest, comparison: ParityCheck
 ) -> tuple[Manifest, Verdict]:
     """Open an engine, read its types back and compare it; return its Manifest with what was found, and the verdict."""
-    from lsr_infer.tensorrt.runner import EngineRunner
-
     facts, gpu = manifest.engine, builder.gpu
     assert facts is not None
     assert gpu is not None
@@ -283,8 +250,6 @@ def _prove(
 
 def runs_of(builder: Builder) -> RunGraph:
     """Return what builds a graph as an engine was built, and runs it."""
-    from lsr_infer.tensorrt.runner import EngineRunner
-
     gpu = builder.gpu
     assert gpu is not None
 

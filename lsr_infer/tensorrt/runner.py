@@ -1,4 +1,4 @@
-"""An opened engine on a GPU: device memory, page-locked host memory, one stream, and CUDA graphs by shape.
+"""Runs an opened engine on a GPU: device memory, page-locked host memory, one stream, a CUDA graph for each shape.
 
 Nothing here decides whether an engine may be opened; see `admission`. Opening one runs the code in it.
 """
@@ -33,11 +33,7 @@ def _cudart() -> Any:
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
-    """Return the value of a call of cuda-python, which answers (error, value, …).
-
-    Raises:
-        DeviceError: the call failed.
-    """
+    """Return the value of a call of cuda-python, which answers (error, value, …)."""
     code, *values = result
     if int(code) != 0:
         _, words = _cudart().cudaGetErrorString(code)
@@ -48,11 +44,7 @@ def _checked(result: tuple[Any, ...]) -> Any:
 
 
 def use_device(gpu: CudaDevice) -> None:
-    """Make a GPU the one that this thread works on.
-
-    Raises:
-        DeviceError: CUDA does not take it, or cuda-python is not installed.
-    """
+    """Make a GPU the one that this thread works on."""
     _checked(_cudart().cudaSetDevice(gpu.index))
 
 
@@ -104,19 +96,14 @@ class _Binding:
 
 
 class EngineRunner:
-    """An engine, opened.
+    """An engine, opened from bytes of a trusted place.
 
     Args:
         library: of the engine's flavour and version.
-        plan: the engine's bytes, from a trusted place.
+        plan: the engine's bytes.
         gpu: the GPU to run on.
         host_code: allow what a version-compatible engine needs, running the library inside it.
         graphs: record a CUDA graph for each shape, so that its kernels start at once.
-
-    Attributes:
-        engine: the library's own object.
-        inputs: names of the inputs.
-        outputs: names of the outputs.
 
     Raises:
         DeviceError: the GPU or cuda-python is not there, or there is too little memory.
@@ -177,12 +164,7 @@ class EngineRunner:
         return tuple(None if axis < 0 else int(axis) for axis in self.engine.get_tensor_shape(name))
 
     def run(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Compute all outputs from all inputs; the arrays are the caller's to keep.
-
-        Raises:
-            InputError: a shape is none the engine takes.
-            DeviceError: the GPU failed.
-        """
+        """Compute all outputs from all inputs; the arrays are the caller's to keep."""
         with self._lock:
             use_device(self._gpu)  # each thread has a device of its own
             binding = self._binding(tuple(tuple(values[name].shape) for name in self.inputs))

@@ -1,6 +1,6 @@
-"""Which types a network or an engine computes in, read off it and compared with what its Manifest claims.
+"""Reads the types that a network or an engine computes in, and compares them with its Manifest.
 
-A builder that leaves a file in float32 does so without a word; only the layers say what they are.
+A builder may leave a file in float32 without a warning; only the layers show it.
 """
 
 import json
@@ -12,14 +12,7 @@ from typing import Any
 
 from lsr_infer.errors import DeviceError, QualityGateError
 
-__all__ = [
-    "Inspected",
-    "check_engine_types",
-    "check_network_types",
-    "inspect_types",
-    "network_types",
-    "working_types",
-]
+__all__ = ["Inspected", "check_engine_types", "check_network_types", "inspect_types", "network_types", "working_types"]
 
 _TYPE_OF = {"fp32": "float", "fp16": "half", "int8": "int8"}
 _WORKING = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
@@ -40,7 +33,7 @@ _WORDS = (
     ("bool", r"bool"),
     ("float", r"fp32|float"),
 )
-"""What an inspector calls the types, in the order in which to look; its words differ between versions."""
+"""What an inspector calls the types, in the order in which they are tried; they differ between versions."""
 
 
 def network_types(network: Any) -> dict[str, int]:
@@ -69,25 +62,14 @@ def working_types(network: Any) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """What an engine's inspector shows.
-
-    Args:
-        layers: number of layers by the type of their outputs; empty where it shows none.
-        working: number of convolutions and products by the type of the data they read, which is what they compute in;
-            empty where none can be told from the other layers.
-    """
+    """What an engine's inspector shows: layers by type of their outputs, convolutions by type of their data."""
 
     layers: dict[str, int] = field(default_factory=dict)
     working: dict[str, int] = field(default_factory=dict)
 
 
 def inspect_types(engine: Any, module: Any) -> Inspected:
-    """Read the types of a built engine.
-
-    Args:
-        engine: the opened engine, built with detailed verbosity.
-        module: the library.
-    """
+    """Read the types of a built engine, which was built with detailed verbosity."""
     inspector = engine.create_engine_inspector()
     return inspected_types(inspector.get_engine_information(module.LayerInformationFormat.JSON))
 
@@ -121,15 +103,7 @@ def _tensor_types(layer: Mapping[str, Any], side: str) -> list[str]:
 
 
 def check_network_types(precision: str, working: Mapping[str, int]) -> None:
-    """Raise unless most of the work of a parsed network is in the type that its Manifest claims.
-
-    Args:
-        precision: `fp32`, `fp16` or `int8`, as the Manifest says.
-        working: what `working_types` found.
-
-    Raises:
-        QualityGateError: it is not.
-    """
+    """Raise `QualityGateError` unless most of a parsed network works in the type that its Manifest claims."""
     if not _mostly(precision, working):
         raise QualityGateError(
             f"its Manifest says {precision}, but of its convolutions {_list(working, 'compute in')}. No engine is "
@@ -138,17 +112,10 @@ def check_network_types(precision: str, working: Mapping[str, int]) -> None:
 
 
 def check_engine_types(precision: str, shown: Inspected) -> None:
-    """Raise unless most of the work of a built engine is in the type that its Manifest claims.
+    """Raise `DeviceError` unless most of a built engine works in the type that its Manifest claims.
 
     Where the inspector shows types but no convolution, that type must at least be among them: such an engine can be
     refused, but not confirmed.
-
-    Args:
-        precision: `fp32`, `fp16` or `int8`, as the Manifest says.
-        shown: what `inspect_types` found.
-
-    Raises:
-        DeviceError: it is not; a builder may do so where the GPU has not the arithmetic.
     """
     if shown.working and not _mostly(precision, shown.working):
         what = f"of the built engine's convolutions {_list(shown.working, 'compute in')}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import DeviceError, InputError, LsrError, QualityGateError, extra
+from lsr_infer.errors import DeviceError, InputError, QualityGateError, extra
 from lsr_infer.io.images import resize_labels
 from lsr_infer.manifest import Manifest
 from lsr_infer.manifest.records import Parity
@@ -48,16 +48,7 @@ def _onnx() -> Any:
 
 
 def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
-    """Return a copy of a model that gives some of its inner tensors too.
-
-    Args:
-        model: the ONNX file's bytes, weights included.
-        names: tensors of `inner_tensors`, or those that are outputs already.
-
-    Raises:
-        DeviceError: the onnx package is missing.
-        InputError: the graph has no such tensor.
-    """
+    """Return a copy of a model that gives some of its inner tensors too."""
     onnx = _onnx()
     copy = onnx.load_from_string(model)
     there = {output.name for output in copy.graph.output}
@@ -72,11 +63,7 @@ def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
 
 
 def inner_tensors(model: bytes) -> dict[str, str]:
-    """Return the floating tensors that a graph's layers give, in the order of the graph, each with its layer's words.
-
-    Raises:
-        DeviceError: the onnx package is missing.
-    """
+    """Return the floating tensors that a graph's layers give, in order, each with the type and name of its layer."""
     onnx = _onnx()
     loaded = onnx.load_from_string(model)
     types = _types(onnx, loaded)
@@ -94,11 +81,7 @@ def inner_tensors(model: bytes) -> dict[str, str]:
 
 
 def logits_tensor(model: bytes) -> str | None:
-    """Return the name of the logits inside a graph that gives classes, before they are upsampled; None where unknown.
-
-    Raises:
-        DeviceError: the onnx package is missing.
-    """
+    """Return the name of the logits inside a graph that gives classes, before upsampling; None where unknown."""
     graph = _onnx().load_from_string(model).graph
     maker = {output: node for node in graph.node for output in node.output}
     node = maker.get(graph.output[0].name)
@@ -130,21 +113,11 @@ _AT_ONCE = 8
 def find_worst_layer(
     model: bytes, frames: NDArray[np.uint8], reference: RunGraph, candidate: RunGraph
 ) -> LayerError | None:
-    """Find the layer that drifts most.
+    """Find the layer over which the error of a candidate grows most; None where it does not.
 
-    Args:
-        model: the ONNX file's bytes that both are made from; the reference runs it as it is.
-        frames: uint8 [N,H,W,3].
-        reference: what is taken as right.
-        candidate: what drifts.
-
-    Returns:
-        The layer over which the error grows most, `before` being that of the last compared layer in front of it; None
-        where nothing drifts.
-
-    Raises:
-        DeviceError: the onnx package is missing.
-        InputError: the graph has no layer whose output can be compared.
+    Inner tensors are made outputs in copies of the graph, both sides run them, and the span in which the difference
+    grows most is searched further, until one layer is left. Its `before` is the error of the last compared layer in
+    front of it.
     """
     layers = inner_tensors(model)
     names = list(layers)
@@ -165,12 +138,12 @@ def find_worst_layer(
         worst = max(jumps, key=lambda place: jumps[place])
         before = max((place for place in places if place < worst), default=-1)
         if worst - before <= 1:
-            return _drift_at(layers[names[worst]], seen[worst], seen.get(before, 0.0), largest[worst])
+            if not seen[worst] > 0:
+                return None
+            return LayerError(
+                layer=layers[names[worst]], error=seen[worst], before=seen.get(before, 0.0), largest=largest[worst]
+            )
         low, high = before + 1, worst
-
-
-def _drift_at(layer: str, error: float, before: float, largest: float) -> LayerError | None:
-    return LayerError(layer=layer, error=error, before=before, largest=largest) if error > 0 else None
 
 
 def _spread(low: int, high: int) -> Sequence[int]:
@@ -189,23 +162,25 @@ def _difference(expected: NDArray[Any], found: NDArray[Any]) -> float:
 
 
 def run_onnx(model: bytes, frames: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """Run a graph in ONNX Runtime on the CPU; a `RunGraph`.
+    """Run a graph in ONNX Runtime on the CPU; a `RunGraph`."""
+    session = _session(model)
+    try:
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, {session.get_inputs()[0].name: frames}), strict=True))
+    except Exception as error:  # its exceptions share no base but Exception
+        raise InputError(f"ONNX Runtime cannot run the graph: {' '.join(str(error).split())[:300]}.") from error
 
-    Raises:
-        InputError: ONNX Runtime cannot.
-    """
+
+def _session(model: bytes) -> Any:
+    """Load a graph into ONNX Runtime on the CPU."""
     onnxruntime = import_onnxruntime()
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, {session.get_inputs()[0].name: frames}), strict=True))
-    except LsrError:
-        raise
+        return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception
-        raise InputError(f"ONNX Runtime cannot run the graph: {' '.join(str(error).split())[:300]}.") from error
+        raise InputError(f"ONNX Runtime cannot load the graph: {' '.join(str(error).split())[:300]}.") from error
 
 
 Compute = Callable[[NDArray[np.uint8]], NDArray[Any]]
@@ -214,18 +189,12 @@ Compute = Callable[[NDArray[np.uint8]], NDArray[Any]]
 class OnnxReference:
     """An ONNX file in ONNX Runtime on the CPU, which gives its logits even where the graph itself gives classes alone.
 
-    Args:
-        model: the file's bytes.
-        manifest: what it says about itself.
-
     Raises:
         DeviceError: the graph gives classes, and the onnx package, which finds the logits in it, is missing.
         InputError: ONNX Runtime cannot load it, or the logits cannot be found.
     """
 
     def __init__(self, model: bytes, manifest: Manifest) -> None:
-        onnxruntime = import_onnxruntime()
-
         self._logits = "logits"
         if manifest.output == "classes":
             name = logits_tensor(model)
@@ -235,13 +204,7 @@ class OnnxReference:
                 )
             self._logits = name
             model = with_outputs(model, [name])
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base but Exception
-            raise InputError(f"ONNX Runtime cannot load it: {' '.join(str(error).split())[:300]}.") from error
-        self._manifest = manifest
+        self._session, self._manifest = _session(model), manifest
 
     def run(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
         """Return the logits float32 [C,h,w] of an image [1,H,W,3], and its classes [H,W] where the graph gives them."""
@@ -261,19 +224,9 @@ def compare_with_onnx(
     margin: float = 1.0,
     where: str = "",
 ) -> Parity:
-    """Compare an engine with its ONNX file on frames.
+    """Compare an engine, a function from images [N,H,W,3] to its output, with its ONNX file on frames.
 
-    Args:
-        reference: the ONNX file.
-        candidate: maps images [N,H,W,3] to the engine's output.
-        manifest: of the engine, which says at which size it works.
-        frames: what to compare on; at the size of a frame for logits, else at the graph's.
-        margin: least distance of the top two logits of the ONNX file at a clear place.
-        where: what the engine ran on, for the record.
-
-    Raises:
-        QualityGateError: a logit is not finite.
-        InputError: labels are not of these classes.
+    Classes are compared at the size of a frame for logits, else at the graph's; `where` names what the engine ran on.
     """
     meter = ParityMeter(manifest.label_space, margin=margin)
     origin = f"{frames.origin}, on {where}" if where else frames.origin
@@ -291,29 +244,19 @@ def compare_with_onnx(
             pair = upsample_argmax(expected, *size), upsample_argmax(finite, *size)
         else:
             logits, pair = None, (classes, np.asarray(found, dtype=np.uint8))
-        labels = None if truth is None else _at_size(truth, pair[0].shape)
+        if truth is not None and truth.shape != pair[0].shape:
+            truth = resize_labels(truth, *pair[0].shape)
         try:
-            meter.update(expected, logits, *pair, labels)
+            meter.update(expected, logits, *pair, truth)
         except ValueError as error:
             raise InputError(f"the labels of {frames.origin} do not fit the model's classes: {error}.") from error
     return meter.result(reference="onnx", frames_from=origin)
 
 
-def _at_size(labels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Bring labels to the size at which classes are compared."""
-    return labels if labels.shape == size else resize_labels(labels, size[0], size[1])
-
-
 def judge_parity(parity: Parity, bar: Bar, find: Callable[[], LayerError | None]) -> Verdict:
-    """Hold figures against a bar; below it, the layer that drifts most is named too.
+    """Hold figures against a bar; below it, `find` looks for the layer that drifts most.
 
-    Args:
-        parity: the figures.
-        bar: what they must reach.
-        find: looks for that layer.
-
-    Returns:
-        The verdict; it does not raise where the bar is missed, so that the figures can be reported.
+    It does not raise where the bar is missed, so that the figures can be reported.
     """
     try:
         check_bar(parity, bar)
@@ -324,7 +267,7 @@ def judge_parity(parity: Parity, bar: Bar, find: Callable[[], LayerError | None]
             where = "no layer drifts on its own"
             if worst is not None:
                 drift, where = (worst,), f"the layer that drifts most is {worst.describe()}"
-        except Exception as reason:  # noqa: BLE001 - the gate's own verdict matters more than where it comes from
+        except Exception as reason:  # noqa: BLE001 - the verdict itself matters more than where it comes from
             where = f"which layer drifts most could not be found ({' '.join(str(reason).split())})"
         failure = QualityGateError(f"{str(error).rstrip('.')}; {where}.")
         return Verdict(parity=parity, drift=drift, failure=failure)

@@ -1,25 +1,162 @@
-"""Finds the ranges of tensors for INT8 from frames, and the way to choose them that agrees best with the float file.
+"""Chooses the frames an export uses, and finds INT8's ranges from them.
 
-XXX
+Frames are the user's, the checkpoint's own training frames, or the Toytown frames that come with the package. Never is
+anything calibrated on noise, nor compared on frames that chose its ranges. For each tensor there is its least and
+largest value and a histogram of magnitudes, which doubles its width when a value lies beyond it, so that every frame is
+read once and then freed. All ways to choose a range are tried on held-out frames against the float file.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import QualityGateError
+from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest.records import Parity
+from lsr_infer.parity.frame_set import FrameSet, read_frame_set
 from lsr_infer.parity.meter import ParityMeter
 from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.system.process import import_onnxruntime, usable_cores
 from lsr_train.exporting.graph import Watched, logits_of
 from lsr_train.exporting.precisions import LARGEST_HALF, Range, Rewriting, quantise, tensors_to_quantise
 
-__all__ = ["CALIBRATIONS", "Candidate", "Spread", "best_of", "candidates", "check_reach", "gather"]
+__all__ = [
+    "CALIBRATIONS",
+    "LABEL_IDS",
+    "Calibration",
+    "Candidate",
+    "Spread",
+    "at_most",
+    "best_of",
+    "candidates",
+    "check_reach",
+    "gather",
+    "read_labelled",
+    "training_frames",
+    "without",
+]
+
+LABEL_IDS = ("classes", "cityscapes-id", "cityscapes-trainid")
+"""What label files may hold: class indices of the model, or ids that are grouped into its classes."""
+
+_FEWEST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Frames of one origin in three parts that share none: for ranges, for choosing among them, for the proof."""
+
+    ranges: FrameSet
+    choice: FrameSet
+    proof: FrameSet
+
+    @classmethod
+    def split(cls, frames: FrameSet, held_out: int) -> "Calibration":
+        """Deal frames out, each part spread over all of them; two parts of up to `held_out` frames are kept back."""
+        total = len(frames)
+        if total < _FEWEST:
+            raise UsageError(
+                f"{frames.origin}: too few, at least {_FEWEST} are needed to calibrate, choose and compare on "
+                "different ones. Name more with --calibrate."
+            )
+        kept_back = 2 * max(1, min(held_out, total // 3))
+        places = [(2 * part + 1) * total // (2 * kept_back) for part in range(kept_back)]
+        rest = sorted(set(range(total)) - set(places))
+        return cls(ranges=frames.part(rest), choice=frames.part(places[0::2]), proof=frames.part(places[1::2]))
+
+
+def at_most(frames: FrameSet, count: int) -> FrameSet:
+    """Return `count` frames of a set, evenly spread, or all where it has no more."""
+    return frames if len(frames) <= count else frames.part(_spread(len(frames), count))
+
+
+def read_labelled(
+    place: Path, count: int, space: LabelSpace, *, labels: Path | None = None, label_ids: str = "classes"
+) -> FrameSet:
+    """Read frames of the user's, with labels in a model's classes where there are some.
+
+    See `read_frame_set`; `label_ids` is one of `LABEL_IDS` and says what the label images hold.
+    """
+    from lsr_train.data.labels import encoding_map
+
+    if label_ids not in LABEL_IDS:
+        raise UsageError(f"--label-ids is {label_ids!r}; allowed: {', '.join(LABEL_IDS)}.")
+    read = read_frame_set(place, count, labels=labels)
+    id_map = encoding_map(label_ids, space)
+    found = []
+    for name, label in zip(read.names, read.labels, strict=True):
+        try:
+            found.append(None if label is None else id_map.apply(label))
+        except InputError as error:
+            what = str(error).split(". Set ")[0]
+            raise InputError(f"{place}: labels of {name}: {what}. Say what they hold with --label-ids.") from error
+    return replace(read, labels=found)
+
+
+def without(frames: FrameSet, taken: Sequence[FrameSet]) -> FrameSet:
+    """Leave out the frames that other sets hold, pixel for pixel."""
+    known = {_content(frame) for part in taken for frame in part.frames}
+    places = [n for n, frame in enumerate(frames.frames) if _content(frame) not in known]
+    if len(places) == len(frames):
+        return frames
+    if not places:
+        raise UsageError(
+            f"all of {frames.origin} also calibrate, so they prove nothing. Name other frames with --frames."
+        )
+    return frames.part(places)
+
+
+def _content(frame: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).digest()
+
+
+def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
+    """Read frames that a checkpoint was trained on: unlabelled target frames where its run has some, else the source's.
+
+    `model` is the network's file in a run folder. Returns the frames without labels, and whether they are Toytown's.
+    `UsageError` names --calibrate where there is no run, its frames are gone, or what reads a run is not installed.
+    """
+    advice = "Name frames like those of your camera with --calibrate FOLDER|VIDEO."
+    run = model.absolute().parents[2] if len(model.absolute().parents) > 2 else model.parent
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise UsageError(f"{model}: lies in no run folder, so its training frames are unknown. {advice}")
+    try:
+        from lsr_train.config.command_line import config_from_text
+        from lsr_train.config.run import TargetConfig
+        from lsr_train.data.footage import open_footage
+    except ImportError as error:
+        raise UsageError(
+            f"{run.name}: its configuration cannot be read ({error.name} is not installed: lsr-road[train]). {advice}"
+        ) from error
+    try:
+        data = config_from_text(file.read_text(encoding="utf-8"), str(file)).data
+        chosen = data.target
+        if not chosen.given:
+            source = data.source
+            chosen = TargetConfig(
+                layout=source.layout, root=source.root, split=source.split, height=source.height, width=source.width
+            )
+        toytown = chosen.layout.startswith("toytown")
+        footage = open_footage(replace(chosen, limit=chosen.limit if toytown else count), on_bad="skip")
+        frames = [footage[n].frame for n in _spread(len(footage), count)]
+    except LsrError as error:
+        raise UsageError(f"the training frames of {run.name} are not to be had: {error} {advice}") from error
+    name = chosen.layout if toytown else Path(chosen.root).name
+    origin = f"{len(frames)} frames that the checkpoint was trained on ({name})"
+    return FrameSet(frames=frames, labels=[None] * len(frames), origin=origin), toytown
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Return at most `count` indices, evenly spread over `total`."""
+    kept = min(count, total)
+    return [(2 * part + 1) * total // (2 * kept) for part in range(kept)]
+
 
 _BINS = 2048
 _LEVELS = 128
@@ -29,14 +166,7 @@ _ENTROPY_STEP = 16
 
 @dataclass
 class Spread:
-    """How the values of one tensor are spread.
-
-    Args:
-        least: smallest value seen.
-        largest: largest value seen.
-        width: magnitude at which the histogram ends.
-        counts: values by magnitude [2048], sampled.
-    """
+    """How the values of one tensor are spread: extremes, and a histogram of sampled magnitudes up to `width`."""
 
     least: float = np.inf
     largest: float = -np.inf
@@ -44,11 +174,7 @@ class Spread:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
 
     def add(self, least: float, largest: float, sample: NDArray[np.float32]) -> None:
-        """Add a frame: the extremes of the whole map, and a sample of its values.
-
-        Raises:
-            ValueError: a value is not finite.
-        """
+        """Add a frame: the extremes of the whole map, and a sample of its values."""
         if not (np.isfinite(least) and np.isfinite(largest)):
             raise ValueError("a value is not finite")
         self.least, self.largest = min(self.least, least), max(self.largest, largest)
@@ -72,16 +198,7 @@ class Spread:
 
 
 def gather(model: Any, tensors: Sequence[str], images: Iterable[NDArray[np.uint8]]) -> dict[str, Spread]:
-    """Run frames through a float32 graph, one at a time, and note how the values of tensors are spread.
-
-    Args:
-        model: the graph, an `onnx.ModelProto`.
-        tensors: floating tensors [N,C,h,w] of it.
-        images: uint8 [1,H,W,3] each, at a size the graph takes.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
+    """Run images uint8 [1,H,W,3] through a float32 graph, and note how the values of tensors [N,C,h,w] are spread."""
     watched = Watched(model, tensors)
     spreads = {tensor: Spread() for tensor in tensors}
     for image in images:
@@ -148,12 +265,9 @@ CALIBRATIONS: Mapping[str, Callable[[Spread], Range]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One way to choose ranges, and how it fares.
+    """A calibration, how it agrees with the float file on held-out frames, and the ranges it chose.
 
-    Args:
-        calibration: a key of `CALIBRATIONS`.
-        parity: against the float file on held-out frames, without labels.
-        ranges: what it chose; the graph is made again from them, so that only one has to be held.
+    The graph is made again from the ranges, so that only one has to be held.
     """
 
     calibration: str
@@ -179,7 +293,7 @@ def candidates(
     *,
     margin: float = 1.0,
 ) -> list[Candidate]:
-    """Quantise a float32 graph with every calibration and compare each with it.
+    """Quantise a float32 graph with every calibration and compare each with it, without a label.
 
     Args:
         model: the float32 graph, an `onnx.ModelProto` of `trace`.
@@ -188,12 +302,6 @@ def candidates(
         ranges_from: calibration frames uint8 [1,H,W,3], at sizes the graph takes.
         held_out: frames that are not among them, likewise.
         margin: least distance of the top two logits at a clear pixel.
-
-    Returns:
-        One candidate for each of `CALIBRATIONS`.
-
-    Raises:
-        ValueError: a value inside the float graph is not finite.
     """
     spreads = gather(model, tensors_to_quantise(model, how), ranges_from)
     reference = _logits(model, held_out)
@@ -234,16 +342,9 @@ def _logits(model: Any, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.
 
 
 def check_reach(model: Any, images: Sequence[NDArray[np.uint8]]) -> None:
-    """Raise where a value inside the float32 graph lies beyond half precision on frames.
+    """Raise `QualityGateError` where a value inside the float32 graph lies beyond half precision on frames.
 
     ONNX Runtime's CPU computes half graphs in float32 and would not show it, a GPU does.
-
-    Args:
-        model: the float32 graph.
-        images: uint8 [1,H,W,3] each.
-
-    Raises:
-        QualityGateError: one does.
     """
     tensors = [node.output[0] for node in model.graph.node if node.op_type in ("Conv", "Add")]
     for tensor, spread in gather(model, tensors, images).items():

@@ -1,6 +1,7 @@
 """Compares an exported file with its checkpoint on frames, and finds the layer that differs most.
 
-XXX
+The file is compared in ONNX Runtime before it appears. The same frames go through both; the tensors that they share are
+compared in the order of the graph, and the layer that adds most to the error it reads is named below the bar.
 """
 
 import math
@@ -22,21 +23,15 @@ from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.segmenter import Segmenter
 from lsr_train.exporting.graph import SAMPLED, Producers, Watched, layers
 
-__all__ = ["Written", "compare", "judge", "layer_drift", "worst_layer"]
+__all__ = ["Written", "compare", "judge", "layer_errors", "worst_layer"]
 
 _DRIFT_FRAMES = 2
-"""Frames that a search for the drifting layer looks at: the answer is the same on each, and one costs two forwards."""
+"""Frames in the search for the drifting layer: the answer is the same on each, and one costs two forwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """An exported file that waits for its verdict.
-
-    Args:
-        path: where it lies.
-        model: what is in it, an `onnx.ModelProto`.
-        manifest: what it says about itself.
-    """
+    """An exported file before its comparison: its path, its `onnx.ModelProto` and its Manifest."""
 
     path: Path
     model: Any
@@ -44,19 +39,10 @@ class Written:
 
 
 def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0) -> Parity:
-    """Compare a checkpoint's network with an exported file on frames.
+    """Compare a checkpoint's network, in evaluation mode on the CPU, with an exported file on frames.
 
-    Args:
-        network: a `DeepLabV2` in evaluation mode, on the CPU.
-        model: the exported file.
-        frames: what to compare on.
-        margin: least distance of the top two logits at a clear pixel.
-
-    Returns:
-        The figures; a frame's classes are compared at its own size, or at the graph's where it gives classes.
-
-    Raises:
-        QualityGateError: the file fails on a frame, or logits are not finite.
+    A frame's classes are compared at its own size, or at the graph's where it gives classes. `QualityGateError` where
+    the file fails on a frame, or logits are not finite.
     """
     import torch
 
@@ -90,17 +76,10 @@ def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0)
     return meter.result(reference="checkpoint", frames_from=frames.origin)
 
 
-def judge(network: Any, written: Written, comparison: ParityCheck, *, always_drift: bool = False) -> Verdict:
-    """Compare a file with its checkpoint and hold it against a bar.
+def judge(network: Any, written: Written, comparison: ParityCheck, *, always_layers: bool = False) -> Verdict:
+    """Compare a file with its checkpoint and hold it against a bar; layers are examined below it, or where asked to.
 
-    Args:
-        network: the checkpoint's, in evaluation mode, on the CPU.
-        written: the file.
-        comparison: what it has to pass.
-        always_drift: look at every layer even where the bar is reached.
-
-    Returns:
-        The verdict; it does not raise where the bar is missed, so that the figures can be reported.
+    It does not raise where the bar is missed, so that the figures can be reported.
     """
     parity, failure = None, None
     try:
@@ -108,10 +87,10 @@ def judge(network: Any, written: Written, comparison: ParityCheck, *, always_dri
         check_bar(parity, comparison.bar)
     except QualityGateError as error:
         failure = error
-    if failure is None and not always_drift:
+    if failure is None and not always_layers:
         return Verdict(parity=parity)
     images = [working_image(frame, written.manifest) for frame in comparison.frames.frames[:_DRIFT_FRAMES]]
-    drift = tuple(layer_drift(network, written.model, images))
+    drift = tuple(layer_errors(network, written.model, images))
     worst = worst_layer(drift)
     if failure is not None and worst is not None:
         text = f"{str(failure).rstrip('.')}; the layer that drifts most is {worst.describe()}."
@@ -119,18 +98,10 @@ def judge(network: Any, written: Written, comparison: ParityCheck, *, always_dri
     return Verdict(parity=parity, drift=drift, failure=failure)
 
 
-def layer_drift(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) -> list[LayerError]:
-    """Compare every convolution of a graph with the checkpoint's module of the same name.
+def layer_errors(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) -> list[LayerError]:
+    """Compare every convolution of a graph, in any precision, with the checkpoint's module of the same name.
 
     Batch-norm is folded in the graph, so a convolution is compared with the module's together with its batch-norm.
-
-    Args:
-        network: the checkpoint's `DeepLabV2` in evaluation mode, on the CPU.
-        model: the candidate, an `onnx.ModelProto` made from `trace`, in any precision.
-        images: uint8 [1,H,W,3] each, at a size the graph takes.
-
-    Returns:
-        One entry for each layer that both have, in the order of the graph.
     """
     found = layers(model)
     watched = Watched(model, list(found.values()))
@@ -198,7 +169,7 @@ def _outputs(network: Any, image: NDArray[np.uint8]) -> dict[str, NDArray[np.flo
 
 
 def worst_layer(drift: Sequence[LayerError]) -> LayerError | None:
-    """Return the layer that adds most error to what it was handed, None where there is none.
+    """Return the layer that adds most error to what it reads, None where there is none.
 
     A layer behind one that is not finite adds nothing of its own.
     """

@@ -1,11 +1,10 @@
-"""The export as a whole: checkpoint in, one verified ONNX file out, or none.
-
-What a precision does to the graph, how ranges are found and what the gate asks stands in the modules beside this one.
-"""
+"""Exports a checkpoint as one verified ONNX file, or as none."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,18 @@ from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest
 from lsr_infer.manifest.records import Quantization
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.parity.meter import BARS, Bar, ParityCheck, Verdict
-from lsr_train.exporting.calibration import Candidate, best_of, candidates, check_reach
+from lsr_train.exporting.calibration import (
+    Calibration,
+    Candidate,
+    at_most,
+    best_of,
+    candidates,
+    check_reach,
+    read_labelled,
+    training_frames,
+    without,
+)
 from lsr_train.exporting.checkpoint_parity import Written, judge
-from lsr_train.exporting.frames import Calibration, at_most, read_labelled, training_frames, without
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
 from lsr_train.exporting.precisions import FP16_CHOICES, SCHEMES, Rewriting, quantise, to_half
 
@@ -30,25 +38,23 @@ __all__ = ["ExportOptions", "FramesOptions", "export"]
 
 logger = logging.getLogger(__name__)
 
+_DECIDED = "logits upsampled and decided in float32, the class cast to float32 and then to uint8"
 _HELD_OUT = 8
-"""Calibration frames that are kept back to choose by, and as many again for the gate."""
+"""Calibration frames that are kept back to choose by, and as many again for the comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FramesOptions:
-    """Which frames an export looks at.
+    """Which frames an export uses.
 
     Args:
         compare: folder, video or image to compare on; None takes frames kept back from calibration where there is one
             and it is not on Toytown, else the shipped Toytown frames.
         labels: folder of label images for `compare`.
-        label_ids: what they hold, one of `lsr_train.exporting.frames.LABEL_IDS`.
+        label_ids: what they hold, one of `lsr_train.exporting.calibration.LABEL_IDS`.
         count: compare on at most so many.
         calibrate: folder or video for INT8's ranges; None takes the checkpoint's own training frames.
-        calibration_count: look at so many, besides those kept back.
-
-    Raises:
-        UsageError: options do not fit together.
+        calibration_count: use so many, besides those kept back.
     """
 
     compare: Path | None = None
@@ -84,10 +90,7 @@ class ExportOptions:
         bar: what the comparison must reach; None takes the precision's.
         label_space: the classes, for a checkpoint that does not name them.
         overwrite: replace existing files.
-        report: a JSON file that gets all figures, also where the gate closes.
-
-    Raises:
-        UsageError: a value is not allowed.
+        report: a JSON file that gets all figures, also where the bar is missed.
     """
 
     precision: str = "fp32"
@@ -119,7 +122,7 @@ class ExportOptions:
 
 
 @dataclass
-class _Work:
+class _ExportState:
     """What an export knows so far: the network, the frames, and what is found on the way."""
 
     network: Any
@@ -134,12 +137,6 @@ def export(
 ) -> Manifest:
     """Export a checkpoint and compare the file with it.
 
-    Args:
-        checkpoint: a run folder (its selected checkpoint, else its last), or what `load_model` reads.
-        output: the .onnx file; it appears only when the comparison has passed.
-        options: what is to be made.
-        frames: what to compare on and to calibrate with.
-
     Returns:
         The Manifest in the file, with the figures of the comparison.
 
@@ -149,52 +146,50 @@ def export(
         QualityGateError: the comparison missed the bar; no file appears.
         DeviceError: a package of the extra `export` is missing.
     """
-    _require("torch", "onnx", "onnxscript", "safetensors")
+    missing = [name for name in ("torch", "onnx", "onnxscript", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise DeviceError(f"{', '.join(missing)}: not installed. {extra('export')}")
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"{output}: the name of the file must end in .onnx.")
     if checkpoint.suffix.lower() == ".onnx":
         raise UsageError(f"{checkpoint}: is an ONNX file already. Name the checkpoint or the run it was made from.")
-    work = _prepare(checkpoint, options, frames)
+    state = _prepare(checkpoint, options, frames)
     for path in (output, options.report):
         if path is not None:
             refuse_existing(path, overwrite=options.overwrite)
             check_place(path.parent)
-    logger.info(
-        "exporting in %s (%s classes), comparing on %s",
-        options.precision,
-        work.manifest.label_space.name,
-        work.compared.origin,
-    )
-    with whole_file(output, overwrite=options.overwrite) as temporary:  # before the work: the place may be unusable
-        floats = trace(work.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
+    names = state.manifest.label_space.name, state.compared.origin
+    logger.info("exporting in %s (%s classes), comparing on %s", options.precision, *names)
+    with whole_file(output, overwrite=options.overwrite) as temporary:  # before the state: the place may be unusable
+        floats = trace(state.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
         bar = options.bar or BARS[options.precision]
         try:
-            model = _in_precision(floats, work, options, bar)
+            model = _in_precision(floats, state, options, bar)
         except QualityGateError as error:
             verdict = Verdict(failure=error)
         else:
-            save(model, work.manifest, temporary)
-            written = Written(path=temporary, model=model, manifest=work.manifest)
-            comparison = ParityCheck(frames=work.compared, bar=bar)
-            verdict = judge(work.network, written, comparison, always_drift=options.report is not None)
+            save(model, state.manifest, temporary)
+            written = Written(path=temporary, model=model, manifest=state.manifest)
+            comparison = ParityCheck(frames=state.compared, bar=bar)
+            verdict = judge(state.network, written, comparison, always_layers=options.report is not None)
         if options.report is not None:
-            tried = [candidate.to_dict() for candidate in work.tried]
-            report = verdict.report(work.manifest, candidates=tried)
+            tried = [candidate.to_dict() for candidate in state.tried]
+            report = verdict.report(state.manifest, candidates=tried)
             write_json(options.report, report, overwrite=options.overwrite)
             logger.info("all figures are in %s", options.report)
         if verdict.failure is not None:
             raise verdict.failure
-        manifest = replace(work.manifest, parity=verdict.parity)
+        manifest = replace(state.manifest, parity=verdict.parity)
         save(model, manifest, temporary)
     return manifest
 
 
-def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) -> _Work:
+def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) -> _ExportState:
     """Read the checkpoint and the frames, and check that they fit together."""
     from lsr_train.runs.checkpoint import load_model, model_hash
     from lsr_train.runs.folder import resolve_model
 
-    file_status(checkpoint)  # raises where nobody can say what it is
+    file_status(checkpoint)  # raises where it cannot be examined
     model = resolve_model(checkpoint)
     network, info = load_model(model)
     network.eval()
@@ -204,7 +199,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
         raise UsageError(f"{model}: does not say its training size. Pass --size or --working-size, as 1024x512.")
     if info.height and info.width and (height, width) != (info.height, info.width):
         logger.warning(
-            "%s was trained at %dx%d and will work at %dx%d: look at its scores there",
+            "%s was trained at %dx%d and will work at %dx%d: check its scores there",
             model.name, info.width, info.height, width, height,
         )  # fmt: skip
     if 4 * sum(value.numel() for value in network.state_dict().values()) > LARGEST_FILE:
@@ -227,12 +222,12 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
         licence=info.licence,
         intended_use=info.intended_use,
         opset=options.opset,
-        exporter=_exporter(),
+        exporter=", ".join(f"{name} {version(name)}" for name in ("torch", "onnxscript", "onnx")),
         runtime=options.runtime if options.precision == "int8" else "any",
-        choices=("batch-norm folded into the convolutions", *_output_choices(options)),
+        choices=("batch-norm folded into the convolutions", *(() if options.outputs == "logits" else (_DECIDED,))),
     )
     compared, calibration = _frames_of(model, options, frames, space)
-    return _Work(network=network, manifest=manifest, compared=compared, calibration=calibration)
+    return _ExportState(network=network, manifest=manifest, compared=compared, calibration=calibration)
 
 
 def _space_of(model: Path, own: LabelSpace | None, num_classes: int, options: ExportOptions) -> LabelSpace:
@@ -260,7 +255,11 @@ def _frames_of(
     """Read the frames to compare on, and for INT8 those to calibrate with."""
     calibration, toytown = None, True
     if options.precision == "int8":
-        read, toytown = _calibration_frames(model, frames)
+        wanted = frames.calibration_count + 2 * min(_HELD_OUT, frames.calibration_count)
+        if frames.calibrate is None:
+            read, toytown = training_frames(model, wanted)
+        else:
+            read, toytown = read_frame_set(frames.calibrate, wanted, split="train", labelled=False), False
         calibration = Calibration.split(read, _HELD_OUT)
     elif frames.calibrate is not None:
         raise UsageError(f"--calibrate is for INT8, the precision is {options.precision}. Pass --precision int8.")
@@ -271,21 +270,8 @@ def _frames_of(
     return shipped_frames_for(space, frames.count), calibration
 
 
-def _calibration_frames(model: Path, frames: FramesOptions) -> tuple[FrameSet, bool]:
-    """Read frames for INT8's ranges, with those that are to be kept back, and say whether they are Toytown's."""
-    wanted = frames.calibration_count + 2 * min(_HELD_OUT, frames.calibration_count)
-    if frames.calibrate is None:
-        return training_frames(model, wanted)
-    return read_frame_set(frames.calibrate, wanted, split="train", labelled=False), False
-
-
 def _named_frames(frames: FramesOptions, place: Path, space: LabelSpace, calibration: Calibration | None) -> FrameSet:
-    """Read the user's frames to compare on: as many as asked for beside those that calibrate, where there are so many.
-
-    Raises:
-        UsageError: all of them calibrate.
-        InputError: they cannot be read, or their labels prove nothing.
-    """
+    """Read the user's frames to compare on: as many as asked for beside those that calibrate."""
     taken = () if calibration is None else (calibration.ranges, calibration.choice)
     wanted = frames.count + sum(map(len, taken))
     read = read_labelled(place, wanted, space, labels=frames.labels, label_ids=frames.label_ids)
@@ -299,49 +285,38 @@ def _named_frames(frames: FramesOptions, place: Path, space: LabelSpace, calibra
     return replace(compared, origin=f"{len(compared)} frames of the user's ({place.name})")
 
 
-def _output_choices(options: ExportOptions) -> tuple[str, ...]:
-    """Say what is done for `classes`."""
-    if options.outputs == "logits":
-        return ()
-    return ("logits upsampled and decided in float32, the class cast to float32 and then to uint8",)
-
-
-def _in_precision(floats: Any, work: _Work, options: ExportOptions, bar: Bar) -> Any:
+def _in_precision(floats: Any, state: _ExportState, options: ExportOptions, bar: Bar) -> Any:
     """Bring the float32 graph to the precision, and note in the Manifest how."""
     if options.precision == "fp32":
         return floats
     if options.precision == "fp16":
-        check_reach(floats, _images(work.compared, work.manifest))
-        work.manifest = replace(work.manifest, choices=(*work.manifest.choices, *FP16_CHOICES))
+        check_reach(floats, _images(state.compared, state.manifest))
+        state.manifest = replace(state.manifest, choices=(*state.manifest.choices, *FP16_CHOICES))
         return to_half(floats)
-    assert work.calibration is not None
+    assert state.calibration is not None
     how = Rewriting.of(floats, SCHEMES[options.runtime], weight_bits=options.weight_bits)
-    logger.info("calibrating on %s", work.calibration.ranges.origin)
+    logger.info("calibrating on %s", state.calibration.ranges.origin)
     try:
-        work.tried = candidates(
-            floats,
-            how,
-            work.manifest.label_space,
-            _images(work.calibration.ranges, work.manifest),
-            _images(work.calibration.choice, work.manifest),
-            margin=bar.margin,
-        )
+        state.tried = candidates(
+            floats, how, state.manifest.label_space, _images(state.calibration.ranges, state.manifest),
+            _images(state.calibration.choice, state.manifest), margin=bar.margin,
+        )  # fmt: skip
     except ValueError as error:
         raise QualityGateError(f"calibration: {error} inside the network. Export another checkpoint.") from error
-    chosen = best_of(work.tried)
-    for candidate in work.tried:
+    chosen = best_of(state.tried)
+    for candidate in state.tried:
         logger.info("calibration %s: %s", candidate.calibration, candidate.parity.describe())
-    work.manifest = replace(
-        work.manifest,
+    state.manifest = replace(
+        state.manifest,
         quantization=Quantization(
             scheme=how.scheme.name,
             calibration=chosen.calibration,
-            calibrated_on=work.calibration.ranges.origin,
-            frames=len(work.calibration.ranges),
-            candidates={candidate.calibration: candidate.parity.agreement for candidate in work.tried},
+            calibrated_on=state.calibration.ranges.origin,
+            frames=len(state.calibration.ranges),
+            candidates={candidate.calibration: candidate.parity.agreement for candidate in state.tried},
             in_float=how.in_float,
         ),
-        choices=(*work.manifest.choices, *_int8_choices(how, chosen)),
+        choices=(*state.manifest.choices, *_int8_choices(how, chosen)),
     )
     return quantise(floats, chosen.ranges, how)
 
@@ -353,7 +328,7 @@ def _int8_choices(how: Rewriting, chosen: Candidate) -> tuple[str, ...]:
         "" if clear is None else f" ({100 * clear:.3f} % of clear pixels, then {100 * chosen.parity.agreement:.2f} %)"
     )
     return (
-        *how.scheme.words,
+        *how.scheme.choices,
         "the normalisation in float32",
         "extremes of whole maps, histograms of one value in nine, one frame at a time",
         f"calibration {chosen.calibration} agrees best with the float file on {chosen.parity.frames} held-out "
@@ -367,19 +342,3 @@ def _int8_choices(how: Rewriting, chosen: Candidate) -> tuple[str, ...]:
 def _images(frames: FrameSet, manifest: Manifest) -> list[NDArray[np.uint8]]:
     """Return frames as the graph takes them."""
     return [working_image(frame, manifest) for frame in frames.frames]
-
-
-def _exporter() -> str:
-    """Name the tools that make the file, with their versions."""
-    from importlib.metadata import version
-
-    return ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxscript", "onnx"))
-
-
-def _require(*names: str) -> None:
-    """Raise where a package of the extra is missing."""
-    from importlib.util import find_spec
-
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise DeviceError(f"{', '.join(missing)}: not installed. {extra('export')}")

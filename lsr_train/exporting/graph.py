@@ -1,7 +1,6 @@
-"""The float32 ONNX graph of a network: traced, named after the checkpoint's modules, saved with its Manifest.
+"""Traces a network as a float32 ONNX graph with the names of the checkpoint's modules, and saves it with its Manifest.
 
-Here is what the other parts share about graphs: which tensors flow where, and how to look at tensors inside. What is
-done to a graph for another precision is theirs.
+Here is also what the other parts share about graphs: which tensors flow where, and samples of tensors inside.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights that one ONNX file holds with room for the rest; protobuf ends at 2 GiB."""
 
 SAMPLED = 3
-"""One value in so many along each side of a map is looked at: coprime to the network's strides and dilations."""
+"""One value in so many along each side of a map is sampled: coprime to the network's strides and dilations."""
 
 
 def trace(network: Any, *, fixed: tuple[int, int] | None, outputs: str = "logits", opset: int = OPSET) -> Any:
@@ -137,11 +136,7 @@ def _name_layers(model: Any) -> None:
 
 
 def save(model: Any, manifest: Manifest, path: Path) -> None:
-    """Write a model with its Manifest in the metadata.
-
-    Raises:
-        InputError: it is larger than one file can be.
-    """
+    """Write a model with its Manifest in the metadata."""
     import onnx
 
     for entry in [entry for entry in model.metadata_props if entry.key == METADATA_KEY]:
@@ -167,11 +162,7 @@ def logits_of(model: Any) -> str:
 
 
 class Producers:
-    """Which node gives a tensor, and what a tensor depends on.
-
-    Args:
-        model: the graph; not to be changed while this is used.
-    """
+    """Which node gives a tensor, and what a tensor depends on; the graph may not change meanwhile."""
 
     def __init__(self, model: Any) -> None:
         self._node_of = {name: node for node in model.graph.node for name in node.output}

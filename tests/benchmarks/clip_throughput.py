@@ -84,9 +84,9 @@ def bare_session(model: Path, threads: int) -> Callable[[NDArray[np.uint8]], obj
 
 
 def measured(work: Callable[[], object], frames: int) -> Stage:
-    begun, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.process_time()
     work()
-    wall = 1e3 * (time.perf_counter() - begun) / frames
+    wall = 1e3 * (time.perf_counter() - started) / frames
     return Stage(round(wall, 2), round(1e3 * (time.process_time() - cpu) / frames, 2))
 
 
@@ -96,10 +96,10 @@ def whole(segmenter: Segmenter, clip: Path, folder: Path, frames: int) -> float:
     drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
     selection = Selection(max_frames=frames)
     task = Task(inference=Inference(segmenter), drawing=drawing, selection=selection, overwrite=True)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     outcome = segment_video(source, plan_outputs(source, folder, drawing), task)
     assert outcome.frames == frames
-    return frames / (time.perf_counter() - begun)
+    return frames / (time.perf_counter() - started)
 
 
 def compare(model: Path, clip: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -113,10 +113,10 @@ def compare(model: Path, clip: Path, folder: Path, options: argparse.Namespace) 
     whole(segmenter, clip, folder, 1)
 
     def bare() -> float:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for image in images:
             run(image)
-        return len(images) / (time.perf_counter() - begun)
+        return len(images) / (time.perf_counter() - started)
 
     rates: dict[str, list[float]] = {"bare": [bare()], "whole": []}
     for _ in range(options.rounds):

@@ -113,9 +113,9 @@ def best_ms(work: Callable[[], object], times: int) -> float:
     """Return the shortest of several runs in milliseconds."""
     taken = []
     for _ in range(times):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        taken.append(1e3 * (time.perf_counter() - begun))
+        taken.append(1e3 * (time.perf_counter() - started))
     return min(taken)
 
 

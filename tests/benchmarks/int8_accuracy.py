@@ -24,7 +24,7 @@ FILES = (("fp32", "onnxruntime"), ("fp16", "onnxruntime"), ("int8", "onnxruntime
 def measure(run: Path, folder: Path, options: ExportOptions, frames: FramesOptions) -> dict[str, Any]:
     """Export one file and return its figures, whether the gate lets it pass or not."""
     path = folder / "model.onnx"
-    begun = time.perf_counter()
+    started = time.perf_counter()
     try:
         export(run, path, options, frames)
     except QualityGateError as error:
@@ -43,7 +43,7 @@ def measure(run: Path, folder: Path, options: ExportOptions, frames: FramesOptio
         "clear_agreement": parity["clear_agreement"],
         "class_iou_difference_points": {k: 100 * v for k, v in parity["class_iou_difference"].items()},
         "file_mb": path.stat().st_size / 1e6 if path.is_file() else None,
-        "export_seconds": time.perf_counter() - begun,
+        "export_seconds": time.perf_counter() - started,
     }
     if report["quantization"] is not None:
         entry |= {"calibration": report["quantization"]["calibration"], "candidates": report["candidates"]}

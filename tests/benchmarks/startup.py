@@ -61,12 +61,12 @@ def main() -> None:
         taken: dict[str, list[float]] = {name: [] for name in words}
         for round_number in range(options.rounds + 1):
             for name, arguments in words.items():
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 subprocess.run(
                     [sys.executable, *map(str, arguments)], cwd=ROOT, check=True, capture_output=True, env=os.environ
                 )
                 if round_number:  # the first round brings the files into memory
-                    taken[name].append(time.perf_counter() - begun)
+                    taken[name].append(time.perf_counter() - started)
     median = {name: statistics.median(values) for name, values in taken.items()}
     report = {
         "model": "one convolution" if options.model is None else options.model.name,

@@ -26,8 +26,7 @@ from lsr_train.config.recipes import to_yaml  # noqa: E402
 from lsr_train.config.run import Config, DataConfig, TargetConfig  # noqa: E402
 from lsr_train.data.labels import CITYSCAPES_19  # noqa: E402
 from lsr_train.exporting import ExportOptions, export  # noqa: E402
-from lsr_train.exporting.calibration import CALIBRATIONS  # noqa: E402
-from lsr_train.exporting.frames import Calibration  # noqa: E402
+from lsr_train.exporting.calibration import CALIBRATIONS, Calibration  # noqa: E402
 from lsr_train.runs.checkpoint import load_model  # noqa: E402
 from tests.lsr_train.exporting.small import network, write_checkpoint  # noqa: E402
 

@@ -202,8 +202,8 @@ def test_a_signal_stops_a_real_build_and_leaves_nothing(tmp_path: Path, number: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "say what to do"),
-        (["-o", "a.engine", "--verify", "b.engine"], "say what to do"),
+        ([], "name what to do"),
+        (["-o", "a.engine", "--verify", "b.engine"], "name what to do"),
         (["-o", "a.plan"], "must end in .engine"),
         (["-o", "a.engine", "--shapes", "x"], "'x' is no shape"),
         (["-o", "a.engine", "--shapes", "64x64,32x32,64x64"], "does not rise"),

@@ -255,7 +255,7 @@ def test_a_full_disk_in_the_middle_of_a_folder_keeps_what_is_whole(
         kept = files(place / "out")
         assert 1 <= len(kept) < 6
         assert f"{len(kept)} of 6 sources done" in error
-        assert "not begun" in error
+        assert "not started" in error
         assert all(cv2.imread(str(place / "out" / name)) is not None for name in kept)
 
 

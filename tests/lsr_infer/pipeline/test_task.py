@@ -27,7 +27,7 @@ from lsr_infer.pipeline.execute import PlannedSource, SourceThreads
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection
 from lsr_infer.pipeline.outputs import plan_all, plan_outputs
-from lsr_infer.pipeline.progress import Progress, Tally
+from lsr_infer.pipeline.progress import Progress, RunReport
 from lsr_infer.pipeline.task import SourceResult, Task, segment_images, segment_video
 from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
@@ -128,8 +128,8 @@ def test_images_end_each_on_its_own(model: Path, tmp_path: Path) -> None:
     sources = find_sources([str(tmp_path)]).sources
     task = task_of(model)
     ended: dict[Source, SourceResult | LsrError] = {}
-    jobs = [(source, plan_outputs(source, tmp_path / "out", task.drawing)) for source in sources]
-    segment_images(jobs, task, ended.__setitem__)
+    planned = [(source, plan_outputs(source, tmp_path / "out", task.drawing)) for source in sources]
+    segment_images(planned, task, ended.__setitem__)
     assert [isinstance(ended[source], InputError) for source in sources] == [False, False, True, False, False]
     assert len(list((tmp_path / "out").iterdir())) == 4
 
@@ -380,12 +380,12 @@ def test_a_result_that_appears_meanwhile_is_a_mistake_in_usage_where_it_is_the_o
     (source,) = find_sources([str(place)]).sources
     drawing = drawing_of(model, "overlay")
     outputs = plan_outputs(source, tmp_path / "out", drawing)
-    tally = Tally([source])
+    report = RunReport([source])
     (tmp_path / "out").mkdir()
     task = task_of(model, drawing=drawing, show=lambda label, shown: outputs["overlay"].touch())
-    assert SourceThreads([PlannedSource(source, outputs)], task, tally, None).wait() is None
+    assert SourceThreads([PlannedSource(source, outputs)], task, report, None).wait() is None
     with pytest.raises(UsageError, match="--overwrite"):
-        tally.conclude("in out", None)
+        report.conclude("in out", None)
     assert outputs["overlay"].stat().st_size == 0
 
 
@@ -434,9 +434,9 @@ def test_an_interruption_while_the_last_thread_ends_is_not_waited_for(
     """Ctrl-C lands exactly when a blocking call of the waiting thread returns, for each call that there might be."""
     sources = find_sources([str(picture(tmp_path / "a.png"))]).sources
     task = task_of(model)
-    tally = Tally(sources)
+    report = RunReport(sources)
     run = SourceThreads(
-        [PlannedSource(sources[0], plan_outputs(sources[0], tmp_path / "out", task.drawing))], task, tally, None
+        [PlannedSource(sources[0], plan_outputs(sources[0], tmp_path / "out", task.drawing))], task, report, None
     )
     waiting = threading.Thread(target=run.wait, daemon=True)
     interrupted: list[str] = []
@@ -463,4 +463,4 @@ def test_an_interruption_while_the_last_thread_ends_is_not_waited_for(
         assert time.monotonic() < deadline, "it waits for ever"
         time.sleep(0.01)
     assert interrupted
-    assert tally.interrupted
+    assert report.interrupted

@@ -12,7 +12,7 @@ import torch
 
 from lsr_infer.parity.meter import LayerError
 from lsr_train.exporting.calibration import CALIBRATIONS, gather
-from lsr_train.exporting.checkpoint_parity import layer_drift, worst_layer
+from lsr_train.exporting.checkpoint_parity import layer_errors, worst_layer
 from lsr_train.exporting.graph import layers
 from lsr_train.exporting.precisions import SCHEMES, Rewriting, quantise, tensors_to_quantise, to_half
 
@@ -33,13 +33,13 @@ def test_the_damaged_layer_is_named(
     made: Any, traced: Any, images: list[np.ndarray], precision: str, damaged: str
 ) -> None:
     model = in_precision(traced, images, precision)
-    whole = layer_drift(made, model, images[:1])
+    whole = layer_errors(made, model, images[:1])
     assert [item.layer for item in whole] == list(layers(model))
     assert max(item.error for item in whole) < {"fp32": 1e-4, "fp16": 0.05}.get(precision, 0.5)
     other = copy.deepcopy(made)
     with torch.no_grad():
         other.get_submodule(damaged).weight.mul_(-1)
-    worst = worst_layer(layer_drift(other, model, images[:1]))
+    worst = worst_layer(layer_errors(other, model, images[:1]))
     assert worst is not None
     assert worst.layer == damaged
     assert worst.error > worst.before + 0.5
@@ -52,7 +52,7 @@ def test_a_layer_that_is_not_finite_is_the_worst(made: Any, traced: Any, images:
     for item in broken.graph.initializer:
         if item.name == "network.backbone.layer2.1.conv1.weight":
             item.CopyFrom(onnx.numpy_helper.from_array(np.inf * onnx.numpy_helper.to_array(item), item.name))
-    drift = layer_drift(made, broken, images[:1])
+    drift = layer_errors(made, broken, images[:1])
     worst = worst_layer(drift)
     assert worst is not None
     assert (worst.layer, worst.error) == ("backbone.layer2.1.conv1", math.inf)

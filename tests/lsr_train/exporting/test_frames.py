@@ -11,7 +11,7 @@ from lsr_infer.parity.frame_set import FrameSet, shipped_frames, shipped_frames_
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config, DataConfig, SourceConfig, TargetConfig
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19
-from lsr_train.exporting.frames import Calibration, read_labelled, training_frames, without
+from lsr_train.exporting.calibration import Calibration, read_labelled, training_frames, without
 
 
 def numbered(count: int) -> FrameSet:
