@@ -36,7 +36,7 @@ def build_parser() -> ArgumentParser:
         ),
         notes="Exit codes: 0 done, 2 usage or an existing file, 3 a package of the extra export is missing,\n"
         "4 checkpoint, frames, labels or place unusable, 5 the comparison missed its bar, 130 interrupted.\n"
-        "More: export/README.md",
+        "More: docs/export.md",
     )
     add = parser.section("file")
     add("checkpoint", type=Path, metavar="CHECKPOINT", common=True, help="run folder (its best checkpoint, else its "

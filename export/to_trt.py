@@ -41,7 +41,6 @@ _BUILDING = (
 )  # fmt: skip
 """Options that say how to build."""
 
-_SHIPPED_SPACE = "cityscapes19"
 _SMALLEST_SIDE = 32
 """Of what a graph of every size is exported for."""
 
@@ -59,7 +58,7 @@ def build_parser() -> ArgumentParser:
             "python export/to_trt.py model.onnx --verify model.engine",
         ),
         notes="Exit codes: 0 done, 2 usage or an existing file, 3 no GPU, library or arithmetic for it, 4 ONNX file,\n"
-        "engine, frames or place unusable, 5 the comparison missed its bar, 130 interrupted. More: export/README.md",
+        "engine, frames or place unusable, 5 the comparison missed its bar, 130 interrupted. More: docs/export.md",
     )
     add = parser.section("files")
     add("model", type=Path, metavar="MODEL.onnx", common=True, help="what export/to_onnx.py wrote")
@@ -148,19 +147,6 @@ def device_to_compare_on(
     return gpu
 
 
-def build(builder: Builder, model: OnnxModel, output: Path, comparison: ParityCheck, *, overwrite: bool) -> Manifest:
-    """Build an engine and log what is done; see `make_engine`."""
-    title, gpu = builder.library.title, builder.gpu
-    where = str(gpu) if gpu else f"compute capability {', '.join(builder.options.targets)}, ahead of time"
-    logger.info("%s: building %s (%s) for %s", title, model.path.name, model.manifest.precision, where)
-    if model.manifest.output == "logits":
-        logger.warning(
-            "%s gives logits: on a GPU their copy and the masks made from them on the CPU will bound the speed. Export "
-            "it with --outputs classes.", model.path.name)  # fmt: skip
-    with terminal_progress() as progress:
-        return make_engine(builder, model, output, comparison=comparison, progress=progress, overwrite=overwrite)
-
-
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command."""
     options = build_parser().parse_args(arguments)
@@ -186,7 +172,13 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.labels is not None and options.frames is None:
         raise UsageError("--labels belong to frames of your own. Name them with --frames.")
     if options.verify is not None:
-        _refuse_build_options(options)
+        defaults = build_parser()
+        named = [name for name in _BUILDING if getattr(options, name) != defaults.get_default(name)]
+        if named:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in named)
+            raise UsageError(
+                f"--verify builds nothing, so {flags} would change nothing. Leave it out, or build with -o."
+            )
 
 
 def _build(options: argparse.Namespace) -> Manifest:
@@ -214,7 +206,16 @@ def _build(options: argparse.Namespace) -> Manifest:
         tf32=options.tf32,
     )
     builder = Builder(library=library, options=how, gpu=gpu)
-    return build(builder, model, options.output, comparison, overwrite=options.overwrite)
+    where = str(gpu) if gpu else f"compute capability {', '.join(targets)}, ahead of time"
+    logger.info("%s: building %s (%s) for %s", library.title, model.path.name, model.manifest.precision, where)
+    if model.manifest.output == "logits":
+        logger.warning(
+            "%s gives logits: on a GPU their copy and the masks made from them on the CPU will bound the speed. Export "
+            "it with --outputs classes.", model.path.name)  # fmt: skip
+    with terminal_progress() as progress:
+        return make_engine(
+            builder, model, options.output, comparison=comparison, progress=progress, overwrite=options.overwrite
+        )
 
 
 def _verify(options: argparse.Namespace) -> Manifest:
@@ -235,15 +236,6 @@ def _comparison(options: argparse.Namespace, manifest: Manifest) -> ParityCheck:
         refuse_existing(options.report, overwrite=options.overwrite)
         check_place(options.report.parent)
     return ParityCheck(frames=frames, bar=bar, report=options.report, overwrite_report=options.overwrite)
-
-
-def _refuse_build_options(options: argparse.Namespace) -> None:
-    """Raise where --verify, which builds nothing, is told how to build."""
-    defaults = build_parser()
-    named = [name for name in _BUILDING if getattr(options, name) != defaults.get_default(name)]
-    if named:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in named)
-        raise UsageError(f"--verify builds nothing, so {flags} would change nothing. Leave it out, or build with -o.")
 
 
 def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, model: Path, verified: bool) -> None:

@@ -86,7 +86,7 @@ def _rows(model: "ModelFile") -> Iterator[tuple[str, str]]:
     opset = f", ONNX opset {manifest.opset}" if manifest.opset and model.kind == "onnx" else ""
     yield "file", f"{model.path.name}, {model.size / 1e6:.1f} MB{weights}{opset}"
     yield "classes", f"{space.num_classes} of {space.name}: {', '.join(space.names)}"
-    yield "input", f"image uint8 [{_batch(manifest)},H,W,3] BGR, {_size(manifest)}"
+    yield "input", f"image uint8 [{manifest.fixed_batch or 'N'},H,W,3] BGR, {_size(manifest)}"
     yield "", f"normalisation in the graph: {manifest.normalization or 'not stated'}"
     what = "float32 at feature size, the mask is made from them" if manifest.output == "logits" else "uint8 [N,H,W]"
     yield "output", f"{manifest.output}, {what}"
@@ -117,10 +117,6 @@ def _rows(model: "ModelFile") -> Iterator[tuple[str, str]]:
     yield "meant for", manifest.intended_use or "not stated"
 
 
-def _batch(manifest: "Manifest") -> str:
-    return "N" if manifest.fixed_batch is None else str(manifest.fixed_batch)
-
-
 def _size(manifest: "Manifest") -> str:
     if manifest.fixed_size:
         return f"{manifest.width}x{manifest.height} alone"
@@ -132,7 +128,7 @@ def _parity(name: str, parity: "Parity | None", *, pending: bool) -> Iterator[tu
     if parity is None:
         yield (
             "parity",
-            f"{name}: {'pending, to_trt.py --verify completes it on the target' if pending else 'not compared'}",
+            f"{name}: " + ("pending, to_trt.py --verify completes it on the target" if pending else "not compared"),
         )
         return
     yield "parity", f"{name}: {parity.describe()}, on {parity.frames_from}"

@@ -12,17 +12,10 @@ __all__ = ["ArgumentParser", "add_network_options", "parse_size"]
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse that takes no abbreviations, shows its help in sections, and raises instead of ending the process.
+    """argparse that takes no abbreviations, shows its help in sections, and raises `UsageError` on a mistake.
 
-    Args:
-        prog: name of the command.
-        usage: what is written behind the name.
-        description: what the command does, in lines that are short enough for a screen, as all that follows.
-        examples: whole command lines.
-        notes: what stands at the end: exit codes, where more is written.
-
-    Raises:
-        UsageError: from `parse_args`, in one line: what is wrong, the nearest option to an unknown one, where help is.
+    Lines of the description, of whole examples and of notes (exit codes, where more is written) are short enough for a
+    screen.
     """
 
     def __init__(

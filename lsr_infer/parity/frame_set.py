@@ -30,13 +30,9 @@ _SHIPPED = Path(__file__).parents[1] / "models" / "toytown"
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSet:
-    """Frames, with labels where there are some.
+    """Frames uint8 [H,W,3] BGR of any sizes, each with labels uint8 [H,W] or None.
 
-    Args:
-        frames: uint8 [H,W,3] BGR each, of any sizes.
-        labels: for each frame its labels uint8 [H,W], class indices or 255, or None; as many as there are frames.
-        origin: where they are from, in words and without a path.
-        names: what each is called in messages; empty where they have no names.
+    `origin` says where they are from, without a path; `names` what each is called in messages.
     """
 
     frames: Sequence[NDArray[np.uint8]]

@@ -280,13 +280,9 @@ class ParityCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
-    """How far one layer's output is off.
+    """How far one layer's output is off: its relative error in L2 over all frames, and that of the layers it reads.
 
-    Args:
-        layer: its name.
-        error: |candidate - reference| / |reference|, L2 norms over all frames; infinite where a value is not finite.
-        before: largest error of the layers that it reads from.
-        largest: largest magnitude of the candidate's output.
+    Infinite where a value is not finite; `largest` is the largest magnitude of its output.
     """
 
     layer: str

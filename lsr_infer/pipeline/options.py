@@ -27,14 +27,9 @@ _SLACK_SECONDS = 0.002
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What is taken.
+    """Which frames are taken; `lsr-infer --help frames` says what each option means.
 
-    Args:
-        start: seconds from the beginning; what is shown earlier is left out.
-        duration: seconds from `start` after which reading ends.
-        every: take one of so many frames, the first of them.
-        fps: take at most so many frames a second, by their times; never more than there are.
-        max_frames: stop after so many.
+    Works on times alone, so that the same rules hold for files and for live sources.
     """
 
     start: float | None = None
@@ -115,13 +110,7 @@ class Tiling:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingSize:
-    """At which size frames enter the network; nothing set means what its Manifest says.
-
-    Args:
-        size: (height, width) for every frame.
-        stride: one of so many pixels along each side of a frame.
-        tile: (height, width) of overlapping tiles at the frame's own resolution; `auto` takes the Manifest's size.
-    """
+    """At which (height, width) frames enter the network; nothing set means what its Manifest says."""
 
     size: tuple[int, int] | None = None
     stride: int | None = None

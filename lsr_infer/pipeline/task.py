@@ -42,15 +42,9 @@ _DEPTH = 2
 
 @dataclass(frozen=True)
 class SourceResult:
-    """How one source ended.
+    """How one source ended: frames in its results, and why it broke off or was interrupted after them.
 
-    Args:
-        frames: frames that are in the results.
-        broken: why the source broke off after them; None where it was read to its end.
-        interrupted: the user stopped it after them.
-        dropped: frames of a live source that came too fast.
-        reconnects: how often a live source was lost and came back.
-        extra: further pictures of an image file, which were left out.
+    A live source drops frames that come too fast, and may be reconnected; an image file may hold extra pictures.
     """
 
     frames: int

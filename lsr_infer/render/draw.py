@@ -76,16 +76,13 @@ _STRETCH = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingOptions:
-    """How results look, and which are kept.
+    """How results look, and which of `lsr_infer.pipeline.options.KINDS` are kept.
 
     Args:
         ids: the numbers in masks.
-        save: kinds of `lsr_infer.pipeline.options.KINDS`.
-        alpha: share of the colour in an overlay, 0 to 1.
-        captions: of two pictures that stand side by side, left the frame (or another model's overlay) and right the
-            overlay; None draws the overlay alone.
-        lossless: masks of a video become one FFV1 file instead of a folder.
-        ignored: [H,W] bool, true where nothing is shown and the mask is void; resized to each frame. None: nowhere.
+        captions: of two pictures side by side, left the frame (or another model's overlay) and right the overlay; None
+            draws the overlay alone.
+        ignored: [H,W] bool, true where nothing is shown and the mask is void; resized to each frame.
     """
 
     ids: MaskIds

@@ -13,16 +13,13 @@ __all__ = ["Segmentation"]
 
 
 class Segmentation:
-    """The output of a network for one frame.
+    """The output of a network for one frame of `size` (rows, columns).
 
     Args:
         label_space: names and colours of the classes.
         size: (rows, columns) of the frame.
         logits: [C,h,w] float32 at feature size, or None for a model that gives classes.
         classes: [H,W] uint8 of the graph for a model that gives classes, 0..C-1.
-
-    Raises:
-        InputError: the classes hold a value that is none.
     """
 
     def __init__(
@@ -55,11 +52,7 @@ class Segmentation:
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
-        """[H,W] float32 in (0, 1], the probability of the class of every pixel.
-
-        Raises:
-            InputError: the model gives classes alone.
-        """
+        """[H,W] float32 in (0, 1], the probability of the class of every pixel; `InputError` without logits."""
         if self.logits is None:
             raise InputError("this model gives classes and no logits, so there is no confidence. Export with logits.")
         return peak_probability(self.logits, *self.size)

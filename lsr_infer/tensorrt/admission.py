@@ -8,6 +8,7 @@ None of this makes a hostile engine safe, because whoever can change the engine 
 import hashlib
 import shlex
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from lsr_infer.errors import DeviceError, InputError
@@ -77,17 +78,14 @@ def rebuild_command(engine: Path, facts: EngineFacts, *, flavour: str | None = N
     flavour = flavour or facts.flavour
     options = ["--flavour", flavour, "--shapes", shapes_text(facts.shapes)]
     if flavour == "rtx" and facts.flavour == "rtx":
-        targets = sorted({*facts.targets, *([add_target] if add_target else [])}, key=_as_number)
-        options += ["--targets", ",".join(targets)] if targets else []
+        targets = {*facts.targets, *([add_target] if add_target else [])}
+        ordered = sorted(targets, key=lambda target: int(target) if target.isdigit() else 0)
+        options += ["--targets", ",".join(ordered)] if ordered else []
     elif flavour == facts.flavour:
         known = facts.hardware_compatible in HARDWARE_LEVELS
         options += ["--hardware-compatible", facts.hardware_compatible] if known else []
         options += ["--version-compatible"] if facts.version_compatible else []
     return build_command(engine, *options)
-
-
-def _as_number(target: str) -> int:
-    return int(target) if target.isdigit() else 0
 
 
 def shapes_text(shapes: tuple[tuple[int, int, int], ...]) -> str:
@@ -139,7 +137,10 @@ def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice | None, *, allo
     if allow_unverified:
         return
     if facts.parity is None or (gpu is not None and facts.proved_on != gpu.compute_capability):
-        lacking = "was built without a GPU" if facts.parity is None else f"was compared on {_where(facts)}"
+        where = (
+            "an unknown GPU" if facts.proved_on is None else "compute capability {}.{} alone".format(*facts.proved_on)
+        )
+        lacking = "was built without a GPU" if facts.parity is None else f"was compared on {where}"
         proof = f"python export/to_trt.py {path.with_suffix('.onnx')} --verify {path}"
         raise InputError(
             f"{path}: {lacking}, and nothing proves yet that it computes here what its ONNX file does. Prove it: "
@@ -150,13 +151,6 @@ def check_parity(path: Path, manifest: Manifest, gpu: CudaDevice | None, *, allo
             f"{path}: its ONNX file was never compared with the checkpoint. Export that again with export/to_onnx.py "
             "and build from it; or pass --allow-unverified."
         )
-
-
-def _where(facts: EngineFacts) -> str:
-    """Say on which GPUs an engine has been compared."""
-    if facts.proved_on is None:
-        return "an unknown GPU"
-    return "compute capability {}.{} alone".format(*facts.proved_on)
 
 
 def check_host(path: Path, facts: EngineFacts, host: Host) -> None:
@@ -226,9 +220,4 @@ def _check_gpu(path: Path, facts: EngineFacts, gpu: CudaDevice) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version; empty where it has none."""
-    numbers = []
-    for part in version.split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
+    return tuple(map(int, takewhile(str.isdigit, version.split("."))))

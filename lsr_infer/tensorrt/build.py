@@ -23,16 +23,7 @@ from lsr_infer.tensorrt.flavour import Library, make_logger
 from lsr_infer.tensorrt.runner import use_device
 from lsr_infer.tensorrt.types import network_types, working_types
 
-__all__ = [
-    "BuildOptions",
-    "BuildProgress",
-    "Builder",
-    "Built",
-    "Shapes",
-    "build_engine",
-    "monitor",
-    "terminal_progress",
-]
+__all__ = ["BuildOptions", "BuildProgress", "Builder", "Built", "Shapes", "build_engine", "terminal_progress"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,24 +111,13 @@ class BuildProgress:
 
 def monitor(module: Any, progress: BuildProgress) -> Any:
     """Return an IProgressMonitor of a library that reports to `progress`; it has to outlive the build."""
-
-    def initialise(self: Any) -> None:
-        module.IProgressMonitor.__init__(self)
-
-    def phase_start(self: Any, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        progress.start(phase_name, parent_phase, num_steps)
-
-    def phase_finish(self: Any, phase_name: str) -> None:
-        progress.finish(phase_name)
-
-    def step_complete(self: Any, phase_name: str, step: int) -> bool:
-        return progress.step(phase_name)
-
     members = {
-        "__init__": initialise,
-        "phase_start": phase_start,
-        "phase_finish": phase_finish,
-        "step_complete": step_complete,
+        "__init__": lambda self: module.IProgressMonitor.__init__(self),
+        "phase_start": lambda self, phase_name, parent_phase, num_steps: progress.start(
+            phase_name, parent_phase, num_steps
+        ),
+        "phase_finish": lambda self, phase_name: progress.finish(phase_name),
+        "step_complete": lambda self, phase_name, step: progress.step(phase_name),
     }
     return type("Monitor", (module.IProgressMonitor,), members)()
 
@@ -188,17 +168,9 @@ _INPUT = "image"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How an engine is built.
+    """How an engine is built; `to_trt.py --help all` says what each option means.
 
-    Args:
-        shapes: the shapes it takes; it is fastest at the best.
-        workspace_mb: scratch memory a layer may use, in MiB; None leaves it to the library.
-        hardware_compatible: one of `lsr_infer.manifest.records.HARDWARE_LEVELS`, or empty: for the GPU at hand alone.
-        version_compatible: later releases shall open it too.
-        timing_cache: file of measured times, read where it is there and written afterwards; None: no such file.
-        targets: compute capabilities to build for ahead of time.
-        optimization_level: 0..5, how long to look for faster kernels; None leaves it to the library.
-        tf32: float32 convolutions may round their factors to 10 bits.
+    Shapes are (batch, height, width) at least, at best and at most; None leaves a choice to the library.
     """
 
     shapes: Shapes

@@ -104,10 +104,6 @@ class EngineRunner:
         gpu: the GPU to run on.
         host_code: allow what a version-compatible engine needs, running the library inside it.
         graphs: record a CUDA graph for each shape, so that its kernels start at once.
-
-    Raises:
-        DeviceError: the GPU or cuda-python is not there, or there is too little memory.
-        InputError: the library does not take the engine.
     """
 
     def __init__(

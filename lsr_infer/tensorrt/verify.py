@@ -180,7 +180,7 @@ def _session(model: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception
-        raise InputError(f"ONNX Runtime cannot load the graph: {' '.join(str(error).split())[:300]}.") from error
+        raise InputError(f"ONNX Runtime cannot run the graph: {' '.join(str(error).split())[:300]}.") from error
 
 
 Compute = Callable[[NDArray[np.uint8]], NDArray[Any]]

@@ -202,7 +202,7 @@ def gather(model: Any, tensors: Sequence[str], images: Iterable[NDArray[np.uint8
     watched = Watched(model, tensors)
     spreads = {tensor: Spread() for tensor in tensors}
     for image in images:
-        for tensor, (least, largest, sample) in watched.run(image)[0].items():
+        for tensor, (least, largest, sample) in watched.run(image).items():
             spreads[tensor].add(least, largest, sample)
     return spreads
 

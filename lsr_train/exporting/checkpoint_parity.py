@@ -23,7 +23,7 @@ from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.segmenter import Segmenter
 from lsr_train.exporting.graph import SAMPLED, Producers, Watched, layers
 
-__all__ = ["Written", "compare", "judge", "layer_errors", "worst_layer"]
+__all__ = ["Written", "compare_with_checkpoint", "judge_export", "layer_errors", "worst_layer"]
 
 _DRIFT_FRAMES = 2
 """Frames in the search for the drifting layer: the answer is the same on each, and one costs two forwards."""
@@ -38,7 +38,7 @@ class Written:
     manifest: Manifest
 
 
-def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0) -> Parity:
+def compare_with_checkpoint(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0) -> Parity:
     """Compare a checkpoint's network, in evaluation mode on the CPU, with an exported file on frames.
 
     A frame's classes are compared at its own size, or at the graph's where it gives classes. `QualityGateError` where
@@ -76,14 +76,14 @@ def compare(network: Any, model: Path, frames: FrameSet, *, margin: float = 1.0)
     return meter.result(reference="checkpoint", frames_from=frames.origin)
 
 
-def judge(network: Any, written: Written, comparison: ParityCheck, *, always_layers: bool = False) -> Verdict:
+def judge_export(network: Any, written: Written, comparison: ParityCheck, *, always_layers: bool = False) -> Verdict:
     """Compare a file with its checkpoint and hold it against a bar; layers are examined below it, or where asked to.
 
     It does not raise where the bar is missed, so that the figures can be reported.
     """
     parity, failure = None, None
     try:
-        parity = compare(network, written.path, comparison.frames, margin=comparison.bar.margin)
+        parity = compare_with_checkpoint(network, written.path, comparison.frames, margin=comparison.bar.margin)
         check_bar(parity, comparison.bar)
     except QualityGateError as error:
         failure = error
@@ -108,10 +108,10 @@ def layer_errors(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) 
     squares = {layer: np.zeros(2) for layer in found}  # of the differences, of the checkpoint's values
     largest = dict.fromkeys(found, 0.0)
     for image in images:
-        seen, _ = watched.run(image)
+        observed = watched.run(image)
         outputs = _outputs(network, image)
         for layer, tensor in found.items():
-            low, high, candidate = seen[tensor]
+            low, high, candidate = observed[tensor]
             largest[layer] = float(np.maximum(largest[layer], max(abs(low), abs(high))))
             if layer in outputs:
                 reference = outputs[layer].astype(np.float64)

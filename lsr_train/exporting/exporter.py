@@ -30,7 +30,7 @@ from lsr_train.exporting.calibration import (
     training_frames,
     without,
 )
-from lsr_train.exporting.checkpoint_parity import Written, judge
+from lsr_train.exporting.checkpoint_parity import Written, judge_export
 from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
 from lsr_train.exporting.precisions import FP16_CHOICES, SCHEMES, Rewriting, quantise, to_half
 
@@ -45,17 +45,7 @@ _HELD_OUT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class FramesOptions:
-    """Which frames an export uses.
-
-    Args:
-        compare: folder, video or image to compare on; None takes frames kept back from calibration where there is one
-            and it is not on Toytown, else the shipped Toytown frames.
-        labels: folder of label images for `compare`.
-        label_ids: what they hold, one of `lsr_train.exporting.calibration.LABEL_IDS`.
-        count: compare on at most so many.
-        calibrate: folder or video for INT8's ranges; None takes the checkpoint's own training frames.
-        calibration_count: use so many, besides those kept back.
-    """
+    """Which frames an export uses; `to_onnx.py --help all` says what each option means."""
 
     compare: Path | None = None
     labels: Path | None = None
@@ -77,20 +67,9 @@ class FramesOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is to be made of a checkpoint.
+    """What is made of a checkpoint; `to_onnx.py --help all` says what each option means.
 
-    Args:
-        precision: `fp32`, `fp16` or `int8`.
-        runtime: which runtime an INT8 file is for, `onnxruntime` or `tensorrt`; one file serves both otherwise.
-        outputs: `logits` at feature size, or `classes`, upsampled and decided in the graph.
-        size: (height, width) of a graph of fixed size; None makes one that takes every size and number of frames.
-        working_size: (height, width) a free graph works at; None takes the training's.
-        opset: of the graph.
-        weight_bits: of INT8 weights: 8, or 7 for x86 processors without VNNI, whose 16-bit sums saturate.
-        bar: what the comparison must reach; None takes the precision's.
-        label_space: the classes, for a checkpoint that does not name them.
-        overwrite: replace existing files.
-        report: a JSON file that gets all figures, also where the bar is missed.
+    Sizes are (height, width); `bar` None takes the precision's own.
     """
 
     precision: str = "fp32"
@@ -171,7 +150,7 @@ def export(
             save(model, state.manifest, temporary)
             written = Written(path=temporary, model=model, manifest=state.manifest)
             comparison = ParityCheck(frames=state.compared, bar=bar)
-            verdict = judge(state.network, written, comparison, always_layers=options.report is not None)
+            verdict = judge_export(state.network, written, comparison, always_layers=options.report is not None)
         if options.report is not None:
             tried = [candidate.to_dict() for candidate in state.tried]
             report = verdict.report(state.manifest, candidates=tried)

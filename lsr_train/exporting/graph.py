@@ -94,17 +94,14 @@ def trace(network: Any, *, fixed: tuple[int, int] | None, outputs: str = "logits
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Silence the exporter's commentary, also torch's about torchvision, which this project does without."""
-    talkative = [
-        logging.getLogger(name)
-        for name in ("torch", "onnxscript", "onnx_ir", "torch.onnx._internal.exporter._registration")
-    ]
-    levels = [logger.level for logger in talkative]
-    for logger in talkative:
+    names = ("torch", "onnxscript", "onnx_ir", "torch.onnx._internal.exporter._registration")
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(talkative, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 
@@ -195,10 +192,9 @@ class Watched:
     Args:
         model: an `onnx.ModelProto`; it is copied.
         tensors: floating tensors [N,C,h,w] of it.
-        keep: tensors that come out whole as well.
     """
 
-    def __init__(self, model: Any, tensors: Sequence[str], keep: Sequence[str] = ()) -> None:
+    def __init__(self, model: Any, tensors: Sequence[str]) -> None:
         import onnx
 
         onnxruntime = import_onnxruntime()
@@ -220,8 +216,6 @@ class Watched:
                 cast = f"{part.output[0]}/float"
                 nodes += [part, onnx.helper.make_node("Cast", list(part.output), [cast], to=onnx.TensorProto.FLOAT)]
                 graph.output.append(onnx.helper.make_tensor_value_info(cast, onnx.TensorProto.FLOAT, None))
-        for tensor in keep:
-            graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         placed = _after_their_inputs(graph.node, nodes)
         del graph.node[:]
         graph.node.extend(placed)
@@ -238,21 +232,13 @@ class Watched:
         self._session = onnxruntime.InferenceSession(
             watched.SerializeToString(), settings, providers=["CPUExecutionProvider"]
         )
-        self._tensors, self._keep = list(tensors), list(keep)
+        self._tensors = list(tensors)
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[dict[str, tuple[float, float, Any]], dict[str, Any]]:
-        """Run frames uint8 [N,H,W,3].
-
-        Returns:
-            For each tensor its least value, largest value and the sample float32 [N,C,h/3,w/3]; and what is kept whole.
-        """
-        values = self._session.run(None, {"image": images})
-        count = 3 * len(self._tensors)
-        seen = {
-            tensor: (float(values[3 * n + 1]), float(values[3 * n + 2]), values[3 * n])
-            for n, tensor in enumerate(self._tensors)
-        }
-        return seen, dict(zip(self._keep, values[count:], strict=True))
+    def run(self, images: NDArray[np.uint8]) -> dict[str, tuple[float, float, Any]]:
+        """Return for each tensor on frames [N,H,W,3] its extremes and the sample float32 [N,C,h/3,w/3]."""
+        values = iter(self._session.run(None, {"image": images}))
+        found = {tensor: (next(values), next(values), next(values)) for tensor in self._tensors}
+        return {tensor: (float(least), float(largest), sample) for tensor, (sample, least, largest) in found.items()}
 
 
 def _after_their_inputs(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:

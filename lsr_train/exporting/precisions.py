@@ -238,7 +238,8 @@ class _Writer:
         self._floats = {item.name: item for item in model.graph.initializer}
         self._scales: dict[str, float] = {}
         self._shared: dict[str, str] = {}
-        self._pairs: dict[str, list[Any]] = {}  # nodes to insert once a tensor is there; "" for those of weights
+        self._pairs: dict[str, list[Any]] = {}  # nodes to insert once a tensor is there
+        self._weights: list[Any] = []  # and those of weights
 
     def share(self, tensor: str, output: str) -> None:
         """Let `output` be represented exactly as `tensor` is."""
@@ -250,45 +251,39 @@ class _Writer:
             like = self._shared.get(tensor, tensor)
             scale, zero = _scale_of(self._ranges[like], signed=self._scheme.signed)
             self._scales[tensor] = scale
-            self._constant(f"{tensor}/scale", np.float32(scale))
-            self._constant(f"{tensor}/zero_point", zero)
-            self._pairs[tensor] = self._pair(tensor, f"{tensor}/scale", f"{tensor}/zero_point")
+            self._constants(tensor, scale=np.float32(scale), zero_point=zero)
+            self._pairs[tensor] = self._pair(tensor, tensor)
         return f"{tensor}/dequantized"
 
     def weights(self, node: Any, tensor: str) -> None:
         """Quantise weight and bias of a convolution that reads `tensor`."""
         import onnx
 
+        stored = self._scheme.stored
         weight = onnx.numpy_helper.to_array(self._floats[node.input[1]])
-        bias = onnx.numpy_helper.to_array(self._floats[node.input[2]]) if len(node.input) > 2 else None
+        bias = onnx.numpy_helper.to_array(self._floats[node.input[2]]) if len(node.input) > 2 and stored else None
         scales = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), 1e-12).astype(np.float64) / self._largest  # [K]
-        if bias is not None and self._scheme.stored:  # else the bias, in units of both scales, leaves int32
+        if bias is not None:  # else the bias, in units of both scales, leaves int32
             scales = np.maximum(scales, np.abs(bias) / (self._scales[tensor] * 2.0**30))
         name = f"{node.name}.weight"
-        self._constant(f"{name}/scale", scales.astype(np.float32))
-        self._constant(f"{name}/zero_point", np.zeros(len(scales), np.int8))
+        self._constants(name, scale=scales.astype(np.float32), zero_point=np.zeros(len(scales), np.int8))
         scales = scales.astype(np.float32).astype(np.float64)
-        if not self._scheme.stored:
-            pair = self._pair(node.input[1], f"{name}/scale", f"{name}/zero_point", named=name, axis=0)
-            self._pairs.setdefault("", []).extend(pair)
-            node.input[1] = f"{name}/dequantized"
-            return
-        steps = np.rint(weight / scales[:, None, None, None]).clip(-self._largest, self._largest)
-        self._constant(f"{name}/quantized", steps.astype(np.int8))
-        self._stored(name, axis=0)
+        if stored:
+            steps = np.rint(weight / scales[:, None, None, None]).clip(-self._largest, self._largest)
+            self._constants(name, quantized=steps.astype(np.int8))
+        self._weights += self._pair(name, "" if stored else node.input[1], axis=0)
         node.input[1] = f"{name}/dequantized"
         if bias is not None:
             unit = scales * np.float32(self._scales[tensor])
             name = f"{node.name}.bias"
-            self._constant(f"{name}/quantized", np.rint(bias / unit).astype(np.int32))
-            self._constant(f"{name}/scale", unit.astype(np.float32))
-            self._constant(f"{name}/zero_point", np.zeros(len(unit), np.int32))
-            self._stored(name, axis=0)
+            self._constants(name, quantized=np.rint(bias / unit).astype(np.int32), scale=unit.astype(np.float32),
+                            zero_point=np.zeros(len(unit), np.int32))  # fmt: skip
+            self._weights += self._pair(name, axis=0)
             node.input[2] = f"{name}/dequantized"
 
     def finish(self) -> None:
         """Put the pairs where they belong and drop the weights that are no longer read."""
-        placed = list(self._pairs.pop("", ()))
+        placed = self._weights
         for tensor in [port.name for port in self._graph.input]:
             placed += self._pairs.pop(tensor, [])
         for node in list(self._graph.node):
@@ -302,32 +297,22 @@ class _Writer:
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
 
-    def _constant(self, name: str, value: Any) -> None:
+    def _constants(self, name: str, **values: Any) -> None:
         import onnx
 
-        self._graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+        for part, value in values.items():
+            self._graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), f"{name}/{part}"))
 
-    def _pair(self, tensor: str, scale: str, zero: str, *, named: str = "", **attributes: Any) -> list[Any]:
-        """Make quantise and dequantise of a tensor."""
-        import onnx
+    @staticmethod
+    def _pair(name: str, tensor: str = "", **attributes: Any) -> list[Any]:
+        """Make quantise and dequantise of a tensor; without one, dequantise alone, of integers that are stored."""
+        from onnx.helper import make_node
 
-        named = named or tensor
-        quantized, dequantized = f"{named}/quantized", f"{named}/dequantized"
-        return [
-            onnx.helper.make_node("QuantizeLinear", [tensor, scale, zero], [quantized], quantized, **attributes),
-            onnx.helper.make_node(
-                "DequantizeLinear", [quantized, scale, zero], [dequantized], dequantized, **attributes
-            ),
-        ]
-
-    def _stored(self, name: str, *, axis: int) -> None:
-        """Make the dequantise of integers that are stored."""
-        import onnx
-
-        inputs = [f"{name}/quantized", f"{name}/scale", f"{name}/zero_point"]
-        output = f"{name}/dequantized"
-        node = onnx.helper.make_node("DequantizeLinear", inputs, [output], output, axis=axis)
-        self._pairs.setdefault("", []).append(node)
+        numbers = [f"{name}/scale", f"{name}/zero_point"]
+        quantized, dequantized = f"{name}/quantized", f"{name}/dequantized"
+        first = [make_node("QuantizeLinear", [tensor, *numbers], [quantized], quantized, **attributes)]
+        second = make_node("DequantizeLinear", [quantized, *numbers], [dequantized], dequantized, **attributes)
+        return [*(first if tensor else []), second]
 
 
 def _scale_of(found: Range, *, signed: bool) -> tuple[float, NDArray[Any]]:

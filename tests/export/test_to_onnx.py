@@ -25,7 +25,7 @@ from lsr_infer.render.masks import interpolate, upsample_argmax  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
 from lsr_train.data.labels import CAMVID_11  # noqa: E402
 from lsr_train.exporting import ExportOptions, FramesOptions, export  # noqa: E402
-from lsr_train.exporting.checkpoint_parity import compare, judge  # noqa: E402
+from lsr_train.exporting.checkpoint_parity import compare_with_checkpoint, judge_export  # noqa: E402
 from lsr_train.exporting.graph import trace  # noqa: E402
 from lsr_train.network import DeepLabV2  # noqa: E402
 from lsr_train.runs.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
@@ -119,7 +119,7 @@ def test_a_graph_that_decides_wrongly_is_caught(checkpoint: Path, tmp_path: Path
     path = tmp_path / "classes.onnx"
     export(checkpoint, path, ExportOptions(outputs="classes"))
     with pytest.raises(QualityGateError, match="agree"):
-        check_bar(compare(network(width=0.25), path, shipped_frames_for(CAMVID_11, 2)), BARS["fp32"])
+        check_bar(compare_with_checkpoint(network(width=0.25), path, shipped_frames_for(CAMVID_11, 2)), BARS["fp32"])
 
 
 def test_a_fixed_size_is_the_only_one(checkpoint: Path, tmp_path: Path, shared: Shared) -> None:
@@ -151,7 +151,7 @@ def test_every_kind_of_network(changes: dict[str, object], tmp_path: Path) -> No
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     path = tmp_path / "model.onnx"
     onnx.save(model, str(path))
-    check_bar(compare(made, path, shipped_frames_for(CAMVID_11, 2)), BARS["fp32"])
+    check_bar(compare_with_checkpoint(made, path, shipped_frames_for(CAMVID_11, 2)), BARS["fp32"])
 
 
 def test_a_file_that_computes_something_else_does_not_appear(
@@ -182,9 +182,9 @@ def test_what_appears_during_an_export_is_kept(
 
     def judge_late(*given: Any, **options: Any) -> Verdict:
         there.write_bytes(b"theirs")  # another process, while this one compares
-        return judge(*given, **options)
+        return judge_export(*given, **options)
 
-    monkeypatch.setattr("lsr_train.exporting.exporter.judge", judge_late)
+    monkeypatch.setattr("lsr_train.exporting.exporter.judge_export", judge_late)
     words = [str(checkpoint), "-o", str(tmp_path / "model.onnx"), "--report", str(tmp_path / "report.json")]
     assert exit_status(lambda: main(words)) == 2
     assert f"{name} appeared while its content was being made" in capsys.readouterr().err
