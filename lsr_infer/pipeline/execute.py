@@ -189,7 +189,9 @@ def segment_sources(options: SegmentOptions) -> None:
         _log_missing(found, options.output)
         planned = _plan_sources(options, task, report, stack)
         if options.output is not None and planned:
-            check_place(next(place for place in (options.output, *options.output.absolute().parents) if file_status(place)))
+            check_place(
+                next(place for place in (options.output, *options.output.absolute().parents) if file_status(place))
+            )
         broken_place = SourceThreads(planned, task, report, display).wait()
         if options.json:
             text = json.dumps(report.document(segmenter), indent=2, ensure_ascii=False)
