@@ -5,9 +5,9 @@ from lsr_train.comparison.options import AblateOptions, read_options
 __all__ = ["main"]
 
 
-def main(arguments: list[str]) -> int | None:
+def main(argv: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
-    options, words = read_options("ablate", arguments, AblateOptions)
+    options, arguments = read_options("ablate", argv, AblateOptions)
     from lsr_train.comparison.tables import ablate
 
-    return ablate(options, words)
+    return ablate(options, arguments)

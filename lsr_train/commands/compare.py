@@ -5,9 +5,9 @@ from lsr_train.comparison.options import CompareOptions, read_options
 __all__ = ["main"]
 
 
-def main(arguments: list[str]) -> int | None:
+def main(argv: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
-    options, words = read_options("compare", arguments, CompareOptions)
+    options, arguments = read_options("compare", argv, CompareOptions)
     from lsr_train.comparison.tables import compare
 
-    return compare(options, words)
+    return compare(options, arguments)

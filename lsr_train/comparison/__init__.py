@@ -1,4 +1,4 @@
-"""Tables of methods: which runs a table needs, how they are run side by side, and what came of them.
+"""Trains and scores the methods of a table: its runs, how they share devices, and their results.
 
 It knows configurations and run folders. What a method computes it learns from the files that the commands write.
 """

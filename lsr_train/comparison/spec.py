@@ -1,6 +1,6 @@
-"""Reads comparison files, and derives variants of a row.
+"""Reads comparison files, and derives variants of one of their runs.
 
-The file names recipes for the shared source stage and for what all rows have in common; a row then says only what it
+A file names recipes for the shared source stage and for what all runs have in common; a run then says only what it
 differs in. It is plain YAML and holds no path of a machine.
 """
 
@@ -22,16 +22,14 @@ from lsr_train.config.methods import METHOD_WEIGHTS, WEIGHT_NAMES, check_name
 from lsr_train.config.run import Config, is_foreign
 
 __all__ = [
-    "FIELDS",
-    "Comparison",
+    "ComparisonSpec",
     "Published",
-    "Row",
-    "Span",
-    "chosen_rows",
+    "RunSpec",
+    "SearchRange",
     "comparison_names",
-    "meant",
     "read_comparison",
-    "spans_of",
+    "search_ranges",
+    "select_runs",
     "sweeps",
     "without_each",
 ]
@@ -42,14 +40,15 @@ _EVALUATE = (
     "layout", "split", "ids", "label_space", "limit", "ignore_mask", "on_bad", "protocol", "height", "width", "scales",
     "flip", "batch_norm_frames", "precision",
 )  # fmt: skip
-"""Options of `evaluate` that all rows of a table have in common."""
-FIELDS = frozenset(name for name, _ in fields_of(Config()))
-"""Every field of a configuration by dotted name."""
+"""Options of `evaluate` that all runs of a table have in common."""
+_FIELDS = frozenset(name for name, _ in fields_of(Config()))
+_SEPARATE = frozenset({"seed", "init", "method"})
+"""Fields that a table has other options for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of a table.
+class RunSpec:
+    """One run of a comparison, trained and scored for each seed.
 
     Args:
         name: what the table calls it.
@@ -73,14 +72,14 @@ class Row:
     def __post_init__(self) -> None:
         for key, kind in (("method", str), ("recipe", str), ("set", dict), ("train", bool), ("batch_norm", str)):
             if not isinstance(getattr(self, key), kind):
-                raise UsageError(f"row {self.name}: {key} is {getattr(self, key)!r}, which is no {kind.__name__}.")
+                raise UsageError(f"run {self.name}: {key} is {getattr(self, key)!r}, which is no {kind.__name__}.")
         if not self.train and (self.method or self.recipe or self.set):
-            raise UsageError(f"row {self.name} is not trained (train: false), so it has no method, recipe or set.")
+            raise UsageError(f"run {self.name} is not trained (train: false), so it has no method, recipe or set.")
         if self.batch_norm not in ("stored", "target"):
-            raise UsageError(f"row {self.name}: batch_norm is {self.batch_norm!r}; allowed: stored, target.")
+            raise UsageError(f"run {self.name}: batch_norm is {self.batch_norm!r}; allowed: stored, target.")
         for name in self.set:
-            if name not in FIELDS:
-                raise UsageError(f"row {self.name}: there is no field {name}.{meant(str(name), FIELDS)}")
+            if name not in _FIELDS:
+                raise UsageError(f"run {self.name}: there is no field {name}.{_suggestion(str(name), _FIELDS)}")
         if self.method:
             check_name(self.method)
 
@@ -91,7 +90,7 @@ class Published:
 
     Args:
         source: where they were printed.
-        miou: mean IoU in per cent by the name of a row.
+        miou: mean IoU in per cent by the name of a run.
     """
 
     source: str = ""
@@ -99,15 +98,15 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparisonSpec:
     """A table to be made.
 
     Args:
         name: of the file.
-        source: recipe of the source stage that all adapted rows start from.
-        base: recipe that rows without one of their own follow in all but their method.
+        source: recipe of the source stage that all adapted runs start from.
+        base: recipe that runs without one of their own follow in all but their method.
         evaluate: options of `evaluate`, the same for all.
-        rows: of the table, in order.
+        runs: of the table, in order.
         published: figures of others.
     """
 
@@ -115,14 +114,17 @@ class Comparison:
     source: str
     base: str
     evaluate: Mapping[str, Any]
-    rows: tuple[Row, ...]
+    runs: tuple[RunSpec, ...]
     published: Published = Published()
 
 
-def meant(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return a question after the nearest of the names that are there; empty where none is near."""
+def _suggestion(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return a question after the nearest of the names; empty where none is near."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
 
 
 def comparison_names() -> list[str]:
@@ -131,20 +133,7 @@ def comparison_names() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def _comparison_path(name: str) -> Path:
-    """Find a comparison by name, or a YAML file by path."""
-    names = comparison_names()
-    if name in names:
-        return Path(str(resources.files("lsr_train") / "comparisons" / f"{name}.yaml"))
-    if Path(name).is_file():
-        return Path(name)
-    raise UsageError(
-        f"there is no comparison {name!r}.{meant(name, names, 0.4)} Comparisons: {', '.join(names)}; or a path to a "
-        "YAML file."
-    )
-
-
-def read_comparison(name: str) -> Comparison:
+def read_comparison(name: str) -> ComparisonSpec:
     """Read a comparison.
 
     Args:
@@ -154,17 +143,23 @@ def read_comparison(name: str) -> Comparison:
         UsageError: there is none of that name, or what it says is not allowed.
         InputError: the file cannot be read or is no YAML.
     """
-    path = _comparison_path(name)
+    names = comparison_names()
+    path = Path(str(resources.files("lsr_train") / "comparisons" / f"{name}.yaml")) if name in names else Path(name)
+    if not path.is_file():
+        raise UsageError(
+            f"there is no comparison {name!r}.{_suggestion(name, names, 0.4)} Comparisons: {', '.join(names)}; or a "
+            "path to a YAML file."
+        )
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read. Name a YAML file.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: this is no plain YAML ({' '.join(str(error).split())[:200]}).") from error
-    if isinstance(document, dict) and "method" in document and "rows" not in document:
+    if isinstance(document, dict) and "method" in document and not {"runs", "rows"} & document.keys():
         raise UsageError(
-            f"{path}: this is the recipe of one run. Name a comparison: {', '.join(comparison_names())}, or a YAML "
-            "file with source, base, evaluate and rows."
+            f"{path}: this is the recipe of one run. Name a comparison: {', '.join(names)}, or a YAML file with "
+            "source, base, evaluate and runs."
         )
     try:
         return _comparison(path.stem, document)
@@ -172,125 +167,125 @@ def read_comparison(name: str) -> Comparison:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _check_names(document: Any, allowed: Iterable[str], where: str) -> Mapping[str, Any]:
+def _check_names(document: Any, allowed: Sequence[str], where: str) -> Mapping[str, Any]:
     """Return a mapping whose keys are all known."""
     if not isinstance(document, dict):
         raise UsageError(f"{where} is no mapping of keys to values.")
     for key in document:
         if key not in allowed:
-            allowed_names = ", ".join(allowed)
-            raise UsageError(f"{where} has {key!r}; allowed: {allowed_names}.{meant(str(key), allowed)}")
+            raise UsageError(f"{where} has {key!r}; allowed: {', '.join(allowed)}.{_suggestion(str(key), allowed)}")
     return document
 
 
-def _comparison(name: str, document: Any) -> Comparison:
-    """Check a document and build what it says."""
-    parts = _check_names(document, ("source", "base", "evaluate", "rows", "published"), "a comparison")
-    for part in ("source", "base", "evaluate", "rows"):
+def _comparison(name: str, document: Any) -> ComparisonSpec:
+    """Check a document and build its comparison."""
+    if isinstance(document, dict) and "rows" in document and "runs" not in document:  # as 0.1.0 called them
+        document = {"runs" if key == "rows" else key: value for key, value in document.items()}
+    parts = _check_names(document, ("source", "base", "evaluate", "runs", "published"), "a comparison")
+    for part in ("source", "base", "evaluate", "runs"):
         if part not in parts:
             raise UsageError(f"a comparison needs {part}.")
-    rows = parts["rows"]
-    if not isinstance(rows, dict) or not rows:
-        raise UsageError("rows is no mapping of names to what they are.")
+    runs = parts["runs"]
+    if not isinstance(runs, dict) or not runs:
+        raise UsageError("runs is no mapping of names to what they are.")
     published = _check_names(parts.get("published", {}), ("source", "miou"), "published")
     miou = published.get("miou", {})
     if not isinstance(miou, dict) or not all(isinstance(value, int | float) for value in miou.values()):
-        raise UsageError("published.miou is no mapping of rows to per cents.")
-    return Comparison(
+        raise UsageError("published.miou is no mapping of runs to per cents.")
+    keys = ("method", "recipe", "set", "train", "batch_norm")
+    return ComparisonSpec(
         name=name,
         source=str(parts["source"]),
         base=str(parts["base"]),
         evaluate=_check_names(parts["evaluate"], _EVALUATE, "evaluate"),
-        rows=tuple(_row(str(key), value) for key, value in rows.items()),
+        runs=tuple(
+            RunSpec(name=str(key), **_check_names({} if value is None else value, keys, f"run {key}"))
+            for key, value in runs.items()
+        ),
         published=Published(source=str(published.get("source", "")), miou=miou),
     )
 
 
-def _row(name: str, document: Any) -> Row:
-    keys = ("method", "recipe", "set", "train", "batch_norm")
-    return Row(name=name, **_check_names({} if document is None else document, keys, f"row {name}"))
-
-
-def chosen_rows(comparison: Comparison, names: Iterable[str], flag: str = "methods") -> tuple[Row, ...]:
-    """Return the rows that a user asks for.
+def select_runs(comparison: ComparisonSpec, names: Iterable[str], flag: str = "methods") -> tuple[RunSpec, ...]:
+    """Return the runs that a user asks for.
 
     Args:
-        comparison: with all of its rows.
-        names: of rows; a method that has none (FILE.py:CLASS, or one that is registered) becomes one that follows the
+        comparison: with all of its runs.
+        names: of runs; a method that has none (FILE.py:CLASS, or one that is registered) becomes one that follows the
             base recipe.
         flag: that named them, for messages.
 
     Raises:
         UsageError: a name is neither, or comes twice.
     """
-    by_name = {row.name: row for row in comparison.rows}
-    rows: list[Row] = []
+    by_name = {run.name: run for run in comparison.runs}
+    runs: dict[str, RunSpec] = {}
     for name in names:
-        if name in {row.name for row in rows}:
+        if name in runs:
             raise UsageError(f"--{flag} has {name} twice.")
-        if name in by_name:
-            rows.append(by_name[name])
-            continue
         try:
-            rows.append(Row(name=name, method=name))
+            runs[name] = by_name[name] if name in by_name else RunSpec(name=name, method=name)
         except UsageError as error:
             if ".py" in name:
                 raise UsageError(f"--{flag}: {error} A method of your own is named as FILE.py:CLASS.") from error
             raise UsageError(
-                f"--{flag} has {name!r}, and {comparison.name} has no such row.{meant(name, by_name)} Rows: "
+                f"--{flag} has {name!r}, and {comparison.name} has no such run.{_suggestion(name, by_name)} Runs: "
                 f"{', '.join(by_name)}; or a method of your own as FILE.py:CLASS."
             ) from error
-    return tuple(rows)
+    return tuple(runs.values())
 
 
-_SEPARATE = frozenset({"seed", "init", "method"})
-"""Fields that a table has other words for."""
+# -- variants -------------------------------------------------------------------------------------------------------
 
 
-def without_each(row: Row, config: Config) -> tuple[Row, ...]:
-    """Return a row, it without each of its terms, and it with feature labels by plain subsampling (Fig. 3a).
+def without_each(run: RunSpec, config: Config) -> tuple[RunSpec, ...]:
+    """Return a run, it without each of its terms, and it with feature labels by plain subsampling (Fig. 3a).
 
     Args:
-        row: of a table.
+        run: of a table.
         config: what it trains with; a weight of 0 is no term.
 
     Raises:
         UsageError: there is nothing that could be left out.
     """
     known = WEIGHT_NAMES if is_foreign(config.method) else METHOD_WEIGHTS[config.method]
-    changes: dict[str, dict[str, Any]] = {
-        f"without {name}": {f"weights.{name}": 0.0} for name in known if getattr(config.weights, name)
+    changes: dict[str, tuple[str, Any]] = {
+        f"without {name}": (f"weights.{name}", 0.0) for name in known if getattr(config.weights, name)
     }
-    changes["nearest labels"] = {"histogram.mode": "nearest"}
-    rows = [row]
-    for name, change in changes.items():
-        if all(field_of(config, field) == value for field, value in change.items()):
+    changes["nearest labels"] = ("histogram.mode", "nearest")
+    runs = [run]
+    for name, (changed, value) in changes.items():
+        if field_of(config, changed) == value:
             continue
         try:
-            with_fields(config, change)
+            with_fields(config, {changed: value})
         except UsageError as error:
-            logger.info("%s: not for %s (%s)", name, row.name, error)
+            logger.info("%s: not for %s (%s)", name, run.name, error)
             continue
-        rows.append(replace(row, name=f"{row.name}, {name}", set={**row.set, **change}))
-    if len(rows) == 1:
-        raise UsageError(f"row {row.name} has no term that could be left out. Name another with --row.")
-    return tuple(rows)
+        runs.append(replace(run, name=f"{run.name}, {name}", set={**run.set, changed: value}))
+    if len(runs) == 1:
+        raise UsageError(f"run {run.name} has no term that could be left out. Name another with --run.")
+    return tuple(runs)
 
 
-def _numeric(config: Config, name: str) -> int | float:
-    """Return the value of a numeric field.
+def _numeric_field(config: Config, text: str, flag: str) -> tuple[str, str, int | float]:
+    """Split `field=values`, and return the field, the values and what the field has.
 
     Raises:
-        UsageError: there is no such field, it is no number, or a table has other words for it.
+        UsageError: it has another form, there is no such field, it is no number, or a table has another option for it.
     """
-    if name not in FIELDS:
-        raise UsageError(f"there is no field {name}.{meant(name, FIELDS)}")
+    name, equals, values = text.partition("=")
+    if not (name and equals and values):
+        raise UsageError(f"--{flag} has {text!r}; FIELD=… is needed, such as weights.cluster=1e-5.")
+    name = name.strip()
+    if name not in _FIELDS:
+        raise UsageError(f"there is no field {name}.{_suggestion(name, _FIELDS)}")
     if name in _SEPARATE:
-        raise UsageError(f"{name} cannot be varied here. Set --{'seeds' if name == 'seed' else 'row'}.")
+        raise UsageError(f"{name} cannot be varied here. Set --{'seeds' if name == 'seed' else 'run'}.")
     value = field_of(config, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{name} is {value!r}, which is no number.")
-    return value
+    return name, values, value
 
 
 def _number(text: str, like: float, name: str) -> int | float:
@@ -308,23 +303,11 @@ def _number(text: str, like: float, name: str) -> int | float:
     return value
 
 
-def _field_and_values(text: str, flag: str) -> tuple[str, str]:
-    """Split `field=values`.
-
-    Raises:
-        UsageError: it has another form.
-    """
-    name, equals, values = text.partition("=")
-    if not (name and equals and values):
-        raise UsageError(f"--{flag} has {text!r}; FIELD=… is needed, such as weights.cluster=1e-5.")
-    return name.strip(), values
-
-
-def sweeps(row: Row, config: Config, texts: Sequence[str]) -> tuple[Row, ...]:
-    """Return a row over the values of fields, every combination of several.
+def sweeps(run: RunSpec, config: Config, texts: Sequence[str]) -> tuple[RunSpec, ...]:
+    """Return a run over the values of fields, every combination of several.
 
     Args:
-        row: of a table.
+        run: of a table.
         config: what it trains with.
         texts: such as `weights.cluster=1e-5,1e-4`.
 
@@ -333,68 +316,66 @@ def sweeps(row: Row, config: Config, texts: Sequence[str]) -> tuple[Row, ...]:
     """
     axes: dict[str, list[int | float]] = {}
     for text in texts:
-        name, values = _field_and_values(text, "sweep")
+        name, values, like = _numeric_field(config, text, "sweep")
         if name in axes:
             raise UsageError(f"--sweep has {name} twice.")
-        like = _numeric(config, name)
         axes[name] = list(dict.fromkeys(_number(value, like, name) for value in values.split(",")))
-    rows = []
+    runs = []
     for point in itertools.product(*axes.values()):
         change = dict(zip(axes, point, strict=True))
         shown = ", ".join(f"{name}={value:g}" for name, value in change.items())
-        rows.append(replace(row, name=f"{row.name}, {shown}", set={**row.set, **change}))
-    return tuple(rows)
+        runs.append(replace(run, name=f"{run.name}, {shown}", set={**run.set, **change}))
+    return tuple(runs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
-    """Where a search may put a field.
+class SearchRange:
+    """The values that a search may give a field.
 
     Args:
         field: by dotted name.
-        low: the smallest value.
+        low: the smallest.
         high: the largest.
         log: whether equal factors are equal steps.
-        now: what the row has.
+        current: the run's own.
     """
 
     field: str
     low: int | float
     high: int | float
     log: bool
-    now: int | float
+    current: int | float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data, without what the row has."""
+        """Return it as plain data, without the run's own value."""
         return {"low": self.low, "high": self.high, "log": self.log}
 
 
-def spans_of(config: Config, texts: Sequence[str]) -> tuple[Span, ...]:
-    """Read where a search may go.
+def search_ranges(config: Config, texts: Sequence[str]) -> tuple[SearchRange, ...]:
+    """Read the ranges of a search.
 
     Args:
-        config: what the row trains with.
+        config: what the run trains with.
         texts: such as `weights.cluster=1e-6..1e-3`. Where both ends are above 0 and at least tenfold apart, equal
             factors are equal steps; `:log` and `:linear` behind it say so or otherwise.
 
     Raises:
         UsageError: a text has another form, its field is no number, or comes twice.
     """
-    spans: dict[str, Span] = {}
+    ranges: dict[str, SearchRange] = {}
     for text in texts:
-        name, values = _field_and_values(text, "search")
+        name, values, current = _numeric_field(config, text, "search")
         ends, _, scale = values.partition(":")
         low_text, dots, high_text = ends.partition("..")
         if not dots or scale not in ("", "log", "linear"):
             raise UsageError(f"--search has {text!r}; LOW..HIGH is needed, or LOW..HIGH:log, LOW..HIGH:linear.")
-        if name in spans:
+        if name in ranges:
             raise UsageError(f"--search has {name} twice.")
-        now = _numeric(config, name)
-        low, high = _number(low_text, now, name), _number(high_text, now, name)
+        low, high = _number(low_text, current, name), _number(high_text, current, name)
         if low >= high or (scale == "log" and low <= 0):
             raise UsageError(
                 f"--search has {text!r}; the first must be below the second{', and above 0' * bool(scale)}."
             )
         log = scale == "log" or (scale == "" and low > 0 and high >= 10 * low)
-        spans[name] = Span(field=name, low=low, high=high, log=log, now=now)
-    return tuple(spans.values())
+        ranges[name] = SearchRange(field=name, low=low, high=high, log=log, current=current)
+    return tuple(ranges.values())

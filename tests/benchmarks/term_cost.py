@@ -63,7 +63,7 @@ def engines(folder: Path, changes: dict[str, Any]) -> dict[str, Engine]:
     comparison = read_comparison(COMPARISON)
     base = resolve("pretrain", ["--recipe", comparison.base, "--source", "x", "--target", "x"], None).config
     base = with_fields(base, {"train.precision": "fp32", "data.batch_size": 1, **changes})
-    followers = [row for row in comparison.rows if row.train and row.recipe in ("", comparison.base)]
+    followers = [row for row in comparison.runs if row.train and row.recipe in ("", comparison.base)]
     configs = {row.name: adapting_run(row, base, "x", 0, folder).config for row in followers}
     accelerator = build_accelerator(base, torch.device("cpu"))
     space = load_label_space(base.label_space)

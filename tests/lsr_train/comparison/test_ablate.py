@@ -12,9 +12,10 @@ import yaml
 
 from lsr_infer.errors import exit_status
 from lsr_train.commands import ablate
+from lsr_train.comparison.options import AblateOptions, read_options
 from tests.lsr_train.training_runs import TINY, run_here, start, words
 
-ROWS = {
+RUNS = {
     "source-only": {"train": False},
     "minent": {"method": "minent", "set": {"weights.entropy": 0.001}},
     "lsr-em": {"recipe": "toytown_lsr_em"},
@@ -26,14 +27,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a comparison file and a source checkpoint."""
     folder = tmp_path_factory.mktemp("ablate")
     evaluate = {"layout": "toytown-camera", "split": "val", "limit": 2, "height": 48, "width": 96}
-    document = {"source": "toytown_source", "base": "toytown_lsr", "evaluate": evaluate, "rows": ROWS}
+    document = {"source": "toytown_source", "base": "toytown_lsr", "evaluate": evaluate, "runs": RUNS}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     assert run_here("pretrain", words("toytown_source", folder / "source", "--train.steps", "2")) == 0
     return folder
 
 
 def arguments(folder: Path, out: Path, *more: str) -> list[str]:
-    """Return words for a run whose learning rate is so small that no class dies."""
+    """Return arguments for a run whose learning rate is so small that no class dies."""
     recipe = ["--recipe", str(folder / "tiny.yaml"), "--init", str(folder / "source"), "--out", str(out)]
     return [*recipe, *TINY, "--optim.lr", "1e-7", "--train.steps", "2", *more]
 
@@ -44,7 +45,7 @@ def run(words: list[str]) -> int:
 
 def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
-    assert run(arguments(folder, out, "--row", "minent", "--sweep", "weights.entropy=0.001,0.5")) == 0
+    assert run(arguments(folder, out, "--run", "minent", "--sweep", "weights.entropy=0.001,0.5")) == 0
     document = json.loads((out / "table.json").read_text(encoding="utf-8"))
     names = ["minent, weights.entropy=0.001", "minent, weights.entropy=0.5"]
     assert [row["row"] for row in document["rows"]] == names
@@ -55,12 +56,10 @@ def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # half a minute of processes that are killed and started again
-def test_a_search_that_is_killed_goes_on_where_it_was(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_search_that_is_killed_is_resumed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "search"
     search = arguments(
-        folder, out, "--row", "minent", "--search", "weights.entropy=1e-4..1e-1", "--trials", "3",
+        folder, out, "--run", "minent", "--search", "weights.entropy=1e-4..1e-1", "--trials", "3",
         "--train.checkpoint_every", "1",
     )  # fmt: skip
     process = start("ablate", search)
@@ -81,15 +80,22 @@ def test_a_search_that_is_killed_goes_on_where_it_was(
     own = next(trial for trial in trials if trial["number"] == 0)
     assert own["values"] == {"weights.entropy": 0.001}
     assert yaml.safe_load((out / "best.yaml").read_text(encoding="utf-8")) == {"set": trials[0]["values"]}
-    # the figure is that of the run's last look, which saw no label
+    # the figure is that of the run's last evaluation, which saw no label
     with (out / "trial-0000/seed-0/signals.csv").open(encoding="utf-8", newline="") as file:
         assert own["signal"] == pytest.approx(float(list(csv.DictReader(file))[-1]["flip"]))
     assert (out / "search.csv").read_text(encoding="utf-8").startswith("trial,weights.entropy,flip")
 
 
+def test_the_option_row_of_version_0_1_is_read_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for argv in (["--row", "minent"], ["--row=minent"]):
+        options, _ = read_options("ablate", ["--recipe", "toytown", *argv], AblateOptions)
+        assert options.run == "minent"
+    assert [record.message for record in caplog.records] == ["--row is called --run now"] * 2
+
+
 def test_a_search_in_which_every_trial_loses_a_class_finds_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "search"
-    search = arguments(folder, out, "--row", "minent", "--search", "weights.entropy=1..2", "--trials", "1")
+    search = arguments(folder, out, "--run", "minent", "--search", "weights.entropy=1..2", "--trials", "1")
     assert run([*search, "--optim.lr", "0.5"]) == 5
     assert not (out / "best.yaml").exists()
     (trial,) = json.loads((out / "search.json").read_text(encoding="utf-8"))["trials"]
@@ -100,10 +106,10 @@ def test_a_search_in_which_every_trial_loses_a_class_finds_nothing(folder: Path,
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["--row", "source-only"], "is not trained"),
-        (["--row", "minnent"], "Did you mean minent"),
+        (["--run", "source-only"], "is not trained"),
+        (["--run", "minnent"], "Did you mean minent"),
         (["--sweep", "weights.entropy"], "FIELD=…"),
-        (["--row", "minent", "--search", "weights.cluster=0.1..1"], "weights.cluster"),
+        (["--run", "minent", "--search", "weights.cluster=0.1..1"], "weights.cluster"),
         (["--search", "weights.norm=0..1", "--data", "labels"], "a search reads none"),
         (["--search", "weights.norm=0..1", "--sweep", "weights.norm=1"], "Leave one out"),
         (["--search", "weights.norm=0..1", "--trials", "0"], "Set --trials"),

@@ -15,10 +15,10 @@ import yaml
 
 from lsr_infer.errors import exit_status
 from lsr_train.commands import compare
-from lsr_train.comparison.schedule import is_held
+from lsr_train.comparison.schedule import is_locked
 from tests.lsr_train.training_runs import TINY, losses, start, weights
 
-ROWS = {
+RUNS = {
     "source-only": {"train": False},
     "source-only + AdaBN": {"train": False, "batch_norm": "target"},
     "minent": {"method": "minent", "set": {"weights.entropy": 0.001}},
@@ -41,11 +41,11 @@ class Mine(Method):
 """
 
 
-def comparison(folder: Path, rows: dict[str, Any] = ROWS) -> Path:
+def comparison(folder: Path, runs: dict[str, Any] = RUNS) -> Path:
     """Write a comparison file."""
     file = folder / "tiny.yaml"
     evaluate = {"layout": "toytown-camera", "split": "val", "limit": 2, "height": 48, "width": 96}
-    document = {"source": "toytown_source", "base": "toytown_lsr", "evaluate": evaluate, "rows": rows}
+    document = {"source": "toytown_source", "base": "toytown_lsr", "evaluate": evaluate, "runs": runs}
     file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return file
 
@@ -82,9 +82,9 @@ def copied(table: Path, folder: Path) -> Path:
     return folder / "table"
 
 
-def test_every_row_is_scored_and_the_table_is_there_in_every_form(table: Path) -> None:
+def test_every_run_is_scored_and_the_table_is_there_in_every_form(table: Path) -> None:
     rows = figures(table)
-    assert list(rows) == list(ROWS)
+    assert list(rows) == list(RUNS)
     assert {entry["state"] for seeds in rows.values() for entry in seeds} == {"done"}
     assert rows["source-only"][0]["iou"] != rows["source-only + AdaBN"][0]["iou"]
     assert {name: seeds[0].get("steps") for name, seeds in rows.items()} == {
@@ -93,7 +93,7 @@ def test_every_row_is_scored_and_the_table_is_there_in_every_form(table: Path) -
     assert "masr" in rows["minent"][0]
     assert {path.suffix for path in table.glob("table.*")} == {".json", ".md", ".tex", ".csv"}
     assert "| minent | 1 |" in (table / "table.md").read_text(encoding="utf-8")
-    # the row's run began at the source stage's last checkpoint
+    # the run started from the source stage's last checkpoint
     config = yaml.safe_load((table / "minent/seed-0/config.yaml").read_text(encoding="utf-8"))
     assert config["init"] == str(table / "source-stage/seed-0/checkpoints/last")
 
@@ -107,13 +107,13 @@ def test_a_second_command_does_nothing_again(table: Path, tmp_path: Path, caplog
     after = {path: path.stat().st_mtime_ns for path in before}
     changed = {path.relative_to(table).as_posix() for path in before if after[path] != before[path]}
     assert changed <= {"comparison.json"}
-    assert not any("begins" in record.message or "goes on" in record.message for record in caplog.records)
+    assert not any("started" in record.message or "resumed" in record.message for record in caplog.records)
     last = next(record.message for record in caplog.records if "[4/4]" in record.message)
-    assert "is there, mIoU" in last
+    assert "skipped: scored already, mIoU" in last
 
 
 @pytest.mark.slow  # half a minute of processes that are killed and started again
-def test_killed_twice_and_gone_on_with_it_is_the_same_table(table: Path, tmp_path: Path) -> None:
+def test_killed_twice_and_resumed_it_is_the_same_table(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     arguments = words(tmp_path, out, "--methods", "minent")
     for landmark in ("source-stage/seed-0/checkpoints/last", "minent/seed-0/checkpoints/step-2/model.safetensors"):
@@ -154,7 +154,7 @@ def test_ctrl_c_stops_every_process_and_says_130(tmp_path: Path) -> None:
     before = Path(folder).read_text(encoding="utf-8")
     children = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"lsr_train.commands.child" in _bytes(path)]
     assert [path for path in children if _parent(path.parent) == process.pid] == []
-    assert not is_held(out / "source-stage/seed-0/.lock")
+    assert not is_locked(out / "source-stage/seed-0/.lock")
     time.sleep(1)
     assert Path(folder).read_text(encoding="utf-8") == before
 
@@ -249,7 +249,7 @@ def test_a_run_of_other_settings_is_no_result_of_this_one(table: Path, tmp_path:
     assert figures(out)["minent"][0]["iou"] != before
 
 
-def test_a_method_of_ones_own_is_a_row_and_starts_from_ones_own_checkpoint(table: Path, tmp_path: Path) -> None:
+def test_a_method_of_ones_own_is_a_run_and_starts_from_ones_own_checkpoint(table: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN, encoding="utf-8")
     name = f"{tmp_path / 'mine.py'}:Mine"
     init = str(table / "source-stage/seed-{seed}")
@@ -262,8 +262,8 @@ def test_a_method_of_ones_own_is_a_row_and_starts_from_ones_own_checkpoint(table
     ("more", "text"),
     [
         (["--methods", "minnent"], "Did you mean minent"),
-        (["--weights.cluster", "1"], "--weights.cluster is each row's own"),
-        (["--seed", "3"], "--seed is each row's own"),
+        (["--weights.cluster", "1"], "--weights.cluster is each run's own"),
+        (["--seed", "3"], "--seed is each run's own"),
         (["--seeds", "0"], "a number such as 3"),
         (["--seeds", "1,1"], "comes twice"),
         (["--devices", "gpu"], "allowed: auto, cpu"),
@@ -297,7 +297,7 @@ def test_a_table_that_is_scored_in_another_way_is_not_mixed_with_this_one(
     assert "is a table that is scored with" in capsys.readouterr().err
 
 
-def test_help_says_what_rows_take() -> None:
+def test_help_lists_what_runs_take() -> None:
     process = start("compare", ["--help"])
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
-from lsr_train.comparison.matrix import Run, Score
-from lsr_train.comparison.spec import Comparison, Published, Row
+from lsr_train.comparison.matrix import ScoredRun, Training
+from lsr_train.comparison.spec import ComparisonSpec, Published, RunSpec
 from lsr_train.config.run import Config
 from lsr_train.data.labels import LABEL_SPACES
 from lsr_train.evaluation.result import comma_separated, latex, markdown, result_document, terminal
@@ -37,29 +37,31 @@ def result(iou: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def scores(tmp_path: Path) -> list[Score]:
+def scores(tmp_path: Path) -> list[ScoredRun]:
     entries = []
     for (name, seed), iou in IOU.items():
         file = tmp_path / name / f"seed-{seed}.json"
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(result(iou)), encoding="utf-8")
         method = {"weights": Config().weights, "method": "target-only"} if name == "target-only" else {}
-        run = Run(name=name, folder=file.parent / f"seed-{seed}", config=Config(**method))
-        entries.append(Score(row=Row(name=name), seed=seed, run=run, start=None, model=file, result=file))
+        training = Training(name=name, folder=file.parent / f"seed-{seed}", config=Config(**method))
+        entries.append(
+            ScoredRun(run=RunSpec(name=name), seed=seed, training=training, start=None, model=file, result=file)
+        )
     return entries
 
 
-def comparison() -> Comparison:
-    rows = tuple(Row(name=name) for name in dict.fromkeys(name for name, _ in IOU))
+def comparison() -> ComparisonSpec:
+    runs = tuple(RunSpec(name=name) for name in dict.fromkeys(name for name, _ in IOU))
     published = Published(source="their Table 1", miou={"lsr": 46.0})
-    return Comparison(name="pair_of_two", source="s", base="b", evaluate={}, rows=rows, published=published)
+    return ComparisonSpec(name="pair_of_two", source="s", base="b", evaluate={}, runs=runs, published=published)
 
 
 def rows_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["row"]: row for row in document["rows"]}
 
 
-def test_means_spreads_and_ratios(scores: list[Score]) -> None:
+def test_means_spreads_and_ratios(scores: list[ScoredRun]) -> None:
     left_out: list[LeftOut] = []
     row = rows_of(comparison_document(comparison(), scores, left_out, {}))["lsr"]
     miou = [entry["miou"] for entry in row["seeds"]]
@@ -72,25 +74,25 @@ def test_means_spreads_and_ratios(scores: list[Score]) -> None:
     assert row["mean"]["selected_miou"] is None  # nothing was selected
 
 
-def point(run: Run, best: int, last: int) -> None:
+def point(training: Training, best: int, last: int) -> None:
     """Make the pointers of a run folder."""
     for name, step in (("best", best), ("last", last)):
-        (run.folder / f"checkpoints/step-{step}").mkdir(parents=True, exist_ok=True)
-        (run.folder / f"checkpoints/{name}").write_text(f"step-{step}\n", encoding="utf-8")
+        (training.folder / f"checkpoints/step-{step}").mkdir(parents=True, exist_ok=True)
+        (training.folder / f"checkpoints/{name}").write_text(f"step-{step}\n", encoding="utf-8")
 
 
-def test_the_selected_checkpoints_own_result_is_shown_beside(scores: list[Score]) -> None:
+def test_the_selected_checkpoints_own_result_is_shown_beside(scores: list[ScoredRun]) -> None:
     scores[0].selected.write_text(json.dumps(result(0.6)), encoding="utf-8")
-    assert scores[0].run is not None
-    assert scores[1].run is not None
-    point(scores[0].run, best=2, last=4)
-    point(scores[1].run, best=4, last=4)
+    assert scores[0].training is not None
+    assert scores[1].training is not None
+    point(scores[0].training, best=2, last=4)
+    point(scores[1].training, best=4, last=4)
     seeds = rows_of(comparison_document(comparison(), scores, [], {}))["lsr"]["seeds"]
     assert [entry["selected_miou"] for entry in seeds] == pytest.approx([0.6, 0.7], abs=1e-3)
     assert [entry["miou"] for entry in seeds] == pytest.approx([0.5, 0.7], abs=1e-3)
 
 
-def test_a_seed_that_diverged_or_is_missing_takes_the_mean_away(scores: list[Score]) -> None:
+def test_a_seed_that_diverged_or_is_missing_takes_the_mean_away(scores: list[ScoredRun]) -> None:
     scores[3].result.unlink()
     document = comparison_document(comparison(), scores, [], {scores[1].name: "not finite at step 3"})
     rows = rows_of(document)
@@ -101,11 +103,11 @@ def test_a_seed_that_diverged_or_is_missing_takes_the_mean_away(scores: list[Sco
     assert rows["target-only"]["mean"] is not None
     text = terminal(comparison_table(document))
     assert "1, 1 diverged" in text
-    assert "lsr: seed 0 mIoU 50.0, seed 1 diverged; no mean is given." in text
+    assert "lsr: seed 0 mIoU 50.0 %, seed 1 diverged; no mean is given." in text
     assert "1, 1 missing" in text
 
 
-def test_what_was_left_out_has_no_figure_whatever_lies_there(scores: list[Score]) -> None:
+def test_what_was_left_out_has_no_figure_whatever_lies_there(scores: list[ScoredRun]) -> None:
     document = comparison_document(comparison(), scores, [LeftOut(name=scores[0].name, why="another run")], {})
     rows = rows_of(document)
     assert [entry["state"] for entry in rows["lsr"]["seeds"]] == ["missing", "done"]
@@ -113,7 +115,9 @@ def test_what_was_left_out_has_no_figure_whatever_lies_there(scores: list[Score]
 
 
 @pytest.mark.parametrize("gone", [4, 5])
-def test_without_a_bound_at_one_seed_there_is_no_mean_ratio_and_that_is_said(scores: list[Score], gone: int) -> None:
+def test_without_a_bound_at_one_seed_there_is_no_mean_ratio_and_a_note_tells(
+    scores: list[ScoredRun], gone: int
+) -> None:
     document = comparison_document(comparison(), scores, [], {scores[gone].name: "not finite"})
     row = rows_of(document)["lsr"]
     assert row["mean"]["miou"] is not None
@@ -123,16 +127,16 @@ def test_without_a_bound_at_one_seed_there_is_no_mean_ratio_and_that_is_said(sco
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"kind": "evaluation"}', "\x00"])
 @pytest.mark.parametrize("which", [0, 2])
-def test_a_damaged_result_is_named_and_left_out(scores: list[Score], damage: str, which: int) -> None:
+def test_a_damaged_result_is_named_and_left_out(scores: list[ScoredRun], damage: str, which: int) -> None:
     scores[which].result.write_text(damage, encoding="utf-8")
     left_out: list[LeftOut] = []
     document = comparison_document(comparison(), scores, left_out, {})
     assert [item.name for item in left_out] == [scores[which].name]
     assert str(scores[which].result) in left_out[0].why
-    assert [row["row"] for row in document["rows"] if row["mean"] is None] == [scores[which].row.name]
+    assert [row["row"] for row in document["rows"] if row["mean"] is None] == [scores[which].run.name]
 
 
-def test_results_on_other_classes_are_left_out(scores: list[Score]) -> None:
+def test_results_on_other_classes_are_left_out(scores: list[ScoredRun]) -> None:
     other = json.loads(scores[2].result.read_text(encoding="utf-8"))
     other["label_space"]["names"][0] = other["label_space"]["names"][0] + "s"
     scores[2].result.write_text(json.dumps(other), encoding="utf-8")
@@ -141,8 +145,8 @@ def test_results_on_other_classes_are_left_out(scores: list[Score]) -> None:
     assert [item.name for item in left_out] == [scores[2].name]
 
 
-def test_a_supervised_result_stands_in_where_no_row_is_target_only(scores: list[Score], tmp_path: Path) -> None:
-    others = [score for score in scores if score.row.name != "target-only"]
+def test_a_supervised_result_stands_in_where_no_run_is_target_only(scores: list[ScoredRun], tmp_path: Path) -> None:
+    others = [score for score in scores if score.run.name != "target-only"]
     without = rows_of(comparison_document(comparison(), others, [], {}))["lsr"]
     assert "masr" not in without["seeds"][0]
     (tmp_path / "bound.json").write_text(json.dumps(result(0.5)), encoding="utf-8")
@@ -150,7 +154,7 @@ def test_a_supervised_result_stands_in_where_no_row_is_target_only(scores: list[
     assert row["seeds"][0]["masr"] == pytest.approx(1)
 
 
-def test_best_and_second_are_marked_and_the_bound_does_not_compete(scores: list[Score]) -> None:
+def test_best_and_second_are_marked_and_the_bound_does_not_compete(scores: list[ScoredRun]) -> None:
     shown = comparison_table(comparison_document(comparison(), scores, [], {}))
     column = shown.header.index("mIoU")
     names = [row[0] for row in shown.rows if row is not None]
@@ -171,23 +175,23 @@ def test_best_and_second_are_marked_and_the_bound_does_not_compete(scores: list[
     assert shown.rows[0][-1] == "46.0"
 
 
-def test_a_tie_has_two_best_and_no_second(scores: list[Score]) -> None:
-    third = Row(name="oce")
+def test_a_tie_has_two_best_and_no_second(scores: list[ScoredRun]) -> None:
+    third = RunSpec(name="oce")
     file = scores[0].result.parent.parent / "oce/seed-0.json"
     file.parent.mkdir()
-    run = Run(name="oce", folder=file.parent / "seed-0", config=Config())
-    more = [Score(row=third, seed=0, run=run, start=None, model=file, result=file)]
+    training = Training(name="oce", folder=file.parent / "seed-0", config=Config())
+    more = [ScoredRun(run=third, seed=0, training=training, start=None, model=file, result=file)]
     kept = [score for score in scores if score.seed == 0]
     for score, iou in zip([*kept, *more], (0.5, 0.5, 0.8, 0.4), strict=True):
         score.result.write_text(json.dumps(result(iou)), encoding="utf-8")
-    whole = replace(comparison(), rows=(*comparison().rows, third))
+    whole = replace(comparison(), runs=(*comparison().runs, third))
     shown = comparison_table(comparison_document(whole, [*kept, *more], [], {}))
     column = shown.header.index("mIoU")
     assert sorted(row for row, position in shown.best if position == column) == [0, 1]
     assert [row for row, position in shown.second if position == column] == []
 
 
-def test_figures_and_classes_are_two_halves(scores: list[Score]) -> None:
+def test_figures_and_classes_are_two_halves(scores: list[ScoredRun]) -> None:
     document = comparison_document(comparison(), scores, [], {})
     figures, classes = comparison_table(document, "figures"), comparison_table(document, "classes")
     assert (*figures.header[:-1], *classes.header[2:], "published mIoU") == comparison_table(document).header

@@ -1,39 +1,39 @@
-"""From rows to runs: what a command line sets for all, and where everything lies."""
+"""From runs of a comparison to trainings: what a command line sets for all, and where everything lies."""
 
 from pathlib import Path
 
 import pytest
 
 from lsr_infer.errors import UsageError
-from lsr_train.comparison.matrix import Given, adapting_run, check_folders, folder_name, source_run, supervised_run
-from lsr_train.comparison.spec import Row
+from lsr_train.comparison.matrix import Overrides, adapting_run, check_folders, folder_name, source_run, supervised_run
+from lsr_train.comparison.spec import RunSpec
 from lsr_train.config.command_line import resolve
 
 
-def given(*words: str, recipe: str = "toytown_lsr") -> Given:
-    request = resolve("pretrain", ["--recipe", recipe, *words], None)
-    return Given(config=request.config, names=request.flags)
+def given(*arguments: str, recipe: str = "toytown_lsr") -> Overrides:
+    request = resolve("pretrain", ["--recipe", recipe, *arguments], None)
+    return Overrides(config=request.config, names=request.flags)
 
 
-def test_words_for_all_runs_reach_every_stage_where_they_mean_the_same(tmp_path: Path) -> None:
+def test_options_for_all_runs_reach_every_stage_where_they_mean_the_same(tmp_path: Path) -> None:
     all_runs = given("--data.source.limit", "7", "--data.target.height", "64", "--optim.lr", "0.5", "--log.every", "3")
     source = source_run(given(recipe="toytown_source"), all_runs, 1, tmp_path).config
     assert (source.data.source.limit, source.data.target.height, source.log.every) == (7, 64, 3)
     assert source.optim.lr == 0.003  # of its own recipe: the learning rate is the adaptation's
     bound = given(recipe="toytown_target_only")
-    supervised = supervised_run(Row(name="target-only"), bound, all_runs, 1, tmp_path).config
+    supervised = supervised_run(RunSpec(name="target-only"), bound, all_runs, 1, tmp_path).config
     assert supervised.data.source.height == 64  # its source is the target
     assert supervised.data.source.limit == bound.config.data.source.limit
-    row = adapting_run(Row(name="lsr"), all_runs.config, "START", 1, tmp_path).config
-    assert (row.optim.lr, row.data.source.limit, row.network.weights) == (0.5, 7, "none")
+    adapted = adapting_run(RunSpec(name="lsr"), all_runs.config, "START", 1, tmp_path).config
+    assert (adapted.optim.lr, adapted.data.source.limit, adapted.network.weights) == (0.5, 7, "none")
 
 
-def test_words_for_one_stage_go_before_those_for_all(tmp_path: Path) -> None:
+def test_options_for_one_stage_take_precedence_over_those_for_all(tmp_path: Path) -> None:
     all_runs = given("--data.source.limit", "7", "--data.target.limit", "8", "--train.precision", "bf16")
     own = given("--data.source.limit", "9", recipe="toytown_source")
     assert source_run(own, all_runs, 1, tmp_path).config.data.source.limit == 9
     bound = given("--data.source.limit", "11", "--train.precision", "fp32", recipe="toytown_target_only")
-    supervised = supervised_run(Row(name="target-only"), bound, all_runs, 1, tmp_path).config
+    supervised = supervised_run(RunSpec(name="target-only"), bound, all_runs, 1, tmp_path).config
     assert (supervised.data.source.limit, supervised.train.precision) == (11, "fp32")
 
 
@@ -48,6 +48,6 @@ def test_folders() -> None:
     with pytest.raises(UsageError, match="letter or digit"):
         folder_name("..")
     with pytest.raises(UsageError, match="would share"):
-        check_folders([Row(name="a b"), Row(name="a-b")])
+        check_folders([RunSpec(name="a b"), RunSpec(name="a-b")])
     with pytest.raises(UsageError, match="the source stage"):
-        check_folders([Row(name="source stage")])
+        check_folders([RunSpec(name="source stage")])

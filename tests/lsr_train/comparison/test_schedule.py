@@ -1,6 +1,8 @@
 """Locks, and work shared out over devices: order, failure, and processes that never outlive who started them."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.schedule import Busy, Children, Job, Slot, claim, exclusive, is_held, run_jobs, slots_of
+from lsr_train.comparison.schedule import Busy, Processes, Slot, Task, acquire, device_slots, is_locked, run_tasks
+from tests.lsr_train.training_runs import REPOSITORY
 
 ONE, TWO = [Slot(device="cpu")], [Slot(device="cpu"), Slot(device="cpu")]
 
@@ -23,25 +26,27 @@ def recording(done: list[str], name: str, *, fails: bool = False) -> Callable[[S
 
 
 @pytest.mark.parametrize("slots", [ONE, TWO])
-def test_what_waits_for_a_failure_is_left_out_and_the_rest_goes_on(slots: list[Slot]) -> None:
+def test_what_waits_for_a_failure_is_left_out_and_the_rest_is_done(slots: list[Slot]) -> None:
     done: list[str] = []
     failures: list[tuple[str, str | None]] = []
-    broken = Job(name="broken", work=recording(done, "broken", fails=True))
-    good = Job(name="good", work=recording(done, "good"))
-    jobs = [
+    broken = Task(name="broken", work=recording(done, "broken", fails=True))
+    good = Task(name="good", work=recording(done, "good"))
+    tasks = [
         broken, good,
-        Job(name="after broken", work=recording(done, "after broken"), after=broken),
-        Job(name="after good", work=recording(done, "after good"), after=good),
+        Task(name="after broken", work=recording(done, "after broken"), after=broken),
+        Task(name="after good", work=recording(done, "after good"), after=good),
     ]  # fmt: skip
-    run_jobs(
-        jobs, slots, Children(), lambda job, error: failures.append((job.name, None if error is None else str(error)))
+    run_tasks(
+        tasks,
+        slots,
+        Processes(),
+        lambda task, error: failures.append((task.name, None if error is None else str(error))),
     )
     assert sorted(done) == ["after good", "good"]
     assert sorted(failures) == [("after broken", None), ("broken", "broken")]
-    assert [job.state for job in jobs] == ["failed", "done", "failed", "done"]
 
 
-def test_what_another_process_is_at_is_tried_again_after_the_rest() -> None:
+def test_what_another_process_is_working_on_is_tried_again_after_the_rest() -> None:
     done: list[str] = []
     tries = iter([True, True, False])
 
@@ -50,89 +55,112 @@ def test_what_another_process_is_at_is_tried_again_after_the_rest() -> None:
             raise Busy
         done.append("busy")
 
-    jobs = [Job(name="busy", work=busy), Job(name="free", work=recording(done, "free"))]
+    tasks = [Task(name="busy", work=busy), Task(name="free", work=recording(done, "free"))]
     failures: list[str] = []
-    run_jobs(jobs, ONE, Children(), lambda job, error: failures.append(job.name))
+    run_tasks(tasks, ONE, Processes(), lambda task, error: failures.append(task.name))
     assert (done, failures) == (["free", "busy"], [])
 
 
-def test_two_places_work_at_the_same_time() -> None:
+def test_tasks_are_done_in_their_order_where_nothing_has_to_wait() -> None:
+    done: list[str] = []
+    first, second = (Task(name=name, work=recording(done, name)) for name in ("first", "second"))
+    tasks = [
+        first, second,
+        Task(name="after second", work=recording(done, "after second"), after=second),
+        Task(name="after first", work=recording(done, "after first"), after=first),
+        Task(name="free", work=recording(done, "free")),
+    ]  # fmt: skip
+    run_tasks(tasks, ONE, Processes(), lambda task, error: None)
+    assert done == ["first", "second", "after second", "after first", "free"]
+
+
+def test_two_slots_work_at_the_same_time() -> None:
     meeting = threading.Barrier(2, timeout=20)
     failures: list[str] = []
-    jobs = [Job(name=str(index), work=lambda _: meeting.wait() and None) for index in range(2)]
-    run_jobs(jobs, TWO, Children(), lambda job, error: failures.append(f"{job.name} {error!r}"))
+    tasks = [Task(name=str(index), work=lambda _: meeting.wait() and None) for index in range(2)]
+    run_tasks(tasks, TWO, Processes(), lambda task, error: failures.append(f"{task.name} {error!r}"))
     assert failures == []
 
 
-def test_places() -> None:
+def test_device_slots() -> None:
     cores = len(os.sched_getaffinity(0))
     share = {"OMP_NUM_THREADS": str(max(1, cores // 2)), "MKL_NUM_THREADS": str(max(1, cores // 2))}
-    assert slots_of(["auto"], {}) == [Slot(device="auto")]
-    assert slots_of(["cpu", "cpu"], {}) == [Slot(device="cpu", environment=share)] * 2
-    assert slots_of(["cpu", "cpu"], {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}) == [Slot(device="cpu")] * 2
+    assert device_slots(["auto"], {}) == [Slot(device="auto")]
+    assert device_slots(["cpu", "cpu"], {}) == [Slot(device="cpu", environment=share)] * 2
+    assert device_slots(["cpu", "cpu"], {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}) == [Slot(device="cpu")] * 2
     of_two = [Slot(device="cuda", environment={"CUDA_VISIBLE_DEVICES": number}) for number in ("4", "7")]
-    assert slots_of(["cuda:0", "cuda:1"], {"CUDA_VISIBLE_DEVICES": "4,7"}) == of_two
+    assert device_slots(["cuda:0", "cuda:1"], {"CUDA_VISIBLE_DEVICES": "4,7"}) == of_two
     for names, text in (([], "is empty"), (["gpu"], "allowed"), (["cpu:0"], "allowed"), (["cuda:x"], "allowed")):
         with pytest.raises(UsageError, match=text):
-            slots_of(names, {})
+            device_slots(names, {})
     with pytest.raises(UsageError, match="shows 1"):
-        slots_of(["cuda:1"], {"CUDA_VISIBLE_DEVICES": "0"})
+        device_slots(["cuda:1"], {"CUDA_VISIBLE_DEVICES": "0"})
 
 
 def test_a_command_runs_in_a_process_of_its_own_and_its_code_comes_back(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert Children().run([["evaluate", str(tmp_path / "none.pth"), "--layout", "toytown-camera"]], ONE[0], log) == 4
-    said = log.read_text(encoding="utf-8")
-    assert said.startswith("$ python -m lsr_train evaluate")
-    assert "error: " in said
+    log.write_text("error: of an earlier command\n", encoding="utf-8")
+    result = Processes().run([["evaluate", str(tmp_path / "none.pth"), "--layout", "toytown-camera"]], ONE[0], log)
+    assert result.code == 4
+    assert "none.pth" in result.error
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert lines[1].startswith("$ python -m lsr_train evaluate")
+    assert f"error: {result.error}" in lines
 
 
-def test_once_stopped_nothing_begins(tmp_path: Path) -> None:
-    children = Children()
-    children.stop()
-    assert children.run([["evaluate"]], ONE[0], tmp_path / "log") == 130
+def test_once_stopped_nothing_starts(tmp_path: Path) -> None:
+    processes = Processes()
+    processes.stop()
+    assert processes.run([["evaluate"]], ONE[0], tmp_path / "log").code == 130
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     file = tmp_path / "lock"
-    assert not is_held(file)
-    first = claim(file)
-    assert first is not None
-    assert claim(file) is None
-    assert is_held(file)
-    first.close()
-    assert not is_held(file)
+    assert not is_locked(file)
+    with acquire(file):
+        assert is_locked(file)
+        with pytest.raises(Busy):
+            acquire(file)
+    assert not is_locked(file)
 
 
-def test_a_block_waits_and_says_so_once(tmp_path: Path) -> None:
+def test_a_blocking_lock_waits(tmp_path: Path) -> None:
     file = tmp_path / "lock"
-    held = claim(file)
-    assert held is not None
-    said: list[str] = []
     entered = threading.Event()
 
     def wait() -> None:
-        with exclusive(file, lambda: False, lambda: said.append("waiting")):
+        with acquire(file, blocking=True):
             entered.set()
 
     thread = threading.Thread(target=wait)
-    thread.start()
-    assert not entered.wait(0.5)
-    held.close()
+    with acquire(file):
+        thread.start()
+        assert not entered.wait(0.5)
     assert entered.wait(20)
     thread.join()
-    assert said == ["waiting"]
-    assert not is_held(file)
+    assert not is_locked(file)
 
 
-def test_waiting_can_be_given_up(tmp_path: Path) -> None:
-    held = claim(tmp_path / "lock")
-    with exclusive(tmp_path / "lock", lambda: True, lambda: None):
-        assert held is not None
-    assert is_held(tmp_path / "lock")
-    held.close()
+def test_a_killed_process_lets_go_of_its_lock(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from lsr_train.comparison.schedule import acquire\n"
+        "held = acquire(Path(sys.argv[1]))\n"
+        "print('held', flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "lock")]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert is_locked(tmp_path / "lock")
+        process.kill()
+        process.wait()
+    assert not is_locked(tmp_path / "lock")
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere"):
-        claim(tmp_path / "nowhere" / "lock")
+def test_a_lock_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/lock: cannot be written"):
+        acquire(tmp_path / "file" / "lock")

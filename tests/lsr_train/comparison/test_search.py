@@ -1,4 +1,4 @@
-"""A search over fields: proposals, what a killed process leaves behind, and files that are something else."""
+"""A search over fields: proposals, what a killed process leaves, and files that are something else."""
 
 import math
 import os
@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.schedule import claim
-from lsr_train.comparison.search import STUDY_FILE, Search
-from lsr_train.comparison.spec import Span
+from lsr_train.comparison.schedule import Busy, acquire
+from lsr_train.comparison.search import STUDY_FILE, SharedStudy
+from lsr_train.comparison.spec import SearchRange
 from tests.lsr_train.training_runs import REPOSITORY
 
-SPANS = (
-    Span(field="weights.cluster", low=1e-6, high=1e-2, log=True, now=1e-5),
-    Span(field="optim.warmup_steps", low=1, high=30, log=False, now=20),
+RANGES = (
+    SearchRange(field="weights.cluster", low=1e-6, high=1e-2, log=True, current=1e-5),
+    SearchRange(field="optim.warmup_steps", low=1, high=30, log=False, current=20),
 )
 ABOUT = {"row": "lsr", "signal": "flip"}
 
 
-def opened(folder: Path, seed: int = 0) -> Search:
-    return Search(folder, SPANS, ABOUT, seed, lambda: False)
+def opened(folder: Path, seed: int = 0) -> SharedStudy:
+    return SharedStudy(folder, RANGES, ABOUT, seed, lambda: False)
 
 
 def objective(values: dict[str, float]) -> float:
@@ -31,18 +31,18 @@ def objective(values: dict[str, float]) -> float:
     return -((math.log10(values["weights.cluster"] / 3e-4)) ** 2) - (values["optim.warmup_steps"] - 5) ** 2 / 100
 
 
-def work(search: Search, trials: int) -> None:
+def work(search: SharedStudy, trials: int) -> None:
     while (taken := search.take(trials)) is not None:
         trial, lock = taken
         with lock:
             search.tell(trial, objective(dict(trial.values)), {"signals": {"flip": 1.0}})
 
 
-def points(search: Search) -> list[dict[str, float]]:
+def points(search: SharedStudy) -> list[dict[str, float]]:
     return [dict(trial.values) for trial in search.trials()]
 
 
-def test_the_rows_own_values_come_first_and_the_search_finds_better_ones(tmp_path: Path) -> None:
+def test_the_runs_own_values_come_first_and_the_search_finds_better_ones(tmp_path: Path) -> None:
     search = opened(tmp_path)
     work(search, 40)
     trials = search.trials()
@@ -117,15 +117,16 @@ def test_as_many_as_are_asked_for(tmp_path: Path) -> None:
     taken = [search.take(2), search.take(2)]
     assert None not in taken
     assert search.take(2) is None
-    assert claim(search.lock_of(0)) is None
+    with pytest.raises(Busy):
+        acquire(search.lock_file(0))
 
 
 def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
     opened(tmp_path)
     with pytest.raises(UsageError, match="another search: space differ"):
-        Search(tmp_path, SPANS[:1], ABOUT, 0, lambda: False)
+        SharedStudy(tmp_path, RANGES[:1], ABOUT, 0, lambda: False)
     with pytest.raises(UsageError, match="another search: row differ"):
-        Search(tmp_path, SPANS, {**ABOUT, "row": "oce"}, 0, lambda: False)
+        SharedStudy(tmp_path, RANGES, {**ABOUT, "row": "oce"}, 0, lambda: False)
 
 
 def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
@@ -135,5 +136,5 @@ def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
 
 
 def test_once_stopped_nothing_is_taken(tmp_path: Path) -> None:
-    search = Search(tmp_path, SPANS, ABOUT, 0, lambda: True)
+    search = SharedStudy(tmp_path, RANGES, ABOUT, 0, lambda: True)
     assert search.take(5) is None

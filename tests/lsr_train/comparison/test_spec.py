@@ -7,14 +7,14 @@ import pytest
 import yaml
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.matrix import Given, adapting_run, source_run, supervised_run
+from lsr_train.comparison.matrix import Overrides, adapting_run, source_run, supervised_run
 from lsr_train.comparison.spec import (
-    Row,
-    Span,
-    chosen_rows,
+    RunSpec,
+    SearchRange,
     comparison_names,
     read_comparison,
-    spans_of,
+    search_ranges,
+    select_runs,
     sweeps,
     without_each,
 )
@@ -33,41 +33,41 @@ def recipe(name: str) -> Config:
 
 
 @pytest.mark.parametrize("name", comparison_names())
-def test_every_shipped_comparison_has_the_papers_rows_and_plans(name: str, tmp_path: Path) -> None:
+def test_every_shipped_comparison_has_the_papers_runs_and_plans(name: str, tmp_path: Path) -> None:
     comparison = read_comparison(name)
-    assert {row.name for row in comparison.rows} >= set(PAPER)
-    given = Given(config=recipe(comparison.base), names=frozenset())
-    stage = source_run(Given(config=recipe(comparison.source), names=frozenset()), given, 3, tmp_path)
+    assert {run.name for run in comparison.runs} >= set(PAPER)
+    given = Overrides(config=recipe(comparison.base), names=frozenset())
+    stage = source_run(Overrides(config=recipe(comparison.source), names=frozenset()), given, 3, tmp_path)
     assert (stage.config.method, stage.config.seed, stage.command) == ("source-only", 3, "pretrain")
     base = dict(fields_of(recipe(comparison.base)))
-    for row in comparison.rows:
-        if not row.train:
+    for spec in comparison.runs:
+        if not spec.train:
             continue
-        own = recipe(row.recipe or comparison.base)
-        if row.name == "target-only":
-            run = supervised_run(row, Given(config=own, names=frozenset()), given, 3, tmp_path)
+        own = recipe(spec.recipe or comparison.base)
+        if spec.name == "target-only":
+            run = supervised_run(spec, Overrides(config=own, names=frozenset()), given, 3, tmp_path)
             assert (run.config.method, run.command) == ("target-only", "pretrain")
             source, target = run.config.data.source, given.config.data.target
-            assert (source.height, source.width) == (target.height, target.width)  # the bound sees what the rows see
+            assert (source.height, source.width) == (target.height, target.width)  # the bound sees what the others see
             continue
-        run = adapting_run(row, own, "START", 3, tmp_path)
-        assert run.config.method == ("source-only" if row.name == "control" else row.name)
+        run = adapting_run(spec, own, "START", 3, tmp_path)
+        assert run.config.method == ("source-only" if spec.name == "control" else spec.name)
         assert (run.config.seed, run.config.init) == (3, "START")
-        # what the paper's rows compare is the method; self-training follows recipes of its own
-        same = ("data.", "network.") if row.name in (*PAPER, "control") else ()
+        # what the paper's runs compare is the method; self-training follows recipes of its own
+        same = ("data.", "network.") if spec.name in (*PAPER, "control") else ()
         for field, value in fields_of(run.config):
             if field.startswith(same) and field not in ("network.weights", "network.forward"):
-                assert value == base[field], (row.name, field)
+                assert value == base[field], (spec.name, field)
 
 
-def test_published_figures_are_of_rows() -> None:
+def test_published_figures_are_of_runs() -> None:
     for name in comparison_names():
         comparison = read_comparison(name)
-        assert set(comparison.published.miou) <= {row.name for row in comparison.rows}
+        assert set(comparison.published.miou) <= {run.name for run in comparison.runs}
 
 
 def write(folder: Path, **parts: object) -> str:
-    document = {"source": "toytown_source", "base": "toytown_lsr", "evaluate": {}, "rows": {"lsr": None}, **parts}
+    document = {"source": "toytown_source", "base": "toytown_lsr", "evaluate": {}, "runs": {"lsr": None}, **parts}
     file = folder / "own.yaml"
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
     return str(file)
@@ -76,13 +76,13 @@ def write(folder: Path, **parts: object) -> str:
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        ({"rows": {}}, "rows is no mapping"),
-        ({"rows": {"a": {"methd": "lsr"}}}, "Did you mean method"),
-        ({"rows": {"a": {"method": "lrs"}}}, "lrs"),
-        ({"rows": {"a": {"set": {"weights.clusters": 1}}}}, "Did you mean weights.cluster"),
-        ({"rows": {"a": {"train": False, "method": "lsr"}}}, "not trained"),
-        ({"rows": {"a": {"batch_norm": "train"}}}, "allowed: stored, target"),
-        ({"rows": {"a": {"train": "no"}}}, "no bool"),
+        ({"runs": {}}, "runs is no mapping"),
+        ({"runs": {"a": {"methd": "lsr"}}}, "Did you mean method"),
+        ({"runs": {"a": {"method": "lrs"}}}, "lrs"),
+        ({"runs": {"a": {"set": {"weights.clusters": 1}}}}, "Did you mean weights.cluster"),
+        ({"runs": {"a": {"train": False, "method": "lsr"}}}, "not trained"),
+        ({"runs": {"a": {"batch_norm": "train"}}}, "allowed: stored, target"),
+        ({"runs": {"a": {"train": "no"}}}, "no bool"),
         ({"evaluate": {"out": "x"}}, "evaluate has 'out'"),
         ({"published": {"miou": {"lsr": "46"}}}, "per cents"),
         ({"extra": 1}, "'extra'"),
@@ -94,8 +94,15 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, parts: dict[str, objec
     assert "own.yaml" in str(caught.value)
 
 
+def test_runs_may_be_called_rows_as_in_version_0_1(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("source: a\nbase: b\nevaluate: {}\nrows: {lsr: }\n", encoding="utf-8")
+    assert [run.name for run in read_comparison(str(tmp_path / "old.yaml")).runs] == ["lsr"]
+    with pytest.raises(UsageError, match="a comparison has 'rows'"):
+        read_comparison(write(tmp_path, rows={"lsr": None}))
+
+
 def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("source: a\nbase: b\nrows: {a: }\n", encoding="utf-8")
+    (tmp_path / "own.yaml").write_text("source: a\nbase: b\nruns: {a: }\n", encoding="utf-8")
     with pytest.raises(UsageError, match="needs evaluate"):
         read_comparison(str(tmp_path / "own.yaml"))
 
@@ -114,13 +121,13 @@ def test_an_unknown_name_and_a_training_recipe_are_told_apart(tmp_path: Path) ->
         read_comparison(str(tmp_path / "run.yaml"))
 
 
-def test_rows_are_chosen_in_the_order_asked_for() -> None:
+def test_runs_are_selected_in_the_order_asked_for() -> None:
     comparison = read_comparison("toytown")
-    assert [row.name for row in chosen_rows(comparison, ["oce", "lsr"])] == ["oce", "lsr"]
+    assert [run.name for run in select_runs(comparison, ["oce", "lsr"])] == ["oce", "lsr"]
     with pytest.raises(UsageError, match="twice"):
-        chosen_rows(comparison, ["lsr", "lsr"])
+        select_runs(comparison, ["lsr", "lsr"])
     with pytest.raises(UsageError, match="Did you mean minent"):
-        chosen_rows(comparison, ["minnent"])
+        select_runs(comparison, ["minnent"])
 
 
 def test_a_method_change_resets_what_belongs_to_terms_and_nothing_else() -> None:
@@ -145,49 +152,49 @@ def test_a_foreign_method_keeps_the_fields_of_terms(tmp_path: Path) -> None:
     assert after.weights == before.weights
 
 
-def test_a_row_that_sets_what_its_method_does_not_read_is_refused(tmp_path: Path) -> None:
-    comparison = read_comparison(write(tmp_path, rows={"a": {"method": "minent", "set": {"critic.lr": 0.5}}}))
-    with pytest.raises(UsageError, match=r"row a: .*critic\.lr"):
-        adapting_run(comparison.rows[0], recipe("toytown_lsr"), "START", 0, tmp_path)
+def test_a_run_that_sets_what_its_method_does_not_read_is_refused(tmp_path: Path) -> None:
+    comparison = read_comparison(write(tmp_path, runs={"a": {"method": "minent", "set": {"critic.lr": 0.5}}}))
+    with pytest.raises(UsageError, match=r"run a: .*critic\.lr"):
+        adapting_run(comparison.runs[0], recipe("toytown_lsr"), "START", 0, tmp_path)
 
 
 LSR_EM = recipe("toytown_lsr_em")
 
 
 def test_each_term_and_the_histogram_are_left_out() -> None:
-    rows = without_each(Row(name="lsr-em", recipe="toytown_lsr_em"), LSR_EM)
-    assert [row.name for row in rows] == [
+    runs = without_each(RunSpec(name="lsr-em", recipe="toytown_lsr_em"), LSR_EM)
+    assert [run.name for run in runs] == [
         "lsr-em", "lsr-em, without cluster", "lsr-em, without perpendicularity", "lsr-em, without norm",
         "lsr-em, without entropy", "lsr-em, nearest labels",
     ]  # fmt: skip
-    assert [dict(row.set) for row in rows] == [
+    assert [dict(run.set) for run in runs] == [
         {}, {"weights.cluster": 0.0}, {"weights.perpendicularity": 0.0}, {"weights.norm": 0.0},
         {"weights.entropy": 0.0}, {"histogram.mode": "nearest"},
     ]  # fmt: skip
-    assert {row.recipe for row in rows} == {"toytown_lsr_em"}
+    assert {run.recipe for run in runs} == {"toytown_lsr_em"}
 
 
 def test_what_a_method_does_not_read_is_no_variant() -> None:
     """On directions alone the histogram's mode is not read, and self-training without its teacher is none."""
-    rows = without_each(Row(name="lsr-st"), recipe("toytown_lsr_st"))
+    runs = without_each(RunSpec(name="lsr-st"), recipe("toytown_lsr_st"))
     left_out = ("cluster", "perpendicularity", "prototype")
-    assert [row.name for row in rows] == ["lsr-st", *(f"lsr-st, without {name}" for name in left_out)]
+    assert [run.name for run in runs] == ["lsr-st", *(f"lsr-st, without {name}" for name in left_out)]
 
 
 def test_nothing_to_leave_out() -> None:
     with pytest.raises(UsageError, match="no term that could be left out"):
-        without_each(Row(name="control"), recipe("toytown_source"))
+        without_each(RunSpec(name="control"), recipe("toytown_source"))
 
 
 def test_sweeps_multiply() -> None:
-    row = Row(name="lsr-em", set={"weights.norm": 0.5})
-    rows = sweeps(row, LSR_EM, ["weights.cluster=1e-5,1e-4,0.0001", "train.steps=10,20"])
-    assert [dict(row.set) for row in rows] == [
+    run = RunSpec(name="lsr-em", set={"weights.norm": 0.5})
+    runs = sweeps(run, LSR_EM, ["weights.cluster=1e-5,1e-4,0.0001", "train.steps=10,20"])
+    assert [dict(run.set) for run in runs] == [
         {"weights.norm": 0.5, "weights.cluster": cluster, "train.steps": steps}
         for cluster in (1e-5, 1e-4) for steps in (10, 20)
     ]  # fmt: skip
-    assert rows[0].name == "lsr-em, weights.cluster=1e-05, train.steps=10"
-    assert all(isinstance(row.set["train.steps"], int) for row in rows)
+    assert runs[0].name == "lsr-em, weights.cluster=1e-05, train.steps=10"
+    assert all(isinstance(run.set["train.steps"], int) for run in runs)
 
 
 @pytest.mark.parametrize(
@@ -201,12 +208,12 @@ def test_sweeps_multiply() -> None:
         ("optim.warmup_steps=1..100", (1, 100, True)),
     ],
 )
-def test_spans(text: str, expected: tuple[float, float, bool]) -> None:
-    (span,) = spans_of(LSR_EM, [text])
+def test_search_ranges(text: str, expected: tuple[float, float, bool]) -> None:
+    (span,) = search_ranges(LSR_EM, [text])
     assert (span.low, span.high, span.log) == expected
-    assert isinstance(span, Span)
+    assert isinstance(span, SearchRange)
     assert isinstance(span.low, int) == text.startswith("optim.warmup")
-    assert span.now == (20 if text.startswith("optim") else LSR_EM.weights.cluster)
+    assert span.current == (20 if text.startswith("optim") else LSR_EM.weights.cluster)
 
 
 @pytest.mark.parametrize(
@@ -229,13 +236,13 @@ def test_spans(text: str, expected: tuple[float, float, bool]) -> None:
 )
 def test_what_is_wrong_with_a_search_is_named(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        spans_of(LSR_EM, [text])
+        search_ranges(LSR_EM, [text])
 
 
 def test_a_field_comes_once() -> None:
     with pytest.raises(UsageError, match="twice"):
-        spans_of(LSR_EM, ["weights.cluster=1..2"] * 2)
+        search_ranges(LSR_EM, ["weights.cluster=1..2"] * 2)
     with pytest.raises(UsageError, match="twice"):
-        sweeps(Row(name="a"), LSR_EM, ["weights.cluster=1,2"] * 2)
+        sweeps(RunSpec(name="a"), LSR_EM, ["weights.cluster=1,2"] * 2)
     with pytest.raises(UsageError, match="no number"):
-        sweeps(Row(name="a"), LSR_EM, ["weights.cluster=1,,2"])
+        sweeps(RunSpec(name="a"), LSR_EM, ["weights.cluster=1,,2"])
