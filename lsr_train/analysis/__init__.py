@@ -1,1 +1,1 @@
-"""What the paper's figures show of a network, and what they leave out: first the numbers, then the drawings."""
+"""Draws what the paper shows of a network, and what it leaves out: first the numbers, then the drawings."""

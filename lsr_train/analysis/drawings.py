@@ -22,7 +22,7 @@ from torch import Tensor
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import colorize
 from lsr_train.analysis.numbers import Polar
-from lsr_train.analysis.observation import BANDS, Picture
+from lsr_train.analysis.observation import BANDS, ShownFrame
 
 __all__ = [
     "COLORS",
@@ -156,7 +156,7 @@ def _swatches(drawn: Figure, space: LabelSpace) -> None:
     legend_below(drawn, handles, space.names)
 
 
-def downsampling_figure(picture: Picture, space: LabelSpace) -> Figure:
+def downsampling_figure(picture: ShownFrame, space: LabelSpace) -> Figure:
     """Draw a frame, its labels, and the labels of its feature cells by both schemes (Fig. 3b)."""
     height, width = picture.labels.shape
     drawn, axes = panels(4, 2, PAGE, PAGE / 2 * height / width + 0.25)
@@ -242,7 +242,7 @@ def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
     return drawn
 
 
-def angles_figure(angles: Mapping[str, Tensor], space: LabelSpace) -> Figure:
+def angles_figure(angles: Mapping[str, Tensor]) -> Figure:
     """Draw each prototype's mean angle to the others, and their distribution, against 90 degrees (Fig. 6)."""
     drawn = figure(COLUMN, 2.4)
     axes = drawn.subplots()
@@ -280,8 +280,8 @@ def embedding_figure(embeddings: Mapping[str, tuple[NDArray[np.float32], Tensor]
     return drawn
 
 
-def qualitative_figure(pictures: Mapping[str, Sequence[Picture]], space: LabelSpace) -> Figure:
-    """Draw a row for each frame: the frame, its labels, and what each network made of it (Fig. 2)."""
+def qualitative_figure(pictures: Mapping[str, Sequence[ShownFrame]], space: LabelSpace) -> Figure:
+    """Draw a row for each frame: the frame, its labels, and the prediction of each network (Fig. 2)."""
     names, columns = list(pictures), 2 + len(pictures)
     first = pictures[names[0]]
     height, width = first[0].labels.shape
@@ -348,7 +348,7 @@ def class_lines_figure(
     space: LabelSpace,
     label: str,
 ) -> Figure:
-    """Draw a small panel for each class: figures over steps, or bars where every network was looked at once.
+    """Draw a small panel for each class: figures over steps, or bars where every network was evaluated once.
 
     Args:
         steps: by network, S of them.

@@ -12,9 +12,9 @@ from lsr_train.analysis.observation import BANDS, BINS, Observation
 from lsr_train.metrics import iou, mean_iou
 
 __all__ = [
+    "FEWEST_TO_EMBED",
     "Polar",
     "band_iou",
-    "can_embed",
     "embed",
     "inter_prototype_angles",
     "polar",
@@ -27,12 +27,8 @@ __all__ = [
 
 _COMPONENTS = 50
 """Principal components that t-SNE sees (van der Maaten and Hinton 2008 took 30; scikit-learn advises up to 50)."""
-_LEAST = 3
-
-
-def can_embed(features: Tensor) -> bool:
-    """Whether there are enough feature vectors [N,K]."""
-    return len(features) >= _LEAST
+FEWEST_TO_EMBED = 3
+"""Vectors that t-SNE needs."""
 
 
 def embed(features: Tensor, seed: int = 0) -> NDArray[np.float32]:
@@ -46,9 +42,9 @@ def embed(features: Tensor, seed: int = 0) -> NDArray[np.float32]:
         float32 [N,2].
 
     Raises:
-        ValueError: there are fewer than 3 vectors; `can_embed` tells.
+        ValueError: there are fewer than 3 vectors.
     """
-    if not can_embed(features):
+    if len(features) < FEWEST_TO_EMBED:
         raise ValueError(f"{len(features)} vectors are too few for an embedding")
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -65,14 +61,9 @@ class Polar:
     """Norms and angles of the sampled feature vectors (Fig. 5).
 
     Args:
-        norms: [N].
+        norms: [N]; `median`, and the band from `low` to `high` that holds 95 % of them, are attributes.
         angles: between each vector and its class's prototype [N], in degrees.
         labels: their classes [N].
-
-    Attributes:
-        median: of the norms.
-        low: lower end of the band that holds 95 % of them.
-        high: its upper end.
     """
 
     def __init__(self, norms: Tensor, angles: Tensor, labels: Tensor) -> None:
@@ -90,19 +81,21 @@ def _degrees(cosines: Tensor) -> Tensor:
     return torch.rad2deg(torch.arccos(cosines.clamp(-1, 1)))
 
 
-def polar(seen: Observation) -> Polar:
+def polar(observed: Observation) -> Polar:
     """Return norms and angles of the sample; a prototype is the mean over all labelled cells of its class."""
-    prototypes = _unit(seen.sums)[seen.feature_labels]
-    angles = _degrees((_unit(seen.features) * prototypes).sum(dim=1)) if len(seen.features) else torch.empty(0)
+    prototypes = _unit(observed.sums)[observed.feature_labels]
+    angles = _degrees((_unit(observed.features) * prototypes).sum(dim=1)) if len(observed.features) else torch.empty(0)
     return Polar(
-        seen.features.double().norm(dim=1) if len(seen.features) else torch.empty(0), angles, seen.feature_labels
+        observed.features.double().norm(dim=1) if len(observed.features) else torch.empty(0),
+        angles,
+        observed.feature_labels,
     )
 
 
-def inter_prototype_angles(seen: Observation) -> Tensor:
+def inter_prototype_angles(observed: Observation) -> Tensor:
     """Return each prototype's mean angle to every other [C], in degrees; NaN where a class has no cell (Fig. 6)."""
-    present = seen.cells > 0
-    angles = _degrees(_unit(seen.sums) @ _unit(seen.sums).T)
+    present = observed.cells > 0
+    angles = _degrees(_unit(observed.sums) @ _unit(observed.sums).T)
     pairs = present[:, None] & present[None, :] & ~torch.eye(len(present), dtype=torch.bool)
     return torch.where(pairs, angles, 0).sum(dim=1) / pairs.sum(dim=1)  # 0 / 0 is NaN
 
@@ -112,48 +105,49 @@ def share(counts: Tensor) -> Tensor:
     return counts.double() / counts.sum().clamp(min=1)
 
 
-def pseudo_accuracy(seen: Observation) -> Tensor:
+def pseudo_accuracy(observed: Observation) -> Tensor:
     """Return the share of right ones among the cells that the network gave each class [C] float64; NaN without one."""
-    return seen.pseudo_right.double() / seen.pseudo
+    return observed.pseudo_right.double() / observed.pseudo
 
 
-def pseudo_coverage(seen: Observation) -> Tensor:
+def pseudo_coverage(observed: Observation) -> Tensor:
     """Return the share of each class's cells that the network gave any class [C] float64; NaN without one."""
-    return seen.covered.double() / seen.cells
+    return observed.covered.double() / observed.cells
 
 
-def reliability(seen: Observation) -> tuple[Tensor, Tensor]:
+def reliability(observed: Observation) -> tuple[Tensor, Tensor]:
     """Return mean confidence and accuracy of each bin [BINS] float64; NaN where it is empty."""
-    return seen.bin_confidence / seen.bin_count, seen.bin_right.double() / seen.bin_count
+    return observed.bin_confidence / observed.bin_count, observed.bin_right.double() / observed.bin_count
 
 
-def band_iou(seen: Observation) -> Tensor:
+def band_iou(observed: Observation) -> Tensor:
     """Return the mean IoU within each band of distance from a border [D] float64; NaN where a band is empty."""
-    return torch.tensor([mean_iou(iou(confusion)) if confusion.sum() else math.nan for confusion in seen.confusion])
+    return torch.tensor([mean_iou(iou(confusion)) if confusion.sum() else math.nan for confusion in observed.confusion])
 
 
 def _plain(values: Tensor) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 6) for value in values.tolist()]
 
 
-def summary(seen: Observation) -> dict[str, Any]:
+def summary(observed: Observation) -> dict[str, Any]:
     """Return everything the figures show of a network as plain JSON data; shares of 1, angles in degrees."""
-    names, spread = seen.space.names, polar(seen)
-    angles = inter_prototype_angles(seen)
-    confidence, accuracy = reliability(seen)
+    names, spread = observed.space.names, polar(observed)
+    angles = inter_prototype_angles(observed)
+    confidence, accuracy = reliability(observed)
 
     def by_class(values: Tensor) -> dict[str, float | None]:
         return dict(zip(names, _plain(values), strict=True))
 
     known = angles[~angles.isnan()]
     return {
-        "frames": seen.frames,
-        "miou": _plain(torch.tensor([mean_iou(seen.iou)]))[0],
-        "iou": by_class(seen.iou),
-        "share_of_pixels": by_class(share(seen.pixels)),
+        "frames": observed.frames,
+        "miou": _plain(torch.tensor([mean_iou(observed.iou)]))[0],
+        "iou": by_class(observed.iou),
+        "share_of_pixels": by_class(share(observed.pixels)),
         "share_of_cells": {
-            "nearest": by_class(share(seen.nearest[:-1])), "histogram": by_class(share(seen.cells)),
-            "void_nearest": _plain(share(seen.nearest))[-1], "void_histogram": _plain(share(seen.histogram))[-1],
+            "nearest": by_class(share(observed.nearest[:-1])), "histogram": by_class(share(observed.cells)),
+            "void_nearest": _plain(share(observed.nearest))[-1],
+            "void_histogram": _plain(share(observed.histogram))[-1],
         },
         "norms": {key: _plain(torch.tensor([getattr(spread, key)]))[0] for key in ("low", "median", "high")},
         "angle_to_prototype": by_class(torch.stack([
@@ -163,15 +157,15 @@ def summary(seen: Observation) -> dict[str, Any]:
             "mean": _plain(known.mean().view(1))[0], "by_class": by_class(angles),
         },
         "pseudo_labels": {
-            "accuracy": by_class(pseudo_accuracy(seen)),
-            "coverage": by_class(pseudo_coverage(seen)),
-            "accuracy_of_all": _plain((seen.pseudo_right.sum().double() / seen.pseudo.sum()).view(1))[0],
-            "coverage_of_all": _plain((seen.covered.sum().double() / seen.cells.sum()).view(1))[0],
+            "accuracy": by_class(pseudo_accuracy(observed)),
+            "coverage": by_class(pseudo_coverage(observed)),
+            "accuracy_of_all": _plain((observed.pseudo_right.sum().double() / observed.pseudo.sum()).view(1))[0],
+            "coverage_of_all": _plain((observed.covered.sum().double() / observed.cells.sum()).view(1))[0],
         },
         "calibration": {
-            "ece": _plain(torch.tensor([seen.expected_calibration_error]))[0], "bins": BINS,
-            "share": _plain(share(seen.bin_count)), "confidence": _plain(confidence), "accuracy": _plain(accuracy),
+            "ece": _plain(torch.tensor([observed.expected_calibration_error]))[0], "bins": BINS,
+            "share": _plain(share(observed.bin_count)), "confidence": _plain(confidence), "accuracy": _plain(accuracy),
         },
-        "borders": {"pixels_up_to": [*BANDS, None], "miou": _plain(band_iou(seen)),
-                    "share": _plain(share(seen.confusion.sum(dim=(1, 2))))},
+        "borders": {"pixels_up_to": [*BANDS, None], "miou": _plain(band_iou(observed)),
+                    "share": _plain(share(observed.confusion.sum(dim=(1, 2))))},
     }  # fmt: skip

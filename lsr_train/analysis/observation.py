@@ -1,6 +1,6 @@
 """Collects every number that the figures need of a network, in one pass over labelled frames.
 
-Labels are read here for analysis alone; nothing of it gets to training or to the choice of a checkpoint.
+Labels are read here for analysis alone; nothing of it reaches training or the selection of a checkpoint.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -36,14 +36,22 @@ __all__ = [
     "BINS",
     "BalancedSample",
     "Observation",
-    "Opened",
-    "Picture",
+    "OpenedNetwork",
+    "ShownFrame",
     "SpreadFrames",
     "border_distance",
     "observe",
     "observe_network",
     "open_network",
 ]
+
+
+BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Upper ends, in pixels of the labels, of the bands of distance from the nearest border; the last band has none."""
+BINS = 15
+"""Equal bins of confidence (Guo et al. 2017)."""
+_FOREIGN_SIZE = (512, 1024)
+"""Rows and columns that are fed where a checkpoint names none."""
 
 
 class BalancedSample:
@@ -84,15 +92,9 @@ class BalancedSample:
         return torch.cat([vectors for vectors, _ in found]), torch.cat(labels)
 
 
-BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Upper ends, in pixels of the labels, of the bands of distance from the nearest border; the last band has none."""
-BINS = 15
-"""Equal bins of confidence (Guo et al. 2017)."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A frame that is shown.
+class ShownFrame:
+    """A frame of a figure.
 
     Args:
         file: what it is called.
@@ -113,7 +115,7 @@ class Picture:
 
 @dataclass(kw_only=True)
 class Observation:
-    """What was seen of a network on labelled frames. Counts are int64, C is the number of classes.
+    """The counts of a network over labelled frames. Counts are int64, C is the number of classes.
 
     Args:
         space: the classes.
@@ -130,7 +132,7 @@ class Observation:
         sums: sum [C,K] float64 of the features of each true class.
         features: a balanced sample [N,K] float32; filled at the end.
         feature_labels: its true classes [N].
-        pictures: the frames that are shown.
+        shown: the frames that figures show.
         frame_miou: mean IoU of each frame; NaN where all of it is void.
     """
 
@@ -148,12 +150,12 @@ class Observation:
     sums: Tensor
     features: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     feature_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    pictures: list[Picture] = field(default_factory=list)
+    shown: list[ShownFrame] = field(default_factory=list)
     frame_miou: list[float] = field(default_factory=list)
 
     @classmethod
     def empty(cls, space: LabelSpace, channels: int) -> "Observation":
-        """Return one in which nothing was seen, for features of K `channels`."""
+        """Return one without a frame, for features of K `channels`."""
         count = space.num_classes
 
         def zeros(*shape: int) -> Tensor:
@@ -210,7 +212,7 @@ def border_distance(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
+class _Output:
     """One frame through the network.
 
     Args:
@@ -226,10 +228,10 @@ class _Seen:
     pseudo: Tensor
 
 
-def _see(
+def _forward(
     network: DeepLabV2, frame: NDArray[np.uint8], fed: tuple[int, int], shown: tuple[int, int],
     precision: Precision, confidence: float,
-) -> _Seen:  # fmt: skip
+) -> _Output:  # fmt: skip
     """Run one frame, uint8 [H,W,3]."""
     device = next(network.parameters()).device
     image = torch.from_numpy(np.ascontiguousarray(resize_frame(frame, *fed))).unsqueeze(0).to(device)
@@ -238,7 +240,7 @@ def _see(
     logits, features = output.logits.float(), output.features.float()
     found = peaks(upsample(logits, shown))
     cells = pseudo_labels(upsample(logits, fed), features.shape[-2:], confidence=confidence)
-    return _Seen(
+    return _Output(
         features=features[0].cpu(), classes=found.labels[0].cpu(), confidence=found.probability[0].cpu(),
         pseudo=cells[0].cpu(),
     )  # fmt: skip
@@ -249,36 +251,36 @@ def _counts(labels: Tensor, classes: int) -> Tensor:
     return torch.bincount(torch.where(labels == IGNORE_INDEX, classes, labels).flatten(), minlength=classes + 1)
 
 
-def _add_pixels(into: Observation, seen: _Seen, labels: NDArray[np.uint8]) -> None:
-    """Count what is right, how sure, and how far from a border."""
+def _add_pixels(into: Observation, output: _Output, labels: NDArray[np.uint8]) -> None:
+    """Count predictions by correctness, confidence and distance from a border."""
     count = into.space.num_classes
     truth = torch.from_numpy(np.ascontiguousarray(labels)).long()
     valid = truth != IGNORE_INDEX
-    true, said, sure = truth[valid], seen.classes[valid], seen.confidence[valid].double()
+    true, predicted, sure = truth[valid], output.classes[valid], output.confidence[valid].double()
     band = np.digitize(border_distance(labels), BANDS, right=True)
-    places = (torch.from_numpy(band).long()[valid] * count + true) * count + said
+    places = (torch.from_numpy(band).long()[valid] * count + true) * count + predicted
     here = torch.bincount(places, minlength=into.confusion.numel()).view_as(into.confusion)
     into.confusion += here
     into.frame_miou.append(mean_iou(iou(here.sum(dim=0))))
     bins = (sure * BINS).long().clamp_(max=BINS - 1)
     into.bin_count += torch.bincount(bins, minlength=BINS)
-    into.bin_right += torch.bincount(bins[true == said], minlength=BINS)
+    into.bin_right += torch.bincount(bins[true == predicted], minlength=BINS)
     into.bin_confidence += torch.bincount(bins, weights=sure, minlength=BINS)
 
 
-def _add_cells(into: Observation, seen: _Seen, fed_labels: Tensor, sample: BalancedSample) -> tuple[Tensor, Tensor]:
+def _add_cells(into: Observation, output: _Output, fed_labels: Tensor, sample: BalancedSample) -> tuple[Tensor, Tensor]:
     """Count feature cells and collect their vectors; return their labels by both schemes [h,w]."""
-    count, size = into.space.num_classes, (seen.features.shape[-2], seen.features.shape[-1])
+    count, size = into.space.num_classes, (output.features.shape[-2], output.features.shape[-1])
     nearest = nearest_downsample(fed_labels, size, count)[0]
     truth = histogram_downsample(fed_labels, size, count)[0]
     into.pixels += _counts(fed_labels, count)[:-1]
     into.nearest += _counts(nearest, count)
     into.histogram += _counts(truth, count)
-    labelled, given = truth != IGNORE_INDEX, seen.pseudo != IGNORE_INDEX
-    into.pseudo += _counts(seen.pseudo[labelled], count)[:-1]
-    into.pseudo_right += _counts(truth[labelled & (seen.pseudo == truth)], count)[:-1]
+    labelled, given = truth != IGNORE_INDEX, output.pseudo != IGNORE_INDEX
+    into.pseudo += _counts(output.pseudo[labelled], count)[:-1]
+    into.pseudo_right += _counts(truth[labelled & (output.pseudo == truth)], count)[:-1]
     into.covered += _counts(truth[labelled & given], count)[:-1]
-    vectors, cells = seen.features.flatten(1).T[labelled.flatten()], truth[labelled]
+    vectors, cells = output.features.flatten(1).T[labelled.flatten()], truth[labelled]
     into.sums.index_add_(0, cells, vectors.double())
     sample.add(vectors, cells)
     return nearest, truth
@@ -296,7 +298,7 @@ def observe(
     seed: int = 0,
     shown: Collection[int] = (),
 ) -> Observation:
-    """Look at a network on labelled frames.
+    """Run a network over labelled frames and count.
 
     Args:
         network: put into evaluation mode meanwhile.
@@ -307,7 +309,7 @@ def observe(
         per_class: feature vectors kept of each class (Sec. 5.3: 350).
         confidence: T_p of pseudo-labels.
         seed: of the sample; the same for several networks takes the same places.
-        shown: positions of frames whose pictures are kept.
+        shown: positions of frames that are kept for figures.
 
     Raises:
         ValueError: there is no frame.
@@ -316,36 +318,35 @@ def observe(
     sample = BalancedSample(space.num_classes, per_class, seed)
     with in_eval_mode(network):
         for position, scene in enumerate(frames):
-            frame, labels, file = scene.frame, scene.labels, scene.file
+            frame, labels = scene.frame, scene.labels
             height, width = labels.shape
-            seen = _see(network, frame, size, (height, width), precision, confidence)
-            _add_pixels(into, seen, labels)
+            output = _forward(network, frame, size, (height, width), precision, confidence)
+            _add_pixels(into, output, labels)
             fed_labels = torch.from_numpy(np.ascontiguousarray(resize_labels(labels, *size))).long().unsqueeze(0)
-            nearest, truth = _add_cells(into, seen, fed_labels, sample)
+            nearest, truth = _add_cells(into, output, fed_labels, sample)
             if position in shown:
-                arrays = (seen.classes, nearest, truth)
+                arrays = (output.classes, nearest, truth)
                 classes, plain, voted = (item.numpy().astype(np.uint8) for item in arrays)
-                into.pictures.append(
-                    Picture(file=file, frame=frame, labels=labels, classes=classes, nearest=plain, histogram=voted)
+                into.shown.append(
+                    ShownFrame(
+                        file=scene.file, frame=frame, labels=labels, classes=classes, nearest=plain, histogram=voted
+                    )
                 )
     if not into.frame_miou:
-        raise ValueError("there is no frame to look at")
+        raise ValueError("there is no frame")
     into.features, into.feature_labels = sample.take()
     return into
 
 
-_FOREIGN_SIZE = (512, 1024)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A network that is looked at.
+class OpenedNetwork:
+    """A network on its device.
 
     Args:
         path: as it was named.
         file: the checkpoint.
         network: on the device.
-        info: what it says of itself.
+        info: the metadata of its file.
         size: rows and columns that are fed.
         space: its classes.
     """
@@ -368,14 +369,13 @@ class SpreadFrames:
         return len(self._indices)
 
     def __getitem__(self, position: int) -> LabelledSample:
-        """Return the frame at a position, 0 <= position < len."""
         return self._frames[self._indices[position]]
 
     def __iter__(self) -> Iterator[LabelledSample]:
         return (self[position] for position in range(len(self)))
 
 
-def open_network(options: AnalyzeOptions, path: Path, file: Path) -> Opened:
+def open_network(options: AnalyzeOptions, path: Path, file: Path) -> OpenedNetwork:
     """Open a checkpoint.
 
     Args:
@@ -387,7 +387,7 @@ def open_network(options: AnalyzeOptions, path: Path, file: Path) -> Opened:
         UsageError: nothing says what its classes are called, or it is an exported file.
     """
     if file.suffix.lower() in (".onnx", ".engine"):
-        raise UsageError(f"{file.name} is an exported file, which has no features to look at. Name its checkpoint.")
+        raise UsageError(f"{file.name} is an exported file, which has no features to analyze. Name its checkpoint.")
     device = choose_device(options.device, options.precision)
     network, info = load_model(file)
     space, count = info.label_space, network.spec.num_classes
@@ -399,20 +399,13 @@ def open_network(options: AnalyzeOptions, path: Path, file: Path) -> Opened:
         raise UsageError(f"{file}: {count} classes and no names for them. Set --label_space.")
     trained = (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
     size = (options.height, options.width) if options.height else trained
-    return Opened(path=path, file=file, network=network.to(device), info=info, size=size, space=space)
+    return OpenedNetwork(path=path, file=file, network=network.to(device), info=info, size=size, space=space)
 
 
 def observe_network(
-    options: AnalyzeOptions, opened: Opened, frames: Iterable[LabelledSample], name: str, shown: Iterable[int]
+    options: AnalyzeOptions, opened: OpenedNetwork, frames: Iterable[LabelledSample], name: str, shown: Iterable[int]
 ) -> Observation:
-    """Look at a network.
-
-    Args:
-        options: how.
-        opened: the network.
-        frames: labelled ones.
-        name: of it, for the bar that shows how far it is.
-        shown: positions of frames whose pictures are kept.
+    """Observe a network as the options say, behind a progress bar with its name.
 
     Raises:
         InputError: there is no frame, or labels and frames do not fit.

@@ -29,16 +29,37 @@ FIGURES = {
 }
 """Figures by the name `--figures` takes, and what their files are called."""
 
+CAPTIONS = {
+    "qualitative": "Frames, labels, and what each network predicts.",
+    "downsampling": "Labels of feature cells: plain subsampling against the histogram of Sec. 3, which leaves a cell "
+    "void where the second most frequent class has at least half as many of its pixels as the first.",
+    "shares": "Share of each class among the labelled pixels, and among the labelled feature cells by both schemes.",
+    "norms": "Norms (radius, logarithmic) and angles to the class's prototype (around the class's sector, scaled: 90° "
+    "would fill four fifths of it; the side is random). Grey: median of the norms of this sample, balanced over "
+    "classes, and the band that holds 95 % of them. A prototype is the mean over all labelled cells of its class.",
+    "angles": "Mean angle of each prototype to all others; boxes are quartiles over classes. The feature vectors are "
+    "not negative, so 90° is the most there can be.",
+    "tsne": "t-SNE of the directions of feature vectors (norms taken out; 50 principal components; perplexity 30). "
+    "Distances between clusters mean little.",
+    "pseudo_labels": "Accuracy (of the cells that the network gave a class) and coverage (of the cells whose class it "
+    "is, given any) of pseudo-labels, judged by the histogram labels of the truth.",
+    "reliability": "Accuracy against confidence in 15 equal bins over all labelled pixels; ECE is the mean gap, "
+    "weighted by pixels.",
+    "borders": "Mean IoU of the pixels in each band of distance from the nearest place where the label changes, void "
+    "included.",
+    "curves": "What the run logged: loss terms, unweighted, as means over each interval of the log, and the latest "
+    "value of each diagnostic.",
+    "gradients": "Norm of each unweighted term's gradient on the backbone (log.gradients).",
+}
+"""By the name `analyze --figures` takes."""
 
 FORMATS = ("pdf", "svg", "png")
-
-
 _SWITCHES = ("overwrite", "json", "over_training")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeOptions:
-    """Which networks are looked at, on what, and what is drawn.
+    """Which networks are analyzed, on what, and what is drawn.
 
     Args:
         data: folder of the labelled data set. Toytown needs none. Labels are read for the figures alone.
@@ -57,7 +78,7 @@ class AnalyzeOptions:
         pictures: how many frames the qualitative figure shows.
         figures: which, with commas; `all` is every one there are data for.
         formats: of the files, with commas: pdf, svg, png.
-        over_training: look at every checkpoint that a run folder kept, for pseudo-labels over training.
+        over_training: analyze every checkpoint that a run folder kept, for pseudo-labels over training.
         out: folder of the figures, their captions and analysis.json.
         overwrite: write into a folder that is not empty.
         json: print the numbers behind the figures as JSON.
@@ -113,19 +134,19 @@ class AnalyzeOptions:
         ):  # fmt: skip
             wrong = [word for word in chosen if word not in allowed]
             if wrong or not chosen:
-                said = wrong[0] if wrong else "empty"
-                raise UsageError(f"{name} has {said}; allowed: {', '.join(allowed)}. Set --{name}.")
-        if self.looks:
+                shown = wrong[0] if wrong else "nothing"
+                raise UsageError(f"{name} has {shown}; allowed: {', '.join(allowed)}. Set --{name}.")
+        if self.uses_labels:
             _ = self.scoring("-")
 
     @property
     def usage(self) -> str:
-        """What is said where nothing is named."""
+        """The message where no network is named."""
         return "no checkpoint is named. Usage: analyze [NAME=]RUN_OR_FILE… --data FOLDER --layout LAYOUT."
 
     @property
-    def looks(self) -> bool:
-        """Whether labelled frames are looked at."""
+    def uses_labels(self) -> bool:
+        """Whether networks are run on labelled frames."""
         return True
 
     @property
@@ -153,7 +174,7 @@ class AnalyzeOptions:
         return tuple(word.strip().lower() for word in self.formats.split(",") if word.strip())
 
     def scoring(self, model: str) -> EvaluateOptions:
-        """Return the options by which `evaluate` would look at a network.
+        """Return the options by which `evaluate` would score a network.
 
         Raises:
             UsageError: a value is not allowed.
@@ -163,43 +184,18 @@ class AnalyzeOptions:
         return EvaluateOptions(model=model, **{name: getattr(self, name) for name in shared})
 
 
-def analyze_options(arguments: list[str]) -> AnalyzeOptions:
+def analyze_options(argv: list[str]) -> AnalyzeOptions:
     """Read a command line.
 
     Raises:
-        UsageError: a word or a value is not allowed.
+        UsageError: an argument or a value is not allowed.
     """
     parser = ArgumentParser(prog="python -m lsr_train analyze", allow_abbrev=False, exit_on_error=False)
     parser.add_argument("models", nargs="*", default=[], help="[NAME=]PATH: run folders or checkpoints")
     parser.add_class_arguments(AnalyzeOptions, as_group=False, skip={"models", *_SWITCHES})
-    parser.add_argument("--over_training", action="store_true", help="look at every checkpoint that a run folder kept")
+    parser.add_argument("--over_training", action="store_true", help="analyze every checkpoint that a run folder kept")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     parser.add_argument("--json", action="store_true", help="print the numbers behind the figures as JSON")
-    namespace = parse(parser, arguments)
+    namespace = parse(parser, argv)
     values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(AnalyzeOptions)}
     return AnalyzeOptions(**{**values, "models": tuple(values["models"])})
-
-
-CAPTIONS = {
-    "qualitative": "Frames, labels, and what each network predicts.",
-    "downsampling": "Labels of feature cells: plain subsampling against the histogram of Sec. 3, which leaves a cell "
-    "void where the second most frequent class has at least half as many of its pixels as the first.",
-    "shares": "Share of each class among the labelled pixels, and among the labelled feature cells by both schemes.",
-    "norms": "Norms (radius, logarithmic) and angles to the class's prototype (around the class's sector, scaled: 90° "
-    "would fill four fifths of it; the side is random). Grey: median of the norms of this sample, balanced over "
-    "classes, and the band that holds 95 % of them. A prototype is the mean over all labelled cells of its class.",
-    "angles": "Mean angle of each prototype to all others; boxes are quartiles over classes. The feature vectors are "
-    "not negative, so 90° is the most there can be.",
-    "tsne": "t-SNE of the directions of feature vectors (norms taken out; 50 principal components; perplexity 30). "
-    "Distances between clusters mean little.",
-    "pseudo_labels": "Accuracy (of the cells that the network gave a class) and coverage (of the cells whose class it "
-    "is, given any) of pseudo-labels, judged by the histogram labels of the truth.",
-    "reliability": "Accuracy against confidence in 15 equal bins over all labelled pixels; ECE is the mean gap, "
-    "weighted by pixels.",
-    "borders": "Mean IoU of the pixels in each band of distance from the nearest place where the label changes, void "
-    "included.",
-    "curves": "What the run logged: loss terms, unweighted, as means over each interval of the log, and the latest "
-    "value of each diagnostic.",
-    "gradients": "Norm of each unweighted term's gradient on the backbone (log.gradients).",
-}
-"""By the name `analyze --figures` takes."""

@@ -1,3 +1,1 @@
-"""What a person reads of a result: documents, tables and pictures. Import the modules; this package imports nothing."""
-
-__all__: list[str] = []
+"""Shows runs side by side on one HTML page."""

@@ -1,4 +1,4 @@
-"""The options of `report`. No torch here."""
+"""Defines the options of `report`. No torch here."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -11,15 +11,12 @@ from lsr_train.config.parser import parse
 
 __all__ = ["ReportOptions", "report_options"]
 
-_SWITCHES = ("overwrite",)
-
-
 _NOT_HERE = ("models", "figures", "formats", "over_training", "json", "pictures")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(AnalyzeOptions):
-    """Which runs are shown side by side, and on what their networks are looked at.
+    """Which runs are shown side by side, and the labelled frames that their networks are run on.
 
     Args:
         data: folder of a labelled data set, for scores, figures and the worst frames. Without it, and without a Toytown
@@ -42,25 +39,25 @@ class ReportOptions(AnalyzeOptions):
 
     @property
     def usage(self) -> str:
-        """What is said where nothing is named."""
+        """The message where no run is named."""
         return "no run is named. Usage: report [NAME=]RUN… [--data FOLDER --layout LAYOUT] --out report.html."
 
     @property
-    def looks(self) -> bool:
-        """Whether labelled frames are looked at."""
+    def uses_labels(self) -> bool:
+        """Whether networks are run on labelled frames."""
         return bool(self.data) or self.layout.startswith("toytown")
 
 
-def report_options(arguments: list[str]) -> ReportOptions:
+def report_options(argv: list[str]) -> ReportOptions:
     """Read a command line.
 
     Raises:
-        UsageError: a word or a value is not allowed.
+        UsageError: an argument or a value is not allowed.
     """
     parser = ArgumentParser(prog="python -m lsr_train report", allow_abbrev=False, exit_on_error=False)
     parser.add_argument("models", nargs="*", default=[], help="[NAME=]RUN: run folders, and folders of `compare`")
-    parser.add_class_arguments(ReportOptions, as_group=False, skip={*_NOT_HERE, *_SWITCHES})
+    parser.add_class_arguments(ReportOptions, as_group=False, skip={*_NOT_HERE, "overwrite"})
     parser.add_argument("--overwrite", action="store_true", help="replace the page")
-    namespace = parse(parser, arguments)
+    namespace = parse(parser, argv)
     names = [item.name for item in dataclasses.fields(ReportOptions) if item.name not in _NOT_HERE]
     return ReportOptions(models=tuple(namespace.models), **{name: getattr(namespace, name) for name in names})

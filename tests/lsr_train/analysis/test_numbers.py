@@ -1,4 +1,4 @@
-"""What is collected of a network, against sums written out by hand."""
+"""The counts of a network, against sums written out by hand."""
 
 import math
 
@@ -119,7 +119,7 @@ def test_cells_are_counted_as_by_hand(network: DeepLabV2, frames: Frames, seen: 
 
 def test_the_network_is_left_as_it_was_and_pictures_are_those_asked_for(seen: Observation, network: DeepLabV2) -> None:
     assert network.training
-    (picture,) = seen.pictures
+    (picture,) = seen.shown
     assert picture.file == "1"
     assert picture.classes.shape == picture.labels.shape
     assert (seen.feature_labels.bincount(minlength=3) <= 7).all()
@@ -135,7 +135,7 @@ def test_the_summary_is_plain_and_complete(seen: Observation) -> None:
     assert document["angle_between_prototypes"]["mean"] == pytest.approx(float(inter_prototype_angles(seen).mean()))
 
 
-def test_nothing_to_look_at(network: DeepLabV2) -> None:
+def test_no_frame(network: DeepLabV2) -> None:
     with pytest.raises(ValueError, match="no frame"):
         observe(network, [], SPACE, SIZE)
 

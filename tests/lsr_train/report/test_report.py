@@ -74,7 +74,7 @@ def test_without_data_the_page_shows_what_was_logged(runs: Path, tmp_path: Path)
     file = tmp_path / "report.html"
     assert run([str(runs / "adapted"), "--out", str(file)]) == 0
     text = file.read_text(encoding="utf-8")
-    assert "No labelled frame was looked at." in text
+    assert "No labelled frame was used." in text
     assert 'id="scores"' not in text
     assert "Gradient norms" in text
     assert run([str(runs / "adapted"), "--out", str(file)]) == 2  # it is there
