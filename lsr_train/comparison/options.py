@@ -1,7 +1,6 @@
 """Defines the options of `compare` and `ablate`, and sorts a command line by what it is about. No torch here."""
 
 import dataclasses
-import logging
 import re
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,10 +20,6 @@ EPILOG = (
     "earlier one was interrupted, and skips what is done."
 )
 _STAGES = {"--source_stage.": "source_stage", "--target_only.": "target_only"}
-_RENAMED = {"--row": "--run"}
-"""Options by the names they had in 0.1.0."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +148,7 @@ def _sorted(argv: list[str], own: set[str]) -> TableArguments:
     found = TableArguments()
     taking = found.own
     for argument in argv:
-        flag, equals, value = argument.partition("=")
-        if _RENAMED.get(flag) in own:
-            logger.warning("%s is called %s now", flag, _RENAMED[flag])
-            flag = _RENAMED[flag]
-            argument = f"{flag}{equals}{value}"
+        flag = argument.partition("=")[0]
         stage = next((prefix for prefix in _STAGES if flag.startswith(prefix)), None)
         if stage is not None:
             taking, argument = getattr(found, _STAGES[stage]), f"--{argument.removeprefix(stage)}"

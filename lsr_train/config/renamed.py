@@ -25,8 +25,8 @@ RENAMED_VALUES: Mapping[tuple[str, Any], Any] = {}
 REMOVED: Mapping[str, tuple[Any, ...]] = {}
 """Old field that is gone -> the values that meant nothing special; they are dropped, others are refused."""
 
-RENAMED_OPTIONS: Mapping[tuple[str, str], str] = {}
-"""Command and old option that is no field, such as ("ablate", "row") -> its name now."""
+RENAMED_OPTIONS: Mapping[tuple[str, str], str] = {("ablate", "row"): "run"}
+"""Command and old option that is no field -> its name now."""
 
 _STAGES = ("source_stage.", "target_only.")
 _ASSIGNING = ("sweep", "search")
