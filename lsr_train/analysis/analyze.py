@@ -51,9 +51,6 @@ def analyze(options: AnalyzeOptions) -> int:
 
     Returns:
         0, or 6 where unusable files were left out (`--on_bad skip`), or a figure that was asked for by name.
-
-    Raises:
-        LsrError: with the exit code of what went wrong.
     """
     out = Path(options.out)
     if options.threads:

@@ -25,27 +25,10 @@ from lsr_train.analysis.numbers import Polar
 from lsr_train.analysis.observation import BANDS, ShownFrame
 
 __all__ = [
-    "COLORS",
-    "COLUMN",
-    "MARKERS",
-    "PAGE",
-    "NothingToDraw",
-    "angles_figure",
-    "borders_figure",
-    "class_colors",
-    "class_lines_figure",
-    "downsampling_figure",
-    "embedding_figure",
-    "figure",
-    "legend_below",
-    "panels",
-    "polar_figure",
-    "qualitative_figure",
-    "reliability_figure",
-    "shares_figure",
-    "styled",
-    "terms_figure",
-]
+    "COLORS", "COLUMN", "MARKERS", "PAGE", "NothingToDraw", "angles_figure", "borders_figure", "class_colors",
+    "class_lines_figure", "downsampling_figure", "embedding_figure", "figure", "legend_below", "panels",
+    "polar_figure", "qualitative_figure", "reliability_figure", "shares_figure", "styled", "terms_figure",
+]  # fmt: skip
 
 PAGE = 7.0
 """Width of a page of print, in inches."""
@@ -56,20 +39,14 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One a colour: networks and terms are told apart without it; classes, by their names beside them or below."""
 _STYLE: Any = {  # matplotlib types its keys one by one
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 8),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 7),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.grid": True,
     "grid.alpha": 0.3,
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.2,
     "lines.markersize": 4,
-    "legend.frameon": False,
     "pdf.fonttype": 42,  # letters stay letters, which publishers ask for
     "svg.hashsalt": "lsr",  # the same figure is the same file
 }
@@ -93,15 +70,7 @@ def figure(width: float, height: float) -> Figure:
 
 
 def panels(count: int, columns: int, width: float, height: float, **more: Any) -> tuple[Figure, list[Any]]:
-    """Return a figure with `count` axes, row by row.
-
-    Args:
-        count: how many.
-        columns: of the grid, at most.
-        width: of the figure, in inches.
-        height: of a row.
-        more: for `Figure.subplots`.
-    """
+    """Return a figure with `count` axes, row by row."""
     columns = min(columns, count)
     rows = -(-count // columns)
     drawn = figure(width, height * rows)

@@ -12,18 +12,9 @@ from lsr_train.analysis.observation import BANDS, BINS, Observation
 from lsr_train.metrics import iou, mean_iou
 
 __all__ = [
-    "FEWEST_TO_EMBED",
-    "Polar",
-    "band_iou",
-    "embed",
-    "inter_prototype_angles",
-    "polar",
-    "pseudo_accuracy",
-    "pseudo_coverage",
-    "reliability",
-    "share",
-    "summary",
-]
+    "FEWEST_TO_EMBED", "Polar", "band_iou", "embed", "inter_prototype_angles", "polar", "pseudo_accuracy",
+    "pseudo_coverage", "reliability", "share", "summary",
+]  # fmt: skip
 
 _COMPONENTS = 50
 """Principal components that t-SNE sees (van der Maaten and Hinton 2008 took 30; scikit-learn advises up to 50)."""
@@ -36,7 +27,7 @@ def embed(features: Tensor, seed: int = 0) -> NDArray[np.float32]:
 
     Args:
         features: [N,K] float32; norms are taken out first, as the paper does.
-        seed: of the embedding.
+        seed: of t-SNE.
 
     Returns:
         float32 [N,2].

@@ -32,18 +32,9 @@ from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, load_model
 
 __all__ = [
-    "BANDS",
-    "BINS",
-    "BalancedSample",
-    "Observation",
-    "OpenedNetwork",
-    "ShownFrame",
-    "SpreadFrames",
-    "border_distance",
-    "observe",
-    "observe_network",
-    "open_network",
-]
+    "BANDS", "BINS", "BalancedSample", "Observation", "OpenedNetwork", "ShownFrame", "SpreadFrames",
+    "border_distance", "observe", "observe_network", "open_network",
+]  # fmt: skip
 
 
 BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -58,7 +49,6 @@ class BalancedSample:
     """Keeps so many vectors of each class, every one of them equally likely (reservoir by random keys).
 
     Args:
-        num_classes: C.
         per_class: how many of each; fewer where there are fewer.
         seed: of the draw.
     """
@@ -118,7 +108,6 @@ class Observation:
     """The counts of a network over labelled frames. Counts are int64, C is the number of classes.
 
     Args:
-        space: the classes.
         confusion: pixels [D,C,C] by band of distance from a border, true class, predicted class.
         bin_count: labelled pixels [BINS] by confidence.
         bin_right: of these the ones that were right [BINS].
@@ -343,8 +332,6 @@ class OpenedNetwork:
     """A network on its device.
 
     Args:
-        path: as it was named.
-        file: the checkpoint.
         network: on the device.
         info: the metadata of its file.
         size: rows and columns that are fed.

@@ -134,7 +134,7 @@ class AnalyzeOptions:
         ):  # fmt: skip
             wrong = [word for word in chosen if word not in allowed]
             if wrong or not chosen:
-                shown = wrong[0] if wrong else "nothing"
+                shown = wrong[0] if wrong else "empty"
                 raise UsageError(f"{name} has {shown}; allowed: {', '.join(allowed)}. Set --{name}.")
         if self.uses_labels:
             _ = self.scoring("-")

@@ -1,1 +1,1 @@
-"""Plans and runs `adapt` from a labelled folder and a clip."""
+"""Runs `adapt` as one command: chooses what nobody stated, trains the source stage, adapts, and writes a summary."""

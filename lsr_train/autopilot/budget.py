@@ -1,4 +1,4 @@
-"""From a time budget to the lengths of the two stages: arithmetic on measured times. It measures nothing itself."""
+"""Divides a time budget between the two stages, from measured times."""
 
 import math
 from collections.abc import Collection
@@ -10,22 +10,12 @@ from lsr_train.config.fields import field_of
 from lsr_train.config.run import Config
 
 __all__ = [
-    "ENOUGH",
-    "LEAST_STEPS",
-    "SOURCE_SHARE",
-    "USED_SHARE",
-    "Budget",
-    "BudgetError",
-    "Lengths",
-    "Pace",
-    "Stage",
-    "plan_lengths",
-    "said",
-    "with_length",
-]
+    "ENOUGH", "LEAST_STEPS", "SOURCE_SHARE", "USED_SHARE", "Budget", "BudgetError", "Lengths", "Stage",
+    "StageCost", "format_duration", "plan_lengths", "with_length",
+]  # fmt: skip
 
 SOURCE_SHARE = 0.55
-"""Of the budget, for the source stage. Ours, from the real pair: 2400 source steps of .24 s and 1200 of .40 s."""
+"""Of the budget, for the source stage. Ours, from the real pair: 2400 source steps of 0.24 s and 1200 of 0.40 s."""
 USED_SHARE = 0.9
 """Of what is left of the budget, planned for; the rest is for checkpoints and steps slower than measured. Ours."""
 LEAST_STEPS = 200
@@ -34,12 +24,12 @@ ENOUGH = 0.8
 """Of the planned source steps: a finished source stage of so many is used again. Ours: on a busy machine the time of a
 step differs by about so much from one measurement to the next."""
 _SPARE = 1.2
-"""What is said to be needed is a fifth more than was measured, so that it holds when it is measured again. Ours."""
+"""An error names a fifth more than was measured, so that it holds when it is measured again. Ours."""
 _FOLLOWING = ("optim.warmup_steps", "selection.every", "train.checkpoint_every")
 
 
-def said(seconds: float) -> str:
-    """Return a time as one would say it, rounded up so that it can be given as a budget: 90s, 13m, 2.5h."""
+def format_duration(seconds: float) -> str:
+    """Return a time as text, rounded up so that it can be given as a budget: 90s, 13m, 2.5h."""
     if seconds <= 120:
         return f"{math.ceil(seconds)}s"
     if seconds <= 7200:
@@ -48,22 +38,22 @@ def said(seconds: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """What a stage costs.
+class StageCost:
+    """The seconds of a stage.
 
     Args:
-        step: seconds an optimiser step.
-        look: seconds a look at the label-free signals.
-        begin: seconds before its first step, such as those of statistics.
+        step: an optimiser step.
+        evaluation: an evaluation of the label-free signals.
+        start: before its first step, such as those of statistics.
     """
 
     step: float
-    look: float
-    begin: float = 0.0
+    evaluation: float
+    start: float = 0.0
 
 
 def with_length(config: Config, steps: int, keep: Collection[str]) -> dict[str, Any]:
-    """Return the fields of a run of another length: steps, and in proportion warm-up, looks and checkpoints.
+    """Return the fields of a run of another length: steps, and in proportion warm-up, evaluations and checkpoints.
 
     Args:
         config: the run as its recipe has it.
@@ -83,15 +73,10 @@ def with_length(config: Config, steps: int, keep: Collection[str]) -> dict[str, 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage as its recipe has it, and what it costs.
-
-    Args:
-        config: the run; its length is the most that is planned.
-        pace: of its steps and looks.
-    """
+    """A stage as its recipe has it, whose length is the most that is planned, and its cost."""
 
     config: Config
-    pace: Pace
+    cost: StageCost
 
     @property
     def least(self) -> int:
@@ -100,23 +85,23 @@ class Stage:
 
     @property
     def fixed(self) -> float:
-        """Seconds besides the steps; a run of any length looks as often as its recipe does, and at the end."""
+        """Seconds besides the steps; a run of any length is evaluated as often as its recipe says, and at the end."""
         selection, steps = self.config.selection, self.config.train.steps
-        looks = 0 if selection.signal == "none" else 1 + math.ceil(steps / (selection.every or steps))
-        return self.pace.begin + looks * self.pace.look
+        evaluations = 0 if selection.signal == "none" else 1 + math.ceil(steps / (selection.every or steps))
+        return self.cost.start + evaluations * self.cost.evaluation
 
     def seconds(self, steps: int) -> float:
-        """Return what so many steps take, looks included."""
-        return self.fixed + steps * self.pace.step
+        """Return the seconds of so many steps, evaluations included."""
+        return self.fixed + steps * self.cost.step
 
     def steps(self, seconds: float) -> int:
         """Return the steps that fit, but no fewer than the least and no more than the recipe's."""
-        fitting = int((seconds - self.fixed) / self.pace.step)
+        fitting = int((seconds - self.fixed) / self.cost.step)
         return max(self.least, min(self.config.train.steps, fitting))
 
     def describe(self) -> str:
-        """Return the least steps and their time as words."""
-        return f"{self.least} of {self.pace.step:.3g} s"
+        """Return the least steps and their time as text."""
+        return f"{self.least} of {self.cost.step:.3g} s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,26 +110,21 @@ class Budget:
 
     Args:
         seconds: of the whole command.
-        gone: that have passed.
+        passed: of them.
     """
 
     seconds: float
-    gone: float
+    passed: float
 
     @property
     def usable(self) -> float:
         """Seconds that are planned for."""
-        return (self.seconds - self.gone) * USED_SHARE
+        return (self.seconds - self.passed) * USED_SHARE
 
     def check(self, needed: float, what: str) -> None:
-        """Raise unless so many seconds are left.
-
-        Raises:
-            BudgetError: they are not; says what would do.
-        """
-        if needed <= self.usable:
-            return
-        raise BudgetError(self, needed, what)
+        """Raise `BudgetError` unless so many seconds are left."""
+        if needed > self.usable:
+            raise BudgetError(self, needed, what)
 
 
 class BudgetError(UsageError):
@@ -153,14 +133,15 @@ class BudgetError(UsageError):
     Args:
         budget: which.
         needed: seconds that they take.
-        what: the steps as words.
+        what: the steps as text.
     """
 
     def __init__(self, budget: Budget, needed: float, what: str) -> None:
-        wanted = said((budget.gone + needed / USED_SHARE) * _SPARE)
+        wanted = format_duration((budget.passed + needed / USED_SHARE) * _SPARE)
         super().__init__(
-            f"the budget of {said(budget.seconds)} is too small: the fewest steps, {what}, need about {wanted} with "
-            f"looks. Set --budget {wanted}, or take less of everything, such as --network.backbone resnet18."
+            f"the budget of {format_duration(budget.seconds)} is too small: the fewest steps, {what}, need about "
+            f"{wanted} with evaluations. Set --budget {wanted}, or take less of everything, such as --network.backbone "
+            "resnet18."
         )
         self.budget, self.needed, self.what = budget, needed, what
 
@@ -199,7 +180,7 @@ def plan_lengths(budget: Budget, source: Stage, adapted: Stage, ready: int = 0) 
         ready: steps of a finished source stage that fits; 0 where there is none.
 
     Raises:
-        BudgetError: the least of both does not fit; says what would.
+        BudgetError: the least of both does not fit; names what would.
     """
     usable = budget.usable
     source_steps = source.steps(_granted(usable, SOURCE_SHARE, adapted))

@@ -1,7 +1,7 @@
 """Chooses what a run takes and nobody stated: sizes, batch and crop, the network of its file, the source stage.
 
-Each choice is a line that says why, and a value of an ordinary field: what is chosen here can be written by hand. What
-the user has stated is never touched.
+Each choice is a line with its reason, and a value of an ordinary field: what is chosen here can be written by hand.
+What the user has stated is never touched.
 """
 
 from collections.abc import Callable
@@ -15,26 +15,14 @@ from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.run import Config
 
 __all__ = [
-    "MEMORY_SHARE",
-    "RECORD",
-    "SOURCE_RECIPE",
-    "WIDEST",
-    "Choices",
-    "SourceStage",
-    "fitting",
-    "narrower",
-    "narrowest",
-    "network_of_file",
-    "source_stage",
-    "split_of_folder",
-    "stages_wanted",
-    "training_size",
-]
+    "MEMORY_SHARE", "SOURCE_RECIPE", "STAGES_FILE", "WIDEST", "Choices", "SourceStage", "fitting", "narrower",
+    "narrowest", "network_of_file", "source_stage", "split_of_folder", "stages_wanted", "training_size",
+]  # fmt: skip
 
 WIDEST = {"cuda": 1024, "cpu": 512}
 """Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
 MEMORY_SHARE = 0.8
-"""Of the available memory, for a training step; the loaders, looks and everyone else have the rest. Ours."""
+"""Of the available memory, for a training step; the loaders, evaluations and everyone else have the rest. Ours."""
 _MULTIPLE = 32
 _WIDTHS = (768, 512, 384, 256)
 """Columns that are tried where a budget is too short for the footage's own. Ours."""
@@ -67,7 +55,7 @@ class Choices:
         return self.stated.isdisjoint(names)
 
     def take(self, values: dict[str, Any], line: str) -> None:
-        """Set fields, and say why."""
+        """Set fields, and note the reason."""
         self.config = with_fields(self.config, values)
         self.values |= values
         self.lines.append(line)
@@ -93,7 +81,7 @@ def training_size(choices: Choices, frame: tuple[int, int], device: str, widest:
     rows, columns = _multiple(height * wide / width), _multiple(wide)
     values: dict[str, Any] = dict(zip(_SIZE, (rows, columns, rows, columns), strict=True))
     if choices.free(*_CROP):
-        values |= dict.fromkeys(_CROP, 0)  # until the memory has its word
+        values |= dict.fromkeys(_CROP, 0)  # until the memory is known
     limit = f"{widest} wide for this budget" if widest else f"{WIDEST[device]} wide on {device}"
     choices.take(
         values,
@@ -103,10 +91,10 @@ def training_size(choices: Choices, frame: tuple[int, int], device: str, widest:
 
 
 def narrower(choices: Choices, share: float) -> int | None:
-    """Return the columns that a budget allows which is too short for the chosen size.
+    """Return the columns that fit a budget which is too short for the chosen size.
 
     Args:
-        choices: with the size.
+        choices: where it goes.
         share: of the time that is needed, what there is; time is taken to be as the pixels.
 
     Returns:
@@ -132,7 +120,7 @@ def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] 
     """Take backbone and width from the file of starting weights.
 
     Args:
-        choices: where they go.
+        choices: where it goes.
         shape: reads (backbone, width) from a file; None where it is not known.
     """
     weights = choices.config.network.weights
@@ -150,8 +138,8 @@ def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] 
             ""
             if not choices.free("network.stem", "network.normalization")
             else (
-                f"; {form} are assumed, since no file says them: with weights of Caffe's kind set --network.stem caffe "
-                "--network.normalization caffe-bgr"
+                f"; {form} are assumed, since no file names them: with weights of Caffe's kind set --network.stem "
+                "caffe --network.normalization caffe-bgr"
             )
         )
         choices.take(values, f"network {found[0]}, width {found[1]:g}: what {weights} holds{assumed}")
@@ -169,23 +157,21 @@ def split_of_folder(choices: Choices) -> None:
         )
 
 
-def fitting(choices: Choices, available: int | None, needs: Callable[[Config], int]) -> None:
+def fitting(choices: Choices, available: int, needs: Callable[[Config], int]) -> None:
     """Take the largest batch and crop that fit into the memory: the recipe's batch, or halves of it.
 
     Args:
-        choices: where they go.
-        available: bytes; None where nobody says, and then nothing is chosen.
-        needs: predicts the bytes of a step, or a look, of a configuration.
+        choices: where it goes.
+        available: bytes.
+        needs: predicts the bytes of a step, or an evaluation, of a configuration.
 
     Raises:
         UsageError: not even the smallest fits.
     """
-    batch = choices.config.data.batch_size
-    if available is None:
-        choices.lines.append(f"batch of {batch}: the recipe's; this system does not say how much memory it has")
-        return
     if not (choices.free("data.batch_size") or choices.free(*_CROP)):
-        choices.lines.append(f"batch of {batch}: as stated; a step or look takes about {_gib(needs(choices.config))}")
+        needed = _gib(needs(choices.config))
+        batch = choices.config.data.batch_size
+        choices.lines.append(f"batch of {batch}: as stated; a step or evaluation takes about {needed}")
         return
     room = available * MEMORY_SHARE
     tried = []
@@ -196,12 +182,12 @@ def fitting(choices: Choices, available: int | None, needs: Callable[[Config], i
             crop = f"a crop of {config.augment.crop_width}x{config.augment.crop_height}"
             what = crop if config.augment.crop_height else "whole images"
             less = f"; more would take {_gib(tried[0])}" if len(tried) > 1 else ""
-            line = f"batch of {config.data.batch_size} and {what}: a step or look takes about {_gib(tried[-1])}"
+            line = f"batch of {config.data.batch_size} and {what}: a step or evaluation takes about {_gib(tried[-1])}"
             choices.take(values, f"{line}, of {_gib(available)} available {_gib(room)} are allowed{less}")
             return
     raise UsageError(
-        f"a step or look needs about {_gib(tried[-1])} at the least, and of {_gib(available)} available {_gib(room)} "
-        "are allowed. Free memory, or set a smaller --network.backbone or --network.width, or sizes by "
+        f"a step or evaluation needs about {_gib(tried[-1])} at the least, and of {_gib(available)} available "
+        f"{_gib(room)} are allowed. Free memory, or set a smaller --network.backbone or --network.width, or sizes by "
         "--data.source.height and so on."
     )
 
@@ -234,8 +220,8 @@ def _gib(number: float) -> str:
 
 
 SOURCE_RECIPE = "my_footage_source"
-RECORD = "stages.json"
-"""In the run folder of an adaptation that has a source stage: what was chosen, and what it is."""
+STAGES_FILE = "stages.json"
+"""In the run folder of an adaptation that has a source stage: what was chosen."""
 
 _SHARED = (
     "label_space", "seed", "network.backbone", "network.width", "network.output_stride", "network.stem",
@@ -252,7 +238,7 @@ def stages_wanted(request: Request) -> bool:
     """Whether the source stage is to be trained first.
 
     Raises:
-        UsageError: something is said about it, and there is none.
+        UsageError: an option is about it, and there is none.
     """
     if request.resume is not None:
         return False
@@ -269,11 +255,11 @@ def stages_wanted(request: Request) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceStage:
-    """What is to be trained before the adaptation.
+    """The stage that is trained before the adaptation.
 
     Args:
-        own: as its recipe and the words about it have it.
-        flags: dotted names that those words set, and that stay.
+        own: its recipe with the options for it.
+        flags: dotted names that those options set, and that stay.
         stated: those, and what a recipe among them sets, which gives way to what both stages share.
     """
 
@@ -305,7 +291,7 @@ def source_stage(request: Request) -> SourceStage:
     """Return the source stage of a request.
 
     Raises:
-        UsageError: a word about it is wrong, or it would be no source stage.
+        UsageError: an option for it is wrong, or it would be no source stage.
     """
     try:
         own = resolve("pretrain", list(request.source_stage), SOURCE_RECIPE)
@@ -324,7 +310,7 @@ def source_stage(request: Request) -> SourceStage:
     if request.config.network.weights == "none" and "network.weights" not in request.flags | own.flags:
         raise UsageError(
             "this recipe has network.weights none, so that --init brings the weights, and there is no --init. Name a "
-            "trained network with --init; or, to train a source stage first, say what it starts from with "
+            "trained network with --init; or, to train a source stage first, name what it starts from with "
             "--network.weights imagenet, a file, or none for random ones."
         )
     if own.config.method != "source-only":

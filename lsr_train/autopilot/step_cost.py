@@ -8,9 +8,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import torch
 
-from lsr_train.autopilot.budget import Pace
+from lsr_train.autopilot.budget import StageCost
 from lsr_train.config.run import SUPERVISED_METHODS, Config
 from lsr_train.data.loading import Batches
 from lsr_train.engine.loop import Engine, Models, build_accelerator
@@ -20,7 +21,7 @@ from lsr_train.evaluation.signals import SIGNAL_BATCH, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
 
-__all__ = ["TOLERANCE", "available_bytes", "look_bytes", "measure_pace", "step_bytes"]
+__all__ = ["TOLERANCE", "available_bytes", "evaluation_bytes", "measure_cost", "step_bytes"]
 
 TOLERANCE = 0.25
 """How far a measured step may be from the prediction, as a share of it."""
@@ -47,13 +48,18 @@ _DISTANCE_BYTES = (4, 280)
 pixel (ResNet-50 and -18, stride 16, the benchmark's --distance)."""
 _WHOLE_WIDTH_PART = 0.25
 """Of these, what does not shrink with the network's width: first convolution, logits and labels at full size."""
-_LOOK_BYTES = 550
-"""A pixel of a frame in a look, 19 classes: logits and probabilities at full size. Measured 280 to 530 on ResNet-18 to
--101 at stride 16 and 8 (the benchmark's --look); the width of the network plays no part in it."""
+_EVALUATION_BYTES = 550
+"""A pixel of a frame in an evaluation, 19 classes: logits and probabilities at full size. Measured 280 to 530 on
+ResNet-18 to -101 at stride 16 and 8 (the benchmark's --look); the width of the network plays no part in it."""
 _BF16 = 0.65
-"""Of the activations of fp32 under autocast; measured .42 for the source stage, .63 for the adaptation (ResNet-50)."""
+"""Of the activations of fp32 under autocast; measured 0.42 for the source stage, 0.63 for adaptation (ResNet-50)."""
 _CUDA_BYTES = 1 << 30
 """Context and workspaces of a GPU; an estimate, never measured here."""
+_SECONDS = 3.0
+_FEWEST_STEPS = 2
+_MOST_STEPS = 12
+_FRAMES = 2
+"""Of a benchmark: steps are timed for so many seconds, but so many of them; signals on so many frames."""
 
 
 def step_bytes(config: Config, num_classes: int) -> int:
@@ -84,62 +90,43 @@ def step_bytes(config: Config, num_classes: int) -> int:
     width = augment.crop_width or config.data.source.width
     pixels = config.data.batch_size * height * width
     fixed = _FIXED_BYTES + _resident_bytes(config, num_classes)
-    return round(fixed + pixels * a_pixel * _narrow(network.width))
+    narrow = _WHOLE_WIDTH_PART + (1 - _WHOLE_WIDTH_PART) * network.width
+    return round(fixed + pixels * a_pixel * narrow)
 
 
-def look_bytes(config: Config, num_classes: int) -> int:
-    """Predict the peak memory of a look at whole target frames during a run; as `step_bytes`."""
+def evaluation_bytes(config: Config, num_classes: int) -> int:
+    """Predict the peak memory of evaluating the signals on whole target frames during a run; as `step_bytes`."""
     target = config.data.target
     resident = _resident_bytes(config, num_classes)
     pixels = SIGNAL_BATCH * target.height * target.width
-    return round(_FIXED_BYTES + resident + pixels * _LOOK_BYTES * max(1.0, num_classes / 19))
+    return round(_FIXED_BYTES + resident + pixels * _EVALUATION_BYTES * max(1.0, num_classes / 19))
 
 
 def _resident_bytes(config: Config, num_classes: int) -> int:
     """Return what the networks and the optimiser take, whatever the images."""
-    a_parameter = _STATE_BYTES[config.method not in SUPERVISED_METHODS]
-    if config.weights.distance:
-        a_parameter += _DISTANCE_BYTES[0]
-    return _parameters(config, num_classes) * a_parameter
-
-
-def _parameters(config: Config, num_classes: int) -> int:
-    """Count the network's parameters without making them."""
     network = config.network
     spec = NetworkSpec(
         backbone=network.backbone, width=network.width, output_stride=network.output_stride,
         dilations=network.dilations, num_classes=num_classes,
     )  # fmt: skip
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        return sum(item.numel() for item in DeepLabV2(spec).parameters())
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # counts the parameters without making them
+        parameters = sum(item.numel() for item in DeepLabV2(spec).parameters())
+    a_parameter = _STATE_BYTES[config.method not in SUPERVISED_METHODS]
+    return parameters * (a_parameter + (_DISTANCE_BYTES[0] if config.weights.distance else 0))
 
 
-def _narrow(width: float) -> float:
-    """Return the share of a pixel's bytes that a network of another width takes."""
-    return _WHOLE_WIDTH_PART + (1 - _WHOLE_WIDTH_PART) * width
-
-
-def available_bytes(device: torch.device, system: Path = Path("/")) -> int | None:
-    """Return how much memory a run may take; None where nobody says.
+def available_bytes(device: torch.device, system: Path = Path("/")) -> int:
+    """Return how much memory a run may take.
 
     Args:
         device: a GPU answers for its own memory, a CPU for the machine's and the control group's.
-        system: the root of the file system that is asked.
+        system: the root of the file system that control groups are read from, which psutil does not know.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what was freed counts as free
         free, _ = torch.cuda.mem_get_info(device)
         return max(0, free - _CUDA_BYTES)
-    found = [value for value in (_machine(system), *_groups(system)) if value is not None]
-    return min(found, default=None)
-
-
-def _machine(system: Path) -> int | None:
-    """Return what the kernel says is available."""
-    for line in _read(system / "proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return min([int(psutil.virtual_memory().available), *_groups(system)])
 
 
 def _groups(system: Path) -> list[int]:
@@ -171,14 +158,10 @@ def _read(path: Path) -> str:
         return ""
 
 
-_SECONDS = 3.0
-_MOST = 12
-_LEAST = 2
-_LOOKED_AT = 2
+def measure_cost(prepared: Prepared, place: Path) -> StageCost:
+    """Measure the seconds of a run's steps and evaluations on this machine.
 
-
-def measure_pace(prepared: Prepared, place: Path) -> Pace:
-    """Measure what the steps and looks of a run take on this machine.
+    Nothing of it remains: it writes no file, and a run seeds its generators itself when it starts.
 
     Args:
         prepared: its configuration and data.
@@ -200,31 +183,31 @@ def measure_pace(prepared: Prepared, place: Path) -> Pace:
     engine.method.train()
     times: list[float] = []
     with prepared.batches(0, with_target=engine.method.uses_target) as batches:
-        while len(times) <= _LEAST or (sum(times[1:]) < _SECONDS and len(times) <= _MOST):
-            times.append(_timed(engine, batches))
-    look = _look_seconds(prepared, network)
-    looks = 0.0 if config.selection.signal == "none" else look * config.selection.frames
-    # AdaBN is one forward a frame where a look is four and the drawing of classes
-    begin = look / 4 * config.network.batch_norm_frames if config.network.batch_norm == "target" else 0.0
-    return Pace(step=sum(times[1:]) / len(times[1:]), look=looks, begin=begin)
+        while len(times) <= _FEWEST_STEPS or (sum(times[1:]) < _SECONDS and len(times) <= _MOST_STEPS):
+            times.append(_step_seconds(engine, batches))
+    frame = _evaluation_seconds(prepared, network)
+    evaluation = 0.0 if config.selection.signal == "none" else frame * config.selection.frames
+    # AdaBN is one forward a frame where an evaluation is four and the drawing of classes
+    start = frame / 4 * config.network.batch_norm_frames if config.network.batch_norm == "target" else 0.0
+    return StageCost(step=sum(times[1:]) / len(times[1:]), evaluation=evaluation, start=start)
 
 
-def _timed(engine: Engine, batches: Batches) -> float:
+def _step_seconds(engine: Engine, batches: Batches) -> float:
     """Return the seconds of a step, until the device has done it."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     engine.train_step(batches)
     if engine.accelerator.device.type == "cuda":
         torch.cuda.synchronize(engine.accelerator.device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
-def _look_seconds(prepared: Prepared, network: DeepLabV2) -> float:
-    """Return the seconds of a look for each frame; 0 where there is no target frame."""
-    config = prepared.config
+def _evaluation_seconds(prepared: Prepared, network: DeepLabV2) -> float:
+    """Return the seconds of an evaluation of the signals for each frame; 0 where there is no target frame."""
+    precision = prepared.config.train.precision
     if prepared.target is None:
         return 0.0
-    frames = prepared.target.evenly(_LOOKED_AT)
-    assert config.train.precision != "auto"  # the command has chosen
-    begun = time.perf_counter()
-    label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=config.train.precision)
-    return (time.perf_counter() - begun) / len(frames)
+    frames = prepared.target.evenly(_FRAMES)
+    assert precision != "auto"  # the command has chosen
+    start = time.perf_counter()
+    label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision)
+    return (time.perf_counter() - start) / len(frames)

@@ -1,6 +1,6 @@
-"""What came of an adaptation, for a person: pictures before and after, signals that need no label, what to do next.
+"""Writes the summary of an adaptation: pictures before and after, signals that need no label, what to do next.
 
-Before is the source network as it was trained, after the selected checkpoint. No label is ever looked for.
+Before is the source network as it was trained, after the selected checkpoint. No label is read.
 """
 
 import logging
@@ -20,7 +20,7 @@ from lsr_infer.io.atomic import whole_folder, write_text
 from lsr_infer.io.paths import place_error
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import captioned, overlay, side_by_side
-from lsr_train.autopilot.budget import said
+from lsr_train.autopilot.budget import format_duration
 from lsr_train.config.run import Config
 from lsr_train.data.footage import TargetFrames
 from lsr_train.data.loading import build_target
@@ -39,19 +39,19 @@ from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import load_model
 from lsr_train.runs.folder import RunFolder, resolve_model
 
-__all__ = ["ACCOUNT_FILE", "PICTURES", "write_account"]
+__all__ = ["PICTURES", "SUMMARY_FILE", "write_summary"]
 
 logger = logging.getLogger(__name__)
 
-ACCOUNT_FILE = "account.txt"
+SUMMARY_FILE = "summary.txt"
 PICTURES = "before_after"
 _PICTURE = re.compile(r"\d+\.png")
 _PICTURES = 6
 """How many; ours: what fits on a screen."""
 
 
-def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> None:
-    """Compare an adapted network with its source network, and say and write down what there is to see.
+def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> None:
+    """Compare an adapted network with its source network, and log and write the result.
 
     Args:
         out: the adaptation's run folder, finished.
@@ -83,11 +83,11 @@ def write_account(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     ]
     for line in lines:
         logger.info("%s", line)
-    write_text(out / ACCOUNT_FILE, "".join(f"{line}\n" for line in lines))
+    write_text(out / SUMMARY_FILE, "".join(f"{line}\n" for line in lines))
 
 
 def _selection_lines(out: Path, space: LabelSpace) -> Iterator[str]:
-    """Say where the adaptation has no selected checkpoint because classes had collapsed."""
+    """Return a line where nothing was selected because classes had collapsed."""
     selection = RunFolder(out).status()["selection"]
     if selection["best_step"] is None and selection["watch"] is not None:
         watch = CollapseWatch(space.names)
@@ -126,7 +126,7 @@ def _classes(network: DeepLabV2, frame: NDArray[np.uint8], precision: Precision)
 
 
 def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, config: Config) -> Iterator[str]:
-    """Say how both do without labels, and which classes are gone."""
+    """Return the signals of both, and the classes that have collapsed."""
     before, after = signals
     yield (
         f"without labels, on {frames} target frames, before -> after: agreement with the mirrored frame "
@@ -135,29 +135,29 @@ def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, co
     )
     watch = CollapseWatch(space.names, patience=1)
     watch.start(before.classes.share.tolist())
-    gone = watch.observe(after.classes.share.tolist())
-    if gone:
+    collapsed = watch.observe(after.classes.share.tolist())
+    if collapsed:
         yield (
-            f"collapsed, given less than a tenth of the pixels it had before: {', '.join(gone)}. Look at the pictures. "
-            f"{collapse_advice(config)}"
+            f"collapsed, given less than a tenth of the pixels it had before: {', '.join(collapsed)}. See the "
+            f"pictures. {collapse_advice(config)}"
         )
     else:
         yield "no class has collapsed"
 
 
 def _time_line(seconds: Mapping[str, float]) -> str:
-    parts = [f"{said(math.ceil(value))} for the {name}" for name, value in seconds.items()]
+    parts = [f"{format_duration(math.ceil(value))} for the {name}" for name, value in seconds.items()]
     return f"time in this call: {', '.join(parts)}"
 
 
 def _next_lines(out: Path, config: Config) -> Iterator[str]:
-    """Say what to do next, as commands that can be pasted."""
+    """Return what to do next, as commands that can be pasted."""
     model = out.with_name(f"{out.name}.onnx")
     yield "next, an ONNX file that is compared with the checkpoint, and video or frames through it:"
     footage = config.data.target.root or "CLIP.mp4"
     frames = ["--frames", footage] if Path(footage).exists() else []  # a glob is none of a folder and a video
     yield f"  python export/to_onnx.py {shlex.join([str(out), '-o', str(model), *frames])}"
-    words = [footage, "--model", str(model), "--output", str(out.with_name(f"{out.name}_segmented"))]
+    argv = [footage, "--model", str(model), "--output", str(out.with_name(f"{out.name}_segmented"))]
     if config.data.ignore_mask:
-        words += ["--ignore-mask", config.data.ignore_mask]
-    yield f"  lsr-infer {shlex.join(words)}"
+        argv += ["--ignore-mask", config.data.ignore_mask]
+    yield f"  lsr-infer {shlex.join(argv)}"

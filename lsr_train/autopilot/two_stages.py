@@ -1,6 +1,6 @@
-"""`adapt` from labelled images and footage alone: choose what nobody stated, train the source stage, adapt, account.
+"""Runs `adapt` from labelled images and footage alone: choices, source stage, adaptation, summary.
 
-The adaptation's run folder is made before either stage begins, so that `--resume` finds both. The source stage has a
+The adaptation's run folder is made before either stage starts, so that `--resume` finds both. The source stage has a
 run folder of its own beside it, named after its configuration and data, for later runs to use again.
 """
 
@@ -12,9 +12,18 @@ from pathlib import Path
 import torch
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.autopilot.budget import SOURCE_SHARE, Budget, BudgetError, Pace, Stage, plan_lengths, said, with_length
+from lsr_train.autopilot.budget import (
+    SOURCE_SHARE,
+    Budget,
+    BudgetError,
+    Stage,
+    StageCost,
+    format_duration,
+    plan_lengths,
+    with_length,
+)
 from lsr_train.autopilot.choices import (
-    RECORD,
+    STAGES_FILE,
     Choices,
     SourceStage,
     fitting,
@@ -24,8 +33,8 @@ from lsr_train.autopilot.choices import (
     split_of_folder,
     training_size,
 )
-from lsr_train.autopilot.step_cost import available_bytes, look_bytes, measure_pace, step_bytes
-from lsr_train.autopilot.summary import write_account
+from lsr_train.autopilot.step_cost import available_bytes, evaluation_bytes, measure_cost, step_bytes
+from lsr_train.autopilot.summary import write_summary
 from lsr_train.config.command_line import Request, config_from_text
 from lsr_train.config.fields import with_fields
 from lsr_train.config.recipes import to_yaml
@@ -41,14 +50,14 @@ from lsr_train.network.weights import backbone_of, load_backbone_weights
 from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import Ready, data_fingerprint, find_ready, is_finished, note_data, source_name
 
-__all__ = ["adapt_from_scratch", "go_on"]
+__all__ = ["adapt_from_scratch", "resume_stages"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What is about to happen.
+    """What will be done.
 
     Args:
         source: the source stage, complete.
@@ -66,7 +75,7 @@ class _Plan:
 
 
 def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
-    """Train the source stage where none is ready, adapt, and say what came of it.
+    """Train the source stage where none is ready, adapt, and write the summary.
 
     Args:
         request: for a new run without a start.
@@ -74,11 +83,8 @@ def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
 
     Returns:
         As `train`, of both stages.
-
-    Raises:
-        LsrError: with the exit code of what went wrong.
     """
-    assert request.out is not None  # a run to resume goes on elsewhere
+    assert request.out is not None  # a run to resume comes to `resume_stages`
     plan = _plan(request, stage, time.monotonic())
     for line in plan.lines:
         logger.info("%s", line)
@@ -86,26 +92,20 @@ def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
     if source is None:
         source = request.out.parent / source_name(plan.source, plan.data)
         if (source / "config.yaml").is_file():
-            logger.info("%s goes on where it was", source)
+            logger.info("%s resumed", source)
         else:
             RunFolder.create(source, to_yaml(plan.source)).close()
         note_data(source, plan.data)
     adapted = with_fields(plan.adapted, {"init": str(source)})
-    RunFolder.create(request.out, to_yaml(adapted), record={RECORD: {"choices": plan.lines}}).close()
-    return go_on(request.out)
+    RunFolder.create(request.out, to_yaml(adapted), record={STAGES_FILE: {"choices": plan.lines}}).close()
+    return resume_stages(request.out)
 
 
-def go_on(out: Path) -> int:
-    """Do what is left of both stages, and write the account.
-
-    Args:
-        out: the adaptation's run folder.
+def resume_stages(out: Path) -> int:
+    """Do what is left of both stages, and write the summary.
 
     Returns:
         As `train`, of both stages.
-
-    Raises:
-        LsrError: with the exit code of what went wrong.
     """
     config = _configuration(out)
     source = Path(config.init)
@@ -116,13 +116,13 @@ def go_on(out: Path) -> int:
     for name, run in (("source stage", source), ("adaptation", out)):
         if run == source and is_finished(run):
             continue
-        begun = time.monotonic()
+        start = time.monotonic()
         codes.append(train(Request(config=_configuration(run), out=None, resume=run, print_config=False)))
-        seconds[name] = time.monotonic() - begun
+        seconds[name] = time.monotonic() - start
         if codes[-1] == 130:
-            logger.info("interrupted in the %s; go on with: python -m lsr_train adapt --resume %s", name, out)
+            logger.info("interrupted in the %s; resume with: python -m lsr_train adapt --resume %s", name, out)
             return 130
-    write_account(out, config, seconds)
+    write_summary(out, config, seconds)
     return max(codes)
 
 
@@ -131,19 +131,16 @@ def _configuration(run: Path) -> Config:
     return config_from_text(file.read_text(encoding="utf-8"), str(file))
 
 
-def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
-    """Choose everything; devices and inputs are looked at here, and nothing is written.
+def _plan(request: Request, stage: SourceStage, started: float) -> _Plan:
+    """Choose everything; devices and inputs are checked here, and nothing is written.
 
     Where the budget is too short for the size that was chosen, a smaller one is.
-
-    Raises:
-        LsrError: something that is asked for cannot be.
     """
     widest = None
     while True:
         choices = Choices(request.config, request.stated, request.flags)
         try:
-            return _plan_within(choices, request, stage, begun, widest)
+            return _plan_within(choices, request, stage, started, widest)
         except BudgetError as error:
             widest = narrower(choices, error.share)
             if widest is None:
@@ -152,11 +149,11 @@ def _plan(request: Request, stage: SourceStage, begun: float) -> _Plan:
             target = choices.config.data.target
             logger.info(
                 "%dx%d is too large for this budget, whose %s hold %.0f %% of the fewest steps; trying %d wide",
-                target.width, target.height, said(request.budget or 0), 100 * error.share, widest,
+                target.width, target.height, format_duration(request.budget or 0), 100 * error.share, widest,
             )  # fmt: skip
 
 
-def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: float, widest: int | None) -> _Plan:
+def _plan_within(choices: Choices, request: Request, stage: SourceStage, started: float, widest: int | None) -> _Plan:
     """Choose everything, with training images of at most `widest` columns.
 
     Raises:
@@ -172,7 +169,7 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: 
             "the source stage and what is chosen by itself need a single process. Run pretrain on several, then adapt "
             "with --init."
         )
-    prepared = prepare(choices.config, accelerator)  # every file is looked into before the output is
+    prepared = prepare(choices.config, accelerator)  # every file is checked before the output is
     RunFolder.check_free(request.out)
     data = data_fingerprint(source)
     ready = find_ready(request.out.parent, source, data, config_from_text, any_length=request.budget is not None)
@@ -182,9 +179,9 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: 
             "would fit them into half an hour"
         )
     else:
-        paces = measure_pace(prepare(source, accelerator), request.out), measure_pace(prepared, request.out)
-        budget = Budget(seconds=request.budget, gone=time.monotonic() - begun)
-        source, ready = _fit_into(budget, choices, stage, ready, paces)
+        costs = measure_cost(prepare(source, accelerator), request.out), measure_cost(prepared, request.out)
+        budget = Budget(seconds=request.budget, passed=time.monotonic() - started)
+        source, ready = _fit_into(budget, choices, stage, ready, costs)
     choices.lines += _few_frames(prepared)
     choices.lines.append(ready.line)
     given_way = stage.given_way(choices.config)
@@ -199,7 +196,7 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, begun: 
 
 
 def _few_frames(prepared: Prepared) -> list[str]:
-    """Say so where the footage gave fewer frames than a look takes."""
+    """Return a line where the footage gave fewer frames than an evaluation takes."""
     target, config = prepared.target, prepared.config
     if target is None or len(target) >= config.selection.frames:
         return []
@@ -231,19 +228,19 @@ def _choose(choices: Choices, stage: SourceStage, widest: int | None) -> torch.d
 
     def needs(config: Config) -> int:
         runs = (config, stage.beside(config))
-        return max(predict(run, space.num_classes) for run in runs for predict in (step_bytes, look_bytes))
+        return max(predict(run, space.num_classes) for run in runs for predict in (step_bytes, evaluation_bytes))
 
     fitting(choices, available_bytes(device), needs)
     return device
 
 
 def _fit_into(
-    budget: Budget, choices: Choices, stage: SourceStage, ready: Ready, paces: tuple[Pace, Pace]
+    budget: Budget, choices: Choices, stage: SourceStage, ready: Ready, costs: tuple[StageCost, StageCost]
 ) -> tuple[Config, Ready]:
     """Fit both stages into the budget; returns the source stage, and what stands for it where that will do."""
     source = stage.beside(choices.config)
-    looks = replace(paces[1], begin=paces[1].begin + 2 * paces[1].look)  # the account looks at both networks
-    stages = Stage(config=source, pace=paces[0]), Stage(config=choices.config, pace=looks)
+    adapted = replace(costs[1], start=costs[1].start + 2 * costs[1].evaluation)  # the summary evaluates both networks
+    stages = Stage(config=source, cost=costs[0]), Stage(config=choices.config, cost=adapted)
     lengths = plan_lengths(budget, *stages, ready.steps)
     share = "all for the adaptation"
     if lengths.source:
@@ -254,10 +251,10 @@ def _fit_into(
             ready = Ready(run=None, steps=0, line=line)
         source = with_fields(source, with_length(source, lengths.source, stage.flags))
         share = f"{SOURCE_SHARE:.0%} for the source stage unless a stage cannot use its part"
-    measured = f"measured {paces[0].step:.3g} s a source step and {paces[1].step:.3g} s one of adaptation"
+    measured = f"measured {costs[0].step:.3g} s a source step and {costs[1].step:.3g} s one of adaptation"
     choices.take(
         with_length(choices.config, lengths.adapted, choices.flags),
-        f"steps {lengths.source or ready.steps} and {lengths.adapted}: {measured}; {said(budget.usable)} of the budget "
-        f"are planned, {share}",
+        f"steps {lengths.source or ready.steps} and {lengths.adapted}: {measured}; {format_duration(budget.usable)} of "
+        f"the budget are planned, {share}",
     )
     return source, ready

@@ -57,7 +57,7 @@ def comparison_document(
     """Collect the results of a comparison.
 
     Args:
-        comparison: with its runs.
+        comparison: its runs, and what they share.
         scored: one entry a run and seed.
         left_out: what failed, and so has no figure whatever lies there; a result that cannot be read is added.
         diverged: messages of the entries that diverged, by their names.

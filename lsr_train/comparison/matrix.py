@@ -19,19 +19,9 @@ from lsr_train.config.run import COMMAND_METHODS, Config, is_foreign
 from lsr_train.methods import method_class
 
 __all__ = [
-    "Overrides",
-    "ScoredRun",
-    "Start",
-    "TablePlan",
-    "Training",
-    "adapting_run",
-    "check_folders",
-    "folder_name",
-    "last_checkpoint",
-    "plan_table",
-    "source_run",
-    "supervised_run",
-]
+    "Overrides", "ScoredRun", "Start", "TablePlan", "Training", "adapting_run", "check_folders", "folder_name",
+    "last_checkpoint", "plan_table", "source_run", "supervised_run",
+]  # fmt: skip
 
 _SOURCE_STAGE = "source-stage"
 """The folder of the trainings that all others start from."""
@@ -89,8 +79,6 @@ class ScoredRun:
     """One run for one seed: what is trained for it, and where its result lies.
 
     Args:
-        run: of the table.
-        seed: of the training.
         training: what is trained; None where a network that is there is scored.
         start: the training that has to be finished before; None where there is none.
         model: what is scored: a checkpoint, or the pointer to one.
@@ -165,13 +153,6 @@ def source_run(own: Overrides, given: Overrides, seed: int, out: Path) -> Traini
 def adapting_run(run: RunSpec, recipe: Config, start: str, seed: int, out: Path) -> Training:
     """Return the training of a run that starts from the source stage.
 
-    Args:
-        run: of the table.
-        recipe: the one it follows, with what the command line sets.
-        start: checkpoint to start from.
-        seed: of the training.
-        out: the table's folder.
-
     Raises:
         UsageError: the run sets what its method does not read.
     """
@@ -227,8 +208,6 @@ class TablePlan:
     """What all runs of a table have in common.
 
     Args:
-        comparison: its runs, and what they share.
-        out: its folder.
         init: source checkpoint to start from; {seed} stands for the seed. Empty trains one.
         arguments: the command line, by what it is about.
         given: what it sets for all runs.
@@ -295,12 +274,6 @@ def _of_stage(recipe: str, arguments: Sequence[str], stage: str) -> Overrides:
 
 def plan_table(comparison: ComparisonSpec, options: TableOptions, arguments: TableArguments, out: Path) -> TablePlan:
     """Return what all runs of a table have in common.
-
-    Args:
-        comparison: its runs, and what they share.
-        options: the command's own.
-        arguments: those for the runs.
-        out: the table's folder.
 
     Raises:
         UsageError: an option is not allowed, or no source or target is named.

@@ -34,19 +34,9 @@ from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import differing, is_finished
 
 __all__ = [
-    "SUCCESS",
-    "Busy",
-    "Diverged",
-    "Processes",
-    "Slot",
-    "Task",
-    "acquire",
-    "available_slots",
-    "device_slots",
-    "is_locked",
-    "run_tasks",
-    "train_run",
-]
+    "SUCCESS", "Busy", "Diverged", "Processes", "Slot", "Task", "acquire", "available_slots", "device_slots",
+    "is_locked", "run_tasks", "train_run",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -191,9 +181,6 @@ class Processes:
             commands: the arguments of each, from the command's name on.
             slot: the device.
             log: takes their output, after what is there.
-
-        Raises:
-            InputError: the log cannot be written.
         """
         try:
             file = log.open("a", encoding="utf-8")
@@ -268,9 +255,6 @@ def run_tasks(
         slots: one task at a time each.
         processes: asked to stop where this is interrupted.
         failed: called for every task that failed, with what it raised; None where what it waits for has failed.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C, after every process has stopped.
     """
     order = TopologicalSorter({task: () if task.after is None else (task.after,) for task in tasks})
     order.prepare()

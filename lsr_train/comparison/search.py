@@ -25,19 +25,10 @@ from optuna.trial import FrozenTrial, TrialState
 from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
 from lsr_infer.io.atomic import write_json, write_text
 from lsr_infer.io.paths import check_place
+from lsr_train.comparison import schedule
 from lsr_train.comparison.matrix import TablePlan, Training
 from lsr_train.comparison.options import AblateOptions
-from lsr_train.comparison.schedule import (
-    Busy,
-    Diverged,
-    Processes,
-    Slot,
-    Task,
-    acquire,
-    available_slots,
-    run_tasks,
-    train_run,
-)
+from lsr_train.comparison.schedule import Diverged, Processes, Slot, Task
 from lsr_train.comparison.spec import RunSpec, SearchRange
 from lsr_train.config.run import Config
 from lsr_train.evaluation.result import Table, comma_separated, markdown, terminal
@@ -89,9 +80,7 @@ class SharedStudy:
 
     Args:
         folder: its place, which exists.
-        ranges: of the fields.
         about: plain data in which all processes that share it must agree, such as the run.
-        seed: of the proposals.
         stopping: whether this process should start nothing any more.
 
     Raises:
@@ -131,7 +120,7 @@ class SharedStudy:
 
     def _exclusive(self) -> AcquireReturnProxy[Any]:
         """Keep other processes and threads from choosing at the same time."""
-        return acquire(self.folder / ".search.lock", blocking=True)
+        return schedule.acquire(self.folder / ".search.lock", blocking=True)
 
     def lock_file(self, number: int) -> Path:
         """Return the file that is locked while somebody works on a trial."""
@@ -153,8 +142,8 @@ class SharedStudy:
             for left in started:
                 if left.state == TrialState.RUNNING:
                     try:
-                        return _plain(left, {}), acquire(self.lock_file(left.number))
-                    except Busy:
+                        return _plain(left, {}), schedule.acquire(self.lock_file(left.number))
+                    except schedule.Busy:
                         continue
             if len(started) >= trials:
                 return None
@@ -163,7 +152,7 @@ class SharedStudy:
                 seed=self.seed * 100_003 + len(started), n_startup_trials=_TRIALS_BEFORE_MODEL, constant_liar=True
             )
             trial = self.study.ask(self.space)
-            return Trial(number=trial.number, values=dict(trial.params)), acquire(self.lock_file(trial.number))
+            return Trial(number=trial.number, values=dict(trial.params)), schedule.acquire(self.lock_file(trial.number))
 
     def tell(self, trial: Trial, signal: float | None, more: Mapping[str, Any]) -> None:
         """Record the result of a trial.
@@ -206,12 +195,8 @@ class _SearchRuns:
 
     Args:
         plan: what they have in common.
-        run: whose fields are searched.
-        ranges: of the fields.
         seeds: each trial is run with all of them; its signal is their mean.
         trials: how many there are to be.
-        config: what the run trains with.
-        processes: that train.
         failures: runs that broke; grows.
     """
 
@@ -236,18 +221,11 @@ class _Collapsed(Exception):  # noqa: N818 - a result of a trial
 def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], options: AblateOptions) -> int:
     """Run what is left of a search, and write what it found.
 
-    Args:
-        plan: what its runs have in common.
-        run: whose fields are searched.
-        ranges: of the fields.
-        options: the command's own.
-
     Returns:
         0; 6 where the run of a trial broke.
 
     Raises:
         QualityGateError: every trial diverged or lost a class; the table is written all the same.
-        LsrError: with the exit code of what else went wrong.
     """
     seeds = options.seed_list
     starts = {seed: plan.start(seed) for seed in seeds}
@@ -261,7 +239,7 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
     for item in ranges:
         for value in (item.low, item.high):
             plan.training(replace(run, set={**run.set, item.field: value}), first, seeds[0])
-    slots = available_slots(options.device_list)
+    slots = schedule.available_slots(options.device_list)
     check_place(plan.out)
     runs = _SearchRuns(plan=plan, run=run, ranges=ranges, seeds=seeds, trials=options.trials, config=config)
     about = {
@@ -290,7 +268,6 @@ def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy
 
     Raises:
         InputError: a source stage failed.
-        KeyboardInterrupt: on Ctrl-C, after every process has stopped.
     """
 
     def failed(task: Task, error: Exception | None) -> None:
@@ -305,12 +282,14 @@ def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy
             with lock:
                 _run_trial(runs, study, trial, slot)
 
-    sources = [Task(name=stage.name, work=partial(train_run, stage, processes=runs.processes)) for stage in stages]
-    run_tasks(sources, slots, runs.processes, failed)
+    sources = [
+        Task(name=stage.name, work=partial(schedule.train_run, stage, processes=runs.processes)) for stage in stages
+    ]
+    schedule.run_tasks(sources, slots, runs.processes, failed)
     if runs.failures:
         raise InputError(f"there is nothing to start from: {runs.failures[0]}")
     workers = [Task(name=f"worker {index}", work=trial_after_trial) for index in range(len(slots))]
-    run_tasks(workers, slots, runs.processes, failed)
+    schedule.run_tasks(workers, slots, runs.processes, failed)
 
 
 def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) -> None:
@@ -342,9 +321,9 @@ def _train_trial(runs: _SearchRuns, trial: Trial, seed: int, slot: Slot) -> dict
     training = runs.plan.training(run, runs.plan.start(seed).model, seed)
     while not runs.processes.stopping:
         try:
-            train_run(training, slot, runs.processes)
+            schedule.train_run(training, slot, runs.processes)
             break
-        except Busy:
+        except schedule.Busy:
             time.sleep(0.2)  # the process of a command that was killed ends in an instant
     if runs.processes.stopping:
         raise _Stopped

@@ -22,17 +22,9 @@ from lsr_train.config.methods import METHOD_WEIGHTS, WEIGHT_NAMES, check_name
 from lsr_train.config.run import Config, is_foreign
 
 __all__ = [
-    "ComparisonSpec",
-    "Published",
-    "RunSpec",
-    "SearchRange",
-    "comparison_names",
-    "read_comparison",
-    "search_ranges",
-    "select_runs",
-    "sweeps",
-    "without_each",
-]
+    "ComparisonSpec", "Published", "RunSpec", "SearchRange", "comparison_names", "read_comparison",
+    "search_ranges", "select_runs", "sweeps", "without_each",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +202,7 @@ def select_runs(comparison: ComparisonSpec, names: Iterable[str], flag: str = "m
     """Return the runs that a user asks for.
 
     Args:
-        comparison: with all of its runs.
+        comparison: its runs, and what they share.
         names: of runs; a method that has none (FILE.py:CLASS, or one that is registered) becomes one that follows the
             base recipe.
         flag: that named them, for messages.
@@ -308,7 +300,7 @@ def sweeps(run: RunSpec, config: Config, texts: Sequence[str]) -> tuple[RunSpec,
 
     Args:
         run: of a table.
-        config: what it trains with.
+        config: what the run trains with.
         texts: such as `weights.cluster=1e-5,1e-4`.
 
     Raises:

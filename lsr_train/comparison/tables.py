@@ -13,29 +13,13 @@ from typing import Any
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.atomic import write_json, write_text
 from lsr_infer.io.paths import check_place, place_error
+from lsr_train.comparison import schedule
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
 from lsr_train.comparison.options import AblateOptions, CompareOptions, TableArguments, TableOptions
-from lsr_train.comparison.schedule import (
-    SUCCESS,
-    Diverged,
-    Processes,
-    Slot,
-    Task,
-    acquire,
-    available_slots,
-    run_tasks,
-    train_run,
-)
+from lsr_train.comparison.schedule import Diverged, Processes, Slot, Task
 from lsr_train.comparison.search import search
-from lsr_train.comparison.spec import (
-    ComparisonSpec,
-    read_comparison,
-    search_ranges,
-    select_runs,
-    sweeps,
-    without_each,
-)
+from lsr_train.comparison.spec import ComparisonSpec, read_comparison, search_ranges, select_runs, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
 from lsr_train.evaluation.options import evaluate_options
 from lsr_train.evaluation.result import comma_separated, latex, markdown, read_supervised, terminal
@@ -56,14 +40,11 @@ class _TableRuns:
 
     Args:
         comparison: what the table is of, with the runs that were asked for.
-        out: its folder.
-        scored: one entry a run and seed.
         evaluate: arguments of `evaluate`, the same for all.
         target: arguments of `evaluate` for runs that are scored with the target's batch-norm statistics.
         left_out: what is not in the table, and why; grows.
         diverged: messages of the entries that diverged, by name; grows.
         partial: entries whose runs or scores left unusable files out; grows.
-        processes: that train and score.
         count: of entries that are through, for messages.
     """
 
@@ -89,15 +70,8 @@ class _TableRuns:
 def compare(options: CompareOptions, arguments: TableArguments) -> int:
     """Train and score the methods of a table that are not there yet, and write it.
 
-    Args:
-        options: the command's own.
-        arguments: those for the runs.
-
     Returns:
         0; 6 where a run failed or its folder is damaged or another's: it is named, and not in the table.
-
-    Raises:
-        LsrError: with the exit code of what went wrong.
     """
     comparison = read_comparison(options.recipe)
     if options.names:
@@ -127,7 +101,7 @@ def ablate(options: AblateOptions, arguments: TableArguments) -> int:
 
 def _make_table(comparison: ComparisonSpec, options: TableOptions, arguments: TableArguments, out: Path) -> int:
     """Train and score what is not there yet, and write the table; returns and raises as `compare`."""
-    slots = available_slots(options.device_list)
+    slots = schedule.available_slots(options.device_list)
     check_folders(comparison.runs)
     table = _table_runs(plan_table(comparison, options, arguments, out), options)
     check_place(out)
@@ -137,7 +111,7 @@ def _make_table(comparison: ComparisonSpec, options: TableOptions, arguments: Ta
         "%d runs, %d seeds, %d source stages; %d at a time, in %s",
         len(comparison.runs), len(options.seed_list), len(tasks) - len(table.scored), len(slots), out,
     )  # fmt: skip
-    run_tasks(tasks, slots, table.processes, partial(_failed, table))
+    schedule.run_tasks(tasks, slots, table.processes, partial(_failed, table))
     return _write(table, options)
 
 
@@ -223,7 +197,7 @@ def _tasks(table: _TableRuns) -> list[Task]:
     """Return what is to be done; source stages first, since others wait for them."""
     stages = {item.start.folder: item.start for item in table.scored if item.start is not None}
     first = {
-        folder: Task(name=stage.name, work=partial(train_run, stage, processes=table.processes))
+        folder: Task(name=stage.name, work=partial(schedule.train_run, stage, processes=table.processes))
         for folder, stage in stages.items()
     }
     others = [
@@ -245,7 +219,7 @@ def _complete(table: _TableRuns, item: ScoredRun, slot: Slot) -> None:
         InputError: it failed, or its folder is damaged or another run's.
     """
     item.result.parent.mkdir(parents=True, exist_ok=True)
-    with acquire(item.result.with_name(f".{item.result.name}.lock")):
+    with schedule.acquire(item.result.with_name(f".{item.result.name}.lock")):
         message = _known_to_diverge(item)
         if message is not None:
             table.diverged[item.name] = message
@@ -254,7 +228,7 @@ def _complete(table: _TableRuns, item: ScoredRun, slot: Slot) -> None:
         code = 0
         if item.training is not None:
             try:
-                code = train_run(item.training, slot, table.processes)
+                code = schedule.train_run(item.training, slot, table.processes)
             except Diverged as error:
                 write_json(item.diverged, {"message": str(error), "config": to_yaml(item.training.config)})
                 table.diverged[item.name] = str(error)
@@ -264,7 +238,7 @@ def _complete(table: _TableRuns, item: ScoredRun, slot: Slot) -> None:
         if missing:
             log = item.result.with_suffix(".score.log")
             result = table.processes.run([_scoring(table, item, *pair, slot) for pair in missing], slot, log)
-            if result.code not in SUCCESS:
+            if result.code not in schedule.SUCCESS:
                 raise InputError(f"{result.error} (exit {result.code}; {log})")
             code = max(code, result.code)
         if code:

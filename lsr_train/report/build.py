@@ -46,7 +46,6 @@ def report(options: ReportOptions) -> int:
 
     Raises:
         InputError: no run is left, or the place cannot be written.
-        LsrError: with the exit code of what else went wrong.
     """
     out = Path(options.out)
     refuse_existing(out, overwrite=options.overwrite)

@@ -43,16 +43,9 @@ from lsr_train.report.options import ReportOptions
 from lsr_train.runs.folder import resolve_model
 
 __all__ = [
-    "Page",
-    "Section",
-    "ShownRun",
-    "configuration_section",
-    "curves_section",
-    "environment_section",
-    "network_sections",
-    "render",
-    "summary_section",
-]
+    "Page", "Section", "ShownRun", "configuration_section", "curves_section", "environment_section",
+    "network_sections", "render", "summary_section",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 

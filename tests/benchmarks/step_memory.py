@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lsr_infer.commands.parser import parse_size
-from lsr_train.autopilot.step_cost import look_bytes, step_bytes
+from lsr_train.autopilot.step_cost import evaluation_bytes, step_bytes
 from lsr_train.config.run import (
     Config,
     DataConfig,
@@ -153,7 +153,7 @@ def main() -> None:
     if options.one:
         config = configuration(options)
         found = measure_look(config) if options.look else measure(config)
-        predict = look_bytes if options.look else step_bytes
+        predict = evaluation_bytes if options.look else step_bytes
         print(json.dumps({"bytes": found, "predicted": predict(config, CITYSCAPES_19.num_classes)}))
         return
     cases = []

@@ -12,10 +12,10 @@ from lsr_train.autopilot.budget import (
     SOURCE_SHARE,
     USED_SHARE,
     Budget,
-    Pace,
     Stage,
+    StageCost,
+    format_duration,
     plan_lengths,
-    said,
     with_length,
 )
 from lsr_train.config.command_line import parse_duration
@@ -23,9 +23,10 @@ from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.run import Config, OptimConfig, SelectionConfig, TrainConfig
 
 
-def stage(steps: int, seconds: float, look: float = 0.0, every: int = 0) -> Stage:
+def stage(steps: int, seconds: float, evaluation: float = 0.0, every: int = 0) -> Stage:
     selection = SelectionConfig(signal="flip", every=every)
-    return Stage(config=Config(train=TrainConfig(steps=steps), selection=selection), pace=Pace(step=seconds, look=look))
+    cost = StageCost(step=seconds, evaluation=evaluation)
+    return Stage(config=Config(train=TrainConfig(steps=steps), selection=selection), cost=cost)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1.5h", 5400)])
@@ -40,41 +41,41 @@ def test_what_is_no_duration_is_a_usage_error(text: str) -> None:
 
 
 @given(seconds=st.floats(0.1, 1e6))
-def test_what_is_said_can_be_given_and_is_enough(seconds: float) -> None:
-    assert parse_duration(said(seconds)) >= seconds - 1e-6
+def test_a_formatted_duration_can_be_given_and_is_enough(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) >= seconds - 1e-6
 
 
 def test_a_budget_is_shared_out() -> None:
-    lengths = plan_lengths(Budget(seconds=1000, gone=0), stage(10_000, 0.25), stage(10_000, 0.5))
+    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25), stage(10_000, 0.5))
     assert lengths.source == int(1000 * USED_SHARE * SOURCE_SHARE / 0.25)
     assert lengths.adapted == pytest.approx(1000 * USED_SHARE * (1 - SOURCE_SHARE) / 0.5, abs=1)
 
 
 def test_no_stage_is_longer_than_its_recipe_and_the_other_has_the_rest() -> None:
-    lengths = plan_lengths(Budget(seconds=1000, gone=0), stage(400, 0.25), stage(10_000, 0.5))
+    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(400, 0.25), stage(10_000, 0.5))
     assert lengths.source == 400
     assert lengths.adapted == int((1000 * USED_SHARE - 100) / 0.5)
-    lengths = plan_lengths(Budget(seconds=1000, gone=0), stage(10_000, 0.25), stage(300, 0.5))
+    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25), stage(300, 0.5))
     assert lengths.source == int((1000 * USED_SHARE - 150) / 0.25)
     assert lengths.adapted == 300
 
 
 @given(
-    seconds=st.floats(1, 1e5), gone=st.floats(0, 100), source=st.floats(0.01, 5), adapted=st.floats(0.01, 5),
-    look=st.floats(0, 20), source_steps=st.integers(1, 20_000), steps=st.integers(1, 20_000),
+    seconds=st.floats(1, 1e5), passed=st.floats(0, 100), source=st.floats(0.01, 5), adapted=st.floats(0.01, 5),
+    evaluation=st.floats(0, 20), source_steps=st.integers(1, 20_000), steps=st.integers(1, 20_000),
 )  # fmt: skip
-def test_a_plan_fits_its_budget_or_says_what_would(
-    seconds: float, gone: float, source: float, adapted: float, look: float, source_steps: int, steps: int
+def test_a_plan_fits_its_budget_or_names_what_would(
+    seconds: float, passed: float, source: float, adapted: float, evaluation: float, source_steps: int, steps: int
 ) -> None:
-    first, second = stage(source_steps, source, look, 1000), stage(steps, adapted, look, 500)
-    budget = Budget(seconds=seconds, gone=gone)
+    first, second = stage(source_steps, source, evaluation, 1000), stage(steps, adapted, evaluation, 500)
+    budget = Budget(seconds=seconds, passed=passed)
     try:
         lengths = plan_lengths(budget, first, second)
     except UsageError as error:
         enough = parse_duration(str(error).split("--budget ")[1].split(",")[0])
         assert enough > seconds
-        lengths = plan_lengths(Budget(seconds=enough, gone=gone), first, second)
-        budget = Budget(seconds=enough, gone=gone)
+        lengths = plan_lengths(Budget(seconds=enough, passed=passed), first, second)
+        budget = Budget(seconds=enough, passed=passed)
     assert min(LEAST_STEPS, source_steps) <= lengths.source <= source_steps
     assert min(LEAST_STEPS, steps) <= lengths.adapted <= steps
     assert first.seconds(lengths.source) + second.seconds(lengths.adapted) <= budget.usable * (1 + 1e-9)
@@ -82,16 +83,16 @@ def test_a_plan_fits_its_budget_or_says_what_would(
 
 def test_a_source_stage_that_is_ready_gives_its_time_to_the_adaptation() -> None:
     stages = stage(10_000, 0.25), stage(10_000, 0.5)
-    planned = plan_lengths(Budget(seconds=1000, gone=0), *stages)
-    again = plan_lengths(Budget(seconds=1000, gone=0), *stages, ready=math.ceil(0.8 * planned.source))
+    planned = plan_lengths(Budget(seconds=1000, passed=0), *stages)
+    again = plan_lengths(Budget(seconds=1000, passed=0), *stages, ready=math.ceil(0.8 * planned.source))
     assert (again.source, again.adapted) == (0, int(1000 * USED_SHARE / 0.5))
-    assert plan_lengths(Budget(seconds=1000, gone=0), *stages, ready=planned.source // 2) == planned
+    assert plan_lengths(Budget(seconds=1000, passed=0), *stages, ready=planned.source // 2) == planned
 
 
-def test_looks_take_their_part() -> None:
-    """Ten looks of nine seconds are 90 seconds that are no steps."""
-    without = plan_lengths(Budget(seconds=1000, gone=0), stage(10_000, 0.25), stage(10_000, 0.5))
-    lengths = plan_lengths(Budget(seconds=1000, gone=0), stage(10_000, 0.25, 9.0, 10_000 // 9), stage(10_000, 0.5))
+def test_evaluations_take_their_part() -> None:
+    """Ten evaluations of nine seconds are 90 seconds that are no steps."""
+    without = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25), stage(10_000, 0.5))
+    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25, 9.0, 10_000 // 9), stage(10_000, 0.5))
     assert without.source - lengths.source == pytest.approx(11 * 9.0 / 0.25, abs=1)
 
 

@@ -21,7 +21,7 @@ from lsr_infer.io.images import read_image
 from lsr_infer.video.writer import VideoWriter
 from lsr_train.autopilot import budget, two_stages
 from lsr_train.autopilot import choices as automatic
-from lsr_train.autopilot.budget import Pace
+from lsr_train.autopilot.budget import StageCost
 from lsr_train.autopilot.choices import source_stage
 from lsr_train.config.command_line import config_from_text, resolve
 from lsr_train.config.recipes import to_yaml
@@ -109,21 +109,21 @@ def test_every_choice_is_written_down(whole: Path) -> None:
 
 
 def test_the_account_names_files_that_are_there(whole: Path) -> None:
-    account = (whole / "account.txt").read_text(encoding="utf-8")
-    pictures = re.findall(r"\S+\.png", account)
+    summary = (whole / "summary.txt").read_text(encoding="utf-8")
+    pictures = re.findall(r"\S+\.png", summary)
     assert len(pictures) == 6
     for picture in pictures:
         assert read_image(Path(picture)).shape == (HEIGHT, 2 * WIDTH + 4, 3)
-    for model in re.findall(r"\S+\.safetensors", account):
+    for model in re.findall(r"\S+\.safetensors", summary):
         assert Path(model).is_file()
-    assert f"python export/to_onnx.py {whole} -o {whole}.onnx --frames " in account
-    assert "collapsed" in account
-    assert "agreement with the mirrored frame" in account
+    assert f"python export/to_onnx.py {whole} -o {whole}.onnx --frames " in summary
+    assert "collapsed" in summary
+    assert "agreement with the mirrored frame" in summary
 
 
 def test_the_commands_that_the_account_names_run(whole: Path) -> None:
-    account = (whole / "account.txt").read_text(encoding="utf-8")
-    export, segment = (shlex.split(line) for line in account.splitlines() if line.startswith("  "))
+    summary = (whole / "summary.txt").read_text(encoding="utf-8")
+    export, segment = (shlex.split(line) for line in summary.splitlines() if line.startswith("  "))
     assert (export[0], segment[0]) == ("python", "lsr-infer")
     for command in ([*export[1:]], ["-c", "from lsr_infer.cli import main; main()", *segment[1:]]):
         done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -155,8 +155,8 @@ def test_the_account_says_whether_nothing_was_selected(data: Path, beside: Path,
     out = beside / "second"
     assert run_here("adapt", words(data, out, *LENGTHS, "--optim.lr", rate, "--optim.warmup_steps", "0")) == 0
     assert (out / "checkpoints/best").exists() == selected, "the rate did not do what this test needs"
-    account = (out / "account.txt").read_text(encoding="utf-8")
-    assert bool(re.search("no checkpoint was selected: .+ had collapsed; this is the last one", account)) != selected
+    summary = (out / "summary.txt").read_text(encoding="utf-8")
+    assert bool(re.search("no checkpoint was selected: .+ had collapsed; this is the last one", summary)) != selected
 
 
 def test_a_finished_source_stage_is_used_again(
@@ -206,12 +206,12 @@ def test_a_kill_in_either_stage_is_made_good(data: Path, whole: Path, tmp_path: 
     kill_after(process, run / "checkpoints/step-1")
     state = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert state["step"] < STEPS, "the kill came too late to say anything"
-    assert (out / "account.txt").exists() is False
+    assert (out / "summary.txt").exists() is False
     assert run_here("adapt", ["--resume", str(out)]) == 0
     for ours, theirs in ((out, whole), (source_of(out), source_of(whole))):
         assert weights(ours, STEPS) == weights(theirs, STEPS)
         assert losses(ours) == losses(theirs)
-    assert (out / "account.txt").is_file()
+    assert (out / "summary.txt").is_file()
 
 
 def kill_after(process: "subprocess.Popen[str]", checkpoint: Path) -> None:
@@ -273,9 +273,9 @@ def test_a_budget_that_is_large_enough_leaves_the_recipes_steps(data: Path, tmp_
 def test_a_budget_shortens_both_stages_and_a_ready_source_stage_gives_its_time_to_the_other(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The pace is given, since a measured one differs from call to call: a minute a step, looks for nothing."""
+    """The cost is given, since a measured one differs from call to call: a minute a step, evaluations for nothing."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(two_stages, "measure_pace", lambda *_: Pace(step=60.0, look=0.0))
+    monkeypatch.setattr(two_stages, "measure_cost", lambda *_: StageCost(step=60.0, evaluation=0.0))
     monkeypatch.setattr(budget, "LEAST_STEPS", 2)
     out, second = tmp_path / "runs/first", tmp_path / "runs/second"
     assert run_here("adapt", words(data, out, *small_recipes(tmp_path), "--budget", "580s")) == 0
@@ -294,15 +294,15 @@ def test_a_budget_shortens_both_stages_and_a_ready_source_stage_gives_its_time_t
 def test_a_budget_that_is_too_short_for_the_footages_size_takes_a_smaller_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, width: int | None
 ) -> None:
-    """The pace is given: a step of a 96x64 image takes `seconds`, one of 64x64 in proportion."""
+    """The cost is given: a step of a 96x64 image takes `seconds`, one of 64x64 in proportion."""
     tried = []
 
-    def pace(prepared: Prepared, _: Path) -> Pace:
+    def cost(prepared: Prepared, _: Path) -> StageCost:
         target = prepared.config.data.target
         tried.append(target.width)
-        return Pace(step=seconds * target.width / WIDTH, look=0.0)
+        return StageCost(step=seconds * target.width / WIDTH, evaluation=0.0)
 
-    monkeypatch.setattr(two_stages, "measure_pace", pace)
+    monkeypatch.setattr(two_stages, "measure_cost", cost)
     monkeypatch.setattr(budget, "LEAST_STEPS", 2)
     monkeypatch.setattr(automatic, "_WIDTHS", (64,))
     out = tmp_path / "runs/run"
@@ -408,7 +408,7 @@ def test_weights_that_do_not_fit_are_said_before_a_folder_is_made(
     assert not out.parent.exists()
 
 
-def test_a_source_stage_that_was_begun_goes_on(
+def test_a_source_stage_that_was_started_is_resumed(
     data: Path, whole: Path, beside: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As a kill leaves it: some checkpoints, and no word that it is finished."""
@@ -420,7 +420,7 @@ def test_a_source_stage_that_was_begun_goes_on(
     (source / "checkpoints/last").write_text(f"step-{STEPS - 1}\n", encoding="utf-8")
     (source / "status.json").write_text(json.dumps({"state": "running"}), encoding="utf-8")
     assert run_here("adapt", words(data, beside / "second", *LENGTHS)) == 0
-    assert f"{source} goes on where it was" in caplog.text
+    assert f"{source} resumed" in caplog.text
     assert f"steps {STEPS - 1} to {STEPS}" in caplog.text
     assert weights(source, STEPS) == weights(source_of(whole), STEPS)
     assert weights(beside / "second", STEPS) == weights(whole, STEPS)
