@@ -218,11 +218,9 @@ class _Scan:
                         if inner.number == 1:
                             element = _TYPES.get(inner.value, f"type {inner.value}")
                         elif inner.number == 2 and inner.is_block:
-                            shape += [self._axis(axis) for axis in self._blocks(inner, 1)]
+                            sides = (self._fields(axis.start, axis.end) for axis in self._blocks(inner, 1))
+                            shape += [next((side.value for side in axis if side.number == 1), None) for axis in sides]
         return TensorPort(name=name, type=element, shape=tuple(shape))
-
-    def _axis(self, axis: _Field) -> int | None:
-        return next((field.value for field in self._fields(axis.start, axis.end) if field.number == 1), None)
 
     def _entry(self, entry: _Field) -> tuple[str, str]:
         """Read a StringStringEntryProto."""

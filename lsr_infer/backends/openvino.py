@@ -1,7 +1,7 @@
 """Runs models with OpenVINO on the CPU; needs the extra `openvino`.
 
 By default OpenVINO computes float32 models in bfloat16 wherever the processor can, so the arithmetic is always named,
-and the compiled model is asked what it became.
+and the compiled model is asked for it.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: an engine on an NVIDIA GPU, refused before it is opened where it cannot run.
+"""Runs engines of TensorRT and TensorRT for RTX, and refuses those that cannot run here before they are opened.
 
 An engine is executable code: open only those from a source you trust.
 """
@@ -51,8 +51,8 @@ class TensorRtBackend:
     Raises:
         UsageError: the device is no device's name, or a precision is asked for.
         DeviceError: the GPU or the library is not there, or the engine is for another flavour, version or GPU.
-        InputError: the engine or its Manifest is missing or damaged, they do not belong together, or nobody has proved
-            yet that the engine computes what its ONNX file does.
+        InputError: the engine or its Manifest is missing or damaged, they do not belong together, or the engine has not
+            been compared with its ONNX file yet.
     """
 
     def __init__(self, path: Path, options: BackendOptions, flavour: str) -> None:

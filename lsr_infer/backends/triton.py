@@ -1,7 +1,7 @@
 """Writes a model repository for NVIDIA's Triton Inference Server.
 
 `NAME/config.pbtxt` is a `ModelConfig` of Triton's `model_config.proto`; the model lies in version folder 1. Only fields
-that its documentation names are written. The server hands out what the graph gives: with `classes` a finished mask,
+that its documentation names are written. The server returns what the graph gives: with `classes` a finished mask,
 with `logits` the small map from which a client has to make one.
 """
 

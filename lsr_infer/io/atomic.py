@@ -123,7 +123,7 @@ class _Folder:
         sync_folder(self.path.parent)
 
     def clear(self) -> None:
-        """Remove what is left of it, and restore what was moved aside in vain."""
+        """Remove what is left of it, and restore what was moved aside if its path is free."""
         shutil.rmtree(self.temporary, ignore_errors=True)
         if not os.path.lexists(self._aside):
             return
@@ -179,7 +179,7 @@ class AtomicOutputs:
         """Return the temporary path of a file; it ends in the target's suffix, by which writers choose a format.
 
         Args:
-            path: where the file shall appear.
+            path: its final path.
             overwrite: replace what is there in one step; otherwise it stays and is an error.
         """
         return self._add(_File(path, overwrite=overwrite))
@@ -188,7 +188,7 @@ class AtomicOutputs:
         """Return the temporary path of a folder; see `file`.
 
         Args:
-            path: where the folder shall appear.
+            path: its final path.
             overwrite: replace what is there; a folder only where it holds nothing but what is `own`.
             own: the whole path of what may lie in such a folder, from the folder on.
 
@@ -241,7 +241,7 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary path with the suffix of `path` and rename it there once the block has ended well.
 
     Args:
-        path: where the file shall appear.
+        path: its final path.
         overwrite: replace an existing file in one step; otherwise one that is there at the end stays.
 
     Raises:
@@ -264,7 +264,7 @@ def whole_folder(path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Iterat
     """Yield a temporary folder to fill, and rename it to `path` once the block has ended well.
 
     Args:
-        path: where the folder shall appear.
+        path: its final path.
         overwrite: replace an existing folder or file; otherwise one that is there at the end stays.
         own: what a folder that is replaced may hold, see `refuse_existing`.
 

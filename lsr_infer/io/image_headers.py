@@ -171,7 +171,7 @@ def _open_with_pillow(data: bytes) -> Image.Image | None:
         return Image.open(BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise BrokenImageError(f"claims too many pixels; at most {MAX_PIXELS} pixels are read") from error
-    except Exception:  # noqa: BLE001 - whatever its readers meet in a damaged file
+    except Exception:  # noqa: BLE001 - its readers raise many types on damaged files
         return None
 
 
@@ -192,7 +192,7 @@ def _is_turned(image: Image.Image) -> bool:
     """Whether the EXIF orientation swaps height and width; damaged EXIF counts as none."""
     try:
         return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-    except Exception:  # noqa: BLE001 - whatever its reader meets
+    except Exception:  # noqa: BLE001 - its reader raises many types on damaged files
         return False
 
 

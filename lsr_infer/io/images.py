@@ -44,7 +44,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 
 
 def _content(path: Path) -> bytes:
-    """Read a file, with one line for whatever stands in the way."""
+    """Read a file, or raise `InputError` with the reason."""
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
             raise InputError(f"{path}: is a pipe or a device, an image file is needed.")

@@ -197,7 +197,7 @@ def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]
 
     Args:
         top: the folder.
-        unsearched: is told what cannot be searched, and why.
+        unsearched: gets what cannot be searched, and why.
     """
 
     def fail(error: OSError) -> None:

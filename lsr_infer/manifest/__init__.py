@@ -1,6 +1,6 @@
 """Defines the Manifest: everything the runtime needs to know about a model, as one JSON document inside its file.
 
-The document stands in the metadata of an ONNX file, and beside a TensorRT engine as `NAME.engine.json`. It is data
+The document is in the metadata of an ONNX file, and beside a TensorRT engine as `NAME.engine.json`. It is data
 only: it names no path, and nothing in it makes the runtime read or write anywhere. Its values are checked here, because
 a model file may come from anywhere.
 """

@@ -62,7 +62,7 @@ class Trimmer:
     """Gives freed memory back to the system when asked, but no more often than every so many seconds.
 
     Frames are allocated on one thread and freed on another, which leaves glibc's heaps with ever more holes: measured
-    with four streams, 1.2 MiB a minute that nobody uses.
+    with four streams, 1.2 MiB a minute that is lost.
 
     Args:
         seconds: the time between two trims.
@@ -101,7 +101,7 @@ def watch_parent() -> None:
 def import_onnxruntime() -> Any:
     """Return the module of ONNX Runtime, with its reports switched off unless the user has set the variable.
 
-    The one place where it is imported: its own builds report to Microsoft unless they are told not to. Seen with 1.31:
+    The one place where it is imported: its own builds report to Microsoft unless that is switched off. Seen with 1.31:
     a device id and queued events, names of models among them, below `~/.cache/Microsoft`, `.ses` in the folder for
     temporary files, and look-ups of the host they are sent to. The variable is read when the library is loaded.
 

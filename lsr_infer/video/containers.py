@@ -120,7 +120,7 @@ class ColorTags:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a video file says about itself.
+    """The description of a video.
 
     Args:
         width: width of a frame as without_secrets, rotation applied, in pixels.

@@ -69,7 +69,7 @@ class LivePicture:
     Args:
         picture: libav's, or uint8 [H,W,3] BGR.
         time: seconds on the source's clock, None where it has none.
-        info: what the source says about itself.
+        info: the description of the source.
     """
 
     picture: av.VideoFrame | NDArray[np.uint8]
@@ -154,7 +154,7 @@ class LiveReader:
 
     @property
     def info(self) -> VideoInfo:
-        """What the source says about itself; known once the reader is entered."""
+        """The description of the source; known once the reader is entered."""
         assert self._info is not None
         return self._info
 
@@ -185,7 +185,7 @@ class LiveReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._thread.join(_JOIN_SECONDS)  # a read that hangs ends by its own time limit, on a thread nobody waits for
+        self._thread.join(_JOIN_SECONDS)  # a hanging read ends by its own time limit; it is not waited for
 
     def stop(self) -> None:
         """Let `frames` end."""

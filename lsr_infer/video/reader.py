@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 PLAYLISTS = frozenset({"hls", "dash"})
 """Formats whose own size says nothing about the video."""
 _WALKED = frozenset({"gif", "apng"})
-"""Animations, of which libav says at most what it found."""
+"""Animations, whose length libav only knows from what it read."""
 _BY_STREAM = frozenset({"mov", "avi"})
 """Formats that state the length of each stream."""
 _BY_FILE = frozenset({"matroska", "flv"})
@@ -89,7 +89,7 @@ class CompletenessCheck:
         self._damage: str | None = None
 
     def add(self, packet: Any) -> None:
-        """Count a packet of any stream, as it stands in the file."""
+        """Count a packet of any stream, in the order of the file."""
         if packet.size == 0:
             return
         end = float((packet.pts + (packet.duration or 0)) * packet.time_base) if packet.pts is not None else self._end
@@ -243,7 +243,8 @@ def read_frames(
             check = CompletenessCheck(container, stream, path, seeked=seeked)
             reformatter = VideoReformatter()
             for picture in _pictures(container, stream, check, name):
-                time = _time(picture, stream, decoded)
+                nominal = decoded / float(stream.average_rate or 25)  # where it has no stamp
+                time = nominal if picture.time is None else float(picture.time)
                 decoded += 1
                 if first is not None and time < first - 1e-6:
                     continue
@@ -346,13 +347,6 @@ def describe(container: "av.container.InputContainer", stream: VideoStream, fram
 def _origin(stream: VideoStream) -> float:
     """Return the time of a stream's beginning on its own clock, in seconds."""
     return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
-
-
-def _time(picture: av.VideoFrame, stream: VideoStream, index: int) -> float:
-    """Return a frame's time in seconds, by the nominal rate where it has no stamp."""
-    if picture.time is not None:
-        return float(picture.time)
-    return index / float(stream.average_rate or 25)
 
 
 def _rotation(picture: av.VideoFrame) -> int:
