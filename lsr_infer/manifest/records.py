@@ -42,8 +42,8 @@ def convert(document: Any, kind: type[Kind], name: str) -> Kind:
     try:
         return msgspec.json.decode(json.dumps(document), type=kind)
     except (TypeError, ValueError, RecursionError) as error:
-        problem, _, member = str(error).removesuffix("`").partition(" - at `$")
-        place = f"{member.lstrip('.')}: " if member else ""
+        problem, _, member = str(error).partition(" - at `$")
+        place = f"{member.removesuffix('`').lstrip('.')}: " if member else ""
         raise InputError(f"{name}: {place}{problem[:1].lower()}{problem[1:]}. Export the model again.") from error
 
 

@@ -187,6 +187,36 @@ def test_values_out_of_range(change: dict[str, Any]) -> None:
         manifest(**change)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (("input", "height"), "x", "Manifest: input.height: expected `int`, got `str`."),
+        (("engine", "shapes", "min"), [1, 2], "Manifest: engine.shapes: min: expected `array` of length 3."),
+        (("engine", "shapes"), None, "Manifest: engine.shapes: expected `object`, got `null`."),
+        (("parity", "agreement"), None, "Manifest: parity: agreement: expected `float`, got `null`."),
+        (("engine", "parity"), {}, "Manifest: engine.parity: object missing required field `reference`."),
+        (("input",), {}, "Manifest: input: object missing required field `name`."),
+        (("format",), 3, "Manifest: its format is 3, this version reads up to 2."),
+    ],
+)
+def test_a_refusal_names_the_member_in_one_sentence(place: tuple[str, ...], value: object, sentence: str) -> None:
+    document = json.loads(FULL.to_json())
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(InputError) as caught:
+        Manifest.from_json(json.dumps(document))
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_document_of_the_first_format_is_read() -> None:
+    document = json.loads(manifest().to_json()) | {"format": 1}
+    for member in ("runtime", "choices", "quantization", "engine", "teacher"):
+        del document[member]
+    assert Manifest.from_json(json.dumps(document)) == manifest()
+
+
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
 @pytest.mark.parametrize("place", places(json.loads(FULL.to_json())), ids=".".join)
 def test_half_a_surrogate_pair_is_an_input_error_wherever_it_stands(place: tuple[str, ...], text: str) -> None:
