@@ -1,1 +1,1 @@
-"""The commands of `python -m lsr_train`, one module each; imported only when they run."""
+"""Holds the commands of `python -m lsr_train`, one module each; imported only when they run."""

@@ -1,4 +1,4 @@
-"""Finds a command by its name and calls it. Nothing heavy is imported before a command runs."""
+"""Runs a command by its name, or shows its help; nothing heavy is imported before the command runs."""
 
 import importlib
 import logging
@@ -10,41 +10,50 @@ from lsr_train.config.renamed import current_argv
 __all__ = ["COMMANDS", "run"]
 
 COMMANDS = {
-    "pretrain": ("lsr_train.commands.pretrain", "train on labelled images: the source stage, or the supervised bound"),
-    "adapt": ("lsr_train.commands.adapt", "adapt a source checkpoint to unlabelled footage"),
-    "distill": ("lsr_train.commands.distill", "teach a small student what an adapted network knows of the footage"),
-    "compare": ("lsr_train.commands.compare", "train and score every method of a table, and write the table"),
-    "ablate": (
-        "lsr_train.commands.ablate",
-        "leave parts of a method out, sweep its fields, or search them without labels",
-    ),
-    "analyze": ("lsr_train.commands.analyze", "draw the paper's figures of one network or several"),
-    "report": ("lsr_train.commands.report", "show runs side by side on one page that opens from disk"),
-    "evaluate": ("lsr_train.commands.evaluate", "score a checkpoint on labelled images"),
+    "pretrain": "train on labelled images: the source stage, or the supervised bound",
+    "adapt": "adapt a network to unlabelled footage, from labelled images or a source checkpoint",
+    "distill": "teach a small student what an adapted network predicts on the footage",
+    "compare": "train and score every method of a table, and write the table",
+    "ablate": "leave parts of a method out, sweep its fields, or search them without labels",
+    "analyze": "draw the paper's figures of one network or several",
+    "report": "show runs side by side on one page that opens from disk",
+    "evaluate": "score a checkpoint or an exported file on labelled images",
 }
+"""Commands, each a module of this folder, and what they do."""
 
-USAGE = """usage: python -m lsr_train COMMAND [--recipe NAME_OR_FILE] [--section.field VALUE]…
+_TAKE_FIELDS = ("compare", "ablate")
+"""Commands that pass fields on to training commands, whose help has the sections."""
 
-Adapt a road-scene segmentation network from a labelled simulator to your own unlabelled footage.
+USAGE = """usage: python -m lsr_train COMMAND [OPTIONS]
 
-commands:
+Adapts a road-scene segmentation network from a labelled simulator to your own unlabelled footage.
+
+Commands:
 {commands}
 
-`python -m lsr_train COMMAND --help` lists its options; `--print_config` shows the resolved configuration.
-exit codes: 0 ok, 1 internal, 2 usage, 3 device or extra missing, 4 input or output place unusable, 5 quality gate,
+`python -m lsr_train COMMAND --help` shows the options that people use, `--help all` every option of a command.
+Exit codes: 0 ok, 1 internal, 2 usage, 3 device or extra missing, 4 input or output place unusable, 5 quality gate,
 6 partial, 130 interrupted
 """
 
 
 def _usage() -> str:
-    return USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()))
+    return USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items()))
 
 
-def run(arguments: list[str]) -> int | None:
+def _help_topic(argv: list[str]) -> str | None:
+    """Return the word behind `--help`, "" where there is none, None where no help is asked for."""
+    asked = next((position for position, word in enumerate(argv) if word in ("-h", "--help")), None)
+    if asked is None:
+        return None
+    return next((word for word in argv[asked + 1 : asked + 2] if not word.startswith("-")), "")
+
+
+def run(argv: list[str]) -> int | None:
     """Find a command and hand it the rest.
 
     Args:
-        arguments: the command's name, and its words.
+        argv: the command's name, and its options.
 
     Returns:
         What the command returns: its exit code, None meaning 0.
@@ -52,10 +61,10 @@ def run(arguments: list[str]) -> int | None:
     Raises:
         LsrError: with the exit code of what went wrong.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage(), end="", file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    name = arguments[0]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage(), end="", file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    name, *rest = argv
     if name not in COMMANDS:
         import difflib
 
@@ -67,7 +76,14 @@ def run(arguments: list[str]) -> int | None:
     for noisy in ("accelerate", "matplotlib", "torch", "jsonargparse"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        code: int | None = importlib.import_module(COMMANDS[name][0]).main(current_argv(name, arguments[1:]))
+        topic = _help_topic(rest)
+        if topic not in (None, "", "all") and name in _TAKE_FIELDS:
+            name = "adapt"
+        command = importlib.import_module(f"lsr_train.commands.{name}")
+        if topic == "":
+            print(command.HELP, end="")  # noqa: T201 - the result of --help
+            return 0
+        code: int | None = command.main(["--help", topic] if topic else current_argv(name, rest))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("lsr_train", "lsr_infer"):
             raise

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.parser import parse
+from lsr_train.config.command_line import run_options
+from lsr_train.config.parser import parse, unknown_option
 
 __all__ = ["EPILOG", "AblateOptions", "CompareOptions", "TableArguments", "TableOptions", "read_options"]
 
@@ -176,8 +177,13 @@ def read_options(program: str, argv: list[str], kind: type[Options]) -> tuple[Op
     """
     fields = dataclasses.fields(kind)
     arguments = _sorted(argv, {f"--{item.name}" for item in fields} | {"--help", "-h"})
-    repeated = {item.name for item in fields if item.default == ()}
     program = f"python -m lsr_train {program}"
+    known = run_options()
+    for argument in arguments.runs:
+        name = argument.removeprefix("--").partition("=")[0]
+        if argument.startswith("--") and name not in known:
+            raise unknown_option(name, {item.name for item in fields} | known, program)
+    repeated = {item.name for item in fields if item.default == ()}
     parser = ArgumentParser(prog=program, allow_abbrev=False, exit_on_error=False, epilog=EPILOG)
     parser.add_class_arguments(kind, as_group=False, skip={"json", *repeated})
     parser.add_argument("--json", action="store_true", help="print the table as JSON")

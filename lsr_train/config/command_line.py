@@ -1,9 +1,8 @@
-"""From the words of a command line to a resolved `Config`: recipes by name, short names, and where the run goes."""
+"""Turns the command line of a training command into a checked `Config`, and says where its run goes."""
 
 import argparse
 import dataclasses
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,23 @@ from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is 
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import fields_of
-from lsr_train.config.parser import parse, read_document
-from lsr_train.config.recipes import check_whole, recipe_path
+from lsr_train.config.parser import known_flags, parse, read_document
+from lsr_train.config.recipes import check_whole, recipe_path, to_yaml
 from lsr_train.config.renamed import current_document
-from lsr_train.config.run import Config
+from lsr_train.config.run import COMMAND_METHODS, Config, is_foreign
 
-__all__ = ["Request", "config_from_text", "parse_duration", "resolve"]
+__all__ = [
+    "DEFAULT_RECIPES",
+    "SHORT_NAMES",
+    "Request",
+    "config_from_text",
+    "parse_duration",
+    "resolve",
+    "run_options",
+    "training_request",
+]
 
 _SOURCE_STAGE = "--source_stage."
-_STAGES = (
-    " Without --init, adapt trains the source stage first, in a run folder of its own beside --out, or takes the one "
-    "that is there and matches; --source_stage.recipe and --source_stage.SECTION.FIELD set what only that stage has. "
-    "What neither the command line nor a named recipe sets is chosen for the footage, the memory and the device; "
-    "--print_config shows what stands before that, config.yaml of the run what came of it."
-)
 SHORT_NAMES = {
     "--source": "--data.source.root",
     "--target": "--data.target.root",
@@ -40,12 +42,8 @@ SHORT_NAMES = {
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
-MORE_HELP = {
-    "adapt": _STAGES,
-    "distill": " The first word is the teacher (--distill.teacher: a run folder, a checkpoint folder or a model file); "
-    "--student and --width stand for --network.backbone and --network.width, --size 320x240 for width and height of "
-    "source and target.",
-}
+DEFAULT_RECIPES = {"adapt": "selftraining", "distill": "my_footage_distill"}
+"""The recipe of a command where none is named; without one, the defaults of `Config`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +85,10 @@ def parse_duration(text: str) -> float:
 
 
 def _parser(program: str) -> ArgumentParser:
+    short = ", ".join(f"{name} for {long}" for name, long in SHORT_NAMES.items())
     parser = ArgumentParser(
-        prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False,
-        epilog="--source and --target stand for --data.source.root (a labelled folder) and --data.target.root (a "
-        "folder, glob or video without labels)." + MORE_HELP.get(program, ""),
-    )  # fmt: skip
+        prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False, epilog=f"Short names: {short}."
+    )
     parser.add_argument("--recipe", action=ActionConfigFile, help="a recipe by name, or a YAML file")
     parser.add_argument("--out", type=str, default="", help="the run folder to make (default: runs/RECIPE)")
     parser.add_argument("--resume", type=str, default="", help="continue this run folder as it is configured")
@@ -157,11 +154,20 @@ def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
     if expanded[:1] != ["--recipe"]:
         return flags, frozenset()
 
-    def names(node: Any, prefix: str) -> Iterator[str]:
-        for key, value in node.items():
-            yield from names(value, f"{prefix}{key}.") if isinstance(value, dict) else (f"{prefix}{key}",)
+    return flags, frozenset(_flat(read_document(Path(expanded[1])) or {}))
 
-    return flags, frozenset(names(read_document(Path(expanded[1])) or {}, ""))
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a recipe by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def run_options() -> set[str]:
+    """Return the options of training commands without dashes: fields, sections and short names."""
+    return known_flags(_parser("pretrain")) | {name.removeprefix("--") for name in SHORT_NAMES}
 
 
 def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
@@ -227,10 +233,12 @@ def resolve(program: str, arguments: list[str], default_recipe: str | None) -> R
     expanded = _expand(arguments)
     recipe = Path(expanded[1]).stem if expanded[:1] == ["--recipe"] else default_recipe
     own_words = expanded
-    if expanded[:1] != ["--recipe"] and default_recipe is not None and not {"-h", "--help"} & set(expanded):
-        expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
     parser = _parser(program)
-    namespace = parse(parser, expanded)
+    if expanded[:1] != ["--recipe"] and default_recipe is not None:
+        if {"-h", "--help"} & set(expanded):
+            parser.set_defaults(_flat(read_document(recipe_path(default_recipe))))
+        expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
+    namespace = parse(parser, expanded, [name.removeprefix("--") for name in SHORT_NAMES])
     if namespace.resume:
         words = [word for word in (*arguments, *source_stage) if word.startswith("-")]
         if [word.partition("=")[0] for word in words] != ["--resume"]:
@@ -257,3 +265,42 @@ def resolve(program: str, arguments: list[str], default_recipe: str | None) -> R
         stated=flags | in_recipe,
         source_stage=source_stage,
     )
+
+
+def training_request(program: str, argv: list[str], default_recipe: str | None = None) -> Request | None:
+    """Turn the command line of a training command into a request that is checked; loads no torch.
+
+    Args:
+        program: one of `COMMAND_METHODS`, which says what it runs.
+        argv: the words after it.
+        default_recipe: used where none is named; None takes that of `DEFAULT_RECIPES`.
+
+    Returns:
+        The request; None where only the configuration was to be shown, which is done.
+
+    Raises:
+        UsageError: an unknown word, a value that is not allowed, or something that is missing.
+        InputError: the run to resume is not there.
+    """
+    request = resolve(program, argv, default_recipe or DEFAULT_RECIPES.get(program))
+    config = request.config
+    if request.print_config:
+        print(to_yaml(config), end="")  # noqa: T201 - the result of --print_config
+        return None
+    methods = COMMAND_METHODS[program]
+    if config.method not in methods and not (program == "adapt" and is_foreign(config.method)):
+        other = next((name for name, theirs in COMMAND_METHODS.items() if config.method in theirs), "adapt")
+        raise UsageError(
+            f"{program} runs {', '.join(methods)}; {config.method} is run by {other}. Set --method, or use {other}."
+        )
+    if program == "distill" and not config.distill.teacher:
+        raise UsageError(
+            "distill needs a teacher. Name a run folder, a checkpoint folder or a .safetensors file in front: "
+            "`python -m lsr_train distill TEACHER …`."
+        )
+    if request.resume is None and not config.data.source.root and not config.data.source.layout.startswith("toytown"):
+        raise UsageError("no labelled source is named. Set --data.source.root (or --source).")
+    what = config.needs_target()
+    if what is not None and not config.data.target.given:
+        raise UsageError(f"{what} needs unlabelled target frames. Set --data.target.root (or --target).")
+    return request

@@ -21,7 +21,7 @@ from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.renamed import current_document
 
-__all__ = ["check_keys", "nearest", "parse", "read_document"]
+__all__ = ["check_keys", "known_flags", "nearest", "parse", "read_document", "unknown_option"]
 
 _WRONG_VALUE = re.compile(
     r'Parser key "(?P<key>[^"]+)":\s+Expected a (?:<class \'(?P<type>\w+)\'>|(?P<other>.+?))\. Got value: (?P<value>.*)'
@@ -54,7 +54,7 @@ def _hint(name: str, known: Iterable[str], dashes: str = "") -> str:
     return f" Did you mean {dashes}{near}?" if near else ""
 
 
-def _known_flags(parser: ArgumentParser) -> set[str]:
+def known_flags(parser: ArgumentParser) -> set[str]:
     """Return every long flag without its dashes."""
     flags = [flag for action in parser._actions for flag in action.option_strings]
     return {flag.removeprefix("--") for flag in flags if flag.startswith("--")}
@@ -63,21 +63,26 @@ def _known_flags(parser: ArgumentParser) -> set[str]:
 def _known_keys(parser: ArgumentParser) -> set[str]:
     """Return every key that a YAML file of this parser may hold: what is no config file and no help itself."""
     special = [action for action in parser._actions if isinstance(action, ActionConfigFile) or action.dest == "help"]
-    flags = _known_flags(parser) - {flag.removeprefix("--") for action in special for flag in action.option_strings}
+    flags = known_flags(parser) - {flag.removeprefix("--") for action in special for flag in action.option_strings}
     return flags - {"print_config"}
 
 
-def _check_flags(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Raise for the first long flag that the parser does not know."""
-    known = _known_flags(parser)
+def _check_flags(parser: ArgumentParser, arguments: list[str], short: Collection[str]) -> None:
+    """Raise for the first long flag that the parser does not know; a short one is the likelier to be meant."""
+    known = known_flags(parser)
     for word in arguments:
         if word == "--":
             return
         name = word.removeprefix("--").partition("=")[0]
         if word.startswith("--") and name not in known and name.removesuffix("+") not in known:
-            raise UsageError(
-                f"there is no option --{name}.{_hint(name, known, '--')} `{parser.prog} --help` lists all."
-            )
+            raise unknown_option(name, known | set(short), parser.prog)
+
+
+def unknown_option(name: str, known: Iterable[str], program: str) -> UsageError:
+    """Return the error for an option that is not there, with the nearest one."""
+    return UsageError(
+        f"there is no option --{name}.{_hint(name, known, '--')} `{program} --help all` lists all of them."
+    )
 
 
 def check_keys(document: Any, known: Collection[str], where: str) -> None:
@@ -158,12 +163,34 @@ def _one_line(message: str) -> str:
     return f"{match['key']} is {match['value'].strip()!r}; {wanted} is needed. Set --{match['key']}."
 
 
-def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+def _help_on(parser: ArgumentParser, topic: str) -> str:
+    """Return the help on all options, or on those of a section and the sections below it.
+
+    Raises:
+        UsageError: there is no such section.
+    """
+    groups: dict[str, Any] = parser.groups or {}
+    for name, group in groups.items():
+        group.title = f"{name}: {group.title}"
+    parser.usage = "%(prog)s [OPTIONS]"
+    text = str(parser.format_help())
+    if topic == "all":
+        return text
+    names = [name for name in groups if name == topic or name.startswith(f"{topic}.")]
+    if not names:
+        sections = f" Sections: {', '.join(groups)}." if groups else ""
+        raise UsageError(f"--help knows no section {topic!r}.{_hint(topic, groups)}{sections} --help all shows all.")
+    blocks = [block for name in names for block in text.split("\n\n") if block.startswith(f"{name}: ")]
+    return "\n\n".join(blocks).rstrip() + "\n"
+
+
+def parse(parser: ArgumentParser, arguments: list[str], short: Collection[str] = ()) -> Namespace:
     """Read a command line.
 
     Args:
         parser: made with `allow_abbrev=False, exit_on_error=False`.
-        arguments: the words after the command's name.
+        arguments: the words after the command's name; `--help TOPIC` shows a section of the options, or all.
+        short: options that the parser does not see, since they stand for others, to be named to who mistypes them.
 
     Returns:
         What `parser.parse_args` returns.
@@ -173,7 +200,12 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
         InputError: a configuration file cannot be read or is no YAML.
         SystemExit: 0 after `--help`.
     """
-    _check_flags(parser, arguments)
+    asked = next((position for position, word in enumerate(arguments) if word in ("-h", "--help")), None)
+    if asked is not None:
+        topic = next((word for word in arguments[asked + 1 :][:1] if not word.startswith("-")), "all")
+        print(_help_on(parser, topic), end="")  # noqa: T201 - the result of --help
+        raise SystemExit(0)
+    _check_flags(parser, arguments, short)
     arguments = _with_checked_files(parser, arguments)
     try:
         return parser.parse_args(arguments)

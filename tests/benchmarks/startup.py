@@ -54,6 +54,8 @@ def main() -> None:
         words = {
             "interpreter": ["-c", "pass"],
             "help": ["-c", COMMAND, "--help"],
+            "train_help": ["-m", "lsr_train", "--help"],
+            "adapt_help": ["-m", "lsr_train", "adapt", "--help"],
             "bare_session": ["-c", BARE, model, height, width],
             "library": ["-c", LIBRARY, model, picture],
             "command": ["-c", COMMAND, picture, "-m", model, "--save", "mask", "--overwrite", "-o", folder / "out"],

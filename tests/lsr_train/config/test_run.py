@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands import adapt, distill
-from lsr_train.config.command_line import config_from_text, resolve
+from lsr_train.config.command_line import config_from_text, resolve, training_request
 from lsr_train.config.fields import with_fields
 from lsr_train.config.recipes import recipe_names, recipe_path, to_yaml
 from lsr_train.config.run import (
@@ -344,13 +344,11 @@ def test_images_of_two_sizes_cannot_be_mixed() -> None:
 
 
 def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:
-    from lsr_train.commands.training import train_command
-
     with pytest.raises(UsageError, match="--source"):
-        train_command("pretrain", ["--method", "source-only"], default_recipe=None)
+        training_request("pretrain", ["--method", "source-only"])
     words = ["--source", "x", "--init", "y"]
     with pytest.raises(UsageError, match="--target"):
-        train_command("adapt", words, default_recipe="my_footage")
+        training_request("adapt", words, "my_footage")
 
 
 def test_a_distillation_without_its_teacher_or_data_is_said_before_torch_is_loaded() -> None:
