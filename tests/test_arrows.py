@@ -2,6 +2,7 @@
 
 import ast
 import os
+import statistics
 import subprocess
 import sys
 from functools import cache
@@ -166,3 +167,68 @@ def test_only_the_engine_calls_backward() -> None:
 def test_the_runtime_starts_without_torch(module: str) -> None:
     code = f"import sys; sys.modules['torch'] = None; import {module}; assert 'onnxruntime' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=60)
+
+
+SAME_MEANING = {
+    "__init__": "a package",
+    "__main__": "what `python -m` runs",
+    "options": "the options of a command, beside its work",
+    "parser": "the parser of command lines of a package",
+    "evaluate": "the command, and its work",
+    "analyze": "the command, and its work",
+    "distill": "the command, and the method it runs",
+}
+"""Names that several modules share, since they mean one thing by them."""
+
+NOT_A_SENTENCE = ("what", "how", "which", "whether", "where")
+
+
+def functions() -> list[tuple[str, int, int]]:
+    """Return every function with its line, and its lines of code: no docstring, no blank line, no comment."""
+    found = []
+    for module, path in modules().items():
+        text = path.read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines()]
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                documented = ast.get_docstring(node) is not None
+                first = node.body[0].end_lineno + 1 if documented else node.body[0].lineno  # type: ignore[operator]
+                body = lines[node.lineno - 1 : node.body[0].lineno - 1] + lines[first - 1 : node.end_lineno]
+                code = sum(bool(line) and not line.startswith("#") for line in body)
+                found.append((f"{module}:{node.lineno} {node.name}", node.lineno, code))
+    return found
+
+
+@pytest.mark.xfail(reason="rooms are still being merged", strict=False)
+def test_no_two_modules_share_a_name_with_different_meanings() -> None:
+    names: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        names.setdefault(path.stem, []).append(module)
+    assert {name: where for name, where in names.items() if len(where) > 1 and name not in SAME_MEANING} == {}
+
+
+@pytest.mark.xfail(reason="rooms are still being merged", strict=False)
+def test_no_folder_is_a_crowd() -> None:
+    sizes: dict[str, int] = {}
+    for path in modules().values():
+        folder = str(path.parent.relative_to(REPOSITORY))
+        sizes[folder] = sizes.get(folder, 0) + 1
+    limits = {"lsr_train": 8, "lsr_infer": 8}
+    assert {folder: size for folder, size in sizes.items() if size > limits.get(folder, 14)} == {}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    lengths = {name: code for name, _, code in functions()}
+    assert {name: code for name, code in lengths.items() if code > 70} == {}
+    assert statistics.median(lengths.values()) <= 10
+
+
+@pytest.mark.xfail(reason="rooms are still being reworded", strict=False)
+def test_every_module_begins_with_a_sentence_that_says_what_it_does() -> None:
+    odd = {}
+    for module, path in modules().items():
+        documented = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        first = documented.partition("\n\n")[0]
+        if not first.endswith(".") or first.split()[0].lower().strip("`") in NOT_A_SENTENCE:
+            odd[module] = first[:80]
+    assert odd == {}

@@ -1,8 +1,8 @@
-"""A process that runs commands of `lsr_train` for another one, and never outlives it.
+"""Runs commands of `lsr_train` for another process, and never outlives it.
 
-The first line of stdin is a JSON list of commands, a list of words each. They run one after the other, until one fails;
-its exit code is this process's. stdin stays open as long as the parent lives: at its end, this process ends at once,
-since a run that nobody waits for would hold its folder against the one who resumes it.
+The first line of stdin is a JSON list of commands, each a list of strings. They run one after the other, until one
+fails; its exit code is this process's. stdin stays open as long as the parent lives: at its end, this process ends at
+once, since a run that nobody waits for would hold its folder against the one who resumes it.
 """
 
 import json
@@ -35,8 +35,8 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     worst = 0
-    for words in commands:
-        code = exit_status(lambda words=words: run(words))  # type: ignore[misc]  # bound at once
+    for argv in commands:
+        code = exit_status(lambda argv=argv: run(argv))  # type: ignore[misc]  # bound at once
         if code not in (0, PARTIAL):
             sys.exit(code)
         worst = max(worst, code)

@@ -60,17 +60,17 @@ def expand(argv: list[str]) -> list[str]:
     Raises:
         UsageError: the size is not written as width x height.
     """
-    words = list(argv)
+    rest = list(argv)
     expanded: list[str] = []
-    if words and not words[0].startswith("-"):
-        expanded.append(f"--distill.teacher={words.pop(0)}")
-    while words:
-        word, equals, value = words.pop(0).partition("=")
+    if rest and not rest[0].startswith("-"):
+        expanded.append(f"--distill.teacher={rest.pop(0)}")
+    while rest:
+        word, equals, value = rest.pop(0).partition("=")
         if word != "--size":
             expanded.append(word + equals + value)
             continue
         if not equals:
-            value = words.pop(0) if words else ""
+            value = rest.pop(0) if rest else ""
         match = _SIZE.fullmatch(value)
         if match is None:
             raise UsageError(f"--size is {value!r}; write the student's input as width x height, such as 320x240.")

@@ -1,1 +1,1 @@
-"""The configuration: a typed tree of frozen dataclasses, read from recipes and the command line."""
+"""Holds the configuration, a typed tree of frozen dataclasses read from recipes and the command line."""

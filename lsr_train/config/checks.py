@@ -1,4 +1,4 @@
-"""Checks that the fields of a configuration share: a wrong value is a `UsageError` that names field and flag."""
+"""Checks values of fields; a wrong one is a `UsageError` that names the field and its option."""
 
 import math
 from collections.abc import Iterable

@@ -58,7 +58,7 @@ class Request:
         budget: seconds for the whole command; None leaves lengths as they are configured.
         flags: dotted names of the fields that the command line sets, by themselves or with their section.
         stated: these and those of the recipe that it names.
-        source_stage: what it says about the source stage, as words for `pretrain`.
+        source_stage: what it sets of the source stage alone, as a command line of `pretrain`.
     """
 
     config: Config
@@ -99,41 +99,41 @@ def _parser(program: str) -> ArgumentParser:
     return parser
 
 
-def _expand(arguments: list[str]) -> list[str]:
+def _expand(argv: list[str]) -> list[str]:
     """Replace short names and `--print_config`, and bring the recipe to the front as a path."""
     expanded: list[str] = []
     recipes: list[str] = []
     position = 0
-    while position < len(arguments):
-        word, equals, value = arguments[position].partition("=")
+    while position < len(argv):
+        word, equals, value = argv[position].partition("=")
         position += 1
         if word == "--recipe":
             if not equals:
-                if position == len(arguments):
+                if position == len(argv):
                     raise UsageError("--recipe needs a name or a YAML file.")
-                value = arguments[position]
+                value = argv[position]
                 position += 1
             if recipes:
                 raise UsageError("--recipe is given twice. Copy one of them, and put the other's fields in.")
             recipes = ["--recipe", str(recipe_path(value))]
             continue
         long = {"--print_config": "--show_config", **SHORT_NAMES}.get(word, word)
-        if long != word and any(other.partition("=")[0] == long for other in arguments):
+        if long != word and any(other.partition("=")[0] == long for other in argv):
             raise UsageError(f"{word} and {long} are the same. Take one of them.")
         word = long
         expanded.append(f"{word}={value}" if equals else word)
     return recipes + expanded
 
 
-def _without_source_stage(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Take the words about the source stage out; they come back as words for `pretrain`.
+def _without_source_stage(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Take the options of the source stage out; they come back as a command line of `pretrain`.
 
     Raises:
         UsageError: one of them has no value.
     """
     kept: list[str] = []
     taken: list[str] = []
-    words = iter(arguments)
+    words = iter(argv)
     for word in words:
         if not word.startswith(_SOURCE_STAGE):
             kept.append(word)
@@ -215,12 +215,12 @@ def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
         raise InputError(f"{where}: this is no configuration of a run ({' '.join(str(error).split())}).") from error
 
 
-def resolve(program: str, arguments: list[str], default_recipe: str | None) -> Request:
+def resolve(program: str, argv: list[str], default_recipe: str | None) -> Request:
     """Turn a command line into a request.
 
     Args:
         program: the command's name, for messages.
-        arguments: the words after it.
+        argv: what follows it.
         default_recipe: the recipe used where none is named; None means the defaults of `Config`.
 
     Raises:
@@ -229,10 +229,10 @@ def resolve(program: str, arguments: list[str], default_recipe: str | None) -> R
     """
     source_stage: tuple[str, ...] = ()
     if program == "adapt":
-        arguments, source_stage = _without_source_stage(arguments)
-    expanded = _expand(arguments)
+        argv, source_stage = _without_source_stage(argv)
+    expanded = _expand(argv)
     recipe = Path(expanded[1]).stem if expanded[:1] == ["--recipe"] else default_recipe
-    own_words = expanded
+    own = expanded
     parser = _parser(program)
     if expanded[:1] != ["--recipe"] and default_recipe is not None:
         if {"-h", "--help"} & set(expanded):
@@ -240,7 +240,7 @@ def resolve(program: str, arguments: list[str], default_recipe: str | None) -> R
         expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
     namespace = parse(parser, expanded, [name.removeprefix("--") for name in SHORT_NAMES])
     if namespace.resume:
-        words = [word for word in (*arguments, *source_stage) if word.startswith("-")]
+        words = [word for word in (*argv, *source_stage) if word.startswith("-")]
         if [word.partition("=")[0] for word in words] != ["--resume"]:
             raise UsageError("--resume continues a run as its config.yaml says; give it no other option.")
         path = Path(namespace.resume)
@@ -249,8 +249,8 @@ def resolve(program: str, arguments: list[str], default_recipe: str | None) -> R
             raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
         config = config_from_text(file.read_text(encoding="utf-8"), str(file))
         return Request(config=config, out=None, resume=path, print_config=False)
-    flags, in_recipe = _set_by(own_words)
-    if default_recipe is not None and own_words[:1] != ["--recipe"]:
+    flags, in_recipe = _set_by(own)
+    if default_recipe is not None and own[:1] != ["--recipe"]:
         _cut_default_crop(namespace, flags)
     config = _config(parser.instantiate(namespace))
     out = Path(namespace.out) if namespace.out else Path("runs") / (recipe or config.method)
@@ -272,7 +272,7 @@ def training_request(program: str, argv: list[str], default_recipe: str | None =
 
     Args:
         program: one of `COMMAND_METHODS`, which says what it runs.
-        argv: the words after it.
+        argv: what follows it.
         default_recipe: used where none is named; None takes that of `DEFAULT_RECIPES`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The configuration of what is read and how it is changed on the way: source, target, augmentation."""
+"""Defines the sections about data: source, target, how they are read, and augmentation."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args

@@ -1,4 +1,4 @@
-"""Fields of a configuration by their dotted names, to read and to change many at once."""
+"""Reads and changes the fields of a configuration by their dotted names."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

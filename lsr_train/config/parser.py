@@ -1,4 +1,4 @@
-"""How every command reads its words: jsonargparse, with one line and the nearest known name for whatever is wrong.
+"""Reads command lines with jsonargparse; whatever is wrong is one line with the nearest known name.
 
 jsonargparse suggests no near name by itself and spreads an error over several lines. Flags and the keys of YAML files
 are therefore checked here first, against what the parser knows.
@@ -67,10 +67,10 @@ def _known_keys(parser: ArgumentParser) -> set[str]:
     return flags - {"print_config"}
 
 
-def _check_flags(parser: ArgumentParser, arguments: list[str], short: Collection[str]) -> None:
+def _check_flags(parser: ArgumentParser, argv: list[str], short: Collection[str]) -> None:
     """Raise for the first long flag that the parser does not know; a short one is the likelier to be meant."""
     known = known_flags(parser)
-    for word in arguments:
+    for word in argv:
         if word == "--":
             return
         name = word.removeprefix("--").partition("=")[0]
@@ -184,12 +184,12 @@ def _help_on(parser: ArgumentParser, topic: str) -> str:
     return "\n\n".join(blocks).rstrip() + "\n"
 
 
-def parse(parser: ArgumentParser, arguments: list[str], short: Collection[str] = ()) -> Namespace:
+def parse(parser: ArgumentParser, argv: list[str], short: Collection[str] = ()) -> Namespace:
     """Read a command line.
 
     Args:
         parser: made with `allow_abbrev=False, exit_on_error=False`.
-        arguments: the words after the command's name; `--help TOPIC` shows a section of the options, or all.
+        argv: what follows the command's name; `--help TOPIC` shows a section of the options, or all.
         short: options that the parser does not see, since they stand for others, to be named to who mistypes them.
 
     Returns:
@@ -200,14 +200,14 @@ def parse(parser: ArgumentParser, arguments: list[str], short: Collection[str] =
         InputError: a configuration file cannot be read or is no YAML.
         SystemExit: 0 after `--help`.
     """
-    asked = next((position for position, word in enumerate(arguments) if word in ("-h", "--help")), None)
+    asked = next((position for position, word in enumerate(argv) if word in ("-h", "--help")), None)
     if asked is not None:
-        topic = next((word for word in arguments[asked + 1 :][:1] if not word.startswith("-")), "all")
+        topic = next((word for word in argv[asked + 1 :][:1] if not word.startswith("-")), "all")
         print(_help_on(parser, topic), end="")  # noqa: T201 - the result of --help
         raise SystemExit(0)
-    _check_flags(parser, arguments, short)
-    arguments = _with_checked_files(parser, arguments)
+    _check_flags(parser, argv, short)
+    argv = _with_checked_files(parser, argv)
     try:
-        return parser.parse_args(arguments)
+        return parser.parse_args(argv)
     except ArgumentError as error:
         raise UsageError(_one_line(error.message)) from error

@@ -1,4 +1,4 @@
-"""A configuration as text and back: `config.yaml` of a run, and the recipes by name."""
+"""Finds recipes by name, and writes the config.yaml of a run."""
 
 import dataclasses
 import difflib

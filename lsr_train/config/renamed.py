@@ -42,22 +42,30 @@ def _tell(message: str, level: int) -> None:
         logger.log(level, message)
 
 
-def _current_name(name: str, where: str, level: int) -> str:
-    """Return the name now of a field or section, by the longest old name it begins with."""
-    for old in sorted(RENAMED, key=len, reverse=True):
-        if name == old or name.startswith(f"{old}."):
-            new = RENAMED[old] + name.removeprefix(old)
-            _tell(f"{where}{name} is now called {new}; the old name will go in a later version.", level)
-            return new
-    return name
+def _current(name: str, value: Any, where: str, level: int) -> tuple[str, Any]:
+    """Return name and value now of a field, or of a section, whose value comes back as it is.
 
-
-def _current_value(name: str, value: Any, where: str, level: int) -> Any:
-    if not isinstance(value, str | int | float) or (name, value) not in RENAMED_VALUES:
-        return value
-    new = RENAMED_VALUES[name, value]
-    _tell(f"{where}{name} {value} is now called {new}; the old name will go in a later version.", level)
-    return new
+    Raises:
+        UsageError: the field is gone, and its value meant something special.
+    """
+    old = max((old for old in RENAMED if f"{name}.".startswith(f"{old}.")), key=len, default="")
+    if old:
+        new = RENAMED[old] + name.removeprefix(old)
+        _tell(f"{where}{name} is now called {new}; the old name will go in a later version.", level)
+        name = new
+    if isinstance(value, str | int | float) and (name, value) in RENAMED_VALUES:
+        new = RENAMED_VALUES[name, value]
+        _tell(f"{where}{name} {value} is now called {new}; the old name will go in a later version.", level)
+        value = new
+    if name in REMOVED:
+        if not any(_is(value, harmless) for harmless in REMOVED[name]):
+            allowed = " or ".join(str(harmless) for harmless in REMOVED[name])
+            raise UsageError(
+                f"{where}{name} is {value}, and this version has no {name} any more (it always is {allowed}). Leave it "
+                "out, or take version 0.1.0."
+            )
+        _tell(f"{where}{name} is gone, and {value} is what always holds; leave it out.", level)
+    return name, value
 
 
 def _is(value: Any, other: Any) -> bool:
@@ -68,68 +76,49 @@ def _is(value: Any, other: Any) -> bool:
         return str(value).lower() == str(other).lower()
 
 
-def _drop(name: str, value: Any, where: str, level: int) -> None:
-    """Pass over a field that is gone.
-
-    Raises:
-        UsageError: its value meant something.
-    """
-    if not any(_is(value, harmless) for harmless in REMOVED[name]):
-        allowed = " or ".join(str(harmless) for harmless in REMOVED[name])
-        raise UsageError(
-            f"{where}{name} is {value}, and this version has no {name} any more (it always is {allowed}). Leave it "
-            "out, or take version 0.1.0."
-        )
-    _tell(f"{where}{name} is gone, and {value} is what always holds; leave it out.", level)
-
-
 def current_argv(command: str, argv: list[str]) -> list[str]:
-    """Translate the words of a command line.
+    """Translate a command line.
 
     Args:
         command: the command's name.
-        argv: the words after it.
+        argv: what follows it.
 
     Raises:
         UsageError: a field that is gone has a value that this version does not know.
     """
     translated: list[str] = []
-    words = iter(argv)
-    for word in words:
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
         option, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not option:
+        stage = next((prefix for prefix in _STAGES if option.startswith(prefix)), "")
+        name, level = option.removeprefix(stage), logging.WARNING
+        if not word.startswith("--"):
             translated.append(word)
             continue
-        stage = next((prefix for prefix in _STAGES if option.startswith(prefix)), "")
-        name = option.removeprefix(stage)
         if (command, name) in RENAMED_OPTIONS:
             new = RENAMED_OPTIONS[command, name]
-            _tell(f"--{name} is now called --{new}; the old name will go in a later version.", logging.WARNING)
+            _tell(f"--{name} is now called --{new}; the old name will go in a later version.", level)
             name = new
-        else:
-            name = _current_name(name, "--", logging.WARNING)
-        has_value = name in REMOVED or name in _ASSIGNING or any(name == field for field, _ in RENAMED_VALUES)
-        if has_value and not equals:
-            value = next(words, "--")
-            if value.startswith("--"):
-                raise UsageError(f"--{option} needs a value.")
-        if name in REMOVED:
-            _drop(name, value, "--", logging.WARNING)
-            continue
+        name, _ = _current(name, None, "--", level) if name not in REMOVED else (name, None)
+        if (
+            not equals
+            and rest
+            and (name in (*REMOVED, *_ASSIGNING) or any(name == field for field, _ in RENAMED_VALUES))
+        ):
+            equals, value = "=", rest.pop(0)
         if name in _ASSIGNING:
-            value = _current_assignment(value)
-        value = _current_value(name, value, "--", logging.WARNING)
-        translated += [f"--{stage}{name}={value}"] if equals else [f"--{stage}{name}", *([value] if has_value else [])]
+            field, _, values = value.partition("=")
+            pairs = [_current(field, text, "", level) for text in values.split(",")]
+            if pairs[0][0] in REMOVED:
+                raise UsageError(
+                    f"--{name}: this version has no {field} any more. Leave it out, or take version 0.1.0."
+                )
+            value = f"{pairs[0][0]}={','.join(str(text) for _, text in pairs)}"
+        name, value = _current(name, value, "--", level)
+        if name not in REMOVED:
+            translated.append(f"--{stage}{name}{equals}{value}")
     return translated
-
-
-def _current_assignment(text: str) -> str:
-    """Translate FIELD=VALUE,VALUE."""
-    name, equals, values = text.partition("=")
-    name = _current_name(name, "", logging.WARNING)
-    if name in REMOVED:
-        raise UsageError(f"this version has no {name} any more. Leave it out, or take version 0.1.0.")
-    return name + equals + ",".join(str(_current_value(name, v, "", logging.WARNING)) for v in values.split(","))
 
 
 def current_document(document: Any, where: str, *, of_a_run: bool = False, lenient: bool = False) -> Any:
@@ -150,45 +139,41 @@ def current_document(document: Any, where: str, *, of_a_run: bool = False, lenie
     document = copy.deepcopy(document)
     level = logging.INFO if of_a_run else logging.WARNING
     where = f"{where}: " if where else ""
-    for old in RENAMED:
-        holder, key = _holder(document, old)
-        if holder is None:
+    for name in (*RENAMED, *REMOVED, *(field for field, _ in RENAMED_VALUES)):
+        found = _take(document, name)
+        if not found or (lenient and name in REMOVED):
             continue
-        _put(document, _current_name(old, where, level), holder.pop(key), where)
-        _prune(document, old)
-    for name in REMOVED:
-        holder, key = _holder(document, name)
-        if holder is None:
-            continue
-        value = holder.pop(key)
-        if not lenient:
-            _drop(name, value, where, level)
-        _prune(document, name)
-    for name in {field for field, _ in RENAMED_VALUES}:
-        holder, key = _holder(document, name)
-        if holder is not None:
-            holder[key] = _current_value(name, holder[key], where, level)
+        new, value = _current(name, found[0], where, level)
+        if new not in REMOVED:
+            _put(document, new, value, where)
     return document
 
 
-def _holder(document: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the mapping that holds a field, None where there is none, and the field's key in it."""
-    *sections, key = name.split(".")
-    node: Any = document
-    for section in sections:
-        node = node.get(section) if isinstance(node, dict) else None
-    return (node, key) if isinstance(node, dict) and key in node else (None, key)
+def _take(document: dict[str, Any], name: str) -> list[Any]:
+    """Take a field out, with the sections that hold nothing without it; return its value, or nothing."""
+    head, _, below = name.partition(".")
+    if head not in document or (below and not isinstance(document[head], dict)):
+        return []
+    if not below:
+        return [document.pop(head)]
+    found = _take(document[head], below)
+    if found and not document[head]:
+        del document[head]
+    return found
 
 
 def _put(document: dict[str, Any], name: str, value: Any, where: str) -> None:
-    """Put a value at its place; a section joins what is there."""
+    """Put a value at its place; a section joins what is there.
+
+    Raises:
+        UsageError: a value is there.
+    """
     *sections, key = name.split(".")
     node = document
     for section in sections:
-        below = node.setdefault(section, {})
-        if not isinstance(below, dict):
-            return  # whoever reads the document says what is wrong
-        node = below
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            return  # whoever reads the document reports it
     if isinstance(value, dict) and isinstance(node.get(key), dict):
         for below, inner in value.items():
             _put(node[key], str(below), inner, where)
@@ -196,14 +181,3 @@ def _put(document: dict[str, Any], name: str, value: Any, where: str) -> None:
         raise UsageError(f"{where}{name} is there twice, by its old name and its new one. Take one of them out.")
     else:
         node[key] = value
-
-
-def _prune(document: dict[str, Any], name: str) -> None:
-    """Take out the sections above a field that hold nothing any more."""
-    sections = name.split(".")[:-1]
-    while sections:
-        holder, key = _holder(document, ".".join(sections))
-        if holder is None or holder[key] != {}:
-            return
-        del holder[key]
-        sections.pop()

@@ -1,4 +1,4 @@
-"""The configuration of a run: a tree of frozen dataclasses that check themselves.
+"""Defines the configuration of a run, a tree of frozen dataclasses that check themselves.
 
 It knows methods, layouts and recipes by name only and imports no torch, so that the command line answers at once. What
 runs is always the resolved tree; it is changed through `dataclasses.replace`, which checks again. Numbers of the paper
@@ -91,9 +91,9 @@ class SelectionConfig:
     Args:
         signal: `flip` (mIoU between the prediction and that of the mirrored frame), `scale` (agreement over scales),
             `source` (mIoU on held-out source images), `entropy` (negative mean entropy) or `none` (the last one).
-        every: steps between two looks; 0 looks only at the end.
-        frames: how many unlabelled target frames a look uses.
-        patience: stop after so many looks without a better one; 0 never stops early.
+        every: steps between two evaluations; 0 evaluates only at the end.
+        frames: how many unlabelled target frames an evaluation uses.
+        patience: stop after so many evaluations without a better one; 0 never stops early.
         source_split: split of the source that `source` holds out; empty leaves that column out.
     """
 
@@ -117,9 +117,9 @@ class LogConfig:
     """What is written while it runs.
 
     Args:
-        every: steps between two rows of metrics.csv.
+        every: steps between two lines of metrics.csv.
         tensorboard: write TensorBoard events too.
-        gradients: steps between two rows of gradients.csv, the norm of each unweighted term's gradient on stem and
+        gradients: steps between two lines of gradients.csv, the norm of each unweighted term's gradient on stem and
             backbone; 0 measures none. Such a step goes backward once more for each term; the run is the same.
     """
 

@@ -1,4 +1,4 @@
-"""The configuration of the network, its optimiser and the loop."""
+"""Defines the sections about the network, its optimiser and the training loop."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -28,7 +28,7 @@ class NetworkConfig:
             student as deep as its teacher, `teacher`: those of the teacher's channels that carry most.
         batch_norm: `train` (statistics of each batch), `frozen` (those of the starting weights), `target`
             (re-estimated once on unlabelled target frames, then frozen).
-        batch_norm_frames: how many target frames `target` looks at.
+        batch_norm_frames: how many target frames `target` uses.
         forward: `separate` runs source and target one after the other, `joint` as one batch.
     """
 
