@@ -103,16 +103,13 @@ def _expand(argv: list[str]) -> list[str]:
     """Replace short names and `--print_config`, and bring the recipe to the front as a path."""
     expanded: list[str] = []
     recipes: list[str] = []
-    position = 0
-    while position < len(argv):
-        word, equals, value = argv[position].partition("=")
-        position += 1
+    rest = iter(argv)
+    for option in rest:
+        word, equals, value = option.partition("=")
         if word == "--recipe":
-            if not equals:
-                if position == len(argv):
-                    raise UsageError("--recipe needs a name or a YAML file.")
-                value = argv[position]
-                position += 1
+            value = value if equals else next(rest, "")
+            if not value:
+                raise UsageError("--recipe needs a name or a YAML file.")
             if recipes:
                 raise UsageError("--recipe is given twice. Copy one of them, and put the other's fields in.")
             recipes = ["--recipe", str(recipe_path(value))]

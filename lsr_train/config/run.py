@@ -44,11 +44,10 @@ from lsr_train.config.terms import (
     PseudoLabelsConfig,
     WeightsConfig,
 )
-from lsr_train.config.training import BACKBONES, LrMultipliers, NetworkConfig, OptimConfig, TrainConfig
+from lsr_train.config.training import LrMultipliers, NetworkConfig, OptimConfig, TrainConfig
 
 __all__ = [
     "ADAPTING_METHODS",
-    "BACKBONES",
     "COMMAND_METHODS",
     "LAYOUTS",
     "METHOD_NAMES",
