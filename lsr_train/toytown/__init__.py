@@ -25,7 +25,7 @@ ResNet-18 from scratch, 400 steps of 4 frames, with the commands below:
 """
 
 from lsr_train.toytown.domains import DOMAINS
+from lsr_train.toytown.objects import CLASSES
 from lsr_train.toytown.scene import Scene, clip, render
-from lsr_train.toytown.surfaces import CLASSES
 
 __all__ = ["CLASSES", "DOMAINS", "Scene", "clip", "render"]

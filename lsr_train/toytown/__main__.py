@@ -1,4 +1,4 @@
-"""`python -m lsr_train.toytown clip|frames`: Toytown as files, to look at or to try the other commands on."""
+"""Writes frames or a clip of Toytown as files: `python -m lsr_train.toytown frames|clip`."""
 
 import argparse
 import sys
@@ -32,7 +32,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write_clip(options: argparse.Namespace) -> None:
-    """Encode one drive."""
     size = {"height": options.height, "width": options.width}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(options.output, fps=Fraction(options.fps), overwrite=options.overwrite, **size) as writer:
@@ -42,15 +41,12 @@ def _write_clip(options: argparse.Namespace) -> None:
 
 def _write_frames(options: argparse.Namespace) -> None:
     """Write one scene a frame, with its labels (Cityscapes train ids)."""
-    for folder in ("images", "labels"):
-        (options.output / folder).mkdir(parents=True, exist_ok=True)
+    suffixes = {"images": ".jpg" if options.jpeg else ".png", "labels": ".png"}
     for seed in range(options.seed, options.seed + options.frames):
-        frame, labels = render(options.domain, seed, height=options.height, width=options.width)
-        for folder, array, suffix in (
-            ("images", frame, ".jpg" if options.jpeg else ".png"),
-            ("labels", labels, ".png"),
-        ):
+        arrays = render(options.domain, seed, height=options.height, width=options.width)
+        for (folder, suffix), array in zip(suffixes.items(), arrays, strict=True):
             path = options.output / folder / f"{options.domain}_{seed:05d}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
             refuse_existing(path, overwrite=options.overwrite)
             write_bytes(path, cv2.imencode(suffix, array)[1].tobytes(), overwrite=options.overwrite)
 

@@ -1,32 +1,22 @@
-"""Polygons in space, how they are lit, and how they become pixels.
+"""Builds meshes of convex polygons, lights them, casts their shadows and paints them as a camera sees them.
 
-World coordinates are metres: x to the right of the road's axis, y up from the road, z along the street. Everything is a
-convex polygon of at most `MAX_VERTICES` vertices in one colour. A `Mesh` is a thing in its own coordinates with colour
-slots instead of colours; `place_all` puts copies of it into the world. Nothing here knows what a street is.
+World coordinates are metres: x to the right of the road's axis, y up from the road, z along the street. A `Mesh` is a
+thing in its own coordinates with colour slots instead of colours; `place` puts copies of it into the world.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "MAX_VERTICES",
-    "Camera",
-    "Light",
-    "Mesh",
-    "MeshBuilder",
-    "Placed",
-    "Polygons",
-    "concatenate",
-    "paint",
-    "place_all",
-]
-
 MAX_VERTICES = 12
 """Vertices of a polygon, at most; shorter ones repeat their last vertex."""
+
+BAR, POLYGON, TRIANGLE, OCTAGON, DISC = 0, 1, 3, 8, 12
+"""Kinds of flat shapes, see `MeshBuilder.draw`."""
 
 _NEAR = 0.6  # metres; what lies nearer is moved to this plane
 _SMALLEST = 0.5  # canvas pixels; what is smaller both ways is left out
@@ -34,21 +24,17 @@ _SHIFT = 3  # fractional bits of the vertices handed to OpenCV
 _FARTHEST = 1 << 20  # pixels; keeps the fixed-point coordinates far from overflow
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """One sun and an even sky.
+    """One sun and an even sky."""
 
-    Args:
-        direction: unit vector towards the sun (x, y, z).
-        ambient: share of light that reaches every face.
-        diffuse: share that a face turned to the sun gets on top.
-    """
-
-    direction: tuple[float, float, float]
-    ambient: float
-    diffuse: float
+    direction: tuple[float, float, float]  # unit vector towards the sun
+    ambient: float  # share of light that reaches every face
+    diffuse: float  # share that a face turned to the sun gets on top
 
     def shade(self, normals: Floats) -> Floats:
         """Return the brightness [N] of faces with unit `normals` [N,3]; a zero normal is lit as if it faced up."""
@@ -58,207 +44,173 @@ class Light:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Convex polygons of one thing in its own coordinates, painted in this order."""
+
+    vertices: Floats  # [N,MAX_VERTICES,3]
+    counts: Indices  # [N], vertices in use
+    slots: Indices  # [N], which of the thing's colours
+    normals: Floats  # [N,3] of length 1, or 0 where both sides are seen
+    codes: Bytes  # [N], class and material
+
+
+class MeshBuilder:
+    """Collects the polygons of a mesh."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Floats, ArrayLike, int, ArrayLike]] = []
+
+    def add(self, points: ArrayLike, slots: ArrayLike, code: int, normal: ArrayLike = (0, 0, 0)) -> None:
+        """Add polygons [m,n,3], or one [n,3]; `slots` and `normal` are for all of them, or one for each."""
+        corners = np.asarray(points, dtype=np.float32)
+        self._parts.append((corners if corners.ndim == 3 else corners[None], slots, code, normal))
+
+    def panels(
+        self, axis: int, at: float, first: ArrayLike, second: ArrayLike, slots: ArrayLike, code: int, facing: int = 1
+    ) -> None:
+        """Add rectangles across an axis (0 x, 1 y, 2 z) that are seen from its side `facing` (-1 or 1).
+
+        `first` and `second` are their spans [2] or [m,2] along the other two axes.
+        """
+        one, two = np.asarray(first).reshape(-1, 2), np.asarray(second).reshape(-1, 2)
+        quads = np.full((max(len(one), len(two)), 4, 3), at, dtype=np.float32)
+        quads[:, :, int(axis == 0)], quads[:, :, 2 - (axis == 2)] = one[:, (0, 1, 1, 0)], two[:, (0, 0, 1, 1)]
+        self.add(quads, slots, code, tuple(facing * (other == axis) for other in range(3)))
+
+    def box(self, low: Sequence[float], high: Sequence[float], slot: int, code: int) -> None:
+        """Add the six faces of a box."""
+        spans = list(zip(low, high, strict=True))
+        for axis in range(3):
+            first, second = (spans[other] for other in range(3) if other != axis)
+            for at, facing in zip(spans[axis], (-1, 1), strict=True):
+                self.panels(axis, at, first, second, slot, code, facing)
+
+    def draw(self, shapes: Iterable[Sequence[float]], code: int) -> None:
+        """Add flat shapes in the plane z = 0, seen from both sides, each a kind, a slot and its numbers.
+
+        A BAR has x and y of its ends and its thickness, a POLYGON x and y of each corner; a TRIANGLE, OCTAGON or DISC
+        has x and y of its centre and its radii across and up.
+        """
+        for kind, slot, *numbers in shapes:
+            if kind == BAR:
+                start, end = np.reshape(numbers[:4], (2, 2))
+                along = end - start
+                aside = along[::-1] * (-1, 1) / max(float(np.hypot(*along)), 1e-6) * numbers[4] / 2
+                outline = np.stack((start - aside, start + aside, end + aside, end - aside))
+            elif kind == POLYGON:
+                outline = np.reshape(numbers, (-1, 2))
+            else:
+                angles = np.pi / 2 + (2 * np.arange(kind) + (kind % 2 == 0)) * np.pi / kind
+                outline = np.stack((np.cos(angles), np.sin(angles)), axis=1) * numbers[2:] + numbers[:2]
+            self.add(np.insert(outline, 2, 0, axis=1), int(slot), code)
+
+    def build(self) -> Mesh:
+        """Return everything that was added."""
+        total = sum(len(corners) for corners, *_ in self._parts)
+        vertices, normals = np.empty((total, MAX_VERTICES, 3), np.float32), np.empty((total, 3), np.float32)
+        counts, slots, codes = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.uint8)
+        start = 0
+        for corners, slot, code, normal in self._parts:
+            some, count = slice(start, start + len(corners)), corners.shape[1]
+            vertices[some, :count], vertices[some, count:] = corners, corners[:, -1:]
+            counts[some], slots[some], normals[some], codes[some] = count, slot, normal, code
+            start = some.stop
+        return Mesh(vertices=vertices, counts=counts, slots=slots, normals=normals, codes=codes)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A copy of a mesh in the world."""
+
+    mesh: Mesh
+    colors: Floats  # [S,3], blue, green, red of its slots, 0..255
+    position: tuple[float, float, float]  # where its origin goes
+    yaw: float = 0.0  # turn about the vertical, radians; 0 looks along the street
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # a negative one mirrors
+    behind: float = 0.0  # it is painted as if it stood so many metres behind its position
+    shadow: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # half width, half length, heights of foot and top
+    velocity: tuple[float, float] = (0.0, 0.0)  # x and z, m/s
+    phases: tuple[Mesh, ...] = ()  # the meshes of its movement, in place of its one mesh
+    rate: float = 0.0  # phases a second
+
+    def at(self, time: float) -> "Placed":
+        """Return it after `time` seconds."""
+        (x, y, z), (across, along) = self.position, self.velocity
+        mesh = self.phases[int(time * self.rate) % len(self.phases)] if self.phases else self.mesh
+        return replace(self, mesh=mesh, position=(x + across * time, y, z + along * time))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Polygons:
-    """Convex polygons in world coordinates, ready to be projected.
+    """Convex polygons in world coordinates, ready to be projected."""
 
-    Args:
-        vertices: [N,MAX_VERTICES,3] float32, metres.
-        counts: [N] int32, vertices in use.
-        colors: [N,3] float32, blue, green, red in 0..255 and already lit.
-        codes: [N] uint8, class and material as `surfaces.code` packs them.
-        layers: [N] float32, lower ones are painted first.
-        keys: [N] float32, within a layer the larger (farther) ones are painted first; equal ones keep their order.
-        normals: [N,3] float32; a face turned away from the camera is left out; zero means it never is.
-    """
-
-    vertices: Floats
-    counts: NDArray[np.int32]
-    colors: Floats
-    codes: NDArray[np.uint8]
-    layers: Floats
-    keys: Floats
-    normals: Floats
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def select(self, which: NDArray[np.bool_]) -> "Polygons":
-        """Return those where `which` [N] is true."""
-        return Polygons(**{name: getattr(self, name)[which] for name in self.__dataclass_fields__})
+    vertices: Floats  # [N,MAX_VERTICES,3]
+    counts: Indices  # [N], vertices in use
+    colors: Floats  # [N,3], blue, green, red in 0..255, already lit
+    codes: Bytes  # [N], class and material
+    keys: Floats  # [N], the larger (farther) ones are painted first; equal ones keep their order
+    normals: Floats  # [N,3]; a face turned away from the camera is left out; zero means it never is
 
 
 def concatenate(parts: Sequence[Polygons]) -> Polygons:
     """Join several sets, in order."""
-    fields = Polygons.__dataclass_fields__
-    return Polygons(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
+    return Polygons(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mesh:
-    """A thing in its own coordinates: x right, y up, z forward, origin on the ground.
-
-    Args:
-        vertices: [F,MAX_VERTICES,3] float32, metres.
-        counts: [F] int32, vertices in use.
-        slots: [F] int32, which of the instance's colours a face takes.
-        normals: [F,3] float32, outward; zero for flat things that are seen from both sides.
-        codes: [F] uint8, class and material of each face.
-    """
-
-    vertices: Floats
-    counts: NDArray[np.int32]
-    slots: NDArray[np.int32]
-    normals: Floats
-    codes: NDArray[np.uint8]
+def turn(first: Floats, second: Floats, angle: ArrayLike) -> tuple[Floats, Floats]:
+    """Turn two coordinates from the second axis towards the first."""
+    cosine, sine = np.cos(angle, dtype=np.float32), np.sin(angle, dtype=np.float32)
+    return first * cosine + second * sine, second * cosine - first * sine
 
 
-class MeshBuilder:
-    """Collects faces. Slots are named as they come up; `slots` lists them in order."""
-
-    def __init__(self) -> None:
-        self._faces: list[tuple[Floats, int, Floats, int]] = []
-
-    def face(self, points: ArrayLike, slot: int, code: int, outward: ArrayLike = (0, 0, 0)) -> None:
-        """Add a convex polygon whose normal points to the side of `outward`; zero means it is seen from both sides."""
-        corners = np.asarray(points, dtype=np.float32)
-        hint = np.asarray(outward, dtype=np.float32)
-        normal = np.zeros(3, dtype=np.float32)
-        if hint.any():
-            following = np.roll(corners, -1, axis=0)
-            normal = np.cross(corners, following).sum(axis=0)
-            normal = normal / max(float(np.linalg.norm(normal)), 1e-9)
-            normal = normal if normal @ hint >= 0 else -normal
-        self._faces.append((corners, slot, normal.astype(np.float32), code))
-
-    def box(self, low: Sequence[float], high: Sequence[float], slot: int, code: int, *, skip: str = "") -> None:
-        """Add the faces of a box; `skip` names those left out among l(eft) r(ight) f(ront) b(ack) t(op) d(own)."""
-        (x0, y0, z0), (x1, y1, z1) = low, high
-        faces = {
-            "l": ([(x0, y0, z0), (x0, y1, z0), (x0, y1, z1), (x0, y0, z1)], (-1, 0, 0)),
-            "r": ([(x1, y0, z0), (x1, y1, z0), (x1, y1, z1), (x1, y0, z1)], (1, 0, 0)),
-            "f": ([(x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)], (0, 0, 1)),
-            "b": ([(x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)], (0, 0, -1)),
-            "t": ([(x0, y1, z0), (x1, y1, z0), (x1, y1, z1), (x0, y1, z1)], (0, 1, 0)),
-            "d": ([(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)], (0, -1, 0)),
-        }
-        for name, (points, outward) in faces.items():
-            if name not in skip:
-                self.face(points, slot, code, outward)
-
-    def disc(self, center: Sequence[float], radius: float, axis: str, slot: int, code: int, outward: ArrayLike) -> None:
-        """Add a twelve-sided disc across `axis` ("x" or "z")."""
-        angles = np.arange(MAX_VERTICES, dtype=np.float32) * (2 * np.pi / MAX_VERTICES)
-        across, up = radius * np.cos(angles), radius * np.sin(angles)
-        still = np.zeros_like(across)
-        offsets = (still, up, across) if axis == "x" else (across, up, still)
-        self.face(np.asarray(center, dtype=np.float32) + np.stack(offsets, axis=1), slot, code, outward)
-
-    def ellipse(self, x: float, y: float, across: float, up: float, slot: int, code: int, z: float = 0.0) -> None:
-        """Add an ellipse in the plane z, seen from both sides."""
-        angles = np.arange(MAX_VERTICES, dtype=np.float32) * (2 * np.pi / MAX_VERTICES)
-        points = np.stack((x + across * np.cos(angles), y + up * np.sin(angles), np.full_like(angles, z)), axis=1)
-        self.face(points, slot, code)
-
-    def beam(self, start: Sequence[float], end: Sequence[float], thickness: float, slot: int, code: int) -> None:
-        """Add a bar between two points (x, y) of the plane z = 0, seen from both sides."""
-        first, last = np.asarray(start, dtype=np.float32), np.asarray(end, dtype=np.float32)
-        along = last - first
-        along = along / max(float(np.linalg.norm(along)), 1e-6) * (thickness / 2)
-        across = np.asarray((-along[1], along[0]), dtype=np.float32)
-        corners = np.stack((first - across, first + across, last + across, last - across))
-        self.face(np.concatenate((corners, np.zeros((4, 1), dtype=np.float32)), axis=1), slot, code)
-
-    def build(self) -> Mesh:
-        """Return everything that was added."""
-        return Mesh(
-            vertices=np.stack([_padded(points) for points, _, _, _ in self._faces]),
-            counts=np.asarray([len(points) for points, _, _, _ in self._faces], dtype=np.int32),
-            slots=np.asarray([slot for _, slot, _, _ in self._faces], dtype=np.int32),
-            normals=np.stack([normal for _, _, normal, _ in self._faces]),
-            codes=np.asarray([code for _, _, _, code in self._faces], dtype=np.uint8),
-        )
-
-
-def _padded(points: Floats) -> Floats:
-    """Repeat the last vertex until there are MAX_VERTICES."""
-    return np.concatenate((points, np.repeat(points[-1:], MAX_VERTICES - len(points), axis=0)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """A copy of a mesh in the world.
-
-    Args:
-        mesh: the thing.
-        colors: [S,3] blue, green, red of its slots, 0..255.
-        position: where its origin goes (x, y, z).
-        yaw: turn about the vertical, radians; 0 looks along the street.
-        scale: a factor for each of x, y, z.
-        layer: see `Polygons`.
-        key: see `Polygons`.
-    """
-
-    mesh: Mesh
-    colors: Floats
-    position: tuple[float, float, float]
-    yaw: float = 0.0
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    layer: float
-    key: float
-
-
-def place_all(things: Sequence[Placed], light: Light) -> Polygons:
+def place(things: Sequence[Placed], light: Light) -> Polygons:
     """Put things into the world, in order, and light them."""
-    sizes = np.asarray([len(thing.mesh.counts) for thing in things])
-    owner = np.repeat(np.arange(len(things)), sizes)
-    yaws = np.asarray([thing.yaw for thing in things], dtype=np.float32)
-    cosine, sine = np.cos(yaws)[owner], np.sin(yaws)[owner]
-    scale = np.asarray([thing.scale for thing in things], dtype=np.float32)[owner]
-    moved = np.asarray([thing.position for thing in things], dtype=np.float32)[owner]
-    local = np.concatenate([thing.mesh.vertices for thing in things])
-    x, z = local[:, :, 0] * scale[:, :1], local[:, :, 2] * scale[:, 2:]
-    vertices = np.empty_like(local)
-    vertices[:, :, 0] = x * cosine[:, None] + z * sine[:, None] + moved[:, :1]
-    vertices[:, :, 1] = local[:, :, 1] * scale[:, 1:2] + moved[:, 1:2]
-    vertices[:, :, 2] = z * cosine[:, None] - x * sine[:, None] + moved[:, 2:]
-    still = np.concatenate([thing.mesh.normals for thing in things])
-    normals = np.empty_like(still)
-    normals[:, 0] = still[:, 0] * cosine + still[:, 2] * sine
-    normals[:, 1] = still[:, 1]
-    normals[:, 2] = still[:, 2] * cosine - still[:, 0] * sine
+    owner = np.repeat(np.arange(len(things)), [len(thing.mesh.counts) for thing in things])
+
+    def each(name: str) -> Floats:
+        return np.asarray([getattr(thing, name) for thing in things], dtype=np.float32)[owner]
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(thing.mesh, name) for thing in things])
+
+    yaw, scale, position = each("yaw"), each("scale"), each("position")
+    vertices, normals = joined("vertices") * scale[:, None], joined("normals") * np.sign(scale)
+    vertices[..., 0], vertices[..., 2] = turn(vertices[..., 0], vertices[..., 2], yaw[:, None])
+    normals[:, 0], normals[:, 2] = turn(normals[:, 0], normals[:, 2], yaw)
     first = np.cumsum([0, *(len(thing.colors) for thing in things[:-1])])
-    slots = np.concatenate([thing.mesh.slots for thing in things]) + first[owner]
-    colors = np.concatenate([thing.colors for thing in things])[slots] * light.shade(normals)[:, None]
+    colors = np.concatenate([thing.colors for thing in things])[joined("slots") + first[owner]]
     return Polygons(
-        vertices=vertices,
-        counts=np.concatenate([thing.mesh.counts for thing in things]),
-        colors=colors.astype(np.float32),
-        codes=np.concatenate([thing.mesh.codes for thing in things]),
-        layers=np.asarray([thing.layer for thing in things], dtype=np.float32)[owner],
-        keys=np.asarray([thing.key for thing in things], dtype=np.float32)[owner],
+        vertices=vertices + position[:, None],
+        counts=joined("counts"),
+        colors=(colors * light.shade(normals)[:, None]).astype(np.float32),
+        codes=joined("codes"),
+        keys=position[:, 2] + each("behind"),
         normals=normals,
     )
 
 
+def shadows(things: Iterable[Placed], light: Light, *, overcast: bool) -> Floats:
+    """Return the outlines (x, z) [N,6,2] of shadows on the ground; without a sun they lie straight below the things."""
+    boxes = [(thing.position[0], thing.position[2], *thing.shadow) for thing in things if any(thing.shadow)]
+    x, y, z = light.direction
+    shift = np.zeros(2) if overcast else np.asarray((-x / y, -z / y))
+    box = np.asarray(boxes, dtype=np.float32).reshape(-1, 1, 6)
+    # The hull of a rectangle and its shifted copy, for any direction of the shift.
+    corners = np.asarray([(-1, -1), (1, -1), (1, -1), (1, 1), (-1, 1), (-1, 1)]) * np.where(shift >= 0, 1, -1)
+    heights = np.where(np.asarray([0, 0, 1, 1, 1, 0])[:, None], box[:, :, 5:], box[:, :, 4:5])
+    return (box[:, :, :2] + corners * box[:, :, 2:4] + heights * shift).astype(np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera in a street that may bend.
-
-    Args:
-        position: (x, y, z) in metres.
-        pitch: downward turn, radians.
-        yaw: turn to the right, radians.
-        focal: focal length as a share of the image's width.
-        bend: the street's curvature to the right, 1/m, about the camera.
-        rise: its curvature upwards, 1/m.
-    """
+    """A pinhole camera in a street that may bend."""
 
     position: tuple[float, float, float]
-    pitch: float
-    yaw: float
-    focal: float
-    bend: float = 0.0
-    rise: float = 0.0
+    pitch: float  # downward turn, radians
+    yaw: float  # turn to the right, radians
+    focal: float  # focal length as a share of the image's width
+    bend: float = 0.0  # the street's curvature to the right, 1/m, about the camera
+    rise: float = 0.0  # its curvature upwards, 1/m
 
     def project(self, vertices: Floats, height: int, width: int) -> tuple[Floats, Floats]:
         """Return pixel coordinates [...,2] (x right, y down) and depths [...] of world points [...,3].
@@ -270,18 +222,14 @@ class Camera:
         square = ahead * np.abs(ahead)
         x = relative[..., 0] + np.float32(self.bend / 2) * square
         y = relative[..., 1] + np.float32(self.rise / 2) * square
-        cosine, sine = np.float32(np.cos(self.yaw)), np.float32(np.sin(self.yaw))
-        x, z = x * cosine - ahead * sine, ahead * cosine + x * sine
-        cosine, sine = np.float32(np.cos(self.pitch)), np.float32(np.sin(self.pitch))
-        y, depth = y * cosine + z * sine, z * cosine - y * sine
+        z, x = turn(ahead, x, self.yaw)
+        y, depth = turn(y, z, self.pitch)
         factor = np.float32(self.focal * width) / np.maximum(depth, np.float32(_NEAR))
-        pixels: Floats = np.empty((*vertices.shape[:-1], 2), dtype=np.float32)
-        pixels[..., 0], pixels[..., 1] = width / 2 + x * factor, height / 2 - y * factor
-        return pixels, depth.astype(np.float32)
+        return np.stack((width / 2 + x * factor, height / 2 - y * factor), axis=-1, dtype=np.float32), depth
 
 
 def paint(
-    canvas: NDArray[np.uint8],
+    canvas: Bytes,
     polygons: Polygons,
     camera: Camera,
     *,
@@ -289,43 +237,59 @@ def paint(
     haze_color: ArrayLike = (0, 0, 0),
     farthest: float = 220.0,
 ) -> None:
-    """Paint polygons from back to front into `canvas`, which is changed.
+    """Paint polygons from back to front into `canvas` [H,W,4] (blue, green, red, code), which is changed.
 
-    Args:
-        canvas: [H,W,4] uint8: blue, green, red, code. One call of OpenCV writes colour and code, so they agree exactly.
-        polygons: what to paint.
-        camera: where it is seen from.
-        haze: extinction, 1/m.
-        haze_color: what distant things fade to: blue, green, red.
-        farthest: metres beyond which nothing is painted.
+    One call of OpenCV writes colour and code, so they agree exactly. `haze` is an extinction in 1/m, `haze_color` what
+    distant things fade to, `farthest` in metres.
+    """
+    seen, outlines, depth = _visible(polygons, camera, canvas.shape[:2], farthest)
+    fade = np.exp(-haze * np.maximum(depth, 0))[:, None]
+    values = np.empty((len(seen), 4))
+    values[:, :3] = polygons.colors[seen] * fade + np.asarray(haze_color, dtype=np.float32) * (1 - fade)
+    values[:, 3] = polygons.codes[seen]
+    shades = np.minimum(np.rint(values), 255).tolist()
+    for index in np.lexsort((seen, -polygons.keys[seen])).tolist():
+        cv2.fillConvexPoly(canvas, outlines[index], shades[index], cv2.LINE_8, _SHIFT)
+
+
+def _visible(
+    polygons: Polygons, camera: Camera, size: tuple[int, ...], farthest: float
+) -> tuple[Indices, list[NDArray[np.int32]], Floats]:
+    """Return the polygons in view: their indices, outlines in OpenCV's coordinates, and mean depths."""
+    height, width = size
+    first, position = polygons.vertices[:, 0], np.asarray(camera.position, dtype=np.float32)
+    away = ((polygons.normals * (position - first)).sum(axis=1) < 0) & polygons.normals.any(axis=1)
+    ahead = first[:, 2] - position[2]
+    possible = ~away & (ahead > -60) & (ahead < farthest)
+    indices, outlines, means = [], [], []
+    for low_count, high_count in ((0, 4), (4, MAX_VERTICES)):  # most are rectangles: fewer points to project
+        some = np.flatnonzero(possible & (polygons.counts > low_count) & (polygons.counts <= high_count))
+        pixels, depths = camera.project(polygons.vertices[some, :high_count], height, width)
+        low, high = pixels.min(axis=1), pixels.max(axis=1)
+        inside = (high >= 0).all(axis=1) & (low < (width, height)).all(axis=1)
+        kept = np.flatnonzero(inside & (depths.max(axis=1) > _NEAR) & ((high - low).max(axis=1) > _SMALLEST))
+        indices.append(some[kept])
+        outlines.extend(list(_fixed(pixels[kept])))
+        means.append(depths[kept].mean(axis=1))
+    return np.concatenate(indices), outlines, np.concatenate(means)
+
+
+def _fixed(pixels: Floats) -> NDArray[np.int32]:
+    """Return OpenCV's fixed-point coordinates. Pixel centres lie at half-integers here and at integers there."""
+    scaled = np.clip(pixels - 0.5, -_FARTHEST, _FARTHEST) * (1 << _SHIFT)
+    return np.asarray(np.rint(scaled), dtype=np.int32)
+
+
+def darken(canvas: Bytes, outlines: Floats, camera: Camera, shade: float, *, soft: bool) -> None:
+    """Take light from what is painted so far, which is the ground, but for a share `shade`; `canvas` is changed.
+
+    `outlines` [N,n,2] are x and z of shadows on the ground; soft ones have blurred edges.
     """
     height, width = canvas.shape[:2]
-    position = np.asarray(camera.position, dtype=np.float32)
-    first = polygons.vertices[:, 0]
-    turned_away = ((polygons.normals * (position - first)).sum(axis=1) < 0) & (polygons.normals != 0).any(axis=1)
-    possible = np.flatnonzero(~turned_away & (first[:, 2] > position[2] - 60) & (first[:, 2] < position[2] + farthest))
-    parts: list[tuple[NDArray[np.int64], list[NDArray[np.int32]], Floats]] = []
-    for low_count, high_count in ((0, 4), (4, MAX_VERTICES)):
-        counts = polygons.counts[possible]
-        these = possible[(counts > low_count) & (counts <= high_count)]
-        pixels, depths = camera.project(polygons.vertices[these, :high_count], height, width)
-        low, high = pixels.min(axis=1), pixels.max(axis=1)
-        inside = (high >= 0).all(axis=1) & (low[:, 0] < width) & (low[:, 1] < height)
-        visible = np.flatnonzero(inside & (depths.max(axis=1) > _NEAR) & ((high - low).max(axis=1) > _SMALLEST))
-        # Pixel centres lie at half-integers here and at integers in OpenCV.
-        points = np.clip(pixels[visible] - 0.5, -_FARTHEST, _FARTHEST)
-        corners = list(np.rint(points * (1 << _SHIFT)).astype(np.int32))
-        parts.append((these[visible], corners, depths[visible].mean(axis=1)))
-    seen = np.concatenate([part[0] for part in parts])
-    outlines = parts[0][1] + parts[1][1]
-    depth = np.concatenate([part[2] for part in parts])
-
-    fade = np.exp(-haze * np.maximum(depth, 0))[:, None]
-    colors = polygons.colors[seen] * fade + np.asarray(haze_color, dtype=np.float32) * (1 - fade)
-    values = np.empty((len(seen), 4), dtype=np.float64)
-    values[:, :3] = np.minimum(np.rint(colors), 255)
-    values[:, 3] = polygons.codes[seen]
-    order = np.lexsort((seen, -polygons.keys[seen], polygons.layers[seen])).tolist()
-    shades = values.tolist()
-    for index in order:
-        cv2.fillConvexPoly(canvas, outlines[index], shades[index], cv2.LINE_8, _SHIFT)
+    light = np.full((height, width), 255, dtype=np.uint8)
+    pixels, depths = camera.project(np.insert(outlines, 1, 0, axis=2), height, width)
+    for corners in _fixed(pixels[(depths.max(axis=1) > _NEAR) & (depths.min(axis=1) < 120)]):
+        cv2.fillConvexPoly(light, corners, round(255 * shade), cv2.LINE_8, _SHIFT)
+    if soft:
+        cv2.blur(light, (2 * (width // 128) + 1, 2 * (width // 256) + 1), dst=light)
+    cv2.multiply(canvas, cv2.merge((light, light, light, np.full_like(light, 255))), dst=canvas, scale=1 / 255)

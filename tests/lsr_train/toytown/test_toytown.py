@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,12 +10,22 @@ from numpy.typing import NDArray
 
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.toytown import CLASSES, DOMAINS, clip, render
-from lsr_train.toytown.geometry import Camera, Light, MeshBuilder, Placed, Polygons, paint, place_all
-from lsr_train.toytown.plan import draw_plan
-from lsr_train.toytown.polygon_list import GROUND, STREET, PolygonList
-from lsr_train.toytown.shadows import outlines
-from lsr_train.toytown.street import BLOCK, build_block
-from lsr_train.toytown.surfaces import MATERIALS, code
+from lsr_train.toytown.domains import Domain, Palette
+from lsr_train.toytown.geometry import (
+    DISC,
+    Camera,
+    Floats,
+    Light,
+    Mesh,
+    MeshBuilder,
+    Placed,
+    Polygons,
+    paint,
+    place,
+    shadows,
+)
+from lsr_train.toytown.objects import MATERIALS, PHASES, code, person, vehicle
+from lsr_train.toytown.street import BLOCK, Street, build_block, choose, evenly
 
 SIZE = {"height": 64, "width": 128}
 NOON = Light(direction=(0.0, 1.0, 0.0), ambient=1.0, diffuse=0.0)
@@ -41,7 +52,7 @@ def test_frame_and_labels_have_the_promised_form(domain: str, height: int, width
 
 def test_the_domains_are_frozen() -> None:
     """A change of a domain changes every figure measured on it: measure again, write the figures down, then this."""
-    assert hashlib.sha256(repr(DOMAINS).encode()).hexdigest()[:16] == "b51c01a0c2cc6300"
+    assert hashlib.sha256(repr(DOMAINS).encode()).hexdigest()[:16] == "17a306027923316b"
 
 
 def test_the_classes_are_the_label_spaces() -> None:
@@ -127,12 +138,30 @@ def test_a_clip_goes_on_for_ever_and_changes_little_between_frames() -> None:
 
 
 def test_a_block_does_not_depend_on_who_asked_before() -> None:
-    plan = draw_plan(DOMAINS["camera"], 9)
-    first = build_block(plan, 3).standing
-    build_block(plan, 2)
-    assert np.array_equal(first.vertices, build_block(plan, 3).standing.vertices)
-    ground = first.layers == GROUND
-    assert first.vertices[ground][:, :, 2].max() <= 4 * BLOCK + 0.2
+    street = Street(DOMAINS["camera"], 9)
+    first = build_block(street, 3)
+    build_block(street, 2)
+    assert np.array_equal(first.standing.vertices, build_block(street, 3).standing.vertices)
+    assert first.ground.vertices[:, :, 2].max() <= 4 * BLOCK + 0.2
+
+
+def test_names_are_drawn_by_weight_and_places_spread_out() -> None:
+    rng = np.random.default_rng(2)
+    names = [choose(rng, {"rare": 1, "never": 0, "often": 3}) for _ in range(2000)]
+    assert names.count("often") == pytest.approx(1500, abs=80)
+    assert "never" not in names
+    places = [evenly(rng, (10, 60), 8, gap=3) for _ in range(500)]
+    assert np.mean([len(some) for some in places]) == pytest.approx(4, abs=0.3)
+    assert all(some[0] >= 10 and some[-1] <= 60 and (np.diff(some) > 3).all() for some in places if some)
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=list(DOMAINS))
+def test_colours_are_near_one_of_the_choices(domain: Domain) -> None:
+    choices = np.asarray([tuple(bytes.fromhex(text))[::-1] for text in domain.colors["paints"].split()], dtype=float)
+    drawn = Palette(domain, np.random.default_rng(3)).pick(*["paints"] * 400)
+    apart = np.abs(drawn[:, None] - choices).max(axis=2)
+    assert apart.min(axis=1).max() <= domain.spread + 255 * domain.brightness
+    assert len(np.unique(apart.argmin(axis=1))) == len(choices)
 
 
 @pytest.mark.parametrize(
@@ -166,28 +195,31 @@ def test_the_camera_is_a_pinhole() -> None:
         assert pixel == pytest.approx([100 + 160 * x / z, 50 - 160 * y / z], abs=1e-2)
 
 
+def _flat(outline: Floats, number: int, depth: float, *, normal: tuple[float, float, float] = (0, 0, 0)) -> Placed:
+    """A polygon [n,2] that faces the camera and is coloured and coded by its number."""
+    builder = MeshBuilder()
+    builder.add(np.insert(outline, 2, 0, axis=1), 0, number, normal)
+    return Placed(builder.build(), np.full((1, 3), number, dtype=np.float32), (0, 0, depth))
+
+
 def _squares(depths: list[float], *, normal: tuple[float, float, float] = (0, 0, 0)) -> Polygons:
     """Squares that face the camera; the i-th is coloured and coded i + 1."""
-    polygons = PolygonList(NOON)
-    for index, depth in enumerate(depths):
-        half = depth * 0.1 * (index + 1)
-        corners = [(-half, -half, depth), (half, -half, depth), (half, half, depth), (-half, half, depth)]
-        color = np.full(3, index + 1, dtype=np.float32)
-        polygons.add(corners, color, index + 1, normal=normal, layer=STREET, key=depth)
-    return polygons.build()
+    square = np.asarray([(-1, -1), (1, -1), (1, 1), (-1, 1)], dtype=np.float32)
+    things = [
+        _flat(square * depth * 0.1 * number, number, depth, normal=normal) for number, depth in enumerate(depths, 1)
+    ]
+    return place(things, NOON)
 
 
 def test_colour_and_code_are_painted_as_one() -> None:
     rng = np.random.default_rng(1)
-    polygons = PolygonList(NOON)
-    for index in range(200):
+    things = []
+    for number in range(1, 201):
         center = rng.uniform((-6, -2, 3), (6, 4, 80))
-        corners = center + rng.uniform(-2, 2, (int(rng.integers(3, 9)), 3)) * (1, 1, 0)
-        hull = cv2.convexHull(corners[:, :2].astype(np.float32))[:, 0]
-        flat = np.concatenate((hull, np.full((len(hull), 1), center[2])), axis=1)
-        polygons.add(flat, np.full(3, index + 1, dtype=np.float32), index + 1, layer=STREET, key=center[2])
+        corners = center[:2] + rng.uniform(-2, 2, (int(rng.integers(3, 9)), 2))
+        things.append(_flat(cv2.convexHull(corners.astype(np.float32))[:, 0], number, center[2]))
     canvas = np.zeros((120, 200, 4), dtype=np.uint8)
-    paint(canvas, polygons.build(), STRAIGHT)
+    paint(canvas, place(things, NOON), STRAIGHT)
     assert len(np.unique(canvas[:, :, 3])) > 20
     assert all(np.array_equal(canvas[:, :, channel], canvas[:, :, 3]) for channel in range(3))
 
@@ -200,6 +232,15 @@ def test_what_is_nearer_hides_what_is_farther() -> None:
     assert canvas[50, 66, 3] == 2
     assert canvas[50, 76, 3] == 3
     assert canvas[50, 95, 3] == 0
+
+
+def test_what_is_told_to_stand_behind_is_painted_first() -> None:
+    ahead = Camera(position=(0, 0, 0), pitch=0, yaw=0, focal=1)
+    square = np.asarray([(-1, -1), (1, -1), (1, 1), (-1, 1)], dtype=np.float32)
+    for behind, seen in ((0, 1), (20, 2)):
+        canvas = np.zeros((20, 20, 4), dtype=np.uint8)
+        paint(canvas, place([replace(_flat(square, 1, 10), behind=behind), _flat(square * 2, 2, 20)], NOON), ahead)
+        assert canvas[10, 10, 3] == seen
 
 
 def test_faces_turned_away_are_left_out() -> None:
@@ -220,14 +261,11 @@ def test_haze_moves_colours_but_not_codes() -> None:
 def test_things_are_turned_scaled_and_moved() -> None:
     builder = MeshBuilder()
     builder.box((-1, 0, -2), (1, 3, 2), 0, code("car"))
-    builder.disc((1, 0.5, 1), 0.4, "x", 1, code("car"), (1, 0, 0))
+    builder.draw([(DISC, 1, 1, 0.5, 0.4, 0.4)], code("car"))
     mesh = builder.build()
     colors = np.asarray([(10, 20, 30), (40, 50, 60)], dtype=np.float32)
-    things = [
-        Placed(mesh=mesh, colors=colors, position=(x, 0.5, 9), yaw=yaw, scale=(-2, 1, 0.5), layer=1, key=2)
-        for x, yaw in ((3, 0.0), (-4, 0.7))
-    ]
-    polygons = place_all(things, NOON)
+    things = [Placed(mesh, colors, (x, 0.5, 9), yaw=yaw, scale=(-2, 1, 0.5)) for x, yaw in ((3, 0.0), (-4, 0.7))]
+    polygons = place(things, NOON)
     for number, thing in enumerate(things):
         for face in range(len(mesh.counts)):
             index = number * len(mesh.counts) + face
@@ -241,24 +279,43 @@ def test_things_are_turned_scaled_and_moved() -> None:
             assert polygons.colors[index] == pytest.approx(colors[mesh.slots[face]])
 
 
-def test_normals_of_a_box_point_outwards() -> None:
+@pytest.mark.parametrize("mirror", [-1, 1])
+def test_normals_of_a_box_point_outwards(mirror: float) -> None:
     builder = MeshBuilder()
     builder.box((-1, -1, -1), (1, 1, 1), 0, 0)
-    mesh = builder.build()
-    centers = np.stack([face[:count].mean(axis=0) for face, count in zip(mesh.vertices, mesh.counts, strict=True)])
-    assert np.allclose(centers, mesh.normals)
+    color = np.zeros((1, 3), dtype=np.float32)
+    box = place([Placed(builder.build(), color, (0, 0, 0), scale=(mirror, 1, 1), yaw=0.3)], NOON)
+    centers = np.stack([face[:count].mean(axis=0) for face, count in zip(box.vertices, box.counts, strict=True)])
+    assert np.allclose(centers, box.normals, atol=1e-6)
+
+
+def _mesh() -> Mesh:
+    builder = MeshBuilder()
+    builder.draw([(DISC, 0, 0, 1, 1, 1)], 0)
+    return builder.build()
+
+
+def test_a_thing_moves_and_changes_its_phase() -> None:
+    phases = (_mesh(), _mesh(), _mesh())
+    thing = Placed(phases[0], np.zeros((1, 3), np.float32), (1, 2, 3), velocity=(4, -5), phases=phases, rate=2)
+    later = thing.at(2.6)
+    assert later.position == pytest.approx((11.4, 2, -10))
+    assert later.mesh is phases[2]
 
 
 @pytest.mark.parametrize("sun", [(0.5, 0.7, 0.5), (-0.5, 0.7, 0.5), (0.5, 0.7, -0.5), (-0.5, 0.7, -0.5), (0, 1, 0)])
 def test_a_shadow_is_the_hull_of_foot_and_top(sun: tuple[float, float, float]) -> None:
     light = Light(direction=sun, ambient=1, diffuse=0)
-    x, z, half, length, height = 3.0, 20.0, 1.0, 2.5, 4.0
-    shape = outlines([(x, z, half, length, height)], [], light, overcast=False)[0][0]
-    foot = [(x + a * half, z + b * length) for a, b in itertools.product((-1, 1), (-1, 1))]
-    top = [(px - sun[0] / sun[1] * height, pz - sun[2] / sun[1] * height) for px, pz in foot]
-    hull = cv2.convexHull(np.asarray(foot + top, dtype=np.float32))
+    x, z, half, length, low, high = 3.0, 20.0, 1.0, 2.5, 0.5, 4.0
+    thing = Placed(_mesh(), np.zeros((1, 3), np.float32), (x, 0, z), shadow=(half, length, low, high))
+    shape = shadows([thing], light, overcast=False)[0]
+    below = [(x + a * half, z + b * length) for a, b in itertools.product((-1, 1), (-1, 1))]
+    ends = [(px - sun[0] / sun[1] * y, pz - sun[2] / sun[1] * y) for px, pz in below for y in (low, high)]
+    hull = cv2.convexHull(np.asarray(ends, dtype=np.float32))
     assert cv2.contourArea(shape) == pytest.approx(cv2.contourArea(hull), rel=1e-4)
     assert cv2.contourArea(cv2.convexHull(shape)) == pytest.approx(cv2.contourArea(hull), rel=1e-4)
+    straight_down = cv2.contourArea(shadows([thing], light, overcast=True)[0])
+    assert straight_down == pytest.approx(4 * half * length, rel=1e-4)
 
 
 @pytest.mark.parametrize("material", MATERIALS)
@@ -268,3 +325,23 @@ def test_class_and_material_share_a_byte(label: str, material: str) -> None:
     assert 0 <= packed <= 255
     assert CLASSES[packed & 31] == label
     assert MATERIALS[packed >> 5] == material
+
+
+@pytest.mark.parametrize("kind", ["car", "truck", "bus", "train"])
+def test_a_vehicle_is_of_its_class_and_the_same_on_both_sides(kind: str) -> None:
+    mesh = vehicle(kind, {"car": "sedan", "truck": "box"}.get(kind, ""))
+    assert set(mesh.codes) == {code(kind)}
+    across = mesh.vertices[:, :, 0]
+    assert across.min() == pytest.approx(-across.max())
+    assert mesh.vertices[:, :, 1].min() >= 0
+    assert np.allclose(np.linalg.norm(mesh.normals, axis=1), 1)
+
+
+@pytest.mark.parametrize("ride", ["", "bicycle", "motorcycle"])
+@pytest.mark.parametrize("view", ["side", "front", "back"])
+def test_somebody_moves_their_limbs_on_foot_and_on_a_bicycle(ride: str, view: str) -> None:
+    phases = person(ride, view)
+    assert len(phases) == PHASES
+    assert set(phases[0].codes) == ({code(ride), code("rider")} if ride else {code("person")})
+    moves = any((phases[0].vertices != other.vertices).any() for other in phases[1:])
+    assert moves is (ride != "motorcycle")

@@ -1,4 +1,4 @@
-"""Toytown as files: a clip that reads back whole, and frames with their labels."""
+"""Tests Toytown as files: a clip that reads back whole, and frames with their labels."""
 
 import sys
 from pathlib import Path
