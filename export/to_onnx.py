@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
                     options.runtime, options.precision)  # fmt: skip
     space = None
     if options.label_space:
-        from lsr_train.data.labels import load_label_space
+        from lsr_train.data.classes_file import load_label_space
 
         space = load_label_space(options.label_space)
     manifest = export(

@@ -18,7 +18,7 @@ from lsr_infer.segmenter import Segmentation
 from lsr_train.commands import distill
 from lsr_train.config.command_line import resolve
 from lsr_train.config.recipes import recipe_names
-from lsr_train.data.labels import load_classes
+from lsr_train.data.classes_file import load_classes
 from tests.lsr_train.training_runs import losses, run_here, words
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -18,9 +18,10 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.analysis.options import AnalyzeOptions
+from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.footage import evenly
 from lsr_train.data.labelled import LabelledImages
-from lsr_train.data.labels import LABEL_SPACES, load_label_space
+from lsr_train.data.labels import LABEL_SPACES
 from lsr_train.data.samples import LabelledSample
 from lsr_train.device import Precision, autocast, choose_device, choose_precision
 from lsr_train.evaluation.scores import in_eval_mode

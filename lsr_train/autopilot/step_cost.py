@@ -16,7 +16,7 @@ from lsr_train.config.run import SUPERVISED_METHODS, Config
 from lsr_train.data.loading import Batches
 from lsr_train.engine.loop import Engine, Models, build_accelerator
 from lsr_train.engine.selection import Selector
-from lsr_train.engine.setup import Prepared, network_spec
+from lsr_train.engine.setup import RunInputs, network_spec
 from lsr_train.evaluation.signals import SIGNAL_BATCH, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
@@ -158,7 +158,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def measure_cost(prepared: Prepared, place: Path) -> StageCost:
+def measure_cost(prepared: RunInputs, place: Path) -> StageCost:
     """Measure the seconds of a run's steps and evaluations on this machine.
 
     Nothing of it remains: it writes no file, and a run seeds its generators itself when it starts.
@@ -201,7 +201,7 @@ def _step_seconds(engine: Engine, batches: Batches) -> float:
     return time.perf_counter() - start
 
 
-def _evaluation_seconds(prepared: Prepared, network: DeepLabV2) -> float:
+def _evaluation_seconds(prepared: RunInputs, network: DeepLabV2) -> float:
     """Return the seconds of an evaluation of the signals for each frame; 0 where there is no target frame."""
     precision = prepared.config.train.precision
     if prepared.target is None:

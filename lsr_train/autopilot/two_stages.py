@@ -43,12 +43,12 @@ from lsr_train.data.footage import frame_size
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.engine.loop import build_accelerator
-from lsr_train.engine.setup import Prepared, network_spec, prepare
+from lsr_train.engine.setup import RunInputs, network_spec, open_inputs
 from lsr_train.engine.train import train
 from lsr_train.network import DeepLabV2
 from lsr_train.network.weights import backbone_of, load_backbone_weights
 from lsr_train.runs.folder import RunFolder
-from lsr_train.runs.matching import Ready, data_fingerprint, find_ready, is_finished, note_data, source_name
+from lsr_train.runs.matching import Match, data_fingerprint, find_match, is_finished, note_data, source_name
 
 __all__ = ["adapt_from_scratch", "resume_stages"]
 
@@ -70,7 +70,7 @@ class _Plan:
     source: Config
     adapted: Config
     data: str
-    ready: Ready
+    ready: Match
     lines: list[str]
 
 
@@ -169,17 +169,17 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, started
             "the source stage and what is chosen by itself need a single process. Run pretrain on several, then adapt "
             "with --init."
         )
-    prepared = prepare(choices.config, accelerator)  # every file is checked before the output is
+    prepared = open_inputs(choices.config, accelerator)  # every file is checked before the output is
     RunFolder.check_free(request.out)
     data = data_fingerprint(source)
-    ready = find_ready(request.out.parent, source, data, config_from_text, any_length=request.budget is not None)
+    ready = find_match(request.out.parent, source, data, config_from_text, any_length=request.budget is not None)
     if request.budget is None:
         choices.lines.append(
             f"steps {source.train.steps} and {choices.config.train.steps}: the recipes' or as stated; --budget 30m "
             "would fit them into half an hour"
         )
     else:
-        costs = measure_cost(prepare(source, accelerator), request.out), measure_cost(prepared, request.out)
+        costs = measure_cost(open_inputs(source, accelerator), request.out), measure_cost(prepared, request.out)
         budget = Budget(seconds=request.budget, passed=time.monotonic() - started)
         source, ready = _fit_into(budget, choices, stage, ready, costs)
     choices.lines += _few_frames(prepared)
@@ -195,7 +195,7 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, started
     return _Plan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
 
 
-def _few_frames(prepared: Prepared) -> list[str]:
+def _few_frames(prepared: RunInputs) -> list[str]:
     """Return a line where the footage gave fewer frames than an evaluation takes."""
     target, config = prepared.target, prepared.config
     if target is None or len(target) >= config.selection.frames:
@@ -235,8 +235,8 @@ def _choose(choices: Choices, stage: SourceStage, widest: int | None) -> torch.d
 
 
 def _fit_into(
-    budget: Budget, choices: Choices, stage: SourceStage, ready: Ready, costs: tuple[StageCost, StageCost]
-) -> tuple[Config, Ready]:
+    budget: Budget, choices: Choices, stage: SourceStage, ready: Match, costs: tuple[StageCost, StageCost]
+) -> tuple[Config, Match]:
     """Fit both stages into the budget; returns the source stage, and what stands for it where that will do."""
     source = stage.beside(choices.config)
     adapted = replace(costs[1], start=costs[1].start + 2 * costs[1].evaluation)  # the summary evaluates both networks
@@ -248,7 +248,7 @@ def _fit_into(
             line = (
                 f"the source stage is trained: {ready.run} has {ready.steps} steps, the budget allows {lengths.source}"
             )
-            ready = Ready(run=None, steps=0, line=line)
+            ready = Match(run=None, steps=0, line=line)
         source = with_fields(source, with_length(source, lengths.source, stage.flags))
         share = f"{SOURCE_SHARE:.0%} for the source stage unless a stage cannot use its part"
     measured = f"measured {costs[0].step:.3g} s a source step and {costs[1].step:.3g} s one of adaptation"

@@ -14,7 +14,7 @@ from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.comparison.matrix import ScoredRun
 from lsr_train.comparison.spec import ComparisonSpec
-from lsr_train.evaluation.result import Supervised, Table, read_result
+from lsr_train.evaluation.result import Supervised, TextTable, read_result
 from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio
 from lsr_train.runs.folder import RunFolder
 
@@ -286,7 +286,7 @@ def _ranked(rows: Sequence[Mapping[str, Any]], column: _Column) -> tuple[set[int
 
 def comparison_table(
     document: Mapping[str, Any], part: Literal["all", "figures", "classes"] = "all", *, numbers: bool = False
-) -> Table:
+) -> TextTable:
     """Return a comparison as a table in per cent.
 
     Args:
@@ -310,7 +310,7 @@ def comparison_table(
         first, runners_up = _ranked(rows, column)
         best |= {(row, position) for row in first}
         second |= {(row, position) for row in runners_up}
-    return Table(
+    return TextTable(
         header=tuple(header), rows=tuple(cells), title=document["name"] if part != "classes" else "",
         notes=_notes(document) if part != "classes" else (),
         best=frozenset(best), second=frozenset(second),

@@ -31,7 +31,7 @@ from lsr_train.comparison.options import AblateOptions
 from lsr_train.comparison.schedule import Diverged, Processes, Slot, Task
 from lsr_train.comparison.spec import RunSpec, SearchRange
 from lsr_train.config.run import Config
-from lsr_train.evaluation.result import Table, comma_separated, markdown, terminal
+from lsr_train.evaluation.result import TextTable, comma_separated, markdown, terminal
 from lsr_train.evaluation.signals import CollapseWatch
 from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import effective_fields
@@ -380,7 +380,7 @@ def _write(runs: _SearchRuns, trials: Sequence[Trial], *, as_json: bool) -> None
         logger.info("best.yaml, search.json, search.md and search.csv are in %s", out)
 
 
-def _table(runs: _SearchRuns, trials: Sequence[Trial]) -> Table:
+def _table(runs: _SearchRuns, trials: Sequence[Trial]) -> TextTable:
     """Return the trials as a table, in the order they are given."""
     signal = runs.config.selection.signal
     names = (signal, *sorted({name for trial in trials for name in trial.more.get("signals", {})} - {signal}))
@@ -395,7 +395,7 @@ def _table(runs: _SearchRuns, trials: Sequence[Trial]) -> Table:
     ]
     notes += [f"trial {trial.number}: {trial.more.get('why', trial.state)}" for trial in trials if trial.signal is None]
     best = frozenset({(0, 1 + len(runs.ranges))}) if trials and trials[0].signal is not None else frozenset()
-    return Table(
+    return TextTable(
         header=("trial", *(item.field for item in runs.ranges), *names), rows=tuple(rows),
         title=f"search of {runs.run.name}", notes=tuple(notes), best=best,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from lsr_train.comparison.search import search
 from lsr_train.comparison.spec import ComparisonSpec, read_comparison, search_ranges, select_runs, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
 from lsr_train.evaluation.options import evaluate_options
-from lsr_train.evaluation.result import comma_separated, latex, markdown, read_supervised, terminal
+from lsr_train.evaluation.result import comma_separated, latex, markdown, read_result, terminal
 from lsr_train.runs.checkpoint import model_hash
 from lsr_train.runs.folder import RunFolder, resolve_model
 
@@ -131,7 +131,7 @@ def _table_runs(plan: TablePlan, options: TableOptions) -> _TableRuns:
     if values["data"] and not Path(values["data"]).exists():
         raise InputError(f"{values['data']}: there is no such folder of labelled images. Set --data.")
     if options.supervised:
-        read_supervised(Path(options.supervised))
+        read_result(Path(options.supervised))
     statistics = {"target": target.root, "target_layout": target.layout, "target_split": target.split}
     return _TableRuns(
         comparison=plan.comparison,

@@ -1,4 +1,4 @@
-"""What happens to an image between the file and the batch: a resize, a crop, a flip, then colours.
+"""Augments images and their labels: a resize, a crop, a flip, then colours.
 
 All colour changes that are linear in blue, green and red are one matrix and one pass, clipped once at the end. Every
 draw comes from the generator that is passed in.

@@ -8,8 +8,6 @@ import glob
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
@@ -45,6 +44,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
+_FRAME_LIST = "frames.json"
 _THINNING_WIDTH = 160
 
 
@@ -190,7 +190,7 @@ def _decode(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
 def _cached_video(folder: Path) -> _Sampled | None:
     """Return what a cache folder holds of a video, None where it is not complete."""
     try:
-        document = json.loads((folder / "frames.json").read_text(encoding="utf-8"))
+        document = json.loads((folder / _FRAME_LIST).read_text(encoding="utf-8"))
         times, lab, problem = document["times"], document["lab"], document["problem"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -242,37 +242,22 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
         return _Sampled(frames=[], times=[], lab=[], problem=f"{path}: cannot be read ({error.strerror})")
     identity = [_VERSION, str(path.absolute()), stat.st_size, stat.st_mtime_ns, *vars(sampling).values()]
     folder = cache / "video" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
-    kept = _cached_video(folder)
-    if kept is not None:
-        return kept
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".part.", dir=folder.parent))
-    except OSError as error:
-        logger.warning("%s: frames stay in memory, the cache cannot be written (%s)", path, error)
-        return _sample(path, sampling, None)
-    try:
-        sampled = _sample(path, sampling, temporary)
-        if not sampled.frames:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):  # another process may want the same frames
+            cached = _cached_video(folder)
+            if cached is not None:
+                return cached
+            list_file = folder / _FRAME_LIST
+            list_file.unlink(missing_ok=True)
+            sampled = _sample(path, sampling, folder)
+            if sampled.frames:
+                document = {"times": sampled.times, "lab": sampled.lab, "problem": sampled.problem}
+                write_json(list_file, document)  # last: without it the folder counts as incomplete
             return sampled
-        document = {"times": sampled.times, "lab": sampled.lab, "problem": sampled.problem}
-        write_json(temporary / "frames.json", document)
-        kept = _cached_video(folder)
-        if kept is not None:  # another process was faster, and may be reading it
-            return kept
-        if folder.exists():
-            shutil.rmtree(folder)  # incomplete, or it would have been used
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if _cached_video(folder) is None:  # else another process put the same there
-                raise
     except (OSError, InputError) as error:
         logger.warning("%s: frames stay in memory, the cache cannot be written (%s)", path, error)
         return _sample(path, sampling, None)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return _cached_video(folder) or _sample(path, sampling, None)
 
 
 def _frame_files(root: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Where a data set's files are, by the layout its publisher gave it.
+"""Finds a data set's files by the layout its publisher gave it.
 
 Each layout is one function from a folder and a split to pairs of image and label paths. Nothing is opened here; what is
 inside the files is `scan`'s business, what the numbers mean is `lsr_train.data.labels`'s.
@@ -6,7 +6,7 @@ inside the files is `scan`'s business, what the numbers mean is `lsr_train.data.
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
@@ -17,12 +17,7 @@ __all__ = ["FOLDER_LAYOUTS", "Found", "Pair", "find_images", "find_pairs", "imag
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One labelled image.
-
-    Args:
-        image: the image file.
-        labels: the label file.
-    """
+    """The files of one labelled image."""
 
     image: Path
     labels: Path
@@ -46,7 +41,7 @@ class Found:
 
 
 def image_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Return the files below a folder that have one of the suffixes, in name order; hidden ones are left out.
+    """Return the files below a folder that have one of the suffixes, in name order, without hidden ones.
 
     Linked folders are followed, each real folder once. `Path.rglob` would leave out a folder it may not read, silently.
     """
@@ -71,7 +66,7 @@ def image_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[
 
 
 def _folder(root: Path) -> Path:
-    """Check that `root` is a folder one can look into."""
+    """Return `root` if it is a folder that can be read."""
     try:
         if not root.is_dir():
             raise InputError(
@@ -91,7 +86,7 @@ def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path,
     Both `images/train` and `train/images` are read, and without splits plain `images`.
 
     Raises:
-        InputError: there are none; names what was looked for.
+        InputError: there are none; names what is missing.
     """
     if split:
         shapes = [(root / images / split, root / labels / split), (root / split / images, root / split / labels)]
@@ -100,9 +95,9 @@ def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path,
         shapes = [(root / images, root / labels), *((path / images, path / labels) for path in below)]
     found = [(image, label) for image, label in shapes if image.is_dir()]
     if not found:
-        looked = " nor ".join(str(image) for image, _ in shapes[:2])
+        missing = " nor ".join(str(image) for image, _ in shapes[:2])
         hint = "Set another split, or leave it empty" if split else "Set the layout or the folder"
-        raise InputError(f"{root}: there is no {looked}. {hint}.")
+        raise InputError(f"{root}: there is no {missing}. {hint}.")
     return found
 
 
@@ -146,28 +141,21 @@ def _by_stem(root: Path, split: str, images: str, labels: str) -> tuple[list[Pai
     return pairs, problems
 
 
+def _by_stem_with(images: str, labels: str, usual_ids: str) -> Callable[[Path, str, str], Found]:
+    """Build the layout of two sides matched by stem, whose label files usually hold `usual_ids`."""
+
+    def find(root: Path, split: str, ids: str) -> Found:
+        pairs, problems = _by_stem(root, split, images, labels)
+        return Found(pairs=tuple(pairs), ids=usual_ids if ids == "auto" else ids, problems=tuple(problems))
+
+    return find
+
+
 def _plain(root: Path, split: str, ids: str) -> Found:
     """images/ and labels/, matched by stem, with the user's classes.yaml."""
-    pairs, problems = _by_stem(root, split, "images", "labels")
     classes = root / "classes.yaml"
-    return Found(
-        pairs=tuple(pairs),
-        ids="classes" if ids == "auto" else ids,
-        problems=tuple(problems),
-        classes=classes if classes.exists() else None,
-    )
-
-
-def _gta5(root: Path, split: str, ids: str) -> Found:
-    """images/ and labels/ of Playing for Data, palette PNGs with Cityscapes ids."""
-    pairs, problems = _by_stem(root, split, "images", "labels")
-    return Found(pairs=tuple(pairs), ids="gta5-id" if ids == "auto" else ids, problems=tuple(problems))
-
-
-def _synthia(root: Path, split: str, ids: str) -> Found:
-    """RGB/ and GT/LABELS/ of SYNTHIA RAND_CITYSCAPES, 16-bit PNGs with the id in the first channel."""
-    pairs, problems = _by_stem(root, split, "RGB", "GT/LABELS")
-    return Found(pairs=tuple(pairs), ids="synthia-id" if ids == "auto" else ids, problems=tuple(problems))
+    found = _by_stem_with("images", "labels", "classes")(root, split, ids)
+    return replace(found, classes=classes) if classes.exists() else found
 
 
 _CITYSCAPES_KINDS = {"cityscapes-id": "labelIds", "cityscapes-trainid": "labelTrainIds"}
@@ -215,7 +203,7 @@ _CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 
 
 def _camvid(root: Path, split: str, ids: str) -> Found:
-    """images/ and labels/ with Cityscapes train ids; or the stills and colour labels as CamVid publishes them."""
+    """images/ and labels/ with Cityscapes train ids; or the images and colour labels as CamVid publishes them."""
     if (root / _CAMVID_IMAGES).is_dir() and not (root / "images").is_dir():
         if split:
             raise InputError(f"{root}: CamVid as published has no splits. Leave the split empty.")
@@ -226,13 +214,12 @@ def _camvid(root: Path, split: str, ids: str) -> Found:
             lambda path: path.stem.removesuffix("_L"),
         )
         return Found(pairs=tuple(pairs), ids="camvid-color" if ids == "auto" else ids, problems=tuple(problems))
-    pairs, problems = _by_stem(root, split, "images", "labels")
-    return Found(pairs=tuple(pairs), ids="cityscapes-trainid" if ids == "auto" else ids, problems=tuple(problems))
+    return _by_stem_with("images", "labels", "cityscapes-trainid")(root, split, ids)
 
 
 FOLDER_LAYOUTS: dict[str, Callable[[Path, str, str], Found]] = {
-    "gta5": _gta5,
-    "synthia": _synthia,
+    "gta5": _by_stem_with("images", "labels", "gta5-id"),
+    "synthia": _by_stem_with("RGB", "GT/LABELS", "synthia-id"),
     "cityscapes": _cityscapes,
     "camvid": _camvid,
     "folder": _plain,
@@ -262,7 +249,7 @@ def find_pairs(layout: str, root: str, split: str, ids: str) -> Found:
 
 
 def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:
-    """Find a data set's images and nothing else; no label file is looked for.
+    """Find a data set's images and no label file.
 
     Raises:
         InputError: the folder or the split is not there, cannot be read, or holds no image.

@@ -1,4 +1,4 @@
-"""Which image the n-th sample is: a pure function of the seed and n, so that resuming needs nothing but n."""
+"""Orders the images: the n-th sample is a pure function of the seed and n, so that resuming needs nothing but n."""
 
 from typing import Protocol
 

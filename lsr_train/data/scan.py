@@ -1,4 +1,4 @@
-"""Look into every file before step 1: what is unusable, how often each class occurs, what the colours are like.
+"""Scans every file before step 1: what is unusable, how often each class occurs, what the colours are like.
 
 Files are read by several threads (decoding leaves Python's lock), and what was found is kept in a cache folder by path,
 size and time of change. Failures are never kept, so a repaired file is seen at once.
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, LsrError, UnusableFilesError
 from lsr_infer.io.atomic import write_json
 from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
+from lsr_infer.system.process import usable_cores
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labels import IGNORE_INDEX, IdMap
 from lsr_train.data.layouts import Pair
@@ -70,7 +71,7 @@ class ImageScan:
 
 
 def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
-    """Stop over unusable files, or say that they are left out.
+    """Stop over unusable files, or log that they are left out.
 
     Args:
         problems: one line each.
@@ -112,7 +113,7 @@ class _Cache:
 
     @staticmethod
     def key(*files: Path) -> str | None:
-        """Return what identifies the content of files, None where one cannot be looked at."""
+        """Return what identifies the content of files, None where one cannot be read."""
         try:
             stats = [path.stat() for path in files]
         except OSError:
@@ -122,19 +123,14 @@ class _Cache:
         )
 
     def save(self) -> None:
-        """Write what was learnt; a cache that cannot be written is a warning, not an end."""
+        """Write the records; a cache that cannot be written is a warning, not an error."""
         if self.path is None or not self.fresh:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, self.records)
         except (OSError, InputError) as error:
-            logger.warning("what the scan found is not kept: %s", error)
-
-
-def _threads() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            logger.warning("the scan is not cached: %s", error)
 
 
 def _read_all(
@@ -156,19 +152,19 @@ def _read_all(
         except InputError as error:
             return error
 
-    pool = ThreadPoolExecutor(max_workers=_threads())
+    pool = ThreadPoolExecutor(max_workers=usable_cores())
     try:
         bar = tqdm(pool.map(attempt, missing), total=len(missing), desc=f"checking {what}", unit="file", disable=None)
-        spoke = time.monotonic()
+        logged = time.monotonic()
         for done, (index, result) in enumerate(zip(missing, bar, strict=True), start=1):
             results[index] = result
             key = keys[index]
             if key is not None and isinstance(result, dict):
                 cache.records[key] = result
                 cache.fresh += 1
-            if bar.disable and time.monotonic() - spoke > _LINE_SECONDS:
+            if bar.disable and time.monotonic() - logged > _LINE_SECONDS:
                 logger.info("checking %s: %d of %d files", what, done, len(missing))
-                spoke = time.monotonic()
+                logged = time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)
         cache.save()
@@ -206,7 +202,7 @@ def _values(path: Path, id_map: IdMap) -> NDArray[Any]:
 
 
 def _outside(path: Path, unknown: list[int], id_map: IdMap, mask: NDArray[np.bool_] | None) -> str:
-    """Say which values of a label file are outside the map, and where the first one is."""
+    """Describe which values of a label file are outside the map, and where the first one is."""
     place = None
     try:
         values = _values(path, id_map)
@@ -218,10 +214,6 @@ def _outside(path: Path, unknown: list[int], id_map: IdMap, mask: NDArray[np.boo
         place = None
     more = f", and {len(unknown) - 1} more such" if len(unknown) > 1 else ""
     return f"{path}: {id_map.complaint(unknown[0], place)}{more}"
-
-
-def _mask_digest(mask: NDArray[np.bool_] | None) -> str:
-    return "" if mask is None else hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
 
 
 def scan_pairs(
@@ -245,10 +237,12 @@ def scan_pairs(
         Class counts and one line for each pair that is missing, unreadable, of two sizes, or holds a value outside
         the map.
     """
-    kept = _Cache(cache, "pairs", id_map.colors, _mask_digest(mask))
-    keys = [kept.key(pair.image, pair.labels) for pair in pairs]
+    shape = None if mask is None else mask.shape
+    digest = "" if mask is None else hashlib.sha256(repr(shape).encode() + np.packbits(mask).tobytes()).hexdigest()
+    known = _Cache(cache, "pairs", id_map.colors, digest)
+    keys = [known.key(pair.image, pair.labels) for pair in pairs]
     records = _read_all(
-        "labelled images", keys, kept,
+        "labelled images", keys, known,
         lambda index: _pair_record(pairs[index], colors=id_map.colors, id_map=id_map, mask=mask),
     )  # fmt: skip
     counts = np.zeros((len(pairs), num_classes), dtype=np.int64)
@@ -277,13 +271,13 @@ def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path |
         width: columns at training.
         cache: folder that keeps what was found; None keeps nothing.
     """
-    kept = _Cache(cache, "images", height, width)
+    known = _Cache(cache, "images", height, width)
 
     def read(index: int) -> Record:
         frame = read_image(files[index])
         return {"lab": lab_statistics(resize_frame(frame, height, width)).tolist()}
 
-    records = _read_all("images", [kept.key(path) for path in files], kept, read)
+    records = _read_all("images", [known.key(path) for path in files], known, read)
     lab = np.zeros((len(files), 2, 3))
     problems: list[tuple[int, str]] = []
     for index, record in enumerate(records):

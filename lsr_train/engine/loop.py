@@ -1,7 +1,7 @@
-"""The training loop, on accelerate: batch -> named terms -> one backward -> step.
+"""Trains a network on accelerate: batch -> named terms -> one backward -> step.
 
-It is the only place that calls `backward`, places tensors and writes checkpoints. It knows methods by their base class
-and data by the two batch types.
+It is the only place that calls `backward` and writes checkpoints. It knows methods by their base class and data by the
+two batch types.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ from lsr_train.config.run import Config
 from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.distributed import all_reduce_sum, average_gradients
-from lsr_train.engine.monitor import Pace, RunLog, TermMonitor, gradient_norms
+from lsr_train.engine.monitor import RunLog, StepClock, TermMonitor, gradient_norms
 from lsr_train.engine.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
-from lsr_train.engine.selection import Selector, Sight
+from lsr_train.engine.selection import SelectionSignals, Selector
 from lsr_train.methods import method_class
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, TeacherFacts
@@ -35,7 +35,7 @@ from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.state import RunState, as_plain
 from lsr_train.selftraining import FrozenTeacher
 
-__all__ = ["Engine", "Models", "Outcome", "build_accelerator"]
+__all__ = ["Engine", "Models", "TrainingResult", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Models:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainingResult:
     """How a run ended.
 
     Args:
@@ -82,7 +82,7 @@ class Engine:
         models: the starting network, and its teacher.
         accelerator: places everything; its precision is the configuration's.
         run: where everything is written.
-        selector: looks at unlabelled frames and chooses the best checkpoint.
+        selector: evaluates on unlabelled frames and selects the best checkpoint.
     """
 
     def __init__(
@@ -130,13 +130,6 @@ class Engine:
         """Number of the first sample of the next step, over all processes."""
         return self.step * self.config.train.accumulate * self.config.data.batch_size
 
-    @property
-    def outcome(self) -> DeepLabV2:
-        """The network that is looked at and saved."""
-        return self.state.outcome
-
-    # -- one step ---------------------------------------------------------------------------------------------------
-
     def _placed(self, batch: BatchT) -> BatchT:
         """Return a batch of the loader's on the device, normalised."""
         return batch.on(self.accelerator.device, self.network.normalize, channels_last=self.config.train.channels_last)
@@ -169,7 +162,7 @@ class Engine:
             last = micro == config.train.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 terms = self.method.terms(self.model, source, target)
-                if last and self._measures_gradients:
+                if last and config.log.gradients and (self.step + 1) % config.log.gradients == 0:
                     self._log_gradients(terms)
                 total = cast(Tensor, sum(weights.get(name, 1.0) * value for name, value in terms.items()))
                 self.accelerator.backward(total / config.train.accumulate)
@@ -184,22 +177,14 @@ class Engine:
         self.method.after_step(self.network, self.step)
         return waited
 
-    @property
-    def _measures_gradients(self) -> bool:
-        """Whether the step that is being made is one whose gradients are measured."""
-        every = self.config.log.gradients
-        return bool(every) and (self.step + 1) % every == 0
-
     def _log_gradients(self, terms: Mapping[str, Tensor]) -> None:
         """Write the norm of each term's gradient on stem and backbone, of this process's last micro-batch."""
         groups = self.network.parameter_groups()
         norms = gradient_norms(terms, [*groups["stem"], *groups["backbone"]])
-        if self._speaks:
+        if self._is_main:
             self.log.gradients(self.step + 1, norms)
 
-    # -- the loop ---------------------------------------------------------------------------------------------------
-
-    def run(self, batches: Batches, interrupted: Callable[[], bool]) -> Outcome:
+    def run(self, batches: Batches, interrupted: Callable[[], bool]) -> TrainingResult:
         """Train until the configured step, an early stop or an interruption.
 
         Args:
@@ -211,39 +196,39 @@ class Engine:
             InputError: the run folder cannot be written.
         """
         config, steps = self.config, self.config.train.steps
-        pace = Pace()
+        clock = StepClock()
         saved = self.run_folder.pointer("last")
-        bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._speaks else True)
+        bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._is_main else True)
         self.model.train()
         self.method.train()
         stop = self.step >= steps or self.selector.exhausted
-        if self.step == 0 and self.selector.looks_first:
-            self._look()
+        if self.step == 0 and self.selector.evaluates_first:
+            self._evaluate()
         while not stop:
-            pace.count(self.train_step(batches))
+            clock.count(self.train_step(batches))
             bar.update()
             done = self.step >= steps
             if self.step % config.log.every == 0 or done:
-                self._log_row(pace, bar)
-                pace = Pace()
+                self._log_row(clock, bar)
+                clock = StepClock()
             stop = done or self._interrupted(interrupted)
             paused = time.perf_counter()
-            look = self.selector.due(self.step, last=done)
+            evaluated = self.selector.due(self.step, last=done)
             improved = False
-            if look:
-                improved = self._look()
+            if evaluated:
+                improved = self._evaluate()
                 stop = stop or self.selector.exhausted
-            if look or stop or self.step % config.train.checkpoint_every == 0:
+            if evaluated or stop or self.step % config.train.checkpoint_every == 0:
                 self.save(best=improved)
                 saved = self.step
-            pace.leave_out(time.perf_counter() - paused)  # looks and checkpoints are not steps
+            clock.leave_out(time.perf_counter() - paused)  # evaluations and checkpoints are not steps
         bar.close()
         self.log.close()
         if saved is None:
             self.save(best=False)
         finished = self.step >= steps or self.selector.exhausted
         best = self.run_folder.pointer("best")
-        return Outcome(
+        return TrainingResult(
             finished=finished,
             step=self.step,
             last=self.run_folder.checkpoint(self.step),
@@ -251,7 +236,7 @@ class Engine:
         )
 
     @property
-    def _speaks(self) -> bool:
+    def _is_main(self) -> bool:
         return bool(self.accelerator.is_main_process)
 
     def _interrupted(self, interrupted: Callable[[], bool]) -> bool:
@@ -263,23 +248,23 @@ class Engine:
         flag = torch.tensor(float(interrupted()), device=self.accelerator.device)
         return bool(all_reduce_sum(flag).item() > 0)
 
-    def _look(self) -> bool:
+    def _evaluate(self) -> bool:
         """Compute the label-free signals; every process learns whether they improved."""
         result: list[Any] = [None]
-        if self._speaks:
-            assert self.selector.look is not None  # `due` said so
-            result = [self.selector.look(self.outcome)]
-            self.log.sight(self.step, result[0], self.space)
+        if self._is_main:
+            assert self.selector.evaluate is not None  # as `due` and `evaluates_first` require
+            result = [self.selector.evaluate(self.state.result)]
+            self.log.signals(self.step, result[0], self.space)
         if self.accelerator.num_processes > 1:
             broadcast_object_list(result)
         self.model.train()
-        sight: Sight = result[0]
+        found: SelectionSignals = result[0]
         if self.step == 0:
-            self.selector.begin(sight)
+            self.selector.start(found)
             return False
-        improved = self.selector.update(self.step, sight, speak=self._speaks)
-        if self._speaks:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in sight.signals.items())
+        improved = self.selector.update(self.step, found, log=self._is_main)
+        if self._is_main:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in found.signals.items())
             logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
         return improved
 
@@ -307,18 +292,18 @@ class Engine:
         step = self.run_folder.pointer("last")
         return "there is no checkpoint yet" if step is None else f"the last good one is step {step}"
 
-    def _log_row(self, pace: Pace, bar: Any) -> None:
+    def _log_row(self, clock: StepClock, bar: Any) -> None:
         """Write one row of the log; the only regular transfer from the device."""
         means = self._check()
         self.monitor.reset()
-        if not self._speaks:
+        if not self._is_main:
             return
         rate = learning_rate(self.step - 1, self.config.optim, self.config.train.steps)
-        images = pace.steps * self.config.train.accumulate * self.config.data.batch_size
-        self.log.row(self.step, means, {"learning_rate": rate, **pace.figures(images)})
+        images = clock.steps * self.config.train.accumulate * self.config.data.batch_size
+        self.log.row(self.step, means, {"learning_rate": rate, **clock.figures(images)})
         text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         if bar.disable:
-            left = (self.config.train.steps - self.step) * pace.seconds() / pace.steps
+            left = (self.config.train.steps - self.step) * clock.seconds() / clock.steps
             logger.info("step %d/%d: %s (%.0f s left)", self.step, self.config.train.steps, text, left)
         else:
             bar.set_postfix_str(text[:80])
@@ -329,8 +314,6 @@ class Engine:
         self.run_folder.write_status(
             state=state, step=self.step, steps=self.config.train.steps, selection=as_plain(self.selector.state())
         )
-
-    # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def save(self, *, best: bool) -> None:
         """Write a checkpoint of everything, after making sure that nothing in it is non-finite.
@@ -348,7 +331,7 @@ class Engine:
                 f"{self._last_good()}. Lower --optim.lr or set --optim.clip_norm."
             )
         failed: list[str | None] = [None]
-        if self._speaks:
+        if self._is_main:
             try:
                 self.run_folder.save(self.step, self._fill, best=best, keep=self.config.train.keep)
                 self.write_status("running")
@@ -361,25 +344,27 @@ class Engine:
 
     def _fill(self, folder: Path) -> None:
         """Write the files of a checkpoint into `folder`."""
+        data = self.config.data
+        size = data.target if data.target.given else data.source
         info = ModelInfo(
             label_space=self.space,
             method=self.config.method,
             step=self.step,
-            height=self.config.data.target.height if self.config.data.target.given else self.config.data.source.height,
-            width=self.config.data.target.width if self.config.data.target.given else self.config.data.source.width,
+            height=size.height,
+            width=size.width,
             scores=self.selector.scores(self.step),
             teacher=None if self.teacher is None else self.teacher[1],
         )
         self.state.write(folder, info)
 
     def resume(self) -> None:
-        """Take up the last checkpoint of the run folder; without one the run begins at step 0.
+        """Restore the last checkpoint of the run folder; without one the run starts at step 0.
 
         Raises:
             InputError: the checkpoint is damaged or belongs to another network.
         """
         step = self.run_folder.pointer("last")
-        if self._speaks:
+        if self._is_main:
             folder = self.run_folder
             for table in (folder.metrics, folder.signals, folder.classes, folder.gradients):
                 table.cut(-1 if step is None else step)
@@ -387,7 +372,7 @@ class Engine:
             return
         self.step = self.state.read(self.run_folder.checkpoint(step))
         best = self.selector.best_step
-        if self._speaks and best is not None and best in self.run_folder.steps():
+        if self._is_main and best is not None and best in self.run_folder.steps():
             self.run_folder.point("best", best)  # a kill may have come between the checkpoint and this pointer
 
 

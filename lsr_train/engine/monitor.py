@@ -1,23 +1,22 @@
-"""What the loop adds up on the device between two log lines, without waiting for it.
+"""Records a run: sums of the loss terms on the device, the time of the steps, and the tables and scalars of the log.
 
-Sums of the loss terms and the first step at which each was not finite; one transfer reads it all. Beside it, and only
-where it is asked for, how hard each term pulls on the weights.
+The sums are read in one transfer a row, and with them the first step at which each term was not finite.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.engine.selection import Sight
+from lsr_train.engine.selection import SelectionSignals
 from lsr_train.runs.folder import RunFolder
 
-__all__ = ["Pace", "Reading", "RunLog", "TermMonitor", "gradient_norms"]
+__all__ = ["Reading", "RunLog", "StepClock", "TermMonitor", "gradient_norms"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,48 +126,43 @@ _READY_SECONDS = 0.01
 (four images of 320x240)."""
 
 
-@dataclass
-class Pace:
-    """The time of the steps since the last row of the log.
+class StepClock:
+    """Times the steps since the last row of the log."""
 
-    Args:
-        begun: when they began, on the monotonic clock.
-        steps: how many there were.
-        waited: seconds they spent waiting for the loader.
-        late: how many of them had to wait.
-    """
-
-    begun: float = field(default_factory=time.perf_counter)
-    steps: int = 0
-    waited: float = 0.0
-    late: int = 0
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.steps = 0
+        self._waited = 0.0
+        self._late = 0
 
     def count(self, waited: float) -> None:
         """Add a step that waited so many seconds for its batches."""
         self.steps += 1
-        self.waited += waited
-        self.late += waited > _READY_SECONDS
+        self._waited += waited
+        self._late += waited > _READY_SECONDS
 
     def leave_out(self, seconds: float) -> None:
         """Leave out time in which no step was made."""
-        self.begun += seconds
+        self._started += seconds
 
     def seconds(self) -> float:
-        """Return the time since the beginning, above 0."""
-        return max(time.perf_counter() - self.begun, 1e-9)
+        """Return the time since the start, above 0."""
+        return max(time.perf_counter() - self._started, 1e-9)
 
     def figures(self, images: int) -> dict[str, float]:
-        """Return the columns of the log that measure the clock; `images` were trained on."""
+        """Return the columns of the log that measure time; `images` were trained on."""
         seconds = self.seconds()
         return {
             "source_images_per_second": round(images / seconds, 3),
-            "loader_wait_share": round(self.waited / seconds, 4),
-            "steps_that_waited": round(self.late / self.steps, 4),
+            "loader_wait_share": round(self._waited / seconds, 4),
+            "steps_that_waited": round(self._late / self.steps, 4),
         }
 
 
 class RunLog:
-    """The log of a run. TensorBoard's writer is made at the first row, which says where the run goes on.
+    """Writes the tables of a run, and the same as TensorBoard scalars.
+
+    TensorBoard's writer is made at the first row, which says from where on older events are replaced.
 
     Args:
         run: where everything is written.
@@ -181,16 +175,16 @@ class RunLog:
         self._writer: Any = None
 
     def row(self, step: int, means: Mapping[str, float], clock: Mapping[str, float]) -> None:
-        """Write a row of metrics.csv: means of the terms and diagnostics, and what measures the clock."""
+        """Write a row of metrics.csv: means of the terms and diagnostics, and what measures time."""
         self._run.metrics.append({"step": step, **means, **clock})
         self._scalars(step, {**means, **clock})
 
-    def sight(self, step: int, sight: Sight, space: LabelSpace) -> None:
+    def signals(self, step: int, found: SelectionSignals, space: LabelSpace) -> None:
         """Write a row of signals.csv, and one of classes.csv for each class."""
-        self._run.signals.append({"step": step, **sight.signals})
-        scalars = {f"signal/{name}": value for name, value in sight.signals.items()}
-        if sight.classes is not None:
-            columns = {name: value.tolist() for name, value in vars(sight.classes).items()}
+        self._run.signals.append({"step": step, **found.signals})
+        scalars = {f"signal/{name}": value for name, value in found.signals.items()}
+        if found.classes is not None:
+            columns = {name: value.tolist() for name, value in vars(found.classes).items()}
             for place, name in enumerate(space.names):
                 row = {column: values[place] for column, values in columns.items()}
                 self._run.classes.append({"step": step, "class": name, **row})

@@ -1,4 +1,4 @@
-"""The optimiser and its schedule: parameter groups with their multipliers, warm-up and polynomial decay."""
+"""Builds the optimiser and sets its learning rate: groups with multipliers, warm-up and polynomial decay."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,42 +1,34 @@
-"""The choice of the best checkpoint without a target label.
+"""Selects the best checkpoint without a target label, and says when to stop.
 
-A look computes signals on unlabelled target frames (and, if wanted, on held-out source images); the configured one
-decides. No target label can get here: what it is given has none.
+An evaluation computes signals on unlabelled target frames (and, if wanted, on held-out source images); the configured
+one decides. No target label can get here: what is evaluated has none.
 """
 
 import logging
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from lsr_infer.errors import QualityGateError
 from lsr_train.config.run import SelectionConfig
 from lsr_train.evaluation.signals import ClassSignals, CollapseWatch
 from lsr_train.network import DeepLabV2
 
-__all__ = ["Look", "Selector", "Sight"]
+__all__ = ["SelectionSignals", "Selector"]
 
 logger = logging.getLogger(__name__)
 
 
-class Sight(NamedTuple):
-    """What a look saw.
+class SelectionSignals(NamedTuple):
+    """Signals of a network at a step.
 
     Args:
         signals: by name; for each, higher is better.
-        classes: the same for each class; None where no target frame was looked at.
+        classes: the same for each class; None where no target frame was evaluated.
     """
 
     signals: dict[str, float]
     classes: ClassSignals | None = None
-
-
-class Look(Protocol):
-    """Computes the signals of a network."""
-
-    def __call__(self, network: DeepLabV2) -> Sight:
-        """Look at the frames with it."""
-        ...
 
 
 class Selector:
@@ -44,96 +36,93 @@ class Selector:
 
     Args:
         config: which signal, how often, how much patience.
-        look: computes the signals; None where there are no target frames, so that nothing is selected.
+        evaluate: computes the signals; None where there are no target frames, so that nothing is selected.
         watch: over the classes; while one of them is low, nothing is selected. None watches none.
         advice: what may help a class that has collapsed, for a message.
     """
 
     def __init__(
-        self, config: SelectionConfig, look: Look | None, watch: CollapseWatch | None = None, advice: str = ""
+        self,
+        config: SelectionConfig,
+        evaluate: Callable[[DeepLabV2], SelectionSignals] | None,
+        watch: CollapseWatch | None = None,
+        advice: str = "",
     ) -> None:
         self.config = config
-        self.look = look
+        self.evaluate = evaluate
         self.watch = watch
         self.advice = advice
+        self.best_step: int | None = None
         self._best: float | None = None
-        self._best_step: int | None = None
         self._without = 0
         self._latest: dict[str, Any] = {}
 
     def due(self, step: int, *, last: bool) -> bool:
-        """Whether `step` is one to look at."""
-        if self.look is None or self.config.signal == "none":
+        """Whether the network is evaluated after `step`."""
+        if self.evaluate is None or self.config.signal == "none":
             return False
         return last or bool(self.config.every and step % self.config.every == 0)
 
     @property
-    def looks_first(self) -> bool:
-        """Whether the network is looked at before its first step, to compare with."""
-        return self.watch is not None and self.look is not None and self.config.signal != "none"
+    def evaluates_first(self) -> bool:
+        """Whether the network is evaluated before its first step, to compare with."""
+        return self.watch is not None and self.evaluate is not None and self.config.signal != "none"
 
-    def begin(self, sight: Sight) -> None:
-        """Take in what was seen before the first step."""
-        if self.watch is not None and sight.classes is not None:
-            self.watch.start(sight.classes.share.tolist())
+    def start(self, found: SelectionSignals) -> None:
+        """Take the signals before the first step."""
+        if self.watch is not None and found.classes is not None:
+            self.watch.start(found.classes.share.tolist())
 
-    def update(self, step: int, sight: Sight, *, speak: bool = True) -> bool:
-        """Take in what was seen at a step and return whether it is the best so far.
+    def update(self, step: int, found: SelectionSignals, *, log: bool = True) -> bool:
+        """Take the signals of a step and return whether it is the best so far.
 
         Args:
             step: finished steps.
-            sight: what the look saw.
-            speak: whether to say which classes are low; of several processes one is enough.
+            found: its signals.
+            log: whether to log which classes are low; of several processes one is enough.
 
         Raises:
             QualityGateError: the deciding signal is not a number.
         """
-        signals = sight.signals
-        value = signals[self.config.signal]
+        value = found.signals[self.config.signal]
         if not math.isfinite(value):
             raise QualityGateError(
                 f"the {self.config.signal} signal at step {step} is {value}: nothing to choose by. Set "
                 "--selection.signal to another, or none."
             )
-        finite = {name: signal for name, signal in signals.items() if math.isfinite(signal)}
-        self._latest = {"step": step, **finite}
-        improved = not self._collapses(step, sight, speak) and (self._best is None or value > self._best)
+        self._latest = {"step": step, **{name: s for name, s in found.signals.items() if math.isfinite(s)}}
+        improved = not self._collapses(step, found, log) and (self._best is None or value > self._best)
         if improved:
-            self._best, self._best_step, self._without = value, step, 0
+            self._best, self.best_step, self._without = value, step, 0
         else:
             self._without += 1
         return improved
 
-    def _collapses(self, step: int, sight: Sight, speak: bool) -> bool:
-        """Whether a class is dying; says so at its first low look, and once it has been for long."""
-        if self.watch is None or sight.classes is None:
+    def _collapses(self, step: int, found: SelectionSignals, log: bool) -> bool:
+        """Whether a class is dying; logs it at its first low evaluation, and once it has collapsed."""
+        if self.watch is None or found.classes is None:
             return False
         before = self.watch.low
-        collapsed = self.watch.observe(sight.classes.share.tolist())
-        for name in self.watch.low if speak else ():
+        collapsed = self.watch.observe(found.classes.share.tolist())
+        for name in self.watch.low if log else ():
             if name not in (*before, *collapsed):
                 logger.info(
                     "step %d: class %s was given less than a tenth of the target pixels it had at the start; no "
                     "checkpoint is selected while that lasts",
                     step, name,
                 )  # fmt: skip
-        for name in collapsed if speak else ():
+        for name in collapsed if log else ():
             logger.warning(
-                "step %d: class %s has collapsed: for %d looks it was given less than a tenth of the target pixels it "
-                "had at the start; no checkpoint is selected while that lasts. %s",
+                "step %d: class %s has collapsed: in %d evaluations it was given less than a tenth of the target "
+                "pixels it had at the start; no checkpoint is selected while that lasts. %s",
                 step, name, self.watch.patience, self.advice,
             )  # fmt: skip
         return bool(self.watch.low)
 
     @property
     def nothing_because(self) -> tuple[str, ...]:
-        """Classes that were low at the last look, where no checkpoint was selected at all; empty where one was."""
-        return self.watch.low if self.watch is not None and self._best_step is None else ()
-
-    @property
-    def best_step(self) -> int | None:
-        """The selected step so far."""
-        return self._best_step
+        """Classes that were low at the last evaluation, where no checkpoint was selected; empty where one was."""
+        return self.watch.low if self.watch is not None and self.best_step is None else ()
 
     @property
     def exhausted(self) -> bool:
@@ -150,15 +139,15 @@ class Selector:
         """Return what a resumed run needs."""
         return {
             "best": self._best,
-            "best_step": self._best_step,
+            "best_step": self.best_step,
             "without": self._without,
             "latest": self._latest,
             "watch": None if self.watch is None else self.watch.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` returned."""
-        self._best, self._best_step = state["best"], state["best_step"]
+        """Restore what `state` returned."""
+        self._best, self.best_step = state["best"], state["best_step"]
         self._without, self._latest = int(state["without"]), dict(state["latest"])
         if self.watch is not None and state.get("watch") is not None:
             self.watch.load_state(state["watch"])

@@ -1,6 +1,6 @@
-"""From a configuration to what the engine needs: device, data, starting network, selector.
+"""Opens and checks the inputs of a run: data sets, starting network, teacher, selector.
 
-Everything is checked here, before the run folder is made: the device first, then every input.
+Everything is checked here, before the run folder is made.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from lsr_train.config.run import ADAPTING_METHODS, Config, is_foreign
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
 from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_source, build_target, open_batches
 from lsr_train.data.scan import UnusableFilesError, user_cache_folder
-from lsr_train.engine.selection import Selector, Sight
+from lsr_train.engine.selection import SelectionSignals, Selector
 from lsr_train.evaluation.scores import score_frames
 from lsr_train.evaluation.signals import (
     SIGNAL_BATCH,
@@ -35,11 +35,11 @@ from lsr_train.runs.folder import resolve_model
 from lsr_train.selftraining import FrozenTeacher
 
 __all__ = [
-    "Prepared",
+    "RunInputs",
     "collapse_advice",
     "load_teacher",
     "network_spec",
-    "prepare",
+    "open_inputs",
     "starting_network",
     "with_teacher_hash",
 ]
@@ -48,8 +48,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The inputs of a run.
+class RunInputs:
+    """The data of a run, and what selects its checkpoint.
 
     Args:
         config: the run.
@@ -58,7 +58,7 @@ class Prepared:
         source: labelled samples.
         target: unlabelled samples; None where the configuration has no target.
         held_out: labelled source images the run does not train on; None where no split of them is named.
-        selector: looks at target frames and held-out source images.
+        selector: evaluates on target frames and held-out source images.
     """
 
     config: Config
@@ -84,7 +84,7 @@ class Prepared:
         )  # fmt: skip
 
 
-def prepare(config: Config, accelerator: Accelerator) -> Prepared:
+def open_inputs(config: Config, accelerator: Accelerator) -> RunInputs:
     """Find and scan both data sets.
 
     Raises:
@@ -105,7 +105,7 @@ def prepare(config: Config, accelerator: Accelerator) -> Prepared:
     if problems:
         raise UnusableFilesError("\n".join(problems))
     assert source is not None
-    return Prepared(
+    return RunInputs(
         config=config,
         accelerator=accelerator,
         space=space,
@@ -118,7 +118,7 @@ def prepare(config: Config, accelerator: Accelerator) -> Prepared:
 
 @contextlib.contextmanager
 def _collected(problems: list[str]) -> Iterator[None]:
-    """Keep what is said about unusable files for later, so that every data set is looked at."""
+    """Keep the message about unusable files for later, so that every data set is scanned."""
     try:
         yield
     except UnusableFilesError as error:
@@ -149,11 +149,12 @@ def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledImages 
 def _selector(
     config: Config, space: LabelSpace, target: TargetDataset | None, held_out: LabelledImages | None
 ) -> Selector:
-    """Build what looks at unlabelled frames, and at held-out source images where there are some."""
+    """Build what evaluates on unlabelled frames, and on held-out source images where there are some."""
     selection, source = config.selection, config.data.source
+    adapts = config.method in ADAPTING_METHODS or is_foreign(config.method)  # learns from unlabelled frames alone
     if selection.signal == "none":
-        if _adapts(config):
-            logger.info("selection.signal none: nothing looks at target frames, so a class that dies is not noticed")
+        if adapts:
+            logger.info("selection.signal none: target frames are not evaluated, so a class that dies is not noticed")
         return Selector(selection, None)
     if target is None and selection.signal != "source":
         logger.info("no target frames for the %s signal: the last checkpoint stands", selection.signal)
@@ -162,7 +163,7 @@ def _selector(
     assert precision != "auto"  # the command has chosen
     frames = None if target is None else target.evenly(selection.frames)
 
-    def look(network: DeepLabV2) -> Sight:
+    def evaluate(network: DeepLabV2) -> SelectionSignals:
         signals: dict[str, float] = {}
         classes = None
         if frames is not None:
@@ -171,15 +172,10 @@ def _selector(
         if held_out is not None:
             size = (source.height, source.width)
             signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
-        return Sight(signals, classes)
+        return SelectionSignals(signals, classes)
 
-    adapts = _adapts(config) and frames is not None
-    return Selector(selection, look, CollapseWatch(space.names) if adapts else None, collapse_advice(config))
-
-
-def _adapts(config: Config) -> bool:
-    """Whether the method learns from unlabelled frames alone what the target is like."""
-    return config.method in ADAPTING_METHODS or is_foreign(config.method)
+    watch = CollapseWatch(space.names) if adapts and frames is not None else None
+    return Selector(selection, evaluate, watch, collapse_advice(config))
 
 
 def collapse_advice(config: Config) -> str:
@@ -199,7 +195,7 @@ def collapse_advice(config: Config) -> str:
 
 
 def network_spec(config: Config, space: LabelSpace) -> NetworkSpec:
-    """Return what the network of a run looks like."""
+    """Return the architecture of a run's network."""
     return NetworkSpec(
         backbone=config.network.backbone,
         width=config.network.width,
@@ -211,12 +207,12 @@ def network_spec(config: Config, space: LabelSpace) -> NetworkSpec:
     )
 
 
-def starting_network(config: Config, prepared: Prepared, device: torch.device, *, fresh: bool) -> tuple[DeepLabV2, str]:
+def starting_network(config: Config, inputs: RunInputs, device: torch.device, *, fresh: bool) -> tuple[DeepLabV2, str]:
     """Build the network a run starts from.
 
     Args:
         config: the run.
-        prepared: its data; target frames give the statistics of `batch_norm target`.
+        inputs: its data; target frames give the statistics of `batch_norm target`.
         device: where those statistics are computed.
         fresh: false where a checkpoint of the run will replace all weights anyway.
 
@@ -226,18 +222,18 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
     Raises:
         InputError: the weights are missing, damaged, or of another architecture.
     """
-    spec = network_spec(config, prepared.space)
+    spec = network_spec(config, inputs.space)
     network = DeepLabV2(spec)
     if not fresh:
-        return network.to(device), "continued"
+        return network.to(device), "resumed"
     if config.init:
         path = resolve_model(Path(config.init))
         loaded, info = load_model(path)
         _same_architecture(path, loaded.spec, spec)
-        if info.label_space is not None and info.label_space.names != prepared.space.names:
+        if info.label_space is not None and info.label_space.names != inputs.space.names:
             raise InputError(
                 f"{path}: trained on the classes of {info.label_space.name}, this run has those of "
-                f"{prepared.space.name}. Set --label_space."
+                f"{inputs.space.name}. Set --label_space."
             )
         network.load_state_dict(loaded.state_dict())
         meaning = f"from {path}"
@@ -249,8 +245,8 @@ def starting_network(config: Config, prepared: Prepared, device: torch.device, *
         meaning = load_backbone_weights(network, config.network.weights)
     network = network.to(device)
     if config.network.batch_norm == "target":
-        assert prepared.target is not None  # the configuration checks it
-        meaning += ", " + estimate_target_statistics(network, prepared.target.evenly(config.network.batch_norm_frames))
+        assert inputs.target is not None  # the configuration checks it
+        meaning += ", " + estimate_target_statistics(network, inputs.target.evenly(config.network.batch_norm_frames))
     return network, meaning
 
 

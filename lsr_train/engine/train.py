@@ -1,4 +1,4 @@
-"""What the training commands do once the command line is understood: check, prepare, train, and report."""
+"""Runs a training command: check, open the inputs, train, report."""
 
 import contextlib
 import logging
@@ -14,8 +14,8 @@ from lsr_train.config.command_line import Request
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.engine.loop import Engine, Models, Outcome, build_accelerator
-from lsr_train.engine.setup import Prepared, load_teacher, prepare, starting_network, with_teacher_hash
+from lsr_train.engine.loop import Engine, Models, TrainingResult, build_accelerator
+from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
 from lsr_train.runs.environment import describe_environment
 from lsr_train.runs.folder import RunFolder
@@ -44,17 +44,17 @@ def train(request: Request) -> int:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
     accelerator = build_accelerator(config, device)
-    prepared = prepare(config, accelerator)
+    inputs = open_inputs(config, accelerator)
     resuming = request.resume is not None
-    teacher = load_teacher(config, prepared.space, accelerator.device)
-    network, meaning = starting_network(config, prepared, accelerator.device, fresh=not _has_checkpoint(request))
+    teacher = load_teacher(config, inputs.space, accelerator.device)
+    network, meaning = starting_network(config, inputs, accelerator.device, fresh=not _has_checkpoint(request))
     if teacher is not None:
         facts = teacher[1]
         method = facts.method or "an unknown method"
         logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
         engine = Engine(
-            config, prepared.space, Models(network=network, teacher=teacher), accelerator, run, prepared.selector
+            config, inputs.space, Models(network=network, teacher=teacher), accelerator, run, inputs.selector
         )
         if resuming:
             engine.resume()
@@ -62,27 +62,27 @@ def train(request: Request) -> int:
             run.note_environment({**describe_environment(accelerator.device), "step": engine.step})
         logger.info(
             "%s on %s (%s), %s, %d source images, %s target frames, steps %d to %d, run folder %s",
-            config.method, accelerator.device, config.train.precision, meaning, len(prepared.source),
-            "no" if prepared.target is None else len(prepared.target), engine.step, config.train.steps, run.path,
+            config.method, accelerator.device, config.train.precision, meaning, len(inputs.source),
+            "no" if inputs.target is None else len(inputs.target), engine.step, config.train.steps, run.path,
         )  # fmt: skip
         try:
-            loading = prepared.batches(engine.samples, with_target=engine.method.uses_target)
+            loading = inputs.batches(engine.samples, with_target=engine.method.uses_target)
             with Interruption() as interruption, loading as batches:
-                outcome = engine.run(batches, lambda: interruption.requested)
+                result = engine.run(batches, lambda: interruption.requested)
         except LsrError:
             if accelerator.is_main_process:
                 with contextlib.suppress(LsrError):  # the disk may be what failed
                     engine.write_status("failed")
             raise
         if accelerator.is_main_process:
-            state = "finished" if outcome.finished else "interrupted"
+            state = "finished" if result.finished else "interrupted"
             engine.write_status(state)
-            _report(outcome, prepared, run)
+            _report(result, inputs, run)
     accelerator.wait_for_everyone()
     accelerator.end_training()  # a process that ends with its group open may abort: its threads are still running
-    if not outcome.finished:
+    if not result.finished:
         return 130
-    return 6 if prepared.left_out else 0
+    return 6 if inputs.left_out else 0
 
 
 def _has_checkpoint(request: Request) -> bool:
@@ -104,17 +104,17 @@ def _run_folder(request: Request, config: Config, *, main: bool, wait: Callable[
         yield run
 
 
-def _report(outcome: Outcome, prepared: Prepared, run: RunFolder) -> None:
+def _report(result: TrainingResult, inputs: RunInputs, run: RunFolder) -> None:
     """Say what was written, and where."""
-    if not outcome.finished:
-        logger.info("interrupted at step %d; continue with --resume %s", outcome.step, run.path)
-    logger.info("last checkpoint: %s", outcome.last)
-    if outcome.best is not None:
-        logger.info("selected without target labels: %s", outcome.best)
-    elif collapsed := prepared.selector.nothing_because:
+    if not result.finished:
+        logger.info("interrupted at step %d; continue with --resume %s", result.step, run.path)
+    logger.info("last checkpoint: %s", result.last)
+    if result.best is not None:
+        logger.info("selected without target labels: %s", result.best)
+    elif collapsed := inputs.selector.nothing_because:
         logger.warning("%s", nothing_selected(collapsed))
-    if prepared.left_out:
-        logger.warning("%d unusable files were left out (--data.on_bad skip)", prepared.left_out)
+    if inputs.left_out:
+        logger.warning("%d unusable files were left out (--data.on_bad skip)", inputs.left_out)
 
 
 class Interruption:

@@ -1,1 +1,1 @@
-"""Scores networks on labelled images, and by signals that need no label."""
+"""Evaluates networks: scores against labels, and signals that need none."""

@@ -1,4 +1,4 @@
-"""What `evaluate` does once its command line is understood: device, model and data, then the outputs, then the work."""
+"""Runs `evaluate`: opens device, model and data, checks the outputs, scores, and writes the result."""
 
 import json
 import logging
@@ -14,8 +14,9 @@ from lsr_infer.io.atomic import write_json
 from lsr_infer.io.paths import check_place, refuse_existing
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.run import SourceConfig
+from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.labelled import LabelledImages, open_labelled
-from lsr_train.data.labels import LABEL_SPACES, load_label_space, translation
+from lsr_train.data.labels import LABEL_SPACES, translation
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.evaluation.models import ScoredModel, open_scored_model
 from lsr_train.evaluation.options import EvaluateOptions
@@ -143,14 +144,14 @@ def score(options: EvaluateOptions) -> int:
     supervised = read_result(Path(options.supervised), space) if options.supervised else None
     frames = open_data(options, model.size, space)
     _check_outputs(options)
-    prepared = model.prepare()
-    about, shown = _about_data(options, frames, space), prepared.protocol
+    ready = model.prepare()
+    about, shown = _about_data(options, frames, space), ready.protocol
     if supervised is not None:
         _warn_where_different(supervised, about, shown)
     logger.info("%s on %s: %s; %s", model.about["text"], model.device, about["text"], shown["text"])
     try:
         evaluation = evaluate(
-            prepared.predict,
+            ready.predict,
             tqdm(frames, unit="frame", disable=None),
             space.num_classes,
             resized=model.size if options.protocol == "resized" else None,
@@ -173,4 +174,4 @@ def score(options: EvaluateOptions) -> int:
     if options.overlays:
         written = write_worst(Path(options.overlay_dir), evaluation.worst, space)
         logger.info("%d pictures of the worst frames in %s", len(written), options.overlay_dir)
-    return 6 if frames.left_out or prepared.left_out else 0
+    return 6 if frames.left_out or ready.left_out else 0

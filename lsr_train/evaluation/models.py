@@ -1,10 +1,10 @@
-"""What `evaluate` scores: a checkpoint in torch, or an exported file in the very runtime that ships it.
+"""Opens what `evaluate` scores: a checkpoint in torch, or an exported file in the runtime that ships it.
 
-Both are opened with their device checked, say what they are, and give a predictor with the protocol it follows.
+Both are opened with their device checked, describe themselves, and give a predictor with the protocol it follows.
 """
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from lsr_train.evaluation.signals import estimate_target_statistics
 from lsr_train.runs.checkpoint import load_model, model_hash
 from lsr_train.runs.folder import resolve_model
 
-__all__ = ["CheckpointModel", "ExportedModel", "Prepared", "ScoredModel", "open_scored_model"]
+__all__ = ["CheckpointModel", "ExportedModel", "ReadyModel", "ScoredModel", "open_scored_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ _FOREIGN_SIZE = (512, 1024)
 _EXPORTED = (".onnx", ".engine")
 
 
-class Prepared:
+@dataclass(frozen=True, kw_only=True)
+class ReadyModel:
     """A model that is ready to predict.
 
     Args:
@@ -43,8 +44,9 @@ class Prepared:
         left_out: unusable target frames that were left out on the way.
     """
 
-    def __init__(self, predict: Predictor, protocol: dict[str, Any], left_out: int = 0) -> None:
-        self.predict, self.protocol, self.left_out = predict, protocol, left_out
+    predict: Predictor
+    protocol: dict[str, Any]
+    left_out: int = 0
 
 
 class ScoredModel(Protocol):
@@ -64,7 +66,7 @@ class ScoredModel(Protocol):
     about: dict[str, Any]
     device: str
 
-    def prepare(self) -> Prepared:
+    def prepare(self) -> ReadyModel:
         """Do what is left to do before the first frame."""
         ...
 
@@ -106,7 +108,7 @@ class CheckpointModel:
             "network": self._network.spec.to_dict(),
         }
 
-    def prepare(self) -> Prepared:
+    def prepare(self) -> ReadyModel:
         """Place the network and, where asked, give it the target's batch-norm statistics."""
         options = self._options
         if options.threads:
@@ -130,7 +132,7 @@ class CheckpointModel:
         if options.batch_norm == "target":
             phrase, left_out = self._estimate_statistics()
             shown["text"] += f"; {phrase}"
-        return Prepared(NetworkPredictor(network, protocol), shown, left_out)
+        return ReadyModel(predict=NetworkPredictor(network, protocol), protocol=shown, left_out=left_out)
 
     def _estimate_statistics(self) -> tuple[str, int]:
         """Give the network batch-norm statistics of unlabelled target frames.
@@ -187,7 +189,7 @@ class ExportedModel:
             "checkpoint": manifest.checkpoint,
         }
 
-    def prepare(self) -> Prepared:
+    def prepare(self) -> ReadyModel:
         """Say how frames are fed; the session is open already."""
         kind = self._options.protocol
         rule = "stretched" if self._fed or self._segmenter.manifest.fixed_size else self._segmenter.manifest.resize
@@ -203,7 +205,7 @@ class ExportedModel:
             "text": f"{kind}: the exported file in {self._segmenter.backend}, frames at {self.size[1]}x{self.size[0]} "
             f"({rule}), {labels}, one view, {self._segmenter.manifest.precision}",
         }
-        return Prepared(self._predict, shown)
+        return ReadyModel(predict=self._predict, protocol=shown)
 
     def _predict(self, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
         """Return the classes of a frame, int64 [H,W]; `size` is the frame's own."""

@@ -1,32 +1,20 @@
-"""The options of `evaluate`. No torch here."""
+"""Reads and checks the options of `evaluate`, without torch."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from lsr_infer.errors import UsageError
+from lsr_train.config.checks import in_range, one_of
 from lsr_train.config.parser import parse
-from lsr_train.config.run import LAYOUTS, TARGET_LAYOUTS, Layout, TargetLayout
+from lsr_train.config.run import Layout, TargetLayout
 
 __all__ = ["EvaluateOptions", "evaluate_options"]
 
-_IDS = ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes")
-
-
 _SWITCHES = ("flip", "overwrite", "json")
-
-
-def _range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"{name} is {value}; allowed: {low:g} to {high:g}. Set --{name}.")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{name} is {value!r}; allowed: {', '.join(allowed)}. Set --{name}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +37,7 @@ class EvaluateOptions:
             exported file its own rule.
         width: columns fed to the network; 0 likewise (1024 for foreign files).
         scales: factors of that size whose softmax is averaged, such as 0.75,1,1.25.
-        flip: look at each scale mirrored, too.
+        flip: also predict each scale mirrored.
         supervised: result of target-supervised training (evaluate --out), for mASR.
         batch_norm: `stored` uses the checkpoint's statistics; `target` re-estimates them on unlabelled target frames.
         batch_norm_frames: how many of them.
@@ -101,19 +89,15 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if not self.model:
             raise UsageError("no checkpoint is named. Usage: evaluate FILE.safetensors --data FOLDER --layout LAYOUT.")
-        _one_of("layout", self.layout, LAYOUTS)
-        _one_of("target_layout", self.target_layout, TARGET_LAYOUTS)
-        _one_of("ids", self.ids, _IDS)
-        _one_of("on_bad", self.on_bad, ("stop", "skip"))
-        _one_of("protocol", self.protocol, ("native", "resized"))
-        _one_of("batch_norm", self.batch_norm, ("stored", "target"))
-        _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        for name, hint in get_type_hints(type(self)).items():
+            if get_args(hint):
+                one_of(name, getattr(self, name), get_args(hint))
         for name, low, high in (("limit", 0, 10**9), ("overlays", 0, 10_000), ("threads", 0, 1024),
                                 ("batch_norm_frames", 1, 10**6)):  # fmt: skip
-            _range(name, getattr(self, name), low, high)
+            in_range(name, getattr(self, name), low, high)
         if self.height or self.width:
-            _range("height", self.height, 32, 8192)
-            _range("width", self.width, 32, 8192)
+            in_range("height", self.height, 32, 8192)
+            in_range("width", self.width, 32, 8192)
         if not self.data and not self.layout.startswith("toytown"):
             raise UsageError(f"layout {self.layout} needs the folder of the labelled data set. Set --data.")
         if bool(self.overlays) != bool(self.overlay_dir):
@@ -145,7 +129,7 @@ def evaluate_options(arguments: list[str]) -> EvaluateOptions:
         "model", type=str, nargs="?", default="", help="a .safetensors, .pth, .onnx or .engine file, or a run folder"
     )
     parser.add_class_arguments(EvaluateOptions, as_group=False, skip={"model", *_SWITCHES})
-    parser.add_argument("--flip", action="store_true", help="look at each scale mirrored, too")
+    parser.add_argument("--flip", action="store_true", help="also predict each scale mirrored")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out and in --overlay_dir")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
     namespace = parse(parser, arguments)

@@ -1,19 +1,19 @@
-"""The result of an evaluation as a JSON document, and that document as a table.
+"""Writes and reads the result of an evaluation as a JSON document, and shows it as a table.
 
 The document carries the protocol and the data next to every figure, shares of 1 in full precision, null where there is
-no value, and no path of the machine it was made on.
+no value, and no path of the machine it was made on. A table is text for a terminal, Markdown, LaTeX or CSV.
 """
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -31,12 +31,11 @@ from lsr_train.metrics import (
 __all__ = [
     "RESULT_FORMAT",
     "Supervised",
-    "Table",
+    "TextTable",
     "comma_separated",
     "latex",
     "markdown",
     "read_result",
-    "read_supervised",
     "result_document",
     "result_table",
     "terminal",
@@ -44,7 +43,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TextTable:
     """Rows of cells under a header.
 
     Args:
@@ -71,7 +70,7 @@ class Table:
             if row is not None and len(row) != len(self.header):
                 raise ValueError(f"row {row} has {len(row)} cells, the header {len(self.header)}")
 
-    def marked(self, best: str, second: str) -> "Table":
+    def marked(self, best: str, second: str) -> "TextTable":
         """Return the table with the best and second cells put into formats such as `**{}**`."""
 
         def cells(position: int, row: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -85,16 +84,16 @@ class Table:
             )  # fmt: skip
 
         rows = tuple(cells(position, row) for position, row in enumerate(self.rows))
-        return Table(header=self.header, rows=rows, title=self.title, notes=self.notes)
+        return TextTable(header=self.header, rows=rows, title=self.title, notes=self.notes)
 
-    def escaped(self, escape: Callable[[str], str]) -> "Table":
+    def escaped(self, escape: Callable[[str], str]) -> "TextTable":
         """Return the table with every text escaped, the marks kept."""
         rows = tuple(None if row is None else tuple(map(escape, row)) for row in self.rows)
         header, notes = tuple(map(escape, self.header)), tuple(map(escape, self.notes))
         return replace(self, header=header, rows=rows, title=escape(self.title), notes=notes)
 
 
-def terminal(table: Table) -> str:
+def terminal(table: TextTable) -> str:
     """Return the table as aligned text; names to the left, figures to the right, `*` at the best, `+` at the second."""
     if table.best or table.second:
         table = table.marked("*{}", "+{}")
@@ -116,7 +115,7 @@ def _escaped(cell: str) -> str:
     return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
-def markdown(table: Table) -> str:
+def markdown(table: TextTable) -> str:
     """Return the table in GitHub's Markdown, best bold and second underlined; lines between groups are left out."""
     table = table.escaped(_escaped).marked("**{}**", "<u>{}</u>")
 
@@ -140,7 +139,7 @@ def _latex_escaped(cell: str) -> str:
     return re.sub(r"[\\&%$#_{}~^±\n]", lambda found: _LATEX[found[0]], cell)
 
 
-def latex(table: Table) -> str:
+def latex(table: TextTable) -> str:
     """Return the table as a LaTeX `tabular` with booktabs' rules, best bold and second underlined.
 
     Title and notes are comments, for a caption to be written from.
@@ -158,7 +157,7 @@ def latex(table: Table) -> str:
     ]) + "\n"  # fmt: skip
 
 
-def comma_separated(table: Table) -> str:
+def comma_separated(table: TextTable) -> str:
     """Return header and rows as CSV, without marks, title and notes."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.header, *(row for row in table.rows if row is not None)])
@@ -184,58 +183,51 @@ class Supervised:
     name: str
 
 
-def read_result(path: Path, space: LabelSpace) -> Supervised:
+class _Document(msgspec.Struct):
+    """What is read of a result."""
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    protocol: dict[str, Any]
+    label_space: dict[str, Any]
+    iou: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1)] | None]
+
+
+def read_result(path: Path, space: LabelSpace | None = None) -> Supervised:
     """Read a document that `evaluate --out` wrote, to compare with.
 
     Args:
         path: the file.
-        space: the classes of the comparison.
+        space: the classes of the comparison; None takes whatever classes it has.
 
     Raises:
         InputError: it cannot be read, is no such document, or has other classes.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-        raise InputError(f"{path}: cannot be read ({reason}). Name a file that evaluate --out wrote.") from error
-    except (ValueError, RecursionError) as error:
+        document = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}). Name a file that evaluate --out wrote."
+        ) from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: this is no JSON. Name a file that evaluate --out wrote.") from error
     if not isinstance(document, dict) or document.get("kind") != "evaluation":
         raise InputError(f"{path}: this is no result of an evaluation. Name a file that evaluate --out wrote.")
     if document.get("format") != RESULT_FORMAT:
         raise InputError(f"{path}: result of format {document.get('format')!r}; this version reads {RESULT_FORMAT}.")
-    for part in ("model", "data", "protocol", "iou"):
-        if not isinstance(document.get(part), dict):
-            raise InputError(f"{path}: the result is damaged (no {part}). Evaluate again.")
     try:
-        names = LabelSpace.from_dict(document["label_space"]).names
-        values = [document["iou"][name] for name in names]
-        iou = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
-    except (KeyError, TypeError, ValueError, InputError) as error:
+        checked = msgspec.convert(document, _Document)
+        names = LabelSpace.from_dict(checked.label_space).names
+        values = [checked.iou[name] for name in names]
+    except (msgspec.ValidationError, KeyError, InputError) as error:
         raise InputError(f"{path}: the result is damaged ({type(error).__name__} {error}). Evaluate again.") from error
-    if names != space.names:
+    if space is not None and names != space.names:
         raise InputError(
             f"{path}: the supervised result is on the classes {', '.join(names)}; these are {', '.join(space.names)}. "
             "Evaluate both with the same --label_space."
         )
-    if ((iou < 0) | (iou > 1)).any():
-        raise InputError(f"{path}: the result is damaged (an IoU is outside [0, 1]). Evaluate again.")
+    iou = torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64)
     return Supervised(document=document, iou=iou, name=path.name)
-
-
-def read_supervised(path: Path) -> Supervised:
-    """Read a document that `evaluate --out` wrote, on whatever classes it is.
-
-    Raises:
-        InputError: it cannot be read, or is no such document.
-    """
-    try:
-        space = LabelSpace.from_dict(json.loads(path.read_text(encoding="utf-8"))["label_space"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
-        what = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: this is no result ({what}). Name a file that evaluate --out wrote.") from error
-    return read_result(path, space)
 
 
 def _number(value: float) -> float | None:
@@ -343,7 +335,7 @@ def _masr_notes(compared: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def result_table(document: Mapping[str, Any]) -> Table:
+def result_table(document: Mapping[str, Any]) -> TextTable:
     """Return a document's figures as a table in per cent, with protocol and data under it.
 
     Args:
@@ -378,4 +370,4 @@ def result_table(document: Mapping[str, Any]) -> Table:
             rows.append(row(f"mASR (Eq. 9){where}", "", "", _percent(scores["masr"])))
             rows.append(row(f"mASR, supervised >= {floor}{where}", "", "", _percent(scores["with_floor"]["masr"])))
         notes += _masr_notes(compared)
-    return Table(header=header, rows=tuple(rows), title=document["model"]["text"], notes=tuple(notes))
+    return TextTable(header=header, rows=tuple(rows), title=document["model"]["text"], notes=tuple(notes))

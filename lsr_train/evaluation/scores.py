@@ -1,15 +1,14 @@
-"""A network's predictions scored against labels, over a data set.
+"""Scores a network's predictions against labels, and draws the frames it did worst on.
 
-Labels come in through `evaluate` alone, which knows no data set and no file format of a network; frames arrive as
-decoders deliver them and are never augmented. A network's training mode is put back as it was.
+Labels come in through `evaluate` alone, which knows no data set and no file format of a network; frames are never
+augmented. A network's training mode is put back as it was.
 """
 
-import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -111,7 +110,7 @@ class EvaluationProtocol:
         height: rows fed to the network at scale 1.
         width: columns fed to the network at scale 1.
         scales: factors of that size; with several views their softmax is averaged at the labels' size.
-        flip: whether each scale is looked at mirrored, too.
+        flip: whether each scale is also predicted mirrored.
         precision: of the network; everything after the logits computes in float32.
 
     Raises:
@@ -158,7 +157,7 @@ class NetworkPredictor:
 
     Args:
         network: on the device to compute on; put into evaluation mode meanwhile.
-        protocol: which views of a frame are looked at.
+        protocol: which views of a frame are predicted.
     """
 
     def __init__(self, network: SegmentationNetwork, protocol: EvaluationProtocol) -> None:
@@ -236,25 +235,6 @@ def _prefetched(frames: Iterable[LabelledSample]) -> Iterator[LabelledSample]:
             yield item
 
 
-@dataclass
-class _Worst:
-    """Keeps the few frames with the lowest score."""
-
-    count: int
-    _heap: list[tuple[float, int, ScoredFrame]] = field(default_factory=list)  # the best of the worst on top
-    _seen: int = 0
-
-    def offer(self, scored: ScoredFrame) -> None:
-        self._seen += 1  # decides between equal scores: the earlier frame stays
-        if self.count and not np.isnan(scored.miou):
-            heapq.heappush(self._heap, (-scored.miou, -self._seen, scored))
-            if len(self._heap) > self.count:
-                heapq.heappop(self._heap)
-
-    def worst_first(self) -> tuple[ScoredFrame, ...]:
-        return tuple(scored for _, _, scored in sorted(self._heap, key=lambda item: item[:2], reverse=True))
-
-
 def evaluate(
     predict: Predictor,
     frames: Iterable[LabelledSample],
@@ -278,7 +258,8 @@ def evaluate(
     Raises:
         ValueError: there is no frame, sizes differ, or a label or a predicted class is outside 0..C-1.
     """
-    whole, lowest = ConfusionMatrix(num_classes), _Worst(worst)
+    whole = ConfusionMatrix(num_classes)
+    lowest: list[ScoredFrame] = []
     table = None if relabel is None else torch.from_numpy(relabel.astype(np.int64))
     scores: list[tuple[str, float]] = []
     for sample in _prefetched(frames):
@@ -298,12 +279,14 @@ def evaluate(
             raise ValueError(f"{file}: {error}") from error
         whole.merge(confusion)
         scores.append((file, miou))
-        shown = ScoredFrame(file=file, miou=miou, frame=frame, labels=labels, classes=classes.numpy().astype(np.uint8))
-        lowest.offer(shown)
+        if worst and not np.isnan(miou):
+            drawn = classes.numpy().astype(np.uint8)
+            lowest.append(ScoredFrame(file=file, miou=miou, frame=frame, labels=labels, classes=drawn))
+            lowest = sorted(lowest, key=lambda scored: scored.miou)[:worst]  # of equal ones the earlier stays
     if not scores:
         raise ValueError("there is no frame to score")
     return Evaluation(
-        matrix=whole.matrix, frames=len(scores), void=whole.void, frame_miou=tuple(scores), worst=lowest.worst_first()
+        matrix=whole.matrix, frames=len(scores), void=whole.void, frame_miou=tuple(scores), worst=tuple(lowest)
     )
 
 
@@ -344,7 +327,7 @@ def check_folder(folder: Path, *, overwrite: bool, flag: str = "--overlay_dir") 
 
     Raises:
         UsageError: it is there, not empty, and `overwrite` is false.
-        InputError: it is a file, or cannot be looked into.
+        InputError: it is a file, or cannot be read.
     """
     try:
         if folder.exists() and any(folder.iterdir()) and not overwrite:

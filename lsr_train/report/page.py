@@ -37,7 +37,7 @@ from lsr_train.analysis.options import CAPTIONS
 from lsr_train.config.fields import fields_of
 from lsr_train.config.run import Config
 from lsr_train.evaluation.evaluate import open_data
-from lsr_train.evaluation.result import Table
+from lsr_train.evaluation.result import TextTable
 from lsr_train.metrics import mean_iou
 from lsr_train.report.options import ReportOptions
 from lsr_train.runs.folder import resolve_model
@@ -112,7 +112,7 @@ class Section:
     key: str
     title: str
     text: Sequence[str] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[TextTable] = ()
     figures: Sequence[_PagePicture] = ()
     frames: Sequence[_LayeredFrame] = ()
     folds: Mapping[str, str] = field(default_factory=dict)
@@ -177,9 +177,9 @@ def summary_section(runs: Mapping[str, ShownRun]) -> Section:
     return Section(key="runs", title="Runs", tables=[_by_run(runs, rows)])
 
 
-def _by_run(runs: Mapping[str, ShownRun], rows: Mapping[str, Sequence[str]], corner: str = "") -> Table:
+def _by_run(runs: Mapping[str, ShownRun], rows: Mapping[str, Sequence[str]], corner: str = "") -> TextTable:
     """Return a table with a column for each run."""
-    return Table(header=(corner, *runs), rows=tuple((name, *cells) for name, cells in rows.items()))
+    return TextTable(header=(corner, *runs), rows=tuple((name, *cells) for name, cells in rows.items()))
 
 
 def _start(init: str) -> str:
@@ -223,7 +223,7 @@ def configuration_section(runs: Mapping[str, ShownRun]) -> Section:
 
 def environment_section(runs: Mapping[str, ShownRun]) -> Section:
     """Return what each run was computed with; where it was resumed elsewhere, both."""
-    keys = ("device", "cores", "threads", "memory_gib", "system", "python", "version", "commit", "begun")
+    keys = ("device", "cores", "threads", "memory_gib", "system", "python", "version", "commit", "started")
     rows: dict[str, list[str]] = {}
     for run in runs.values():
         for key in keys:
@@ -297,7 +297,7 @@ def _open(options: ReportOptions, runs: Mapping[str, Path], left_out: list[str])
     return opened
 
 
-def _scores(observed: Mapping[str, Observation], space: LabelSpace) -> Table:
+def _scores(observed: Mapping[str, Observation], space: LabelSpace) -> TextTable:
     """Return IoU and its means, a run a row."""
     columns = ["mIoU", *(f"mIoU {name}" for name in space.subsets), *space.names]
     values = {}
@@ -313,7 +313,7 @@ def _scores(observed: Mapping[str, Observation], space: LabelSpace) -> Table:
     cells = tuple(
         (name, *("-" if math.isnan(value) else f"{100 * value:.1f}" for value in row)) for name, row in values.items()
     )
-    return Table(header=("per cent", *columns), rows=cells, best=frozenset(best))
+    return TextTable(header=("per cent", *columns), rows=cells, best=frozenset(best))
 
 
 def _layered_frame(shown: Mapping[str, ShownFrame], scores: str, space: LabelSpace) -> _LayeredFrame:

@@ -1,4 +1,4 @@
-"""Model files: safetensors with everything a reader needs to know as JSON in their header.
+"""Writes and reads model files: safetensors with everything a reader needs to know as JSON in their header.
 
 Nothing in such a file can run. It holds no path of the machine that made it, and the same network and facts give the
 same bytes.
@@ -72,15 +72,9 @@ class ModelInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain JSON data."""
         return {
+            **vars(self),
             "label_space": None if self.label_space is None else self.label_space.to_dict(),
-            "method": self.method,
-            "step": self.step,
-            "height": self.height,
-            "width": self.width,
             "scores": {name: float(value) for name, value in self.scores.items()},
-            "licence": self.licence,
-            "intended_use": self.intended_use,
-            "origin": self.origin,
             "teacher": None if self.teacher is None else self.teacher.to_dict(),
         }
 

@@ -1,4 +1,7 @@
-"""What a run is computed with: hardware, versions and commit, so that a figure can be made again. Names no place."""
+"""Describes what a run is computed with: hardware, versions and commit, so that a figure can be made again.
+
+No place on this machine is named.
+"""
 
 import os
 import platform
@@ -8,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 __all__ = ["available_cores", "describe_environment"]
@@ -22,11 +26,11 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         device: on which.
     """
     return {
-        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
-        "memory_gib": _memory(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -48,14 +52,6 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _memory() -> float | None:
-    """Return the machine's memory in GiB, where the system tells."""
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _version(package: str) -> str | None:

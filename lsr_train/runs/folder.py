@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, tables, status and checkpoints.
+"""Keeps the folder of a run: its configuration, tables, status and checkpoints.
 
 Everything in it appears whole or not at all, so that a kill at any instant leaves the previous checkpoint readable. It
 knows nothing of networks or tensors: a checkpoint is a folder that a callback fills.
@@ -6,28 +6,28 @@ knows nothing of networks or tensors: a checkpoint is a folder that a callback f
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import logging
 import os
 import re
 import shutil
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import sync_folder, sync_tree, write_json, write_text
 from lsr_infer.io.paths import place_error
 
-__all__ = ["MODEL_FILE", "RunFolder", "Table", "resolve_model"]
+__all__ = ["MODEL_FILE", "RunFolder", "StepTable", "resolve_model"]
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_FILE = "environment.json"
-"""What a run was computed with: one entry for each time it was begun or gone on with."""
+"""What a run was computed with: one entry for each time it was started or resumed."""
 MODEL_FILE = "model.safetensors"
 """The network inside a checkpoint folder."""
 POINTERS = ("best", "last")
@@ -39,7 +39,7 @@ def resolve_model(path: Path) -> Path:
 
     Args:
         path: a file (returned as it is), `RUN/checkpoints/step-N`, `RUN/checkpoints/last` or `best`, or `RUN` (its
-            selected checkpoint, else its last, which is said).
+            selected checkpoint, else its last, which is logged).
 
     Raises:
         InputError: there is no such path, or no checkpoint in it.
@@ -68,7 +68,7 @@ def resolve_model(path: Path) -> Path:
     raise InputError(f"{path}: there is no such file or folder.")
 
 
-class Table:
+class StepTable:
     """A CSV file that grows by whole rows and can be cut back to a step.
 
     Args:
@@ -128,18 +128,6 @@ class Table:
             return list(csv.DictReader(file))
 
 
-_HELD: "weakref.WeakSet[RunFolder]" = weakref.WeakSet()
-
-
-def _let_go_in_child() -> None:
-    """Close the inherited locks: a lock lasts while any process has it open, so a worker would outlive a killed run."""
-    for run in list(_HELD):
-        run.close()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)
-
-
 class RunFolder:
     """One run on disk, held by one process.
 
@@ -151,11 +139,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = Table(path / "metrics.csv")
-        self.signals = Table(path / "signals.csv")
-        self.classes = Table(path / "classes.csv")
-        self.gradients = Table(path / "gradients.csv")
-        self._lock: IO[str] | None = None
+        self.metrics = StepTable(path / "metrics.csv")
+        self.signals = StepTable(path / "signals.csv")
+        self.classes = StepTable(path / "classes.csv")
+        self.gradients = StepTable(path / "gradients.csv")
+        self._lock = FileLock(path / ".lock", thread_local=False)  # let go of when this process ends, whoever it forked
 
     @staticmethod
     def check_free(path: Path, config_text: str = "") -> None:
@@ -206,7 +194,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Take up an existing run and remove what an interrupted write left behind.
+        """Open an existing run and remove what an interrupted write left behind.
 
         Raises:
             InputError: there is no run at `path`, or its pointer `last` is damaged or missing; nothing was removed.
@@ -221,10 +209,10 @@ class RunFolder:
         newer = [step for step in run.steps() if last is None or step > last]
         if len(newer) > 1 or (newer and last is None and run.pointer("best") is not None):
             run.close()
-            said = "it is missing" if last is None else f"it points to step-{last}"
+            state = "it is missing" if last is None else f"it points to step-{last}"
             there = ", ".join(f"step-{step}" for step in newer)
             raise InputError(
-                f"{path / 'checkpoints' / 'last'}: {said}, and there are {there}, more than a kill leaves behind. "
+                f"{path / 'checkpoints' / 'last'}: {state}, and there are {there}, more than a kill leaves behind. "
                 "Write the name of the one to go on from into it."
             )
         for leftover in (path / "checkpoints").glob(".*"):
@@ -243,23 +231,17 @@ class RunFolder:
 
     def _acquire(self) -> None:
         try:
-            self._lock = (self.path / ".lock").open("w", encoding="utf-8")
-        except OSError as error:
-            raise place_error(self.path / ".lock", error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
             raise UsageError(
                 f"{self.path}: another process is working in this run. Wait for it, or stop it."
             ) from error
-        _HELD.add(self)
+        except OSError as error:
+            raise place_error(self.path / ".lock", error) from error
 
     def close(self) -> None:
         """Let go of the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release(force=True)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -288,12 +270,13 @@ class RunFolder:
             raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it anew.") from error
 
     def environments(self) -> list[dict[str, Any]]:
-        """Return what the run was computed with, one entry each time it was begun or gone on with; empty if unknown."""
+        """Return what the run was computed with, one entry each time it was started or resumed; empty if unknown."""
         try:
             found = json.loads((self.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
-        return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+        entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+        return [{"started" if key == "begun" else key: value for key, value in entry.items()} for entry in entries]
 
     def note_environment(self, entry: Mapping[str, Any]) -> None:
         """Add what the run is computed with from here on."""

@@ -1,4 +1,4 @@
-"""Which finished source stage may stand for another: one of the same configuration, on the very same files.
+"""Finds a finished source stage that may stand for another: one of the same configuration, on the very same files.
 
 Files are told apart by path, size and time of change, as the scan's cache does: hashing a simulator's tens of gigabytes
 would take longer than many a training.
@@ -7,7 +7,7 @@ would take longer than many a training.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from lsr_train.runs.folder import RunFolder
 
 __all__ = [
     "DATA_FILE",
-    "Ready",
+    "Match",
     "data_fingerprint",
     "differing",
     "effective_fields",
-    "find_ready",
+    "find_match",
     "is_finished",
     "note_data",
     "source_name",
@@ -59,40 +59,31 @@ def data_fingerprint(config: Config) -> str:
     named = (source.ignore_mask, config.data.ignore_mask, config.label_space, config.network.weights)
     files += [Path(name) for name in named if name and Path(name).is_file()]
     digest = hashlib.sha256()
-    for line in _identities(files):
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _identities(files: Iterable[Path]) -> Iterable[str]:
     for path in files:
         try:
             stat = path.stat()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        yield f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n"
+        line = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
-def _compared(config: Config, *, with_length: bool) -> dict[str, Any]:
-    """Return the fields that must be equal."""
+def effective_fields(config: Config, *, with_length: bool = True) -> dict[str, Any]:
+    """Return every field that a weight depends on, by dotted name; without those that only state the length."""
     left_out = {*_WITHOUT_EFFECT, *(() if with_length else _LENGTH)}
     return {name: value for name, value in fields_of(config) if name not in left_out}
 
 
-def effective_fields(config: Config) -> dict[str, Any]:
-    """Return every field that a weight depends on, by dotted name."""
-    return _compared(config, with_length=True)
-
-
 def differing(wanted: Config, other: Config) -> list[str]:
     """Return, as text, the fields in which another run is not the wanted one, whatever has no effect left out."""
-    mine, theirs = _compared(wanted, with_length=True), _compared(other, with_length=True)
+    mine, theirs = effective_fields(wanted), effective_fields(other)
     return [f"{name} {theirs[name]} (here {value})" for name, value in mine.items() if value != theirs[name]]
 
 
 def source_name(config: Config, data: str) -> str:
     """Return the name of a source stage's run folder: the same for the same configuration, length and data."""
-    document = json.dumps([_compared(config, with_length=True), data], sort_keys=True)
+    document = json.dumps([effective_fields(config), data], sort_keys=True)
     return f"{_PREFIX}{hashlib.sha256(document.encode()).hexdigest()[:12]}"
 
 
@@ -106,8 +97,8 @@ def is_finished(run: Path) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
-    """What was found.
+class Match:
+    """A finished source stage, or why there is none.
 
     Args:
         run: a finished source stage that matches, None where there is none.
@@ -120,9 +111,9 @@ class Ready:
     line: str
 
 
-def find_ready(
+def find_match(
     place: Path, wanted: Config, data: str, read: Callable[[str, str], Config], *, any_length: bool
-) -> Ready:
+) -> Match:
     """Look for a finished source stage that matches.
 
     Args:
@@ -135,7 +126,7 @@ def find_ready(
     Returns:
         The run, or the reason against the one that differs least.
     """
-    fields = _compared(wanted, with_length=not any_length)
+    fields = effective_fields(wanted, with_length=not any_length)
     reasons: list[tuple[int, str]] = []
     ready: list[tuple[int, Path]] = []
     for run in sorted(place.glob(f"{_PREFIX}*")):
@@ -147,7 +138,7 @@ def find_ready(
         except (InputError, OSError, ValueError, KeyError, TypeError):
             reasons.append((1000, f"{run} is of another version or damaged"))
             continue
-        other = _compared(config, with_length=not any_length)
+        other = effective_fields(config, with_length=not any_length)
         differing = [name for name in fields if fields[name] != other[name]]
         if differing:
             shown = ", ".join(f"{name} {other[name]} (here {fields[name]})" for name in differing[:3])
@@ -160,9 +151,9 @@ def find_ready(
             ready.append((config.train.steps, run))
     if ready:
         steps, run = max(ready)
-        return Ready(run=run, steps=steps, line=f"the source stage {run} is used again: same configuration, same files")
+        return Match(run=run, steps=steps, line=f"the source stage {run} is used again: same configuration, same files")
     why = min(reasons)[1] if reasons else f"none is in {place}"
-    return Ready(run=None, steps=0, line=f"the source stage is trained: {why}")
+    return Match(run=None, steps=0, line=f"the source stage is trained: {why}")
 
 
 def note_data(run: Path, data: str) -> None:

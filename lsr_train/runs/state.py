@@ -1,4 +1,4 @@
-"""All that trains in a run, to and from a checkpoint folder: what a resumed run needs to go on bit-equally.
+"""Writes the state of a run to a checkpoint folder and restores it, so that a resumed run continues bit-equally.
 
 The engine decides when; this decides what lies in `model.safetensors`, `state.safetensors` and `state.json`.
 """
@@ -45,24 +45,16 @@ class Monitor(Protocol):
     """Sums of the loss terms, as the engine keeps them between two rows of the log."""
 
     @property
-    def names(self) -> list[str]:
-        """Names of the terms."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs."""
-
-    def load_state(self, names: list[str], state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Restore what `state` returned."""
+    def names(self) -> list[str]: ...
+    def state(self) -> dict[str, Tensor]: ...
+    def load_state(self, names: list[str], state: Mapping[str, Tensor], device: torch.device) -> None: ...
 
 
 class Selector(Protocol):
-    """The choice of the best checkpoint so far, as the engine keeps it."""
+    """The choice of the best checkpoint so far, as the engine keeps it; plain data."""
 
-    def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain data."""
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: Mapping[str, Any]) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +67,7 @@ class RunState:
         optimizer: of both.
         critics: further optimisers by name.
         monitor: the terms since the last row of the log.
-        selector: what was seen without labels so far.
+        selector: the signals so far.
         scaler: of fp16; None elsewhere.
         device: where everything lies.
     """
@@ -90,8 +82,8 @@ class RunState:
     device: torch.device
 
     @property
-    def outcome(self) -> DeepLabV2:
-        """The network that is looked at and saved."""
+    def result(self) -> DeepLabV2:
+        """The network that is evaluated and saved."""
         return cast(DeepLabV2, self.method.result(self.network))
 
     @property
@@ -108,14 +100,14 @@ class RunState:
         Raises:
             OSError: the folder cannot be written.
         """
-        save_model(folder / MODEL_FILE, self.outcome, info)
+        save_model(folder / MODEL_FILE, self.result, info)
         tensors = (
             with_prefix("optimizer", optimizer_tensors(self.optimizer.optimizer, self._modules))
             | with_prefix("method", self.method.state_dict())
             | with_prefix("random", random_tensors(self.device))
             | with_prefix("monitor", self.monitor.state())
         )
-        if self.outcome is not self.network:
+        if self.result is not self.network:
             tensors |= with_prefix("network", self.network.state_dict())  # the model file holds another
         for name, critic in self.critics.items():
             tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, self._modules))
@@ -133,7 +125,7 @@ class RunState:
         )
 
     def read(self, folder: Path) -> int:
-        """Take up a checkpoint.
+        """Restore a checkpoint.
 
         Returns:
             Its step.
@@ -176,7 +168,7 @@ class RunState:
         restore_random(without_prefix("random", tensors), self.device)
         if document["device"] != self.device.type:
             logger.warning(
-                "resumed on %s what ran on %s: it goes on, not bit-equally", self.device.type, document["device"]
+                "resumed on %s what ran on %s: it continues, not bit-equally", self.device.type, document["device"]
             )
         return int(document["step"])
 
@@ -231,13 +223,11 @@ def load_optimizer(optimizer: Optimizer, modules: Mapping[str, nn.Module], tenso
 def random_tensors(device: torch.device) -> dict[str, Tensor]:
     """Return the states of torch's generators."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def restore_random(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's generators back; one for another kind of device is left alone."""
+    """Restore torch's generators; the state of another kind of device is not used."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

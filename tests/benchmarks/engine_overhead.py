@@ -20,7 +20,7 @@ import torch
 from lsr_train.config.command_line import resolve
 from lsr_train.config.fields import with_fields
 from lsr_train.config.run import Config
-from lsr_train.data.labels import load_label_space
+from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.device import choose_precision

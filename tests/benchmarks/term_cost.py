@@ -24,7 +24,7 @@ from lsr_train.comparison.matrix import adapting_run
 from lsr_train.comparison.spec import read_comparison
 from lsr_train.config.command_line import resolve
 from lsr_train.config.fields import with_fields
-from lsr_train.data.labels import load_label_space
+from lsr_train.data.classes_file import load_label_space
 from lsr_train.engine.loop import Engine, Models, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.engine.setup import network_spec

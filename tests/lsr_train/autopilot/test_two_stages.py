@@ -26,7 +26,7 @@ from lsr_train.autopilot.choices import source_stage
 from lsr_train.config.command_line import config_from_text, resolve
 from lsr_train.config.recipes import to_yaml
 from lsr_train.data.labels import CITYSCAPES_19
-from lsr_train.engine.setup import Prepared
+from lsr_train.engine.setup import RunInputs
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.toytown import render
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights
@@ -297,7 +297,7 @@ def test_a_budget_that_is_too_short_for_the_footages_size_takes_a_smaller_one(
     """The cost is given: a step of a 96x64 image takes `seconds`, one of 64x64 in proportion."""
     tried = []
 
-    def cost(prepared: Prepared, _: Path) -> StageCost:
+    def cost(prepared: RunInputs, _: Path) -> StageCost:
         target = prepared.config.data.target
         tried.append(target.width)
         return StageCost(step=seconds * target.width / WIDTH, evaluation=0.0)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
+from lsr_train.data.classes_file import load_classes, load_label_space
 from lsr_train.data.labels import (
     CAMVID_11,
     CITYSCAPES_19,
@@ -19,8 +20,6 @@ from lsr_train.data.labels import (
     SYNTHIA_16,
     IdMap,
     encoding_map,
-    load_classes,
-    load_label_space,
     translation,
 )
 
@@ -208,25 +207,30 @@ def test_without_ids_a_class_is_its_own_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file is None"),
-        ("[1, 2]", "a mapping with name, classes"),
-        ("classes: 5", "a list is needed"),
+        ("", "Expected `object`, got `null`"),
+        ("[1, 2]", "Expected `object`, got `array`"),
+        ("classes: 5", r"Expected `array`, got `int` - at `\$.classes`"),
         ("classes: []", "has 0 classes"),
-        ("classes: [{name: a, color: [1, 2]}]", r"\[red, green, blue\]"),
-        ("classes: [{name: a, color: [1, 2, 300]}]", "whole numbers 0 to 255"),
-        ("classes: [{name: a, color: [1, 2, true]}]", "whole numbers 0 to 255"),
-        ("classes: [{name: 7, color: [1, 2, 3]}]", "a text is needed"),
-        ("classes: [{name: a, colour: [1, 2, 3]}]", "allowed: name, color"),
-        ("classes: [{name: a, color: [1, 2, 3], ids: 3}]", "a list is needed"),
-        ("classes: [{name: a, color: [1, 2, 3], ids: [x]}]", "whole numbers 0 to 65535"),
+        ("classes: [{name: a, color: [1, 2]}]", r"`array` of length 3, got 2 - at `\$.classes\[0\].color`"),
+        ("classes: [{name: a, color: [1, 2, 300]}]", "`int` <= 255"),
+        ("classes: [{name: a, color: [1, 2, true]}]", "Expected `int`, got `bool`"),
+        ("classes: [{name: 7, color: [1, 2, 3]}]", "Expected `str`, got `int`"),
+        ("classes: [{name: a, colour: [1, 2, 3]}]", "unknown field `colour`"),
+        ("classes: [{name: a, color: [1, 2, 3], ids: 3}]", r"`array \| null`, got `int` - at `\$.classes\[0\].ids`"),
+        ("classes: [{name: a, color: [1, 2, 3], ids: [x]}]", "Expected `int`, got `str`"),
         ("classes: [{name: a, color: [1, 2, 3], ids: [3]}]\nignore: [3]", "already given"),
+        (
+            "classes: [{name: a, color: [1, 2, 3], ids: [3]}]\nignore: [[1, 2, 3]]",
+            "Expected `int`, got `array`",
+        ),
+        ("classes: [{name: a, color: [1, 2, 3], ids: [70000]}]", "`int` <= 65535"),
         (
             "classes: [{name: a, color: [1,2,3], ids: [1]}, {name: b, color: [1,2,4], label_colors: [[1,1,1]]}]",
             "one or",
         ),
         ("classes: [{name: a, color: [1, 2, 3]}, {name: a, color: [1, 2, 4]}]", "names a class twice"),
         ("classes: [{name: a, color: [1, 2, 3]}]\nsubsets: {x: [b]}", "allowed: a"),
-        ("classes: [{name: a, color: [1, 2, 3]}]\nsubsets: 3", "a mapping of names"),
+        ("classes: [{name: a, color: [1, 2, 3]}]\nsubsets: 3", "Expected `object`, got `int`"),
         ("a: b: c", "no readable YAML"),
         ("!!python/object/apply:os.system ['touch /tmp/never']", "no readable YAML"),
         ("\x00\x01", "no readable YAML"),

@@ -151,7 +151,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     (tmp_path / "cache").touch()
     scan = scan_pairs(pairs_of(labelled_folder), TRAIN_IDS, 19, cache=tmp_path / "cache")
     assert not scan.problems
-    assert "is not kept" in caplog.text
+    assert "is not cached" in caplog.text
 
 
 def test_images_are_checked_and_measured_at_training_size(frames_folder: Path, tmp_path: Path) -> None:

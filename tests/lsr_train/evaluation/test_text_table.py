@@ -1,8 +1,8 @@
 import pytest
 
-from lsr_train.evaluation.result import Table, comma_separated, latex, markdown, terminal
+from lsr_train.evaluation.result import TextTable, comma_separated, latex, markdown, terminal
 
-TABLE = Table(
+TABLE = TextTable(
     header=("class", "IoU"), rows=(("road", "96.5"), None, ("a|b", "1.0")), title="t", notes=("protocol: native",)
 )
 
@@ -18,10 +18,10 @@ def test_markdown() -> None:
 
 def test_ragged_rows_raise() -> None:
     with pytest.raises(ValueError, match="cells"):
-        Table(header=("a", "b"), rows=(("only",),))
+        TextTable(header=("a", "b"), rows=(("only",),))
 
 
-MARKED = Table(
+MARKED = TextTable(
     header=("a_b", "IoU"), rows=(("x|y & z", "50 ± 1"), None, ("{~}", "40%")), title="50%\n", notes=("# note",),
     best=frozenset({(0, 1)}), second=frozenset({(2, 1)}),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.runs.folder import MODEL_FILE, RunFolder, Table, resolve_model
+from lsr_train.runs.folder import MODEL_FILE, RunFolder, StepTable, resolve_model
 
 
 def fill(folder: Path) -> None:
@@ -88,12 +88,12 @@ def test_opening_removes_what_a_kill_left(tmp_path: Path) -> None:
 
 
 def test_a_table_is_cut_back_and_goes_on(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.csv")
+    table = StepTable(tmp_path / "t.csv")
     for step in (5, 10, 15):
         table.append({"step": step, "loss": step / 3})
     with table.path.open("a", encoding="utf-8") as file:
         file.write("20,0.1")  # a kill in the middle of a row
-    again = Table(tmp_path / "t.csv")
+    again = StepTable(tmp_path / "t.csv")
     again.cut(10)
     again.append({"step": 12, "loss": 0.5})
     assert [row["step"] for row in again.read()] == ["5", "10", "12"]
@@ -158,12 +158,12 @@ def test_a_living_child_of_a_killed_run_does_not_hold_it(tmp_path: Path) -> None
 
 
 def test_a_table_with_a_garbled_row_is_named(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.csv")
+    table = StepTable(tmp_path / "t.csv")
     table.append({"step": 5, "loss": 1.0})
     with table.path.open("a", encoding="utf-8") as file:
         file.write("five,0.1\n")
     with pytest.raises(InputError, match=r"t\.csv"):
-        Table(tmp_path / "t.csv").cut(10)
+        StepTable(tmp_path / "t.csv").cut(10)
 
 
 def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:
