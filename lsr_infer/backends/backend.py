@@ -17,15 +17,7 @@ __all__ = ["Backend", "BackendOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class BackendOptions:
-    """How a model is to be opened.
-
-    Args:
-        device: `auto`, `cpu` or `cuda:N`.
-        threads: CPU threads; 0 takes one a physical core the process may use.
-        precision: arithmetic, where a backend lets one choose (`bf16` on OpenVINO, `tf32` on CUDA); None keeps the
-            file's own.
-        allow_unverified: open an engine whose parity is still pending.
-    """
+    """How a model is to be opened; the fields are those of `Segmenter`."""
 
     device: str = "auto"
     threads: int = 0

@@ -59,13 +59,7 @@ _PARTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPort:
-    """An input or output of a graph.
-
-    Args:
-        name: its name.
-        type: its element type in NumPy's words.
-        shape: one entry an axis, None where the axis is free.
-    """
+    """An input or output of a graph; `type` in NumPy's words, None in `shape` where an axis is free."""
 
     name: str
     type: str
@@ -74,15 +68,7 @@ class TensorPort:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
-    """The contents of an ONNX file.
-
-    Args:
-        size: of the file, in bytes.
-        metadata: text by key.
-        inputs: of the main graph.
-        outputs: of the main graph.
-        weights: number of values in the tensors of the main graph.
-    """
+    """The contents of an ONNX file; `size` in bytes, `weights` the number of values in the main graph's tensors."""
 
     size: int
     metadata: Mapping[str, str]
@@ -126,7 +112,7 @@ class _ExternalDataError(Exception):
 
 @dataclass(frozen=True)
 class _Field:
-    """A field of a message: its number, and its value or the span of its bytes."""
+    """A field of a message, with its value or the span of its bytes."""
 
     number: int
     value: int
@@ -292,16 +278,10 @@ _SHIPPED = Path(__file__).parents[1] / "models" / "toytown_adapted.onnx"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """A model file, described.
+    """The description of a model file, `onnx` or `engine`.
 
-    Args:
-        path: the file.
-        kind: `onnx` or `engine`.
-        size: in bytes.
-        manifest: of the model.
-        inputs: of the graph; for an engine as its Manifest has them.
-        outputs: of the graph; likewise.
-        weights: number of values in the graph's tensors; None for an engine.
+    `size` is in bytes, `weights` the number of values in the graph's tensors (None for an engine). The inputs and
+    outputs of an engine are those of its Manifest.
     """
 
     path: Path

@@ -176,21 +176,11 @@ class AtomicOutputs:
         self._items: list[_File | _Folder] = []
 
     def file(self, path: Path, *, overwrite: bool) -> Path:
-        """Return the temporary path of a file; it ends in the target's suffix, by which writers choose a format.
-
-        Args:
-            path: its final path.
-            overwrite: replace what is there in one step; otherwise it stays and is an error.
-        """
+        """Return the temporary path of a file; it ends in the target's suffix, by which writers choose a format."""
         return self._add(_File(path, overwrite=overwrite))
 
     def folder(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Path:
-        """Return the temporary path of a folder; see `file`.
-
-        Args:
-            path: its final path.
-            overwrite: replace what is there; a folder only where it holds nothing but what is `own`.
-            own: the whole path of what may lie in such a folder, from the folder on.
+        """Return the temporary path of a folder; see `file` and, for `own`, `refuse_existing`.
 
         Raises:
             UsageError: the folder that is there holds something else.
@@ -240,10 +230,6 @@ class AtomicOutputs:
 def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary path with the suffix of `path` and rename it there once the block has ended well.
 
-    Args:
-        path: its final path.
-        overwrite: replace an existing file in one step; otherwise one that is there at the end stays.
-
     Raises:
         UsageError: something is there at the end, and `overwrite` is false.
         InputError: the path cannot be written (full, read-only, missing folder).
@@ -261,12 +247,7 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Iterator[Path]:
-    """Yield a temporary folder to fill, and rename it to `path` once the block has ended well.
-
-    Args:
-        path: its final path.
-        overwrite: replace an existing folder or file; otherwise one that is there at the end stays.
-        own: what a folder that is replaced may hold, see `refuse_existing`.
+    """Yield a temporary folder to fill, and rename it to `path` once the block has ended well; see `refuse_existing`.
 
     Raises:
         UsageError: something is there at the end, and `overwrite` is false; or it is a folder that holds what is not

@@ -51,13 +51,10 @@ class BrokenImageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What an image file claims.
+    """The claims of an image file.
 
-    Args:
-        format: `JPEG`, `PNG` and so on, in Pillow's words; empty where it does not know the file.
-        height: pixel rows.
-        width: pixel columns.
-        exact: `read_image` gives this size; otherwise an orientation may still swap its sides.
+    `format` is in Pillow's words, empty where it does not know the file. If `exact`, `read_image` gives this size;
+    otherwise an orientation may still swap its sides.
     """
 
     format: str
@@ -70,12 +67,7 @@ class ImageHeader:
 class PngHeader:
     """The parts of a PNG that decide what its numbers mean.
 
-    Args:
-        height: pixel rows.
-        width: pixel columns.
-        depth: bits of a sample.
-        color_type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha.
-        exif: whether there is an eXIf chunk.
+    `depth` is the bits of a sample, `color_type` 0 grey, 2 RGB, 3 palette, 4 grey with alpha or 6 RGB with alpha.
     """
 
     height: int
@@ -116,10 +108,7 @@ def inspect_png(data: bytes) -> PngHeader:
 
 
 def inspect_image(data: bytes) -> ImageHeader:
-    """Say what an image file claims to be, after checking that it is whole as far as that is known without its pixels.
-
-    Args:
-        data: the file's content.
+    """Return the claims of an image file, after checking that it is whole as far as that is known without its pixels.
 
     Raises:
         BrokenImageError: it is empty, truncated, damaged, of no size, larger than `MAX_PIXELS`, a video, or of no known
@@ -236,23 +225,14 @@ def _check_jpeg(data: bytes) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The pictures of an image file.
-
-    Args:
-        count: frames of an animation or pages of a TIFF, of a damaged file those before the damage; at least 1.
-        whole: the structure was walked to its end.
-    """
+    """The number of frames or pages of a file, at least 1 (of a damaged one before the damage), and its state."""
 
     count: int
     whole: bool
 
 
 def walk_pictures(data: bytes) -> Pictures:
-    """Return how many pictures an image file holds, and whether it is whole as far as its structure tells.
-
-    Args:
-        data: the file's content.
-    """
+    """Return how many pictures an image file holds, and whether it is whole as far as its structure tells."""
     count, whole = 1, True
     try:
         if data.startswith(_PNG_SIGNATURE):

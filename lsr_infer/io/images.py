@@ -88,11 +88,7 @@ def _palette_indices(data: bytes) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
-    """Decode the content of an image file.
-
-    Args:
-        data: the file's content.
-        name: what it is called in messages.
+    """Decode the content of an image file, which messages call `name`.
 
     Returns:
         Frame uint8 [H,W,3], BGR, turned as its EXIF orientation says. Deeper samples are reduced to 8 bits, alpha is
@@ -110,10 +106,7 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file.
-
-    Returns:
-        Frame uint8 [H,W,3], see `decode_image`.
+    """Read an image file as a frame uint8 [H,W,3], see `decode_image`.
 
     Raises:
         InputError: the file is missing, unreadable, no whole image, or larger than `MAX_PIXELS`.
@@ -181,17 +174,7 @@ def read_label(path: Path) -> NDArray[Any]:
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read an ignore mask.
-
-    Args:
-        path: any image; what is not black is ignored.
-
-    Returns:
-        bool [H,W], true where a pixel is to be ignored.
-
-    Raises:
-        InputError: as `read_image`.
-    """
+    """Read an ignore mask from any image: bool [H,W], true where it is not black; raises as `read_image`."""
     return np.asarray(read_image(path).max(axis=2) > 0)
 
 
@@ -199,15 +182,7 @@ def resize_frame(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     """Resize a frame the one way training, evaluation and the runtime share.
 
     Bilinear about pixel centres; where either side shrinks to half or less, the mean over the covered area instead,
-    since bilinear would skip pixels there.
-
-    Args:
-        frame: uint8 [H,W,3].
-        height: wanted rows.
-        width: wanted columns.
-
-    Returns:
-        uint8 [height,width,3]; `frame` itself where it has that size.
+    since bilinear would skip pixels there. A frame that has the size is returned itself.
     """
     rows, columns = frame.shape[:2]
     if (rows, columns) == (height, width):
@@ -221,15 +196,8 @@ def resize_frame(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[n
 def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Resize labels or a mask: each pixel takes the value at its own centre, as `resize_frame` takes its centre.
 
-    OpenCV's INTER_NEAREST takes the corner instead and shifts labels by up to half a source pixel.
-
-    Args:
-        labels: uint8 [H,W].
-        height: wanted rows.
-        width: wanted columns.
-
-    Returns:
-        uint8 [height,width]; `labels` itself where it has that size.
+    OpenCV's INTER_NEAREST takes the corner instead and shifts labels by up to half a source pixel. Labels [H,W] uint8
+    that have the size are returned themselves.
     """
     if labels.shape == (height, width):
         return labels
@@ -237,13 +205,7 @@ def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray
 
 
 def fit_mask(mask: NDArray[np.bool_] | None, height: int, width: int) -> NDArray[np.bool_] | None:
-    """Resize an ignore mask to an image; a pixel is ignored where any ignored pixel touches it.
-
-    Args:
-        mask: bool [H,W], true where ignored, or None.
-        height: rows of the image.
-        width: columns of the image.
-    """
+    """Resize an ignore mask [H,W] to an image; a pixel is ignored where any ignored pixel touches it."""
     if mask is None or mask.shape == (height, width):
         return mask
     rows = _any_along_first(mask, height)  # [height,W]
@@ -261,12 +223,7 @@ def _any_along_first(mask: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
 
 
 def stretch_of(size: tuple[int, int], fitted: tuple[int, int]) -> float:
-    """Return by what share a picture's width and height are stretched apart where one size becomes another.
-
-    Args:
-        size: (rows, columns) before.
-        fitted: (rows, columns) afterwards.
-    """
+    """Return the share by which width and height are stretched apart where a (rows, columns) becomes another."""
     factor = (fitted[1] * size[0]) / (size[1] * fitted[0])
     return max(factor, 1 / factor) - 1
 
@@ -276,11 +233,7 @@ _EFFORT = 3
 
 
 def palette_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
-    """Return labels as the content of a PNG with 8-bit indices.
-
-    Args:
-        labels: [H,W] uint8.
-        palette: [256,3] uint8, red, green, blue by label.
+    """Return labels [H,W] uint8 as the content of a PNG with a palette [256,3] uint8, red, green, blue by label.
 
     Raises:
         ValueError: shapes or types differ from these.

@@ -142,10 +142,6 @@ class Manifest:
 
         A side beyond what is taken, as by an engine's range, becomes the nearest that is: such a frame is stretched a
         little instead of refused.
-
-        Args:
-            height: rows of the frame.
-            width: columns of the frame.
         """
         rows, columns = self.height, self.width
         as_trained = self.resize == "stretch" or height * self.width == width * self.height

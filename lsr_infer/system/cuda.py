@@ -22,13 +22,7 @@ _LONGEST_NAME = 256
 
 @dataclass(frozen=True, kw_only=True)
 class CudaDevice:
-    """A GPU.
-
-    Args:
-        index: its number, as in `cuda:0`.
-        name: what the driver calls it.
-        compute_capability: (major, minor).
-    """
+    """A GPU with the driver's number and name."""
 
     index: int
     name: str
@@ -41,13 +35,7 @@ class CudaDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class CudaProbe:
-    """The answer of the driver.
-
-    Args:
-        devices: the GPUs that may be used.
-        driver: (major, minor) of CUDA that the driver supports; None where it did not answer.
-        reason: why there is no device, in one phrase; empty where there is one.
-    """
+    """The answer of the driver: usable GPUs, the CUDA version it supports, or the reason why there is no device."""
 
     devices: tuple[CudaDevice, ...] = ()
     driver: tuple[int, int] | None = None
@@ -55,11 +43,7 @@ class CudaProbe:
 
 
 def probe_cuda(library: str = _DRIVER) -> CudaProbe:
-    """Ask the CUDA driver for its devices; never raises.
-
-    Args:
-        library: file name of the driver's library.
-    """
+    """Ask the CUDA driver, a library of this file name, for its devices; never raises."""
     try:
         driver: Any = ctypes.CDLL(library)
     except OSError:

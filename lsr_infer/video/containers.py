@@ -50,11 +50,7 @@ _FORMATS = {"http": f"{_HELD},hls,dash", "https": f"{_HELD},hls,dash", "rtsp": "
 
 
 def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) -> "av.container.InputContainer":
-    """Open a video.
-
-    Args:
-        place: its file, or its address.
-        timeout_seconds: opening an address, and every later read of it, each end after so long.
+    """Open a video by its file or address; opening an address, and each later read of it, end after the timeout.
 
     Raises:
         InputError: there is no such file, or it is of a format that is not read.
@@ -151,13 +147,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """A frame of a video.
-
-    Args:
-        frame: [H,W,3] uint8 BGR, rotation applied; the caller's to keep.
-        time: presentation time in seconds on the file's clock.
-        index: number of the frame among those that are yielded, from 0.
-    """
+    """A frame [H,W,3] uint8 BGR, rotated for display, its time in seconds on the file's clock, and its number."""
 
     frame: NDArray[np.uint8]
     time: float
