@@ -104,11 +104,7 @@ class Segmenter:
         return result
 
     def batch(self, frames: Sequence[NDArray[np.uint8]], *, size: tuple[int, int] | None = None) -> list[Segmentation]:
-        """Segment several frames of one size together, in as few runs of the graph as it allows.
-
-        Args:
-            frames: uint8 [H,W,3] BGR each, all of one size.
-            size: (height, width) at which they enter the network; None leaves it to the model.
+        """Segment several frames of one size together, in as few runs of the graph as it allows; see `__call__`.
 
         Raises:
             UsageError: the graph does not take the size.
@@ -121,12 +117,7 @@ class Segmenter:
         return [self.interpret(output, height, width) for output in self.run(images)]
 
     def working_size(self, height: int, width: int, size: tuple[int, int] | None = None) -> tuple[int, int]:
-        """Return (rows, columns) at which a frame enters the graph.
-
-        Args:
-            height: rows of the frame.
-            width: columns of the frame.
-            size: (rows, columns) that the user asks for, or None.
+        """Return (rows, columns) at which a frame enters the graph, which is `size` where the user asks for one.
 
         Raises:
             UsageError: the graph does not take the size.

@@ -46,15 +46,10 @@ _SUFFIXES = {".onnx": "onnxruntime", ".engine": "tensorrt"}
 
 
 def open_backend(path: Path, options: BackendOptions | None = None, *, name: str | None = None) -> Backend:
-    """Open a model file.
-
-    Args:
-        path: the model.
-        options: device, threads and the like; None takes the defaults.
-        name: a key of `BACKENDS`; None chooses by the file's ending.
+    """Open a model file with the backend of this name, or the one for the file's ending.
 
     Raises:
-        UsageError: there is no such backend, or it has not what the options ask for.
+        UsageError: there is no such backend, or it lacks what the options ask for.
         DeviceError: the device is not there.
         InputError: the file is missing, damaged, or of a kind no backend opens.
     """

@@ -112,12 +112,6 @@ class DeviceRunner:
     Input and output lie in device memory that is kept: a run copies the frames in, computes, and copies the result
     out, with nothing allocated and, where the graph's shape is fixed, all kernels launched as one CUDA graph. ONNX
     Runtime's Python offers no page-locked memory for its CUDA provider (1.31), so the copies start in pageable memory.
-
-    Args:
-        session: an `onnxruntime.InferenceSession`.
-        kind: ONNX Runtime's name of the device.
-        index: number of the device.
-        graphs: the session was opened with CUDA graphs.
     """
 
     def __init__(self, session: Any, kind: str, index: int, *, graphs: bool = False) -> None:

@@ -114,7 +114,7 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
 
     Raises:
         UsageError: an address of an unknown scheme.
-        InputError: a argument names nothing.
+        InputError: an argument names nothing.
     """
     found = Found()
     places: _Places = {}
@@ -193,11 +193,7 @@ def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]
     """Yield a folder and each one below it, with the names of what it holds besides folders; hidden ones are none.
 
     Folders behind links come last: what is reached without a link keeps its own name. None is entered twice,
-    so that links may lead in circles.
-
-    Args:
-        top: the folder.
-        unsearched: gets what cannot be searched, and why.
+    so that links may lead in circles. What cannot be searched, and why, is added to `unsearched`.
     """
 
     def fail(error: OSError) -> None:

@@ -113,12 +113,7 @@ def device_index(name: str) -> int:
 
 
 def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
-    """Return the GPU that a device's name means.
-
-    Args:
-        name: `auto` or `cuda` for the first one, or `cuda:N`.
-        probe: the answer of the driver.
-        what: what needs it, for the message.
+    """Return the GPU that a device's name means, `auto` and `cuda` the first one; messages name what needs it.
 
     Raises:
         UsageError: this is no device's name.

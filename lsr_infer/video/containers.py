@@ -119,7 +119,7 @@ class VideoInfo:
     """The description of a video.
 
     Args:
-        width: width of a frame as without_secrets, rotation applied, in pixels.
+        width: width of a frame as shown, rotation applied, in pixels.
         height: height of a frame as shown.
         fps: mean frame rate; 25 where the file states none. Frames are timed by their stamps, not by it.
         frames: number of frames the file claims, None where it claims none.
@@ -128,7 +128,7 @@ class VideoInfo:
         time_base: unit of the time stamps, in seconds.
         color: colour tags.
         pixel_aspect: width of a pixel over its height, as shown.
-        origin: time of the beginning on the file's own clock, in seconds.
+        origin: time of the beginning on the file's clock, in seconds.
         finite: it has an end, as a file or a recording does and a live stream does not.
     """
 
@@ -190,9 +190,6 @@ class Timeline:
     last one of the file without a gap. The other streams take the same step when their own stamps do, since packets
     from before the step may still come. Pictures and sound are read separately; both place every packet of the file in
     its order, so they are moved alike.
-
-    Args:
-        container: whose packets are placed, all of them in their order.
 
     Attributes:
         clocks: how often the file's clock has started again.

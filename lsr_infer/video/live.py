@@ -64,13 +64,7 @@ class LiveOptions:
 
 @dataclass(frozen=True)
 class LivePicture:
-    """A decoded picture that is converted only if somebody takes it.
-
-    Args:
-        picture: libav's, or uint8 [H,W,3] BGR.
-        time: seconds on the source's clock, None where it has none.
-        info: the description of the source.
-    """
+    """A decoded picture, of libav or uint8 [H,W,3] BGR, that is converted only if it is used."""
 
     picture: av.VideoFrame | NDArray[np.uint8]
     time: float | None
@@ -324,11 +318,6 @@ def camera_pictures(
     index: int, timeout_seconds: float, open_capture: Callable[[int], Any] = cv2.VideoCapture
 ) -> Generator[LivePicture, None, None]:
     """Open a camera and yield what it sees.
-
-    Args:
-        index: number of the camera, as the system counts.
-        timeout_seconds: a camera that neither opens nor gives a picture for so long is lost.
-        open_capture: what opens it.
 
     Raises:
         InputError: there is no such camera, it stopped, or it hangs.

@@ -64,14 +64,7 @@ _HOLE_FRAMES = 1.5
 
 
 class CompletenessCheck:
-    """Compares what was read of a container with what it claims: libav ends a file that is cut off without an error.
-
-    Args:
-        container: it, open.
-        stream: the pictures in it that are read.
-        place: its file, or its address.
-        seeked: reading begins in the middle.
-    """
+    """Compares what was read of a container with what it claims: libav ends a file that is cut off without an error."""
 
     def __init__(self, container: Any, stream: VideoStream, place: Path | str, *, seeked: bool) -> None:
         self._container = container

@@ -75,12 +75,9 @@ class AudioSource:
 
 
 class AudioCopy:
-    """Copies the audio streams of a video into an open container, packet by packet.
+    """Copies the audio streams of a video into an open container, to which nothing is written yet, packet by packet.
 
-    Args:
-        source: what is copied.
-        output: the container; the streams are added here, before anything is written to it.
-        origin: time of the video's first picture on its own clock, from which `source.start` counts.
+    `source.start` counts from `origin`, the time of the video's first picture on its own clock.
     """
 
     def __init__(self, source: AudioSource, output: Any, origin: float) -> None:
