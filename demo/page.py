@@ -1,0 +1,202 @@
+"""Builds the page out of Gradio's components: tabs, selectors, examples, and which action each control calls."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio import themes
+from gradio.themes.utils import fonts
+
+import lsr_infer
+from actions import EVERY, MODEL_HEADERS, NOTHING_YET, ORIGINAL, VIEWS, Actions
+from settings import Catalogue, Limits, file_size
+
+__all__ = ["TITLE", "build_page", "theme"]
+
+TITLE = "Road scenes before and after adaptation"
+_HEAD = (
+    "<h1>What adaptation changes</h1><p>A network trained on a simulator, and adapted to a camera without labels.</p>"
+)
+_EXAMPLES = Path(lsr_infer.__file__).parent / "models" / "toytown"
+_API = """
+Every function of this page can be called from a program; [Gradio's own page](?view=api) lists them with their
+arguments, for Python, JavaScript and curl.
+
+```python
+from gradio_client import Client, handle_file
+
+client = Client("http://127.0.0.1:7860")  # the address of this page; auth=("name", "password") where it asks for one
+result = client.predict(handle_file("street.jpg"), api_name="/segment_image")
+```
+"""
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def theme() -> Any:
+    """Return quiet colours with enough contrast, and the fonts of the system alone."""
+    text = [fonts.Font(name) for name in ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")]
+    code = [fonts.Font(name) for name in ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")]
+    quiet = {
+        f"{part}{mode}": f"*neutral_{shade}"
+        for part in (
+            "body_text_color_subdued",
+            "block_info_text_color",
+            "block_label_text_color",
+            "block_title_text_color",
+        )
+        for mode, shade in (("", 600), ("_dark", 300))
+    }
+    button = {
+        f"button_primary_{part}{mode}": value
+        for part, value in (
+            ("background_fill", "*primary_700"),
+            ("background_fill_hover", "*primary_800"),
+            ("text_color", "white"),
+        )
+        for mode in ("", "_dark")
+    }
+    base = themes.Default(
+        primary_hue="teal", neutral_hue="slate", font=text, font_mono=code,
+        spacing_size=themes.sizes.spacing_sm, text_size=themes.sizes.text_sm,
+    )  # fmt: skip
+    return base.set(**quiet, **button)
+
+
+def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
+    """Return the page, as Gradio's `Blocks`."""
+    age = int(limits.session_seconds)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(min(60, age), age)) as page:
+        with gr.Row(elem_id="top"):
+            gr.HTML(_HEAD, elem_id="head")
+            models = _selectors(actions, catalogue)
+        with gr.Tabs():
+            with gr.Tab("Picture", id="picture"):
+                _picture_tab(actions, models)
+            with gr.Tab("Video", id="video"):
+                _video_tab(actions, models, limits)
+            with gr.Tab("Compare", id="compare"):
+                _compare_tab(actions, models)
+            with gr.Tab("Models", id="models"):
+                listed = gr.Dataframe(
+                    actions.model_rows(), headers=MODEL_HEADERS, interactive=False, wrap=True, show_label=False,
+                    column_widths=["14%", "15%", "24%", "9%", "11%", "9%", "12%", "6%"], buttons=[],
+                    elem_id="model-table",
+                )  # fmt: skip
+                again = gr.Button("Look into the folder again", size="md", scale=0)
+            with gr.Tab("API", id="api"):
+                gr.Markdown(_API)
+        gr.Markdown(_footer(limits), elem_id="foot")
+        before, after, banner = models
+        gr.on([page.load, again.click], actions.refresh, [before, after], [before, after, banner, listed], **_QUIET)
+        page.unload(actions.leave)
+        gr.events.api(actions.model_rows, api_name="models")
+    page.queue(max_size=limits.queue, default_concurrency_limit=8)
+    return page
+
+
+def _picture(**options: Any) -> Any:
+    """Add an image whose file is not opened by the server: a worker process decodes it."""
+    image = gr.Image(type="filepath", sources=["upload", "webcam", "clipboard"], height=200, **options)
+    image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+    return image
+
+
+def _selectors(actions: Actions, catalogue: Catalogue) -> list[Any]:
+    """Add the banner and the pair of models that all tabs use."""
+    before, after = catalogue.defaults()
+    choices = [(entry.choice.title, entry.key) for entry in catalogue.usable()]
+    left = gr.Dropdown([("the original picture", ORIGINAL), *choices], value=before, label="Before", min_width=140,
+                       elem_id="before")  # fmt: skip
+    right = gr.Dropdown(choices, value=after, label="After", min_width=140, elem_id="after")
+    for selector in (left, right):  # models that are added later are on no list that Gradio could check
+        selector.preprocess = lambda key: key or ""  # type: ignore[method-assign,assignment]
+    banner = gr.HTML(actions.banner(before, after), elem_id="banner")
+    gr.on([left.input, right.input], actions.banner, [left, right], banner, **_QUIET)
+    return [left, right, banner]
+
+
+def _picture_tab(actions: Actions, models: list[Any]) -> None:
+    result = gr.State()
+    with gr.Row(elem_classes="stage"):
+        with gr.Column(scale=4, min_width=300, elem_classes="side"):
+            image = _picture(label="Your picture", buttons=["fullscreen"], elem_id="picture-input")
+            point = gr.Markdown("", elem_id="point")
+            _examples(image, "images/camera_*.jpg")
+            shares = gr.Dataframe(
+                headers=["", "class", "before", "after"], datatype=["html", "str", "str", "str"], interactive=False,
+                column_widths=["34px", "45%", "25%", "25%"], buttons=[], show_label=False, max_height=292,
+                elem_id="shares",
+            )  # fmt: skip
+        with gr.Column(scale=10, min_width=340, elem_classes="result"):
+            slider = gr.ImageSlider(label="Before | after", interactive=False, max_height=480, elem_id="slider",
+                                    buttons=["fullscreen"])  # fmt: skip
+            facts = gr.Markdown(NOTHING_YET, elem_id="facts")
+            view = gr.Radio(VIEWS, value="classes", label="View", container=False, elem_id="view")
+            downloads = _downloads("Overlay", "Mask", "Shares", "All (ZIP)")
+    inputs, outputs = [image, *models[:2], view], [slider, facts, shares, *downloads, result, point]
+    gr.on([image.change, models[0].input, models[1].input], actions.picture, inputs, outputs,
+          api_name="segment_image", concurrency_limit=1, concurrency_id="picture", trigger_mode="always_last",
+          show_progress_on=slider)  # fmt: skip
+    view.input(actions.view, [result, view], [slider, facts], api_visibility="private", concurrency_id="picture",
+               trigger_mode="always_last", show_progress="minimal")  # fmt: skip
+    image.select(actions.point, result, point, **_QUIET)
+
+
+def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
+    with gr.Row(elem_classes="stage"):
+        with gr.Column(scale=4, min_width=300, elem_classes="side"):
+            video = gr.Video(sources=["upload"], label="Your clip", height=210, elem_id="video-input")
+            every = gr.Dropdown(list(EVERY), value="every frame", label="Frames", elem_id="every")
+            with gr.Row():
+                run = gr.Button("Segment", variant="primary", size="md", min_width=120)
+                cancel = gr.Button("Cancel", size="md", min_width=120)
+            _examples(video, "clips/*.mp4")
+        with gr.Column(scale=10, min_width=340, elem_classes="result"):
+            shown = gr.Video(label="Before | after", interactive=False, autoplay=True, elem_id="video-result")
+            facts = gr.Markdown("Upload a clip or choose the example.", elem_id="video-facts")
+            plot = gr.LinePlot(x="seconds", y="share", color="class", y_title="share, %",
+                               x_title="seconds", height=300, show_label=False, elem_id="plot", buttons=[])  # fmt: skip
+            downloads = _downloads("Clip", "Masks (ZIP)", "Shares (CSV)")
+    running = gr.on([video.change, run.click], actions.clip, [video, *models[:2], every],
+                    [shown, facts, plot, *downloads], api_name="segment_video", concurrency_limit=limits.jobs,
+                    concurrency_id="video", trigger_mode="always_last", show_progress_on=shown)  # fmt: skip
+    cancel.click(lambda: "Cancelled.", None, facts, cancels=[running], queue=False, **_QUIET)
+
+
+def _compare_tab(actions: Actions, models: list[Any]) -> None:
+    with gr.Row(elem_classes="stage"):
+        with gr.Column(scale=4, min_width=300, elem_classes="side"):
+            image = _picture(label="Picture", elem_id="compare-input")
+            _examples(image, "images/camera_*.jpg")
+            run = gr.Button("Compare the two models", variant="primary", size="md")
+        with gr.Column(scale=10, min_width=340, elem_classes="result"):
+            facts = gr.Markdown("Both models run on one picture: how long each takes, and where they differ.")
+            difference = gr.Image(label="In colour: where the two differ, as the right one says", interactive=False,
+                                  height=300, buttons=["fullscreen"], elem_id="difference")  # fmt: skip
+            table = gr.Dataframe(headers=["", "before", "after"], interactive=False, wrap=True, show_label=False,
+                                 buttons=[], elem_id="comparison")  # fmt: skip
+    gr.on([image.change, run.click], actions.compare, [image, *models[:2]], [facts, difference, table],
+          api_name="compare", concurrency_id="picture", show_progress_on=difference)  # fmt: skip
+
+
+def _examples(component: Any, pattern: str) -> None:
+    """Add the package's files to choose from."""
+    files = [[str(path)] for path in sorted(_EXAMPLES.glob(pattern))][:5]
+    if files:
+        gr.Examples(
+            files, component, label="Examples", api_visibility="private", elem_id=f"{component.elem_id}-examples"
+        )
+
+
+def _downloads(*labels: str) -> list[Any]:
+    """Add a row of buttons, which do something once there is a result."""
+    with gr.Row(elem_classes="downloads"):
+        return [gr.DownloadButton(label, size="sm", min_width=90) for label in labels]
+
+
+def _footer(limits: Limits) -> str:
+    return (
+        f"At most {file_size(limits.upload_bytes)}, {limits.pixels / 1e6:.0f} million pixels a picture and "
+        f"{limits.seconds:g} s of video. Files stay on this server and are deleted after "
+        f"{limits.session_seconds / 60:g} minutes; until then, whoever knows the address of a file can open it."
+    )

@@ -1,0 +1,107 @@
+"""Limits, passwords, and the list of models."""
+
+import asyncio
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from lsr_infer import InputError, UsageError
+from settings import Catalogue, Limits, ModelChoice, hash_password, read_password
+
+SHIPPED = ["toytown_source.onnx", "toytown_adapted.onnx"]
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_a_limit_is_a_finite_number_above_nothing(value: float) -> None:
+    for field in fields(Limits):
+        with pytest.raises(UsageError, match=f"--{field.name.replace('_', '-')} is"):
+            Limits(**{field.name: value})
+
+
+def test_each_limit_refuses_what_is_beyond_it_and_accepts_what_is_not() -> None:
+    limits = Limits(upload_bytes=1000, pixels=100, seconds=2.0, frames=20)
+    limits.check_bytes("a", 1000)
+    limits.check_pixels("a", 10, 10)
+    limits.check_length("a", 2.0, 20)
+    limits.check_length("a", None, None)
+    for refused, sentence in (
+        (lambda: limits.check_bytes("a.mp4", 1001), "a.mp4 has 1.0 kB; at most 1.0 kB are accepted. Shorten"),
+        (lambda: limits.check_pixels("a.png", 10, 11), "a.png has 11 x 10 pixels; at most 0 million are decoded."),
+        (lambda: limits.check_length("a.mp4", 2.1, None), "a.mp4 lasts 2 s; at most 2 s are accepted. Shorten it."),
+        (lambda: limits.check_length("a.mp4", None, 21), "a.mp4 has 21 frames; at most 20 are accepted. Shorten it."),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            refused()
+
+
+def test_a_password_is_known_by_its_hash_alone(tmp_path: Path) -> None:
+    file = tmp_path / "hash"
+    file.write_text(hash_password("secret") + "\n", encoding="utf-8")
+    assert "secret" not in file.read_text(encoding="utf-8")
+    check = read_password(f"ann:{file}")
+    assert check("ann", "secret")
+    assert not check("ann", "Secret")
+    assert not check("bob", "secret")
+
+
+@pytest.mark.parametrize("option", ["ann", "ann:", ":file", "ann:/no/such/file"])
+def test_auth_says_what_it_takes(option: str) -> None:
+    with pytest.raises(UsageError, match="--hash-password"):
+        read_password(option)
+
+
+def test_a_password_in_the_clear_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clear").write_text("secret\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="never a password itself"):
+        read_password(f"ann:{tmp_path / 'clear'}")
+
+
+def catalogue(folder: Path | None, opened: list[str] | None = None) -> Catalogue:
+    """Return a catalogue that opens models in this process."""
+    from worker import _OpenModels, open_model
+
+    async def opener(choice: ModelChoice) -> dict[str, object]:
+        if opened is not None:
+            opened.append(choice.path.name)
+        return open_model(_OpenModels(), lambda news: None, choice=choice)
+
+    return Catalogue(folder, ModelChoice(device="cpu", threads=1), opener)
+
+
+def test_the_shipped_networks_are_offered_and_marked_as_demonstrations() -> None:
+    found = catalogue(None)
+    entries = asyncio.run(found.refresh())
+    assert [entry.key for entry in entries] == SHIPPED
+    assert all(entry.demonstration and not entry.problem for entry in entries)
+    assert found.defaults() == tuple(SHIPPED)
+
+
+def test_a_folder_s_models_come_first_and_unusable_ones_have_a_reason(tmp_path: Path, repository: Path) -> None:
+    adapted = repository / "lsr_infer" / "models" / SHIPPED[1]
+    (tmp_path / "mine.onnx").write_bytes(adapted.read_bytes())
+    (tmp_path / SHIPPED[1]).write_bytes(adapted.read_bytes())
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    opened: list[str] = []
+    found = catalogue(tmp_path, opened)
+    entries = asyncio.run(found.refresh())
+    assert [entry.key for entry in entries] == [
+        "broken.onnx", "mine.onnx", SHIPPED[1], SHIPPED[0], f"shipped/{SHIPPED[1]}",
+    ]  # fmt: skip
+    assert "broken.onnx" in entries[0].problem
+    assert not entries[1].demonstration
+    assert found.defaults() == ("", "mine.onnx")
+    with pytest.raises(InputError, match=r"cannot be used\. .*broken\.onnx"):
+        found.entry("broken.onnx")
+    with pytest.raises(InputError, match=r"gone\.onnx is not in the folder"):
+        found.entry("gone.onnx")
+    count = len(opened)
+    asyncio.run(found.refresh())
+    assert len(opened) == count, "unchanged files are not opened again"
+    (tmp_path / "broken.onnx").write_bytes(adapted.read_bytes())
+    assert not asyncio.run(found.refresh())[0].problem
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no such folder"):
+        catalogue(tmp_path / "none")
