@@ -120,7 +120,7 @@ pictures: install  ## Toytown's pictures in the documents
 
 # The demo page's pictures in the README, taken in Chromium.
 page-pictures: install  ## the demo page's pictures in the documents
-	folder=$$(mktemp -d) && PYTHONPATH=. $(BIN)/python docs/page_pictures.py --clip $(STREET) --temporary $$folder && rmdir $$folder
+	folder=$$(mktemp -d) && PYTHONPATH=. $(BIN)/python docs/page_pictures.py --temporary $$folder && rmdir $$folder
 
 # The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair

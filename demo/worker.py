@@ -28,12 +28,10 @@ from lsr_infer import InputError, LabelSpace, LsrError, Segmentation, Segmenter
 from lsr_infer.errors import stderr_handler
 from lsr_infer.io.images import extra_pictures, image_size, read_image, resize_frame
 from lsr_infer.render.overlay import captioned, side_by_side
-from lsr_infer.system.lifeline import end_with_parent
-from lsr_infer.system.memory import Trimmer
-from lsr_infer.video.audio import AudioSource
-from lsr_infer.video.info import VideoFrame, VideoInfo
+from lsr_infer.system.process import Trimmer, end_with_parent
+from lsr_infer.video.containers import VideoFrame, VideoInfo
 from lsr_infer.video.reader import probe, read_frames
-from lsr_infer.video.writer import VideoOptions, VideoWriter
+from lsr_infer.video.writer import AudioSource, VideoOptions, VideoWriter
 from settings import Limits, ModelChoice
 
 __all__ = ["TASKS"]
