@@ -19,52 +19,25 @@ import socket
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lsr_infer import DeviceError, UsageError
 from lsr_infer.errors import exit_status, extra, stderr_handler
-from pool import Pool
-from settings import RESULTS, Catalogue, Limits, ModelChoice, hash_password, read_password
+from pool import WorkerProcess
+from settings import Catalogue, Limits, ModelChoice, hash_password, read_password
 
 __all__ = ["main", "run"]
 
 logger = logging.getLogger("demo")
 
 _PREFIX = "lsr-demo-"
-_SWEEP_SECONDS = 30.0
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Server:
-    """How the page is served.
-
-    Args:
-        host: address it listens at.
-        port: port it listens at.
-        auth: check of name and password, None where anybody may come in.
-        hosts: names under which the page may be asked for; empty allows any.
-        share: also open a public address through Gradio's servers.
-    """
-
-    host: str
-    port: int
-    auth: Callable[[str, str], bool] | None
-    hosts: tuple[str, ...]
-    share: bool
-
-    @property
-    def address(self) -> str:
-        """Where a browser on this machine finds the page."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,24 +46,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")  # a Gradio Space sets both
     port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    parser.add_argument("--models", type=Path, metavar="DIR", help="folder of exported models (.onnx, .engine)")
-    parser.add_argument("--host", default=host, help="address to listen at; the default is this machine alone")
-    parser.add_argument("--port", type=int, default=port, help="port to listen at; 0 takes a free one")
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
-                        help="the only names it may be asked for under")  # fmt: skip
-    parser.add_argument("--share", action="store_true", help="also open a public address through Gradio's servers")
-    parser.add_argument("--auth", metavar="USER:FILE", help="ask for a name and a password; see --hash-password")
-    parser.add_argument("--hash-password", action="store_true", help="ask for a password, print the line for FILE, end")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
-    parser.add_argument("--backend", help="onnxruntime, openvino, tensorrt or tensorrt-rtx; the file's ending decides")
-    parser.add_argument("--precision", help="arithmetic, where the backend lets one choose")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of a network; 0: one a physical core")
+    add = parser.add_argument
+    add("--models", type=Path, metavar="DIR", help="folder of exported models (.onnx, .engine)")
+    add("--host", default=host, help="address to listen at; the default is this machine alone")
+    add("--port", type=int, default=port, help="port to listen at; 0 takes a free one")
+    add("--allow-host", action="append", default=[], metavar="NAME", help="the only names it may be asked for under")
+    add("--share", action="store_true", help="also open a public address through Gradio's servers")
+    add("--auth", metavar="USER:FILE", help="ask for a name and a password; see --hash-password")
+    add("--hash-password", action="store_true", help="ask for a password, print the line for FILE, end")
+    add("--device", default="auto", help="auto, cpu or cuda:N")
+    add("--backend", help="onnxruntime, openvino, tensorrt or tensorrt-rtx; the file's ending decides")
+    add("--precision", help="arithmetic, where the backend lets one choose")
+    add("--threads", type=int, default=0, help="CPU threads of a network; 0: one a physical core")
     limits = parser.add_argument_group("limits, each refused with a sentence")
     meanings = dict(line.strip().split(": ", 1) for line in (Limits.__doc__ or "").splitlines() if ": " in line)
     for field in fields(Limits):
-        kind = int if isinstance(field.default, int) else float
-        limits.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="N",
-                            help=f"{meanings[field.name].rstrip('.')} ({field.default})")  # fmt: skip
+        kind, text = type(field.default), f"{meanings[field.name].rstrip('.')} ({field.default})"
+        limits.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="N", help=text
+        )
     return parser
 
 
@@ -108,78 +82,82 @@ def run(arguments: Sequence[str]) -> None:
         print(hash_password(password))  # noqa: T201 - the result
         return
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
-    for name in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     limits = Limits(**{field.name: options[field.name] for field in fields(Limits)})
     choice = ModelChoice(**{name: options[name] for name in ("device", "backend", "precision", "threads")})
+    options["auth"] = None if options["auth"] is None else read_password(options["auth"])
     if importlib.util.find_spec("gradio") is None:
         raise DeviceError(f"the page needs Gradio, which is not installed. {extra('demo')}")
-    server = _Server(
-        host=options["host"],
-        port=_free_port(options["host"], options["port"]),
-        auth=None if options["auth"] is None else read_password(options["auth"]),
-        hosts=_allowed_hosts(options["host"], options["allow_host"], share=options["share"]),
-        share=options["share"],
-    )
+    options["port"] = _free_port(options["host"], options["port"])
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background is not to be interrupted
         signal.signal(signal.SIGINT, _interrupt_once)
-    with _cache_folder(limits.session_seconds) as root:
+    pictures = WorkerProcess(limits.picture_seconds, limits.job_bytes)
+    videos = [WorkerProcess(limits.job_seconds, limits.job_bytes) for _ in range(limits.jobs)]
+    catalogue = Catalogue(options["models"], choice, lambda one: pictures.run("open", choice=one))
+    with _cache_folder() as root:
         # Gradio reads these when it is imported.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(root)}
-        pool = Pool(limits)
-        catalogue = Catalogue(options["models"], choice, lambda one: pool.picture("open", choice=one))
-        pool.start()
         try:
-            _serve(server, pool, catalogue, limits, root)
+            for worker in (pictures, *videos):
+                worker.start()
+            _open_models(catalogue)
+            from actions import Actions
+            from page import build_page
+
+            _serve(build_page(Actions(pictures, videos, catalogue, limits, root), catalogue, limits), limits, options)
         finally:
-            pool.stop()
+            for worker in (pictures, *videos):
+                worker.stop()
 
 
-def _serve(server: _Server, pool: Pool, catalogue: Catalogue, limits: Limits, root: Path) -> None:
-    """Open the models, build the page and serve it."""
+def _open_models(catalogue: Catalogue) -> None:
+    """Look at all models while Gradio is imported, which takes seconds.
+
+    Raises:
+        DeviceError: none can be used.
+    """
     with ThreadPoolExecutor(1) as background:
         opening = background.submit(lambda: asyncio.run(catalogue.refresh()))
-        import gradio  # noqa: F401 - takes seconds, in which the models are opened
+        import gradio  # noqa: F401
 
         entries = opening.result()
     for entry in entries:
         if entry.problem:
             logger.warning("%s cannot be used: %s", entry.choice.path.name, entry.problem)
     if not catalogue.usable():
-        raise DeviceError(f"none of the models can be used; the first: {entries[0].problem if entries else 'no file'}")
+        raise DeviceError("none of the models can be used. Export one with export/to_onnx.py.")
+
+
+def _serve(page: Any, limits: Limits, options: dict[str, Any]) -> None:
+    """Serve a page until it is interrupted."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from actions import Actions
-    from page import build_page, theme
+    from page import theme
 
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(server.hosts))] if server.hosts else []
-    page = build_page(Actions(pool, catalogue, limits, root), catalogue, limits)
+    host, port, hosts = options["host"], options["port"], _allowed_hosts(options)
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
     try:
         page.launch(
-            server_name=server.host, server_port=server.port, auth=server.auth, share=server.share,
-            max_file_size=limits.upload_bytes, prevent_thread_lock=True, quiet=True, show_error=True, ssr_mode=False,
-            run_history=False, footer_links=["api"], pwa=False, mcp_server=False, enable_monitoring=False,
-            theme=theme(), css_paths=Path(__file__).with_name("style.css"), app_kwargs={"middleware": middleware},
+            server_name=host, server_port=port, auth=options["auth"], share=options["share"], prevent_thread_lock=True,
+            max_file_size=limits.upload_bytes, quiet=True, show_error=True, ssr_mode=False, run_history=False,
+            footer_links=["api"], pwa=False, mcp_server=False, enable_monitoring=False, theme=theme(),
+            css_paths=Path(__file__).with_name("style.css"), app_kwargs={"middleware": middleware},
         )  # fmt: skip
-        _announce(server, page.share_url)
+        if options["share"] and not page.share_url:
+            raise DeviceError("--share: no public address could be opened. Start without it.")
+        who = "WITHOUT a password" if options["auth"] is None else "with the password"
+        if page.share_url:
+            logger.warning("everybody who knows %s can use this page %s", page.share_url, who)
+        if not _is_loopback(host):
+            logger.warning("everybody who reaches %s, port %d can use this page %s", host, port, who)
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        logger.info("the page is at http://%s:%d (Ctrl-C ends it)", shown, port)
         threading.Event().wait()
     except OSError as error:  # the port was taken meanwhile
-        raise UsageError(f"cannot listen at {server.host}, port {server.port} ({error}). Choose another.") from error
+        raise UsageError(f"cannot listen at {host}, port {port} ({error}). Choose another.") from error
     finally:
         page.close(verbose=False)
-
-
-def _announce(server: _Server, public: str | None) -> None:
-    """Log where the page is and who can use it."""
-    if server.share and not public:
-        raise DeviceError("--share: no public address could be opened. Start without it.")
-    who = "WITHOUT a password" if server.auth is None else "with the password"
-    if public:
-        logger.warning("everybody who knows %s can use this page %s", public, who)
-    if not _is_loopback(server.host):
-        logger.warning("everybody who reaches %s, port %d can use this page %s", server.host, server.port, who)
-    logger.info("the page is at %s (Ctrl-C ends it)", server.address)
 
 
 def _is_loopback(host: str) -> bool:
@@ -190,11 +168,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _allowed_hosts(host: str, named: Sequence[str], *, share: bool) -> tuple[str, ...]:
+def _allowed_hosts(options: dict[str, Any]) -> list[str]:
     """Return the names under which the page may be asked for: other names may be a stranger's that lead here."""
-    if named:
-        return (*named, *_LOOPBACK)
-    return (host, *_LOOPBACK) if _is_loopback(host) and not share else ()
+    if options["allow_host"]:
+        return [*options["allow_host"], *_LOOPBACK]
+    return [options["host"], *_LOOPBACK] if _is_loopback(options["host"]) and not options["share"] else []
 
 
 def _free_port(host: str, port: int) -> int:
@@ -216,8 +194,8 @@ def _free_port(host: str, port: int) -> int:
 
 
 @contextmanager
-def _cache_folder(age: float) -> Iterator[Path]:
-    """Give Gradio's cache, from which old results are deleted, and which goes at the end.
+def _cache_folder() -> Iterator[Path]:
+    """Give Gradio's cache, which goes at the end; also goes what a killed page has left.
 
     Raises:
         DeviceError: there is no place for temporary files.
@@ -228,26 +206,14 @@ def _cache_folder(age: float) -> Iterator[Path]:
         raise DeviceError(f"there is no place for temporary files ({error.strerror}). Set TMPDIR.") from error
     with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for folder in root.parent.glob(f"{_PREFIX}*"):  # of servers that were killed: nobody holds their locks
+        for folder in root.parent.glob(f"{_PREFIX}*"):  # of pages that were killed: nobody holds their locks
             with suppress(OSError), (folder / "lock").open("r+") as other:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
-        (root / RESULTS).mkdir()
-        threading.Thread(target=_sweep, args=(root, age), daemon=True).start()
         try:
             yield root
         finally:
             shutil.rmtree(root, ignore_errors=True)
-
-
-def _sweep(root: Path, age: float) -> None:
-    """Delete results once they are old enough; Gradio's `delete_cache` knows the uploads and what was handed out."""
-    while root.is_dir():
-        for folder in (root / RESULTS).glob("*"):
-            with suppress(OSError):
-                if time.time() - folder.stat().st_mtime > age:
-                    shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(min(_SWEEP_SECONDS, age))
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:

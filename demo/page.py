@@ -90,6 +90,7 @@ def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
         gr.on([page.load, again.click], actions.refresh, [before, after], [before, after, banner, listed], **_QUIET)
         page.unload(actions.leave)
         gr.events.api(actions.model_rows, api_name="models")
+        page.temp_file_sets.append(actions.written)
     page.queue(max_size=limits.queue, default_concurrency_limit=8)
     return page
 

@@ -1,4 +1,4 @@
-"""Runs tasks in worker processes that have a time limit and are killed when they hang, crash or are no longer wanted.
+"""Runs tasks in worker processes that have a time limit and are killed when they hang or are no longer wanted.
 
 A hostile file can make a decoder hang or fill the memory; then the process is killed, its task ends with a sentence,
 and a new process takes the next one.
@@ -6,7 +6,6 @@ and a new process takes the next one.
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -16,15 +15,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lsr_infer import InputError
-from settings import Limits
 
-__all__ = ["Pool", "WorkerProcess"]
+__all__ = ["WorkerProcess"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("demo.pool")
 
 _POLL_SECONDS = 0.01
-_MEMORY_EVERY_SECONDS = 0.25
 
 
 class WorkerProcess:
@@ -72,22 +71,19 @@ class WorkerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
 
     async def run(self, task: str, on_progress: Callable[[Any], None] = lambda news: None, **options: Any) -> Any:
-        """Let the process do a task; if the caller is cancelled, the process is killed.
+        """Let the process do a task; where the caller is cancelled, the process is killed.
 
         Args:
-            task: name of a function of `worker.TASKS`.
+            task: a key of `worker.TASKS`.
             on_progress: called with what the task reports.
             options: keyword arguments of the task.
-
-        Returns:
-            The result of the task.
 
         Raises:
             InputError: the task failed, took too long or too much memory, or the process died.
@@ -100,7 +96,7 @@ class WorkerProcess:
                 self._connection.send((task, options))
                 kind, content = await self._answer(self._connection, on_progress)
                 answered = True
-            except (EOFError, ConnectionError) as error:
+            except (EOFError, ConnectionError, psutil.NoSuchProcess) as error:
                 logger.warning("a worker process ended by itself during %s", task)
                 raise InputError("The server could not process this file. Send another one.") from error
             finally:
@@ -113,57 +109,15 @@ class WorkerProcess:
 
     async def _answer(self, connection: Connection, on_progress: Callable[[Any], None]) -> tuple[str, Any]:
         """Wait for the end of a task, within time and memory."""
-        deadline = time.monotonic() + self._seconds
-        memory_check = 0.0
+        deadline, watched = time.monotonic() + self._seconds, psutil.Process(self.pid)
         while True:
             while connection.poll():
                 kind, content = connection.recv()
                 if kind != "progress":
                     return kind, content
                 on_progress(content)
-            now = time.monotonic()
-            if now > deadline:
+            if time.monotonic() > deadline:
                 raise InputError(f"This took longer than {self._seconds:g} s and was stopped. Send less.")
-            if now > memory_check:
-                memory_check = now + _MEMORY_EVERY_SECONDS
-                if self._resident() > self._memory:
-                    raise InputError("This needs more memory than one request may take. Send something smaller.")
+            if watched.memory_info().rss > self._memory:
+                raise InputError("This needs more memory than one request may take. Send something smaller.")
             await asyncio.sleep(_POLL_SECONDS)
-
-    def _resident(self) -> int:
-        """Return the memory that the process holds, 0 where the system does not tell."""
-        try:
-            fields = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()
-        except OSError:
-            return 0
-        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-class Pool:
-    """The processes of the page: one for pictures, and one for each video that may be computed at the same time.
-
-    Args:
-        limits: of time, memory and number.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self.pictures = WorkerProcess(limits.picture_seconds, limits.job_bytes)
-        self.videos = [WorkerProcess(limits.job_seconds, limits.job_bytes) for _ in range(limits.jobs)]
-
-    def start(self) -> None:
-        """Start all processes, so that nobody waits for their imports."""
-        for worker in (self.pictures, *self.videos):
-            worker.start()
-
-    def stop(self) -> None:
-        """Kill all processes."""
-        for worker in (self.pictures, *self.videos):
-            worker.stop()
-
-    async def picture(self, task: str, **options: Any) -> Any:
-        """Run a short task; see `WorkerProcess.run`."""
-        return await self.pictures.run(task, **options)
-
-    async def video(self, task: str, on_progress: Callable[[Any], None], **options: Any) -> Any:
-        """Run a long task on a process that is free."""
-        return await min(self.videos, key=lambda worker: worker.busy).run(task, on_progress, **options)

@@ -15,12 +15,9 @@ from typing import Any
 import lsr_infer
 from lsr_infer import InputError, LsrError, Manifest, UsageError
 
-__all__ = ["RESULTS", "Catalogue", "Entry", "Limits", "ModelChoice", "file_size", "hash_password", "read_password"]
+__all__ = ["SHIPPED", "Catalogue", "Entry", "Limits", "ModelChoice", "file_size", "hash_password", "read_password"]
 
-RESULTS = "results"
-"""Folder of Gradio's cache in which results are written."""
-
-_SHIPPED = Path(lsr_infer.__file__).parent / "models"
+SHIPPED = Path(lsr_infer.__file__).parent / "models"
 _SCRYPT_COST = {"n": 1 << 14, "r": 8, "p": 1}
 
 
@@ -65,20 +62,17 @@ class Limits:
             if not 0 < value < float("inf"):
                 raise UsageError(f"--{field.name.replace('_', '-')} is {value}; allowed: finite numbers above 0.")
 
-    def check_bytes(self, name: str, count: int) -> None:
+    def check_bytes(self, name: str, size: int) -> None:
         """Raise `InputError` unless a file of this size is accepted."""
-        if count > self.upload_bytes:
-            raise InputError(
-                f"{name} has {file_size(count)}; at most {file_size(self.upload_bytes)} are accepted. Shorten or "
-                "reduce it."
-            )
+        if size > self.upload_bytes:
+            most = file_size(self.upload_bytes)
+            raise InputError(f"{name} has {file_size(size)}; at most {most} are accepted. Shorten or reduce it.")
 
     def check_pixels(self, name: str, height: int, width: int) -> None:
         """Raise `InputError` unless pictures of this size are decoded."""
         if height * width > self.pixels:
-            raise InputError(
-                f"{name} has {width} x {height} pixels; at most {self.pixels / 1e6:.0f} million are decoded. Reduce it."
-            )
+            most = f"{self.pixels / 1e6:.0f} million"
+            raise InputError(f"{name} has {width} x {height} pixels; at most {most} are decoded. Reduce it.")
 
     def check_length(self, name: str, seconds: float | None, frames: int | None) -> None:
         """Raise `InputError` unless a video of this length is accepted; None means that the file does not tell."""
@@ -88,15 +82,15 @@ class Limits:
             raise InputError(f"{name} has {frames} frames; at most {self.frames} are accepted. Shorten it.")
 
 
-def file_size(count: int) -> str:
+def file_size(size: int) -> str:
     """Return a number of bytes in kB or MB."""
-    value, unit = (count / 1e3, "kB") if count < 1e6 else (count / 1e6, "MB")
+    value, unit = (size / 1e3, "kB") if size < 1e6 else (size / 1e6, "MB")
     return f"{value:.{0 if value >= 10 else 1}f} {unit}"
 
 
-def hash_password(password: str) -> str:
+def hash_password(password: str, salt: bytes | None = None) -> str:
     """Return the line of a password file (scrypt)."""
-    salt = secrets.token_bytes(16)
+    salt = secrets.token_bytes(16) if salt is None else salt
     return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, **_SCRYPT_COST).hex()}"
 
 
@@ -110,34 +104,25 @@ def read_password(option: str) -> Callable[[str, str], bool]:
     if not user or not name:
         raise UsageError("--auth is USER:FILE, a name and a file that holds what --hash-password printed.")
     try:
-        kind, salt, digest = Path(name).read_text(encoding="utf-8").strip().split("$")
-        wanted, salt_bytes = bytes.fromhex(digest), bytes.fromhex(salt)
+        line = Path(name).read_text(encoding="utf-8").strip()
+        kind, salt = line.split("$")[0], bytes.fromhex(line.split("$")[1])
     except OSError as error:
         raise UsageError(f"--auth: {name} cannot be read. Make it with --hash-password.") from error
-    except ValueError as error:
-        raise UsageError(f"--auth: {name} holds no line of --hash-password, and never a password itself.") from error
+    except (ValueError, IndexError):
+        kind = ""
     if kind != "scrypt":
-        raise UsageError(f"--auth: {name} is of the kind {kind}; known: scrypt. Make it with --hash-password.")
+        raise UsageError(f"--auth: {name} holds no line of --hash-password, and never a password itself.")
 
     def matches(given: str, password: str) -> bool:
-        found = hashlib.scrypt(password.encode(), salt=salt_bytes, **_SCRYPT_COST)
-        return hmac.compare_digest(wanted, found) and hmac.compare_digest(user.encode(), given.encode())
+        right = hmac.compare_digest(line.encode(), hash_password(password, salt).encode())
+        return hmac.compare_digest(user.encode(), given.encode()) and right
 
     return matches
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """A model and how it is opened.
-
-    Args:
-        path: its file.
-        title: its name on the page.
-        device: `auto`, `cpu` or `cuda:N`.
-        backend: name of a backend; None chooses by the file's ending.
-        precision: arithmetic; None keeps the file's own.
-        threads: CPU threads; 0 uses one for each physical core.
-    """
+    """A model and how it is opened: arguments of `lsr_infer.Segmenter`, and the name that the page shows."""
 
     path: Path = Path()
     title: str = ""
@@ -175,6 +160,11 @@ class Entry:
         use = "" if self.manifest is None else self.manifest.intended_use.lower()
         return "demonstration" in use or self.choice.path.stem.startswith("toytown_")
 
+    @property
+    def source_only(self) -> bool:
+        """Whether the network was not adapted."""
+        return self.manifest is not None and self.manifest.method == "source-only"
+
 
 Opener = Callable[[ModelChoice], Awaitable[dict[str, Any]]]
 """Opens a model in a worker process; returns its `manifest` and `runs_on`, or raises an `LsrError`."""
@@ -198,26 +188,27 @@ class Catalogue:
     def __init__(self, folder: Path | None, options: ModelChoice, opener: Opener) -> None:
         if folder is not None and not folder.is_dir():
             raise UsageError(f"--models {folder}: there is no such folder. Name one that holds exported models.")
-        self.entries: tuple[Entry, ...] = ()
+        self.entries: list[Entry] = []
         self._folder = folder
         self._options = options
         self._opener = opener
         self._known: dict[tuple[Path, int, int], Entry] = {}
         self._refreshing = asyncio.Lock()
 
-    async def refresh(self) -> tuple[Entry, ...]:
+    async def refresh(self) -> list[Entry]:
         """List the models again; files that are known and unchanged are not opened again."""
         async with self._refreshing:
-            own = []
-            if self._folder is not None and self._folder.is_dir():
-                own = sorted(path for path in self._folder.iterdir() if path.suffix.lower() in (".onnx", ".engine"))
+            own = [] if self._folder is None else sorted(self._folder.glob("*"))
+            own = [path for path in own if path.suffix.lower() in (".onnx", ".engine")]
             names = {path.name for path in own}
-            entries = [await self._entry(path, path.name, shipped=False) for path in own]
-            for path in sorted(_SHIPPED.glob("*.onnx"), reverse=True):  # source-only first
+            entries = [await self._entry(path, path.name, path.stem, shipped=False) for path in own]
+            for path in sorted(SHIPPED.glob("*.onnx"), reverse=True):  # source-only first
                 key = path.name if path.name not in names else f"shipped/{path.name}"
-                entries.append(await self._entry(path, key, shipped=True))
-            self.entries = tuple(entries)
-        return self.entries
+                domain, _, method = path.stem.partition("_")
+                title = f"{method.replace('source', 'source-only').replace('_', ' ')} ({domain.capitalize()})"
+                entries.append(await self._entry(path, key, title, shipped=True))
+            self.entries = entries
+        return entries
 
     def usable(self) -> list[Entry]:
         """Return the models that can be chosen."""
@@ -240,17 +231,15 @@ class Catalogue:
         """Return the keys chosen at the start, as (before, after): the user's own models where there are any."""
         usable = self.usable()
         own = [entry for entry in usable if not entry.shipped] or usable
-        after = next((entry for entry in own if _method(entry) != "source-only"), own[0] if own else None)
-        if after is None:
+        after = next((entry for entry in own if not entry.source_only), own[0] if own else None)
+        if after is None or after.manifest is None:
             return "", ""
-        before = [entry for entry in own if _method(entry) == "source-only" and _classes(entry) == _classes(after)]
-        return before[0].key if before and before[0] is not after else "", after.key
+        names = after.manifest.label_space.names
+        same = [one for one in own if one.manifest is not None and one.manifest.label_space.names == names]
+        before = next((one.key for one in same if one.source_only and one is not after), "")
+        return before, after.key
 
-    async def _entry(self, path: Path, key: str, *, shipped: bool) -> Entry:
-        title = path.stem
-        if shipped:
-            domain, _, method = title.partition("_")
-            title = f"{'source-only' if method == 'source' else method.replace('_', ' ')} ({domain.capitalize()})"
+    async def _entry(self, path: Path, key: str, title: str, *, shipped: bool) -> Entry:
         entry = Entry(key=key, choice=replace(self._options, path=path, title=title), shipped=shipped)
         try:
             status = path.stat()
@@ -264,11 +253,3 @@ class Catalogue:
                 facts = {"problem": str(error)}
             self._known[version] = replace(entry, size=status.st_size, **facts)
         return replace(self._known[version], key=key)
-
-
-def _method(entry: Entry) -> str:
-    return "" if entry.manifest is None else entry.manifest.method
-
-
-def _classes(entry: Entry) -> tuple[str, ...]:
-    return () if entry.manifest is None else tuple(entry.manifest.label_space.names)

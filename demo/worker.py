@@ -11,9 +11,8 @@ import sys
 import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,17 +23,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer import InputError, LabelSpace, LsrError, Segmentation, Segmenter
+from lsr_infer import InputError, LsrError, Segmentation, Segmenter
 from lsr_infer.errors import stderr_handler
 from lsr_infer.io.images import extra_pictures, image_size, read_image, resize_frame
 from lsr_infer.render.overlay import captioned, side_by_side
-from lsr_infer.system.process import Trimmer, end_with_parent
+from lsr_infer.system.process import Trimmer, watch_parent
+from lsr_infer.system.threads import BackgroundWriter, prefetch
 from lsr_infer.video.containers import VideoFrame, VideoInfo
 from lsr_infer.video.reader import probe, read_frames
 from lsr_infer.video.writer import AudioSource, VideoOptions, VideoWriter
 from settings import Limits, ModelChoice
 
-__all__ = ["TASKS"]
+__all__ = ["TASKS", "open_model", "opened_models"]
 
 logger = logging.getLogger("demo.worker")
 
@@ -43,8 +43,6 @@ _TIMED_RUNS = 5
 _REPORT_SECONDS = 0.2
 _PLOTTED_TIMES = 150
 _GAP = 4
-_PENDING = 2
-"""Frames that wait for the thread that draws and encodes."""
 
 Models = Callable[[ModelChoice], Segmenter]
 Report = Callable[[dict[str, Any]], None]
@@ -59,22 +57,10 @@ def open_model(models: Models, report: Report, *, choice: ModelChoice) -> dict[s
 def segment_picture(
     models: Models, report: Report, *, path: Path, choices: list[ModelChoice], limits: Limits, folder: Path, timed: bool
 ) -> dict[str, Any]:
-    """Segment a picture with one or two models and write the results.
+    """Segment a picture with one or two models.
 
     Writes `original.jpg`, and for each model by its number `N_overlay.png`, `N_mask.png` (palette PNG) and `N.npz`;
-    `shares.csv` and `results.zip`.
-
-    Args:
-        models: gives opened models.
-        report: not used.
-        path: the uploaded file.
-        choices: one or two models.
-        limits: what is decoded.
-        folder: an empty folder for the results.
-        timed: run each model several times in turn and give the median.
-
-    Returns:
-        Name, size, what each model found, and the share of the pixels on which two models agree.
+    `shares.csv`, `result.json` and `results.zip`. Where `timed`, the models run several times in turn.
 
     Raises:
         InputError: the file is no whole picture or beyond the limits, or a model failed.
@@ -87,26 +73,31 @@ def segment_picture(
     opened = [models(choice) for choice in choices]
     runs = [[_timed(model, frame) for model in opened] for _ in range(_TIMED_RUNS if timed else 1)]
     results = [result for result, _ in runs[-1]]
-    layers = [
-        _layer(choice, model, result, median(run[number][1] for run in runs))
-        for number, (choice, model, result) in enumerate(zip(choices, opened, results, strict=True))
-    ]
-    _write_png_or_jpeg(folder / "original.jpg", frame)
-    for number, result in enumerate(results):
-        _write_png_or_jpeg(folder / f"{number}_overlay.png", result.overlay(frame))
+    layers: list[dict[str, Any]] = []
+    _write_image(folder / "original.jpg", frame)
+    for number, (choice, model, result) in enumerate(zip(choices, opened, results, strict=True)):
+        _write_image(folder / f"{number}_overlay.png", result.overlay(frame))
         (folder / f"{number}_mask.png").write_bytes(result.to_png())
         found = {"classes": result.classes} if result.logits is None else {"logits": result.logits}
         np.savez(folder / f"{number}.npz", **found)
+        colors = dict(zip(model.label_space.names, map(_hex, model.label_space.colors), strict=True))
+        milliseconds = round(median(run[number][1] for run in runs), 1)
+        layers.append({
+            "title": choice.title, "milliseconds": milliseconds, "device": model.device, "colors": colors,
+            "shares": {name: round(share, 6) for name, share in result.shares().items()},
+        })  # fmt: skip
+    names = dict.fromkeys(name for layer in layers for name in layer["shares"])
+    rows = ([name, *(layer["shares"].get(name, 0.0) for layer in layers)] for name in names)
+    _write_table(folder / "shares.csv", ["class", *(choice.title for choice in choices)], rows)
+    height, width = frame.shape[:2]
     document = {
-        "name": path.name, "width": frame.shape[1], "height": frame.shape[0], "layers": layers,
-        "agreement": _agreement(results),
+        "name": path.name, "width": width, "height": height, "layers": layers, "agreement": _agreement(results),
     }  # fmt: skip
-    _write_shares(folder / "shares.csv", layers)
     (folder / "result.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    files = sorted(folder.iterdir())
     with zipfile.ZipFile(folder / "results.zip", "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            if file.name != "results.zip":
-                archive.write(file, file.name)
+        for file in files:
+            archive.write(file, file.name)
     return document
 
 
@@ -121,144 +112,82 @@ def draw_view(models: Models, report: Report, *, folder: Path, view: str, choice
     """
     if not (folder / "original.jpg").is_file():
         raise InputError("This result is no longer here. Send the picture again.")
-    frame = read_image(folder / "original.jpg")
-    results = [
-        _restored(folder / f"{number}.npz", models(choice).label_space, frame.shape[:2])
-        for number, choice in enumerate(choices)
-    ]
-    names = []
+    frame, results = read_image(folder / "original.jpg"), []
+    for number, choice in enumerate(choices):
+        with np.load(folder / f"{number}.npz", allow_pickle=False) as found:
+            results.append(Segmentation(models(choice).label_space, frame.shape[:2], **dict(found)))
     if view == "confidence":
-        for number, result in enumerate(results):
+        names = [f"{number}_confidence.png" for number in range(len(results))]
+        for name, result in zip(names, results, strict=True):
             levels = np.rint(result.confidence * 255).astype(np.uint8)
-            names.append(f"{number}_confidence.png")
-            _write_png_or_jpeg(folder / names[-1], cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS))
+            _write_image(folder / name, cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS))
     else:
-        grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2
-        differs = results[0].classes != results[1].classes
-        names.append("difference.png")
-        _write_png_or_jpeg(folder / names[-1], np.where(differs[:, :, None], results[1].overlay(frame, 0.8), grey))
-    return {"left": names[0] if len(names) == 2 else "original.jpg", "right": names[-1]}
-
-
-@dataclass(kw_only=True)
-class _Shares:
-    """How much of each frame every class takes.
-
-    Args:
-        spaces: the classes of each model.
-        times: of the frames, in seconds.
-        layers: for each model a [C] array for every frame.
-    """
-
-    spaces: list[LabelSpace]
-    times: list[float] = field(default_factory=list)
-    layers: list[list[NDArray[np.float64]]] = field(default_factory=list)
-
-    def add(self, time_of_frame: float, results: list[Segmentation]) -> None:
-        """Count the classes of a frame."""
-        self.times.append(time_of_frame)
-        self.layers = self.layers or [[] for _ in results]
-        for layer, result in zip(self.layers, results, strict=True):
-            counts = np.bincount(result.classes.ravel(), minlength=result.label_space.num_classes)
-            layer.append(counts / counts.sum())
-
-    def write(self, path: Path, titles: list[str]) -> None:
-        """Write a table with a line for each frame."""
-        names = [f"{title}: {name}" for title, space in zip(titles, self.spaces, strict=True) for name in space.names]
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["frame", "time", *names])
-            for number, at in enumerate(self.times):
-                values = [f"{share:.5f}" for layer in self.layers for share in layer[number]]
-                writer.writerow([number, f"{at:.4f}", *values])
-
-    def curves(self) -> dict[str, Any]:
-        """Return what is plotted of the last model: at most so many times, and every class that occurs."""
-        step = -(-len(self.times) // _PLOTTED_TIMES)
-        shares, space = np.array(self.layers[-1])[::step], self.spaces[-1]
-        found = [number for number in np.argsort(-shares.mean(axis=0)) if shares[:, number].any()]
-        return {
-            "times": [round(at, 3) for at in self.times[::step]],
-            "classes": [
-                {"name": space.names[c], "color": _hex(space.colors[c]), "shares": shares[:, c].round(5).tolist()}
-                for c in found
-            ],
-        }
+        grey = np.repeat(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[:, :, None] // 2, 3, axis=2)
+        differs, names = results[0].classes != results[1].classes, ["difference.png"]
+        _write_image(folder / names[0], np.where(differs[:, :, None], results[1].overlay(frame, 0.8), grey))
+    return {"left": ["original.jpg", *names][-2], "right": names[-1]}
 
 
 def segment_clip(
     models: Models, report: Report, *, path: Path, choices: list[ModelChoice], every: int, limits: Limits, folder: Path
 ) -> dict[str, Any]:
-    """Segment a video with one or two models.
+    """Segment one frame in `every` of a video with one model, shown beside the original, or with two.
 
-    Writes `before_after.mp4` (two pictures side by side), `masks.zip` (a palette PNG for each frame) and `shares.csv`.
-
-    Args:
-        models: gives opened models.
-        report: called a few times a second with `frames`, `total` (None where unknown) and `seconds`.
-        path: the uploaded file.
-        choices: one model, shown beside the original, or two.
-        every: segment one frame in so many.
-        limits: what is decoded.
-        folder: an empty folder for the results.
+    Writes `before_after.mp4` (side by side), `masks.zip` (a palette PNG for each frame) and `shares.csv`. Reports
+    `frames`, `total` (None where unknown) and `seconds` a few times a second.
 
     Raises:
         InputError: the file is no video or beyond the limits, or a model failed.
     """
     info = _checked_clip(path, limits)
-    opened = [models(choice) for choice in choices]
-    titles = [choice.title for choice in choices]
-    captions = ["original", *titles][-2:]
-    shares = _Shares(spaces=[model.label_space for model in opened])
+    opened, titles = [models(choice) for choice in choices], [choice.title for choice in choices]
+    captions, audio = ["original", *titles][-2:], AudioSource(place=path)
+    rows: list[list[float]] = []
     total = None if info.frames is None else -(-info.frames // every)
-    audio = AudioSource(place=path)
     started = reported = time.monotonic()
     report({"frames": 0, "total": total, "seconds": 0.0})
-    reader = _Reader(path, every)
-    pending: list[Future[None]] = []
+    frames = _Frames(path, every)
     options = VideoOptions(like=info, audio=audio)
-    width = 2 * info.width + _GAP
+    size: dict[str, Any] = {"width": 2 * info.width + _GAP, "height": info.height}
+
+    def finish(done: tuple[VideoFrame, list[Segmentation]]) -> None:
+        """Draw and encode a frame, while the network already works on the next one."""
+        item, results = done
+        masks.writestr(f"{len(rows):06d}.png", results[-1].to_png())
+        rows.append([item.time - info.origin, *(share for result in results for share in _all_shares(result))])
+        pictures = [item.frame, *(result.overlay(item.frame) for result in results)][-2:]
+        video.write(side_by_side(*map(captioned, pictures, captions), gap=_GAP), item.time)
+
     with (
-        VideoWriter(folder / "before_after.mp4", width=width, height=info.height, fps=info.fps / every,
-                    options=options) as video,
+        VideoWriter(folder / "before_after.mp4", **size, fps=info.fps / every, options=options) as video,
         zipfile.ZipFile(folder / "masks.zip", "w", zipfile.ZIP_STORED) as masks,
-        ThreadPoolExecutor(1) as background,
-    ):  # fmt: skip
-
-        def finish(frame: NDArray[np.uint8], at: float, results: list[Segmentation]) -> None:
-            """Draw and encode a frame, while the network already works on the next one."""
-            masks.writestr(f"{len(shares.times):06d}.png", results[-1].to_png())
-            shares.add(at - info.origin, results)
-            pictures = [frame, *(result.overlay(frame) for result in results)][-2:]
-            halves = [captioned(picture, text) for picture, text in zip(pictures, captions, strict=True)]
-            video.write(side_by_side(*halves, gap=_GAP), at)
-
-        for number, item in enumerate(reader):
+        BackgroundWriter(finish, 2) as background,
+    ):
+        for number, item in enumerate(prefetch(frames, 4)):
             limits.check_length(path.name, item.time - info.origin, (number + 1) * every)
-            frame = resize_frame(item.frame, info.height, info.width)
-            results = [model(frame) for model in opened]
-            pending = _settled(pending, _PENDING)
-            pending.append(background.submit(finish, frame, item.time, results))
+            item = replace(item, frame=resize_frame(item.frame, info.height, info.width))
+            background.put((item, [model(item.frame) for model in opened]))
             now = time.monotonic()
             if now - reported > _REPORT_SECONDS:
                 reported = now
                 report({"frames": number + 1, "total": total, "seconds": now - started})
-        _settled(pending, 0)
-        if reader.broken:
+        if frames.broken:
             audio.cut.set()
-    shares.write(folder / "shares.csv", titles)
-    frames = len(shares.times)
-    notes = [f"The file is damaged: nothing after frame {frames} could be read."] if reader.broken else []
+    columns = [
+        f"{title}: {name}" for title, model in zip(titles, opened, strict=True) for name in model.label_space.names
+    ]
+    _write_table(folder / "shares.csv", ["frame", "time", *columns], ([n, *row] for n, row in enumerate(rows)))
+    notes = [f"The file is damaged: nothing after frame {len(rows)} could be read."] if frames.broken else []
     if info.width == limits.shown_width:
         notes.append(f"Segmented at {info.width} x {info.height} pixels.")
     return {
-        "name": path.name, "frames": frames, "seconds": time.monotonic() - started, "notes": notes,
-        "curves": shares.curves(), "last_time": shares.times[-1],
+        "name": path.name, "frames": len(rows), "seconds": time.monotonic() - started, "notes": notes,
+        "curves": _curves(np.array(rows), opened[-1]),
     }  # fmt: skip
 
 
-class _Reader:
-    """The frames of a video; where it breaks after the first frame, it ends and `broken` says so."""
+class _Frames:
+    """The frames of a video; where it breaks after the first one, it ends and `broken` says so."""
 
     def __init__(self, path: Path, every: int) -> None:
         number = count()
@@ -266,29 +195,11 @@ class _Reader:
         self.broken = False
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        seen = False
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(next, self._frames, None)
-            while True:
-                try:
-                    item = coming.result()
-                except InputError:
-                    if not seen:
-                        raise
-                    self.broken = True
-                    return
-                if item is None:
-                    return
-                seen = True
-                coming = ahead.submit(next, self._frames, None)
-                yield item
-
-
-def _settled(pending: "list[Future[None]]", allowed: int) -> "list[Future[None]]":
-    """Wait until at most so many are left, and raise what they raised."""
-    while len(pending) > allowed:
-        pending.pop(0).result()
-    return pending
+        yield next(self._frames)
+        try:
+            yield from self._frames
+        except InputError:
+            self.broken = True
 
 
 def _checked_clip(path: Path, limits: Limits) -> VideoInfo:
@@ -313,15 +224,18 @@ def _timed(model: Segmenter, frame: NDArray[np.uint8]) -> tuple[Segmentation, fl
     return result, 1000 * (time.perf_counter() - start)
 
 
-def _layer(choice: ModelChoice, model: Segmenter, result: Segmentation, milliseconds: float) -> dict[str, Any]:
-    """Describe what one model found."""
-    space = model.label_space
-    return {
-        "title": choice.title, "milliseconds": round(milliseconds, 1), "device": model.device,
-        "backend": model.backend, "precision": model.precision, "names": list(space.names),
-        "colors": [_hex(color) for color in space.colors],
-        "shares": {name: round(share, 6) for name, share in result.shares().items()},
-    }  # fmt: skip
+def _all_shares(result: Segmentation) -> list[float]:
+    counts = np.bincount(result.classes.ravel(), minlength=result.label_space.num_classes)
+    return [round(share, 5) for share in (counts / counts.sum()).tolist()]
+
+
+def _curves(rows: NDArray[np.float64], model: Segmenter) -> dict[str, Any]:
+    """Return what is plotted of a model's classes, the most frequent first, at a limited number of times."""
+    rows, space = rows[:: -(-len(rows) // _PLOTTED_TIMES)], model.label_space
+    shares = rows[:, -space.num_classes :]
+    order = [c for c in np.argsort(-shares.mean(axis=0)).tolist() if shares[:, c].any()]
+    classes = [{"name": space.names[c], "color": _hex(space.colors[c]), "shares": shares[:, c].tolist()} for c in order]
+    return {"times": rows[:, 0].round(3).tolist(), "classes": classes}
 
 
 def _hex(color: tuple[int, int, int]) -> str:
@@ -335,42 +249,32 @@ def _agreement(results: list[Segmentation]) -> float | None:
     return round(float(np.mean(results[0].classes == results[1].classes)), 6)
 
 
-def _restored(path: Path, space: LabelSpace, size: tuple[int, ...]) -> Segmentation:
-    """Read back what `segment_picture` wrote."""
-    with np.load(path, allow_pickle=False) as found:
-        return Segmentation(space, (size[0], size[1]), **dict(found))
-
-
-def _write_shares(path: Path, layers: list[dict[str, Any]]) -> None:
-    names = dict.fromkeys(name for layer in layers for name in layer["shares"])
+def _write_table(path: Path, head: list[str], rows: Iterable[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["class", *(layer["title"] for layer in layers)])
-        writer.writerows([name, *(layer["shares"].get(name, 0.0) for layer in layers)] for name in names)
+        csv.writer(file).writerows([head, *rows])
 
 
-def _write_png_or_jpeg(path: Path, picture: NDArray[Any]) -> None:
+def _write_image(path: Path, picture: NDArray[Any]) -> None:
     quality = [cv2.IMWRITE_PNG_COMPRESSION, 1] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 92]
     if not cv2.imwrite(str(path), picture, quality):
         raise InputError("The result cannot be written. The picture is too long, or the server has no room left.")
 
 
-class _OpenModels:
-    """Opened models; the one used longest ago is closed for another."""
+def opened_models() -> Models:
+    """Return a function that opens models and keeps a few of them open."""
+    kept: OrderedDict[tuple[ModelChoice, int], Segmenter] = OrderedDict()
 
-    def __init__(self) -> None:
-        self._open: OrderedDict[tuple[ModelChoice, int], Segmenter] = OrderedDict()
-
-    def __call__(self, choice: ModelChoice) -> Segmenter:
+    def model(choice: ModelChoice) -> Segmenter:
         key = (choice, choice.path.stat().st_mtime_ns if choice.path.is_file() else 0)
-        if key not in self._open:
-            self._open[key] = Segmenter(
-                choice.path, choice.device, choice.backend, threads=choice.threads, precision=choice.precision
-            )
-        self._open.move_to_end(key)
-        while len(self._open) > _OPEN_MODELS:
-            self._open.popitem(last=False)[1].close()
-        return self._open[key]
+        if key not in kept:
+            options: dict[str, Any] = {"threads": choice.threads, "precision": choice.precision}
+            kept[key] = Segmenter(choice.path, choice.device, choice.backend, **options)
+        kept.move_to_end(key)
+        while len(kept) > _OPEN_MODELS:
+            kept.popitem(last=False)[1].close()
+        return kept[key]
+
+    return model
 
 
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -384,19 +288,14 @@ def _answer(task: str, options: dict[str, Any], models: Models, connection: Conn
         return "done", TASKS[task](models, lambda news: connection.send(("progress", news)), **options)
     except LsrError as error:
         text = str(error)
-        for key in ("path", "choice", "folder"):  # the server's folders are nobody's business
-            place = options.get(key)
-            place = place.path if isinstance(place, ModelChoice) else place
-            if isinstance(place, Path):
-                text = text.replace(str(place), place.name)
+        places = [options.get("path"), options.get("folder"), getattr(options.get("choice"), "path", None)]
+        for place in filter(None, places):  # the server's folders are nobody's business
+            text = text.replace(str(place), place.name)
         return "failed", text
-    except MemoryError:
-        return "failed", "This needs more memory than the server has. Send something smaller."
     except BrokenPipeError:
         raise
-    except OSError:
-        logger.exception("%s failed", task)
-        return "failed", "The server has no room for results at the moment. Try again later."
+    except MemoryError:
+        return "failed", "This needs more memory than the server has. Send something smaller."
     except Exception:
         logger.exception("%s failed", task)
         return "failed", "Something went wrong on the server, and its log has the details. Try another file."
@@ -404,9 +303,9 @@ def _answer(task: str, options: dict[str, Any], models: Models, connection: Conn
 
 def main() -> None:
     """Do tasks until the pipe is closed."""
-    end_with_parent()
+    watch_parent()
     logging.basicConfig(level=logging.WARNING, handlers=[stderr_handler()])
-    connection, models, trim = Connection(int(sys.argv[1])), _OpenModels(), Trimmer(seconds=0.0)
+    connection, models, trim = Connection(int(sys.argv[1])), opened_models(), Trimmer(seconds=0.0)
     while True:
         try:
             task, options = connection.recv()

@@ -14,13 +14,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAYERS = {
     "lsr_infer": (
-<<<<<<< HEAD
         "errors", "labelspace", "system", "io", "video", "manifest", "render", "parity", "tensorrt",
-        "backends", "segmenter", "pipeline", "web", "commands", "cli",
-=======
-        "errors", "fields", "labelspace", "system", "io", "video", "manifest", "render", "parity", "tensorrt",
         "backends", "segmenter", "pipeline", "commands", "cli",
->>>>>>> c9f68f5 (tests: the runtime has no web server)
     ),
     "lsr_train": (
         "randomness", "distributed", "device", "metrics", "losses", "latent", "network", "adversarial", "selftraining",

@@ -64,8 +64,12 @@ class Page:
         return Client(self.address, verbose=False, **options)
 
     def results(self) -> list[Path]:
-        """Return the folders of results that lie on the disk."""
-        return list(self.folder.glob("lsr-demo-*/results/*"))
+        """Return the folders that hold results."""
+        return list({path.parent for path in self.folder.glob("lsr-demo-*/*/shares.csv")})
+
+    def working(self) -> list[Path]:
+        """Return the folders of clips, those that are still computed among them."""
+        return list({path.parent for path in self.folder.glob("lsr-demo-*/*/masks.zip")})
 
     def workers(self) -> list[int]:
         """Return the processes that decode and segment."""

@@ -173,10 +173,10 @@ def test_a_closed_page_ends_what_it_was_computing(visits: Visits, page: Page, cl
     open_tab(view, "Video")
     send(view, "video-input", clip_of(299))
     view.get_by_text(re.compile(r"\d+/299 frames")).first.wait_for()
-    before, workers = len(page.results()), set(page.workers())
+    before, workers = len(page.working()), set(page.workers())
     view.close()
     for _ in range(600):
-        if set(page.workers()) != workers and len(page.results()) < before:
+        if set(page.workers()) != workers and len(page.working()) < before:
             return
         time.sleep(0.05)
     pytest.fail("the clip is still computed")

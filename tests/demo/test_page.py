@@ -139,9 +139,9 @@ def test_a_cancelled_clip_is_gone_within_a_second(page: Page, clip_of: Callable[
     job = page.client().submit(handled(clip_of(299)), api_name="/segment_video")
     while not (job.status().progress_data and job.status().progress_data[0].index):
         time.sleep(0.05)
-    workers, results, start = set(page.workers()), len(page.results()), time.monotonic()
+    workers, results, start = set(page.workers()), len(page.working()), time.monotonic()
     assert job.cancel()
-    while set(page.workers()) == workers or len(page.results()) == results:
+    while set(page.workers()) == workers or len(page.working()) == results:
         assert time.monotonic() - start < 1.0
         time.sleep(0.01)
 

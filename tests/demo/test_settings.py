@@ -59,12 +59,12 @@ def test_a_password_in_the_clear_is_refused(tmp_path: Path) -> None:
 
 def catalogue(folder: Path | None, opened: list[str] | None = None) -> Catalogue:
     """Return a catalogue that opens models in this process."""
-    from worker import _OpenModels, open_model
+    from worker import open_model, opened_models
 
     async def opener(choice: ModelChoice) -> dict[str, object]:
         if opened is not None:
             opened.append(choice.path.name)
-        return open_model(_OpenModels(), lambda news: None, choice=choice)
+        return open_model(opened_models(), lambda news: None, choice=choice)
 
     return Catalogue(folder, ModelChoice(device="cpu", threads=1), opener)
 
