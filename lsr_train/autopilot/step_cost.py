@@ -14,7 +14,7 @@ import torch
 from lsr_train.autopilot.budget import StageCost
 from lsr_train.config.run import SUPERVISED_METHODS, Config
 from lsr_train.data.loading import Batches
-from lsr_train.engine.loop import Engine, Models, build_accelerator
+from lsr_train.engine.loop import Engine, Networks, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.engine.setup import RunInputs, network_spec
 from lsr_train.evaluation.signals import SIGNAL_BATCH, label_free_signals
@@ -177,7 +177,12 @@ def measure_cost(prepared: RunInputs, place: Path) -> StageCost:
     accelerator = build_accelerator(config, prepared.accelerator.device)
     network = DeepLabV2(network_spec(config, prepared.space)).to(accelerator.device)
     engine = Engine(
-        config, prepared.space, Models(network=network), accelerator, RunFolder(place), Selector(config.selection, None)
+        config,
+        prepared.space,
+        Networks(network=network),
+        accelerator,
+        RunFolder(place),
+        Selector(config.selection, None),
     )
     engine.model.train()
     engine.method.train()

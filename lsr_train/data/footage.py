@@ -1,6 +1,6 @@
 """Reads unlabelled frames of the target camera by index, from image files, videos or Toytown.
 
-No label is looked for here. Frames of a video are taken by time, standing ones skipped, and decoded once; they are then
+No label is read here. Frames of a video are taken by time, standing ones skipped, and decoded once; they are then
 kept at training size, as PNG files in the cache folder or in memory where there is none.
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import IMAGE_SUFFIXES
 
-__all__ = ["FOLDER_LAYOUTS", "Found", "Pair", "find_images", "find_pairs", "image_files"]
+__all__ = ["FOLDER_LAYOUTS", "FoundPairs", "Pair", "find_images", "find_pairs", "image_files"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundPairs:
     """What a layout found in a folder.
 
     Args:
@@ -141,17 +141,17 @@ def _by_stem(root: Path, split: str, images: str, labels: str) -> tuple[list[Pai
     return pairs, problems
 
 
-def _by_stem_with(images: str, labels: str, usual_ids: str) -> Callable[[Path, str, str], Found]:
+def _by_stem_with(images: str, labels: str, usual_ids: str) -> Callable[[Path, str, str], FoundPairs]:
     """Build the layout of two sides matched by stem, whose label files usually hold `usual_ids`."""
 
-    def find(root: Path, split: str, ids: str) -> Found:
+    def find(root: Path, split: str, ids: str) -> FoundPairs:
         pairs, problems = _by_stem(root, split, images, labels)
-        return Found(pairs=tuple(pairs), ids=usual_ids if ids == "auto" else ids, problems=tuple(problems))
+        return FoundPairs(pairs=tuple(pairs), ids=usual_ids if ids == "auto" else ids, problems=tuple(problems))
 
     return find
 
 
-def _plain(root: Path, split: str, ids: str) -> Found:
+def _plain(root: Path, split: str, ids: str) -> FoundPairs:
     """images/ and labels/, matched by stem, with the user's classes.yaml."""
     classes = root / "classes.yaml"
     found = _by_stem_with("images", "labels", "classes")(root, split, ids)
@@ -176,7 +176,7 @@ def _cityscapes_splits(root: Path, split: str, *, labelled: bool) -> list[str]:
     return [name for name in found if not (labelled and name == "test")]
 
 
-def _cityscapes(root: Path, split: str, ids: str) -> Found:
+def _cityscapes(root: Path, split: str, ids: str) -> FoundPairs:
     """leftImg8bit/ and gtFine/, by split and city; labelIds before labelTrainIds where both are there."""
     images: list[Path] = []
     labels: dict[str, list[Path]] = {kind: [] for kind in _CITYSCAPES_KINDS}
@@ -196,13 +196,13 @@ def _cityscapes(root: Path, split: str, ids: str) -> Found:
         lambda path: f"{path.parent.parent.name}/{path.parent.name}/{path.stem.removesuffix('_leftImg8bit')}",
         lambda path: f"{path.parent.parent.name}/{path.parent.name}/{path.stem.partition('_gtFine_')[0]}",
     )
-    return Found(pairs=tuple(pairs), ids=ids, problems=tuple(problems))
+    return FoundPairs(pairs=tuple(pairs), ids=ids, problems=tuple(problems))
 
 
 _CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 
 
-def _camvid(root: Path, split: str, ids: str) -> Found:
+def _camvid(root: Path, split: str, ids: str) -> FoundPairs:
     """images/ and labels/ with Cityscapes train ids; or the images and colour labels as CamVid publishes them."""
     if (root / _CAMVID_IMAGES).is_dir() and not (root / "images").is_dir():
         if split:
@@ -213,11 +213,11 @@ def _camvid(root: Path, split: str, ids: str) -> Found:
             lambda path: path.stem,
             lambda path: path.stem.removesuffix("_L"),
         )
-        return Found(pairs=tuple(pairs), ids="camvid-color" if ids == "auto" else ids, problems=tuple(problems))
+        return FoundPairs(pairs=tuple(pairs), ids="camvid-color" if ids == "auto" else ids, problems=tuple(problems))
     return _by_stem_with("images", "labels", "cityscapes-trainid")(root, split, ids)
 
 
-FOLDER_LAYOUTS: dict[str, Callable[[Path, str, str], Found]] = {
+FOLDER_LAYOUTS: dict[str, Callable[[Path, str, str], FoundPairs]] = {
     "gta5": _by_stem_with("images", "labels", "gta5-id"),
     "synthia": _by_stem_with("RGB", "GT/LABELS", "synthia-id"),
     "cityscapes": _cityscapes,
@@ -227,7 +227,7 @@ FOLDER_LAYOUTS: dict[str, Callable[[Path, str, str], Found]] = {
 """Layouts on a disk, by the name the configuration uses: (root, split, ids) -> what is there."""
 
 
-def find_pairs(layout: str, root: str, split: str, ids: str) -> Found:
+def find_pairs(layout: str, root: str, split: str, ids: str) -> FoundPairs:
     """Find the labelled images of a data set.
 
     Args:

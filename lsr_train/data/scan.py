@@ -1,7 +1,7 @@
 """Scans every file before step 1: what is unusable, how often each class occurs, what the colours are like.
 
 Files are read by several threads (decoding leaves Python's lock), and what was found is kept in a cache folder by path,
-size and time of change. Failures are never kept, so a repaired file is seen at once.
+size and time of change. Failures are never cached, so a repaired file is read at once.
 """
 
 import hashlib

@@ -35,7 +35,7 @@ from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.state import RunState, as_plain
 from lsr_train.selftraining import FrozenTeacher
 
-__all__ = ["Engine", "Models", "TrainingResult", "build_accelerator"]
+__all__ = ["Engine", "Networks", "TrainingResult", "build_accelerator"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ BatchT = TypeVar("BatchT", LabelledBatch, UnlabelledBatch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Models:
+class Networks:
     """The networks of a run.
 
     Args:
@@ -89,7 +89,7 @@ class Engine:
         self,
         config: Config,
         space: LabelSpace,
-        models: Models,
+        models: Networks,
         accelerator: Accelerator,
         run: RunFolder,
         selector: Selector,

@@ -162,7 +162,7 @@ class StepClock:
 class RunLog:
     """Writes the tables of a run, and the same as TensorBoard scalars.
 
-    TensorBoard's writer is made at the first row, which says from where on older events are replaced.
+    TensorBoard's writer is made at the first row, whose step is where older events are replaced from.
 
     Args:
         run: where everything is written.

@@ -1,4 +1,4 @@
-"""Selects the best checkpoint without a target label, and says when to stop.
+"""Selects the best checkpoint without a target label, and decides when to stop.
 
 An evaluation computes signals on unlabelled target frames (and, if wanted, on held-out source images); the configured
 one decides. No target label can get here: what is evaluated has none.
@@ -32,7 +32,7 @@ class SelectionSignals(NamedTuple):
 
 
 class Selector:
-    """Keeps the best step by a label-free signal, and says when to stop.
+    """Keeps the best step by a label-free signal, and decides when to stop.
 
     Args:
         config: which signal, how often, how much patience.

@@ -251,7 +251,7 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
 
 
 def _narrowed(network: DeepLabV2, teacher: Path) -> str:
-    """Fill a student with the channels of its teacher that carry most, and say so."""
+    """Fill a student with the channels of its teacher that carry most, and return a phrase on it."""
     wide, _ = load_model(teacher)
     try:
         narrow(wide, network)
@@ -303,7 +303,7 @@ def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tup
 
     Raises:
         InputError: the file is damaged, or has other classes than the student.
-        UsageError: it shall run at its training size and does not say it.
+        UsageError: it shall run at its training size, which its file does not state.
     """
     settings = config.distill
     if not settings.teacher:
@@ -325,7 +325,7 @@ def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tup
     scale = (1.0, 1.0)
     if settings.teacher_size == "own":
         if not (info.height and info.width):
-            raise UsageError(f"{path}: does not say at which size it was trained. Set --distill.teacher_size student.")
+            raise UsageError(f"{path}: does not state the size it was trained at. Set --distill.teacher_size student.")
         scale = (info.height / config.data.target.height, info.width / config.data.target.width)
     facts = TeacherFacts(sha256=settings.sha256, method=info.method, step=info.step, scores=info.scores)
     return FrozenTeacher(network, scale), facts

@@ -14,7 +14,7 @@ from lsr_train.config.command_line import Request
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.engine.loop import Engine, Models, TrainingResult, build_accelerator
+from lsr_train.engine.loop import Engine, Networks, TrainingResult, build_accelerator
 from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
 from lsr_train.runs.environment import describe_environment
@@ -54,7 +54,7 @@ def train(request: Request) -> int:
         logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
         engine = Engine(
-            config, inputs.space, Models(network=network, teacher=teacher), accelerator, run, inputs.selector
+            config, inputs.space, Networks(network=network, teacher=teacher), accelerator, run, inputs.selector
         )
         if resuming:
             engine.resume()
@@ -91,7 +91,7 @@ def _has_checkpoint(request: Request) -> bool:
 
 @contextlib.contextmanager
 def _run_folder(request: Request, config: Config, *, main: bool, wait: Callable[[], None]) -> Iterator[RunFolder]:
-    """Make or take up the run folder; processes other than the main one only read it."""
+    """Create or open the run folder; processes other than the main one only read it."""
     path = request.resume or request.out
     assert path is not None
     if not main:

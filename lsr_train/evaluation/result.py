@@ -183,7 +183,7 @@ class Supervised:
     name: str
 
 
-class _Document(msgspec.Struct):
+class _ResultDocument(msgspec.Struct):
     """What is read of a result."""
 
     model: dict[str, Any]
@@ -216,7 +216,7 @@ def read_result(path: Path, space: LabelSpace | None = None) -> Supervised:
     if document.get("format") != RESULT_FORMAT:
         raise InputError(f"{path}: result of format {document.get('format')!r}; this version reads {RESULT_FORMAT}.")
     try:
-        checked = msgspec.convert(document, _Document)
+        checked = msgspec.convert(document, _ResultDocument)
         names = LabelSpace.from_dict(checked.label_space).names
         values = [checked.iou[name] for name in names]
     except (msgspec.ValidationError, KeyError, InputError) as error:

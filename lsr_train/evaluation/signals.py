@@ -181,7 +181,7 @@ def estimate_target_statistics(network: DeepLabV2, frames: TargetFrames) -> str:
     """Give a network the batch-norm statistics of unlabelled target frames (AdaBN).
 
     Returns:
-        A phrase that says so.
+        A phrase on it for a log line.
     """
     device = next(network.parameters()).device
     batches = frames.batches(SIGNAL_BATCH, whole=True)

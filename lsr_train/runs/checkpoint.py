@@ -43,7 +43,7 @@ INTENDED_USE = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What a model file says about itself.
+    """The description inside a model file.
 
     Args:
         label_space: the classes, in channel order; None only for a foreign checkpoint, which names none.

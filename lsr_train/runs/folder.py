@@ -363,7 +363,7 @@ class RunFolder:
                 self._remove(step)
 
     def _remove(self, step: int) -> None:
-        """Take a checkpoint away in one rename, so that no half of it is ever seen."""
+        """Take a checkpoint away in one rename, so that nobody finds half of it."""
         retired = self.checkpoint(step).with_name(f".step-{step}.old")
         with contextlib.suppress(OSError):
             os.rename(self.checkpoint(step), retired)

@@ -41,7 +41,7 @@ STATE_FORMAT = 1
 """Version of `state.json`."""
 
 
-class Monitor(Protocol):
+class MonitorState(Protocol):
     """Sums of the loss terms, as the engine keeps them between two rows of the log."""
 
     @property
@@ -50,7 +50,7 @@ class Monitor(Protocol):
     def load_state(self, names: list[str], state: Mapping[str, Tensor], device: torch.device) -> None: ...
 
 
-class Selector(Protocol):
+class SelectorState(Protocol):
     """The choice of the best checkpoint so far, as the engine keeps it; plain data."""
 
     def state(self) -> dict[str, Any]: ...
@@ -76,8 +76,8 @@ class RunState:
     method: Method
     optimizer: AcceleratedOptimizer
     critics: Mapping[str, AcceleratedOptimizer]
-    monitor: Monitor
-    selector: Selector
+    monitor: MonitorState
+    selector: SelectorState
     scaler: GradScaler | None
     device: torch.device
 

@@ -24,7 +24,7 @@ from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.device import choose_precision
-from lsr_train.engine.loop import Engine, Models, build_accelerator
+from lsr_train.engine.loop import Engine, Networks, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.folder import RunFolder
@@ -46,7 +46,7 @@ def build(recipe: str, folder: Path, accelerator: object) -> Engine:
     )  # fmt: skip
     torch.manual_seed(0)
     run = RunFolder.create(folder / recipe, "benchmark: true\n")
-    return Engine(config, space, Models(network=DeepLabV2(spec)), accelerator, run, Selector(config.selection, None))
+    return Engine(config, space, Networks(network=DeepLabV2(spec)), accelerator, run, Selector(config.selection, None))
 
 
 def random_batches(config: Config, classes: int) -> tuple[LabelledBatch, UnlabelledBatch]:

@@ -34,7 +34,7 @@ from lsr_train.config.run import (
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
-from lsr_train.engine.loop import Engine, Models, build_accelerator
+from lsr_train.engine.loop import Engine, Networks, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.evaluation.signals import SIGNAL_BATCH, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
@@ -96,7 +96,7 @@ def measure(config: Config) -> int:
     )  # fmt: skip
     with TemporaryDirectory() as folder:
         run, selector = RunFolder(Path(folder)), Selector(config.selection, None)
-        engine = Engine(config, CITYSCAPES_19, Models(network=DeepLabV2(spec)), accelerator, run, selector)
+        engine = Engine(config, CITYSCAPES_19, Networks(network=DeepLabV2(spec)), accelerator, run, selector)
         batches = random_batches(config)
         engine.model.train()
         engine.method.train()

@@ -25,7 +25,7 @@ from lsr_train.comparison.spec import read_comparison
 from lsr_train.config.command_line import resolve
 from lsr_train.config.fields import with_fields
 from lsr_train.data.classes_file import load_label_space
-from lsr_train.engine.loop import Engine, Models, build_accelerator
+from lsr_train.engine.loop import Engine, Networks, build_accelerator
 from lsr_train.engine.selection import Selector
 from lsr_train.engine.setup import network_spec
 from lsr_train.losses.pixel import cross_entropy, upsample
@@ -71,7 +71,7 @@ def engines(folder: Path, changes: dict[str, Any]) -> dict[str, Engine]:
     for name, config in {"plain": base, **configs}.items():
         torch.manual_seed(0)
         run = RunFolder.create(folder / name, "benchmark: true\n")
-        models = Models(network=DeepLabV2(network_spec(config, space)))
+        models = Networks(network=DeepLabV2(network_spec(config, space)))
         made[name] = Engine(config, space, models, accelerator, run, Selector(config.selection, None))
     made["plain"].method = Plain(base, space.num_classes, made["plain"].network.feature_channels)
     return made
