@@ -184,8 +184,8 @@ def _label_of(path: Path, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _unusable(place: Path, files: Sequence[Path], images: Path, labels: Path | None) -> UnusableFilesError:
-    """Look at every file of a folder, and list those that cannot be used."""
-    logger.info("%s: a file cannot be used; looking at all %d", place, len(files))
+    """Read every file of a folder, and list those that cannot be used."""
+    logger.info("%s: a file cannot be used; checking all %d", place, len(files))
     problems = []
     for path in files:
         try:
@@ -194,7 +194,7 @@ def _unusable(place: Path, files: Sequence[Path], images: Path, labels: Path | N
             problems.append(f"  {error}")
     listed = "\n".join(problems)
     return UnusableFilesError(
-        f"{place}: {len(problems)} of {len(files)} frames cannot be used. Mend or remove them:\n{listed}"
+        f"{place}: {len(problems)} of {len(files)} frames cannot be used. Repair or remove them:\n{listed}"
     )
 
 

@@ -11,19 +11,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, LsrError, PartialResultError, printable
-
-if TYPE_CHECKING:
-    from lsr_infer.io.sources import Source
-    from lsr_infer.pipeline.outputs import Outputs
-    from lsr_infer.pipeline.task import SourceResult
-    from lsr_infer.segmenter import Segmenter
+from lsr_infer.io.sources import Source
+from lsr_infer.pipeline.outputs import Outputs
+from lsr_infer.pipeline.task import SourceResult
+from lsr_infer.segmenter import Segmenter
 
 __all__ = ["Display", "Progress", "RunReport"]
 
@@ -79,9 +77,9 @@ _FEW = 12
 
 @dataclass
 class RunReport:
-    """What became of the sources, and how many files and folders besides them were left out."""
+    """The results of the sources, and how many files and folders besides them were left out."""
 
-    sources: "Sequence[Source]"
+    sources: Sequence[Source]
     left_out: int = 0
     passed_over: int = 0
     unsearched: int = 0
@@ -95,7 +93,7 @@ class RunReport:
     def __post_init__(self) -> None:
         self._numbers = {source: n for n, source in enumerate(self.sources)}
 
-    def done(self, source: "Source", outputs: "Outputs", outcome: "SourceResult") -> None:
+    def done(self, source: Source, outputs: Outputs, outcome: SourceResult) -> None:
         """Note what a source gave."""
         written = [str(path) for path in outputs.values()]
         stopped = "interrupted" if outcome.interrupted else None
@@ -116,7 +114,7 @@ class RunReport:
         level = logging.INFO if len(self.sources) <= _FEW or source.kind != "image" else logging.DEBUG
         logger.log(level, "%s: %d frames%s -> %s", source.label, outcome.frames, live, ", ".join(written) or "shown")
 
-    def failed(self, source: "Source", error: str, kind: type[LsrError] = InputError) -> None:
+    def failed(self, source: Source, error: str, kind: type[LsrError] = InputError) -> None:
         """Note that a source gave nothing; the kind of error matters where it is the only source."""
         self._kind = kind
         self._note(source, self._blank(source) | {"error": error})
@@ -127,7 +125,7 @@ class RunReport:
         """Return how many sources ended so."""
         return sum(report["status"] == status for report in self._reports.values())
 
-    def document(self, segmenter: "Segmenter") -> dict[str, Any]:
+    def document(self, segmenter: Segmenter) -> dict[str, Any]:
         """Return what `--json` puts on stdout."""
         seconds = time.monotonic() - self._started
         return {
@@ -179,10 +177,10 @@ class RunReport:
         rate = self.frames / seconds if seconds > 0 else 0.0
         logger.info("%s, %d frames in %.1f s (%.1f frames/s), %s", summary, self.frames, seconds, rate, place)
 
-    def _blank(self, source: "Source") -> dict[str, Any]:
+    def _blank(self, source: Source) -> dict[str, Any]:
         return {"source": source.label, "kind": source.kind, "status": "failed", "frames": 0, "outputs": []}
 
-    def _note(self, source: "Source", report: dict[str, Any]) -> None:
+    def _note(self, source: Source, report: dict[str, Any]) -> None:
         with self._lock:
             self._reports[self._numbers[source]] = report
             self.frames += report["frames"]
@@ -197,7 +195,7 @@ class Progress:
         self._unit = unit
         self._row = row
         self._done = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._logged = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
@@ -212,9 +210,9 @@ class Progress:
         self._done += 1
         if self._bar is not None:
             self._bar.update()
-        elif time.monotonic() - self._said >= _REPORT_SECONDS:
-            self._said = time.monotonic()
-            rate = self._done / (self._said - self._started)
+        elif time.monotonic() - self._logged >= _REPORT_SECONDS:
+            self._logged = time.monotonic()
+            rate = self._done / (self._logged - self._started)
             of = left = ""
             if self._total:
                 of = f" of {self._total}"

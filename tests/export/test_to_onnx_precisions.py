@@ -241,7 +241,7 @@ def test_all_damaged_files_of_a_folder_are_named(
     assert code(run, "-o", tmp_path / "a.onnx", *words) == 4
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0].strip() for line in lines[-3:]] == [str(path) for path in damaged]
-    assert lines[-4] == f"error: {place}: 3 of 12 frames cannot be used. Mend or remove them:"
+    assert lines[-4] == f"error: {place}: 3 of 12 frames cannot be used. Repair or remove them:"
 
 
 def test_a_terminated_export_leaves_nothing(run: Path, tmp_path: Path) -> None:
