@@ -14,6 +14,7 @@ from lsr_infer.cli import main as lsr_infer
 from lsr_infer.errors import exit_status
 from lsr_infer.segmenter import Segmenter
 from lsr_train.commands import dispatch
+from lsr_train.comparison.spec import read_comparison
 from lsr_train.runs.folder import RunFolder
 
 FILES = Path(__file__).parent / "data/v0_1_0"
@@ -66,6 +67,11 @@ def test_the_report_reads_old_runs_and_an_old_table(tmp_path: Path) -> None:
     assert lsr_train("report", *runs, f"table={FILES / 'table'}", "--out", page) == 0
     text = page.read_text(encoding="utf-8")
     assert all(name in text for name in (*RUNS, "minent", "interrupted"))
+
+
+def test_an_old_comparison_is_read() -> None:
+    runs = read_comparison(str(FILES / "comparison.yaml")).runs
+    assert [run.name for run in runs] == ["source-only", "minent"]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -19,6 +19,7 @@ import yaml
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.methods import METHOD_WEIGHTS, WEIGHT_NAMES, check_name
+from lsr_train.config.renamed import current_fields
 from lsr_train.config.run import Config, is_foreign
 
 __all__ = [
@@ -191,11 +192,17 @@ def _comparison(name: str, document: Any) -> ComparisonSpec:
         base=str(parts["base"]),
         evaluate=_check_names(parts["evaluate"], _EVALUATE, "evaluate"),
         runs=tuple(
-            RunSpec(name=str(key), **_check_names({} if value is None else value, keys, f"run {key}"))
+            _run(str(key), _check_names({} if value is None else value, keys, f"run {key}"))
             for key, value in runs.items()
         ),
         published=Published(source=str(published.get("source", "")), miou=miou),
     )
+
+
+def _run(name: str, parts: Mapping[str, Any]) -> RunSpec:
+    """Build a run; fields that it sets by an old name get the new one."""
+    values = parts.get("set", {})
+    return RunSpec(name=name, **{**parts, "set": current_fields(values, name) if isinstance(values, dict) else values})
 
 
 def select_runs(comparison: ComparisonSpec, names: Iterable[str], flag: str = "methods") -> tuple[RunSpec, ...]:

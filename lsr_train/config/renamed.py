@@ -12,7 +12,15 @@ from typing import Any
 
 from lsr_infer.errors import UsageError
 
-__all__ = ["REMOVED", "RENAMED", "RENAMED_OPTIONS", "RENAMED_VALUES", "current_argv", "current_document"]
+__all__ = [
+    "REMOVED",
+    "RENAMED",
+    "RENAMED_OPTIONS",
+    "RENAMED_VALUES",
+    "current_argv",
+    "current_document",
+    "current_fields",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +127,16 @@ def current_argv(command: str, argv: list[str]) -> list[str]:
         if name not in REMOVED:
             translated.append(f"--{stage}{name}{equals}{value}")
     return translated
+
+
+def current_fields(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Translate values by dotted name, such as what a comparison sets for a run.
+
+    Raises:
+        UsageError: a field that is gone has a value that this version does not know.
+    """
+    pairs = [_current(str(name), value, f"{where}: ", logging.WARNING) for name, value in values.items()]
+    return {name: value for name, value in pairs if name not in REMOVED}
 
 
 def current_document(document: Any, where: str, *, of_a_run: bool = False, lenient: bool = False) -> Any:

@@ -8,6 +8,7 @@ import yaml
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands import dispatch
+from lsr_train.comparison.spec import read_comparison
 from lsr_train.config import renamed
 from lsr_train.config.command_line import config_from_text, resolve
 from lsr_train.config.fields import field_of
@@ -68,6 +69,16 @@ def test_a_recipe_with_old_names_is_read(tmp_path: Path) -> None:
     request = resolve("pretrain", ["--recipe", str(file)], None)
     assert (request.config.optim.lr, request.config.selection.signal) == (0.5, "flip")
     assert request.stated >= {"optim.lr", "selection.signal"}
+
+
+def test_a_comparison_with_old_names_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(
+        "source: toytown_source\nbase: toytown_lsr\nevaluate: {layout: toytown-camera}\n"
+        "rows: {mine: {method: lsr, set: {optim.rate: 0.5, choice.signal: mirror, kernel.name: l2}}}\n"
+    )
+    (run,) = read_comparison(str(file)).runs
+    assert run.set == {"optim.lr": 0.5, "selection.signal": "flip"}
 
 
 def test_both_names_at_once_are_refused() -> None:
