@@ -18,7 +18,7 @@ LAYERS = {
         "backends", "segmenter", "pipeline", "commands", "cli",
     ),
     "lsr_train": (
-        "randomness", "distributed", "device", "metrics", "losses", "latent", "network", "adversarial", "selftraining",
+        "randomness", "distributed", "device", "metrics", "latent", "losses", "network", "adversarial", "selftraining",
         "config", "toytown", "data", "methods", "runs", "evaluation", "engine", "comparison", "analysis", "exporting",
         "autopilot", "report", "commands", "__main__",
     ),
@@ -133,7 +133,7 @@ def test_onnxruntime_is_imported_in_one_place_which_keeps_it_quiet(tmp_path: Pat
 
 
 def test_no_method_imports_another() -> None:
-    shared = {f"lsr_train.methods.{name}" for name in ("method", "latent_terms", "oce_losses")}
+    shared = {f"lsr_train.methods.{name}" for name in ("method", "latent_terms")}
     methods = {name for name in modules() if name.startswith("lsr_train.methods.")} - shared
     assert len(methods) >= 3
     for method in methods:

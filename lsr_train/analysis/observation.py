@@ -26,8 +26,8 @@ from lsr_train.data.samples import LabelledSample
 from lsr_train.device import Precision, autocast, choose_device, choose_precision
 from lsr_train.evaluation.scores import in_eval_mode
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
+from lsr_train.latent.pseudo_labels import peaks
 from lsr_train.losses.pixel import upsample
-from lsr_train.losses.softmax import peaks
 from lsr_train.metrics import iou, mean_iou
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, load_model

@@ -12,7 +12,8 @@ import psutil
 import torch
 
 from lsr_train.autopilot.budget import StageCost
-from lsr_train.config.run import SUPERVISED_METHODS, Config
+from lsr_train.config.methods import command_of
+from lsr_train.config.run import Config
 from lsr_train.data.loading import Batches
 from lsr_train.engine.loop import Engine, Networks, build_accelerator
 from lsr_train.engine.selection import Selector
@@ -74,7 +75,7 @@ def step_bytes(config: Config, num_classes: int) -> int:
         are those of a CPU.
     """
     network, augment = config.network, config.augment
-    adapts = config.method not in SUPERVISED_METHODS
+    adapts = command_of(config.method) != "pretrain"
     trained, frozen = _PIXEL_BYTES[network.backbone, network.output_stride]
     if not adapts:
         a_pixel: float = trained
@@ -111,7 +112,7 @@ def _resident_bytes(config: Config, num_classes: int) -> int:
     )  # fmt: skip
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # counts the parameters without making them
         parameters = sum(item.numel() for item in DeepLabV2(spec).parameters())
-    a_parameter = _STATE_BYTES[config.method not in SUPERVISED_METHODS]
+    a_parameter = _STATE_BYTES[command_of(config.method) != "pretrain"]
     return parameters * (a_parameter + (_DISTANCE_BYTES[0] if config.weights.distance else 0))
 
 

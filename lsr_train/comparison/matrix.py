@@ -15,7 +15,8 @@ from lsr_train.comparison.options import TableArguments, TableOptions
 from lsr_train.comparison.spec import ComparisonSpec, RunSpec
 from lsr_train.config.command_line import Request, resolve
 from lsr_train.config.fields import field_of, is_about_terms, with_fields, with_method
-from lsr_train.config.run import COMMAND_METHODS, Config, is_foreign
+from lsr_train.config.methods import command_of, is_foreign
+from lsr_train.config.run import Config
 from lsr_train.methods import method_class
 
 __all__ = [
@@ -71,7 +72,7 @@ class Training:
     @property
     def command(self) -> str:
         """The command that trains it."""
-        return next((name for name, methods in COMMAND_METHODS.items() if self.config.method in methods), "adapt")
+        return command_of(self.config.method)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ import yaml
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import field_of, fields_of, with_fields
-from lsr_train.config.methods import METHOD_WEIGHTS, WEIGHT_NAMES, check_name
+from lsr_train.config.methods import METHOD_SPECS, WEIGHT_NAMES, check_name, is_foreign
 from lsr_train.config.renamed import current_fields
-from lsr_train.config.run import Config, is_foreign
+from lsr_train.config.run import Config
 
 __all__ = [
     "ComparisonSpec", "Published", "RunSpec", "SearchRange", "comparison_names", "read_comparison",
@@ -247,7 +247,7 @@ def without_each(run: RunSpec, config: Config) -> tuple[RunSpec, ...]:
     Raises:
         UsageError: there is nothing that could be left out.
     """
-    known = WEIGHT_NAMES if is_foreign(config.method) else METHOD_WEIGHTS[config.method]
+    known = WEIGHT_NAMES if is_foreign(config.method) else METHOD_SPECS[config.method].weights
     changes: dict[str, tuple[str, Any]] = {
         f"without {name}": (f"weights.{name}", 0.0) for name in known if getattr(config.weights, name)
     }

@@ -16,10 +16,11 @@ from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is 
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import fields_of
+from lsr_train.config.methods import METHOD_SPECS, command_of
 from lsr_train.config.parser import known_flags, parse, read_document
 from lsr_train.config.recipes import check_whole, recipe_path, to_yaml
 from lsr_train.config.renamed import current_document
-from lsr_train.config.run import COMMAND_METHODS, Config, is_foreign
+from lsr_train.config.run import Config
 
 __all__ = [
     "DEFAULT_RECIPES",
@@ -268,7 +269,7 @@ def training_request(program: str, argv: list[str], default_recipe: str | None =
     """Turn the command line of a training command into a request that is checked; loads no torch.
 
     Args:
-        program: one of `COMMAND_METHODS`, which says what it runs.
+        program: `pretrain`, `adapt` or `distill`.
         argv: what follows it.
         default_recipe: used where none is named; None takes that of `DEFAULT_RECIPES`.
 
@@ -284,12 +285,10 @@ def training_request(program: str, argv: list[str], default_recipe: str | None =
     if request.print_config:
         print(to_yaml(config), end="")  # noqa: T201 - the result of --print_config
         return None
-    methods = COMMAND_METHODS[program]
-    if config.method not in methods and not (program == "adapt" and is_foreign(config.method)):
-        other = next((name for name, theirs in COMMAND_METHODS.items() if config.method in theirs), "adapt")
-        raise UsageError(
-            f"{program} runs {', '.join(methods)}; {config.method} is run by {other}. Set --method, or use {other}."
-        )
+    other = command_of(config.method)
+    if program != other:
+        methods = ", ".join(name for name, spec in METHOD_SPECS.items() if spec.command == program)
+        raise UsageError(f"{program} runs {methods}; {config.method} is run by {other}. Set --method, or use {other}.")
     if program == "distill" and not config.distill.teacher:
         raise UsageError(
             "distill needs a teacher. Name a run folder, a checkpoint folder or a .safetensors file in front: "

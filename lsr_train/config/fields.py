@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lsr_train.config.methods import METHOD_SECTIONS
-from lsr_train.config.run import Config, is_foreign
+from lsr_train.config.methods import METHOD_SPECS, is_foreign
+from lsr_train.config.run import Config
 
 __all__ = ["field_of", "fields_of", "is_about_terms", "with_fields", "with_method"]
 
@@ -45,8 +45,9 @@ def with_fields(config: Config, values: Mapping[str, Any]) -> Config:
 
 def is_about_terms(name: str) -> bool:
     """Whether a field, by its dotted name, belongs to the loss terms of methods: their weights and their options."""
-    sections = {"weights", *(section for sections in METHOD_SECTIONS.values() for section in sections)}
-    return name.partition(".")[0] in sections
+    section = name.partition(".")[0]
+    options = (option for spec in METHOD_SPECS.values() for option in spec.options)
+    return section == "weights" or any(option.partition(".")[0] == section for option in options)
 
 
 def with_method(config: Config, method: str, values: Mapping[str, Any]) -> Config:

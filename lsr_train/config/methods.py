@@ -1,82 +1,69 @@
-"""The methods by name: which fields of the configuration each reads, and which command runs it."""
+"""Describes every training method: its class, the command that runs it, and the fields of the configuration it reads.
+
+Nothing here imports torch or the configuration, so that the command line answers at once. `lsr_train.methods` loads the
+classes. Whatever a method does not read has to stay at its default, and `Config` checks that.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from lsr_infer.errors import UsageError
 
-__all__ = [
-    "ADAPTING_METHODS",
-    "COMMAND_METHODS",
-    "ENTRY_POINTS",
-    "METHOD_NAMES",
-    "METHOD_SECTIONS",
-    "METHOD_WEIGHTS",
-    "OWN_TEACHER_ALONE",
-    "PRINTED_ALONE",
-    "SUPERVISED_METHODS",
-    "WEIGHT_NAMES",
-    "check_name",
-    "is_foreign",
-]
+__all__ = ["ENTRY_POINTS", "METHOD_SPECS", "WEIGHT_NAMES", "MethodSpec", "check_name", "command_of", "is_foreign"]
 
-METHOD_WEIGHTS: Mapping[str, tuple[str, ...]] = {
-    "source-only": (),
-    "target-only": (),
-    "adaptsegnet-feat": ("adversarial",),
-    "minent": ("entropy",),
-    "sapnet": ("adversarial",),
-    "maxsquare-iw": ("entropy",),
-    "oce": ("cluster", "orthogonality", "sparsity", "entropy"),
-    "lsr": ("cluster", "perpendicularity", "norm"),
-    "lsr-em": ("cluster", "perpendicularity", "norm", "entropy"),
-    "self-training": ("self_training", "masked", "distance"),
-    "lsr-st": ("cluster", "perpendicularity", "norm", "prototype", "self_training", "masked", "distance"),
-    "distill": ("distill", "self_training", "cluster", "perpendicularity", "prototype"),
-}
-"""Which fields of `weights` each method reads. The names are those of `lsr_train.methods.METHODS`; a test holds them
-together, since this module cannot import what imports torch."""
 
-_PRINTED = ("histogram", "pseudo_labels", "prototypes", "clustering", "norm")
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method of this package.
 
-METHOD_SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "source-only": (),
-    "target-only": (),
-    "adaptsegnet-feat": ("critic",),
-    "minent": (),
-    "sapnet": ("critic",),
-    "maxsquare-iw": (),
-    "oce": (),
-    "lsr": _PRINTED,
-    "lsr-em": _PRINTED,
-    "self-training": ("histogram", "pseudo_labels", "self_training", "strong"),
-    "lsr-st": (*_PRINTED, "self_training", "strong", "latent"),
-    "distill": ("histogram", "pseudo_labels", "prototypes", "self_training", "strong", "latent", "distill"),
-}
-"""Which sections about terms each method reads; those of all others stay at their defaults."""
+    Args:
+        implementation: MODULE:CLASS within `lsr_train.methods`.
+        command: which one runs it. `pretrain` learns from labels alone, `adapt` from unlabelled target frames, too,
+            and `distill` from a finished network.
+        weights: fields of `weights` that it reads.
+        options: further sections (`strong`) and fields (`prototypes.decay`) about loss terms that it reads.
+    """
 
-METHOD_NAMES = tuple(METHOD_WEIGHTS)
+    implementation: str
+    command: str
+    weights: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
-WEIGHT_NAMES = tuple(sorted({name for names in METHOD_WEIGHTS.values() for name in names}))
 
-PRINTED_ALONE = ("histogram.mode", "prototypes.init", "clustering.distance", "norm.variant", "norm.delta")
-"""What only the constraints as the paper prints them read."""
+_LATENT = ("cluster", "perpendicularity", "norm")
+_TEACHER = ("self_training", "masked", "distance")
+_PAPER = ("histogram", "pseudo_labels", "prototypes", "norm")
+_LABELS = ("self_training.threshold", "self_training.weighting", "self_training.mix")
 
-OWN_TEACHER_ALONE = tuple(
-    f"self_training.{name}"
-    for name in (
-        "decay", "alignment", "alignment_of", "alignment_decay", "rectify", "rectify_decay", "rectify_from",
-        "mask_block", "mask_ratio", "keep",
-    )
-)  # fmt: skip
-"""What only self-training reads, whose teacher follows the student."""
+METHOD_SPECS: Mapping[str, MethodSpec] = {
+    "source-only": MethodSpec("source_only:SourceOnly", "pretrain"),
+    # its source is the labelled split of the target: the upper bound of mASR (Eq. 9)
+    "target-only": MethodSpec("source_only:SourceOnly", "pretrain"),
+    "adaptsegnet-feat": MethodSpec("adversarial:AdaptSegNetFeat", "adapt", ("adversarial",), ("critic",)),
+    "minent": MethodSpec("entropy:MinEnt", "adapt", ("entropy",)),
+    "sapnet": MethodSpec("adversarial:SAPNet", "adapt", ("adversarial",), ("critic",)),
+    "maxsquare-iw": MethodSpec("entropy:MaxSquareIW", "adapt", ("entropy",)),
+    "oce": MethodSpec("oce:OCE", "adapt", ("cluster", "orthogonality", "sparsity", "entropy")),
+    "lsr": MethodSpec("lsr:LSR", "adapt", _LATENT, _PAPER),
+    "lsr-em": MethodSpec("lsr:LSREM", "adapt", (*_LATENT, "entropy"), _PAPER),
+    "self-training": MethodSpec(
+        "self_training:SelfTraining", "adapt", _TEACHER,
+        ("histogram.threshold", "pseudo_labels", "self_training", "strong"),
+    ),
+    "lsr-st": MethodSpec(
+        "self_training:LSRSelfTraining", "adapt", (*_LATENT, "prototype", *_TEACHER),
+        (*_PAPER, "self_training", "strong", "latent"),
+    ),
+    "distill": MethodSpec(
+        "distill:Distill", "distill", ("distill", "self_training", "cluster", "perpendicularity", "prototype"),
+        ("histogram.threshold", "pseudo_labels", "prototypes.decay", *_LABELS, "strong", "latent", "distill"),
+    ),
+}  # fmt: skip
+"""The methods by name. A new one is a line here and a file in `lsr_train/methods`."""
 
-SUPERVISED_METHODS = ("source-only", "target-only")
-"""Those that learn from labels alone."""
-
-ADAPTING_METHODS = tuple(name for name in METHOD_NAMES if name not in (*SUPERVISED_METHODS, "distill"))
-"""Those that learn from unlabelled frames alone what the target is like, so that a class can die unseen."""
+WEIGHT_NAMES = tuple(sorted({name for spec in METHOD_SPECS.values() for name in spec.weights}))
 
 ENTRY_POINTS = "lsr_train.methods"
 """The group of entry points by which installed packages bring methods of their own."""
@@ -84,7 +71,12 @@ ENTRY_POINTS = "lsr_train.methods"
 
 def is_foreign(name: str) -> bool:
     """Whether a method is none of this package's: FILE.py:CLASS, or an entry point. It may read the whole tree."""
-    return name not in METHOD_NAMES
+    return name not in METHOD_SPECS
+
+
+def command_of(name: str) -> str:
+    """Return the command that runs a method; `adapt` for one of another package."""
+    return "adapt" if is_foreign(name) else METHOD_SPECS[name].command
 
 
 def check_name(name: str) -> None:
@@ -103,14 +95,6 @@ def check_name(name: str) -> None:
     others = sorted(point.name for point in entry_points(group=ENTRY_POINTS))
     if name not in others:
         raise UsageError(
-            f"method is {name!r}; allowed: {', '.join((*METHOD_NAMES, *others))}, or FILE.py:CLASS for your own. Set "
+            f"method is {name!r}; allowed: {', '.join((*METHOD_SPECS, *others))}, or FILE.py:CLASS for your own. Set "
             "--method."
         )
-
-
-COMMAND_METHODS: Mapping[str, tuple[str, ...]] = {
-    "pretrain": SUPERVISED_METHODS,
-    "adapt": ADAPTING_METHODS,
-    "distill": ("distill",),
-}
-"""Which command runs which methods."""

@@ -27,10 +27,16 @@ logger = logging.getLogger(__name__)
 RENAMED: Mapping[str, str] = {}
 """Old dotted name of a field, or of a whole section -> its name now."""
 
-RENAMED_VALUES: Mapping[tuple[str, Any], Any] = {}
+RENAMED_VALUES: Mapping[tuple[str, Any], Any] = {
+    ("latent.form", "printed"): "paper",
+    ("latent.form", "scale-free"): "cosine",
+}
 """Field by its name now, and old value -> the value now."""
 
-REMOVED: Mapping[str, tuple[Any, ...]] = {}
+REMOVED: Mapping[str, tuple[Any, ...]] = {
+    "clustering.distance": ("l2",),
+    "norm.variant": ("absolute",),
+}
 """Old field that is gone -> the values that meant nothing special; they are dropped, others are refused."""
 
 RENAMED_OPTIONS: Mapping[tuple[str, str], str] = {("ablate", "row"): "run"}

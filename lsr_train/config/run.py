@@ -5,6 +5,7 @@ runs is always the resolved tree; it is changed through `dataclasses.replace`, w
 live in the recipes, not here.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -21,22 +22,9 @@ from lsr_train.config.data import (
     TargetLayout,
     check_one_size,
 )
-from lsr_train.config.methods import (
-    ADAPTING_METHODS,
-    COMMAND_METHODS,
-    METHOD_NAMES,
-    METHOD_SECTIONS,
-    METHOD_WEIGHTS,
-    OWN_TEACHER_ALONE,
-    PRINTED_ALONE,
-    SUPERVISED_METHODS,
-    WEIGHT_NAMES,
-    check_name,
-    is_foreign,
-)
+from lsr_train.config.methods import METHOD_SPECS, WEIGHT_NAMES, check_name, command_of, is_foreign
 from lsr_train.config.selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
 from lsr_train.config.terms import (
-    ClusteringConfig,
     CriticConfig,
     HistogramConfig,
     NormConfig,
@@ -47,16 +35,9 @@ from lsr_train.config.terms import (
 from lsr_train.config.training import LrMultipliers, NetworkConfig, OptimConfig, TrainConfig
 
 __all__ = [
-    "ADAPTING_METHODS",
-    "COMMAND_METHODS",
     "LAYOUTS",
-    "METHOD_NAMES",
-    "METHOD_WEIGHTS",
-    "SUPERVISED_METHODS",
     "TARGET_LAYOUTS",
-    "WEIGHT_NAMES",
     "AugmentConfig",
-    "ClusteringConfig",
     "Config",
     "CriticConfig",
     "DataConfig",
@@ -79,7 +60,6 @@ __all__ = [
     "TargetLayout",
     "TrainConfig",
     "WeightsConfig",
-    "is_foreign",
 ]
 
 
@@ -150,8 +130,7 @@ class Config:
         histogram: labels on the feature grid.
         pseudo_labels: labels of target cells.
         prototypes: smoothed class means.
-        clustering: form of L_C.
-        norm: form of L_N.
+        norm: L_N.
         self_training: the teacher and its labels.
         strong: what the student's images go through.
         latent: form and place of the constraints beside self-training.
@@ -174,7 +153,6 @@ class Config:
     histogram: HistogramConfig = field(default_factory=HistogramConfig)
     pseudo_labels: PseudoLabelsConfig = field(default_factory=PseudoLabelsConfig)
     prototypes: PrototypesConfig = field(default_factory=PrototypesConfig)
-    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     norm: NormConfig = field(default_factory=NormConfig)
     self_training: SelfTrainingConfig = field(default_factory=SelfTrainingConfig)
     strong: StrongConfig = field(default_factory=StrongConfig)
@@ -212,7 +190,7 @@ class Config:
     def needs_target(self) -> str | None:
         """Return what in this configuration cannot do without unlabelled target frames, None where nothing is."""
         needs = {
-            f"method {self.method}": self.method not in SUPERVISED_METHODS,
+            f"method {self.method}": command_of(self.method) != "pretrain",
             "augment.lab_transfer": self.augment.lab_transfer > 0,
             "network.batch_norm target": self.network.batch_norm == "target",
         }
@@ -234,18 +212,29 @@ def _check_method(config: Config) -> None:
         )
     if config.network.weights == "teacher":
         _check_start_from_teacher(config)
-    _check_sections(config)
-    if "self_training" in METHOD_WEIGHTS[config.method]:
+    reader, spec = f"method {config.method}", METHOD_SPECS[config.method]
+    at_default(config, _not_among(spec.options, config), reader)
+    if config.method == "lsr-st" and config.latent.form == "cosine":
+        at_default(config, ("histogram.mode", "prototypes.init", "norm.delta"), "latent.form cosine")
+    if "self_training" in spec.weights:
         _check_teaching(config)
-        _check_mixing(config)
         _check_constraints(config)
-    for name in sorted(set(WEIGHT_NAMES) - set(METHOD_WEIGHTS[config.method])):
+    for name in sorted(set(WEIGHT_NAMES) - set(spec.weights)):
         if getattr(config.weights, name):
-            users = ", ".join(method for method, names in METHOD_WEIGHTS.items() if name in names)
+            users = ", ".join(method for method, other in METHOD_SPECS.items() if name in other.weights)
             raise UsageError(
-                f"weights.{name} is {getattr(config.weights, name)}, and method {config.method} has no such term "
+                f"weights.{name} is {getattr(config.weights, name)}, and {reader} has no such term "
                 f"({users} have). Set --weights.{name} 0, or another --method."
             )
+
+
+def _not_among(options: tuple[str, ...], config: Config) -> Iterator[str]:
+    """Yield the fields of the sections about loss terms that are not among some sections and fields."""
+    sections = {option.partition(".")[0] for spec in METHOD_SPECS.values() for option in spec.options}
+    for section in sorted(sections - set(options)):
+        for item in fields(getattr(config, section)):
+            if f"{section}.{item.name}" not in options:
+                yield f"{section}.{item.name}"
 
 
 def _check_start_from_teacher(config: Config) -> None:
@@ -266,48 +255,28 @@ def _check_start_from_teacher(config: Config) -> None:
         )
 
 
-def _check_sections(config: Config) -> None:
-    """Raise unless every section that the method does not read is as it is by default."""
-    for section in sorted({name for names in METHOD_SECTIONS.values() for name in names}):
-        if section not in METHOD_SECTIONS[config.method]:
-            names = (f"{section}.{item.name}" for item in fields(getattr(config, section)))
-            at_default(config, names, f"method {config.method}")
-
-
 def _check_teaching(config: Config) -> None:
-    """Raise unless what the teacher says has a weight."""
-    weights = config.weights
-    if not (weights.self_training or (config.method == "distill" and weights.distill)):
-        needed = (
-            "--weights.distill or --weights.self_training" if config.method == "distill" else "--weights.self_training"
-        )
+    """Raise unless what the teacher says has a weight, and the images of both domains can be mixed."""
+    weights, distills = config.weights, config.method == "distill"
+    if not (weights.self_training or (distills and weights.distill)):
+        needed = "--weights.distill or --weights.self_training" if distills else "--weights.self_training"
         raise UsageError(f"method {config.method} would learn nothing from its teacher. Set {needed} above 0.")
-
-
-def _check_mixing(config: Config) -> None:
-    """Raise unless the images of both domains can be mixed."""
-    if config.method != "distill" or config.self_training.mix == "class":
+    if not distills or config.self_training.mix == "class":
         check_one_size(config.data, config.augment, f"method {config.method} mixes source and target images")
 
 
 def _check_constraints(config: Config) -> None:
-    """Raise unless the weights fit the form of the constraints, and nothing is set that the method does not read."""
+    """Raise unless the weights fit the form of the constraints."""
     form, labels, image = config.latent.form, config.latent.labels, config.latent.image
-    if config.method == "distill":
-        at_default(config, (*OWN_TEACHER_ALONE, *PRINTED_ALONE), "method distill")
-    elif config.method == "self-training":
-        at_default(config, PRINTED_ALONE, "method self-training")
-    elif form == "scale-free":
-        at_default(config, PRINTED_ALONE, "latent.form scale-free")
     weights = config.weights
     constrained = weights.cluster or weights.perpendicularity or weights.prototype
-    if config.method == "distill" and constrained and (form, labels, image) != ("scale-free", "teacher", "mixed"):
+    if config.method == "distill" and constrained and (form, labels, image) != ("cosine", "teacher", "mixed"):
         raise UsageError(
-            f"latent is form {form}, labels {labels}, image {image}; method distill has the scale-free "
-            "constraints with the teacher's labels on the images it trains on. Set --latent.form scale-free, "
-            "--latent.labels teacher and --latent.image mixed."
+            f"latent is form {form}, labels {labels}, image {image}; method distill has the cosine constraints with "
+            "the teacher's labels on the images it trains on. Set --latent.form cosine, --latent.labels teacher and "
+            "--latent.image mixed."
         )
-    foreign = {"scale-free": "norm", "printed": "prototype"}[form]
+    foreign = {"cosine": "norm", "paper": "prototype"}[form]
     if getattr(weights, foreign):
         raise UsageError(
             f"weights.{foreign} is {getattr(weights, foreign)}, and latent.form {form} has no such "

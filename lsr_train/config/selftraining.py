@@ -121,20 +121,20 @@ class LatentConfig:
     """Form and place of LSR's constraints beside self-training; `distill` knows the defaults of the first three alone.
 
     Args:
-        form: `printed` is the paper's equations, `scale-free` the same on directions (see `lsr_train.latent`).
+        form: `paper` has the paper's equations, `cosine` the same on directions (`lsr_train.latent.directional`).
         labels: whose labels the target's features get, the `teacher`'s or the `student`'s own.
         image: which features the target's terms see, those of the `mixed` image that is trained on anyway, or of the
             `target` image, which costs a forward and a backward of its own.
         temperature: of the prototype cross-entropy.
     """
 
-    form: Literal["printed", "scale-free"] = "scale-free"
+    form: Literal["paper", "cosine"] = "cosine"
     labels: Literal["teacher", "student"] = "teacher"
     image: Literal["mixed", "target"] = "mixed"
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        one_of("latent.form", self.form, ("printed", "scale-free"))
+        one_of("latent.form", self.form, ("paper", "cosine"))
         one_of("latent.labels", self.labels, ("teacher", "student"))
         one_of("latent.image", self.image, ("mixed", "target"))
         in_range("latent.temperature", self.temperature, 0, 10, open_low=True)

@@ -1,13 +1,11 @@
-"""The configuration of the loss terms: their weights, the paper's options, and what a method trains against."""
+"""Defines the sections of the configuration about loss terms: their weights, the paper's options and the critic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from lsr_train.config.checks import in_range, one_of
-from lsr_train.config.methods import WEIGHT_NAMES
 
 __all__ = [
-    "ClusteringConfig",
     "CriticConfig",
     "HistogramConfig",
     "NormConfig",
@@ -66,35 +64,17 @@ class PrototypesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusteringConfig:
-    """L_C (paper, Eq. 5).
-
-    Args:
-        distance: `l2` is the paper's squared norm; `l1` the mean absolute error of the released code, to which its
-            published weights belong.
-    """
-
-    distance: Literal["l2", "l1"] = "l2"
-
-    def __post_init__(self) -> None:
-        one_of("clustering.distance", self.distance, ("l2", "l1"))
-
-
-@dataclass(frozen=True, kw_only=True)
 class NormConfig:
     """L_N (paper, Eq. 7 and 8).
 
     Args:
-        delta: the enhancement step; in norm units for `absolute`, a share of the reference for `relative`.
-        variant: `absolute` is the paper's; `relative` the released code's, to which its published weights belong.
+        delta: the enhancement step, in units of the norm.
     """
 
     delta: float = 0.002
-    variant: Literal["absolute", "relative"] = "absolute"
 
     def __post_init__(self) -> None:
         in_range("norm.delta", self.delta, 0)
-        one_of("norm.variant", self.variant, ("absolute", "relative"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +87,7 @@ class WeightsConfig:
         norm: lambda_N, of source and target each.
         entropy: lambda_EM.
         entropy_ratio: alpha of the image-wise weighting of MaxSquare.
-        prototype: of the prototype cross-entropy of source and target each (`latent.form scale-free` alone).
+        prototype: of the prototype cross-entropy of source and target each (`latent.form cosine` alone).
         self_training: of the cross-entropy on mixed images with the teacher's labels.
         masked: of the cross-entropy on target images with hidden blocks.
         distance: of the feature distance to the starting backbone.
@@ -132,8 +112,8 @@ class WeightsConfig:
     sparsity: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in WEIGHT_NAMES:
-            in_range(f"weights.{name}", getattr(self, name), 0)
+        for item in fields(self):
+            in_range(f"weights.{item.name}", getattr(self, item.name), 0)
         in_range("weights.entropy_ratio", self.entropy_ratio, 0, 1)
 
 

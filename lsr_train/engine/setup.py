@@ -15,7 +15,8 @@ from accelerate import Accelerator
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.config.run import ADAPTING_METHODS, Config, is_foreign
+from lsr_train.config.methods import command_of
+from lsr_train.config.run import Config
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
 from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_source, build_target, open_batches
 from lsr_train.data.scan import UnusableFilesError, user_cache_folder
@@ -151,7 +152,7 @@ def _selector(
 ) -> Selector:
     """Build what evaluates on unlabelled frames, and on held-out source images where there are some."""
     selection, source = config.selection, config.data.source
-    adapts = config.method in ADAPTING_METHODS or is_foreign(config.method)  # learns from unlabelled frames alone
+    adapts = command_of(config.method) == "adapt"  # learns from unlabelled frames alone
     if selection.signal == "none":
         if adapts:
             logger.info("selection.signal none: target frames are not evaluated, so a class that dies is not noticed")

@@ -17,8 +17,8 @@ from lsr_train.data.footage import TargetFrames
 from lsr_train.data.samples import UnlabelledBatch
 from lsr_train.device import Precision
 from lsr_train.evaluation.scores import SegmentationNetwork, classes_of, in_eval_mode, logits_of
+from lsr_train.latent.pseudo_labels import peaks
 from lsr_train.losses.pixel import upsample
-from lsr_train.losses.softmax import peaks
 from lsr_train.metrics import ConfusionMatrix, agreement, iou
 from lsr_train.network import DeepLabV2, reestimate_batch_norm
 

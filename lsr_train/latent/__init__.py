@@ -3,28 +3,26 @@
 One file per equation of the paper; `LatentRegularizer` calls them all and keeps the state between steps.
 """
 
-from lsr_train.latent.clustering import absolute_clustering_loss, clustering_loss
+from lsr_train.latent.clustering import clustering_loss
 from lsr_train.latent.directional import (
-    SCALE_FREE_TERMS,
-    ScaleFreeRegularizer,
+    COSINE_TERMS,
+    CosineRegularizer,
     cosine_clustering_loss,
-    cosine_perpendicularity_loss,
     prototype_cross_entropy,
 )
 from lsr_train.latent.histogram import histogram_downsample, nearest_downsample
-from lsr_train.latent.norm_alignment import norm_alignment_loss, relative_norm_alignment_loss
-from lsr_train.latent.perpendicularity import perpendicularity_loss
+from lsr_train.latent.norm_alignment import norm_alignment_loss
+from lsr_train.latent.perpendicularity import cosine_perpendicularity_loss, perpendicularity_loss
 from lsr_train.latent.prototypes import Prototypes
 from lsr_train.latent.pseudo_labels import confident_cells, pseudo_labels
 from lsr_train.latent.regularizer import TERMS, LatentRegularizer
 
 __all__ = [
-    "SCALE_FREE_TERMS",
+    "COSINE_TERMS",
     "TERMS",
+    "CosineRegularizer",
     "LatentRegularizer",
     "Prototypes",
-    "ScaleFreeRegularizer",
-    "absolute_clustering_loss",
     "clustering_loss",
     "confident_cells",
     "cosine_clustering_loss",
@@ -35,5 +33,4 @@ __all__ = [
     "perpendicularity_loss",
     "prototype_cross_entropy",
     "pseudo_labels",
-    "relative_norm_alignment_loss",
 ]

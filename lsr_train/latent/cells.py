@@ -12,9 +12,13 @@ __all__ = [
     "cell_sums",
     "check_cells",
     "check_features",
+    "check_logits",
     "check_prototyped",
+    "compute_dtype",
+    "one_hot",
     "pixel_cells",
     "pixel_indices",
+    "void_last",
 ]
 
 
@@ -51,6 +55,30 @@ def cell_sums(values: Tensor, size: tuple[int, int]) -> Tensor:
     rows = cell_indices(height, size[0], device=device) == torch.arange(size[0], device=device)[:, None]  # [h,H]
     columns = cell_indices(width, size[1], device=device) == torch.arange(size[1], device=device)[:, None]  # [w,W]
     return rows.double() @ (values.double() @ columns.double().T)  # [B,h,w]
+
+
+def void_last(labels: Tensor, num_classes: int) -> Tensor:
+    """Return labels with everything that is no class as C."""
+    return torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+
+
+def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Return [B,C,h,w], 1 where a cell of labels [B,h,w] has the class."""
+    classes = torch.arange(num_classes, device=labels.device)
+    return (labels[:, None] == classes[:, None, None]).to(dtype)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that losses compute in: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def check_logits(logits: Tensor, mask: Tensor | None = None) -> None:
+    """Raise ValueError unless logits are floating [B,C,H,W] and the mask bool [B,H,W]."""
+    if logits.ndim != 4 or not logits.is_floating_point():
+        raise ValueError(f"logits are {logits.dtype} {tuple(logits.shape)}; needed: floating [B,C,H,W]")
+    if mask is not None and (mask.shape != logits[:, 0].shape or mask.dtype != torch.bool):
+        raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}; needed: bool {tuple(logits[:, 0].shape)}")
 
 
 def check_features(features: Tensor, channels: int | None = None) -> None:

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.cells import check_features, check_prototyped
-from lsr_train.latent.fused import lifted
-from lsr_train.latent.perpendicularity import cosines
-from lsr_train.latent.prototypes import Prototypes
+from lsr_train.latent.cells import check_features, check_prototyped, compute_dtype, one_hot
+from lsr_train.latent.perpendicularity import cosine_perpendicularity_loss
+from lsr_train.latent.prototypes import Prototypes, means_over_ranks
 
 __all__ = [
-    "SCALE_FREE_TERMS",
-    "ScaleFreeRegularizer",
+    "COSINE_TERMS",
+    "CosineRegularizer",
     "class_shares",
     "cosine_clustering_loss",
-    "cosine_perpendicularity_loss",
     "inverse_norms",
     "mean_directions",
     "prototype_cosines",
@@ -62,7 +60,7 @@ def prototype_cosines(features: Tensor, prototypes: Tensor) -> Tensor:
     """
     check_features(features, prototypes.shape[1])
     with torch.autocast(features.device.type, enabled=False):
-        features = features.to(lifted(features.dtype))
+        features = features.to(compute_dtype(features.dtype))
         directions = unit(prototypes.detach().to(features.dtype))
         dots = torch.einsum("ck,bkhw->bchw", directions, features)
         return dots * inverse_norms(features)
@@ -80,13 +78,10 @@ def mean_directions(features: Tensor, labels: Tensor, num_classes: int) -> tuple
         Means [C,K], of length at most 1, 0 for classes without a cell; and which classes have one, [C] bool.
     """
     with torch.autocast(features.device.type, enabled=False):
-        features = features.to(lifted(features.dtype))
-        members = _members(labels, num_classes, features.dtype)  # [B,C,h,w]
+        features = features.to(compute_dtype(features.dtype))
+        members = one_hot(labels, num_classes, features.dtype)  # [B,C,h,w]
         sums = torch.einsum("bchw,bkhw->ck", members * inverse_norms(features), features)
-        counts = members.sum(dim=(0, 2, 3))
-        totals = all_reduce_sum(torch.cat([sums, counts[:, None]], dim=1))  # one message
-        counts = totals[:, -1].detach()
-        return totals[:, :-1] / counts.clamp(min=1)[:, None], counts > 0
+        return means_over_ranks(sums, members.sum(dim=(0, 2, 3)))
 
 
 def class_shares(labels: Tensor, num_classes: int, seen: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -101,17 +96,11 @@ def class_shares(labels: Tensor, num_classes: int, seen: Tensor | None, dtype: t
     Returns:
         [B,C,h,w], 0 but at a cell's own class; they sum to 1 over all ranks, or to 0 where nothing is labelled.
     """
-    members = _members(labels, num_classes, dtype)
+    members = one_hot(labels, num_classes, dtype)
     counts = all_reduce_sum(members.sum(dim=(0, 2, 3)))
     taking = counts > 0 if seen is None else (counts > 0) & seen
     share = torch.where(taking, 1 / counts.clamp(min=1), 0) / taking.sum().clamp(min=1)
     return members * share[:, None, None]
-
-
-def _members(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Return [B,C,h,w], 1 where a cell has the class."""
-    classes = torch.arange(num_classes, device=labels.device)
-    return (labels[:, None] == classes[:, None, None]).to(dtype)
 
 
 def cosine_clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor, seen: Tensor | None = None) -> Tensor:
@@ -134,25 +123,6 @@ def cosine_clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor,
     angles = prototype_cosines(features, prototypes)  # [B,C,h,w]
     shares = class_shares(labels, prototypes.shape[0], seen, angles.dtype)
     return all_reduce_sum((shares * (1 - angles)).sum())
-
-
-def cosine_perpendicularity_loss(batch_mean: Tensor, present: Tensor) -> Tensor:
-    """Average the cosines between the batch prototypes of the pairs of classes there are (Eq. 6 over present pairs).
-
-    Args:
-        batch_mean: per-batch prototypes [C,K], such as `mean_directions`; differentiated, both sides of each pair.
-        present: [C] bool, classes of this batch.
-
-    Returns:
-        Scalar in [-1, 1] in float32 (float64 for float64 input). 0 with fewer than two classes present.
-
-    Raises:
-        ValueError: shapes or types disagree.
-    """
-    if batch_mean.ndim != 2 or present.shape != batch_mean.shape[:1] or present.dtype != torch.bool:
-        raise ValueError(f"batch_mean is {tuple(batch_mean.shape)}, present {tuple(present.shape)}; needed: [C,K], [C]")
-    count = present.sum()
-    return cosines(batch_mean, present).sum() / (count * (count - 1)).clamp(min=1)
 
 
 def prototype_cross_entropy(
@@ -186,11 +156,11 @@ def prototype_cross_entropy(
     return all_reduce_sum((shares * (scores.logsumexp(dim=1, keepdim=True) - scores)).sum())
 
 
-SCALE_FREE_TERMS = ("cluster_source", "cluster_target", "perpendicularity", "prototype_source", "prototype_target")
+COSINE_TERMS = ("cluster_source", "cluster_target", "perpendicularity", "prototype_source", "prototype_target")
 """Keys of what the regularizer returns."""
 
 
-class ScaleFreeRegularizer(nn.Module):
+class CosineRegularizer(nn.Module):
     """Clustering, perpendicularity and prototype cross-entropy on directions.
 
     State lives in the buffers of `prototypes`: mean directions of the source features, smoothed by Eq. 3. It moves with
@@ -201,7 +171,7 @@ class ScaleFreeRegularizer(nn.Module):
         channels: K.
         decay: eta of Eq. 3.
         temperature: of the prototype cross-entropy.
-        terms: names of the losses that are computed and returned; None means all of `SCALE_FREE_TERMS`.
+        terms: names of the losses that are computed and returned; None means all of `COSINE_TERMS`.
 
     Raises:
         ValueError: a term is unknown, or a number is out of range.
@@ -217,12 +187,12 @@ class ScaleFreeRegularizer(nn.Module):
         terms: frozenset[str] | None = None,
     ) -> None:
         super().__init__()
-        unknown = sorted((terms or frozenset()) - set(SCALE_FREE_TERMS))
+        unknown = sorted((terms or frozenset()) - set(COSINE_TERMS))
         if unknown:
-            raise ValueError(f"terms: {', '.join(unknown)} unknown; allowed: {', '.join(SCALE_FREE_TERMS)}")
+            raise ValueError(f"terms: {', '.join(unknown)} unknown; allowed: {', '.join(COSINE_TERMS)}")
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; allowed: above 0")
-        self.terms = frozenset(SCALE_FREE_TERMS if terms is None else terms)
+        self.terms = frozenset(COSINE_TERMS if terms is None else terms)
         self.temperature = temperature
         self.prototypes = Prototypes(num_classes, channels, decay)
         self._diagnostics: dict[str, Tensor] = {}
@@ -239,7 +209,7 @@ class ScaleFreeRegularizer(nn.Module):
             target_cells: cell labels [B,h,w] int64, 255 for void.
 
         Returns:
-            Scalars by name, those of `terms` in the order of `SCALE_FREE_TERMS`.
+            Scalars by name, those of `terms` in the order of `COSINE_TERMS`.
 
         Raises:
             ValueError: shapes, types or devices disagree.
@@ -249,11 +219,7 @@ class ScaleFreeRegularizer(nn.Module):
         means, present = mean_directions(source_features, source_cells, self.prototypes.mean.shape[0])
         self.prototypes.move(means, present)
         directions, seen = self.prototypes.mean, self.prototypes.seen
-        with torch.no_grad():
-            count = seen.sum()
-            self._diagnostics = {
-                "prototype_cosine": cosines(directions, seen).sum() / (count * (count - 1)).clamp(min=1)
-            }
+        self._diagnostics = {"prototype_cosine": cosine_perpendicularity_loss(directions, seen)}
         values: dict[str, Tensor] = {}
         if "perpendicularity" in self.terms:
             values["perpendicularity"] = cosine_perpendicularity_loss(means, present)
@@ -266,7 +232,7 @@ class ScaleFreeRegularizer(nn.Module):
                 values[f"prototype_{domain}"] = prototype_cross_entropy(
                     features, cells, directions, seen, temperature=self.temperature
                 )
-        return {name: values[name] for name in SCALE_FREE_TERMS if name in values}
+        return {name: values[name] for name in COSINE_TERMS if name in values}
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Return `prototype_cosine` of the last call, the mean over pairs of seen prototypes; nothing before it."""

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lsr_train.latent.fused import lifted
+from lsr_train.latent.cells import compute_dtype
 
-__all__ = ["cosines", "perpendicularity_loss"]
+__all__ = ["cosine_perpendicularity_loss", "cosines", "perpendicularity_loss"]
 
 
 def perpendicularity_loss(batch_mean: Tensor, present: Tensor) -> Tensor:
@@ -25,21 +25,42 @@ def perpendicularity_loss(batch_mean: Tensor, present: Tensor) -> Tensor:
     Raises:
         ValueError: shapes, types or devices disagree.
     """
-    if batch_mean.ndim != 2 or not batch_mean.is_floating_point():
-        raise ValueError(f"batch_mean is {batch_mean.dtype} {tuple(batch_mean.shape)}; needed: floating [C,K]")
-    if present.shape != batch_mean.shape[:1] or present.dtype != torch.bool:
-        raise ValueError(f"present is {present.dtype} {tuple(present.shape)}; needed: bool [{batch_mean.shape[0]}]")
-    if present.device != batch_mean.device:
-        raise ValueError(f"present is on {present.device}, batch_mean on {batch_mean.device}")
-    num_classes = batch_mean.shape[0]
+    num_classes = len(batch_mean)
     return cosines(batch_mean, present).sum() / max(num_classes * (num_classes - 1), 1)
 
 
+def cosine_perpendicularity_loss(batch_mean: Tensor, present: Tensor) -> Tensor:
+    """Average the cosines between the prototypes of the pairs of classes that are present (ours: Eq. 6 over them).
+
+    Args:
+        batch_mean: per-batch prototypes [C,K], such as `mean_directions`; differentiated, both sides of each pair.
+        present: [C] bool, classes of this batch.
+
+    Returns:
+        Scalar in [-1, 1] in float32 (float64 for float64 input). 0 with fewer than two classes present.
+
+    Raises:
+        ValueError: shapes, types or devices disagree.
+    """
+    count = present.sum()
+    return cosines(batch_mean, present).sum() / (count * (count - 1)).clamp(min=1)
+
+
 def cosines(prototypes: Tensor, present: Tensor) -> Tensor:
-    """Return the cosine of every pair of present classes, [C,C]; 0 on the diagonal and for the others."""
+    """Return the cosine of every pair of present classes, [C,C]; 0 on the diagonal and for the others.
+
+    Raises:
+        ValueError: shapes, types or devices disagree.
+    """
+    if prototypes.ndim != 2 or not prototypes.is_floating_point():
+        raise ValueError(f"batch_mean is {prototypes.dtype} {tuple(prototypes.shape)}; needed: floating [C,K]")
+    if present.shape != prototypes.shape[:1] or present.dtype != torch.bool:
+        raise ValueError(f"present is {present.dtype} {tuple(present.shape)}; needed: bool [{len(prototypes)}]")
+    if present.device != prototypes.device:
+        raise ValueError(f"present is on {present.device}, batch_mean on {prototypes.device}")
     with torch.autocast(prototypes.device.type, enabled=False):
-        prototypes = prototypes.to(lifted(prototypes.dtype))
+        prototypes = prototypes.to(compute_dtype(prototypes.dtype))
         norms = torch.linalg.vector_norm(prototypes, dim=1, keepdim=True)  # [C,1]
         usable = present[:, None] & (norms > 0)
         units = prototypes * torch.where(usable, 1 / torch.where(usable, norms, 1), 0)
-        return (units @ units.T) * ~torch.eye(units.shape[0], dtype=torch.bool, device=units.device)
+        return (units @ units.T) * ~torch.eye(len(units), dtype=torch.bool, device=units.device)

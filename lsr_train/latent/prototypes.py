@@ -6,24 +6,33 @@ import torch
 from torch import Tensor, nn
 
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.cells import check_cells
-from lsr_train.latent.fused import Moments, class_moments, one_member
+from lsr_train.latent.cells import check_cells, compute_dtype, one_hot
 
-__all__ = ["Prototypes", "batch_means", "smooth"]
+__all__ = ["Prototypes", "class_means", "means_over_ranks", "smooth"]
 
 
-def batch_means(moments: Moments) -> tuple[Tensor, Tensor]:
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Return the mean feature of each class over all ranks (paper, Eq. 2).
 
     Args:
-        moments: of this rank's source features.
+        features: [B,K,h,w], any floating type; differentiated.
+        labels: cell labels [B,h,w] int64, 255 for void. Values are not checked.
+        num_classes: C.
 
     Returns:
-        Means [C,K], differentiated, 0 for classes without a cell; and which classes have one, [C] bool.
+        Means [C,K] in float32 (float64 for float64 features), differentiated, 0 for classes without a cell; and which
+        classes have one, [C] bool.
     """
-    assert moments.sums is not None
-    totals = moments.sums + moments.counts[:, None] * moments.shift  # [C,K]
-    totals = all_reduce_sum(torch.cat([totals, moments.counts[:, None]], dim=1))  # one message
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.to(compute_dtype(features.dtype))
+        members = one_hot(labels, num_classes, features.dtype)  # [B,C,h,w]
+        sums = torch.einsum("bchw,bkhw->ck", members, features)
+        return means_over_ranks(sums, members.sum(dim=(0, 2, 3)))
+
+
+def means_over_ranks(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide sums [C,K] by counts [C] over all ranks; return the means, and which classes have a cell [C]."""
+    totals = all_reduce_sum(torch.cat([sums, counts[:, None]], dim=1))  # one message
     counts = totals[:, -1].detach()
     return totals[:, :-1] / counts.clamp(min=1)[:, None], counts > 0
 
@@ -98,8 +107,7 @@ class Prototypes(nn.Module):
         """
         num_classes, channels = self.mean.shape
         check_cells(features, labels, channels)
-        moments = class_moments(features, labels, one_member(features, labels, num_classes))
-        batch_mean, present = batch_means(moments)
+        batch_mean, present = class_means(features, labels, num_classes)
         self.move(batch_mean, present)
         return batch_mean, present
 

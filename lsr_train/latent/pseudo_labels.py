@@ -1,16 +1,16 @@
-"""Pseudo-labels of target cells: what the network says, where it is sure and its pixels agree (paper, Sec. 3)."""
+"""Pseudo-labels of target cells: the network's own predictions where its pixels are sure and agree (paper, Sec. 3)."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lsr_infer.labelspace import IGNORE_INDEX
-from lsr_train.latent.cells import cell_sums
+from lsr_train.latent.cells import cell_sums, check_logits, compute_dtype
 from lsr_train.latent.histogram import histogram_downsample
-from lsr_train.losses.softmax import peaks
 
-__all__ = ["confident_cells", "pseudo_labels"]
+__all__ = ["Peaks", "confident_cells", "peaks", "pseudo_labels"]
 
 Downsample = Callable[[Tensor, tuple[int, int], int, float], Tensor]
 
@@ -41,25 +41,44 @@ def pseudo_labels(
     Raises:
         ValueError: shapes or types disagree.
     """
-    if logits.ndim != 4 or not logits.is_floating_point():
-        raise ValueError(f"logits are {logits.dtype} {tuple(logits.shape)}; needed: floating [B,C,H,W]")
-    if mask is not None and (mask.shape != logits[:, 0].shape or mask.dtype != torch.bool):
-        raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}; needed: bool {tuple(logits[:, 0].shape)}")
-    labels, peak, _, _ = peaks(logits)  # [B,H,W] both
+    check_logits(logits, mask)
+    labels, probability = peaks(logits)  # [B,H,W] both
     if mask is not None:
         labels = torch.where(mask, labels, IGNORE_INDEX)
     cells = downsample(labels, size, logits.shape[1], threshold)
-    return confident_cells(cells, peak, confidence, mask=mask)
+    return confident_cells(cells, probability, confidence, mask=mask)
+
+
+class Peaks(NamedTuple):
+    """The most probable class of each pixel.
+
+    Args:
+        labels: [B,H,W] int64.
+        probability: [B,H,W], of that class.
+    """
+
+    labels: Tensor
+    probability: Tensor
 
 
 @torch.no_grad()
-def confident_cells(cells: Tensor, peak: Tensor, confidence: float = 0.5, *, mask: Tensor | None = None) -> Tensor:
+def peaks(logits: Tensor) -> Peaks:
+    """Return the most probable class of each pixel of logits [B,C,H,W], without a graph."""
+    logits = logits.to(compute_dtype(logits.dtype))
+    highest, labels = logits.max(dim=1)  # several times as fast as argmax on a CPU
+    return Peaks(labels, (highest - logits.logsumexp(dim=1)).exp())
+
+
+@torch.no_grad()
+def confident_cells(
+    cells: Tensor, probability: Tensor, confidence: float = 0.5, *, mask: Tensor | None = None
+) -> Tensor:
     """Keep the labels of the cells whose pixels are sure (the second half of `pseudo_labels`).
 
     Args:
         cells: [B,h,w] int64, labels of cells.
-        peak: [B,H,W], how probable each pixel's label is.
-        confidence: T_p. The mean of `peak` over a cell's pixels must be strictly above it.
+        probability: [B,H,W], of each pixel's label.
+        confidence: T_p. The mean of `probability` over a cell's pixels must be strictly above it.
         mask: [B,H,W] bool, true where a pixel counts; the others do not enter the mean. None: all count.
 
     Returns:
@@ -67,7 +86,7 @@ def confident_cells(cells: Tensor, peak: Tensor, confidence: float = 0.5, *, mas
     """
     size = (cells.shape[-2], cells.shape[-1])
     if mask is not None:
-        peak = torch.where(mask, peak, 0)
-    counts = cell_sums(torch.ones_like(peak[:1]) if mask is None else mask, size)  # [1 or B,h,w]
-    sure = cell_sums(peak, size) > confidence * counts
+        probability = torch.where(mask, probability, 0)
+    counts = cell_sums(torch.ones_like(probability[:1]) if mask is None else mask, size)  # [1 or B,h,w]
+    sure = cell_sums(probability, size) > confidence * counts
     return torch.where(sure & (counts > 0), cells, IGNORE_INDEX)

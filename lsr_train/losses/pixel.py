@@ -5,16 +5,14 @@ too. They know no network, method or data set.
 """
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.losses.softmax import log_normalizer, peaks, row_pieces
+from lsr_train.latent.cells import check_logits, compute_dtype
 
 __all__ = ["cross_entropy", "distillation_loss", "entropy_loss", "max_square_loss", "upsample"]
 
@@ -32,12 +30,10 @@ def upsample(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     Raises:
         ValueError: the logits are not floating [B,C,h,w].
     """
-    _check(logits, None)
+    logits = _checked(logits).contiguous()
     if logits.shape[-2:] == tuple(size):
-        return _lift(logits).contiguous()
-    with torch.autocast(logits.device.type, enabled=False):
-        upsampled: Tensor = _Upsample.apply(_lift(logits), tuple(size))  # type: ignore[no-untyped-call]  # torch's
-        return upsampled
+        return logits
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, weight: Tensor | None = None) -> Tensor:
@@ -56,14 +52,15 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, weight: Tensor | None = Non
     Raises:
         ValueError: shapes disagree or `labels` is not int64.
     """
-    _check(logits, None)
+    logits = _checked(logits)
     if weight is not None and weight.shape != labels.shape:
         raise ValueError(f"weight is {tuple(weight.shape)}; needed: {tuple(labels.shape)}, as the labels")
     if labels.dtype != torch.int64 or labels.shape != logits[:, 0].shape:
         raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)}; needed: int64 {tuple(logits[:, 0].shape)}")
-    with torch.autocast(logits.device.type, enabled=False):
-        total: Tensor = _CrossEntropySum.apply(_lift(logits), labels, weight)  # type: ignore[no-untyped-call]  # torch's
-        return _ratio(total, (labels != IGNORE_INDEX).sum())
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")  # [B,H,W], 0 where void
+    if weight is not None:
+        losses = torch.where(weight > 0, weight.detach() * losses, 0)
+    return _ratio(losses.sum(), (labels != IGNORE_INDEX).sum())
 
 
 def distillation_loss(
@@ -85,18 +82,16 @@ def distillation_loss(
     Raises:
         ValueError: shapes or types disagree, or T is not above 0.
     """
-    _check(logits, mask)
-    _check(teacher_logits, None)
+    logits, teacher_logits = _checked(logits, mask), _checked(teacher_logits).detach()
     if teacher_logits.shape != logits.shape:
         raise ValueError(f"the teacher's logits are {tuple(teacher_logits.shape)}; needed: {tuple(logits.shape)}")
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; allowed: above 0")
-    with torch.autocast(logits.device.type, enabled=False):
-        counted = torch.ones_like(logits[:, 0], dtype=torch.bool) if mask is None else mask
-        student = _lift(logits)
-        teacher = teacher_logits.detach().to(student.dtype)
-        total: Tensor = _DivergenceSum.apply(student, teacher, temperature, counted)  # type: ignore[no-untyped-call]  # torch's
-        return _ratio(total, counted.sum())
+    student = (logits / temperature).log_softmax(dim=1)
+    teacher = (teacher_logits.to(logits.dtype) / temperature).log_softmax(dim=1)
+    divergence = F.kl_div(student, teacher, log_target=True, reduction="none").sum(dim=1)  # [B,H,W]
+    total, count = _counted(divergence, mask)
+    return temperature**2 * _ratio(total, count)
 
 
 def max_square_loss(logits: Tensor, ratio: float = 0.2, *, mask: Tensor | None = None) -> Tensor:
@@ -117,10 +112,15 @@ def max_square_loss(logits: Tensor, ratio: float = 0.2, *, mask: Tensor | None =
     Raises:
         ValueError: shapes or types disagree.
     """
-    _check(logits, mask)
-    with torch.autocast(logits.device.type, enabled=False):
-        loss: Tensor = _MaxSquare.apply(_lift(logits), ratio, mask)  # type: ignore[no-untyped-call]  # torch's
-        return loss
+    logits = _checked(logits, mask)
+    probabilities, (B, C, H, W) = logits.softmax(dim=1), logits.shape
+    labels = logits.detach().max(dim=1).indices  # several times as fast as argmax on a CPU
+    bins = (labels if mask is None else torch.where(mask, labels, C)).flatten(1)  # [B,H*W]
+    counts = probabilities.new_zeros(B, C + 1).scatter_add(1, bins, torch.ones_like(bins, dtype=probabilities.dtype))
+    pixels = counts[:, :C].sum(dim=1, keepdim=True)
+    weights = 1 / (counts**ratio * pixels ** (1 - ratio)).clamp(min=1)
+    weights = F.pad(weights[:, :C], (0, 1)).gather(1, bins).view(B, H, W)
+    return -(probabilities.square().sum(dim=1) * weights).sum() / (B * C)
 
 
 def entropy_loss(logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -137,125 +137,15 @@ def entropy_loss(logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: shapes or types disagree.
     """
-    _check(logits, mask)
-    with torch.autocast(logits.device.type, enabled=False):
-        probabilities = _lift(logits).softmax(dim=1)
-        entropy = -(probabilities * (probabilities + 1e-30).log2()).sum(dim=1) / math.log2(max(logits.shape[1], 2))
-        if mask is None:
-            mask = torch.ones_like(entropy, dtype=torch.bool)
-        return _ratio(torch.where(mask, entropy, 0).sum(), mask.sum())
+    probabilities = _checked(logits, mask).softmax(dim=1)
+    entropy = -(probabilities * (probabilities + 1e-30).log2()).sum(dim=1) / math.log2(max(logits.shape[1], 2))
+    return _ratio(*_counted(entropy, mask))
 
 
-class _Upsample(torch.autograd.Function):
-    """Bilinear interpolation; its gradient as two matrix products.
-
-    That is a quarter of the time of torch's own backward on a CPU, and needs no atomic additions on a GPU.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        ctx.shape = logits.shape[-2:]
-        return F.interpolate(logits.contiguous(), size=size, mode="bilinear", align_corners=True)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        with torch.autocast(gradient.device.type, enabled=False):
-            rows = _interpolation(ctx.shape[0], gradient.shape[-2], gradient)  # [h,H]
-            columns = _interpolation(ctx.shape[1], gradient.shape[-1], gradient)  # [w,W]
-            return rows @ gradient @ columns.T, None
-
-
-def _interpolation(cells: int, pixels: int, like: Tensor) -> Tensor:
-    """Return the share of each cell in each pixel along one side, [cells,pixels]."""
-    unit = torch.eye(cells, dtype=like.dtype, device=like.device)[None]
-    return F.interpolate(unit, size=pixels, mode="linear", align_corners=True)[0]
-
-
-class _CrossEntropySum(torch.autograd.Function):
-    """Sum of the cross-entropy over pixels with a class; keeps one number a pixel instead of all probabilities."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-        labelled = (labels != IGNORE_INDEX).to(logits.dtype)
-        labels = torch.where(labels != IGNORE_INDEX, labels, 0)[:, None]  # [B,1,H,W]
-        weight = labelled if weight is None else labelled * weight.detach()
-        normalizer = log_normalizer(logits)  # [B,H,W]
-        ctx.save_for_backward(logits, labels, weight, normalizer)
-        return torch.where(weight > 0, weight * (normalizer - logits.gather(1, labels)[:, 0]), 0).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, labels, weight, normalizer = ctx.saved_tensors
-        weight = (gradient * weight)[:, None]  # [B,1,H,W]
-        result = torch.empty_like(logits)
-        for rows in row_pieces(logits):
-            out = result[:, :, rows]
-            torch.sub(logits[:, :, rows], normalizer[:, None, rows], out=out)
-            out.exp_().mul_(weight[:, :, rows])
-        return result.scatter_add_(1, labels, -weight), None, None
-
-
-class _DivergenceSum(torch.autograd.Function):
-    """Sum of T^2 KL(teacher || student) over counted pixels; keeps two numbers a pixel beside what came in."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, teacher: Tensor, temperature: float, mask: Tensor) -> Tensor:
-        normalizers = torch.empty(2, *mask.shape, dtype=logits.dtype, device=logits.device)
-        divergence = torch.empty_like(normalizers[0])
-        for rows in row_pieces(logits):
-            own, other = logits[:, :, rows] / temperature, teacher[:, :, rows] / temperature
-            normalizers[0, :, rows], normalizers[1, :, rows] = own.logsumexp(dim=1), other.logsumexp(dim=1)
-            own = own - normalizers[0, :, None, rows]
-            other = other - normalizers[1, :, None, rows]
-            divergence[:, rows] = (other.exp() * (other - own)).sum(dim=1)
-        ctx.temperature = temperature
-        ctx.save_for_backward(logits, teacher, mask, normalizers)
-        return temperature**2 * torch.where(mask, divergence, 0).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, teacher, mask, normalizers = ctx.saved_tensors
-        weight = torch.where(mask, gradient * ctx.temperature, 0)
-        result = torch.empty_like(logits)
-        for rows in row_pieces(logits):
-            own = (logits[:, :, rows] / ctx.temperature).sub_(normalizers[0, :, None, rows]).exp_()
-            other = (teacher[:, :, rows] / ctx.temperature).sub_(normalizers[1, :, None, rows]).exp_()
-            torch.mul(own.sub_(other), weight[:, None, rows], out=result[:, :, rows])
-        return result, None, None, None
-
-
-class _MaxSquare(torch.autograd.Function):
-    """The loss of `max_square_loss`; keeps three numbers a pixel instead of all probabilities."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, ratio: float, mask: Tensor | None) -> Tensor:
-        B, C, H, W = logits.shape
-        labels, _, normalizer, squares = peaks(logits, squares=True)
-        assert squares is not None
-        bins = (labels if mask is None else torch.where(mask, labels, C)).flatten(1)
-        counts = logits.new_zeros(B, C + 1)
-        counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=counts.dtype))
-        pixels = counts[:, :C].sum(dim=1, keepdim=True)
-        weights = 1 / (counts**ratio * pixels ** (1 - ratio)).clamp(min=1) / (B * C)
-        weights[:, C] = 0
-        weights = weights.gather(1, bins).view(B, H, W)
-        ctx.save_for_backward(logits, normalizer, squares, weights)
-        return -(squares * weights).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, normalizer, squares, weights = ctx.saved_tensors
-        weight = -2 * gradient * weights  # [B,H,W]
-        result = torch.empty_like(logits)
-        for rows in row_pieces(logits):
-            out = result[:, :, rows]
-            torch.sub(logits[:, :, rows], normalizer[:, None, rows], out=out)
-            out.exp_()
-            out.mul_((out - squares[:, None, rows]).mul_(weight[:, None, rows]))
-        return result, None, None
+def _counted(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the sum of a map [B,H,W] over the pixels that count, and their number."""
+    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    return torch.where(mask, values, 0).sum(), mask.sum()
 
 
 def _ratio(total: Tensor, count: Tensor) -> Tensor:
@@ -264,14 +154,7 @@ def _ratio(total: Tensor, count: Tensor) -> Tensor:
     return sums[0] / sums[1].detach().clamp(min=1)
 
 
-def _lift(logits: Tensor) -> Tensor:
-    """Return logits in float32, or float64 where they are."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _check(logits: Tensor, mask: Tensor | None) -> None:
-    """Raise ValueError unless logits are floating [B,C,H,W] and the mask bool [B,H,W]."""
-    if logits.ndim != 4 or not logits.is_floating_point():
-        raise ValueError(f"logits are {logits.dtype} {tuple(logits.shape)}; needed: floating [B,C,H,W]")
-    if mask is not None and (mask.shape != logits[:, 0].shape or mask.dtype != torch.bool):
-        raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}; needed: bool {tuple(logits[:, 0].shape)}")
+def _checked(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return logits in float32 (float64 where they are); raise ValueError unless shapes and types fit."""
+    check_logits(logits, mask)
+    return logits.to(compute_dtype(logits.dtype))

@@ -1,6 +1,7 @@
-"""The training methods by name. A new one is a file beside these and a line here.
+"""The training methods: `Method`, and its subclasses by name.
 
-One of your own needs none: a class in a file (`--method FILE.py:CLASS`), or an entry point of an installed package.
+A new one is a file beside these and a line in `lsr_train.config.methods`. One of your own needs neither: a class in a
+file (`--method FILE.py:CLASS`), or an entry point of an installed package.
 """
 
 import importlib.util
@@ -8,47 +9,27 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from lsr_infer.errors import InputError
-from lsr_train.config.methods import ENTRY_POINTS
-from lsr_train.methods.adversarial import AdaptSegNetFeat, SAPNet
-from lsr_train.methods.distill import Distill
-from lsr_train.methods.entropy import MaxSquareIW, MinEnt
-from lsr_train.methods.lsr import LSR, LSREM
+from lsr_train.config.methods import ENTRY_POINTS, METHOD_SPECS, is_foreign
 from lsr_train.methods.method import Method, Network
-from lsr_train.methods.oce import OCE
-from lsr_train.methods.self_training import LSRSelfTraining, SelfTraining
-from lsr_train.methods.source_only import SourceOnly
 
-__all__ = ["METHODS", "Method", "Network", "method_class"]
-
-METHODS: dict[str, type[Method]] = {
-    "source-only": SourceOnly,
-    "target-only": SourceOnly,  # its source is the labelled split of the target: the upper bound of mASR (Eq. 9)
-    "adaptsegnet-feat": AdaptSegNetFeat,
-    "minent": MinEnt,
-    "sapnet": SAPNet,
-    "maxsquare-iw": MaxSquareIW,
-    "oce": OCE,
-    "lsr": LSR,
-    "lsr-em": LSREM,
-    "self-training": SelfTraining,
-    "lsr-st": LSRSelfTraining,
-    "distill": Distill,
-}
+__all__ = ["Method", "Network", "method_class"]
 
 
 def method_class(name: str) -> type[Method]:
     """Return a method by its name in the configuration.
 
     Args:
-        name: a key of `METHODS`, an entry point of the group `lsr_train.methods`, or FILE.py:CLASS.
+        name: a key of `METHOD_SPECS`, an entry point of the group `lsr_train.methods`, or FILE.py:CLASS.
 
     Raises:
         InputError: the file or package cannot be loaded, or what it holds is no `Method`.
     """
-    if name in METHODS:
-        return METHODS[name]
+    if not is_foreign(name):
+        module, _, attribute = METHOD_SPECS[name].implementation.partition(":")
+        own: type[Method] = getattr(importlib.import_module(f"lsr_train.methods.{module}"), attribute)
+        return own
     try:
-        found = _from_file(*name.rsplit(":", 1)) if ".py:" in name else _from_package(name)
+        found = _from_file(*name.rsplit(":", 1)) if ".py:" in name else entry_points(group=ENTRY_POINTS)[name].load()
     except Exception as error:  # whatever a foreign file does
         raise InputError(f"method {name} cannot be loaded: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
@@ -64,10 +45,4 @@ def _from_file(file: str, attribute: str) -> object:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found: object = getattr(module, attribute)
-    return found
-
-
-def _from_package(name: str) -> object:
-    """Return what an installed package offers by that name."""
-    found: object = entry_points(group=ENTRY_POINTS)[name].load()
     return found

@@ -51,7 +51,7 @@ class Distill(Method):
 
     L_D is `distillation_loss`. The teacher sees images as the loader gives them, the student strongly augmented ones;
     with `self_training.mix class` half of a source image's classes lie on each target image, and the teacher's opinion
-    of both is pasted likewise. LSR's scale-free constraints act on the student's features, with the source's labels and
+    of both is pasted likewise. LSR's cosine constraints act on the student's features, with the source's labels and
     the teacher's, where their weights are not 0.
     """
 
@@ -59,8 +59,8 @@ class Distill(Method):
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
-        self._latent_weights = latent_weights(config, "scale-free")
-        self.regularizer = build_regularizer(config, num_classes, channels, "scale-free")
+        self._latent_weights = latent_weights(config, "cosine")
+        self.regularizer = build_regularizer(config, num_classes, channels, "cosine")
         self._strength = Strength(**asdict(config.strong))
         self._teacher: FrozenTeacher | None = None
         self._draws = ImageDraws(config.seed)

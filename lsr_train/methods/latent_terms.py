@@ -3,15 +3,15 @@
 from typing import Literal
 
 from lsr_train.config.run import Config
-from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer
+from lsr_train.latent import CosineRegularizer, LatentRegularizer
 
 __all__ = ["build_regularizer", "latent_weights"]
 
 
-def latent_weights(config: Config, form: Literal["printed", "scale-free"] = "printed") -> dict[str, float]:
+def latent_weights(config: Config, form: Literal["paper", "cosine"] = "paper") -> dict[str, float]:
     """Return the weight of each latent term of a form (paper, Eq. 4); source and target share a lambda."""
     weights = config.weights
-    last = {"printed": "norm", "scale-free": "prototype"}[form]
+    last = {"paper": "norm", "cosine": "prototype"}[form]
     return {
         "cluster_source": weights.cluster,
         "cluster_target": weights.cluster,
@@ -22,13 +22,13 @@ def latent_weights(config: Config, form: Literal["printed", "scale-free"] = "pri
 
 
 def build_regularizer(
-    config: Config, num_classes: int, channels: int, form: Literal["printed", "scale-free"] = "printed"
-) -> LatentRegularizer | ScaleFreeRegularizer:
+    config: Config, num_classes: int, channels: int, form: Literal["paper", "cosine"] = "paper"
+) -> LatentRegularizer | CosineRegularizer:
     """Build the regularizer of a form; terms of weight 0 are left out of the computation."""
     terms = frozenset(name for name, weight in latent_weights(config, form).items() if weight > 0)
-    if form == "scale-free":
+    if form == "cosine":
         decay, temperature = config.prototypes.decay, config.latent.temperature
-        return ScaleFreeRegularizer(num_classes, channels, decay=decay, temperature=temperature, terms=terms)
+        return CosineRegularizer(num_classes, channels, decay=decay, temperature=temperature, terms=terms)
     return LatentRegularizer(
         num_classes,
         channels,
@@ -38,7 +38,5 @@ def build_regularizer(
         confidence=config.pseudo_labels.confidence,
         delta=config.norm.delta,
         labels=config.histogram.mode,
-        clustering=config.clustering.distance,
-        norm=config.norm.variant,
         terms=terms,
     )

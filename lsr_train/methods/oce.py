@@ -8,15 +8,10 @@ from torch import Tensor
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.latent.cells import cell_sums
+from lsr_train.latent.prototypes import class_means
+from lsr_train.losses.oce import centroid_clustering_loss, centroid_distance, orthogonality_loss, sparsity_loss
 from lsr_train.losses.pixel import cross_entropy, max_square_loss, upsample
 from lsr_train.methods.method import Method, Network
-from lsr_train.methods.oce_losses import (
-    centroid_clustering_loss,
-    centroid_distance,
-    class_centroids,
-    orthogonality_loss,
-    sparsity_loss,
-)
 from lsr_train.network import SegOutput
 
 __all__ = ["OCE"]
@@ -57,7 +52,7 @@ class OCE(Method):
         features = torch.cat([output.features for output in outputs])
         weights, values = self.config.weights, {}
         with torch.autocast(features.device.type, enabled=False):
-            centroids, present = class_centroids(features, torch.cat(labels), self.num_classes)
+            centroids, present = class_means(features, torch.cat(labels), self.num_classes)
             if weights.cluster:
                 pulls = [
                     centroid_clustering_loss(output.features, of_cells, centroids)

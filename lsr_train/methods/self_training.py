@@ -16,8 +16,7 @@ from lsr_train.config.run import Config
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent import LatentRegularizer, confident_cells, histogram_downsample, pseudo_labels
-from lsr_train.latent.cells import cell_sums
-from lsr_train.latent.fused import lifted
+from lsr_train.latent.cells import cell_sums, compute_dtype
 from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.latent_terms import build_regularizer, latent_weights
 from lsr_train.methods.method import Method, Network
@@ -238,7 +237,7 @@ class SelfTrainingMethod(Method):
         """Return the mean squared distance of the source's features to those of the starting network, per channel."""
         assert self.starting is not None
         fixed = self._forward(self.starting, image).features
-        exact = lifted(features.dtype)
+        exact = compute_dtype(features.dtype)
         return all_reduce_sum((features.to(exact) - fixed.to(exact)).square().mean()) / world_size()
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.distributed import all_reduce_sum
+from lsr_train.latent.cells import compute_dtype
 from lsr_train.latent.directional import mean_directions, prototype_cosines
-from lsr_train.latent.fused import lifted
 from lsr_train.latent.prototypes import Prototypes
+from lsr_train.latent.pseudo_labels import peaks
 from lsr_train.losses.pixel import upsample
-from lsr_train.losses.softmax import peaks
 
 __all__ = [
     "DistributionAlignment",
@@ -76,7 +76,7 @@ def teacher_labels(
     """
     if weighting not in ("fraction", "confident", "all"):
         raise ValueError(f"weighting is {weighting!r}; allowed: fraction, confident, all")
-    labels, probability, _, _ = peaks(upsample(logits, size))  # [B,H,W] both
+    labels, probability = peaks(upsample(logits, size))  # [B,H,W] both
     counts = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask
     probability = torch.where(counts, probability, 0)
     confident = probability > threshold
@@ -154,7 +154,7 @@ class DistributionAlignment(nn.Module):
         """
         num_classes = self.prior.shape[0]
         if self.training:
-            probabilities = logits.to(lifted(logits.dtype)).softmax(dim=1)
+            probabilities = logits.to(compute_dtype(logits.dtype)).softmax(dim=1)
             if mask is not None:
                 probabilities = probabilities * mask[:, None]
             counts = _counts(labels, num_classes, probabilities.dtype)
@@ -234,7 +234,7 @@ class LabelAlignment(nn.Module):
             [1,C,1,1].
         """
         if self.training:
-            num_classes, exact = self.prior.shape[0], lifted(logits.dtype)
+            num_classes, exact = self.prior.shape[0], compute_dtype(logits.dtype)
             counts = [_counts(labels, num_classes, exact)]
             looks = [logits + self.offset.view(1, -1, 1, 1)]
             if self.strength < 1:  # else nothing reads the teacher's own shares

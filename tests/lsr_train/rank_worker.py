@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lsr_train.config.run import Config, SelfTrainingConfig, TrainConfig, WeightsConfig
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
-from lsr_train.latent import LatentRegularizer, ScaleFreeRegularizer, histogram_downsample
+from lsr_train.latent import CosineRegularizer, LatentRegularizer, histogram_downsample
 from lsr_train.losses.pixel import cross_entropy, entropy_loss, max_square_loss, upsample
 from lsr_train.methods.distill import Distill
 from lsr_train.methods.self_training import SelfTraining
@@ -120,7 +120,7 @@ def main(rank: int, ranks: int, rendezvous: str, output: str) -> None:
     parts = nn.ModuleDict(
         {
             "alignment": DistributionAlignment(C), "label_alignment": LabelAlignment(C),
-            "rectifier": Rectifier(C, K), "scale_free": ScaleFreeRegularizer(C, K),
+            "rectifier": Rectifier(C, K), "scale_free": CosineRegularizer(C, K),
         }
     ).double()  # fmt: skip
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01)

@@ -14,13 +14,10 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands import adapt, distill
 from lsr_train.config.command_line import config_from_text, resolve, training_request
 from lsr_train.config.fields import with_fields
+from lsr_train.config.methods import METHOD_SPECS, WEIGHT_NAMES, command_of
 from lsr_train.config.recipes import recipe_names, recipe_path, to_yaml
+from lsr_train.config.renamed import current_argv
 from lsr_train.config.run import (
-    COMMAND_METHODS,
-    METHOD_NAMES,
-    METHOD_WEIGHTS,
-    SUPERVISED_METHODS,
-    WEIGHT_NAMES,
     AugmentConfig,
     Config,
     DataConfig,
@@ -35,7 +32,7 @@ from lsr_train.config.run import (
     TrainConfig,
     WeightsConfig,
 )
-from lsr_train.methods import METHODS
+from lsr_train.methods import method_class
 from tests.lsr_train.training_runs import REPOSITORY
 
 
@@ -49,15 +46,10 @@ def leaves(node: object, prefix: str = "") -> set[str]:
     return names
 
 
-def test_names_of_methods_are_those_of_the_registry() -> None:
-    assert tuple(METHODS) == METHOD_NAMES
-
-
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_resolves_and_reads_back_equal(name: str) -> None:
     method = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))["method"]
-    program = next(command for command, methods in COMMAND_METHODS.items() if method in methods)
-    request = resolve(program, ["--recipe", name, "--target", "somewhere", "--source", "there"], None)
+    request = resolve(command_of(method), ["--recipe", name, "--target", "somewhere", "--source", "there"], None)
     assert config_from_text(to_yaml(request.config), "config.yaml") == request.config
     assert request.out == Path("runs") / name
 
@@ -215,8 +207,7 @@ FIELDS = {
     "histogram": "mode threshold",
     "pseudo_labels": "confidence",
     "prototypes": "decay init",
-    "clustering": "distance",
-    "norm": "delta variant",
+    "norm": "delta",
     "self_training": "alignment alignment_decay alignment_of decay keep mask_block mask_ratio "
     "mix rectify rectify_decay rectify_from threshold weighting",
     "strong": "blur blur_sigma brightness contrast hue probability saturation",
@@ -246,22 +237,20 @@ def test_every_field_is_read_somewhere() -> None:
     assert {name for name in leaves(Config()) if name.rpartition(".")[2] not in read} == set()
 
 
-def test_every_method_is_run_by_one_command() -> None:
-    assert sorted(name for names in COMMAND_METHODS.values() for name in names) == sorted(METHOD_NAMES)
-
-
 def test_exactly_the_adapting_methods_use_the_target() -> None:
-    assert {name for name, method in METHODS.items() if not method.uses_target} == set(SUPERVISED_METHODS)
+    for name, spec in METHOD_SPECS.items():
+        assert method_class(name).uses_target == (spec.command != "pretrain")
+        assert spec.command in ("pretrain", "adapt", "distill")
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", METHOD_SPECS)
 def test_a_method_weights_what_the_configuration_says(name: str) -> None:
-    forms = (("printed", "prototype"), ("scale-free", "norm"))
+    forms = (("paper", "prototype"), ("cosine", "norm"))
     for form, other in forms[1:] if name == "distill" else forms:
-        read = set(METHOD_WEIGHTS[name]) - ({other} if name == "lsr-st" else set())
+        read = set(METHOD_SPECS[name].weights) - ({other} if name == "lsr-st" else set())
         latent = LatentConfig(form=form) if name in ("lsr-st", "distill") else LatentConfig()
         base = Config(method=name, weights=WeightsConfig(**dict.fromkeys(read, 0.5)), latent=latent)
-        weights = METHODS[name](base, 3, 4).term_weights()
+        weights = method_class(name)(base, 3, 4).term_weights()
         for field in WEIGHT_NAMES:
             terms = {term: value for term, value in weights.items() if term.startswith(field)}
             assert all(value == (0.5 if field in read else 0) for value in terms.values())
@@ -269,7 +258,7 @@ def test_a_method_weights_what_the_configuration_says(name: str) -> None:
 
 
 def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
-    for form, other in (("printed", "prototype"), ("scale-free", "norm")):
+    for form, other in (("paper", "prototype"), ("cosine", "norm")):
         with pytest.raises(UsageError, match=f"latent.form {form} has no such"):
             Config(
                 method="lsr-st",
@@ -284,8 +273,7 @@ def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
         (recipe, field, value)
         for recipe in ("toytown_lsr_st", "toytown_self_training", "toytown_distill")
         for field, value in (
-            ("histogram.mode", "nearest"), ("prototypes.init", "zero"), ("clustering.distance", "l1"),
-            ("norm.variant", "relative"), ("norm.delta", 0.1),
+            ("histogram.mode", "nearest"), ("prototypes.init", "zero"), ("norm.delta", 0.1),
         )
     ]
     + [
@@ -296,7 +284,7 @@ def test_the_two_forms_of_the_constraints_have_their_own_terms() -> None:
         )
     ]
     + [
-        ("toytown_lsr_em", "self_training.alignment_of", "labels"), ("toytown_lsr_em", "latent.form", "printed"),
+        ("toytown_lsr_em", "self_training.alignment_of", "labels"), ("toytown_lsr_em", "latent.form", "paper"),
         ("toytown_self_training", "latent.image", "target"), ("toytown_self_training", "distill.temperature", 4.0),
         ("toytown_self_training", "prototypes.decay", 0.5), ("toytown_source", "strong.hue", 1.0),
         ("toytown_source", "pseudo_labels.confidence", 0.1), ("toytown_lsr_st", "distill.teacher_size", "own"),
@@ -331,10 +319,10 @@ def test_one_recipe_alone(tmp_path: Path) -> None:
         resolve("adapt", ["--recipe", "toytown_lsr", "--recipe=toytown_lsr_em"], None)
 
 
-def test_the_printed_form_reads_the_papers_options() -> None:
+def test_the_papers_form_reads_the_papers_options() -> None:
     config = resolve("adapt", ["--recipe", "toytown_lsr_st", "--weights.prototype", "0"], None).config
-    options = {"histogram.mode": "nearest", "prototypes.init": "zero", "clustering.distance": "l1", "norm.delta": 0.1}
-    assert with_fields(config, {"latent.form": "printed", **options}).norm.delta == 0.1
+    options = {"histogram.mode": "nearest", "prototypes.init": "zero", "norm.delta": 0.1}
+    assert with_fields(config, {"latent.form": "paper", **options}).norm.delta == 0.1
 
 
 def test_images_of_two_sizes_cannot_be_mixed() -> None:
@@ -379,9 +367,9 @@ def test_the_short_names_of_a_student() -> None:
 
 def test_distillation_has_its_own_form_of_the_constraints_and_its_own_teacher() -> None:
     taught = WeightsConfig(distill=1.0)
-    for latent in (LatentConfig(form="printed"), LatentConfig(labels="student"), LatentConfig(image="target")):
+    for latent in (LatentConfig(form="paper"), LatentConfig(labels="student"), LatentConfig(image="target")):
         Config(method="distill", latent=latent, weights=taught)  # no term of theirs is asked for
-        with pytest.raises(UsageError, match=r"latent\.form scale-free"):
+        with pytest.raises(UsageError, match=r"latent\.form cosine"):
             Config(method="distill", weights=replace(taught, cluster=0.1), latent=latent)
     with pytest.raises(UsageError, match=r"distill\.teacher"):
         Config(method="lsr", distill=DistillConfig(teacher="x"))
@@ -389,3 +377,14 @@ def test_distillation_has_its_own_form_of_the_constraints_and_its_own_teacher() 
     with pytest.raises(UsageError, match="mixes source and target"):
         Config(method="distill", data=data, weights=taught)
     Config(method="distill", data=data, weights=taught, self_training=SelfTrainingConfig(mix="none"))
+
+
+def test_old_names_of_the_latent_form_and_fields_that_are_gone_are_read() -> None:
+    """A run folder of version 0.1.0 names the released code's variants at their defaults."""
+    old = to_yaml(Config()).replace("form: cosine", "form: scale-free")
+    old = old.replace("\nnorm:\n", "\nclustering:\n  distance: l2\nnorm:\n  variant: absolute\n")
+    assert config_from_text(old, "config.yaml") == Config()
+    with pytest.raises(InputError, match=r"clustering\.distance is l1"):
+        config_from_text(old.replace("distance: l2", "distance: l1"), "config.yaml")
+    paper = ["--recipe", "toytown_lsr_st", "--weights.prototype", "0", "--latent.form", "printed"]
+    assert resolve("adapt", current_argv("adapt", paper), None).config.latent.form == "paper"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lsr_train.config.run import ADAPTING_METHODS, METHOD_NAMES, METHOD_WEIGHTS
+from lsr_train.config.methods import METHOD_SPECS
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.device import choose_precision
 from lsr_train.engine.loop import Engine
@@ -50,17 +50,17 @@ def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, 
     if method in ("source-only", "target-only"):
         return "pretrain", words(RECIPES[method], out, *more)
     if method == "distill":
-        every_term = [f"--weights.{name}=0.1" for name in METHOD_WEIGHTS[method]]
+        every_term = [f"--weights.{name}=0.1" for name in METHOD_SPECS[method].weights]
         return "distill", [str(source), *words(RECIPES[method], out, *every_term, *more)]
     if method in OF_ONE_TERM:
         none = ("--weights.cluster=0", "--weights.perpendicularity=0", "--weights.norm=0")
-        own = (f"--weights.{name}=0.1" for name in METHOD_WEIGHTS[method])
+        own = (f"--weights.{name}=0.1" for name in METHOD_SPECS[method].weights)
         return "adapt", words("toytown_lsr", out, "--init", str(source), "--method", method, *none, *own, *more)
     at_work = EVERY_PART if method in ("self-training", "lsr-st") else ()
     return "adapt", words(RECIPES[method], out, "--init", str(source), *at_work, *more)
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", METHOD_SPECS)
 def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, tmp_path: Path) -> None:
     more = ("--selection.signal", "flip", "--log.gradients", "2")
     assert run_here(*command_for(method, source, tmp_path / "run", *more)) == 0
@@ -79,15 +79,15 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
     selected = status["selection"]["best_step"]  # none where six steps made a class collapse
     assert (run / "checkpoints/best").is_file() == (selected is not None)
-    assert selected is not None or method in ADAPTING_METHODS
+    assert selected is not None or METHOD_SPECS[method].command == "adapt"
     assert (run / "classes.csv").is_file()
     with (run / "classes.csv").open(encoding="utf-8", newline="") as file:
         steps = [row["step"] for row in csv.DictReader(file)]
-    start = ["0"] if method in ADAPTING_METHODS else []  # what the watch over classes compares with
+    start = ["0"] if METHOD_SPECS[method].command == "adapt" else []  # what the watch over classes compares with
     assert list(dict.fromkeys(steps)) == [*start, "3", "6"]
     assert steps.count("6") == 19
     terms = set(rows[0])
-    assert ("entropy" in terms) == ("entropy" in METHOD_WEIGHTS[method])
+    assert ("entropy" in terms) == ("entropy" in METHOD_SPECS[method].weights)
     assert ("adversarial" in terms) == (method in ("adaptsegnet-feat", "sapnet"))
     assert ("cluster_target" in terms) == (method.startswith("lsr") or method == "distill")
     assert ("self_training" in terms) == (method in ("self-training", "lsr-st", "distill"))
@@ -98,7 +98,7 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
         assert all(float(rows[-1][name]) > 0 for name in ("target_dose", "masked", "self_training", "distance"))
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", METHOD_SPECS)
 def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     more = ["--log.every", "3", "--selection.signal", "flip", "--train.steps", "24"]

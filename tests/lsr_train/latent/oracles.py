@@ -97,17 +97,6 @@ def clustering_oracle(features: Tensor, labels: Tensor, prototypes: Tensor, seen
     return total / len(prototypes)
 
 
-def absolute_clustering_oracle(
-    features: Tensor, labels: Tensor, prototypes: Tensor, seen: list[bool] | None = None
-) -> Tensor:
-    total = features.new_zeros(())
-    for c, prototype in enumerate(prototypes):
-        cells = cells_of(labels, c)
-        if cells and (seen is None or seen[c]):
-            total = total + sum((features[b, :, y, x] - prototype).abs().mean() for b, y, x in cells) / len(cells)
-    return total / len(prototypes)
-
-
 def perpendicularity_oracle(means: Tensor, present: list[bool]) -> Tensor:
     """Eq. 6."""
     total, C = means.new_zeros(()), len(means)
@@ -130,19 +119,6 @@ def norm_oracle(features: Tensor, reference: float, delta: float, domain: str, m
                     total = total + (gap.abs() if domain == "source" else gap.clamp(min=0))
                     count += 1
     return total / max(count, 1)
-
-
-def active_norm_oracle(feature: Tensor) -> Tensor:
-    mean = feature.mean().item()
-    return torch.stack([v if v.item() >= mean else v * 0 for v in feature]).norm()
-
-
-def relative_norm_oracle(features: Tensor, reference: float, delta: float) -> Tensor:
-    B, _, h, w = features.shape
-    places = [(b, i, j) for b in range(B) for i in range(h) for j in range(w)]
-    return sum((1 + delta - active_norm_oracle(features[b, :, i, j]) / reference).abs() for b, i, j in places) / len(
-        places
-    )
 
 
 def mean_norm(features: Tensor) -> float:

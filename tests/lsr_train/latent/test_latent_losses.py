@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from lsr_train.latent import (
-    absolute_clustering_loss,
     clustering_loss,
     cosine_clustering_loss,
     cosine_perpendicularity_loss,
     norm_alignment_loss,
     perpendicularity_loss,
     prototype_cross_entropy,
-    relative_norm_alignment_loss,
 )
 from lsr_train.latent.directional import mean_directions
-from lsr_train.latent.fused import class_moments, one_member
+from lsr_train.latent.fused import Moments, class_moments, one_member
+from lsr_train.latent.norm_alignment import align_norms
 from lsr_train.latent.prototypes import Prototypes
 from tests.lsr_train.latent import oracles
 from tests.lsr_train.latent.cases import CASES, Case
@@ -67,6 +66,13 @@ def batch_oracle(features: Tensor, case: Case) -> Tensor:
     return oracles.perpendicularity_oracle(*oracles.batch_mean_oracle(features, case.labels(), case.num_classes))
 
 
+def fused(features: Tensor, case: Case, prototypes: Tensor | None = None) -> Moments:
+    """Read the features once, about the prototypes (then without their sums) or about a member of each class."""
+    labels = case.labels()
+    shift = one_member(features, labels, case.num_classes) if prototypes is None else prototypes
+    return class_moments(features, labels, shift, with_sums=prototypes is None)
+
+
 COSINE = 1e-2
 
 LOSSES = [
@@ -75,18 +81,21 @@ LOSSES = [
     Loss("clustering, one class unseen",
          lambda f, c: clustering_loss(f, c.labels(), constants(c, f), seen_of(c)),
          lambda f, c: oracles.clustering_oracle(f, c.labels(), c.prototypes(), seen_of(c).tolist())),
-    Loss("clustering, absolute",
-         lambda f, c: absolute_clustering_loss(f, c.labels(), constants(c, f), seen_of(c)),
-         lambda f, c: oracles.absolute_clustering_oracle(f, c.labels(), c.prototypes(), seen_of(c).tolist())),
+    Loss("clustering, fused about the prototypes", lambda f, c: fused(f, c, constants(c, f)).clustering_loss(
+             constants(c, f)),
+         lambda f, c: oracles.clustering_oracle(f, c.labels(), c.prototypes())),
+    Loss("clustering, fused, one class unseen", lambda f, c: fused(f, c).clustering_loss(constants(c, f), seen_of(c)),
+         lambda f, c: oracles.clustering_oracle(f, c.labels(), c.prototypes(), seen_of(c).tolist())),
     Loss("perpendicularity", batch_loss, batch_oracle),
+    Loss("perpendicularity, fused", lambda f, c: perpendicularity_loss(*fused(f, c).class_means()), batch_oracle),
     Loss("norm, source", lambda f, c: norm_alignment_loss(f, torch.tensor(REFERENCE, dtype=torch.float64)),
          lambda f, c: oracles.norm_oracle(f, REFERENCE, 0.002, "source")),
     Loss("norm, target", lambda f, c: norm_alignment_loss(f, REFERENCE, 0.05, "target"),
          lambda f, c: oracles.norm_oracle(f, REFERENCE, 0.05, "target")),
     Loss("norm, target, masked", lambda f, c: norm_alignment_loss(f, REFERENCE, 0.05, "target", mask=c.labels() < 255),
          lambda f, c: oracles.norm_oracle(f, REFERENCE, 0.05, "target", c.labels() < 255)),
-    Loss("norm, relative", lambda f, c: relative_norm_alignment_loss(f, torch.tensor(REFERENCE, dtype=torch.float64)),
-         lambda f, c: oracles.relative_norm_oracle(f, REFERENCE, 0.1)),
+    Loss("norm, fused", lambda f, c: align_norms(fused(f, c).norms, REFERENCE, 0.002, "source"),
+         lambda f, c: oracles.norm_oracle(f, REFERENCE, 0.002, "source")),
     Loss("cosine clustering", lambda f, c: cosine_clustering_loss(f, c.labels(), constants(c, f)),
          lambda f, c: oracles.cosine_clustering_oracle(f, c.labels(), c.prototypes()), COSINE),
     Loss("cosine clustering, one class unseen",
@@ -157,10 +166,10 @@ def test_gradcheck(loss: Loss, channels_last: bool) -> None:
 @all_losses
 @all_cases
 @pytest.mark.parametrize("numbers", [1, 60, 2**18])
-def test_layouts_and_pieces_agree(loss: Loss, case: Case, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layouts_and_chunks_agree(loss: Loss, case: Case, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features = case.features()
     expected = value_and_gradient(loss.call, features, case)
-    monkeypatch.setattr("lsr_train.losses.chunks.CPU_NUMBERS", numbers)
+    monkeypatch.setattr("lsr_train.latent.fused.CPU_NUMBERS", numbers)
     wide = torch.zeros(*case.shape[:2], case.shape[2] * 2, case.shape[3] + 1)
     wide[:, :, ::2, 1:] = features
     turned = features.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
@@ -235,7 +244,7 @@ def test_the_mode_does_refuse() -> None:
 
 
 # but those where a class is left unseen by its number
-@pytest.mark.parametrize("loss", [x for x in LOSSES if "unseen" not in x.name and "absolute" not in x.name], ids=str)
+@pytest.mark.parametrize("loss", [x for x in LOSSES if "unseen" not in x.name], ids=str)
 def test_renumbering_classes_changes_nothing(loss: Loss) -> None:
     order = torch.tensor([2, 0, 3, 1])
     labels = MIXED.labels()
@@ -249,9 +258,7 @@ def test_renumbering_classes_changes_nothing(loss: Loss) -> None:
     close(gradient, expected[1], 1e-5)
 
 
-@pytest.mark.parametrize(
-    "loss", [x for x in LOSSES if x.name in ("norm, source", "norm, target", "norm, relative")], ids=str
-)
+@pytest.mark.parametrize("loss", [x for x in LOSSES if x.name in ("norm, source", "norm, target")], ids=str)
 def test_a_batch_of_two_is_the_mean_of_its_images(loss: Loss) -> None:
     features = MIXED.features()
     parts = [loss.call(features[b : b + 1], MIXED) for b in range(2)]
@@ -296,8 +303,6 @@ def tight(spread: float, channels: int = 256) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("spread", [1e-3, 1e-4])
 @pytest.mark.parametrize(("decay", "start"), [(0.8, "first"), (0.8, "zero"), (0.0, "first"), (0.99, "far")])
 def test_tight_clusters_do_not_cancel(channels_last: bool, spread: float, decay: float, start: str) -> None:
-    from lsr_train.latent.clustering import class_average, squared_distances
-
     features, labels = tight(spread)
     if channels_last:
         features = features.contiguous(memory_format=torch.channels_last)
@@ -305,7 +310,7 @@ def test_tight_clusters_do_not_cancel(channels_last: bool, spread: float, decay:
     previous = {"first": mean, "zero": mean * 0, "far": mean * 1.3}[start]
     prototypes = (decay * previous + (1 - decay) * mean).float()
     moments = class_moments(features, labels, one_member(features, labels, 3))
-    found = class_average(squared_distances(moments, prototypes), moments.counts)
+    found = moments.clustering_loss(prototypes)
     expected = oracles.clustering_oracle(features.double(), labels, prototypes.double())
     assert found.item() == pytest.approx(expected.item(), rel=2e-5)
     assert clustering_loss(features, labels, prototypes).item() == pytest.approx(expected.item(), rel=2e-5)
@@ -333,30 +338,28 @@ def test_prototypes_are_constants() -> None:
 
 def test_wrong_arguments() -> None:
     features, labels, prototypes = MIXED.features(), MIXED.labels(), MIXED.prototypes()
-    for call in (clustering_loss, absolute_clustering_loss):
-        with pytest.raises(ValueError, match="int64"):
-            call(features, labels.int(), prototypes)
-        with pytest.raises(ValueError, match="cell labels are"):
-            call(features, labels[:, 1:], prototypes)
-        with pytest.raises(ValueError, match="channels"):
-            call(features, labels, prototypes[:, 1:])
-        with pytest.raises(ValueError, match="prototypes are"):
-            call(features, labels, prototypes[0])
-        with pytest.raises(ValueError, match="seen"):
-            call(features, labels, prototypes, torch.ones(3, dtype=torch.bool))
-        with pytest.raises(ValueError, match="floating"):
-            call(labels, labels, prototypes)
-        with pytest.raises(ValueError, match="on meta"):
-            call(features, labels.to("meta"), prototypes)
-        with pytest.raises(ValueError, match="on meta"):
-            call(features, labels, prototypes.to("meta"))
-    for call in (norm_alignment_loss, relative_norm_alignment_loss):
-        with pytest.raises(ValueError, match="domain"):
-            call(features, 1.0, 0.1, "sauce")
-        with pytest.raises(ValueError, match="floating"):
-            call(features[0], 1.0)
-        with pytest.raises(ValueError, match="mask"):
-            call(features, 1.0, mask=labels)
+    with pytest.raises(ValueError, match="int64"):
+        clustering_loss(features, labels.int(), prototypes)
+    with pytest.raises(ValueError, match="cell labels are"):
+        clustering_loss(features, labels[:, 1:], prototypes)
+    with pytest.raises(ValueError, match="channels"):
+        clustering_loss(features, labels, prototypes[:, 1:])
+    with pytest.raises(ValueError, match="prototypes are"):
+        clustering_loss(features, labels, prototypes[0])
+    with pytest.raises(ValueError, match="seen"):
+        clustering_loss(features, labels, prototypes, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="floating"):
+        clustering_loss(labels, labels, prototypes)
+    with pytest.raises(ValueError, match="on meta"):
+        clustering_loss(features, labels.to("meta"), prototypes)
+    with pytest.raises(ValueError, match="on meta"):
+        clustering_loss(features, labels, prototypes.to("meta"))
+    with pytest.raises(ValueError, match="domain"):
+        norm_alignment_loss(features, 1.0, 0.1, "sauce")
+    with pytest.raises(ValueError, match="floating"):
+        norm_alignment_loss(features[0], 1.0)
+    with pytest.raises(ValueError, match="mask"):
+        norm_alignment_loss(features, 1.0, mask=labels)
     with pytest.raises(ValueError, match="batch_mean"):
         perpendicularity_loss(features, torch.ones(4, dtype=torch.bool))
     with pytest.raises(ValueError, match="present"):

@@ -1,14 +1,14 @@
 import copy
 import pickle
 import shutil
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lsr_train.latent import TERMS, LatentRegularizer, histogram_downsample, relative_norm_alignment_loss
-from lsr_train.latent.norm_alignment import active_norms
-from tests.lsr_train.latent.oracles import RegularizerOracle, clustering_oracle, histogram_oracle
+from lsr_train.latent import TERMS, LatentRegularizer
+from tests.lsr_train.latent.oracles import RegularizerOracle
 from tests.lsr_train.latent.refused import NoWaiting
 from tests.lsr_train.latent.tolerances import close
 
@@ -56,17 +56,19 @@ def gradients(terms: dict[str, Tensor], inputs: list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("pattern", ["mixed", "source void", "one image void", "target unsure"])
 @pytest.mark.parametrize("init", ["first", "zero"])
-@pytest.mark.parametrize("numbers", [100, 2**18])
+@pytest.mark.parametrize("numbers", [100, 2**18, None])
 def test_equals_the_equations_over_three_steps(
     dtype: torch.dtype,
     layout: torch.memory_format,
     pattern: str,
     init: str,
-    numbers: int,
+    numbers: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lsr_train.losses.chunks.CPU_NUMBERS", numbers)
-    regularizer = LatentRegularizer(C, K, init=init)
+    """On the fused path with small and large chunks, and (None) on the plain one."""
+    if numbers is not None:
+        monkeypatch.setattr("lsr_train.latent.fused.CPU_NUMBERS", numbers)
+    regularizer = LatentRegularizer(C, K, init=init, fused=numbers is not None)
     if dtype == torch.float64:
         regularizer.double()
     oracle = RegularizerOracle(C, K, init=init)
@@ -87,6 +89,25 @@ def test_equals_the_equations_over_three_steps(
     close(regularizer.prototypes.mean, oracle.mean, 1e-6)
     assert regularizer.prototypes.seen.tolist() == oracle.seen
     assert regularizer.norm_reference.item() == pytest.approx(oracle.reference, rel=1e-6)
+
+
+@pytest.mark.parametrize("terms", [TERMS, TERMS[:2], TERMS[2:]], ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_fused_path_equals_the_plain_equations(terms: tuple[str, ...], masked: bool) -> None:
+    plain, fused = (LatentRegularizer(C, K, terms=frozenset(terms), fused=on).double() for on in (False, True))
+    for step in range(3):
+        inputs = batch(step, torch.float64)
+        if masked:
+            inputs.append(torch.rand(2, 15, 11, generator=torch.Generator().manual_seed(step)) < 0.8)
+        expected, found = plain(*inputs), fused(*inputs)
+        for name in terms:
+            close(found[name], expected[name], 1e-12)
+        for one, two in zip(gradients(found, inputs), gradients(expected, inputs), strict=True):
+            close(one, two, 1e-12)
+        for name, value in plain.diagnostics().items():
+            close(fused.diagnostics()[name], value, 1e-12)
+    for name, value in plain.state_dict().items():
+        close(fused.state_dict()[name].double(), value.double(), 1e-12)
 
 
 def test_mask_equals_the_equations() -> None:
@@ -249,7 +270,7 @@ def test_never_waits() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_no_second_copy_of_the_features(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing as large as the features is made but the two gradients."""
-    monkeypatch.setattr("lsr_train.losses.chunks.CPU_NUMBERS", 2000)
+    monkeypatch.setattr("lsr_train.latent.fused.CPU_NUMBERS", 2000)
     source, target = (torch.rand(2, 256, 8, 9).contiguous(memory_format=layout).requires_grad_() for _ in range(2))
     labels, logits = torch.randint(0, C, (2, 32, 36)), torch.randn(2, C, 32, 36)
     with NoWaiting(largest=source.numel() // 4) as mode:
@@ -257,25 +278,25 @@ def test_no_second_copy_of_the_features(layout: torch.memory_format, monkeypatch
     assert mode.large == ["aten::empty_like", "aten::empty_like"]
 
 
-@pytest.mark.parametrize("option", [{}, {"clustering": "l1", "norm": "relative", "labels": "nearest"}])
-def test_operators_do_not_grow_with_classes(option: dict[str, str]) -> None:
+@pytest.mark.parametrize("option", [{}, {"fused": False, "labels": "nearest"}], ids=str)
+def test_operators_do_not_grow_with_classes(option: dict[str, Any]) -> None:
     counts = set()
     for classes in (2, 19, 60):
         inputs = batch(0)
         inputs[3] = torch.randn(2, classes, 15, 11)
         with NoWaiting() as mode:
-            total(LatentRegularizer(classes, K, **option)(*inputs)).backward()  # type: ignore[arg-type]
+            total(LatentRegularizer(classes, K, **option)(*inputs)).backward()
         counts.add(mode.count)
     assert len(counts) == 1
 
 
-@pytest.mark.parametrize("option", [{}, {"clustering": "l1", "norm": "relative", "labels": "nearest"}])
+@pytest.mark.parametrize("option", [{}, {"fused": False, "labels": "nearest"}], ids=str)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiles_whole(option: dict[str, str], backend: str) -> None:
+def test_compiles_whole(option: dict[str, Any], backend: str) -> None:
     if backend == "inductor" and not shutil.which("g++"):
         pytest.skip("inductor needs a C++ compiler")
     torch._dynamo.reset()
-    one, two = (LatentRegularizer(C, K, **option) for _ in range(2))  # type: ignore[arg-type]
+    one, two = (LatentRegularizer(C, K, **option) for _ in range(2))
     compiled = torch.compile(two, fullgraph=True, backend=backend)
     for step in range(2):
         inputs = batch(step)
@@ -287,26 +308,8 @@ def test_compiles_whole(option: dict[str, str], backend: str) -> None:
     close(two.prototypes.mean, one.prototypes.mean, 1e-5)
 
 
-def test_release_options() -> None:
-    inputs = batch(0, torch.float64)
-    terms = LatentRegularizer(C, K, clustering="l1", norm="relative", delta=0.1).double()(*inputs)
-    cells = histogram_downsample(inputs[1], (4, 7), C)
-    mean = torch.stack([
-        inputs[0].permute(0, 2, 3, 1)[cells == c].mean(0) if (cells == c).any() else torch.zeros(K) for c in range(C)
-    ])  # fmt: skip
-    expected = sum(
-        (inputs[0].permute(0, 2, 3, 1)[cells == c] - mean[c]).abs().mean() for c in range(C) if (cells == c).any()
-    ) / C  # fmt: skip
-    close(terms["cluster_source"], expected, 1e-9)
-    reference = active_norms(inputs[0]).mean()
-    close(terms["norm_target"], relative_norm_alignment_loss(inputs[2], reference, 0.1, "target"), 1e-9)
-    assert not torch.equal(
-        terms["cluster_source"], clustering_oracle(inputs[0], histogram_oracle(inputs[1], (4, 7), C, 0.5), mean)
-    )
-
-
 def test_wrong_arguments() -> None:
-    for name, value in (("labels", "best"), ("clustering", "l3"), ("norm", "both"), ("terms", frozenset({"cluster"}))):
+    for name, value in (("labels", "best"), ("terms", frozenset({"cluster"}))):
         with pytest.raises(ValueError, match=name):
             LatentRegularizer(C, K, **{name: value})
     with pytest.raises(ValueError, match="threshold"):
@@ -329,9 +332,10 @@ def test_wrong_arguments() -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("spread", [1e-3, 1e-4])
-def test_tight_clusters_do_not_cancel(layout: torch.memory_format, spread: float) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_tight_clusters_do_not_cancel(layout: torch.memory_format, spread: float, fused: bool) -> None:
     """Spread over norm of a thousandth and less, in float32: the expanded square would have no digit left."""
-    regularizer, oracle = LatentRegularizer(3, 256), RegularizerOracle(3, 256)
+    regularizer, oracle = LatentRegularizer(3, 256, fused=fused), RegularizerOracle(3, 256)
     generator = torch.Generator().manual_seed(4)
     centres = torch.rand(3, 256, generator=generator) + 0.5
     for _ in range(2):

@@ -228,11 +228,11 @@ class Oracle:
             cells = sure_cells(labels, peak, size, config)
         else:
             cells = pseudo_label_oracle(bilinear(output.logits.detach()), size, threshold, confidence, labels != VOID)
-        printed = config.latent.form == "printed"
-        means, present = (batch_mean_oracle if printed else mean_direction_oracle)(source, source_cells, C)
+        paper = config.latent.form == "paper"
+        means, present = (batch_mean_oracle if paper else mean_direction_oracle)(source, source_cells, C)
         self.prototypes = smoothing_oracle(*self.prototypes, means, present, config.prototypes.decay, "first")
         mean, seen = self.prototypes
-        if not printed:
+        if not paper:
             sharpness = config.latent.temperature
             return {
                 "cluster_source": cosine_clustering_oracle(source, source_cells, mean, seen),
@@ -264,7 +264,7 @@ class Oracle:
 def configured(method: str, weights: dict[str, float], latent: dict[str, Any], **settings: Any) -> Config:
     weights = {"self_training": 1.0, **weights}
     if method == "lsr-st":
-        last = "norm" if latent.get("form") == "printed" else "prototype"
+        last = "norm" if latent.get("form") == "paper" else "prototype"
         weights |= {"cluster": 0.1, "perpendicularity": 0.2, last: 0.3}
     settings = {"alignment": 0.0, "threshold": 0.7, "rectify_from": 1, "mask_block": 5, "mask_ratio": 0.4} | settings
     return Config(
@@ -323,7 +323,7 @@ def test_further_terms_equal_their_equations(weights: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("image", ["mixed", "target"])
 @pytest.mark.parametrize("labels", ["teacher", "student"])
-@pytest.mark.parametrize("form", ["printed", "scale-free"])
+@pytest.mark.parametrize("form", ["paper", "cosine"])
 @pytest.mark.parametrize("settings", [{}, {"mix": "none", "rectify": 0.1}])
 def test_constraints_equal_their_equations(form: str, labels: str, image: str, settings: dict[str, Any]) -> None:
     terms = compare(configured("lsr-st", {}, {"form": form, "labels": labels, "image": image}, **settings))
@@ -331,18 +331,18 @@ def test_constraints_equal_their_equations(form: str, labels: str, image: str, s
 
 
 @pytest.mark.parametrize("labels", ["teacher", "student"])
-@pytest.mark.parametrize("form", ["printed", "scale-free"])
+@pytest.mark.parametrize("form", ["paper", "cosine"])
 def test_a_target_that_is_masked_altogether_has_no_say(form: str, labels: str) -> None:
     config = configured("lsr-st", {}, {"form": form, "labels": labels, "image": "target"})
     for step in compare(config, mask="all"):
         assert {name: value.item() for name, value in step.items() if name.endswith("target")} == {
-            "cluster_target": 0, "norm_target" if form == "printed" else "prototype_target": 0,
+            "cluster_target": 0, "norm_target" if form == "paper" else "prototype_target": 0,
         }  # fmt: skip
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("alignment", ["probabilities", "labels"])
-@pytest.mark.parametrize("form", ["printed", "scale-free"])
+@pytest.mark.parametrize("form", ["paper", "cosine"])
 def test_a_step_on_cuda_never_makes_the_host_wait(form: str, alignment: str) -> None:
     weights = {"masked": 0.5, "distance": 0.5}
     config = configured("lsr-st", weights, {"form": form}, rectify=0.1, alignment=1.0, alignment_of=alignment)

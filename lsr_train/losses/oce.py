@@ -1,6 +1,7 @@
 """The three constraints of UDA-OCE on encoder features: clusters, orthogonality, sparsity (Toldo et al. 2021).
 
-They share centroids of both domains, with gradient and never smoothed. They know no network and no method.
+They share centroids, the `lsr_train.latent.prototypes.class_means` of both domains' features together, with gradient
+and never smoothed. They know no network and no method.
 """
 
 import torch
@@ -8,25 +9,8 @@ from torch import Tensor
 
 from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent.directional import class_shares
-from lsr_train.latent.fused import class_moments, lifted
-from lsr_train.latent.prototypes import batch_means
 
-__all__ = ["centroid_clustering_loss", "centroid_distance", "class_centroids", "orthogonality_loss", "sparsity_loss"]
-
-
-def class_centroids(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Average the features of each class over both domains and all ranks (Toldo et al. 2021, Eq. 3).
-
-    Args:
-        features: [B,K,h,w] of both domains, any floating type; differentiated.
-        labels: cell labels [B,h,w] int64, 0..C-1; whatever else is void.
-        num_classes: C.
-
-    Returns:
-        Means [C,K] in float32 (float64 for float64 features), 0 for absent classes; and which are present, [C] bool.
-    """
-    origin = torch.zeros(num_classes, features.shape[1], dtype=lifted(features.dtype), device=features.device)
-    return batch_means(class_moments(features, labels, origin))
+__all__ = ["centroid_clustering_loss", "centroid_distance", "orthogonality_loss", "sparsity_loss"]
 
 
 def centroid_clustering_loss(features: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:

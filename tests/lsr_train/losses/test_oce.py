@@ -7,13 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsr_train.methods.oce_losses import (
-    centroid_clustering_loss,
-    centroid_distance,
-    class_centroids,
-    orthogonality_loss,
-    sparsity_loss,
-)
+from lsr_train.latent.prototypes import class_means
+from lsr_train.losses.oce import centroid_clustering_loss, centroid_distance, orthogonality_loss, sparsity_loss
 
 C, K = 4, 5
 
@@ -39,7 +34,7 @@ def members(features: Tensor, labels: Tensor) -> dict[int, list[Tensor]]:
 def test_centroids_and_distances_equal_loops(seed: int) -> None:
     features, labels = case(seed)
     groups = members(features, labels)
-    centroids, present = class_centroids(features, labels, C)
+    centroids, present = class_means(features, labels, C)
     assert present.tolist() == [c in groups for c in range(C)]
     means = {c: torch.stack(group).mean(dim=0) for c, group in groups.items()}
     for c, mean in means.items():
@@ -53,7 +48,7 @@ def test_centroids_and_distances_equal_loops(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_orthogonality_and_sparsity_equal_loops(seed: int) -> None:
     features, labels = case(seed)
-    centroids, present = class_centroids(features, labels, C)
+    centroids, present = class_means(features, labels, C)
     known = [c for c in range(C) if present[c]]
     total = 0.0
     for feature in features.movedim(1, -1).reshape(-1, K):
@@ -67,7 +62,7 @@ def test_orthogonality_and_sparsity_equal_loops(seed: int) -> None:
 
 def all_four(features: Tensor, labels: Tensor) -> Tensor:
     """Return every loss of one domain that is both."""
-    centroids, present = class_centroids(features, labels, C)
+    centroids, present = class_means(features, labels, C)
     pull, push = centroid_clustering_loss(features, labels, centroids), centroid_distance(centroids, present)
     further = orthogonality_loss(features, centroids, present), sparsity_loss(centroids, present)
     return torch.stack([pull, push, *further])
