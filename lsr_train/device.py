@@ -1,4 +1,4 @@
-"""Which device is computed on, and whether it and the precision are there; nothing else is taken instead."""
+"""Chooses the device and the precision, and refuses what is not there."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal

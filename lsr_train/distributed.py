@@ -1,4 +1,4 @@
-"""Sums over the ranks of a distributed run, differentiable; the identity where there is one process.
+"""Sums tensors over the ranks of a distributed run, differentiably; with one process it changes nothing.
 
 What is shared is always a sum or a count, and ratios are taken last: that makes N ranks equal one rank with N times the
 batch. Nothing here knows what is summed.

@@ -1,4 +1,4 @@
-"""From a dataset-wide confusion matrix to IoU, mean IoU, its spread and the mean adapted-to-supervised ratio.
+"""Computes IoU, mean IoU, its spread and the mean adapted-to-supervised ratio from a confusion matrix.
 
 Counts are added up over frames and ranks, and ratios are taken last: a mean of per-image IoUs is another number. It
 knows no dataset, no label space and no configuration; classes are indices here, and whoever prints them has the names.
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 UNSTABLE_BELOW = 0.05
-"""A class whose supervised IoU is below this makes mASR unstable: with seeds .02 apart in IoU, its ratio moves by .4.
+"""A class whose supervised IoU is below this makes mASR unstable: with seeds 0.02 apart in IoU, its ratio moves by 0.4.
 
 Ours; the paper sets no bound."""
 
@@ -49,7 +49,7 @@ class ConfusionMatrix:
 
         Args:
             labels: ground truth of any shape, an integer type, 0..C-1 or 255 for void.
-            prediction: classes 0..C-1 of the same shape and device; not looked at where `labels` is void.
+            prediction: classes 0..C-1 of the same shape and device; ignored where `labels` is void.
 
         Raises:
             ValueError: shapes or devices disagree, or a tensor is not of an integer type. Values outside are found by
@@ -149,7 +149,7 @@ def standard_deviation(iou: Tensor, subset: Sequence[int] | None = None) -> floa
 
     Args:
         iou: one value a class [C]; NaN marks an empty union.
-        subset: class indices to look at; None means all.
+        subset: class indices to include; None means all.
 
     Returns:
         The population's standard deviation; NaN where no class is left.

@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of the seed, a stream and a sample's number: resuming needs nothing but that number.
+"""Draws random numbers as pure functions of the seed, a stream and a sample's number, so that a run can resume.
 
 Every stream has its own number here, so that no two of them share draws.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ImageDraws", "Stream", "generator", "sent", "uniform"]
+__all__ = ["ImageDraws", "Stream", "generator", "to_device", "uniform"]
 
 
 class Stream(IntEnum):
@@ -67,7 +67,7 @@ class ImageDraws:
         return uniform(self._seed, stream, range(self._first, self._first + image.shape[0]), shape)
 
 
-def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Copy a CPU tensor to a device, in order with what runs there, while the host goes on.
 
     Args:

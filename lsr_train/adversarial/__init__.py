@@ -1,4 +1,4 @@
-"""Critics that tell the domain of encoder features, and what trains against them. They know no method and no step."""
+"""Trains critics that tell the domain of encoder features, and features against them."""
 
 from lsr_train.adversarial.critics import FeatureCritic, PyramidCritic
 from lsr_train.adversarial.domain import SOURCE, TARGET, domain_loss, frozen, reverse_gradient

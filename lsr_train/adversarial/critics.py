@@ -1,4 +1,4 @@
-"""The critics of AdaptSegNet and SAPNet: networks that tell the domain of encoder features."""
+"""Defines the critics of AdaptSegNet and SAPNet: networks that tell the domain of encoder features."""
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ _DROPOUT = 0.5
 class PyramidCritic(nn.Module):
     """Say of which domain images are from their features (Li et al. 2020, SAPNet, Sec. 3).
 
-    Three convolutions embed the features; average pools of several windows look at them at several scales; in each
+    Three convolutions embed the features; average pools of several windows summarise them at several scales; in each
     level an attention over places, guided by the level's features and the network's own prediction, makes one vector of
     it; an attention over levels, for each channel, makes one of all; a linear layer gives the domain.
 

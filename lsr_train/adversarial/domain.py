@@ -1,4 +1,4 @@
-"""The two domains as labels of a critic, and the two ways to train features against it."""
+"""Computes the loss of a critic of domains, and trains features against it."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def domain_loss(scores: Tensor, domain: int) -> Tensor:
 
     Args:
         scores: any shape, any floating type; above 0 means the target.
-        domain: `SOURCE` or `TARGET`, what they are to say.
+        domain: `SOURCE` or `TARGET`, the label.
 
     Returns:
         Scalar >= 0 in float32 (float64 for float64 input), the mean over the scores of all ranks, which have
@@ -42,7 +42,7 @@ def frozen(critic: nn.Module, *inputs: Tensor) -> Tensor:
 
 
 class _Reversed(torch.autograd.Function):
-    """The identity; its gradient is turned round."""
+    """The identity; its gradient has the opposite sign."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Describes every training method: its class, the command that runs it, and the fields of the configuration it reads.
+"""Describes every training method: its class, its command, and the fields of the configuration that it reads.
 
 Nothing here imports torch or the configuration, so that the command line answers at once. `lsr_train.methods` loads the
 classes. Whatever a method does not read has to stay at its default, and `Config` checks that.

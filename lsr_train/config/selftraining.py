@@ -1,4 +1,4 @@
-"""The configuration of what learns from a teacher: its labels, strong augmentation, constraints, and distillation."""
+"""Defines the sections of the configuration about teachers: labels, augmentation, constraints, distillation."""
 
 import re
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class SelfTrainingConfig:
         rectify_from: step from which labels are rectified; prototypes are gathered before.
         mask_block: side of the hidden blocks of masked consistency, in pixels.
         mask_ratio: share of the blocks that are hidden.
-        keep: which network is looked at and saved, `student` or `teacher`.
+        keep: which network is evaluated and saved, `student` or `teacher`.
     """
 
     decay: float = 0.99
@@ -98,7 +98,7 @@ class DistillConfig:
         teacher: run folder, checkpoint folder or model file; a run's config.yaml names the very file.
         sha256: of the teacher's file; empty takes it from the file, and a run's config.yaml holds it.
         temperature: divides the logits of both before they are compared.
-        teacher_size: size at which the teacher looks at images, the `student`'s or its `own` of training.
+        teacher_size: size at which the teacher sees images, the `student`'s or its `own` of training.
     """
 
     teacher: str = ""
@@ -124,7 +124,7 @@ class LatentConfig:
         form: `paper` has the paper's equations, `cosine` the same on directions (`lsr_train.latent.directional`).
         labels: whose labels the target's features get, the `teacher`'s or the `student`'s own.
         image: which features the target's terms see, those of the `mixed` image that is trained on anyway, or of the
-            `target` image, which costs a forward and a backward of its own.
+            `target` image, which costs one more forward and backward.
         temperature: of the prototype cross-entropy.
     """
 

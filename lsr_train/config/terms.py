@@ -91,7 +91,7 @@ class WeightsConfig:
         self_training: of the cross-entropy on mixed images with the teacher's labels.
         masked: of the cross-entropy on target images with hidden blocks.
         distance: of the feature distance to the starting backbone.
-        distill: of the divergence from the teacher's opinion, of source and target each.
+        distill: of the divergence from the teacher's predictions, of source and target each.
         adversarial: of what trains the encoder against a critic.
         orthogonality: of OCE's entropy of dot products.
         sparsity: of OCE's two-valued channels.

@@ -1,4 +1,4 @@
-"""Regularisers of the latent space for domain adaptation in semantic segmentation (LSR): usable in any training loop.
+"""Regularises the latent space for domain adaptation in semantic segmentation (LSR), in any training loop.
 
 One file per equation of the paper; `LatentRegularizer` calls them all and keeps the state between steps.
 """

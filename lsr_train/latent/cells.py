@@ -1,4 +1,4 @@
-"""The feature grid: the pixels of each cell, sums over them, and checks of tensors that live on it.
+"""Assigns pixels to the cells of the feature grid, sums over cells, and checks tensors that lie on the grid.
 
 DeepLabV2's logits are upsampled with `align_corners=True`, so pixel `y` of `H` lies at feature row `y*(h-1)/(H-1)` of
 `h`, and each pixel belongs to its nearest cell. This one partition of the image serves label histograms and confidence.
@@ -30,7 +30,7 @@ def cell_indices(pixels: int, cells: int, *, device: torch.device) -> Tensor:
 
 
 def pixel_indices(pixels: int, cells: int, *, device: torch.device) -> Tensor:
-    """Return the pixel nearest to each cell's centre along one side, [cells] int64: `cell_indices` turned round."""
+    """Return the pixel nearest to each cell's centre along one side, [cells] int64: the inverse of `cell_indices`."""
     return cell_indices(cells, pixels, device=device)
 
 

@@ -1,6 +1,7 @@
-"""L_C: features are pulled towards the prototype of their class (paper, Eq. 5)."""
+"""Computes L_C, which pulls features towards the prototype of their class (paper, Eq. 5)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lsr_train.distributed import all_reduce_sum
@@ -28,9 +29,9 @@ def clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor, seen: 
     check_prototyped(features, labels, prototypes, seen)
     features = features.to(compute_dtype(features.dtype))
     classes = void_last(labels, len(prototypes)).flatten()  # [B*h*w], 0..C
-    columns = torch.nn.functional.pad(prototypes.detach().to(features.dtype).T, (0, 1))  # [K,C+1], 0 for void
-    own = columns[:, classes].view(-1, *labels.shape).transpose(0, 1)  # [B,K,h,w]
-    distances = (features - own).square().sum(dim=1)  # [B,h,w]
+    columns = F.pad(prototypes.detach().to(features.dtype).T, (0, 1))  # [K,C+1], 0 for void
+    own = columns.index_select(1, classes).view(-1, *labels.shape).transpose(0, 1)  # [B,K,h,w]
+    distances = F.mse_loss(features, own, reduction="none").sum(dim=1)  # [B,h,w], squared L2 norms
     sums = distances.new_zeros(columns.shape[1], dtype=torch.float64)
     sums = sums.scatter_add(0, classes, distances.flatten().double())
     counts = torch.zeros_like(sums).scatter_add(0, classes, torch.ones_like(classes, dtype=sums.dtype))

@@ -1,4 +1,4 @@
-"""The paper's constraints on directions alone, without its scale: cosines averaged over the classes that are present.
+"""Computes the paper's constraints on directions alone: cosines averaged over the classes that are present.
 
 Ours, not the paper's. Eq. 5 grows with the square of the features' norm, so its weight has to be found anew for every
 network, and the norms can shrink to please it. Here a feature counts by its direction, and a mean is taken over the
@@ -8,6 +8,7 @@ classes (or pairs of classes) there are, so that values do not depend on K, C or
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lsr_train.distributed import all_reduce_sum
@@ -20,26 +21,14 @@ __all__ = [
     "CosineRegularizer",
     "class_shares",
     "cosine_clustering_loss",
-    "inverse_norms",
     "mean_directions",
     "prototype_cosines",
     "prototype_cross_entropy",
-    "unit",
 ]
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """Return vectors [C,K] at length 1; one of length 0 stays 0, with gradient 0."""
-    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return vectors * torch.where(norms > 0, 1 / torch.where(norms > 0, norms, 1), 0)
-
-
-def inverse_norms(features: Tensor) -> Tensor:
-    """Return 1 / |f| of every feature, [B,1,h,w]; 0, with gradient 0, where the feature is 0.
-
-    Args:
-        features: [B,K,h,w] in float32 or float64; differentiated.
-    """
+def _inverse_norms(features: Tensor) -> Tensor:
+    """Return 1 / |f| of every feature, [B,1,h,w]; 0, with gradient 0, where the feature is 0."""
     squares = features.square().sum(dim=1, keepdim=True)
     there = squares > 0
     return torch.where(there, torch.where(there, squares, 1).rsqrt(), 0)
@@ -61,17 +50,17 @@ def prototype_cosines(features: Tensor, prototypes: Tensor) -> Tensor:
     check_features(features, prototypes.shape[1])
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(compute_dtype(features.dtype))
-        directions = unit(prototypes.detach().to(features.dtype))
+        directions = F.normalize(prototypes.detach().to(features.dtype), dim=1)
         dots = torch.einsum("ck,bkhw->bchw", directions, features)
-        return dots * inverse_norms(features)
+        return dots * _inverse_norms(features)
 
 
 def mean_directions(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Average the unit features of each class over all ranks: Eq. 2 where every feature has the same say.
+    """Average the unit features of each class over all ranks: Eq. 2 where every feature counts the same.
 
     Args:
         features: [B,K,h,w], any floating type; differentiated.
-        labels: cell labels [B,h,w], 0..C-1; whatever else is void. Values are not checked.
+        labels: cell labels [B,h,w], 0..C-1; others are void. Values are not checked.
         num_classes: C.
 
     Returns:
@@ -80,7 +69,7 @@ def mean_directions(features: Tensor, labels: Tensor, num_classes: int) -> tuple
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(compute_dtype(features.dtype))
         members = one_hot(labels, num_classes, features.dtype)  # [B,C,h,w]
-        sums = torch.einsum("bchw,bkhw->ck", members * inverse_norms(features), features)
+        sums = torch.einsum("bchw,bkhw->ck", members * _inverse_norms(features), features)
         return means_over_ranks(sums, members.sum(dim=(0, 2, 3)))
 
 
@@ -88,7 +77,7 @@ def class_shares(labels: Tensor, num_classes: int, seen: Tensor | None, dtype: t
     """Return the weight of each cell in a mean within each class and then over the classes there are.
 
     Args:
-        labels: cell labels [B,h,w], 0..C-1; whatever else is void.
+        labels: cell labels [B,h,w], 0..C-1; others are void.
         num_classes: C.
         seen: [C] bool, classes that take part; None means all.
         dtype: of the result.

@@ -1,4 +1,4 @@
-"""The fused path of the latent losses: their values in one reading of a feature map, their gradient in one writing.
+"""Computes the latent losses in one reading of a feature map and their gradient in one writing.
 
 Every latent loss depends on a feature only through its norm, the sum of its class and its squared distance to a
 constant vector of its class. So the gradient on a feature is always `a * feature + b`, with one number `a` a cell and
@@ -69,7 +69,7 @@ def class_moments(features: Tensor, labels: Tensor, shift: Tensor, *, with_sums:
 
     Args:
         features: [B,K,h,w], any floating type; differentiated once (no second derivative).
-        labels: cell labels [B,h,w], 0..C-1; whatever else is void. Values are not checked.
+        labels: cell labels [B,h,w], 0..C-1; others are void. Values are not checked.
         shift: [C,K]; constants near the class's features keep the squares free of cancellation.
         with_sums: also sum the features, which distances to `shift` alone do not need.
 

@@ -1,4 +1,4 @@
-"""Histogram-aware downsampling of labels to the feature grid (paper, Sec. 3), and the plain one of its ablation."""
+"""Downsamples labels to the feature grid by histograms (paper, Sec. 3), and plainly for its ablation."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def histogram_downsample(labels: Tensor, size: tuple[int, int], num_classes: int
     """Give each feature cell the class that clearly dominates its pixels (paper, Sec. 3).
 
     Args:
-        labels: [B,H,W] integers, 0..C-1; whatever else (255) is void and does not vote.
+        labels: [B,H,W] integers, 0..C-1; others (255) are void and do not vote.
         size: (h, w) of the features.
         num_classes: C.
         threshold: T_h. The second count must be strictly below this share of the first.
@@ -36,7 +36,7 @@ def nearest_downsample(labels: Tensor, size: tuple[int, int], num_classes: int, 
     """Give each feature cell the label of the pixel at its centre: the subsampling that the paper's ablation compares.
 
     Args:
-        labels: [B,H,W] integers, 0..C-1; whatever else is void.
+        labels: [B,H,W] integers, 0..C-1; others are void.
         size: (h, w) of the features.
         num_classes: C.
         threshold: not used; here so that either function can take the other's place.
@@ -58,7 +58,7 @@ def cell_histogram(labels: Tensor, size: tuple[int, int], num_classes: int) -> T
     """Count the pixels of each class in each cell.
 
     Args:
-        labels: [B,H,W] integers; whatever is not 0..C-1 is not counted.
+        labels: [B,H,W] integers; others than 0..C-1 are not counted.
         size: (h, w).
         num_classes: C.
 

@@ -1,4 +1,4 @@
-"""L_N: feature norms of both domains are drawn to one slowly growing value (paper, Eq. 7 and 8)."""
+"""Computes L_N, which draws feature norms of both domains to one slowly growing value (paper, Eq. 7 and 8)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""L_P: prototypes of different classes are pushed to be perpendicular (paper, Eq. 6)."""
+"""Computes L_P, which pushes prototypes of different classes to be perpendicular (paper, Eq. 6)."""
 
 import torch
 from torch import Tensor

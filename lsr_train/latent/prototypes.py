@@ -1,4 +1,4 @@
-"""Class means of the source features: this batch's and the smoothed ones (paper, Eq. 2 and 3)."""
+"""Averages the source features of each class and smooths the means over batches (paper, Eq. 2 and 3)."""
 
 from typing import Literal
 
@@ -26,8 +26,8 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Ten
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(compute_dtype(features.dtype))
         members = one_hot(labels, num_classes, features.dtype)  # [B,C,h,w]
-        sums = torch.einsum("bchw,bkhw->ck", members, features)
-        return means_over_ranks(sums, members.sum(dim=(0, 2, 3)))
+        sums = (features.flatten(2) @ members.flatten(2).mT).sum(dim=0)  # [K,C]
+        return means_over_ranks(sums.T, members.sum(dim=(0, 2, 3)))
 
 
 def means_over_ranks(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

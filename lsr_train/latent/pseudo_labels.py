@@ -1,4 +1,4 @@
-"""Pseudo-labels of target cells: the network's own predictions where its pixels are sure and agree (paper, Sec. 3)."""
+"""Labels target cells with the network's own predictions where its pixels are sure and agree (paper, Sec. 3)."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The whole latent stack behind one call: labels on the feature grid, prototypes, and the losses of both domains.
+"""Runs the whole latent stack: labels on the feature grid, prototypes, and the losses of both domains.
 
 It owns the state between steps (prototypes and the norm reference, in buffers) and calls the equations of its
 neighbours. It weights nothing and knows no network, configuration or log.
@@ -116,7 +116,7 @@ class LatentRegularizer(nn.Module):
         Args:
             source_features: [B,K,h,w], any floating type; differentiated.
             source_labels: ground truth [B,H,W], integers 0..C-1 or 255.
-            target_features: [B,K,h,w], of any size of its own; differentiated.
+            target_features: [B,K,h,w], of any size; differentiated.
             target_logits: [B,C,H,W]; give the pseudo-labels, not differentiated.
             target_mask: [B,H,W] bool, true where a target pixel counts; None means everywhere. Cells without a pixel
                 that counts take no part in any term.

@@ -1,4 +1,4 @@
-"""Losses on logits: plain functions that know no method, data set or configuration."""
+"""Computes losses on logits and features with plain functions that know no method, data set or configuration."""
 
 from lsr_train.losses.pixel import (
     cross_entropy,

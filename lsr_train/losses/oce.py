@@ -1,4 +1,4 @@
-"""The three constraints of UDA-OCE on encoder features: clusters, orthogonality, sparsity (Toldo et al. 2021).
+"""Computes the three constraints of UDA-OCE on encoder features (Toldo et al. 2021).
 
 They share centroids, the `lsr_train.latent.prototypes.class_means` of both domains' features together, with gradient
 and never smoothed. They know no network and no method.
@@ -18,7 +18,7 @@ def centroid_clustering_loss(features: Tensor, labels: Tensor, centroids: Tensor
 
     Args:
         features: [B,K,h,w] of one domain; differentiated.
-        labels: cell labels [B,h,w] int64, 0..C-1; whatever else is void.
+        labels: cell labels [B,h,w] int64, 0..C-1; others are void.
         centroids: [C,K]; differentiated.
 
     Returns:

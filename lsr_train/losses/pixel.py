@@ -1,4 +1,4 @@
-"""Losses on pixels: cross-entropy where there are labels, a teacher's opinion or sharpness where there are none.
+"""Computes the losses on pixels: cross-entropy, distillation, and entropy minimisation.
 
 They see logits at the size of the labels or image (`upsample` brings them there) and compute in float32, under autocast
 too. They know no network, method or data set.
@@ -76,7 +76,7 @@ def distillation_loss(
 
     Returns:
         Scalar >= 0 in float32 (float64 for float64 input): the mean over the pixels of all ranks of
-        T^2 KL(softmax(teacher / T) || softmax(student / T)); T^2 keeps the gradient's size whatever T is. 0, and still
+        T^2 KL(softmax(teacher / T) || softmax(student / T)); T^2 keeps the gradient's size at every T. 0, and still
         part of the graph, where no pixel counts.
 
     Raises:

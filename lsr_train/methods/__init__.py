@@ -1,4 +1,4 @@
-"""The training methods: `Method`, and its subclasses by name.
+"""Finds training methods by name, and defines `Method`, their base.
 
 A new one is a file beside these and a line in `lsr_train.config.methods`. One of your own needs neither: a class in a
 file (`--method FILE.py:CLASS`), or an entry point of an installed package.
@@ -30,7 +30,7 @@ def method_class(name: str) -> type[Method]:
         return own
     try:
         found = _from_file(*name.rsplit(":", 1)) if ".py:" in name else entry_points(group=ENTRY_POINTS)[name].load()
-    except Exception as error:  # whatever a foreign file does
+    except Exception as error:  # a foreign file may raise anything
         raise InputError(f"method {name} cannot be loaded: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise InputError(f"method {name} is {found!r}; needed: a subclass of lsr_train.methods.Method.")
@@ -38,7 +38,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def _from_file(file: str, attribute: str) -> object:
-    """Run a file as a module of its own and return what it calls by that name."""
+    """Run a file as a module and return its attribute of that name."""
     spec = importlib.util.spec_from_file_location(f"lsr_train_method_{Path(file).stem}", Path(file).resolve())
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is no Python file")

@@ -1,4 +1,4 @@
-"""Adversarial alignment of features: AdaptSegNet (Tsai et al. 2018) and SAPNet (Li et al. 2020)."""
+"""Aligns features adversarially: AdaptSegNet (Tsai et al. 2018) and SAPNet (Li et al. 2020)."""
 
 from typing import ClassVar
 
@@ -19,9 +19,9 @@ class AdaptSegNetFeat(Method):
     """L_CE(source) + lambda_adv BCE(D(F_t), source), while D learns (BCE(D(F_s), source) + BCE(D(F_t), target)) / 2.
 
     Tsai et al. 2018, Eq. 1 to 5, whose critic judges predictions; this is the variant on features that the paper's
-    table lists (its reference [44]), for which no code is published. lambda_adv is .001 (`weights.adversarial`,
-    unconfirmed for features), D's optimiser Adam of rate 1e-4 (`critic.lr`) and betas .9 and .99. A mask of the target
-    has no say: each of D's scores sees a large part of the image.
+    table lists (its reference [44]), for which no code is published. lambda_adv is 0.001 (`weights.adversarial`,
+    unconfirmed for features), D's optimiser Adam of rate 1e-4 (`critic.lr`) and betas 0.9 and 0.99. A mask of the
+    target is not used: each of D's scores sees a large part of the image.
     """
 
     uses_target: ClassVar[bool] = True
@@ -55,9 +55,9 @@ class AdaptSegNetFeat(Method):
 class SAPNet(Method):
     """L_CE(source) + lambda_adv L_D, where L_D = (BCE(D(F_s), source) + BCE(D(F_t), target)) / 2, reversed before F.
 
-    D learns to tell the domains, and the encoder, whose gradient is turned round, to hide them (Li et al. 2020, Eq. 5
-    to 7). lambda_adv is .1 (`weights.adversarial`), D's optimiser Adam of rate 1e-5 (`critic.lr`): both from detection,
-    ours for segmentation. A mask of the target has no say.
+    D learns to tell the domains, and the encoder, whose gradient is reversed, to hide them (Li et al. 2020, Eq. 5
+    to 7). lambda_adv is 0.1 (`weights.adversarial`), D's optimiser Adam of rate 1e-5 (`critic.lr`): both from
+    detection, ours for segmentation. A mask of the target is not used.
     """
 
     uses_target: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Distillation: a small student learns a finished teacher's opinion of both domains, and the source's labels."""
+"""Trains a small student on a finished teacher's predictions for both domains, and on the source's labels."""
 
 from dataclasses import asdict
 from typing import ClassVar, NamedTuple, cast
@@ -18,8 +18,8 @@ from lsr_train.selftraining import (
     FrozenTeacher,
     Strength,
     class_mix_mask,
-    figures,
     paste,
+    pixel_means,
     strong_images,
     teacher_labels,
 )
@@ -29,10 +29,10 @@ __all__ = ["Distill"]
 
 
 class _Lesson(NamedTuple):
-    """What the student is to learn of a batch: the image [B,3,H,W] before strong augmentation, and what is said of it.
+    """What the student learns from a batch of images.
 
     Args:
-        image: normalised for the student.
+        image: normalised for the student, before strong augmentation [B,3,H,W].
         logits: the teacher's at image size [B,C,H,W].
         labels: [B,H,W] int64, 255 where nothing is to be learnt.
         weight: [B,H,W], of the labels.
@@ -50,9 +50,9 @@ class Distill(Method):
     """L = L_CE(source) + lambda_D (L_D(source) + L_D(target)) + lambda_ST L_CE(target, teacher's labels) + constraints.
 
     L_D is `distillation_loss`. The teacher sees images as the loader gives them, the student strongly augmented ones;
-    with `self_training.mix class` half of a source image's classes lie on each target image, and the teacher's opinion
-    of both is pasted likewise. LSR's cosine constraints act on the student's features, with the source's labels and
-    the teacher's, where their weights are not 0.
+    with `self_training.mix class` half of a source image's classes lie on each target image, and the teacher's
+    predictions for both are pasted likewise. LSR's cosine constraints act on the student's features, with the source's
+    labels and the teacher's, where their weights are not 0.
     """
 
     uses_target: ClassVar[bool] = True
@@ -116,13 +116,13 @@ class Distill(Method):
 
     @torch.no_grad()
     def _lessons(self, source: LabelledBatch, target: UnlabelledBatch) -> tuple[_Lesson, _Lesson]:
-        """Let the teacher look at both domains, and paste source classes onto the target where that is asked for."""
+        """Let the teacher predict both domains, and paste source classes onto the target where it is configured."""
         settings = self.config.self_training
         size = (target.image.shape[2], target.image.shape[3])
         cells = self._ask(target.image)
         counts = target.counts
         found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=counts)
-        self._diagnostics = figures(
+        self._diagnostics = pixel_means(
             teacher_confidence=(found.probability, found.counts),
             teacher_confident=(found.probability > settings.threshold, found.counts),
         )

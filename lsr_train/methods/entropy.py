@@ -1,4 +1,4 @@
-"""Entropy minimisation on the target: MinEnt (Vu et al. 2019, ADVENT) and MaxSquare (Chen et al. 2019)."""
+"""Minimises entropy on the target: MinEnt (Vu et al. 2019, ADVENT) and MaxSquare (Chen et al. 2019)."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ __all__ = ["EntropyMethod", "MaxSquareIW", "MinEnt"]
 
 
 class EntropyMethod(Method):
-    """L_CE(source) + lambda_EM `entropy`(target); a subclass says how sharp a prediction is."""
+    """L_CE(source) + lambda_EM `entropy`(target); a subclass defines `sharpness`."""
 
     uses_target: ClassVar[bool] = True
 
@@ -40,7 +40,7 @@ class EntropyMethod(Method):
 class MinEnt(EntropyMethod):
     """L_CE + lambda_EM L_ent, where L_ent is the mean entropy of a target pixel as a share of the largest possible.
 
-    The paper's lambda is .001 (`weights.entropy`).
+    The paper's lambda is 0.001 (`weights.entropy`).
     """
 
     def sharpness(self, outputs: DomainOutputs, target: UnlabelledBatch) -> Tensor:
@@ -51,7 +51,7 @@ class MinEnt(EntropyMethod):
 class MaxSquareIW(EntropyMethod):
     """L_CE + lambda_EM L_EM, where L_EM is minus the weighted mean of squared probabilities (Chen et al. 2019, Eq. 7).
 
-    The paper's lambda is .1 (`weights.entropy`), its alpha .2 (`weights.entropy_ratio`).
+    The paper's lambda is 0.1 (`weights.entropy`), its alpha 0.2 (`weights.entropy_ratio`).
     """
 
     def sharpness(self, outputs: DomainOutputs, target: UnlabelledBatch) -> Tensor:

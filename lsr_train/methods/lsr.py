@@ -1,4 +1,4 @@
-"""LSR and LSR+: the paper's three constraints on the latent space, without and with entropy minimisation (Eq. 4)."""
+"""Trains LSR and LSR+: the paper's three constraints, without and with entropy minimisation (Eq. 4)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""What a method is: named loss terms, their weights, and state that lives in buffers.
+"""Defines a method: named loss terms, their weights, and state that lives in buffers.
 
 The engine weights the terms, sums them, calls `backward` once and steps every optimiser. A method never does, and it
 knows nothing of files, devices, schedules or logs.
@@ -46,7 +46,7 @@ class DomainOutputs(NamedTuple):
 
 
 class Method(nn.Module):
-    """Base of all methods. A subclass defines `terms`, and whatever else differs.
+    """Base of all methods. A subclass defines `terms`, and overrides what else differs.
 
     Args:
         config: the resolved configuration.
@@ -55,7 +55,7 @@ class Method(nn.Module):
     """
 
     uses_target: ClassVar[bool] = False
-    """Whether `terms` looks at the target batch; without it none is loaded."""
+    """Whether `terms` reads the target batch; without it none is loaded."""
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__()
@@ -85,11 +85,11 @@ class Method(nn.Module):
         return {}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return parameters of the method's own that the main optimiser shall train, by group name."""
+        """Return the method's parameters that the main optimiser trains, by group name."""
         return {}
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Return optimisers of the method's own (critics), by name; the engine steps, saves and resumes them."""
+        """Return the method's optimisers (critics), by name; the engine steps, saves and resumes them."""
         return {}
 
     def after_step(self, network: nn.Module, step: int) -> None:
@@ -111,7 +111,7 @@ class Method(nn.Module):
         """
 
     def result(self, network: nn.Module) -> nn.Module:
-        """Return the network that is looked at and saved: `network`, or another of the same architecture."""
+        """Return the network that is evaluated and saved: `network`, or another of the same architecture."""
         return network
 
     def in_precision(self, image: Tensor) -> AbstractContextManager[Any]:

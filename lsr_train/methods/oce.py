@@ -1,4 +1,4 @@
-"""UDA-OCE: clusters, orthogonality and sparsity in the latent space, with entropy minimisation (Toldo et al. 2021)."""
+"""Trains UDA-OCE: clusters, orthogonality, sparsity and entropy minimisation (Toldo et al. 2021)."""
 
 from typing import ClassVar
 
@@ -20,9 +20,9 @@ __all__ = ["OCE"]
 class OCE(Method):
     """L_CE + lambda_CL L_CL + lambda_OR L_OR + lambda_SP L_SP + lambda_EM L_EM (Toldo et al. 2021, Eq. 1).
 
-    The labels of both domains' cells are what the network itself says of them. L_CL is the distance of both domains'
-    features to the common centroids minus that between centroids. Its weights for GTA5 are .02, 2, .5 and .1, with
-    `weights.entropy_ratio` .2; for SYNTHIA .02, .1, 1 and .05, with 0.
+    The labels of both domains' cells are the network's own predictions. L_CL is the distance of both domains'
+    features to the common centroids minus that between centroids. Its weights for GTA5 are 0.02, 2, 0.5 and 0.1, with
+    `weights.entropy_ratio` 0.2; for SYNTHIA 0.02, 0.1, 1 and 0.05, with 0.
     """
 
     uses_target: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Self-training on mixed images with an averaged teacher's labels (DACS), alone and with LSR's constraints.
+"""Trains on mixed images with an averaged teacher's labels (DACS), alone or with LSR's constraints.
 
 A teacher, the moving average of the network, labels target images as they are; the network learns those labels on
 images into which half of a source image's classes are pasted, under strong augmentation. The equations are those of
@@ -21,7 +21,7 @@ from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.latent_terms import build_regularizer, latent_weights
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import DeepLabV2, SegOutput
-from lsr_train.randomness import ImageDraws, Stream, sent
+from lsr_train.randomness import ImageDraws, Stream, to_device
 from lsr_train.selftraining import (
     DistributionAlignment,
     EmaTeacher,
@@ -30,51 +30,39 @@ from lsr_train.selftraining import (
     Rectifier,
     Strength,
     class_mix_mask,
-    figures,
     paste,
+    pixel_means,
     strong_images,
     teacher_labels,
     visible_blocks,
 )
-from lsr_train.selftraining.strong import DRAWS, laid_out
+from lsr_train.selftraining.strong import DRAWS, in_layout_of
 
-__all__ = ["LSRSelfTraining", "Mixed", "SelfTraining", "SelfTrainingMethod", "Views"]
-
-
-class Mixed(NamedTuple):
-    """A batch of mixed images.
-
-    Args:
-        image: normalised [B,3,H,W].
-        labels: the source's, with weight and probability 1, where it was pasted, else the teacher's.
-    """
-
-    image: Tensor
-    labels: PixelLabels
+__all__ = ["LSRSelfTraining", "SelfTraining", "Views"]
 
 
 class Views(NamedTuple):
-    """What a step has computed when further terms are asked for.
+    """The images of a step, their labels, and the network's output on them, for further terms.
 
     Args:
         source: the labelled images.
         source_output: the network on them.
-        mixed: the mixed images.
-        mixed_output: the network on them.
+        mixed_labels: the source's, with weight and probability 1, where it was pasted, else the teacher's.
+        mixed_output: the network on the mixed images.
         target: the unlabelled images, as the teacher saw them.
-        labels: the teacher's, of the target images.
+        target_labels: the teacher's, of the target images.
     """
 
     source: LabelledBatch
     source_output: SegOutput
-    mixed: Mixed
+    mixed_labels: PixelLabels
     mixed_output: SegOutput
     target: UnlabelledBatch
-    labels: PixelLabels
+    target_labels: PixelLabels
 
 
-class SelfTrainingMethod(Method):
-    """L_CE(source) + lambda_ST L_CE(mixed, teacher's labels, weighted), and what a method adds to them."""
+class SelfTraining(Method):
+    """L = L_CE(source) + lambda_ST L_CE(mixed, teacher's labels, weighted), with the switches of `self_training`."""
 
     uses_target: ClassVar[bool] = True
 
@@ -121,12 +109,12 @@ class SelfTrainingMethod(Method):
         assert target is not None
         size = (target.image.shape[2], target.image.shape[3])
         labels = self._label(source, target)
-        mixed = self._mix(source, target, labels)
-        source_output, mixed_output = self.both_images(network, source.image, mixed.image)
+        image, mixed_labels = self._mix(source, target, labels)
+        source_output, mixed_output = self.both_images(network, source.image, image)
         values = {
             "cross_entropy": cross_entropy(upsample(source_output.logits, source.labels.shape[-2:]), source.labels),
             "self_training": cross_entropy(
-                upsample(mixed_output.logits, size), mixed.labels.labels, weight=mixed.labels.weight
+                upsample(mixed_output.logits, size), mixed_labels.labels, weight=mixed_labels.weight
             ),
         }
         if self.config.weights.masked:
@@ -136,7 +124,8 @@ class SelfTrainingMethod(Method):
             )
         if self.config.weights.distance:
             values["distance"] = self._distance(source.image, source_output.features)
-        return values | self.further_terms(network, Views(source, source_output, mixed, mixed_output, target, labels))
+        views = Views(source, source_output, mixed_labels, mixed_output, target, labels)
+        return values | self.further_terms(network, views)
 
     def further_terms(self, network: Network, views: Views) -> dict[str, Tensor]:
         """Compute unweighted terms besides those of self-training."""
@@ -201,8 +190,8 @@ class SelfTrainingMethod(Method):
         return histogram_downsample(labels, size, self.num_classes, self.config.histogram.threshold)
 
     @torch.no_grad()
-    def _mix(self, source: LabelledBatch, target: UnlabelledBatch, labels: PixelLabels) -> Mixed:
-        """Paste half of each source image's classes onto the target image, and augment the whole strongly."""
+    def _mix(self, source: LabelledBatch, target: UnlabelledBatch, labels: PixelLabels) -> tuple[Tensor, PixelLabels]:
+        """Paste half of each source image's classes onto the target; return the augmented image and its labels."""
         pasted = torch.zeros_like(labels.labels, dtype=torch.bool)
         if self.config.self_training.mix == "class":
             pasted = class_mix_mask(source.labels, self._draws(Stream.MIX, source.image, (self.num_classes,)))
@@ -211,14 +200,14 @@ class SelfTrainingMethod(Method):
         of_source = PixelLabels(source.labels, ones, ones)
         both = PixelLabels(*(paste(pasted, above, below) for above, below in zip(of_source, labels, strict=True)))
         everywhere = torch.ones_like(pasted)
-        self._diagnostics = figures(
+        self._diagnostics = pixel_means(
             teacher_confidence=(labels.probability, labels.counts),
             teacher_confident=(labels.probability > self.config.self_training.threshold, labels.counts),
             target_dose=(torch.where(pasted, 0, labels.weight), everywhere),
         )
         if isinstance(self.alignment, LabelAlignment):
             self._diagnostics["alignment_spread"] = self.alignment.offset.max() - self.alignment.offset.min()
-        return Mixed(image, both)
+        return image, both
 
     def _augment(self, image: Tensor, stream: Stream) -> Tensor:
         """Augment normalised images strongly."""
@@ -230,8 +219,8 @@ class SelfTrainingMethod(Method):
         settings, (H, W) = self.config.self_training, image.shape[2:]
         block = settings.mask_block
         draws = self._draws(Stream.MASK, image, (-(-H // block), -(-W // block)))
-        visible = visible_blocks((H, W), block, settings.mask_ratio, sent(draws, image.device))
-        return laid_out(self._augment(image, Stream.STRONG_MASKED) * visible[:, None], image)
+        visible = visible_blocks((H, W), block, settings.mask_ratio, to_device(draws, image.device))
+        return in_layout_of(self._augment(image, Stream.STRONG_MASKED) * visible[:, None], image)
 
     def _distance(self, image: Tensor, features: Tensor) -> Tensor:
         """Return the mean squared distance of the source's features to those of the starting network, per channel."""
@@ -241,11 +230,7 @@ class SelfTrainingMethod(Method):
         return all_reduce_sum((features.to(exact) - fixed.to(exact)).square().mean()) / world_size()
 
 
-class SelfTraining(SelfTrainingMethod):
-    """L = L_CE(source) + lambda_ST L_CE(mixed), with the switches of `config.self_training`."""
-
-
-class LSRSelfTraining(SelfTrainingMethod):
+class LSRSelfTraining(SelfTraining):
     """L = L_CE + lambda_ST L_ST + lambda_C L_C + lambda_P L_P (+ lambda_N L_N or the prototype cross-entropy).
 
     The constraints act on the source's features with its labels, and on those of the mixed or the target image with the
@@ -266,7 +251,7 @@ class LSRSelfTraining(SelfTrainingMethod):
         if self.config.latent.image == "target":
             output = network(views.target.image)
         size = (output.features.shape[2], output.features.shape[3])
-        labels = views.labels if self.config.latent.image == "target" else views.mixed.labels
+        labels = views.target_labels if self.config.latent.image == "target" else views.mixed_labels
         cells = self._cells(labels, output.logits, size)
         if isinstance(self.regularizer, LatentRegularizer):
             return self.regularizer.forward(

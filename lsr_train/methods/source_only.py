@@ -1,4 +1,4 @@
-"""Cross-entropy on one labelled domain: the start of every adaptation, and its supervised upper bound."""
+"""Trains with cross-entropy on one labelled domain: the start of every adaptation, and its upper bound."""
 
 from torch import Tensor
 

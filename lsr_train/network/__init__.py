@@ -1,4 +1,4 @@
-"""The segmentation network: DeepLabV2 on dilated ResNets, its normalisation, and the weights it starts from."""
+"""Builds the segmentation network: DeepLabV2 on dilated ResNets, its normalisation and starting weights."""
 
 from lsr_train.network.deeplab import DeepLabV2, SegOutput, reestimate_batch_norm
 from lsr_train.network.normalization import NORMALIZATIONS, Normalization, Normalize

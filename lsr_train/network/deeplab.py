@@ -1,4 +1,4 @@
-"""DeepLabV2: a dilated ResNet and a classifier of summed dilated convolutions (paper, Sec. 5; reference DeepLabV2).
+"""Defines DeepLabV2: a dilated ResNet and a classifier of summed dilated convolutions (paper, Sec. 5).
 
 It knows tensors only: no configuration, file or device.
 """
@@ -95,7 +95,7 @@ class DeepLabV2(nn.Module):
     """The segmentation network. Its encoder carries torchvision's parameter names under `backbone.`.
 
     Args:
-        spec: what it looks like. Weights start random, from torch's global generator.
+        spec: its description. Weights start random, from torch's global generator.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:

@@ -1,11 +1,12 @@
-"""A narrower network out of a wider one of the same kind: of each layer the channels that carry most.
+"""Makes a narrower network from a wider one, keeping the channels of each layer that carry most.
 
 What is left is not yet a good network: its batch-norm statistics are those of the wider one. It is a start for
 distillation. Channels were ranked before by the scale of their batch-norm (Liu et al. 2017) and by the weights around
 them (Li et al. 2017); the product of both is ours.
 """
 
-from typing import NamedTuple, cast
+import itertools
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,13 @@ __all__ = ["narrow"]
 
 
 class _Layer(NamedTuple):
-    """A convolution and the batch-norm behind it."""
-
     convolution: nn.Conv2d
     norm: nn.BatchNorm2d
 
 
 class _Block(NamedTuple):
-    """A residual block: its layers in order, and the projection beside them, if it has one."""
-
     layers: list[_Layer]
-    projection: _Layer | None
+    projection: _Layer | None  # beside the layers, where the block has one
 
 
 @torch.no_grad()
@@ -44,7 +41,7 @@ def narrow(wide: DeepLabV2, network: DeepLabV2) -> None:
 
     Raises:
         ValueError: the two differ in more than width and output stride, a stage is wider, or the narrower network has
-            no projection where the wider one has one (a ResNet-50 of width .25, whose first stage is as wide as the
+            no projection where the wider one has one (a ResNet-50 of width 0.25, whose first stage is as wide as the
             stem).
     """
     own = network.spec.to_dict() | {"width": 0, "output_stride": 0}
@@ -56,7 +53,8 @@ def narrow(wide: DeepLabV2, network: DeepLabV2) -> None:
     if any(narrower > wider for narrower, wider in widths):
         raise ValueError(f"a width of {network.spec.width:g} cannot be made out of one of {wide.spec.width:g}")
     old, new = _stages(wide), _stages(network)
-    if any(a.projection is not None and b.projection is None for a, b in zip(_all(old), _all(new), strict=True)):
+    pairs = zip(itertools.chain(*old), itertools.chain(*new), strict=True)
+    if any(a.projection is not None and b.projection is None for a, b in pairs):
         raise ValueError(
             f"at a width of {network.spec.width:g} a stage is as wide as what enters it and has no projection, unlike "
             f"at {wide.spec.width:g}; another width, such as {network.spec.width + 0.01:g}, has one"
@@ -81,7 +79,7 @@ def _narrow_block(old: _Block, new: _Block, entering: Tensor, leaving: Tensor) -
     for place, (layer, narrow_layer) in enumerate(zip(old.layers, new.layers, strict=True)):
         outputs = leaving
         if place + 1 < len(old.layers):
-            worth = _written(layer.norm) * _read(*old.layers[place + 1])
+            worth = layer.norm.weight.square() * _read(*old.layers[place + 1])
             outputs = _best(worth, narrow_layer.convolution.out_channels)
         _copy(layer, narrow_layer, outputs, inputs)
         inputs = outputs
@@ -107,7 +105,7 @@ def _stream_worth(stem: _Layer, blocks: list[_Block], following: _Block | None, 
     read = [_read(*reader) for reader in readers]
     if following is None:
         read += [_read(branch, None) for branch in _branches(wide)]
-    written = torch.stack([_written(writer.norm) for writer in writers]).sum(dim=0)
+    written = torch.stack([writer.norm.weight.square() for writer in writers]).sum(dim=0)
     return written * torch.stack(read).sum(dim=0)
 
 
@@ -117,27 +115,14 @@ def _stages(network: DeepLabV2) -> list[list[_Block]]:
     return [[_block(module) for module in stage.children()] for stage in stages]
 
 
-def _all(stages: list[list[_Block]]) -> list[_Block]:
-    return [block for blocks in stages for block in blocks]
-
-
 def _block(module: nn.Module) -> _Block:
-    parts = dict(module.named_children())
-    layers = [_layer(parts[f"conv{place}"], parts[f"bn{place}"]) for place in (1, 2, 3) if f"conv{place}" in parts]
-    return _Block(layers, _layer(*parts["downsample"].children()) if "downsample" in parts else None)
-
-
-def _layer(convolution: nn.Module, norm: nn.Module) -> _Layer:
-    return _Layer(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm))
+    parts: dict[str, Any] = dict(module.named_children())
+    layers = [_Layer(parts[f"conv{place}"], parts[f"bn{place}"]) for place in (1, 2, 3) if f"conv{place}" in parts]
+    return _Block(layers, _Layer(*parts["downsample"].children()) if "downsample" in parts else None)
 
 
 def _branches(network: DeepLabV2) -> list[nn.Conv2d]:
     return [cast(nn.Conv2d, branch) for branch in network.head.branches]
-
-
-def _written(norm: nn.BatchNorm2d) -> Tensor:
-    """Return the variance of each channel [C] behind batch-norm."""
-    return norm.weight.square()
 
 
 def _read(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""From decoded frames to network input: channel order, scale, mean and standard deviation.
+"""Normalises decoded frames to network input: channel order, scale, mean and standard deviation.
 
 The numbers belong to the weights a network started from, so they travel in its checkpoint.
 """
@@ -15,7 +15,7 @@ __all__ = ["NORMALIZATIONS", "Normalization", "Normalize"]
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """What is done to the levels 0..255 of a frame: `(level * scale - mean) / std` in `channel_order`.
+    """The normalisation of the levels 0..255 of a frame: `(level * scale - mean) / std` in `channel_order`.
 
     Args:
         channel_order: `rgb` or `bgr`, the order of the network's input channels and of `mean` and `std`.

@@ -1,4 +1,4 @@
-"""ResNet encoders with torchvision's parameter names, dilated in their last stages.
+"""Defines ResNet encoders with torchvision's parameter names, dilated in their last stages.
 
 A stage that gives up its stride multiplies the dilation of what follows instead, so that every convolution sees the
 same pixels as in the strided network: pretrained weights keep their meaning (the a trous rule).
@@ -81,7 +81,7 @@ class _Bottleneck(nn.Module):
         super().__init__()
         outputs = 4 * channels
         # The first 1x1 of the caffe stem drops the pixels, so its 3x3 already works on the coarse grid; torchvision's
-        # 3x3 is the one that drops them and still looks at the fine one.
+        # 3x3 is the one that drops them and still reads the fine one.
         first, second = (stride, 1) if stem == "caffe" else (1, stride)
         middle = dilation if stem == "caffe" else entry
         self.conv1 = nn.Conv2d(inputs, channels, 1, stride=first, bias=False)
@@ -125,16 +125,8 @@ class ResNet(nn.Module):
             blocks = nn.Sequential()
             for index in range(count):
                 first = index == 0
-                blocks.append(
-                    block(
-                        inputs,
-                        channels,
-                        stride=stride if first else 1,
-                        entry=entry if first else dilation,
-                        dilation=dilation,
-                        stem=spec.stem,
-                    )
-                )
+                strides = {"stride": stride, "entry": entry} if first else {"stride": 1, "entry": dilation}
+                blocks.append(block(inputs, channels, **strides, dilation=dilation, stem=spec.stem))
                 inputs = channels * spec.shape.expansion
             self.add_module(f"layer{stage + 1}", blocks)
         for module in self.modules():

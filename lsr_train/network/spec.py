@@ -1,4 +1,4 @@
-"""What a network looks like, as plain data that a checkpoint carries."""
+"""Describes a network as plain data that a checkpoint carries."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ __all__ = ["BACKBONES", "OUTPUT_STRIDES", "STEMS", "BackboneShape", "NetworkSpec
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """What tells one ResNet from another.
+    """The numbers in which ResNets differ.
 
     Args:
         blocks: residual blocks in each of the four stages.
@@ -77,16 +77,11 @@ class NetworkSpec:
             if getattr(self, name) not in values:
                 listed = ", ".join(str(value) for value in values)
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {listed}")
-        if (
-            isinstance(self.num_classes, bool)
-            or not isinstance(self.num_classes, int)
-            or not 1 <= self.num_classes < 256
-        ):
+        if not (type(self.num_classes) is int and 1 <= self.num_classes < 256):
             raise ValueError(f"num_classes is {self.num_classes!r}; allowed: 1 to 255")
-        if isinstance(self.width, bool) or not isinstance(self.width, int | float) or not 0 < self.width <= 4:
+        if type(self.width) not in (int, float) or not 0 < self.width <= 4:
             raise ValueError(f"width is {self.width!r}; allowed: (0, 4]")
-        whole = all(isinstance(item, int) and not isinstance(item, bool) and item >= 1 for item in self.dilations)
-        if not 1 <= len(self.dilations) <= 8 or not whole:
+        if not 1 <= len(self.dilations) <= 8 or not all(type(item) is int and item >= 1 for item in self.dilations):
             raise ValueError(f"dilations are {self.dilations}; allowed: 1 to 8 numbers of at least 1")
 
     @property

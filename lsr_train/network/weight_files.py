@@ -1,4 +1,4 @@
-"""Weights that other programs wrote: fetched, read without running anything, and checked key by key.
+"""Downloads, reads and checks weights that other programs wrote, without running anything in them.
 
 A `.pth` file is a pickle. It is opened with `weights_only=True`, so that only tensors and plain containers come out;
 NumPy scalars, which published checkpoints hold beside their weights, are replaced by stand-ins that do nothing.
@@ -30,7 +30,7 @@ _LISTED = 12
 
 
 class _Nothing:
-    """Stands in for a NumPy object inside a pickle: takes whatever it is built from and ignores it."""
+    """Stands in for a NumPy object inside a pickle: ignores everything that it is built from."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -39,23 +39,11 @@ class _Nothing:
         pass
 
 
-class _NumpyScalar(_Nothing):
-    """For `numpy.core.multiarray.scalar`."""
-
-
-class _NumpyType(_Nothing):
-    """For `numpy.dtype`."""
-
-
-class _Encoded(_Nothing):
-    """For `_codecs.encode`, by which old pickles spell bytes."""
-
-
 _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_NumpyScalar, "numpy.core.multiarray.scalar"),
-    (_NumpyScalar, "numpy._core.multiarray.scalar"),
-    (_NumpyType, "numpy.dtype"),
-    (_Encoded, "_codecs.encode"),
+    (_Nothing, "numpy.core.multiarray.scalar"),
+    (_Nothing, "numpy._core.multiarray.scalar"),
+    (_Nothing, "numpy.dtype"),
+    (_Nothing, "_codecs.encode"),  # old pickles spell bytes by it
 ]
 
 
@@ -102,7 +90,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
 def _read_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
-            warnings.simplefilter("ignore")  # torch warns of the pickle's protocol; what matters is said below
+            warnings.simplefilter("ignore")  # torch warns of the pickle's protocol
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
@@ -120,7 +108,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _blocked(text: str) -> str:
-    """The name the unpickler refused, where its message has one."""
+    """Return the name that the unpickler refused, where its message has one."""
     for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
         if marker in text:
             return text.split(marker, 1)[1].split()[0]
@@ -199,7 +187,7 @@ def fetch_imagenet(backbone: str, cache: Path | None = None, base_url: str = BAS
         A file whose hash is right.
 
     Raises:
-        InputError: no connection, a server error, a wrong hash, or a place that cannot be written; says where to put
+        InputError: no connection, a server error, a wrong hash, or a path that cannot be written; names where to put
             the file by hand.
         ValueError: there is no such backbone.
     """

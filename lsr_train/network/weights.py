@@ -1,4 +1,4 @@
-"""Starting weights of the encoder, and checkpoints of other programs recognised by their keys.
+"""Loads starting weights of the encoder, and recognises checkpoints of other programs by their keys.
 
 Known layouts: torchvision's names for the encoder (any width), and AdaptSegNet's line of DeepLabV2 checkpoints, which
 the published weights of MaxSquare, UDA-OCE and LSR belong to.
@@ -39,7 +39,7 @@ def load_backbone_weights(
         base_url: the server's folder.
 
     Returns:
-        A phrase that says what was loaded, such as `from torchvision's resnet50-0676ba61.pth`.
+        A phrase that names what was loaded, such as `from torchvision's resnet50-0676ba61.pth`.
 
     Raises:
         InputError: the file is missing, damaged or of another shape, or nothing is published for this width.
@@ -77,7 +77,7 @@ def load_backbone(network: DeepLabV2, path: Path) -> str:
         path: `.pth` or `.safetensors`; a checkpoint of this project gives its encoder.
 
     Returns:
-        A phrase that says what was loaded and what was left out.
+        A phrase that names what was loaded and what was left out.
 
     Raises:
         InputError: the file cannot be read, or keys or shapes differ (all of them listed).
@@ -88,7 +88,8 @@ def load_backbone(network: DeepLabV2, path: Path) -> str:
         weights = {name.removeprefix("backbone."): value for name, value in weights.items()}
     dropped = [name for name in weights if name.startswith("fc.") or _HEAD_KEY.match(name)]
     encoder = {name: value for name, value in weights.items() if name not in dropped}
-    found = _describe_encoder(encoder)
+    shape = _encoder_shape(encoder)
+    found = "no ResNet of torchvision's names" if shape is None else f"a {shape[0]} of width {shape[1]:g}"
     advice = (
         f"The file holds {found}; the network is a {network.spec.backbone} of width {network.spec.width:g}. "
         "Set --network.backbone and --network.width to match."
@@ -121,7 +122,8 @@ def recognise(path: Path, *, dilations: tuple[int, ...] = ADAPTSEGNET_DILATIONS)
         raise InputError(f"{path}: {_unknown(weights)}")
     backbone, width = shape
     features = weights["layer4.0.conv3.weight" if BACKBONES[backbone].bottleneck else "layer4.0.conv2.weight"].shape[0]
-    fitting = [name for name in _HEADS if name in heads and _head_inputs(weights, name) == features]
+    inputs = {name: weights.get(f"{name}.conv2d_list.0.weight", torch.empty(0)).shape[1:2] for name in heads}
+    fitting = [name for name in _HEADS if inputs.get(name) == (features,)]
     if not fitting:
         raise InputError(f"{path}: none of its classifiers ({', '.join(sorted(heads))}) reads {features} channels.")
     head = fitting[0]
@@ -132,14 +134,9 @@ def recognise(path: Path, *, dilations: tuple[int, ...] = ADAPTSEGNET_DILATIONS)
     num_classes = weights[f"{head}.conv2d_list.0.weight"].shape[0]
     try:
         spec = NetworkSpec(
-            backbone=backbone,
-            width=width,
-            output_stride=8,
-            stem="caffe",
-            dilations=dilations,
-            num_classes=num_classes,
-            normalization="caffe-bgr",
-        )
+            backbone=backbone, width=width, output_stride=8, stem="caffe", dilations=dilations,
+            num_classes=num_classes, normalization="caffe-bgr",
+        )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{path}: {error}.") from error
     with torch.random.fork_rng(devices=[]):
@@ -167,17 +164,10 @@ def _rename(weights: Mapping[str, Tensor], head: str, branches: int) -> dict[str
     return renamed
 
 
-def _head_inputs(weights: Mapping[str, Tensor], head: str) -> int:
-    tensor = weights.get(f"{head}.conv2d_list.0.weight")
-    return tensor.shape[1] if tensor is not None and tensor.ndim == 4 else -1
-
-
 def _encoder_shape(weights: Mapping[str, Tensor]) -> tuple[str, float] | None:
     """Backbone and width by the names and the first block's channels; None where it is no ResNet of ours."""
-    counts = []
-    for stage in range(1, 5):
-        indices = {int(found.group(1)) for name in weights if (found := re.match(rf"^layer{stage}\.(\d+)\.", name))}
-        counts.append(len(indices))
+    blocks = {found.groups() for name in weights if (found := re.match(r"^layer([1-4])\.(\d+)\.", name))}
+    counts = [sum(stage == str(number) for stage, _ in blocks) for number in range(1, 5)]
     bottleneck = "layer1.0.conv3.weight" in weights
     first = weights.get("layer1.0.conv1.weight")
     if first is None or first.ndim != 4 or "layer4.0.conv2.weight" not in weights:
@@ -186,11 +176,6 @@ def _encoder_shape(weights: Mapping[str, Tensor]) -> tuple[str, float] | None:
         if list(shape.blocks) == counts and shape.bottleneck == bottleneck:
             return name, first.shape[0] / 64
     return None
-
-
-def _describe_encoder(weights: Mapping[str, Tensor]) -> str:
-    shape = _encoder_shape(weights)
-    return "no ResNet of torchvision's names" if shape is None else f"a {shape[0]} of width {shape[1]:g}"
 
 
 def _unknown(weights: Mapping[str, Tensor]) -> str:

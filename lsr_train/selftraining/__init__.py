@@ -1,11 +1,11 @@
-"""Parts of self-training that methods share; none of them knows a method, a configuration or a data set."""
+"""Provides the parts of self-training that methods share; none of them knows a method or a data set."""
 
 from lsr_train.selftraining.labels import (
     DistributionAlignment,
     LabelAlignment,
     PixelLabels,
     Rectifier,
-    figures,
+    pixel_means,
     teacher_labels,
 )
 from lsr_train.selftraining.mixing import class_mix_mask, paste, visible_blocks
@@ -21,8 +21,8 @@ __all__ = [
     "Rectifier",
     "Strength",
     "class_mix_mask",
-    "figures",
     "paste",
+    "pixel_means",
     "strong_augmentation",
     "strong_images",
     "teacher_labels",

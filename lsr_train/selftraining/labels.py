@@ -1,4 +1,4 @@
-"""Pixel labels from a teacher: its argmax with weights, and the corrections of its logits before the argmax.
+"""Labels pixels with a teacher's argmax, weights the labels, and corrects the teacher's logits before.
 
 Distribution alignment holds the teacher's class frequencies to those the network learnt from labels. Without it
 self-training feeds on itself: a class that is predicted a little too often is predicted ever more often (on the real
@@ -26,7 +26,7 @@ __all__ = [
     "PixelLabels",
     "Rectifier",
     "Weighting",
-    "figures",
+    "pixel_means",
     "teacher_labels",
 ]
 
@@ -91,7 +91,7 @@ def teacher_labels(
 
 
 @torch.no_grad()
-def figures(**maps: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+def pixel_means(**maps: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
     """Average maps over pixels of all ranks, in one message.
 
     Args:
@@ -105,14 +105,36 @@ def figures(**maps: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
     return dict(zip(maps, values / pixels.clamp(min=1), strict=True))
 
 
-class DistributionAlignment(nn.Module):
+class _Alignment(nn.Module):
+    """State that both ways to align share: a strength, a decay, running shares [C] in buffers, and the batches seen."""
+
+    prior: Tensor
+    batches: Tensor
+
+    LEAST = 1e-4
+    """Shares below this count as this, so that every ratio is finite. Ours."""
+
+    def __init__(self, num_classes: int, strength: float, decay: float, shares: tuple[str, ...]) -> None:
+        super().__init__()
+        if not 0 <= strength <= 1 or not 0 <= decay < 1:
+            raise ValueError(f"strength is {strength}, allowed: [0, 1]; decay is {decay}, allowed: [0, 1)")
+        self.strength, self.decay = strength, decay
+        for name in ("prior", *shares):
+            self.register_buffer(name, torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def _floored(self, shares: Tensor) -> Tensor:
+        return shares.clamp(min=self.LEAST)
+
+
+class DistributionAlignment(_Alignment):
     """Multiply probabilities by prior / marginal (ReMixMatch, Berthelot et al. 2020), as a term added to the logits.
 
     The prior is a running share of each class among source labels, the marginal one among the teacher's probabilities
     on the target; both live in buffers and move with each call in training mode. What is brought to the prior is the
     mean probability of each class: ReMixMatch trains on such soft guesses. Whoever takes the argmax afterwards still
-    gives rare classes fewer pixels than the prior has (measured on streets -> CamVid: pole .0012 of the pixels, with a
-    prior of .0168 and an aligned mean probability of .0123); `LabelAlignment` holds the argmax itself.
+    gives rare classes fewer pixels than the prior has (measured on streets -> CamVid: pole 0.0012 of the pixels, with a
+    prior of 0.0168 and an aligned mean probability of 0.0123); `LabelAlignment` holds the argmax itself.
 
     Args:
         num_classes: C.
@@ -124,21 +146,10 @@ class DistributionAlignment(nn.Module):
         ValueError: a number is out of range.
     """
 
-    prior: Tensor
     marginal: Tensor
-    batches: Tensor
-
-    LEAST = 1e-4
-    """Shares below this count as this, so that every ratio is finite. Ours."""
 
     def __init__(self, num_classes: int, *, strength: float = 1.0, decay: float = 0.99) -> None:
-        super().__init__()
-        if not 0 <= strength <= 1 or not 0 <= decay < 1:
-            raise ValueError(f"strength is {strength}, allowed: [0, 1]; decay is {decay}, allowed: [0, 1)")
-        self.strength, self.decay = strength, decay
-        self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
-        self.register_buffer("marginal", torch.full((num_classes,), 1 / num_classes))
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        super().__init__(num_classes, strength, decay, ("marginal",))
 
     @torch.no_grad()
     def forward(self, labels: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -159,7 +170,7 @@ class DistributionAlignment(nn.Module):
                 probabilities = probabilities * mask[:, None]
             counts = _counts(labels, num_classes, probabilities.dtype)
             self._move(counts, probabilities.sum(dim=(0, 2, 3)))
-        ratio = self.prior.clamp(min=self.LEAST) / self.marginal.clamp(min=self.LEAST)
+        ratio = self._floored(self.prior) / self._floored(self.marginal)
         return (self.strength * ratio.log()).view(1, -1, 1, 1)
 
     def _move(self, labels: Tensor, probabilities: Tensor) -> None:
@@ -168,14 +179,14 @@ class DistributionAlignment(nn.Module):
         totals = sums.sum(dim=1, keepdim=True)
         shares = sums / totals.clamp(min=1e-12)
         keep = (1 - 1 / (self.batches + 1)).clamp(max=self.decay)
-        usable = (totals > 0).all()  # a batch without a label or without a cell says nothing
+        usable = (totals > 0).all()  # a batch without a label or without a cell does not count
         old = torch.stack([self.prior, self.marginal])
         moved = torch.where(usable, keep * old + (1 - keep) * shares, old)
         self.prior, self.marginal = moved.to(old.dtype).unbind()
         self.batches = self.batches + usable
 
 
-class LabelAlignment(nn.Module):
+class LabelAlignment(_Alignment):
     """Add to the logits what gives the teacher's *labels*, its argmax, the prior's shares.
 
     One offset a class, moved after each batch by the logarithm of wanted over found share: stochastic ascent on the
@@ -194,16 +205,14 @@ class LabelAlignment(nn.Module):
         ValueError: a number is out of range.
     """
 
-    prior: Tensor
     own: Tensor
     aligned: Tensor
     offset: Tensor
-    batches: Tensor
 
     RATE = 0.05
     """Largest step of an offset; the first steps are larger. Ours, not tuned."""
     DECAY = 0.95
-    """Of the running shares of the aligned labels: what the last step did shall soon be seen. Ours, not tuned."""
+    """Of the running shares of the aligned labels: short, so that the last step shows soon. Ours, not tuned."""
     LEAK = 0.005
     """Share of an offset that is lost at each step, so that it ends where log(wanted / found) is LEAK / RATE of it:
     the further the teacher is from the prior, the less it is held to it, and nothing winds up where offsets change no
@@ -212,14 +221,8 @@ class LabelAlignment(nn.Module):
     """Offsets stay within it: a class of which the footage has nothing is not called up at any price. Ours."""
 
     def __init__(self, num_classes: int, *, strength: float = 1.0, decay: float = 0.99) -> None:
-        super().__init__()
-        if not 0 <= strength <= 1 or not 0 <= decay < 1:
-            raise ValueError(f"strength is {strength}, allowed: [0, 1]; decay is {decay}, allowed: [0, 1)")
-        self.strength, self.decay = strength, decay
-        for name in ("prior", "own", "aligned"):
-            self.register_buffer(name, torch.full((num_classes,), 1 / num_classes))
+        super().__init__(num_classes, strength, decay, ("own", "aligned"))
         self.register_buffer("offset", torch.zeros(num_classes))
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def forward(self, labels: Tensor, logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -236,11 +239,11 @@ class LabelAlignment(nn.Module):
         if self.training:
             num_classes, exact = self.prior.shape[0], compute_dtype(logits.dtype)
             counts = [_counts(labels, num_classes, exact)]
-            looks = [logits + self.offset.view(1, -1, 1, 1)]
+            offered = [logits + self.offset.view(1, -1, 1, 1)]
             if self.strength < 1:  # else nothing reads the teacher's own shares
-                looks.append(logits)
-            for seen in looks:
-                found = seen.max(dim=1).indices  # several times as fast as argmax on a CPU
+                offered.append(logits)
+            for scores in offered:
+                found = scores.max(dim=1).indices  # several times as fast as argmax on a CPU
                 counts.append(_counts(found if mask is None else found.where(mask, num_classes), num_classes, exact))
             self._move(all_reduce_sum(torch.stack(counts)))
         return self.offset.view(1, -1, 1, 1)
@@ -248,7 +251,7 @@ class LabelAlignment(nn.Module):
     def _move(self, counts: Tensor) -> None:
         """Take in what all ranks saw [2 or 3,C]: source labels, aligned labels and, where read, the teacher's own."""
         totals = counts.sum(dim=1, keepdim=True)
-        usable = (totals > 0).all()  # a batch without a label or without a pixel says nothing
+        usable = (totals > 0).all()  # a batch without a label or without a pixel does not count
         shares = counts / totals.clamp(min=1)
         keep = (1 - 1 / (self.batches + 1)).clamp(max=self.decay)
         for name, share, kept in zip(
@@ -256,9 +259,9 @@ class LabelAlignment(nn.Module):
         ):
             old = getattr(self, name)
             setattr(self, name, torch.where(usable, kept * old + (1 - kept) * share, old).to(old.dtype))
-        wanted = _floored(self.prior) ** self.strength * _floored(self.own) ** (1 - self.strength)
+        wanted = self._floored(self.prior) ** self.strength * self._floored(self.own) ** (1 - self.strength)
         wanted = wanted / wanted.sum()
-        lacks = (wanted / _floored(self.aligned)).log().clamp(-1, 1)
+        lacks = (wanted / self._floored(self.aligned)).log().clamp(-1, 1)
         lacks = torch.where(self.prior > 0, lacks, lacks.clamp(max=0))  # what the source never shows is not called up
         offset = (1 - self.LEAK) * self.offset + (0.5 / (self.batches + 1)).clamp(min=self.RATE) * lacks
         offset = (offset - (wanted * offset).sum()).clamp(-self.FARTHEST, self.FARTHEST)
@@ -271,11 +274,6 @@ def _counts(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes).flatten()
     counts = torch.zeros(num_classes + 1, dtype=torch.int64, device=labels.device)  # float32 would stop at 2^24
     return counts.scatter_add(0, bins, torch.ones_like(bins))[:num_classes].to(dtype)
-
-
-def _floored(shares: Tensor) -> Tensor:
-    """Return shares of at least `LEAST`."""
-    return shares.clamp(min=DistributionAlignment.LEAST)
 
 
 class Rectifier(nn.Module):

@@ -1,4 +1,4 @@
-"""ClassMix and masking: images made of two, or with holes.
+"""Mixes images by class (ClassMix), and hides blocks of them.
 
 Pure functions: what is random comes in as numbers that the caller has drawn.
 """
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsr_train.randomness import sent
+from lsr_train.randomness import to_device
 
 __all__ = ["class_mix_mask", "paste", "visible_blocks"]
 
@@ -17,7 +17,7 @@ def class_mix_mask(labels: Tensor, draws: Tensor) -> Tensor:
     """Choose half of each image's classes, rounded up (ClassMix, Olsson et al. 2021).
 
     Args:
-        labels: [B,H,W] int64, 0..C-1; whatever else is void and never chosen.
+        labels: [B,H,W] int64, 0..C-1; others are void and never chosen.
         draws: [B,C] uniform in [0, 1), on any device; the classes with the lowest are chosen.
 
     Returns:
@@ -27,7 +27,7 @@ def class_mix_mask(labels: Tensor, draws: Tensor) -> Tensor:
     bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
     there = torch.zeros(B, num_classes + 1, dtype=torch.bool, device=labels.device)
     there = there.scatter(1, bins.flatten(1), True)[:, :num_classes]
-    draws = sent(draws, labels.device)
+    draws = to_device(draws, labels.device)
     order = torch.where(there, draws, 2).argsort(dim=1).argsort(dim=1)  # place among the classes there are
     chosen = there & (order < (there.sum(dim=1, keepdim=True) + 1) // 2)
     chosen = F.pad(chosen, (0, 1))  # void

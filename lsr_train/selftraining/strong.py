@@ -1,4 +1,4 @@
-"""Strong augmentation of frames on their device: colours and blur, drawn for each image.
+"""Augments frames strongly on their device: colours and blur, drawn for each image.
 
 The loader cannot do it: the images that are mixed exist only after the teacher has labelled them.
 """
@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lsr_train.network import Normalize
-from lsr_train.randomness import sent
+from lsr_train.randomness import to_device
 
-__all__ = ["DRAWS", "Strength", "laid_out", "strong_augmentation", "strong_images"]
+__all__ = ["DRAWS", "Strength", "in_layout_of", "strong_augmentation", "strong_images"]
 
 DRAWS = 7
 """Random numbers an image takes."""
@@ -32,7 +32,7 @@ class Strength:
         saturation: factor 1 + U(-v, v) of the distance from grey.
         hue: turn about the grey axis by U(-v, v) degrees.
         blur: probability of a Gaussian blur.
-        blur_sigma: its largest standard deviation in pixels; the least is .15.
+        blur_sigma: its largest standard deviation in pixels; the smallest is 0.15.
     """
 
     probability: float = 0.8
@@ -56,7 +56,7 @@ def strong_augmentation(frames: Tensor, strength: Strength, draws: Tensor) -> Te
     Returns:
         A new tensor of the same shape, levels within 0..255.
     """
-    matrices, brightness, contrast = (sent(part, frames.device, frames.dtype) for part in _colors(draws, strength))
+    matrices, brightness, contrast = (to_device(part, frames.device, frames.dtype) for part in _colors(draws, strength))
     grey = brightness * frames.mean(dim=(1, 2, 3), keepdim=True)
     colored = (frames.flatten(1, 2) @ matrices.mT).view(frames.shape)
     colored = (colored + (1 - contrast) * grey).clamp(0, 255)
@@ -79,10 +79,10 @@ def strong_images(image: Tensor, normalize: Normalize, strength: Strength, draws
     Returns:
         A new image of the same shape and memory format.
     """
-    return laid_out(normalize(strong_augmentation(normalize.levels(image), strength, draws)), image)
+    return in_layout_of(normalize(strong_augmentation(normalize.levels(image), strength, draws)), image)
 
 
-def laid_out(image: Tensor, like: Tensor) -> Tensor:
+def in_layout_of(image: Tensor, like: Tensor) -> Tensor:
     """Return an image in the memory format of another."""
     last = like.is_contiguous(memory_format=torch.channels_last)
     return image.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
@@ -119,12 +119,12 @@ def _turns(angles: Tensor) -> Tensor:
 
 
 def _blurred(frames: Tensor, sigmas: Tensor, largest: float) -> Tensor:
-    """Blur each image by a Gaussian of its own [B], 0 for not at all; borders are mirrored."""
+    """Blur each image by its standard deviation [B], 0 for not at all; borders are mirrored."""
     B, H, W, _ = frames.shape
     radius = min(math.ceil(3 * largest), H - 1, W - 1)
     places = torch.arange(-radius, radius + 1, dtype=sigmas.dtype)
     kernels = torch.exp(-0.5 * (places / sigmas.clamp(min=1e-3)[:, None]) ** 2)  # a single 1 where sigma is 0
-    kernels = sent(kernels / kernels.sum(dim=1, keepdim=True), frames.device, frames.dtype)
+    kernels = to_device(kernels / kernels.sum(dim=1, keepdim=True), frames.device, frames.dtype)
     kernels = kernels.repeat_interleave(3, dim=0)  # [3B,2r+1]
     planes = frames.permute(0, 3, 1, 2).reshape(1, 3 * B, H, W)
     planes = F.pad(planes, (radius, radius, radius, radius), mode="reflect")

@@ -1,4 +1,4 @@
-"""Teachers: the moving average of the network that trains, and a finished network. They know no loss and no data."""
+"""Runs teachers: the moving average of the network that trains, or a finished network."""
 
 import copy
 
@@ -44,7 +44,7 @@ class EmaTeacher(nn.Module):
         self.network.eval()
 
     def train(self, mode: bool = True) -> "EmaTeacher":
-        """Stay in evaluation mode, whatever is asked."""
+        """Stay in evaluation mode in any case."""
         super().train(mode)
         self.network.eval()
         return self
@@ -83,7 +83,7 @@ class FrozenTeacher:
 
     Args:
         network: put in evaluation mode.
-        scale: factors of height and width between the frames it is given and those it looks at.
+        scale: factors of height and width that frames are resized by before it sees them.
     """
 
     def __init__(self, network: DeepLabV2, scale: tuple[float, float] = (1.0, 1.0)) -> None:

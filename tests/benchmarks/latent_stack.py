@@ -1,4 +1,4 @@
-"""Speed and memory of the latent stack as ratios to reading both feature maps and writing both gradients once.
+"""Measures the latent stack, fused and plain, against reading both feature maps and writing both gradients once.
 
     python tests/benchmarks/latent_stack.py [--threads 2] [--repeats 15] [--dtype float32] [--channels_last]
 
@@ -127,11 +127,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)
     inputs = Inputs(CELLS, PIXELS, CLASSES, dtype, arguments.channels_last)
-    regularizer = LatentRegularizer(CLASSES, CHANNELS)
+    regularizer, plain = (LatentRegularizer(CLASSES, CHANNELS, fused=fused) for fused in (True, False))
     actions = {
         "floor": lambda: floor(inputs),
         "feature_part": lambda: feature_part(inputs, regularizer),
         "everything": lambda: everything(inputs, regularizer),
+        "plain_feature_part": lambda: feature_part(inputs, plain),
         "pseudo_labels": lambda: pseudo_labels(inputs.logits, CELLS),
         "cross_entropy": lambda: cross_entropy(inputs.pixel_logits, inputs.labels).backward(),
         "max_square": lambda: max_square_loss(inputs.pixel_logits).backward(),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lsr_train.randomness import sent
+from lsr_train.randomness import to_device
 from lsr_train.selftraining import Strength, class_mix_mask, strong_augmentation
 
 
@@ -41,7 +41,7 @@ def test_numbers_arrive_on_cuda_whole() -> None:
     numbers = torch.rand(1000, 7, dtype=torch.float64)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = sent(numbers, torch.device("cuda"), torch.float32)
+        found = to_device(numbers, torch.device("cuda"), torch.float32)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(found.cpu(), numbers.float())
@@ -49,5 +49,5 @@ def test_numbers_arrive_on_cuda_whole() -> None:
 
 def test_the_type_is_kept_unless_another_is_asked_for() -> None:
     numbers = torch.rand(3, dtype=torch.float64)
-    assert torch.equal(sent(numbers, torch.device("cpu")), numbers)
-    assert sent(numbers, torch.device("cpu"), torch.float32).dtype == torch.float32
+    assert torch.equal(to_device(numbers, torch.device("cpu")), numbers)
+    assert to_device(numbers, torch.device("cpu"), torch.float32).dtype == torch.float32

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from lsr_train.config.run import Config, LatentConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
-from lsr_train.methods.self_training import LSRSelfTraining, SelfTraining, SelfTrainingMethod
+from lsr_train.methods.self_training import LSRSelfTraining, SelfTraining
 from lsr_train.randomness import Stream
 from lsr_train.selftraining import DistributionAlignment, LabelAlignment, Strength, strong_augmentation
 from tests.lsr_train.fake_network import ConvNetwork
@@ -276,7 +276,7 @@ def configured(method: str, weights: dict[str, float], latent: dict[str, Any], *
 def compare(config: Config, mask: str = "part") -> list[dict[str, Tensor]]:
     """Run two steps of the method and of the oracle, compare every term, and return the method's."""
     kind = LSRSelfTraining if config.method == "lsr-st" else SelfTraining
-    method: SelfTrainingMethod = kind(config, C, K).double()
+    method: SelfTraining = kind(config, C, K).double()
     start = network(0)
     method.start(start)
     oracle = Oracle(config, start)
