@@ -131,14 +131,14 @@ def _without_source_stage(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
     """
     kept: list[str] = []
     taken: list[str] = []
-    words = iter(argv)
-    for word in words:
+    rest = iter(argv)
+    for word in rest:
         if not word.startswith(_SOURCE_STAGE):
             kept.append(word)
             continue
         name, equals, value = word.removeprefix(_SOURCE_STAGE).partition("=")
         if not equals:
-            value = next(words, "--")
+            value = next(rest, "--")
             if value.startswith("--"):
                 raise UsageError(f"{word} needs a value.")
         taken += [f"--{name}", value]
@@ -147,8 +147,10 @@ def _without_source_stage(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the dotted names that flags set (a section: all below it), and those that the recipe in front sets."""
-    words = {word[2:].partition("=")[0] for word in expanded if word.startswith("--")}
-    flags = frozenset(words | {name for name, _ in fields_of(Config()) if any(name.startswith(f"{w}.") for w in words)})
+    options = {word[2:].partition("=")[0] for word in expanded if word.startswith("--")}
+    flags = frozenset(
+        options | {name for name, _ in fields_of(Config()) if any(name.startswith(f"{option}.") for option in options)}
+    )
     if expanded[:1] != ["--recipe"]:
         return flags, frozenset()
 
@@ -238,8 +240,8 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
     namespace = parse(parser, expanded, [name.removeprefix("--") for name in SHORT_NAMES])
     if namespace.resume:
-        words = [word for word in (*argv, *source_stage) if word.startswith("-")]
-        if [word.partition("=")[0] for word in words] != ["--resume"]:
+        options = [word.partition("=")[0] for word in (*argv, *source_stage) if word.startswith("-")]
+        if options != ["--resume"]:
             raise UsageError("--resume continues a run as its config.yaml says; give it no other option.")
         path = Path(namespace.resume)
         file = path / "config.yaml"

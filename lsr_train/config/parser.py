@@ -137,10 +137,10 @@ def _with_checked_files(parser: ArgumentParser, argv: list[str]) -> list[str]:
         flag for action in parser._actions if isinstance(action, ActionConfigFile) for flag in action.option_strings
     ]
     checked: list[str] = []
-    words = iter(argv)
-    for word in words:
+    rest = iter(argv)
+    for word in rest:
         flag, equals, value = word.partition("=")
-        if flag not in flags or not (equals or (value := next(words, ""))):
+        if flag not in flags or not (equals or (value := next(rest, ""))):
             checked.append(word)
             continue
         document = read_document(Path(value))
@@ -150,7 +150,7 @@ def _with_checked_files(parser: ArgumentParser, argv: list[str]) -> list[str]:
 
 
 def _one_line(message: str) -> str:
-    """Say what jsonargparse said in one line and without Python's spelling of types."""
+    """Return an error of jsonargparse in one line, without Python's spelling of types."""
     match = _WRONG_VALUE.search(message)
     if match is None:
         return " ".join(message.split())
