@@ -1,4 +1,4 @@
-"""Remake docs/toytown_game.png and docs/toytown_camera.png: four streets of each domain.
+"""Remakes docs/toytown_game.png and docs/toytown_camera.png: four streets of each domain.
 
 Run from anywhere as `python docs/toytown_pictures.py`.
 """
@@ -13,7 +13,7 @@ from lsr_infer.io.atomic import write_bytes
 from lsr_train.toytown import render
 
 SIZE = {"height": 172, "width": 344}
-SCENES = {"game": (52, 56, 63, 65), "camera": (50, 53, 55, 58)}
+SCENES = {"game": (32, 38, 49, 60), "camera": (31, 33, 43, 62)}
 
 
 def contact_sheet(domain: str) -> bytes:

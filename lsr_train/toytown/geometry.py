@@ -12,11 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MAX_VERTICES = 12
-"""Vertices of a polygon, at most; shorter ones repeat their last vertex."""
-
-BAR, POLYGON, TRIANGLE, OCTAGON, DISC = 0, 1, 3, 8, 12
-"""Kinds of flat shapes, see `MeshBuilder.draw`."""
+MAX_VERTICES = 12  # of a polygon; shorter ones repeat their last vertex
+BAR, POLYGON, TRIANGLE, OCTAGON, DISC = 0, 1, 3, 8, 12  # kinds of flat shapes, see `MeshBuilder.draw`
 
 _NEAR = 0.6  # metres; what lies nearer is moved to this plane
 _SMALLEST = 0.5  # canvas pixels; what is smaller both ways is left out

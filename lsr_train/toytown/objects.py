@@ -44,22 +44,19 @@ FURNITURE_COLORS = (
     *("light_boxes", "light_rims", "light_off", "red", "amber", "green"),
 )
 
-SIGNS = {"disc": 0.3, "triangle": 0.22, "square": 0.22, "board": 0.14, "octagon": 0.12}
-"""Weights of the kinds of signs."""
+SIGNS = {"disc": 0.3, "triangle": 0.22, "square": 0.22, "board": 0.14, "octagon": 0.12}  # weights of their kinds
 
 SKIN, HAIR, TOP, TROUSERS, SHOES, BAG, FRAME, TYRE, INSIDE, LAMP = range(10)
 PERSON_COLORS = ("skins", "hairs", "clothes", "trousers", "tyres", "clothes", "frames", "tyres", "rims", "rear_lamps")
-"""Of somebody and what they ride."""
 
 PAINT, GLASS, WHEEL, TRIM, REAR_LAMP, HEAD_LAMP, PLATE, SECOND, UNDER = range(9)
 VEHICLE_COLORS = ("paints", "glass", "tyres", "rims", "rear_lamps", "head_lamps", "plates", "loads", "tyres")
 
 # fmt: off
-SIZES = {
+SIZES = {  # half width, half length and height of vehicles, metres
     "hatchback": (0.88, 1.95, 1.5), "sedan": (0.9, 2.25, 1.45), "suv": (0.95, 2.25, 1.74), "van": (1.0, 2.5, 2.08),
     "truck": (1.25, 4.0, 3.5), "bus": (1.27, 5.9, 3.1), "train": (1.4, 22.0, 3.4),
 }
-"""Half width, half length and height of vehicles, metres."""
 
 # Heights of sill, belt and nose; z of the bonnet's end and of the cabin's rear, its roof's rear and its roof's front;
 # half width of the cabin at the belt and at the roof.
@@ -122,14 +119,10 @@ _SHAPES: dict[str, dict[str, Sequence[Shape]]] = {
 }
 # fmt: on
 
+# Half width, half height and middle of the crown of each kind of plant.
 PLANTS = {"round": (2.3, 2.2, 4.7), "tall": (1.25, 3.0, 4.4), "conifer": (1.9, 3.0, 4.0), "bush": (0.9, 0.6, 0.55)}
-"""Half width, half height and middle of the crown of each kind of plant."""
-
-VARIANTS = 6
-"""Shapes of each kind of plant."""
-
-PHASES = 8
-"""Meshes in a stride or a turn of the pedals."""
+VARIANTS = 6  # shapes of each kind of plant
+PHASES = 8  # meshes in a stride or a turn of the pedals
 
 
 def code(label: str, material: str = "plain") -> int:

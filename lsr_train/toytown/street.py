@@ -18,9 +18,7 @@ from lsr_train.toytown.geometry import Floats, Light, Mesh, MeshBuilder, Placed,
 from lsr_train.toytown.objects import code
 
 BLOCK = 48.0
-BACKDROP, FACADES = 2000.0, 1000.0
-"""What is painted before everything in front of it stands so many metres farther behind, see `Placed`."""
-
+BACKDROP, FACADES = 2000.0, 1000.0  # they are painted as if they stood so many metres behind, see `Placed`
 _PAVEMENT = 0.13  # metres from the road up to the pavement
 _STRIP = 6.0  # metres of ground a polygon, so that a bending street looks bent
 _DEPTH = 10.0  # of a house

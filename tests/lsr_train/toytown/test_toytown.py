@@ -298,9 +298,9 @@ def _mesh() -> Mesh:
 def test_a_thing_moves_and_changes_its_phase() -> None:
     phases = (_mesh(), _mesh(), _mesh())
     thing = Placed(phases[0], np.zeros((1, 3), np.float32), (1, 2, 3), velocity=(4, -5), phases=phases, rate=2)
-    later = thing.at(2.6)
-    assert later.position == pytest.approx((11.4, 2, -10))
-    assert later.mesh is phases[2]
+    later = thing.at(0.6)
+    assert later.position == pytest.approx((3.4, 2, 0))
+    assert later.mesh is phases[1]
 
 
 @pytest.mark.parametrize("sun", [(0.5, 0.7, 0.5), (-0.5, 0.7, 0.5), (0.5, 0.7, -0.5), (-0.5, 0.7, -0.5), (0, 1, 0)])
