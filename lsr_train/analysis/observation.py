@@ -203,19 +203,12 @@ def border_distance(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Output:
-    """One frame through the network.
+    """One frame through the network."""
 
-    Args:
-        features: [K,h,w] float32.
-        classes: predicted at the labels' size [H,W].
-        confidence: of them [H,W].
-        pseudo: labels of feature cells from the network's own predictions [h,w].
-    """
-
-    features: Tensor
-    classes: Tensor
-    confidence: Tensor
-    pseudo: Tensor
+    features: Tensor  # [K,h,w] float32
+    classes: Tensor  # predicted at the labels' size [H,W]
+    confidence: Tensor  # of them [H,W]
+    pseudo: Tensor  # labels of feature cells from the network's own predictions [h,w]
 
 
 def _forward(

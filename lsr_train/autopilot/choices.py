@@ -11,7 +11,7 @@ from typing import Any
 
 from lsr_infer.errors import UsageError
 from lsr_train.config.command_line import Request, resolve
-from lsr_train.config.fields import field_of, fields_of, with_fields
+from lsr_train.config.fields import field_of, fields_of, is_of_all_stages, with_fields
 from lsr_train.config.run import Config
 
 __all__ = [
@@ -223,15 +223,8 @@ SOURCE_RECIPE = "my_footage_source"
 STAGES_FILE = "stages.json"
 """In the run folder of an adaptation that has a source stage: what was chosen."""
 
-_SHARED = (
-    "label_space", "seed", "network.backbone", "network.width", "network.output_stride", "network.stem",
-    "network.dilations", "network.normalization", "network.weights", "data.", "augment.crop_height",
-    "augment.crop_width", "train.device", "train.precision", "train.threads", "train.channels_last", "train.compile",
-    "selection.frames", "log.",
-)  # fmt: skip
-"""Fields, and with a dot at the end sections, in which the source stage follows the adaptation."""
 _ONE_PROCESS = ("train.device", "train.precision")
-"""Those of them that a process settles once, for both stages."""
+"""Fields that a process settles once, for both stages."""
 
 
 def stages_wanted(request: Request) -> bool:
@@ -282,9 +275,11 @@ class SourceStage:
 
     def _shared(self, adapted: Config) -> dict[str, Any]:
         """Return what is taken from an adaptation."""
-        sections = tuple(name for name in _SHARED if name.endswith("."))
-        shared = {n: value for n, value in fields_of(adapted) if n.startswith(sections) or n in _SHARED}
-        return {name: value for name, value in shared.items() if name not in self.flags}
+        return {
+            name: value
+            for name, value in fields_of(adapted)
+            if name not in self.flags and (is_of_all_stages(name) or name in ("seed", "selection.frames"))
+        }
 
 
 def source_stage(request: Request) -> SourceStage:

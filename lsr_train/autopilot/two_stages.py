@@ -56,22 +56,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What will be done.
+class _StagePlan:
+    """What will be done."""
 
-    Args:
-        source: the source stage, complete.
-        adapted: the adaptation, complete but for its start.
-        data: fingerprint of the source stage's data.
-        ready: the source stage that is used again, or why none is.
-        lines: what was chosen, a line each.
-    """
-
-    source: Config
-    adapted: Config
-    data: str
-    ready: Match
-    lines: list[str]
+    source: Config  # the source stage, complete
+    adapted: Config  # the adaptation, complete but for its start
+    data: str  # fingerprint of the source stage's data
+    ready: Match  # the source stage that is used again, or why none is
+    lines: list[str]  # what was chosen, a line each
 
 
 def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
@@ -131,7 +123,7 @@ def _configuration(run: Path) -> Config:
     return config_from_text(file.read_text(encoding="utf-8"), str(file))
 
 
-def _plan(request: Request, stage: SourceStage, started: float) -> _Plan:
+def _plan(request: Request, stage: SourceStage, started: float) -> _StagePlan:
     """Choose everything; devices and inputs are checked here, and nothing is written.
 
     Where the budget is too short for the size that was chosen, a smaller one is.
@@ -153,7 +145,9 @@ def _plan(request: Request, stage: SourceStage, started: float) -> _Plan:
             )  # fmt: skip
 
 
-def _plan_within(choices: Choices, request: Request, stage: SourceStage, started: float, widest: int | None) -> _Plan:
+def _plan_within(
+    choices: Choices, request: Request, stage: SourceStage, started: float, widest: int | None
+) -> _StagePlan:
     """Choose everything, with training images of at most `widest` columns.
 
     Raises:
@@ -192,7 +186,7 @@ def _plan_within(choices: Choices, request: Request, stage: SourceStage, started
         )
     if ready.run is None and source.network.weights != "none":  # fetched and fitted before a folder is made
         load_backbone_weights(DeepLabV2(network_spec(source, prepared.space)), source.network.weights)
-    return _Plan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
+    return _StagePlan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
 
 
 def _few_frames(prepared: RunInputs) -> list[str]:

@@ -36,6 +36,6 @@ More: --help all shows every option.
 def main(argv: list[str]) -> int | None:
     """Run the command; raises `LsrError`."""
     options = report_options(argv)
-    from lsr_train.report.build import report
+    from lsr_train.report.report import report
 
     return report(options)

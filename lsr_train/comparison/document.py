@@ -193,21 +193,13 @@ def _over(values: Sequence[Any], take: Callable[[Sequence[float]], float]) -> An
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """One column of figures.
+    """One column of figures."""
 
-    Args:
-        title: its header.
-        keys: the way to it in a run's mean or spread.
-        lower_is_better: whether the smallest wins.
-        spread: whether the spread over seeds is shown.
-        of: the figures that `keys` leads into.
-    """
-
-    title: str
-    keys: tuple[str, ...]
-    lower_is_better: bool = False
-    spread: bool = False
-    of: Literal["mean", "spread"] = "mean"
+    title: str  # its header
+    keys: tuple[str, ...]  # the way to it in a run's mean or spread
+    lower_is_better: bool = False  # whether the smallest wins
+    spread: bool = False  # whether the spread over seeds is shown
+    of: Literal["mean", "spread"] = "mean"  # the figures that `keys` leads into
 
     def value(self, row: Mapping[str, Any], of: Literal["mean", "spread"] | None = None) -> float | None:
         """Return the figure of a run; None where it has none."""

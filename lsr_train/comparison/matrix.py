@@ -14,7 +14,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.comparison.options import TableArguments, TableOptions
 from lsr_train.comparison.spec import ComparisonSpec, RunSpec
 from lsr_train.config.command_line import Request, resolve
-from lsr_train.config.fields import field_of, is_about_terms, with_fields, with_method
+from lsr_train.config.fields import field_of, is_about_terms, is_of_all_stages, with_fields, with_method
 from lsr_train.config.methods import command_of, is_foreign
 from lsr_train.config.run import Config
 from lsr_train.methods import method_class
@@ -26,12 +26,6 @@ __all__ = [
 
 _SOURCE_STAGE = "source-stage"
 """The folder of the trainings that all others start from."""
-_SHARED = (
-    "label_space", "network.backbone", "network.width", "network.output_stride", "network.stem", "network.dilations",
-    "network.normalization", "network.weights", "data.", "augment.crop_height", "augment.crop_width", "train.device",
-    "train.precision", "train.threads", "train.channels_last", "train.compile", "log.",
-)  # fmt: skip
-"""Fields, and with a dot at the end sections, that an option on the command line sets for every run of a table."""
 _OF_TABLE = frozenset({"method", "seed", "init", "out", "resume"})
 """Fields that the table sets itself for each run."""
 
@@ -50,9 +44,8 @@ class Overrides:
 
     def shared(self, own: Collection[str] = ()) -> dict[str, Any]:
         """Return what is set of the fields that even runs of other stages share, but for those in `own`."""
-        sections = tuple(name for name in _SHARED if name.endswith("."))
-        names = (name for name in self.names if name in _SHARED or name.startswith(sections))
-        return {name: field_of(self.config, name) for name in names if name not in own}
+        names = (name for name in self.names if is_of_all_stages(name) and name not in own)
+        return {name: field_of(self.config, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

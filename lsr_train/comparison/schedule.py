@@ -34,8 +34,18 @@ from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import differing, is_finished
 
 __all__ = [
-    "SUCCESS", "Busy", "Diverged", "Processes", "Slot", "Task", "acquire", "available_slots", "device_slots",
-    "is_locked", "run_tasks", "train_run",
+    "SUCCESS",
+    "Busy",
+    "Diverged",
+    "Processes",
+    "ScheduledTask",
+    "Slot",
+    "acquire",
+    "available_slots",
+    "device_slots",
+    "is_locked",
+    "run_tasks",
+    "train_run",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -231,7 +241,7 @@ def _last_error(output: bytes) -> str:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Task:
+class ScheduledTask:
     """Something to be done.
 
     Args:
@@ -242,11 +252,14 @@ class Task:
 
     name: str
     work: Callable[[Slot], object]
-    after: "Task | None" = None
+    after: "ScheduledTask | None" = None
 
 
 def run_tasks(
-    tasks: Sequence[Task], slots: Sequence[Slot], processes: Processes, failed: Callable[[Task, Exception | None], None]
+    tasks: Sequence[ScheduledTask],
+    slots: Sequence[Slot],
+    processes: Processes,
+    failed: Callable[[ScheduledTask, Exception | None], None],
 ) -> None:
     """Do all tasks, in their order where nothing has to wait.
 
@@ -258,12 +271,12 @@ def run_tasks(
     """
     order = TopologicalSorter({task: () if task.after is None else (task.after,) for task in tasks})
     order.prepare()
-    ready: list[Task] = []
-    idle, running = list(slots), dict[Future[object], tuple[Task, Slot]]()
-    retry_at: dict[Task, float] = {}
-    broken: set[Task] = set()
+    ready: list[ScheduledTask] = []
+    idle, running = list(slots), dict[Future[object], tuple[ScheduledTask, Slot]]()
+    retry_at: dict[ScheduledTask, float] = {}
+    broken: set[ScheduledTask] = set()
 
-    def fail(task: Task, error: Exception | None) -> None:
+    def fail(task: ScheduledTask, error: Exception | None) -> None:
         broken.add(task)
         failed(task, error)
         order.done(task)  # those that wait for it become ready, and fail likewise

@@ -28,7 +28,7 @@ from lsr_infer.io.paths import check_place
 from lsr_train.comparison import schedule
 from lsr_train.comparison.matrix import TablePlan, Training
 from lsr_train.comparison.options import AblateOptions
-from lsr_train.comparison.schedule import Diverged, Processes, Slot, Task
+from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
 from lsr_train.comparison.spec import RunSpec, SearchRange
 from lsr_train.config.run import Config
 from lsr_train.evaluation.result import TextTable, comma_separated, markdown, terminal
@@ -191,23 +191,16 @@ def _plain(trial: FrozenTrial, more: Mapping[str, Any]) -> Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class _SearchRuns:
-    """The runs of a search.
+    """The runs of a search."""
 
-    Args:
-        plan: what they have in common.
-        seeds: each trial is run with all of them; its signal is their mean.
-        trials: how many there are to be.
-        failures: runs that broke; grows.
-    """
-
-    plan: TablePlan
+    plan: TablePlan  # what they have in common
     run: RunSpec
     ranges: tuple[SearchRange, ...]
-    seeds: tuple[int, ...]
-    trials: int
+    seeds: tuple[int, ...]  # each trial is run with all of them; its signal is their mean
+    trials: int  # how many there are to be
     config: Config
     processes: Processes = field(default_factory=Processes)
-    failures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # runs that broke; grows
 
 
 class _Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
@@ -270,7 +263,7 @@ def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy
         InputError: a source stage failed.
     """
 
-    def failed(task: Task, error: Exception | None) -> None:
+    def failed(task: ScheduledTask, error: Exception | None) -> None:
         if not isinstance(error, LsrError | Diverged):
             logger.error("%s", task.name, exc_info=error)
         runs.failures.append(f"{task.name}: {error}")
@@ -283,12 +276,13 @@ def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy
                 _run_trial(runs, study, trial, slot)
 
     sources = [
-        Task(name=stage.name, work=partial(schedule.train_run, stage, processes=runs.processes)) for stage in stages
+        ScheduledTask(name=stage.name, work=partial(schedule.train_run, stage, processes=runs.processes))
+        for stage in stages
     ]
     schedule.run_tasks(sources, slots, runs.processes, failed)
     if runs.failures:
         raise InputError(f"there is nothing to start from: {runs.failures[0]}")
-    workers = [Task(name=f"worker {index}", work=trial_after_trial) for index in range(len(slots))]
+    workers = [ScheduledTask(name=f"worker {index}", work=trial_after_trial) for index in range(len(slots))]
     schedule.run_tasks(workers, slots, runs.processes, failed)
 
 

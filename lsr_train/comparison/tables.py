@@ -17,7 +17,7 @@ from lsr_train.comparison import schedule
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
 from lsr_train.comparison.options import AblateOptions, CompareOptions, TableArguments, TableOptions
-from lsr_train.comparison.schedule import Diverged, Processes, Slot, Task
+from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
 from lsr_train.comparison.search import search
 from lsr_train.comparison.spec import ComparisonSpec, read_comparison, search_ranges, select_runs, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
@@ -36,28 +36,18 @@ _SCORING_FILE = "comparison.json"
 
 @dataclass(frozen=True, kw_only=True)
 class _TableRuns:
-    """The runs of a table while they are trained and scored.
+    """The runs of a table while they are trained and scored; what is left out or has diverged is added on the way."""
 
-    Args:
-        comparison: what the table is of, with the runs that were asked for.
-        evaluate: arguments of `evaluate`, the same for all.
-        target: arguments of `evaluate` for runs that are scored with the target's batch-norm statistics.
-        left_out: what is not in the table, and why; grows.
-        diverged: messages of the entries that diverged, by name; grows.
-        partial: entries whose runs or scores left unusable files out; grows.
-        count: of entries that are through, for messages.
-    """
-
-    comparison: ComparisonSpec
+    comparison: ComparisonSpec  # with the runs that were asked for
     out: Path
     scored: tuple[ScoredRun, ...]
-    evaluate: tuple[str, ...]
-    target: tuple[str, ...]
+    evaluate: tuple[str, ...]  # arguments of `evaluate`, the same for all
+    target: tuple[str, ...]  # and for runs that are scored with the target's batch-norm statistics
     left_out: list[LeftOut] = field(default_factory=list)
-    diverged: dict[str, str] = field(default_factory=dict)
-    partial: list[str] = field(default_factory=list)
+    diverged: dict[str, str] = field(default_factory=dict)  # messages, by the name of an entry
+    partial: list[str] = field(default_factory=list)  # entries whose runs or scores left unusable files out
     processes: Processes = field(default_factory=Processes)
-    count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    count: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # of entries that are through
 
     def through(self, name: str, text: str) -> None:
         """Log the result of an entry, and how many there are."""
@@ -193,15 +183,15 @@ def _record_scoring(table: _TableRuns) -> None:
 # -- the work -------------------------------------------------------------------------------------------------------
 
 
-def _tasks(table: _TableRuns) -> list[Task]:
+def _tasks(table: _TableRuns) -> list[ScheduledTask]:
     """Return what is to be done; source stages first, since others wait for them."""
     stages = {item.start.folder: item.start for item in table.scored if item.start is not None}
     first = {
-        folder: Task(name=stage.name, work=partial(schedule.train_run, stage, processes=table.processes))
+        folder: ScheduledTask(name=stage.name, work=partial(schedule.train_run, stage, processes=table.processes))
         for folder, stage in stages.items()
     }
     others = [
-        Task(
+        ScheduledTask(
             name=item.name,
             work=partial(_complete, table, item),
             after=None if item.start is None else first[item.start.folder],
@@ -289,7 +279,7 @@ def _scoring(table: _TableRuns, item: ScoredRun, model: Path, file: Path, slot: 
     return ["evaluate", str(model), *table.evaluate, *more, "--device", slot.device, "--out", str(file), "--overwrite"]
 
 
-def _failed(table: _TableRuns, task: Task, error: Exception | None) -> None:
+def _failed(table: _TableRuns, task: ScheduledTask, error: Exception | None) -> None:
     """Note and log that a task failed."""
     if error is not None and not isinstance(error, LsrError | Diverged):
         logger.error("%s", task.name, exc_info=error)

@@ -8,7 +8,7 @@ from typing import Any
 from lsr_train.config.methods import METHOD_SPECS, is_foreign
 from lsr_train.config.run import Config
 
-__all__ = ["field_of", "fields_of", "is_about_terms", "with_fields", "with_method"]
+__all__ = ["field_of", "fields_of", "is_about_terms", "is_of_all_stages", "with_fields", "with_method"]
 
 
 def field_of(config: Config, name: str) -> Any:
@@ -41,6 +41,18 @@ def with_fields(config: Config, values: Mapping[str, Any]) -> Config:
     """
     changed: Config = _with(config, values)
     return changed
+
+
+_OF_ALL_STAGES = frozenset({
+    "label_space", "network.backbone", "network.width", "network.output_stride", "network.stem", "network.dilations",
+    "network.normalization", "network.weights", "augment.crop_height", "augment.crop_width", "train.device",
+    "train.precision", "train.threads", "train.channels_last", "train.compile",
+})  # fmt: skip
+
+
+def is_of_all_stages(name: str) -> bool:
+    """Whether a field, by its dotted name, is the same in the source stage and in what starts from it."""
+    return name in _OF_ALL_STAGES or name.startswith(("data.", "log."))
 
 
 def is_about_terms(name: str) -> bool:

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.schedule import Busy, Processes, Slot, Task, acquire, device_slots, is_locked, run_tasks
+from lsr_train.comparison.schedule import (
+    Busy,
+    Processes,
+    ScheduledTask,
+    Slot,
+    acquire,
+    device_slots,
+    is_locked,
+    run_tasks,
+)
 from tests.lsr_train.training_runs import REPOSITORY
 
 ONE, TWO = [Slot(device="cpu")], [Slot(device="cpu"), Slot(device="cpu")]
@@ -29,12 +38,12 @@ def recording(done: list[str], name: str, *, fails: bool = False) -> Callable[[S
 def test_what_waits_for_a_failure_is_left_out_and_the_rest_is_done(slots: list[Slot]) -> None:
     done: list[str] = []
     failures: list[tuple[str, str | None]] = []
-    broken = Task(name="broken", work=recording(done, "broken", fails=True))
-    good = Task(name="good", work=recording(done, "good"))
+    broken = ScheduledTask(name="broken", work=recording(done, "broken", fails=True))
+    good = ScheduledTask(name="good", work=recording(done, "good"))
     tasks = [
         broken, good,
-        Task(name="after broken", work=recording(done, "after broken"), after=broken),
-        Task(name="after good", work=recording(done, "after good"), after=good),
+        ScheduledTask(name="after broken", work=recording(done, "after broken"), after=broken),
+        ScheduledTask(name="after good", work=recording(done, "after good"), after=good),
     ]  # fmt: skip
     run_tasks(
         tasks,
@@ -55,7 +64,7 @@ def test_what_another_process_is_working_on_is_tried_again_after_the_rest() -> N
             raise Busy
         done.append("busy")
 
-    tasks = [Task(name="busy", work=busy), Task(name="free", work=recording(done, "free"))]
+    tasks = [ScheduledTask(name="busy", work=busy), ScheduledTask(name="free", work=recording(done, "free"))]
     failures: list[str] = []
     run_tasks(tasks, ONE, Processes(), lambda task, error: failures.append(task.name))
     assert (done, failures) == (["free", "busy"], [])
@@ -63,12 +72,12 @@ def test_what_another_process_is_working_on_is_tried_again_after_the_rest() -> N
 
 def test_tasks_are_done_in_their_order_where_nothing_has_to_wait() -> None:
     done: list[str] = []
-    first, second = (Task(name=name, work=recording(done, name)) for name in ("first", "second"))
+    first, second = (ScheduledTask(name=name, work=recording(done, name)) for name in ("first", "second"))
     tasks = [
         first, second,
-        Task(name="after second", work=recording(done, "after second"), after=second),
-        Task(name="after first", work=recording(done, "after first"), after=first),
-        Task(name="free", work=recording(done, "free")),
+        ScheduledTask(name="after second", work=recording(done, "after second"), after=second),
+        ScheduledTask(name="after first", work=recording(done, "after first"), after=first),
+        ScheduledTask(name="free", work=recording(done, "free")),
     ]  # fmt: skip
     run_tasks(tasks, ONE, Processes(), lambda task, error: None)
     assert done == ["first", "second", "after second", "after first", "free"]
@@ -77,7 +86,7 @@ def test_tasks_are_done_in_their_order_where_nothing_has_to_wait() -> None:
 def test_two_slots_work_at_the_same_time() -> None:
     meeting = threading.Barrier(2, timeout=20)
     failures: list[str] = []
-    tasks = [Task(name=str(index), work=lambda _: meeting.wait() and None) for index in range(2)]
+    tasks = [ScheduledTask(name=str(index), work=lambda _: meeting.wait() and None) for index in range(2)]
     run_tasks(tasks, TWO, Processes(), lambda task, error: failures.append(f"{task.name} {error!r}"))
     assert failures == []
 
