@@ -1,6 +1,6 @@
 """Speed against accuracy of distilled students and their teacher, in ONNX Runtime on this processor.
 
-    python -m tests.benchmarks.student_curve "teacher=RUN" "ResNet-18 x .5=RUN" … --shared ../shared
+    python -m tests.benchmarks.student_curve "teacher=RUN" "ResNet-18 x 0.5=RUN" … --shared ../shared
 
 The first model is the teacher. Each is exported in FP32 and in INT8 (calibrated on CamVid's train images without their
 labels), the exported file is scored on CamVid val, and all files are timed in turn, each in a process of its own, at
@@ -36,9 +36,9 @@ def work(file: Path, threads: int, runs: int) -> None:
     print_runs(lambda: backend.run(images), runs, warm_up=3)
 
 
-def command(*words: object) -> int:
-    """Run a command of the project and return its exit code; what it says goes to stderr."""
-    return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, stdout=sys.stderr, check=False).returncode
+def command(*arguments: object) -> int:
+    """Run a command of the project and return its exit code; its output goes to stderr."""
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, stdout=sys.stderr, check=False).returncode
 
 
 def make(run: str, name: str, precision: str, folder: Path, camvid: Path) -> Path | None:
@@ -54,8 +54,8 @@ def make(run: str, name: str, precision: str, folder: Path, camvid: Path) -> Pat
 def score(path: Path, camvid: Path) -> float:
     """Return the mean IoU of an exported file on CamVid val."""
     result = path.with_suffix(".json")
-    words = ("--data", camvid, "--layout", "camvid", "--split", "val", "--label_space", "camvid11", "--out", result)
-    code = command("-m", "lsr_train", "evaluate", path, *words)
+    options = ("--data", camvid, "--layout", "camvid", "--split", "val", "--label_space", "camvid11", "--out", result)
+    code = command("-m", "lsr_train", "evaluate", path, *options)
     if code:
         raise SystemExit(f"{path}: evaluate ended with {code}")
     return float(json.loads(result.read_text(encoding="utf-8"))["miou"])

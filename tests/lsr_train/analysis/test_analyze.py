@@ -96,7 +96,7 @@ def test_the_same_command_writes_the_same_files(runs: Path, tmp_path: Path) -> N
         (["--label_space", "nowhere.yaml", "--layout", "nothing"], "layout", 2),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_what_is_wrong_is_named(
     runs: Path, tmp_path: Path, more: list[str], text: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([str(runs / "source"), *DATA, "--out", str(tmp_path / "figures"), *more]) == code

@@ -53,15 +53,15 @@ def test_pixels_are_counted_as_by_hand(network: DeepLabV2, frames: Frames, seen:
         for frame, labels in ((sample.frame, sample.labels) for sample in frames):
             fed = torch.from_numpy(resize_frame(frame, *SIZE))[None]
             probability = upsample(network(network.normalize(fed)).logits, labels.shape).softmax(dim=1)[0].numpy()
-            said, sure = probability.argmax(0), probability.max(0)
+            predicted, sure = probability.argmax(0), probability.max(0)
             distance = border_distance(labels)
             for y, x in np.ndindex(*labels.shape):
                 if labels[y, x] == 255:
                     continue
                 band = next((i for i, end in enumerate(BANDS) if distance[y, x] <= end), len(BANDS))
-                matrix[band, labels[y, x], said[y, x]] += 1
+                matrix[band, labels[y, x], predicted[y, x]] += 1
                 index = min(int(sure[y, x] * BINS), BINS - 1)
-                bins[:, index] += (1, said[y, x] == labels[y, x], sure[y, x])
+                bins[:, index] += (1, predicted[y, x] == labels[y, x], sure[y, x])
     assert seen.frames == 3
     assert seen.confusion.tolist() == matrix.tolist()
     assert seen.bin_right.sum() == bins[1].sum()
@@ -163,8 +163,8 @@ def test_the_sample_is_balanced_uniform_and_repeatable() -> None:
 
     def drawn(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         sample = BalancedSample(3, 100, seed)
-        for begin in range(0, 1000, 130):
-            sample.add(vectors[begin : begin + 130], labels[begin : begin + 130])
+        for start in range(0, 1000, 130):
+            sample.add(vectors[start : start + 130], labels[start : start + 130])
         return sample.take()
 
     found, classes = drawn(0)

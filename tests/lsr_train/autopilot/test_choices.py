@@ -22,9 +22,9 @@ from lsr_train.network.weights import backbone_of
 PIXEL = 1000
 
 
-def choices(*words: str) -> Choices:
-    """Return the default recipe's choices beside some words."""
-    request = resolve("adapt", ["--source", "s", "--target", "t", *words], "selftraining")
+def choices(*argv: str) -> Choices:
+    """Return the default recipe's choices with some arguments."""
+    request = resolve("adapt", ["--source", "s", "--target", "t", *argv], "selftraining")
     return Choices(request.config, request.stated, request.flags)
 
 
@@ -62,8 +62,8 @@ def test_the_size_is_the_footages(frame: tuple[int, int], device: str, expected:
 def test_a_stated_size_stays_whether_a_flag_or_a_recipe_states_it(tmp_path: Path) -> None:
     size = ["--data.source.height", "64", "--data.source.width", "128", "--data.target.height", "64"]
     size += ["--data.target.width", "128", "--augment.crop_height", "0", "--augment.crop_width", "0"]
-    for words in (size, ["--recipe", "my_footage"]):
-        chosen = choices(*words)
+    for argv in (size, ["--recipe", "my_footage"]):
+        chosen = choices(*argv)
         before = chosen.config
         training_size(chosen, (1080, 1920), "cuda")
         assert chosen.config == before
@@ -105,9 +105,9 @@ def test_all_four_sizes_can_be_stated_without_a_crop(stated: tuple[int, ...], cr
 
 def test_a_crop_that_a_flag_or_a_named_recipe_states_is_not_cut() -> None:
     small = [word for pair in zip(STATED, ("64", "96", "64", "96"), strict=True) for word in pair]
-    for words in (["--augment.crop_height", "512", "--augment.crop_width", "512"], ["--recipe", "selftraining"]):
+    for argv in (["--augment.crop_height", "512", "--augment.crop_width", "512"], ["--recipe", "selftraining"]):
         with pytest.raises(UsageError, match="crop of 512x512 leaves"):
-            choices(*words, *small)
+            choices(*argv, *small)
 
 
 def test_a_stated_crop_stays_and_must_fit() -> None:
@@ -170,18 +170,18 @@ def test_the_network_is_that_of_the_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folders", "words", "expected"),
+    ("folders", "argv", "expected"),
     [
         (("train", "val"), (), "train"), (("train",), (), ""), ((), (), ""),
         (("train", "val"), ("--data.source.split", "val"), "val"),
     ],
 )  # fmt: skip
 def test_a_validation_split_is_kept_back(
-    tmp_path: Path, folders: tuple[str, ...], words: tuple[str, ...], expected: str
+    tmp_path: Path, folders: tuple[str, ...], argv: tuple[str, ...], expected: str
 ) -> None:
     for folder in folders:
         (tmp_path / "images" / folder).mkdir(parents=True)
-    chosen = choices("--source", str(tmp_path), *words)
+    chosen = choices("--source", str(tmp_path), *argv)
     split_of_folder(chosen)
     assert chosen.config.data.source.split == expected
     assert len(chosen.lines) == (expected == "train")

@@ -33,8 +33,8 @@ MACHINE = 4000 * 1024
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from Linux's /proc")
 @pytest.mark.parametrize("method", ["source-only", "lsr-st"])
 def test_a_step_takes_what_is_predicted(method: str) -> None:
-    words = ["--one", "--backbones", "resnet18", "--strides", "16", "--sizes", "512x256", "--methods", method]
-    command = [sys.executable, "-m", "tests.benchmarks.step_memory", *words]
+    argv = ["--one", "--backbones", "resnet18", "--strides", "16", "--sizes", "512x256", "--methods", method]
+    command = [sys.executable, "-m", "tests.benchmarks.step_memory", *argv]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found["bytes"] == pytest.approx(found["predicted"], rel=TOLERANCE)
@@ -42,8 +42,8 @@ def test_a_step_takes_what_is_predicted(method: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from Linux's /proc")
 def test_an_evaluation_takes_no_more_than_is_predicted() -> None:
-    words = ["--one", "--look", "--backbones", "resnet50", "--strides", "16", "--sizes", "384x192"]
-    command = [sys.executable, "-m", "tests.benchmarks.step_memory", *words]
+    argv = ["--one", "--look", "--backbones", "resnet50", "--strides", "16", "--sizes", "384x192"]
+    command = [sys.executable, "-m", "tests.benchmarks.step_memory", *argv]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     state = evaluation_bytes(Config(network=NetworkConfig(backbone="resnet50", output_stride=16), data=SMALLEST), 19)

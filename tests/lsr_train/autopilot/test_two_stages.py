@@ -250,7 +250,7 @@ def test_a_source_stage_that_is_gone_is_an_input_error(
 
 
 def small_recipes(folder: Path) -> list[str]:
-    """Write recipes of a few steps, and return the words that name them."""
+    """Write recipes of a few steps, and return the arguments that name them."""
     sizes = {"height": HEIGHT, "width": WIDTH}
     data = {"source": {"layout": "folder", **sizes}, "target": sizes}
     adapted = {"method": "self-training", "data": data, "weights": {"self_training": 1.0}, "train": {"steps": 8},

@@ -40,8 +40,8 @@ def arguments(folder: Path, out: Path, *more: str) -> list[str]:
     return [*recipe, *TINY, "--optim.lr", "1e-7", "--train.steps", "2", *more]
 
 
-def run(words: list[str]) -> int:
-    return exit_status(lambda: ablate.main(words))
+def run(argv: list[str]) -> int:
+    return exit_status(lambda: ablate.main(argv))
 
 
 def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:

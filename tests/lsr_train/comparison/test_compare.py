@@ -50,7 +50,7 @@ def comparison(folder: Path, runs: dict[str, Any] = RUNS) -> Path:
     return file
 
 
-def words(folder: Path, out: Path, *more: str) -> list[str]:
+def argv(folder: Path, out: Path, *more: str) -> list[str]:
     return ["--recipe", str(comparison(folder)), "--out", str(out), *SMALL, *more]
 
 
@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> int:
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table that an uninterrupted command makes."""
     folder = tmp_path_factory.mktemp("compare")
-    assert run(words(folder, folder / "table", "--devices", "cpu,cpu")) == 0
+    assert run(argv(folder, folder / "table", "--devices", "cpu,cpu")) == 0
     return folder / "table"
 
 
@@ -103,7 +103,7 @@ def test_a_second_command_does_nothing_again(table: Path, tmp_path: Path, caplog
         path: path.stat().st_mtime_ns for path in table.rglob("*") if "table." not in path.name and path.is_file()
     }
     with caplog.at_level(logging.INFO):
-        assert run(words(tmp_path, table)) == 0
+        assert run(argv(tmp_path, table)) == 0
     after = {path: path.stat().st_mtime_ns for path in before}
     changed = {path.relative_to(table).as_posix() for path in before if after[path] != before[path]}
     assert changed <= {"comparison.json"}
@@ -115,7 +115,7 @@ def test_a_second_command_does_nothing_again(table: Path, tmp_path: Path, caplog
 @pytest.mark.slow  # half a minute of processes that are killed and started again
 def test_killed_twice_and_resumed_it_is_the_same_table(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
-    arguments = words(tmp_path, out, "--methods", "minent")
+    arguments = argv(tmp_path, out, "--methods", "minent")
     for landmark in ("source-stage/seed-0/checkpoints/last", "minent/seed-0/checkpoints/step-2/model.safetensors"):
         process = start("compare", arguments, start_new_session=True)
         deadline = time.monotonic() + 120
@@ -139,17 +139,19 @@ def test_killed_twice_and_resumed_it_is_the_same_table(table: Path, tmp_path: Pa
 
 def test_ctrl_c_stops_every_process_and_says_130(tmp_path: Path) -> None:
     out = tmp_path / "table"
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background ignores it
-    process = start("compare", [*words(tmp_path, out), "--source_stage.train.steps=100000"], **heard)
+    default_handler = {
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    }  # a shell's background ignores it
+    process = start("compare", [*argv(tmp_path, out), "--source_stage.train.steps=100000"], **default_handler)
     deadline = time.monotonic() + 120
     while not (out / "source-stage/seed-0/checkpoints/last").exists():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
     folder = str(out / "source-stage/seed-0/checkpoints/last")  # a child would go on writing
     before = Path(folder).read_text(encoding="utf-8")
     children = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"lsr_train.commands.child" in _bytes(path)]
@@ -210,7 +212,7 @@ def test_a_damaged_or_foreign_folder_is_named_and_left_out(
     for file in out.rglob("config.yaml"):  # the copy's runs start where the copy's source stage lies
         file.write_text(file.read_text(encoding="utf-8").replace(str(table), str(out)), encoding="utf-8")
     spoil(out / "minent/seed-0")
-    assert run(words(tmp_path, out)) == 6
+    assert run(argv(tmp_path, out)) == 6
     left_out = document(out)["left_out"]
     assert [item["name"] for item in left_out] == ["minent, seed 0"]
     assert text in left_out[0]["why"]
@@ -222,7 +224,7 @@ def test_a_damaged_or_foreign_folder_is_named_and_left_out(
 def test_a_seed_that_diverges_is_shown_as_diverged(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     shutil.copytree(table / "source-stage", out / "source-stage")
-    arguments = words(tmp_path, out)
+    arguments = argv(tmp_path, out)
     comparison(tmp_path, {"wild": {"method": "minent", "set": {"weights.entropy": 1e30, "optim.name": "sgd"}}})
     assert run(arguments) == 0
     assert figures(out)["wild"][0]["state"] == "diverged"
@@ -234,7 +236,7 @@ def test_a_run_of_other_settings_is_no_result_of_this_one(table: Path, tmp_path:
     """Moved away and trained anew, a row is scored anew; and what diverged is tried again with other settings."""
     out = copied(table, tmp_path)
     arguments = [
-        *words(tmp_path, out),
+        *argv(tmp_path, out),
         "--methods",
         "minent",
         "--init",
@@ -253,7 +255,7 @@ def test_a_method_of_ones_own_is_a_run_and_starts_from_ones_own_checkpoint(table
     (tmp_path / "mine.py").write_text(OWN, encoding="utf-8")
     name = f"{tmp_path / 'mine.py'}:Mine"
     init = str(table / "source-stage/seed-{seed}")
-    assert run([*words(tmp_path, tmp_path / "table"), "--methods", name, "--init", init]) == 0
+    assert run([*argv(tmp_path, tmp_path / "table"), "--methods", name, "--init", init]) == 0
     assert figures(tmp_path / "table")[name][0]["state"] == "done"
     assert not (tmp_path / "table/source-stage").exists()
 
@@ -282,7 +284,7 @@ def test_what_is_wrong_is_said_before_anything_runs(
     tmp_path: Path, more: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "table"
-    assert run([*words(tmp_path, out), *more]) in (2, 4)
+    assert run([*argv(tmp_path, out), *more]) in (2, 4)
     assert text in capsys.readouterr().err
     assert not out.exists()
 
@@ -290,7 +292,7 @@ def test_what_is_wrong_is_said_before_anything_runs(
 def test_a_table_that_is_scored_in_another_way_is_not_mixed_with_this_one(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = words(tmp_path, copied(table, tmp_path))
+    arguments = argv(tmp_path, copied(table, tmp_path))
     file = tmp_path / "tiny.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("limit: 2", "limit: 3"), encoding="utf-8")
     assert run(arguments) == 2
@@ -299,6 +301,6 @@ def test_a_table_that_is_scored_in_another_way_is_not_mixed_with_this_one(
 
 def test_help_lists_what_runs_take() -> None:
     process = start("compare", ["--help"])
-    said, _ = process.communicate(timeout=60)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "--source_stage.SECTION.FIELD" in " ".join(said.split())
+    assert "--source_stage.SECTION.FIELD" in " ".join(stdout.split())

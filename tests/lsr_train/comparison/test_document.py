@@ -114,11 +114,11 @@ def test_what_was_left_out_has_no_figure_whatever_lies_there(scores: list[Scored
     assert rows["lsr"]["mean"] is None
 
 
-@pytest.mark.parametrize("gone", [4, 5])
+@pytest.mark.parametrize("missing", [4, 5])
 def test_without_a_bound_at_one_seed_there_is_no_mean_ratio_and_a_note_tells(
-    scores: list[ScoredRun], gone: int
+    scores: list[ScoredRun], missing: int
 ) -> None:
-    document = comparison_document(comparison(), scores, [], {scores[gone].name: "not finite"})
+    document = comparison_document(comparison(), scores, [], {scores[missing].name: "not finite"})
     row = rows_of(document)["lsr"]
     assert row["mean"]["miou"] is not None
     assert row["mean"]["masr"] is None

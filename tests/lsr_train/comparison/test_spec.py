@@ -1,4 +1,4 @@
-"""Comparison files: what may be said in them, that every shipped one plans, and variants of a row."""
+"""Comparison files: what is allowed in them, that every shipped one plans, and variants of a run."""
 
 from functools import cache
 from pathlib import Path

@@ -55,8 +55,8 @@ def test_everything_is_in_the_page_and_nothing_outside_it(page: Path) -> None:
     assert len(text.encode()) < 8e6
     for address in ("runs", "curves", "scores", "worst", "figures", "configuration", "environment", "table-0"):
         assert f'<section id="{address}">' in text
-    for said in ("source-only", "lsr-em", "finished, step 6 of 6", "torch 2.", "toytown-camera val", "1 diverged"):
-        assert said in text
+    for shown in ("source-only", "lsr-em", "finished, step 6 of 6", "torch 2.", "toytown-camera val", "1 diverged"):
+        assert shown in text
     assert "holiday: this is no run" in text
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)
     assert "url(" not in text
@@ -132,7 +132,7 @@ def test_a_damaged_network_leaves_the_rest_of_its_run(runs: Path, tmp_path: Path
     assert "lsr-em" in text
 
 
-def test_what_is_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--out", str(tmp_path / "a.html")]) == 2
     assert "no run is named" in capsys.readouterr().err
     assert run(["x", "--worst", "99"]) == 2
@@ -155,14 +155,14 @@ def browser() -> Iterator[Any]:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_in_a_browser_it_is_readable_quiet_and_asks_for_nothing(page: Path, browser: Any, width: int) -> None:
     view = browser.new_page(viewport={"width": width, "height": 900})
-    said: list[str] = []
+    messages: list[str] = []
     asked: list[str] = []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("console", lambda message: messages.append(message.text))
+    view.on("pageerror", lambda error: messages.append(str(error)))
     view.on("request", lambda request: asked.append(request.url))
     view.goto(page.as_uri())
     view.wait_for_load_state("networkidle")
-    assert said == []
+    assert messages == []
     assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
     assert view.evaluate("document.documentElement.scrollWidth") <= width
     broken = (
