@@ -290,10 +290,12 @@ def run_tasks(
                 logger.info("%s: another process is working on it", task.name)
             retry_at[task] = time.monotonic() + _RETRY_SECONDS
             ready.append(task)
+        elif error is None:
+            order.done(task)
         elif isinstance(error, Exception):
             fail(task, error)
         else:
-            order.done(task)
+            raise error
 
     with ThreadPoolExecutor(len(slots)) as pool:
         try:
