@@ -106,12 +106,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A time budget while it runs.
-
-    Args:
-        seconds: of the whole command.
-        passed: of them.
-    """
+    """A time budget of the whole command, and how much of it has passed."""
 
     seconds: float
     passed: float
@@ -159,12 +154,7 @@ class BudgetError(UsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """How long the two stages are.
-
-    Args:
-        source: optimiser steps of the source stage; 0 where the one that is ready will do.
-        adapted: of the adaptation.
-    """
+    """Optimiser steps of the two stages; `source` is 0 where the source stage that is ready will do."""
 
     source: int
     adapted: int

@@ -91,14 +91,9 @@ def training_size(choices: Choices, frame: tuple[int, int], device: str, widest:
 
 
 def narrower(choices: Choices, share: float) -> int | None:
-    """Return the columns that fit a budget which is too short for the chosen size.
+    """Return the columns that fit a budget which is too short for the chosen size; None where there are none.
 
-    Args:
-        choices: where it goes.
-        share: of the time that is needed, what there is; time is taken to be as the pixels.
-
-    Returns:
-        None where no size was chosen, or not even the smallest fits.
+    `share` is what there is of the time that is needed; time is taken to be as the pixels.
     """
     return next((wide for wide, pixels in _narrower_widths(choices).items() if pixels <= share), None)
 
@@ -117,12 +112,7 @@ def _narrower_widths(choices: Choices) -> dict[int, float]:
 
 
 def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] | None]) -> None:
-    """Take backbone and width from the file of starting weights.
-
-    Args:
-        choices: where it goes.
-        shape: reads (backbone, width) from a file; None where it is not known.
-    """
+    """Take backbone and width from the file of starting weights; `shape` reads them, None where they are not known."""
     weights = choices.config.network.weights
     if weights in ("imagenet", "none"):
         network = choices.config.network

@@ -28,12 +28,7 @@ _BOUND = "target-only"
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """Work that is not in a table.
-
-    Args:
-        name: of the run and seed, or of the source stage.
-        why: in one line.
-    """
+    """The name of work that is not in a table, and the reason in one line."""
 
     name: str
     why: str

@@ -32,12 +32,7 @@ _OF_TABLE = frozenset({"method", "seed", "init", "out", "resume"})
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """What a command line sets for all runs.
-
-    Args:
-        config: a configuration in which it is set.
-        names: the fields it sets, by dotted name.
-    """
+    """A configuration, and the dotted names of the fields that a command line sets in it."""
 
     config: Config
     names: frozenset[str]
@@ -50,13 +45,7 @@ class Overrides:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One training.
-
-    Args:
-        name: for people, such as `lsr, seed 0`.
-        folder: its run folder.
-        config: complete.
-    """
+    """One training: its name for people, such as `lsr, seed 0`, its run folder, and its complete configuration."""
 
     name: str
     folder: Path
@@ -130,14 +119,7 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 def source_run(own: Overrides, given: Overrides, seed: int, out: Path) -> Training:
-    """Return the source stage of a seed.
-
-    Args:
-        own: its recipe with the options for it; they take precedence over the ones for all runs.
-        given: what the command line sets for all runs.
-        seed: of the training.
-        out: the table's folder.
-    """
+    """Return the source stage of a seed: its own recipe and options, which go before what is given for all runs."""
     config = with_fields(own.config, {**given.shared(own.names), "seed": seed})
     if config.method != "source-only":
         raise UsageError(f"the source stage is {config.method}; it must be source-only.")
@@ -159,14 +141,9 @@ def adapting_run(run: RunSpec, recipe: Config, start: str, seed: int, out: Path)
 
 
 def supervised_run(run: RunSpec, own: Overrides, given: Overrides, seed: int, out: Path) -> Training:
-    """Return the training of a run that is trained on the target's own labels.
+    """Return the training of a run on the target's own labels; the target of what is given for all is its source.
 
-    Args:
-        run: of the table.
-        own: its recipe with the options for it; they take precedence over the ones for all runs.
-        given: what the command line sets for all runs, whose target is this one's source.
-        seed: of the training.
-        out: the table's folder.
+    Its own recipe and options go before what is given for all runs.
     """
     shared = given.shared()
     target = {
@@ -186,12 +163,7 @@ def supervised_run(run: RunSpec, own: Overrides, given: Overrides, seed: int, ou
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What the runs of a seed start from.
-
-    Args:
-        stage: the training of the source stage; None where there is none.
-        model: the checkpoint, or the pointer to one.
-    """
+    """What the runs of a seed start from: a checkpoint, or the pointer to one, and the training that makes it."""
 
     stage: Training | None
     model: Path

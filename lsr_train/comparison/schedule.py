@@ -105,12 +105,7 @@ def is_locked(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A device that runs one task at a time.
-
-    Args:
-        device: `auto`, `cpu` or `cuda`, as `train.device` calls it.
-        environment: variables of the processes that run there.
-    """
+    """A device (as `train.device` calls it) that runs one task at a time, and variables of the processes there."""
 
     device: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -165,12 +160,7 @@ def available_slots(devices: Sequence[str]) -> list[Slot]:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessResult:
-    """The result of a process.
-
-    Args:
-        code: exit code of the first command that failed, or of all.
-        error: its last error message; its last line where there is none.
-    """
+    """Exit code of the first command that failed, or of all, and the last error message; else the last line."""
 
     code: int
     error: str
@@ -185,13 +175,7 @@ class Processes:
         self.stopping = False
 
     def run(self, commands: Sequence[Sequence[str]], slot: Slot, log: Path) -> ProcessResult:
-        """Run commands of `lsr_train` one after the other in one process.
-
-        Args:
-            commands: the arguments of each, from the command's name on.
-            slot: the device.
-            log: takes their output, after what is there.
-        """
+        """Run commands of `lsr_train`, lists of arguments, one after the other in one process; appends to the log."""
         try:
             file = log.open("a", encoding="utf-8")
         except OSError as error:

@@ -79,12 +79,7 @@ class RunSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures that others printed, shown beside ours and marked as theirs.
-
-    Args:
-        source: where they were printed.
-        miou: mean IoU in per cent by the name of a run.
-    """
+    """Figures that others printed, shown beside ours: where, and mean IoU in per cent by the name of a run."""
 
     source: str = ""
     miou: Mapping[str, float] = field(default_factory=dict)
