@@ -108,7 +108,7 @@ def test_every_choice_is_written_down(whole: Path) -> None:
         assert sum(line.startswith(beginning) for line in choices) == 1, beginning
 
 
-def test_the_account_names_files_that_are_there(whole: Path) -> None:
+def test_the_summary_names_files_that_are_there(whole: Path) -> None:
     summary = (whole / "summary.txt").read_text(encoding="utf-8")
     pictures = re.findall(r"\S+\.png", summary)
     assert len(pictures) == 6
@@ -121,7 +121,7 @@ def test_the_account_names_files_that_are_there(whole: Path) -> None:
     assert "agreement with the mirrored frame" in summary
 
 
-def test_the_commands_that_the_account_names_run(whole: Path) -> None:
+def test_the_commands_that_the_summary_names_run(whole: Path) -> None:
     summary = (whole / "summary.txt").read_text(encoding="utf-8")
     export, segment = (shlex.split(line) for line in summary.splitlines() if line.startswith("  "))
     assert (export[0], segment[0]) == ("python", "lsr-infer")
@@ -151,7 +151,7 @@ def beside(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("rate", "selected"), [("1.0", False), ("1.0e-9", True)])
-def test_the_account_says_whether_nothing_was_selected(data: Path, beside: Path, rate: str, selected: bool) -> None:
+def test_the_summary_tells_whether_nothing_was_selected(data: Path, beside: Path, rate: str, selected: bool) -> None:
     out = beside / "second"
     assert run_here("adapt", words(data, out, *LENGTHS, "--optim.lr", rate, "--optim.warmup_steps", "0")) == 0
     assert (out / "checkpoints/best").exists() == selected, "the rate did not do what this test needs"
