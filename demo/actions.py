@@ -33,15 +33,7 @@ _PLOTTED_CLASSES = 8
 class Actions:
     """What the controls call. Every refusal is a `gr.Error` with one sentence.
 
-    Args:
-        pictures: the process for pictures.
-        videos: one process for each video that may be computed at the same time.
-        catalogue: the models.
-        limits: what is accepted.
-        root: Gradio's cache, where results are written.
-
-    Attributes:
-        written: what was written, to be deleted once it is old; Gradio's `delete_cache` takes it over.
+    Results are written into Gradio's cache, `root`. `written` holds them for Gradio's `delete_cache`.
     """
 
     def __init__(
@@ -267,15 +259,11 @@ def _reading(result: dict[str, Any], number: int, x: int, y: int) -> str:
 def _plot(curves: dict[str, Any], title: str) -> Any:
     """Plot the shares of the most frequent classes over time."""
     classes = curves["classes"][:_PLOTTED_CLASSES]
-    columns = ["seconds", "share", "class"]
-    points = [
-        (at, 100 * share, one["name"])
-        for one in classes
-        for at, share in zip(curves["times"], one["shares"], strict=True)
-    ]
+    shares = pd.DataFrame({one["name"]: one["shares"] for one in classes}) * 100
+    points = shares.assign(seconds=curves["times"]).melt("seconds", var_name="class", value_name="share")
     colors = {one["name"]: _seen_on_both(one["color"]) for one in classes}
     plot: Any = gr.LinePlot  # untyped
-    return plot(value=pd.DataFrame(points, columns=columns), color_map=colors, title=f"Class shares over time, {title}")
+    return plot(value=points, color_map=colors, title=f"Class shares over time, {title}")
 
 
 def _seen_on_both(color: str) -> str:

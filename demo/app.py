@@ -69,11 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Serve the page until it is interrupted.
-
-    Raises:
-        LsrError: the page cannot be started.
-    """
+    """Serve the page until it is interrupted."""
     options = vars(_parser().parse_args(arguments))
     if options["hash_password"]:
         password = getpass.getpass("Password: ")
@@ -111,11 +107,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _open_models(catalogue: Catalogue) -> None:
-    """Look at all models while Gradio is imported, which takes seconds.
-
-    Raises:
-        DeviceError: none can be used.
-    """
+    """Look at all models while Gradio is imported, which takes seconds."""
     with ThreadPoolExecutor(1) as background:
         opening = background.submit(lambda: asyncio.run(catalogue.refresh()))
         import gradio  # noqa: F401
@@ -176,11 +168,7 @@ def _allowed_hosts(options: dict[str, Any]) -> list[str]:
 
 
 def _free_port(host: str, port: int) -> int:
-    """Return a port that can be listened at, before anything slow is done.
-
-    Raises:
-        UsageError: it is taken, or cannot be taken.
-    """
+    """Return a port that can be listened at, before anything slow is done."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -195,11 +183,7 @@ def _free_port(host: str, port: int) -> int:
 
 @contextmanager
 def _cache_folder() -> Iterator[Path]:
-    """Give Gradio's cache, which goes at the end; also goes what a killed page has left.
-
-    Raises:
-        DeviceError: there is no place for temporary files.
-    """
+    """Give Gradio's cache, which goes at the end; also goes what a killed page has left."""
     try:
         root = Path(tempfile.mkdtemp(prefix=_PREFIX))
     except OSError as error:

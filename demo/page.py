@@ -8,7 +8,7 @@ from gradio import themes
 from gradio.themes.utils import fonts
 
 import lsr_infer
-from actions import EVERY, MODEL_HEADERS, NOTHING_YET, ORIGINAL, VIEWS, Actions
+from actions import EVERY, MODEL_HEADERS, NOTHING_YET, ORIGINAL, SHARE_HEADERS, VIEWS, Actions
 from settings import Catalogue, Limits, file_size
 
 __all__ = ["TITLE", "build_page", "theme"]
@@ -33,33 +33,11 @@ _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 
 def theme() -> Any:
-    """Return quiet colours with enough contrast, and the fonts of the system alone."""
+    """Return quiet colours and the fonts of the system alone."""
     text = [fonts.Font(name) for name in ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")]
     code = [fonts.Font(name) for name in ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")]
-    quiet = {
-        f"{part}{mode}": f"*neutral_{shade}"
-        for part in (
-            "body_text_color_subdued",
-            "block_info_text_color",
-            "block_label_text_color",
-            "block_title_text_color",
-        )
-        for mode, shade in (("", 600), ("_dark", 300))
-    }
-    button = {
-        f"button_primary_{part}{mode}": value
-        for part, value in (
-            ("background_fill", "*primary_700"),
-            ("background_fill_hover", "*primary_800"),
-            ("text_color", "white"),
-        )
-        for mode in ("", "_dark")
-    }
-    base = themes.Default(
-        primary_hue="teal", neutral_hue="slate", font=text, font_mono=code,
-        spacing_size=themes.sizes.spacing_sm, text_size=themes.sizes.text_sm,
-    )  # fmt: skip
-    return base.set(**quiet, **button)
+    sizes: dict[str, Any] = {"spacing_size": themes.sizes.spacing_sm, "text_size": themes.sizes.text_sm}
+    return themes.Default(primary_hue="teal", neutral_hue="slate", font=text, font_mono=code, **sizes)
 
 
 def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
@@ -124,7 +102,7 @@ def _picture_tab(actions: Actions, models: list[Any]) -> None:
             point = gr.Markdown("", elem_id="point")
             _examples(image, "images/camera_*.jpg")
             shares = gr.Dataframe(
-                headers=["", "class", "before", "after"], datatype=["html", "str", "str", "str"], interactive=False,
+                headers=SHARE_HEADERS, datatype=["html", "str", "str", "str"], interactive=False,
                 column_widths=["34px", "45%", "25%", "25%"], buttons=[], show_label=False, max_height=292,
                 elem_id="shares",
             )  # fmt: skip
@@ -184,9 +162,8 @@ def _examples(component: Any, pattern: str) -> None:
     """Add the package's files to choose from."""
     files = [[str(path)] for path in sorted(_EXAMPLES.glob(pattern))][:5]
     if files:
-        gr.Examples(
-            files, component, label="Examples", api_visibility="private", elem_id=f"{component.elem_id}-examples"
-        )
+        name = f"{component.elem_id}-examples"
+        gr.Examples(files, component, label="Examples", api_visibility="private", elem_id=name)
 
 
 def _downloads(*labels: str) -> list[Any]:

@@ -38,9 +38,6 @@ class Limits:
         job_bytes: memory of a process that computes.
         session_seconds: age at which uploads and results are deleted.
         free_bytes: of the disk that must stay free.
-
-    Raises:
-        UsageError: a value is not above 0.
     """
 
     upload_bytes: int = 256 << 20
@@ -95,11 +92,7 @@ def hash_password(password: str, salt: bytes | None = None) -> str:
 
 
 def read_password(option: str) -> Callable[[str, str], bool]:
-    """Return a check of name and password for `USER:FILE`, where the file holds a line of `hash_password`.
-
-    Raises:
-        UsageError: the option has another form, or the file is missing or holds something else.
-    """
+    """Return a check of name and password for `USER:FILE`, where the file holds a line of `hash_password`."""
     user, _, name = option.partition(":")
     if not user or not name:
         raise UsageError("--auth is USER:FILE, a name and a file that holds what --hash-password printed.")
@@ -134,17 +127,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A model as the page lists it.
-
-    Args:
-        key: unique name, that of the file.
-        choice: how it is opened.
-        shipped: it comes with the package.
-        size: in bytes.
-        manifest: what the file says about itself, None where it could not be read.
-        runs_on: device, backend and precision, once it was opened.
-        problem: why it cannot be used, "" where it can.
-    """
+    """A model as the page lists it; without a Manifest where the file could not be read."""
 
     key: str
     choice: ModelChoice
@@ -153,6 +136,7 @@ class Entry:
     manifest: Manifest | None = None
     runs_on: str = ""
     problem: str = ""
+    """Why it cannot be used, if so."""
 
     @property
     def demonstration(self) -> bool:
@@ -180,9 +164,6 @@ class Catalogue:
 
     Attributes:
         entries: what `refresh` found last.
-
-    Raises:
-        UsageError: there is no such folder.
     """
 
     def __init__(self, folder: Path | None, options: ModelChoice, opener: Opener) -> None:
@@ -215,11 +196,7 @@ class Catalogue:
         return [entry for entry in self.entries if not entry.problem]
 
     def entry(self, key: str) -> Entry:
-        """Return a model that can be used.
-
-        Raises:
-            InputError: it is not on offer, or cannot be opened.
-        """
+        """Return a model that can be used."""
         found = next((entry for entry in self.entries if entry.key == key), None)
         if found is None:
             raise InputError(f"The model {key} is not in the folder. Choose another one.")

@@ -61,9 +61,6 @@ def segment_picture(
 
     Writes `original.jpg`, and for each model by its number `N_overlay.png`, `N_mask.png` (palette PNG) and `N.npz`;
     `shares.csv`, `result.json` and `results.zip`. Where `timed`, the models run several times in turn.
-
-    Raises:
-        InputError: the file is no whole picture or beyond the limits, or a model failed.
     """
     limits.check_bytes(path.name, path.stat().st_size)
     limits.check_pixels(path.name, *image_size(path))
@@ -106,9 +103,6 @@ def draw_view(models: Models, report: Report, *, folder: Path, view: str, choice
 
     Returns:
         Names of the files for the left and the right side.
-
-    Raises:
-        InputError: the results are gone, or a model gives no confidence.
     """
     if not (folder / "original.jpg").is_file():
         raise InputError("This result is no longer here. Send the picture again.")
@@ -135,9 +129,6 @@ def segment_clip(
 
     Writes `before_after.mp4` (side by side), `masks.zip` (a palette PNG for each frame) and `shares.csv`. Reports
     `frames`, `total` (None where unknown) and `seconds` a few times a second.
-
-    Raises:
-        InputError: the file is no video or beyond the limits, or a model failed.
     """
     info = _checked_clip(path, limits)
     opened, titles = [models(choice) for choice in choices], [choice.title for choice in choices]
