@@ -1,6 +1,9 @@
 """Provides the parts of self-training that methods share; none of them knows a method or a data set."""
 
-from lsr_train.selftraining.labels import (
+from lsr_train.selftraining.mixing import class_mix_mask, paste, visible_blocks
+from lsr_train.selftraining.strong import Strength, strong_augmentation, strong_images
+from lsr_train.selftraining.teacher import EmaTeacher, FrozenTeacher
+from lsr_train.selftraining.teacher_labels import (
     DistributionAlignment,
     LabelAlignment,
     PixelLabels,
@@ -8,9 +11,6 @@ from lsr_train.selftraining.labels import (
     pixel_means,
     teacher_labels,
 )
-from lsr_train.selftraining.mixing import class_mix_mask, paste, visible_blocks
-from lsr_train.selftraining.strong import Strength, strong_augmentation, strong_images
-from lsr_train.selftraining.teacher import EmaTeacher, FrozenTeacher
 
 __all__ = [
     "DistributionAlignment",
