@@ -16,8 +16,7 @@ from lsr_train.analysis.drawings import styled
 from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
 from lsr_train.config.command_line import config_from_text
 from lsr_train.device import choose_device
-from lsr_train.report.options import ReportOptions
-from lsr_train.report.page import (
+from lsr_train.report.html import (
     Page,
     Section,
     ShownRun,
@@ -28,6 +27,7 @@ from lsr_train.report.page import (
     render,
     summary_section,
 )
+from lsr_train.report.options import ReportOptions
 from lsr_train.runs.environment import describe_environment
 from lsr_train.runs.folder import RunFolder
 
