@@ -22,7 +22,7 @@ from pathlib import Path
 from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.commands.parser import ArgumentParser
 from lsr_infer.errors import DeviceError, InputError, UsageError, exit_status, stderr_handler
-from lsr_infer.io.paths import check_place, refuse_existing
+from lsr_infer.io.paths import check_output_folder, refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
 from lsr_infer.manifest.records import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for
@@ -234,7 +234,7 @@ def _comparison(options: argparse.Namespace, manifest: Manifest) -> ParityCheck:
     frames = read_frames(options.frames, options.labels, options.num_frames, manifest)
     if options.report is not None:
         refuse_existing(options.report, overwrite=options.overwrite)
-        check_place(options.report.parent)
+        check_output_folder(options.report.parent)
     return ParityCheck(frames=frames, bar=bar, report=options.report, overwrite_report=options.overwrite)
 
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lsr_infer.errors import UsageError
-from lsr_infer.io.paths import describe_written, place_error, refuse_existing, writing
+from lsr_infer.io.paths import describe_written, output_path_error, refuse_existing, writing
 
 __all__ = [
     "AtomicOutputs",
@@ -192,7 +192,7 @@ class AtomicOutputs:
         try:
             item.create()
         except OSError as error:
-            raise place_error(item.path, error) from error
+            raise output_path_error(item.path, error) from error
         return item.temporary
 
     def __enter__(self) -> Self:
@@ -223,7 +223,7 @@ class AtomicOutputs:
                     f"{item.path} appeared while its content was being made, and is kept; {describe_written(written)}. "
                     "Choose another output, or pass --overwrite."
                 ) from error
-            raise place_error(item.path, error, written=written) from error
+            raise output_path_error(item.path, error, written=written) from error
 
 
 @contextmanager
@@ -242,7 +242,7 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
         except OSError as error:
             if error.filename not in (None, temporary, str(temporary), str(path), str(path.parent)):
                 raise  # the block met it elsewhere
-            raise place_error(path, error) from error
+            raise output_path_error(path, error) from error
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from typing import NoReturn
 from lsr_infer.errors import InputError, UsageError
 
 __all__ = [
-    "PlaceError",
-    "check_place",
+    "OutputPathError",
+    "check_output_folder",
     "describe_written",
     "file_status",
     "is_file",
     "is_folder",
-    "place_error",
+    "output_path_error",
     "refuse_existing",
     "writing",
 ]
@@ -45,7 +45,7 @@ _FOR_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that concern every file of a folder, and not one name in it."""
 
 
-class PlaceError(InputError):
+class OutputPathError(InputError):
     """Nothing can be written at a path, so that no other result can be written there either."""
 
 
@@ -78,20 +78,14 @@ def is_file(path: Path) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
-def place_error(path: Path, error: OSError, *, written: Sequence[Path] = ()) -> InputError:
-    """Describe an `OSError` met while writing `path` as one line with what to do.
+def output_path_error(path: Path, error: OSError, *, written: Sequence[Path] = ()) -> InputError:
+    """Describe an `OSError` met while writing `path`, after the results in `written`, as one line with what to do.
 
-    Args:
-        path: what was to be written.
-        error: of the system.
-        written: results that were written before.
-
-    Returns:
-        A `PlaceError` where nothing else can be written there either, an `InputError` where it is about this one name.
+    It is an `OutputPathError` where nothing else can be written there either.
     """
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
-    kind = PlaceError if error.errno in _FOR_ALL else InputError
+    kind = OutputPathError if error.errno in _FOR_ALL else InputError
     return kind(f"{path}: cannot be written, {reason}. {remedy}; {describe_written(written)}.")
 
 
@@ -100,7 +94,7 @@ def describe_written(written: Sequence[Path]) -> str:
     return f"{', '.join(path.name for path in written)} had been written before" if written else "nothing there changed"
 
 
-def check_place(folder: Path) -> None:
+def check_output_folder(folder: Path) -> None:
     """Make a folder where it is missing, and raise unless a file can be written in it.
 
     Raises:
@@ -111,7 +105,7 @@ def check_place(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
     except OSError as error:
-        raise place_error(folder, error) from error
+        raise output_path_error(folder, error) from error
 
 
 def refuse_existing(path: Path, *, overwrite: bool, own: re.Pattern[str] | None = None) -> None:
@@ -139,7 +133,7 @@ def _refuse_foreign(folder: Path, own: re.Pattern[str]) -> None:
     """Raise where a folder holds what is not `own`, which is lost with it."""
 
     def fail(error: OSError) -> NoReturn:
-        raise place_error(folder, error) from error
+        raise output_path_error(folder, error) from error
 
     for root, folders, files in os.walk(folder, onerror=fail):
         for name in (*folders, *files):
@@ -161,4 +155,4 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise place_error(path, error) from error
+        raise output_path_error(path, error) from error

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.images import read_image, read_mask
-from lsr_infer.io.paths import PlaceError, check_place, file_status, refuse_existing
+from lsr_infer.io.paths import OutputPathError, check_output_folder, file_status, refuse_existing
 from lsr_infer.io.sources import Found, Source, find_sources
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
@@ -88,9 +88,9 @@ class SourceThreads:
             except KeyboardInterrupt:
                 asked = True
         for error in self._errors:
-            if not isinstance(error, PlaceError):
+            if not isinstance(error, OutputPathError):
                 raise error
-        return next((error for error in self._errors if isinstance(error, PlaceError)), None)
+        return next((error for error in self._errors if isinstance(error, OutputPathError)), None)
 
     def _interrupt(self) -> None:
         """Begin to stop; asked again after a while in vain, end the process."""
@@ -166,7 +166,7 @@ class SourceThreads:
                 )
         except (InputError, UsageError) as error:
             self._report.failed(source, str(error), type(error))
-            if isinstance(error, PlaceError):
+            if isinstance(error, OutputPathError):
                 raise
         except KeyboardInterrupt:
             self._report.failed(source, "interrupted")
@@ -189,7 +189,7 @@ def segment_sources(options: SegmentOptions) -> None:
         _log_missing(found, options.output)
         planned = _plan_sources(options, task, report, stack)
         if options.output is not None and planned:
-            check_place(
+            check_output_folder(
                 next(place for place in (options.output, *options.output.absolute().parents) if file_status(place))
             )
         broken_place = SourceThreads(planned, task, report, display).wait()

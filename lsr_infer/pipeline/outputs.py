@@ -20,7 +20,7 @@ import numpy as np
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import AtomicOutputs
 from lsr_infer.io.images import palette_png
-from lsr_infer.io.paths import place_error, writing
+from lsr_infer.io.paths import output_path_error, writing
 from lsr_infer.io.sources import Source
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.draw import DrawingOptions, DrawnFrame, MaskIds
@@ -139,7 +139,7 @@ def open_sink(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise place_error(path.parent, error) from error
+        raise output_path_error(path.parent, error) from error
     if kind == "json":
         return _lines(path, frame, results)
     if path.suffix == ".mp4":

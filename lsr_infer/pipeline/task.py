@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.atomic import AtomicOutputs
 from lsr_infer.io.images import extra_pictures, read_image, resize_frame
-from lsr_infer.io.paths import PlaceError
+from lsr_infer.io.paths import OutputPathError
 from lsr_infer.io.sources import Source
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection
@@ -105,7 +105,7 @@ def segment_images(
     """Segment images: the next ones are read and the last ones written while the network works.
 
     `done` is told how each ended, on any thread; not told about images that were not started. A place that cannot be
-    written raises `PlaceError`.
+    written raises `OutputPathError`.
     """
     drawer = task.drawer()
 
@@ -119,7 +119,7 @@ def segment_images(
                 save(drawn)
         except (InputError, UsageError) as error:
             done(source, error)
-            if isinstance(error, PlaceError):
+            if isinstance(error, OutputPathError):
                 raise
         else:
             done(source, SourceResult(1, extra=_extra(source)))

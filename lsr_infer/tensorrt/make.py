@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.io.atomic import AtomicOutputs, write_json, write_text
-from lsr_infer.io.paths import check_place, refuse_existing, writing
+from lsr_infer.io.paths import check_output_folder, refuse_existing, writing
 from lsr_infer.manifest import Manifest
 from lsr_infer.manifest.records import EngineFacts
 from lsr_infer.parity.frame_set import working_image
@@ -117,9 +117,9 @@ def make_engine(
     beside = manifest_path(output)
     refuse_existing(output, overwrite=overwrite)
     refuse_existing(beside, overwrite=overwrite)
-    check_place(output.parent)
+    check_output_folder(output.parent)
     if builder.options.timing_cache is not None:
-        check_place(builder.options.timing_cache.parent)
+        check_output_folder(builder.options.timing_cache.parent)
     with AtomicOutputs() as results:
         # Before the work: the place may be unusable. The engine appears first: without a Manifest nothing opens it.
         temporary = results.file(output, overwrite=overwrite)

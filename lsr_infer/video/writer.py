@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.atomic import AtomicOutputs
-from lsr_infer.io.paths import place_error, refuse_existing
+from lsr_infer.io.paths import output_path_error, refuse_existing
 from lsr_infer.io.sources import label
 from lsr_infer.video.containers import (
     TIMEOUT_SECONDS,
@@ -274,7 +274,7 @@ class _VideoFile:
     def _failure(self, error: FFmpegError) -> InputError:
         """Turn an error of libav into one about the path or about the encoder."""
         if isinstance(error, OSError):
-            return place_error(self.path, error)
+            return output_path_error(self.path, error)
         return InputError(f"{self.path}: cannot be encoded after {self.frames} frames: {error_text(error)}.")
 
 

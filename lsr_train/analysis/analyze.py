@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lsr_infer.errors import UsageError
 from lsr_infer.io.atomic import write_bytes, write_json, write_text
-from lsr_infer.io.paths import check_place, place_error
+from lsr_infer.io.paths import check_output_folder, output_path_error
 from lsr_train.analysis import drawings, numbers
 from lsr_train.analysis.drawings import NothingToDraw
 from lsr_train.analysis.observation import Observation, OpenedNetwork, SpreadFrames, observe_network, open_network
@@ -63,7 +63,7 @@ def analyze(options: AnalyzeOptions) -> int:
             raise UsageError(f"{name} has other classes ({item.space.name}) than the first ({first.space.name}).")
     frames = open_data(options.scoring("-"), first.size, first.space)
     check_folder(out, overwrite=options.overwrite, flag="--out")
-    check_place(out)
+    check_output_folder(out)
     chosen = SpreadFrames(frames, options.frames)
     analyzed = {name: _analyzed(options, item, chosen) for name, item in opened.items()}
     with drawings.styled():
@@ -225,7 +225,7 @@ def _write_figures(options: AnalyzeOptions, out: Path, drawn: dict[str, Figure])
             for kind in FORMATS:
                 (out / f"{name}.{kind}").unlink(missing_ok=True)
     except OSError as error:
-        raise place_error(out, error) from error
+        raise output_path_error(out, error) from error
     undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
     for name, figure in drawn.items():
         for kind in options.format_names:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.atomic import whole_folder, write_text
-from lsr_infer.io.paths import place_error
+from lsr_infer.io.paths import output_path_error
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import captioned, overlay, side_by_side
 from lsr_train.autopilot.budget import format_duration
@@ -112,7 +112,7 @@ def _pictures(
             try:
                 (temporary / f"{index + 1:02d}.png").write_bytes(data.tobytes())
             except OSError as error:
-                raise place_error(folder, error) from error
+                raise output_path_error(folder, error) from error
     return sorted(folder.glob("*.png"))
 
 

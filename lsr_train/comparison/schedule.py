@@ -22,7 +22,7 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.paths import place_error
+from lsr_infer.io.paths import output_path_error
 from lsr_train.comparison.matrix import Training
 from lsr_train.config.command_line import config_from_text
 from lsr_train.config.fields import field_of, with_fields
@@ -86,7 +86,7 @@ def acquire(path: Path, *, blocking: bool = False) -> AcquireReturnProxy[Any]:
     except Timeout as error:
         raise Busy from error
     except (OSError, NotImplementedError) as error:
-        raise place_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
+        raise output_path_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
 
 
 def is_locked(path: Path) -> bool:
@@ -179,7 +179,7 @@ class Processes:
         try:
             file = log.open("a", encoding="utf-8")
         except OSError as error:
-            raise place_error(log, error) from error
+            raise output_path_error(log, error) from error
         with file:
             start = file.tell()
             file.writelines(f"$ python -m lsr_train {' '.join(arguments)}\n" for arguments in commands)
@@ -321,7 +321,7 @@ def train_run(training: Training, slot: Slot, processes: Processes) -> int:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise place_error(folder.parent, error) from error
+        raise output_path_error(folder.parent, error) from error
     with acquire(folder.with_name(f".{folder.name}.lock")):
         if is_locked(folder / ".lock"):  # the process of a killed command, for an instant, or who resumed it by hand
             raise Busy

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
 from lsr_infer.io.atomic import write_json, write_text
-from lsr_infer.io.paths import check_place
+from lsr_infer.io.paths import check_output_folder
 from lsr_train.comparison import schedule
 from lsr_train.comparison.matrix import TablePlan, Training
 from lsr_train.comparison.options import AblateOptions
@@ -233,7 +233,7 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
         for value in (item.low, item.high):
             plan.training(replace(run, set={**run.set, item.field: value}), first, seeds[0])
     slots = schedule.available_slots(options.device_list)
-    check_place(plan.out)
+    check_output_folder(plan.out)
     runs = _SearchRuns(plan=plan, run=run, ranges=ranges, seeds=seeds, trials=options.trials, config=config)
     about = {
         "row": run.name,

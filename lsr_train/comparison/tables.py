@@ -12,7 +12,7 @@ from typing import Any
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.atomic import write_json, write_text
-from lsr_infer.io.paths import check_place, place_error
+from lsr_infer.io.paths import check_output_folder, output_path_error
 from lsr_train.comparison import schedule
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
@@ -94,7 +94,7 @@ def _make_table(comparison: ComparisonSpec, options: TableOptions, arguments: Ta
     slots = schedule.available_slots(options.device_list)
     check_folders(comparison.runs)
     table = _table_runs(plan_table(comparison, options, arguments, out), options)
-    check_place(out)
+    check_output_folder(out)
     _record_scoring(table)
     tasks = _tasks(table)
     logger.info(
@@ -169,7 +169,7 @@ def _record_scoring(table: _TableRuns) -> None:
         table.out.mkdir(parents=True, exist_ok=True)
         existing = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else document
     except OSError as error:
-        raise place_error(table.out, error) from error
+        raise output_path_error(table.out, error) from error
     except ValueError as error:
         raise InputError(f"{file}: it is damaged. Remove it if the results beside it are scored alike.") from error
     if existing != document:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import write_json
-from lsr_infer.io.paths import check_place, refuse_existing
+from lsr_infer.io.paths import check_output_folder, refuse_existing
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.run import SourceConfig
 from lsr_train.data.classes_file import load_label_space
@@ -113,10 +113,10 @@ def _check_outputs(options: EvaluateOptions) -> None:
     if options.out:
         path = Path(options.out)
         refuse_existing(path, overwrite=options.overwrite)
-        check_place(path.parent)
+        check_output_folder(path.parent)
     if options.overlay_dir:
         check_folder(Path(options.overlay_dir), overwrite=options.overwrite)
-        check_place(Path(options.overlay_dir))
+        check_output_folder(Path(options.overlay_dir))
 
 
 def _warn_where_different(supervised: Supervised, about: dict[str, Any], protocol: dict[str, Any]) -> None:

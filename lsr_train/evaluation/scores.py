@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import write_bytes
 from lsr_infer.io.images import resize_frame, resize_labels
-from lsr_infer.io.paths import place_error
+from lsr_infer.io.paths import output_path_error
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay, side_by_side
 from lsr_train.data.samples import LabelledSample
@@ -368,7 +368,7 @@ def write_worst(folder: Path, worst: Sequence[ScoredFrame], space: LabelSpace) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise place_error(folder, error) from error
+        raise output_path_error(folder, error) from error
     for old in folder.glob("[0-9][0-9]_miou-*.jpg"):  # of an earlier call: two sets of worst frames must not mix
         old.unlink(missing_ok=True)
     written = []

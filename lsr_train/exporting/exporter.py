@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
 from lsr_infer.io.atomic import whole_file, write_json
-from lsr_infer.io.paths import check_place, file_status, refuse_existing
+from lsr_infer.io.paths import check_output_folder, file_status, refuse_existing
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest
 from lsr_infer.manifest.records import Quantization
@@ -136,7 +136,7 @@ def export(
     for path in (output, options.report):
         if path is not None:
             refuse_existing(path, overwrite=options.overwrite)
-            check_place(path.parent)
+            check_output_folder(path.parent)
     names = state.manifest.label_space.name, state.compared.origin
     logger.info("exporting in %s (%s classes), comparing on %s", options.precision, *names)
     with whole_file(output, overwrite=options.overwrite) as temporary:  # before the state: the place may be unusable

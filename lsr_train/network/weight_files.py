@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.atomic import whole_file
-from lsr_infer.io.paths import place_error
+from lsr_infer.io.paths import output_path_error
 
 __all__ = ["BASE_URL", "IMAGENET_FILES", "fetch_imagenet", "load_checked", "read_weights"]
 
@@ -202,7 +202,7 @@ def fetch_imagenet(backbone: str, cache: Path | None = None, base_url: str = BAS
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise place_error(path, error) from error
+        raise output_path_error(path, error) from error
     url = f"{base_url.rstrip('/')}/{name}"
     with whole_file(path, overwrite=True) as temporary:
         _download(url, temporary, path)

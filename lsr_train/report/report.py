@@ -11,7 +11,7 @@ import torch
 
 from lsr_infer.errors import InputError, LsrError
 from lsr_infer.io.atomic import write_text
-from lsr_infer.io.paths import check_place, refuse_existing
+from lsr_infer.io.paths import check_output_folder, refuse_existing
 from lsr_train.analysis.drawings import styled
 from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
 from lsr_train.config.command_line import config_from_text
@@ -49,7 +49,7 @@ def report(options: ReportOptions) -> int:
     """
     out = Path(options.out)
     refuse_existing(out, overwrite=options.overwrite)
-    check_place(out.parent)
+    check_output_folder(out.parent)
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.uses_labels:

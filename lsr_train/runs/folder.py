@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import sync_folder, sync_tree, write_json, write_text
-from lsr_infer.io.paths import place_error
+from lsr_infer.io.paths import output_path_error
 
 __all__ = ["MODEL_FILE", "RunFolder", "StepTable", "resolve_model"]
 
@@ -118,7 +118,7 @@ class StepTable:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text.getvalue())
         except OSError as error:
-            raise place_error(self.path, error) from error
+            raise output_path_error(self.path, error) from error
 
     def read(self) -> list[dict[str, str]]:
         """Return all rows as text by column."""
@@ -183,7 +183,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise place_error(path, error) from error
+            raise output_path_error(path, error) from error
         run = cls(path)
         run._acquire()
         for name, document in (record or {}).items():
@@ -227,7 +227,7 @@ class RunFolder:
         try:
             (self.path / "checkpoints").mkdir(exist_ok=True)
         except OSError as error:
-            raise place_error(self.path / "checkpoints", error) from error
+            raise output_path_error(self.path / "checkpoints", error) from error
 
     def _acquire(self) -> None:
         try:
@@ -237,7 +237,7 @@ class RunFolder:
                 f"{self.path}: another process is working in this run. Wait for it, or stop it."
             ) from error
         except OSError as error:
-            raise place_error(self.path / ".lock", error) from error
+            raise output_path_error(self.path / ".lock", error) from error
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -344,7 +344,7 @@ class RunFolder:
             sync_folder(final.parent)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise place_error(final, error) from error
+            raise output_path_error(final, error) from error
         except InputError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -10,7 +10,7 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.atomic import AtomicOutputs, whole_file, whole_folder, write_json, write_text
-from lsr_infer.io.paths import PlaceError, place_error, refuse_existing
+from lsr_infer.io.paths import OutputPathError, output_path_error, refuse_existing
 
 TEXTS = re.compile(r"\d+\.txt|[a-z]\.txt")
 
@@ -195,8 +195,12 @@ def test_what_had_appeared_before_a_failure_is_said(tmp_path: Path) -> None:
 
 
 def test_only_what_is_wrong_with_every_name_is_the_places_fault(tmp_path: Path) -> None:
-    every = {number: isinstance(place_error(tmp_path, OSError(number, "")), PlaceError) for number in errno.errorcode}
-    assert {number for number, whole in every.items() if whole} == {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+    errors = {number: output_path_error(tmp_path, OSError(number, "")) for number in errno.errorcode}
+    assert {number for number, error in errors.items() if isinstance(error, OutputPathError)} == {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+    }
 
 
 def test_a_name_that_is_too_long_is_known_before_the_work(tmp_path: Path) -> None:
@@ -204,7 +208,7 @@ def test_a_name_that_is_too_long_is_known_before_the_work(tmp_path: Path) -> Non
     for whole in (whole_file(long, overwrite=True), whole_folder(long, overwrite=True, own=TEXTS)):
         with pytest.raises(InputError, match="shorter name") as caught, whole:
             pytest.fail("the work was begun")
-        assert not isinstance(caught.value, PlaceError)
+        assert not isinstance(caught.value, OutputPathError)
     assert list(tmp_path.iterdir()) == []
 
 
