@@ -131,7 +131,7 @@ def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
                 cancel = gr.Button("Cancel", size="md", min_width=120)
             _examples(video, "clips/*.mp4")
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
-            shown = gr.Video(label="Before | after", interactive=False, autoplay=True, elem_id="video-result")
+            shown = gr.Video(show_label=False, interactive=False, autoplay=True, elem_id="video-result")
             facts = gr.Markdown("Upload a clip or choose the example.", elem_id="video-facts")
             plot = gr.LinePlot(x="seconds", y="share", color="class", y_title="share, %",
                                x_title="seconds", height=300, show_label=False, elem_id="plot", buttons=[])  # fmt: skip

@@ -6,8 +6,9 @@ Prints JSON. The page runs in a process of its own with the shipped networks and
 uploads included. A picture and a clip alternate with the runtime's own work on the same files (`Segmenter`;
 `lsr-infer` with the same results), and the figures are ratios of neighbours, so that what else runs on the machine hits
 both. Without --clip a 720p clip of 10 s is made of the package's frames. The load: every client sends pictures, and now
-and then a clip that it cancels. Memory is that of all the page's processes; its level is the median of the ten seconds
-after the first minute (after a third of a shorter load), and `memory_growth` the highest later value over it.
+and then a clip that it cancels. Memory is that of all the page's processes; its level is the highest of the first
+minute (the first third of a shorter load), in which clips run as well; `memory_growth` is the highest later value over
+it. A picture's answer ends with its addresses: the client downloads no files.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def start(folder: Path, rounds: int) -> dict[str, float]:
 
 def one_picture(page: Page, picture: Path, rounds: int) -> dict[str, float]:
     """Compare a picture's answer with the bare segmenter on the decoded frame."""
-    segmenter, frame, client = Segmenter(ADAPTED, "cpu"), read_image(picture), page.client()
+    segmenter, frame, client = Segmenter(ADAPTED, "cpu"), read_image(picture), page.client(download_files=False)
 
     def bare() -> object:
         return segmenter(frame).classes
@@ -181,7 +182,7 @@ class Load:
         for thread in threads:
             thread.join()
         settled = min(60.0, self._seconds / 3)
-        level = statistics.median(size for at, size in self._memory if settled <= at < settled + 10)
+        level = max(size for at, size in self._memory if at < settled)
         return {
             "clients": self._clients,
             "minutes": self._seconds / 60,
@@ -195,8 +196,8 @@ class Load:
         }
 
     def _client(self, begin: float, number: int) -> None:
-        client = self._page.client()
-        count = number  # so that their clips do not come all at once
+        client = self._page.client(download_files=False)
+        count = number * self._CLIP_EVERY // self._clients  # so that clips come from the beginning, one by one
         while time.monotonic() - begin < self._seconds:
             count += 1
             try:
