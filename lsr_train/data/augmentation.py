@@ -18,13 +18,9 @@ _STATISTICS_PIXELS = 20_000
 
 
 def lab_statistics(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return mean and spread of a frame's LAB channels.
+    """Return means and standard deviations [2,3] of a BGR frame's LAB channels, in OpenCV's 8-bit LAB units.
 
-    Args:
-        frame: uint8 [H,W,3], BGR. Large frames are subsampled to about 20,000 pixels on a regular grid.
-
-    Returns:
-        float64 [2,3]: means, then standard deviations, in OpenCV's 8-bit LAB units.
+    Large frames are subsampled to about 20,000 pixels on a regular grid.
     """
     step = max(1, int((frame.shape[0] * frame.shape[1] / _STATISTICS_PIXELS) ** 0.5))
     lab = cv2.cvtColor(np.ascontiguousarray(frame[::step, ::step]), cv2.COLOR_BGR2LAB)
@@ -33,16 +29,7 @@ def lab_statistics(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def lab_transfer(frame: NDArray[np.uint8], own: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Give a frame the mean and spread of other LAB channels (Reinhard's colour transfer).
-
-    Args:
-        frame: uint8 [H,W,3], BGR.
-        own: `lab_statistics` of the frame (or of the image it was cropped from).
-        wanted: `lab_statistics` it shall have.
-
-    Returns:
-        A new frame uint8 [H,W,3].
-    """
+    """Give a BGR frame, whose `lab_statistics` are `own`, the `wanted` ones (Reinhard's colour transfer)."""
     gain = wanted[1] / np.maximum(own[1], 1e-3)
     levels = np.arange(256, dtype=np.float64)[:, None]
     table = np.clip(np.rint((levels - own[0]) * gain + wanted[0]), 0, 255).astype(np.uint8)
@@ -64,13 +51,8 @@ def color_matrix(
 ) -> NDArray[np.float64] | None:
     """Draw all linear colour changes and write them as one.
 
-    Applied in the order white point, jitter, brightness, contrast (about the image's grey mean), saturation (distance
-    from grey), hue (a turn about the grey axis).
-
-    Args:
-        config: how far each goes; 0 draws nothing.
-        mean: the image's mean blue, green and red [3].
-        rng: where the draws come from.
+    Applied in the order white point, jitter, brightness, contrast (about the grey of `mean`, the image's mean blue,
+    green and red [3]), saturation (distance from grey), hue (a turn about the grey axis).
 
     Returns:
         float64 [3,4] from (blue, green, red, 1) to blue, green and red, or None where nothing is switched on.
@@ -99,20 +81,15 @@ def color_matrix(
 
 
 class Augmentation:
-    """From a frame and its labels (or mask) at any size to a training sample.
+    """From a frame and its labels (or mask) at any size to a training sample of `height` x `width` before any crop.
 
-    Args:
-        config: what is switched on.
-        height: rows before any crop.
-        width: columns before any crop.
-        references: `lab_statistics` of target frames [N,2,3] for `lab_transfer`; None leaves that part out.
+    `references` are `lab_statistics` of target frames [N,2,3] for `lab_transfer`; None leaves that part out.
     """
 
     def __init__(
         self, config: AugmentConfig, height: int, width: int, references: NDArray[np.float64] | None = None
     ) -> None:
-        self.config, self.height, self.width = config, height, width
-        self.references = references
+        self.config, self.height, self.width, self.references = config, height, width, references
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,16 +99,7 @@ class Augmentation:
     def __call__(
         self, frame: NDArray[np.uint8], labels: NDArray[np.uint8] | None, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Augment one image.
-
-        Args:
-            frame: uint8 [H,W,3], BGR.
-            labels: uint8 [H,W], labels or a mask, of any size that shows the same; None for none.
-            rng: where all draws come from.
-
-        Returns:
-            Frame and labels of `size`, contiguous; neither shares memory with what was passed in.
-        """
+        """Return frame and labels (or mask) of `size`, contiguous; neither shares memory with what was passed in."""
         frame, labels, own = self._place(frame, labels, rng)
         return self._color(frame, own, rng), labels
 

@@ -15,17 +15,11 @@ __all__ = ["load_classes", "load_label_space"]
 
 
 def load_label_space(name: str) -> LabelSpace:
-    """Return a built-in space by name, or a user's from a YAML file.
-
-    Raises:
-        UsageError: there is neither such a name nor such a file.
-        InputError: the file is not as `load_classes` wants it.
-    """
+    """Return a built-in space by name (else `UsageError`), or a user's from a YAML file, see `load_classes`."""
     if name in LABEL_SPACES:
         return LABEL_SPACES[name]
-    path = Path(name)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return load_classes(path).space
+    if name.lower().endswith((".yaml", ".yml")):
+        return load_classes(Path(name)).space
     raise UsageError(f"label_space is {name!r}; allowed: {', '.join(LABEL_SPACES)} or a YAML file. Set --label_space.")
 
 
@@ -35,8 +29,6 @@ _Id = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 
 
 class _ClassEntry(msgspec.Struct, forbid_unknown_fields=True):
-    """One class of a `classes.yaml`."""
-
     name: Annotated[str, msgspec.Meta(min_length=1)]
     color: _Rgb
     ids: list[_Id] | None = None
@@ -44,8 +36,6 @@ class _ClassEntry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _ClassesFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The content of a `classes.yaml`."""
-
     classes: list[_ClassEntry]
     name: str | int | float = ""
     ignore: list[Any] = []

@@ -10,7 +10,7 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -29,19 +29,12 @@ from lsr_train.data.layouts import find_images, image_files
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import scan_images, settle
 
-__all__ = [
-    "Footage",
-    "TargetFrames",
-    "VideoSampling",
-    "evenly",
-    "footage_files",
-    "frame_size",
-    "open_footage",
-    "sample_video",
-    "thinned",
-]
+__all__ = ["Footage", "TargetFrames", "evenly", "footage_files", "frame_size", "open_footage"]
 
 logger = logging.getLogger(__name__)
+
+_Timed = tuple[float, NDArray[np.uint8]]
+"""A frame of a video, with its time in seconds before it."""
 
 _VERSION = 1
 _FRAME_LIST = "frames.json"
@@ -69,17 +62,14 @@ class Footage(ABC):
         """Return `lab_statistics` of every frame at training size [N,2,3]."""
 
 
+@dataclass(frozen=True)
 class _FileFootage(Footage):
     """Frames that are files or arrays, what each is called, and `lab_statistics` of each [N,2,3]."""
 
-    def __init__(
-        self,
-        frames: list[Path | NDArray[np.uint8]],
-        names: list[str],
-        lab: NDArray[np.float64],
-        left_out: tuple[str, ...],
-    ) -> None:
-        self._frames, self._names, self._lab, self.left_out = frames, names, lab, left_out
+    _frames: list[Path | NDArray[np.uint8]]
+    _names: list[str]
+    _lab: NDArray[np.float64]
+    left_out: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -92,11 +82,11 @@ class _FileFootage(Footage):
         return self._lab
 
 
+@dataclass(frozen=True)
 class _ToytownFootage(Footage):
     """Rendered frames without their labels."""
 
-    def __init__(self, images: ToytownImages) -> None:
-        self._images = images
+    _images: ToytownImages
 
     def __len__(self) -> int:
         return len(self._images)
@@ -118,13 +108,11 @@ def evenly(total: int, count: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSampling:
-    """Which frames of a video are taken.
+    """Which frames of a video are taken, and the size they are kept at.
 
     Args:
         seconds: spacing in seconds; 0 takes every frame.
         static: least mean absolute grey difference from the last kept frame, of 255 levels; 0 keeps all.
-        height: rows they are kept at.
-        width: columns they are kept at.
     """
 
     seconds: float
@@ -133,9 +121,7 @@ class VideoSampling:
     width: int
 
 
-def _spaced(
-    frames: Iterable[tuple[float, NDArray[np.uint8]]], seconds: float
-) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+def _spaced(frames: Iterable[_Timed], seconds: float) -> Iterator[_Timed]:
     """Take the first frame at or after each multiple of `seconds`, counted from the first frame."""
     due: float | None = None
     for moment, frame in frames:
@@ -147,18 +133,8 @@ def _spaced(
             due += seconds
 
 
-def thinned(
-    frames: Iterable[tuple[float, NDArray[np.uint8]]], sampling: VideoSampling
-) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Take frames by time, skip standing ones, and resize the rest.
-
-    Args:
-        frames: (seconds, frame) in order of time.
-        sampling: which to take.
-
-    Yields:
-        (seconds, frame of the wanted size).
-    """
+def thinned(frames: Iterable[_Timed], sampling: VideoSampling) -> Iterator[_Timed]:
+    """Take frames by time, skip standing ones, and resize the rest."""
     last: NDArray[np.float32] | None = None
     for moment, frame in _spaced(frames, sampling.seconds):
         rows = max(1, round(_THINNING_WIDTH * frame.shape[0] / frame.shape[1]))
@@ -169,22 +145,14 @@ def thinned(
         yield moment, np.ascontiguousarray(resize_frame(frame, sampling.height, sampling.width))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Sampled:
     """Frames taken from one video, and one line where it is unusable or broken from some time on."""
 
-    frames: list[Path | NDArray[np.uint8]]
-    times: list[float]
-    lab: list[list[list[float]]]
+    frames: list[Path | NDArray[np.uint8]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    lab: list[list[list[float]]] = field(default_factory=list)
     problem: str | None = None
-
-
-def _decode(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Yield (seconds, frame) of a video."""
-    from lsr_infer.video.reader import read_frames
-
-    for item in read_frames(path):
-        yield item.time, item.frame
 
 
 def _cached_video(folder: Path) -> _Sampled | None:
@@ -202,51 +170,43 @@ def _cached_video(folder: Path) -> _Sampled | None:
 
 def _sample(path: Path, sampling: VideoSampling, folder: Path | None) -> _Sampled:
     """Decode a video once; frames go to files in `folder`, or stay in memory where there is none."""
-    frames: list[Path | NDArray[np.uint8]] = []
-    times: list[float] = []
-    lab: list[list[list[float]]] = []
-    problem: str | None = None
+    from lsr_infer.video.reader import read_frames
+
+    sampled = _Sampled()
     logger.info("%s: taking frames %s", path, f"every {sampling.seconds:g} s" if sampling.seconds else "one by one")
     try:
-        for moment, frame in thinned(_decode(path), sampling):
-            lab.append(lab_statistics(frame).tolist())
+        for moment, frame in thinned(((item.time, item.frame) for item in read_frames(path)), sampling):
+            sampled.lab.append(lab_statistics(frame).tolist())
             if folder is None:
-                frames.append(frame)
+                sampled.frames.append(frame)
             else:
-                file = folder / f"{len(times):06d}.png"
+                file = folder / f"{len(sampled.times):06d}.png"
                 if not cv2.imwrite(str(file), frame, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
                     raise OSError(f"{file} cannot be written")
-                frames.append(file)
-            times.append(moment)
+                sampled.frames.append(file)
+            sampled.times.append(moment)
     except InputError as error:
-        problem = str(error)
-    return _Sampled(frames=frames, times=times, lab=lab, problem=problem)
+        sampled.problem = str(error)
+    return sampled
 
 
 def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sampled:
-    """Take frames of a video, from the cache folder where they are already.
+    """Take frames of a video, from the cache folder where they are already; of a broken one what is before the break.
 
-    Args:
-        path: the video.
-        sampling: which frames.
-        cache: folder that keeps them, as a whole or not at all; None keeps them in memory.
-
-    Returns:
-        Frames, times and colour statistics. Where the video is broken, what came before the break.
+    The folder `cache` keeps all frames of a video or none; None keeps them in memory.
     """
     if cache is None:
         return _sample(path, sampling, None)
     try:
         stat = path.stat()
     except OSError as error:
-        return _Sampled(frames=[], times=[], lab=[], problem=f"{path}: cannot be read ({error.strerror})")
+        return _Sampled(problem=f"{path}: cannot be read ({error.strerror})")
     identity = [_VERSION, str(path.absolute()), stat.st_size, stat.st_mtime_ns, *vars(sampling).values()]
     folder = cache / "video" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # another process may want the same frames
-            cached = _cached_video(folder)
-            if cached is not None:
+            if (cached := _cached_video(folder)) is not None:
                 return cached
             list_file = folder / _FRAME_LIST
             list_file.unlink(missing_ok=True)
@@ -261,14 +221,10 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
 
 
 def _frame_files(root: str) -> list[Path]:
-    """Return images and videos of a folder (searched below), a glob or a single file, in name order.
-
-    Raises:
-        InputError: there is nothing, or a single file is neither image nor video by its name.
-    """
-    path = Path(root)
+    """Return images and videos of a folder (searched below), a glob or a single file, in name order."""
+    path, suffixes = Path(root), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     if path.is_dir():
-        files = image_files(path, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        files = image_files(path, suffixes)
     elif path.exists():
         files = [path]
     elif glob.has_magic(root):
@@ -279,10 +235,9 @@ def _frame_files(root: str) -> list[Path]:
         )
     if not files:
         raise InputError(f"{root}: holds no image and no video. Set --data.target.root (or --target).")
-    unknown = [file for file in files if file.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+    unknown = [file for file in files if file.suffix.lower() not in suffixes]
     if unknown:
-        names = " ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-        raise InputError(f"{unknown[0]}: is neither image nor video by its name; known are {names}.")
+        raise InputError(f"{unknown[0]}: is neither image nor video by its name; known are {' '.join(suffixes)}.")
     return files
 
 
@@ -303,12 +258,7 @@ def footage_files(target: TargetConfig) -> list[Path]:
 
 
 def frame_size(target: TargetConfig) -> tuple[int, int] | None:
-    """Return rows and columns of the first file's frames; None for Toytown, which is rendered at any size.
-
-    Raises:
-        UsageError: no target is named.
-        InputError: there is no file, or the first one is unusable.
-    """
+    """Return rows and columns of the first file's frames; None for Toytown. Raises as `footage_files`."""
     files = footage_files(target)
     if not files:
         return None
@@ -323,10 +273,7 @@ def frame_size(target: TargetConfig) -> tuple[int, int] | None:
 def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | None = None) -> Footage:
     """Find, sample and scan the unlabelled frames of the target camera.
 
-    Args:
-        target: where they are and how they lie.
-        on_bad: `stop` or `skip` over unusable files.
-        cache: folder that keeps what the scan found and the frames of videos; None keeps nothing.
+    The folder `cache` keeps what the scan found and the frames of videos; None keeps nothing.
 
     Raises:
         UsageError: no target is named, or Toytown has no such split.
@@ -368,12 +315,7 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
 class TargetFrames:
     """Evenly spread target frames at one size, without augmentation.
 
-    Args:
-        footage: where they come from.
-        count: how many; 0, or more than there are, means all.
-        height: rows wanted.
-        width: columns wanted.
-        ignored: bool [H,W], true where a pixel never counts; None for nowhere.
+    A `count` of 0, or more than there are, means all. Where `ignored` (bool [H,W]) is true, a pixel never counts.
     """
 
     def __init__(
@@ -400,12 +342,9 @@ class TargetFrames:
         return (self[index] for index in range(len(self)))
 
     def batches(self, size: int, *, whole: bool = False) -> Iterator[UnlabelledBatch]:
-        """Yield the frames in order, on the CPU.
+        """Yield the frames in order, on the CPU, in batches of `size`, of which the last may be smaller.
 
-        Args:
-            size: largest number of frames in a batch; the last one may be smaller.
-            whole: leave a smaller last batch out where there are whole ones, for statistics that count every batch
-                alike.
+        With `whole` a smaller one is left out where there are whole ones, for statistics that count every batch alike.
         """
         end = len(self) - len(self) % size if whole and len(self) >= size else len(self)
         for start in range(0, end, size):

@@ -23,7 +23,7 @@ from lsr_train.data.layouts import Pair, find_pairs
 from lsr_train.data.samples import LabelledSample
 from lsr_train.data.scan import scan_pairs, settle
 
-__all__ = ["FolderImages", "LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
+__all__ = ["LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,11 @@ class LabelledImages(ABC):
     """Labelled images by index.
 
     Attributes:
+        counts: pixels of each class in each image [N,C].
         left_out: one line for each unusable file that is not among them.
     """
 
+    counts: NDArray[np.int64]
     left_out: tuple[str, ...] = ()
 
     @abstractmethod
@@ -42,54 +44,29 @@ class LabelledImages(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> LabelledSample:
-        """Return image `index` at its own size.
-
-        Raises:
-            IndexError: there are not so many.
-            InputError: a file has become unusable since the scan.
-        """
+        """Return image `index` at its own size; raises `InputError` where a file has become unusable since the scan."""
 
     def __iter__(self) -> Iterator[LabelledSample]:
         return (self[index] for index in range(len(self)))
 
-    @property
-    @abstractmethod
-    def counts(self) -> NDArray[np.int64]:
-        """Pixels of each class in each image [N,C]."""
 
-
-class FolderImages(LabelledImages):
-    """Pairs of image and label files.
-
-    Args:
-        pairs: the files.
-        id_map: what the label files hold, as labels of the wanted space.
-        counts: pixels of each class in each image [N,C].
-        mask: bool [H,W], true where labels are void in every image; resized to each.
-        left_out: one line for each pair that is not among them because it is unusable.
-    """
+class _FolderImages(LabelledImages):
+    """Pairs of image and label files; `mask` (bool [H,W], resized to each) is true where labels are void."""
 
     def __init__(
         self,
         pairs: tuple[Pair, ...],
         id_map: IdMap,
         counts: NDArray[np.int64],
-        mask: NDArray[np.bool_] | None = None,
-        left_out: tuple[str, ...] = (),
+        mask: NDArray[np.bool_] | None,
+        left_out: tuple[str, ...],
     ) -> None:
-        self.pairs, self.id_map, self.mask, self.left_out = pairs, id_map, mask, left_out
-        self._counts = counts
+        self.pairs, self.id_map, self.counts, self.mask, self.left_out = pairs, id_map, counts, mask, left_out
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Pixels of each class in each image [N,C], as the scan found them."""
-        return self._counts
-
     def __getitem__(self, index: int) -> LabelledSample:
-        """Read image `index`."""
         pair = self.pairs[index]
         frame, raw = read_image(pair.image), read_label(pair.labels)
         if frame.shape[:2] != raw.shape[:2]:
@@ -112,10 +89,7 @@ _TOYTOWN_CACHE_BYTES = 256 << 20
 def toytown_seeds(domain: str, split: str, limit: int) -> range:
     """Return the scene numbers of a Toytown split; those of two splits or domains never meet.
 
-    Args:
-        domain: `game` or `camera`.
-        split: `train` or `val`; empty means `train`.
-        limit: how many scenes; 0 means 1000 to train on and 100 for `val`.
+    An empty split means `train`, a limit of 0 means 1000 scenes to train on and 100 for `val`.
 
     Raises:
         UsageError: there is no such split, or it has not so many scenes.
@@ -133,13 +107,7 @@ def toytown_seeds(domain: str, split: str, limit: int) -> range:
 class ToytownImages(LabelledImages):
     """Rendered streets; a scene is rendered when it is first asked for and then kept, up to 256 MiB a process.
 
-    Args:
-        domain: `game` or `camera`.
-        seeds: scene numbers.
-        height: rows to render.
-        width: columns to render.
-        space: the classes the labels are wanted in.
-        mask: bool [H,W], true where labels are void.
+    Labels are of `space`, and void where `mask` (bool [H,W]) is true.
     """
 
     def __init__(
@@ -164,7 +132,6 @@ class ToytownImages(LabelledImages):
         return len(self.seeds)
 
     def __getitem__(self, index: int) -> LabelledSample:
-        """Render scene `index`, or return it from the cache."""
         if index in self._cache:
             return self._cache[index]
         from lsr_train.toytown import render
@@ -180,7 +147,7 @@ class ToytownImages(LabelledImages):
         return sample
 
     @cached_property
-    def counts(self) -> NDArray[np.int64]:
+    def counts(self) -> NDArray[np.int64]:  # type: ignore[override]
         """Pixels of each class in each scene [N,C]; renders every scene."""
         rows = [np.bincount(sample.labels.ravel(), minlength=256) for sample in self]
         return np.stack(rows)[:, : self.num_classes].astype(np.int64)
@@ -210,15 +177,10 @@ def open_labelled(
     on_bad: str = "stop",
     cache: Path | None = None,
 ) -> LabelledImages:
-    """Find and scan a labelled data set.
+    """Find and scan a labelled data set; files keep their own size, Toytown is rendered at the size given.
 
-    Args:
-        source: where it is and how it lies; files keep their own size, Toytown is rendered at the size given.
-        space: the classes wanted.
-        label_space: the configuration's text for `space`; a YAML file there also says what label files hold, where the
-            folder has no classes.yaml.
-        on_bad: `stop` or `skip` over unusable files.
-        cache: folder that keeps what the scan found; None keeps nothing.
+    `label_space` is the configuration's text for `space`: a YAML file there also says what label files hold, where the
+    folder has no classes.yaml. The folder `cache` keeps what the scan found; None keeps nothing.
 
     Raises:
         UsageError: layout, split and ids do not fit together.
@@ -242,4 +204,4 @@ def open_labelled(
     good = [index for index in range(len(pairs)) if index not in bad]
     if not scan.counts[good].any():
         raise InputError(f"{source.root}: every pixel is void in {space.name}. Set data.source.ids or the label space.")
-    return FolderImages(tuple(pairs[index] for index in good), id_map, scan.counts[good], mask, problems)
+    return _FolderImages(tuple(pairs[index] for index in good), id_map, scan.counts[good], mask, problems)

@@ -6,7 +6,7 @@ encoding has one row here. A user's own classes come from a `classes.yaml` (`cla
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,9 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 
 __all__ = [
-    "CAMVID_11",
-    "CITYSCAPES_19",
-    "ENCODINGS",
-    "IGNORE_INDEX",
-    "LABEL_SPACES",
-    "SYNTHIA_13",
-    "SYNTHIA_16",
-    "Classes",
-    "Color",
-    "IdMap",
-    "encoding_map",
-    "translation",
-]
+    "CAMVID_11", "CITYSCAPES_19", "ENCODINGS", "IGNORE_INDEX", "LABEL_SPACES", "SYNTHIA_13", "SYNTHIA_16", "Classes",
+    "Color", "IdMap", "encoding_map", "translation",
+]  # fmt: skip
 
 Color = tuple[int, int, int]
 
@@ -97,9 +87,7 @@ CAMVID_11 = LabelSpace(
 )
 """CamVid's 11 groups."""
 
-LABEL_SPACES: dict[str, LabelSpace] = {
-    space.name: space for space in (CITYSCAPES_19, SYNTHIA_16, SYNTHIA_13, CAMVID_11)
-}
+LABEL_SPACES = {space.name: space for space in (CITYSCAPES_19, SYNTHIA_16, SYNTHIA_13, CAMVID_11)}
 """Spaces by the name the configuration uses."""
 
 _GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -156,13 +144,6 @@ _CAMVID_COLORS: dict[Color, int] = {
 """CamVid's 32 label colours to training classes; the grouping is the usual one into 11, spread over the 19 by us."""
 
 
-def _packed(colors: NDArray[Any]) -> NDArray[np.int64]:
-    """Write RGB triples [...,3] as one number each."""
-    wide = colors.astype(np.int64)
-    packed: NDArray[np.int64] = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
-    return packed
-
-
 @dataclass(frozen=True, kw_only=True)
 class IdMap:
     """From the raw values of a label file to labels.
@@ -196,14 +177,9 @@ class IdMap:
             object.__setattr__(self, "_table", table)
 
     def raw_values(self, raw: NDArray[Any]) -> NDArray[Any]:
-        """Reduce a label file's content to one raw value a pixel.
+        """Reduce a label file's content, [H,W] ids or [H,W,3] RGB, to one raw value a pixel [H,W].
 
-        Args:
-            raw: [H,W] ids or [H,W,3] RGB, of 8 or 16 bits. Three channels under an id map mean the id is in the first,
-                as SYNTHIA and CARLA write it.
-
-        Returns:
-            [H,W]; packed colours as int64 where `colors` is true.
+        Three channels under an id map mean the id is in the first, as SYNTHIA and CARLA write it.
 
         Raises:
             ValueError: the map is of colours and `raw` has no three channels.
@@ -211,29 +187,23 @@ class IdMap:
         if self.colors:
             if raw.ndim != 3:
                 raise ValueError(f"{self.name} is a map of RGB colours, but the label file has one channel")
-            return _packed(raw)
+            wide = raw.astype(np.int64)
+            return np.asarray((wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2])
         return raw[..., 0] if raw.ndim == 3 else raw
 
     def lookup(self, values: NDArray[Any]) -> NDArray[np.int16]:
         """Return the label of each raw value, -1 where the map has none."""
         if self._table is not None:
-            places = values if values.dtype == np.uint8 else np.minimum(values, len(self._table) - 1)
-            found: NDArray[np.int16] = self._table[places]
-            return found
+            return np.asarray(
+                self._table[values if values.dtype == np.uint8 else np.minimum(values, len(self._table) - 1)]
+            )
         places = np.searchsorted(self._keys, values).clip(max=max(len(self._keys) - 1, 0))
         if not len(self._keys):
             return np.full(values.shape, -1, dtype=np.int16)
         return np.where(self._keys[places] == values, self._values[places].astype(np.int16), np.int16(-1))
 
     def apply(self, raw: NDArray[Any], ignored: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-        """Turn a label file's content into labels.
-
-        Args:
-            raw: [H,W] or [H,W,3], see `raw_values`.
-            ignored: bool [H,W]; where true the label is void, whatever the file holds.
-
-        Returns:
-            uint8 [H,W], 0..C-1 or 255.
+        """Turn a label file's content (see `raw_values`) into labels uint8 [H,W]; void where `ignored`, bool [H,W], is.
 
         Raises:
             InputError: a raw value is not in the map; names it and its place.
@@ -264,11 +234,7 @@ class IdMap:
 
     def then(self, table: NDArray[np.uint8]) -> "IdMap":
         """Follow this map by a table [256] from its labels to others."""
-        return IdMap(
-            name=self.name,
-            labels={value: int(table[label]) for value, label in self.labels.items()},
-            colors=self.colors,
-        )
+        return replace(self, labels={value: int(table[label]) for value, label in self.labels.items()})
 
 
 def _ids(name: str, known: Iterable[int], labels: Mapping[int, int]) -> IdMap:
@@ -296,14 +262,7 @@ def translation(origin: LabelSpace, space: LabelSpace) -> NDArray[np.uint8]:
     """Return the table that carries labels of one space into another.
 
     Cityscapes' 19 classes go into the built-in spaces by their groups; between any other two spaces classes correspond
-    by name, and a class without a namesake becomes void.
-
-    Args:
-        origin: the space the labels are in.
-        space: the space they are wanted in.
-
-    Returns:
-        uint8 [256]; void stays void.
+    by name, and a class without a namesake becomes void. Void stays void.
 
     Raises:
         InputError: the spaces have no class in common.
@@ -326,12 +285,7 @@ def translation(origin: LabelSpace, space: LabelSpace) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """A user's own classes.
-
-    Args:
-        space: names and colours.
-        id_map: what the user's label files hold, as labels of `space`.
-    """
+    """A user's own classes, and what the user's label files hold, as labels of that space."""
 
     space: LabelSpace
     id_map: IdMap
@@ -340,10 +294,7 @@ class Classes:
 def encoding_map(ids: str, space: LabelSpace, classes: Classes | None = None) -> IdMap:
     """Choose the map from label files to a space.
 
-    Args:
-        ids: a key of `ENCODINGS`, or `classes` (as `classes` says, else the space's own numbers).
-        space: where the labels shall end.
-        classes: what the data set's classes.yaml says, where it has one.
+    `ids` is a key of `ENCODINGS`, or `classes` (as the data set's classes.yaml says, else the space's own numbers).
 
     Raises:
         UsageError: `ids` is unknown.
@@ -351,8 +302,7 @@ def encoding_map(ids: str, space: LabelSpace, classes: Classes | None = None) ->
     """
     if ids == "classes":
         if classes is None:
-            own = {index: index for index in range(space.num_classes)}
-            return _ids(f"of {space.name}'s own numbers", (), own)
+            return _ids(f"of {space.name}'s own numbers", (), {index: index for index in range(space.num_classes)})
         return classes.id_map if classes.space == space else classes.id_map.then(translation(classes.space, space))
     if ids not in ENCODINGS:
         raise UsageError(f"ids is {ids!r}; allowed: {', '.join((*ENCODINGS, 'classes'))}. Set --data.source.ids.")

@@ -17,7 +17,7 @@ __all__ = ["FOLDER_LAYOUTS", "FoundPairs", "Pair", "find_images", "find_pairs", 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The files of one labelled image."""
+    """Image and label file."""
 
     image: Path
     labels: Path
@@ -81,12 +81,9 @@ def _folder(root: Path) -> Path:
 
 
 def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path, Path]]:
-    """Return the pairs of folders that hold images and labels of a split.
+    """Return the pairs of folders that hold images and labels of a split; raises `InputError` where there are none.
 
     Both `images/train` and `train/images` are read, and without splits plain `images`.
-
-    Raises:
-        InputError: there are none; names what is missing.
     """
     if split:
         shapes = [(root / images / split, root / labels / split), (root / split / images, root / split / labels)]
@@ -102,51 +99,38 @@ def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path,
 
 
 def _match(
-    images: Iterable[Path],
-    labels: Iterable[Path],
-    image_key: Callable[[Path], str],
-    label_key: Callable[[Path], str],
-) -> tuple[list[Pair], list[str]]:
-    """Pair images and label files by key, and complain about every one that is alone or double."""
+    images: Iterable[tuple[str, Path]], labels: Iterable[tuple[str, Path]]
+) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """Pair images and label files by the key before each, and complain about every one that is alone or double."""
     problems: list[str] = []
 
-    def by_key(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
+    def by_key(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
         named: dict[str, Path] = {}
-        for path in files:
-            first = named.setdefault(key(path), path)
+        for key, path in files:
+            first = named.setdefault(key, path)
             if first is not path:
                 problems.append(f"{path}: has the same name as {first}, so its partner is not clear")
         return named
 
-    by_image, by_label = by_key(images, image_key), by_key(labels, label_key)
+    by_image, by_label = by_key(images), by_key(labels)
     problems += [f"{path}: has no label file" for key, path in by_image.items() if key not in by_label]
     problems += [f"{path}: is a label file without an image" for key, path in by_label.items() if key not in by_image]
     pairs = [Pair(image=path, labels=by_label[key]) for key, path in by_image.items() if key in by_label]
-    return pairs, problems
-
-
-def _by_stem(root: Path, split: str, images: str, labels: str) -> tuple[list[Pair], list[str]]:
-    """Pair the files of two sides that have the same path but for the suffix."""
-    pairs: list[Pair] = []
-    problems: list[str] = []
-    for image_folder, label_folder in _sides(root, split, images, labels):
-        more, worse = _match(
-            image_files(image_folder),
-            image_files(label_folder, (".png",)),
-            lambda path, base=image_folder: path.relative_to(base).with_suffix("").as_posix(),  # type: ignore[misc]
-            lambda path, base=label_folder: path.relative_to(base).with_suffix("").as_posix(),  # type: ignore[misc]
-        )
-        pairs += more
-        problems += worse
-    return pairs, problems
+    return tuple(pairs), tuple(problems)
 
 
 def _by_stem_with(images: str, labels: str, usual_ids: str) -> Callable[[Path, str, str], FoundPairs]:
-    """Build the layout of two sides matched by stem, whose label files usually hold `usual_ids`."""
+    """Build the layout of two sides whose files have the same path but for the suffix, usually with `usual_ids`."""
+
+    def keyed(folder: Path, *suffixes: str) -> list[tuple[str, Path]]:
+        files = image_files(folder, suffixes or IMAGE_SUFFIXES)
+        return [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in files]
 
     def find(root: Path, split: str, ids: str) -> FoundPairs:
-        pairs, problems = _by_stem(root, split, images, labels)
-        return FoundPairs(pairs=tuple(pairs), ids=usual_ids if ids == "auto" else ids, problems=tuple(problems))
+        found = [_match(keyed(image), keyed(label, ".png")) for image, label in _sides(root, split, images, labels)]
+        pairs = tuple(pair for more, _ in found for pair in more)
+        problems = tuple(problem for _, more in found for problem in more)
+        return FoundPairs(pairs=pairs, ids=usual_ids if ids == "auto" else ids, problems=problems)
 
     return find
 
@@ -163,40 +147,37 @@ _CITYSCAPES_KINDS = {"cityscapes-id": "labelIds", "cityscapes-trainid": "labelTr
 
 def _cityscapes_splits(root: Path, split: str, *, labelled: bool) -> list[str]:
     """Return the splits to read; `test` has no real labels, so it is read with labels only where it is named."""
-    base = root / "leftImg8bit"
-    if split:
-        if not (base / split).is_dir():
-            raise InputError(
-                f"{root}: there is no {base / split}, which layout cityscapes needs. Set the layout, or another split."
-            )
-        return [split]
+    base = root / "leftImg8bit" / split
     if not base.is_dir():
-        raise InputError(f"{root}: there is no {base}, which layout cityscapes needs. Set the layout or the folder.")
+        remedy = "Set the layout, or another split." if split else "Set the layout or the folder."
+        raise InputError(f"{root}: there is no {base}, which layout cityscapes needs. {remedy}")
     found = sorted(path.name for path in base.iterdir() if path.is_dir())
-    return [name for name in found if not (labelled and name == "test")]
+    return [split] if split else [name for name in found if not (labelled and name == "test")]
 
 
 def _cityscapes(root: Path, split: str, ids: str) -> FoundPairs:
     """leftImg8bit/ and gtFine/, by split and city; labelIds before labelTrainIds where both are there."""
-    images: list[Path] = []
-    labels: dict[str, list[Path]] = {kind: [] for kind in _CITYSCAPES_KINDS}
+
+    def key(path: Path, name: str) -> str:
+        return f"{path.parent.parent.name}/{path.parent.name}/{name}"
+
+    images: list[tuple[str, Path]] = []
+    labels: dict[str, list[tuple[str, Path]]] = {kind: [] for kind in _CITYSCAPES_KINDS}
     for name in _cityscapes_splits(root, split, labelled=True):
-        images += [path for path in image_files(root / "leftImg8bit" / name, (".png",)) if "_leftImg8bit" in path.stem]
+        files = image_files(root / "leftImg8bit" / name, (".png",))
+        images += [
+            (key(path, path.stem.removesuffix("_leftImg8bit")), path) for path in files if "_leftImg8bit" in path.stem
+        ]
         for path in image_files(root / "gtFine" / name, (".png",)):
             for encoding, kind in _CITYSCAPES_KINDS.items():
                 if path.stem.endswith(f"_gtFine_{kind}"):
-                    labels[encoding].append(path)
+                    labels[encoding].append((key(path, path.stem.partition("_gtFine_")[0]), path))
     if ids == "auto":
         ids = next((encoding for encoding, files in labels.items() if files), "cityscapes-id")
     if ids not in _CITYSCAPES_KINDS:
         raise UsageError(f"data.source.ids is {ids}; the cityscapes layout has {', '.join(_CITYSCAPES_KINDS)} or auto.")
-    pairs, problems = _match(
-        images,
-        labels[ids],
-        lambda path: f"{path.parent.parent.name}/{path.parent.name}/{path.stem.removesuffix('_leftImg8bit')}",
-        lambda path: f"{path.parent.parent.name}/{path.parent.name}/{path.stem.partition('_gtFine_')[0]}",
-    )
-    return FoundPairs(pairs=tuple(pairs), ids=ids, problems=tuple(problems))
+    pairs, problems = _match(images, labels[ids])
+    return FoundPairs(pairs=pairs, ids=ids, problems=problems)
 
 
 _CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
@@ -208,12 +189,10 @@ def _camvid(root: Path, split: str, ids: str) -> FoundPairs:
         if split:
             raise InputError(f"{root}: CamVid as published has no splits. Leave the split empty.")
         pairs, problems = _match(
-            image_files(root / _CAMVID_IMAGES),
-            image_files(root / _CAMVID_LABELS, (".png",)),
-            lambda path: path.stem,
-            lambda path: path.stem.removesuffix("_L"),
+            [(path.stem, path) for path in image_files(root / _CAMVID_IMAGES)],
+            [(path.stem.removesuffix("_L"), path) for path in image_files(root / _CAMVID_LABELS, (".png",))],
         )
-        return FoundPairs(pairs=tuple(pairs), ids="camvid-color" if ids == "auto" else ids, problems=tuple(problems))
+        return FoundPairs(pairs=pairs, ids="camvid-color" if ids == "auto" else ids, problems=problems)
     return _by_stem_with("images", "labels", "cityscapes-trainid")(root, split, ids)
 
 
@@ -228,13 +207,7 @@ FOLDER_LAYOUTS: dict[str, Callable[[Path, str, str], FoundPairs]] = {
 
 
 def find_pairs(layout: str, root: str, split: str, ids: str) -> FoundPairs:
-    """Find the labelled images of a data set.
-
-    Args:
-        layout: a key of `FOLDER_LAYOUTS`.
-        root: the folder.
-        split: a split by the layout's own name; empty means everything there is.
-        ids: what the label files hold, or `auto`.
+    """Find the labelled images of a data set, whose label files hold `ids` (`auto`: what the layout usually has).
 
     Raises:
         UsageError: no folder is named, or the layout cannot have such ids.
@@ -249,11 +222,7 @@ def find_pairs(layout: str, root: str, split: str, ids: str) -> FoundPairs:
 
 
 def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:
-    """Find a data set's images and no label file.
-
-    Raises:
-        InputError: the folder or the split is not there, cannot be read, or holds no image.
-    """
+    """Find a data set's images and no label file; raises as `find_pairs`."""
     base = _folder(Path(root))
     if layout == "cityscapes":
         folders = [base / "leftImg8bit" / name for name in _cityscapes_splits(base, split, labelled=False)]

@@ -1,7 +1,7 @@
 """Makes endless batches of a run's two data sets, from a sample number on, in worker processes.
 
 A sample is a pure function of the seed and its number, and which samples a batch holds depends on its number, the batch
-size and the rank alone: the number of workers changes nothing, and a run is resumed by its sample number.
+size and the rank alone: the number of workers changes nothing, and resuming needs nothing but the sample number.
 """
 
 import os
@@ -9,10 +9,9 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -27,45 +26,82 @@ from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, TargetFrames, open_footage
 from lsr_train.data.labelled import LabelledImages, open_labelled
-from lsr_train.data.order import EpochOrder, Order, RareClassOrder
 from lsr_train.data.samples import LabelledBatch, LabelledSample, UnlabelledBatch, UnlabelledSample
 from lsr_train.randomness import Stream, generator
 
-__all__ = [
-    "Batches",
-    "SampleNumbers",
-    "SourceDataset",
-    "TargetDataset",
-    "batches_of",
-    "build_source",
-    "build_target",
-    "open_batches",
-]
+__all__ = ["Batches", "SourceDataset", "TargetDataset", "batches_of", "build_source", "build_target", "open_batches"]
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
-class _Dataset(Protocol[BatchT_co]):
-    """Samples by number, and how they become a batch."""
+class EpochOrder:
+    """Every image once in each pass over `count` images, shuffled anew for each."""
 
+    def __init__(self, seed: int, stream: Stream, count: int) -> None:
+        self.seed, self.stream, self.count = seed, stream, count
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+
+    def __call__(self, n: int) -> int:
+        """Return the index of the image that sample `n` is, for any n >= 0."""
+        epoch, place = divmod(n, self.count)
+        if epoch != self._epoch:
+            self._permutation = generator(self.seed, self.stream, epoch).permutation(self.count)
+            self._epoch = epoch
+        return int(self._permutation[place])
+
+
+def class_probabilities(counts: NDArray[np.int64], temperature: float) -> NDArray[np.float64]:
+    """Return how often each class is drawn: softmax((1 - frequency) / T) over the classes there are (DAFormer).
+
+    Args:
+        counts: pixels of each class [C]; a class without a pixel gets probability 0.
+        temperature: T > 0; small values prefer rare classes strongly.
+    """
+    frequency = counts / max(int(counts.sum()), 1)
+    scores = np.where(counts > 0, (1 - frequency) / temperature, -np.inf)
+    weights = np.exp(scores - scores.max())
+    return np.asarray(weights / weights.sum())
+
+
+class RareClassOrder:
+    """Draw a class first, rare ones more often, then an image that shows it.
+
+    An image shows a class where at least a thousandth of its labelled pixels have it; where no image reaches that, one
+    pixel is enough. (The share is ours: it keeps a sliver of a class from standing for it.) `counts` are the pixels of
+    each class in each image [N,C], of which at least one is not 0.
+    """
+
+    MINIMUM_SHARE = 1e-3
+
+    def __init__(self, seed: int, stream: Stream, counts: NDArray[np.int64], temperature: float) -> None:
+        self.seed, self.stream = seed, stream
+        self._cumulative = np.cumsum(class_probabilities(counts.sum(axis=0), temperature))
+        enough = counts >= np.maximum(counts.sum(axis=1, keepdims=True) * self.MINIMUM_SHARE, 1)
+        enough = np.where(enough.any(axis=0), enough, counts > 0)
+        self._images = [np.flatnonzero(column) for column in enough.T]
+
+    def __call__(self, n: int) -> int:
+        """Return the index of the image that sample `n` is, for any n >= 0."""
+        rng = generator(self.seed, self.stream, n)
+        drawn = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
+        images = self._images[int(drawn)]
+        return int(images[rng.integers(len(images))])
+
+
+class _Dataset(Protocol[BatchT_co]):
     def __getitem__(self, n: int) -> Any: ...
 
     def collate(self, samples: Sequence[Any]) -> BatchT_co: ...
 
 
 class SourceDataset:
-    """Samples of the source, a pure function of the seed and the sample number.
-
-    Args:
-        images: where they come from.
-        augmentation: what happens to each.
-        order: which image a sample is.
-        seed: of the run.
-    """
+    """Augmented samples of the source; `order` says which image a sample is."""
 
     collate = staticmethod(LabelledBatch.collate)
 
-    def __init__(self, images: LabelledImages, augmentation: Augmentation, order: Order, seed: int) -> None:
+    def __init__(
+        self, images: LabelledImages, augmentation: Augmentation, order: Callable[[int], int], seed: int
+    ) -> None:
         self.images, self.augmentation, self.order, self.seed = images, augmentation, order, seed
         self.left_out = images.left_out
 
@@ -74,11 +110,7 @@ class SourceDataset:
         return len(self.images)
 
     def __getitem__(self, n: int) -> LabelledSample:
-        """Return sample `n`, for any n >= 0.
-
-        Raises:
-            InputError: its file has become unusable since the scan.
-        """
+        """Return sample `n`, for any n >= 0; raises `InputError` where its file has become unusable since the scan."""
         sample = self.images[self.order(n)]
         rng = generator(self.seed, Stream.SOURCE_AUGMENTATION, n)
         frame, labels = self.augmentation(sample.frame, sample.labels, rng)
@@ -87,14 +119,7 @@ class SourceDataset:
 
 
 class TargetDataset:
-    """Samples of the target, a pure function of the seed and the sample number.
-
-    Args:
-        footage: where they come from.
-        augmentation: what happens to each.
-        seed: of the run.
-        ignored: bool [H,W], true where a pixel never counts; None for nowhere.
-    """
+    """Augmented samples of the target; `ignored` (bool [H,W]) is true where a pixel never counts."""
 
     collate = staticmethod(UnlabelledBatch.collate)
 
@@ -112,11 +137,7 @@ class TargetDataset:
         return len(self.footage)
 
     def __getitem__(self, n: int) -> UnlabelledSample:
-        """Return sample `n`, for any n >= 0.
-
-        Raises:
-            InputError: its file has become unusable since the scan.
-        """
+        """Return sample `n`, for any n >= 0; raises `InputError` where its file has become unusable since the scan."""
         sample = self.footage[self.order(n)]
         rng = generator(self.seed, Stream.TARGET_AUGMENTATION, n)
         frame, counts = self.augmentation(sample.frame, self._counts, rng)
@@ -132,11 +153,8 @@ def build_source(
 ) -> SourceDataset:
     """Find, scan and prepare the labelled data set of a run.
 
-    Args:
-        config: the run.
-        space: the classes, see `lsr_train.data.labelled.choose_label_space`.
-        target: the run's target frames; needed where `augment.lab_transfer` borrows their colours.
-        cache: folder that keeps what the scan found; None keeps nothing.
+    `augment.lab_transfer` needs the target's frames, whose colours it borrows. The folder `cache` keeps what the scan
+    found; None keeps nothing.
 
     Raises:
         UsageError: layout, split and ids do not fit together.
@@ -151,18 +169,14 @@ def build_source(
         references = target.footage.lab()
     augmentation = Augmentation(config.augment, source.height, source.width, references)
     temperature = config.augment.rare_class_temperature
-    order: Order = EpochOrder(config.seed, Stream.SOURCE_ORDER, len(images))
+    order: Callable[[int], int] = EpochOrder(config.seed, Stream.SOURCE_ORDER, len(images))
     if temperature:
         order = RareClassOrder(config.seed, Stream.SOURCE_ORDER, images.counts, temperature)
     return SourceDataset(images, augmentation, order, config.seed)
 
 
 def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:
-    """Find, scan and prepare the unlabelled data set of a run.
-
-    Args:
-        config: the run.
-        cache: folder that keeps what the scan found and the frames of videos; None keeps nothing.
+    """Find, scan and prepare the unlabelled data set of a run; `cache` keeps the frames of videos too.
 
     Raises:
         UsageError: no target is named.
@@ -188,16 +202,10 @@ def _ignored(config: Config) -> NDArray[np.bool_] | None:
 
 
 class SampleNumbers(Sampler[list[int]]):
-    """The sample numbers of one rank's batches, for ever.
+    """The sample numbers of one rank's batches of `batch_size` each, for ever.
 
     Batch k over all ranks holds the samples k*b to k*b+b-1 and belongs to rank k % world, so that N ranks with b each
-    see what one rank with N*b sees.
-
-    Args:
-        start: number of the first sample, over all ranks; a multiple of the global batch.
-        batch_size: b, images a rank.
-        rank: which rank this is.
-        world: how many there are.
+    see what one rank with N*b sees. `start` is a multiple of the global batch.
     """
 
     def __init__(self, start: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
@@ -227,8 +235,7 @@ class _ErrorsAsValues:
 
 def _collate(collate: Callable[[Sequence[Any]], Any], samples: Sequence[Any]) -> Any:
     """Make samples a batch, or return the first error among them."""
-    errors = (sample for sample in samples if isinstance(sample, LsrError))
-    error = next(errors, None)
+    error = next((sample for sample in samples if isinstance(sample, LsrError)), None)
     return collate(samples) if error is None else error
 
 
@@ -256,18 +263,10 @@ def _start_worker(_: int) -> None:
 def batches_of(
     dataset: _Dataset[BatchT_co], config: Config, start: int = 0, *, rank: int = 0, world: int = 1, pin: bool = False
 ) -> Generator[BatchT_co, None, None]:
-    """Yield a data set's batches for ever, on the CPU; closing the generator ends the workers.
+    """Yield a data set's batches of `data.batch_size / world` images for ever, on the CPU.
 
-    Args:
-        dataset: what to load.
-        config: batch size (over all ranks) and number of workers.
-        start: number of the first sample, over all ranks; a multiple of `data.batch_size`.
-        rank: which process this is.
-        world: how many processes train together.
-        pin: put batches into page-locked memory (for CUDA).
-
-    Yields:
-        Batches of `data.batch_size / world` images.
+    Closing the generator ends the workers. `start` is the number of the first sample over all ranks, a multiple of
+    `data.batch_size`; `pin` puts batches into page-locked memory (for CUDA).
 
     Raises:
         UsageError: the batch size is not a multiple of the number of processes.
@@ -300,14 +299,8 @@ def batches_of(
         del iterator  # ends the workers
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batches:
-    """Endless batches of both domains from a sample number on, on the CPU.
-
-    Args:
-        source: labelled batches.
-        target: unlabelled batches; None where the method uses none.
-    """
+class Batches(NamedTuple):
+    """Endless batches of both domains from a sample number on, on the CPU; no target where the method uses none."""
 
     source: Iterator[LabelledBatch]
     target: Iterator[UnlabelledBatch] | None

@@ -4,6 +4,7 @@ Files are read by several threads (decoding leaves Python's lock), and what was 
 size and time of change. Failures are never cached, so a repaired file is read at once.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -11,9 +12,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labels import IGNORE_INDEX, IdMap
 from lsr_train.data.layouts import Pair
 
-__all__ = ["ImageScan", "PairScan", "UnusableFilesError", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
+__all__ = ["ImageScan", "PairScan", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,40 +44,22 @@ def user_cache_folder() -> Path:
     return Path(base) / "lsr_road" if base else Path.home() / ".cache" / "lsr_road"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairScan:
-    """What is in the labelled images of a data set.
-
-    Args:
-        counts: pixels of each class in each image [N,C], void and ignored pixels left out; zeros for a bad one.
-        problems: (index, line) of each pair that cannot be used.
-    """
+class PairScan(NamedTuple):
+    """Pixels of each class in each image [N,C] without void ones, and (index, line) of each pair that is unusable."""
 
     counts: NDArray[np.int64]
     problems: tuple[tuple[int, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageScan:
-    """What is in the images of a data set.
-
-    Args:
-        lab: `lab_statistics` of each at training size [N,2,3]; zeros for a bad one.
-        problems: (index, line) of each image that cannot be used.
-    """
+class ImageScan(NamedTuple):
+    """`lab_statistics` of each image at training size [N,2,3], and (index, line) of each that is unusable."""
 
     lab: NDArray[np.float64]
     problems: tuple[tuple[int, str], ...]
 
 
 def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
-    """Stop over unusable files, or log that they are left out.
-
-    Args:
-        problems: one line each.
-        total: how many there were, the unusable ones included.
-        on_bad: `stop` or `skip`.
-        what: what they are, for the message.
+    """Stop over unusable files (one line each, of `total` files), or log that they are left out.
 
     Raises:
         UnusableFilesError: there are problems and `on_bad` is `stop`, or nothing usable is left; lists them.
@@ -104,23 +86,18 @@ class _Cache:
         self.path = None if folder is None else folder / "scan" / f"{digest}.json"
         self.records: dict[str, Record] = {}
         self.fresh = 0
-        if self.path is not None:
-            try:
-                document = json.loads(self.path.read_text(encoding="utf-8"))
-                self.records = document if isinstance(document, dict) else {}
-            except (OSError, ValueError):
-                self.records = {}  # absent or damaged: everything is read anew
+        with contextlib.suppress(OSError, ValueError):  # absent or damaged: everything is read anew
+            document = {} if self.path is None else json.loads(self.path.read_text(encoding="utf-8"))
+            self.records = document if isinstance(document, dict) else {}
 
     @staticmethod
     def key(*files: Path) -> str | None:
         """Return what identifies the content of files, None where one cannot be read."""
         try:
-            stats = [path.stat() for path in files]
+            stats = [(path.absolute(), path.stat()) for path in files]
         except OSError:
             return None
-        return "|".join(
-            f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in zip(files, stats, strict=True)
-        )
+        return "|".join(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in stats)
 
     def save(self) -> None:
         """Write the records; a cache that cannot be written is a warning, not an error."""
@@ -137,14 +114,9 @@ def _read_all(
     what: str, keys: Sequence[str | None], cache: _Cache, read: Callable[[int], Record]
 ) -> list[Record | InputError]:
     """Return each file's record, from the cache or by reading it."""
-    results: list[Record | InputError] = [{} for _ in keys]
-    missing = []
-    for index, key in enumerate(keys):
-        known = None if key is None else cache.records.get(key)
-        if isinstance(known, dict):
-            results[index] = known
-        else:
-            missing.append(index)
+    known = [None if key is None else cache.records.get(key) for key in keys]
+    results: list[Record | InputError] = [record if isinstance(record, dict) else {} for record in known]
+    missing = [index for index, record in enumerate(known) if not isinstance(record, dict)]
 
     def attempt(index: int) -> Record | InputError:
         try:
@@ -173,8 +145,7 @@ def _read_all(
 
 def _pair_record(pair: Pair, *, colors: bool, id_map: IdMap, mask: NDArray[np.bool_] | None) -> Record:
     """Read an image and its labels and count the raw values outside the mask."""
-    frame = read_image(pair.image)
-    values = _values(pair.labels, id_map)
+    frame, values = read_image(pair.image), _values(pair.labels, id_map)
     if frame.shape[:2] != values.shape:
         raise InputError(
             f"{pair.labels}: is {values.shape[1]}x{values.shape[0]}, its image {pair.image.name} "
@@ -204,14 +175,12 @@ def _values(path: Path, id_map: IdMap) -> NDArray[Any]:
 def _outside(path: Path, unknown: list[int], id_map: IdMap, mask: NDArray[np.bool_] | None) -> str:
     """Describe which values of a label file are outside the map, and where the first one is."""
     place = None
-    try:
+    with contextlib.suppress(LsrError):
         values = _values(path, id_map)
         ignored = fit_mask(mask, *values.shape)
         hits = values == unknown[0]
         rows, columns = np.nonzero(hits if ignored is None else hits & ~ignored)
         place = (int(rows[0]), int(columns[0])) if rows.size else None
-    except LsrError:
-        place = None
     more = f", and {len(unknown) - 1} more such" if len(unknown) > 1 else ""
     return f"{path}: {id_map.complaint(unknown[0], place)}{more}"
 
@@ -224,21 +193,12 @@ def scan_pairs(
     mask: NDArray[np.bool_] | None = None,
     cache: Path | None = None,
 ) -> PairScan:
-    """Read every image and label file of a data set.
+    """Read every image and label file of a data set; found records are kept in the folder `cache`, where one is given.
 
-    Args:
-        pairs: what to read.
-        id_map: what the label files may hold.
-        num_classes: C.
-        mask: bool [H,W], true where pixels are ignored in every image; resized to each.
-        cache: folder that keeps what was found; None keeps nothing.
-
-    Returns:
-        Class counts and one line for each pair that is missing, unreadable, of two sizes, or holds a value outside
-        the map.
+    A pair is unusable that is missing, unreadable, of two sizes, or holds a value outside the map. Where `mask` (bool
+    [H,W], resized to each image) is true, pixels are ignored.
     """
-    shape = None if mask is None else mask.shape
-    digest = "" if mask is None else hashlib.sha256(repr(shape).encode() + np.packbits(mask).tobytes()).hexdigest()
+    digest = "" if mask is None else hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
     known = _Cache(cache, "pairs", id_map.colors, digest)
     keys = [known.key(pair.image, pair.labels) for pair in pairs]
     records = _read_all(
@@ -259,23 +219,15 @@ def scan_pairs(
             continue
         inside = labels != IGNORE_INDEX
         np.add.at(counts[index], labels[inside], values[inside, 1])
-    return PairScan(counts=counts, problems=tuple(problems))
+    return PairScan(counts, tuple(problems))
 
 
 def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path | None = None) -> ImageScan:
-    """Read every image of a data set.
-
-    Args:
-        files: what to read.
-        height: rows at training, where the colour statistics are taken.
-        width: columns at training.
-        cache: folder that keeps what was found; None keeps nothing.
-    """
+    """Read every image of a data set; colour statistics are taken at training size, and kept as `scan_pairs` does."""
     known = _Cache(cache, "images", height, width)
 
     def read(index: int) -> Record:
-        frame = read_image(files[index])
-        return {"lab": lab_statistics(resize_frame(frame, height, width)).tolist()}
+        return {"lab": lab_statistics(resize_frame(read_image(files[index]), height, width)).tolist()}
 
     records = _read_all("images", [known.key(path) for path in files], known, read)
     lab = np.zeros((len(files), 2, 3))
@@ -285,4 +237,4 @@ def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path |
             problems.append((index, str(record)))
         else:
             lab[index] = record["lab"]
-    return ImageScan(lab=lab, problems=tuple(problems))
+    return ImageScan(lab, tuple(problems))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_train.data.order import EpochOrder, RareClassOrder, class_probabilities
+from lsr_train.data.loading import EpochOrder, RareClassOrder, class_probabilities
 from lsr_train.randomness import Stream, generator
 
 
