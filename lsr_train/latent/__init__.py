@@ -3,6 +3,9 @@
 One file per equation of the paper; `LatentRegularizer` calls them all and keeps the state between steps.
 """
 
+import warnings
+from typing import Any
+
 from lsr_train.latent.clustering import clustering_loss
 from lsr_train.latent.directional import (
     COSINE_TERMS,
@@ -34,3 +37,12 @@ __all__ = [
     "prototype_cross_entropy",
     "pseudo_labels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a name of version 0.1.0 is called now, with a warning."""
+    new = {"ScaleFreeRegularizer": "CosineRegularizer", "SCALE_FREE_TERMS": "COSINE_TERMS"}.get(name)
+    if new is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"lsr_train.latent.{name} is now {new}", DeprecationWarning, stacklevel=2)
+    return globals()[new]

@@ -19,6 +19,7 @@ import torch
 
 from lsr_infer.commands.parser import parse_size
 from lsr_train.autopilot.step_cost import evaluation_bytes, step_bytes
+from lsr_train.config.methods import METHOD_SPECS
 from lsr_train.config.run import (
     Config,
     DataConfig,
@@ -46,15 +47,20 @@ STEPS = 2
 def configuration(options: argparse.Namespace) -> Config:
     """Return the run of a case."""
     height, width = parse_size(options.sizes[0])
-    adapts = options.methods[0] != "source-only"
-    weights = WeightsConfig()
-    if adapts:
-        weights = WeightsConfig(self_training=1.0, cluster=0.3, perpendicularity=0.3, distance=options.distance)
+    method = options.methods[0]
+    wanted = {
+        "self_training": 1.0,
+        "cluster": 0.3,
+        "perpendicularity": 0.3,
+        "distance": options.distance,
+        "entropy": 0.1,
+    }
+    weights = {name: value for name, value in wanted.items() if name in METHOD_SPECS[method].weights}
     return Config(
-        method=options.methods[0],
+        method=method,
         network=NetworkConfig(
             backbone=options.backbones[0], width=options.width, output_stride=int(options.strides[0]), weights="none",
-            batch_norm="frozen" if adapts else "train",
+            batch_norm="train" if method == "source-only" else "frozen",
         ),
         data=DataConfig(
             source=SourceConfig(layout="toytown-game", height=height, width=width),
@@ -63,7 +69,7 @@ def configuration(options: argparse.Namespace) -> Config:
         ),
         optim=OptimConfig(name="adamw", lr=1e-4),
         train=TrainConfig(steps=STEPS, device="cpu", precision=options.precision, threads=1),
-        weights=weights,
+        weights=WeightsConfig(**weights),
         selection=SelectionConfig(signal="none"),
         log=LogConfig(tensorboard=False),
     )  # fmt: skip
@@ -123,16 +129,7 @@ def measure_look(config: Config) -> int:
 def in_a_process(options: argparse.Namespace, backbone: str, stride: str, method: str, size: str) -> int:
     """Measure one case in a process of its own."""
     words = ["--one", "--backbones", backbone, "--strides", stride, "--methods", method, "--sizes", size]
-    words += [
-        "--width",
-        str(options.width),
-        "--batch",
-        str(options.batch),
-        "--precision",
-        options.precision,
-        "--distance",
-        str(options.distance),
-    ]
+    words += [f"--{name}={getattr(options, name)}" for name in ("width", "batch", "precision", "distance")]
     command = [sys.executable, "-m", "tests.benchmarks.step_memory", *words]
     return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["bytes"])
 

@@ -31,7 +31,7 @@ MACHINE = 4000 * 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from Linux's /proc")
-@pytest.mark.parametrize("method", ["source-only", "lsr-st"])
+@pytest.mark.parametrize("method", ["source-only", "lsr-em", "lsr-st"])
 def test_a_step_takes_what_is_predicted(method: str) -> None:
     argv = ["--one", "--backbones", "resnet18", "--strides", "16", "--sizes", "512x256", "--methods", method]
     command = [sys.executable, "-m", "tests.benchmarks.step_memory", *argv]

@@ -3,10 +3,12 @@
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lsr_train import latent
 from lsr_train.latent import LatentRegularizer
 
 
@@ -39,3 +41,16 @@ def test_a_foreign_loop_learns(repository: Path) -> None:
     assert set(terms) == set(weights)
     assert history[-1] < history[0]
     assert regularizer.prototypes.seen.any()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("ScaleFreeRegularizer", "CosineRegularizer"), ("SCALE_FREE_TERMS", "COSINE_TERMS")]
+)
+def test_names_of_0_1_0_still_work_and_warn(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+        assert getattr(latent, old) is getattr(latent, new)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'ScaleFree'"):
+        _ = latent.ScaleFree
