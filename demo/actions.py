@@ -33,13 +33,12 @@ _PLOTTED_CLASSES = 8
 class Actions:
     """What the controls call. Every refusal is a `gr.Error` with one sentence.
 
-    Results are written into Gradio's cache, `root`. `written` holds them for Gradio's `delete_cache`.
+    Results are written into Gradio's cache, `root`.
     """
 
     def __init__(
         self, pictures: WorkerProcess, videos: list[WorkerProcess], catalogue: Catalogue, limits: Limits, root: Path
     ) -> None:
-        self.written: set[str] = set()
         self._pictures = pictures
         self._videos = videos
         self._catalogue = catalogue
@@ -175,7 +174,6 @@ class Actions:
             raise InputError("A difference needs two models of the same classes. Choose both above.")
         if view in ("confidence", "difference"):
             names = await self._pictures.run("view", folder=folder, view=view, choices=result["choices"])
-            self.written.update(str(folder / name) for name in names.values())
             note = " · dark is unsure, yellow is sure" if view == "confidence" else " · in colour: where the two differ"
         return (str(folder / names["left"]), str(folder / names["right"])), note
 
@@ -196,7 +194,6 @@ class Actions:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self.written.update(map(str, folder.iterdir()))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -100,7 +101,10 @@ def run(arguments: Sequence[str]) -> None:
             from actions import Actions
             from page import build_page
 
-            _serve(build_page(Actions(pictures, videos, catalogue, limits, root), catalogue, limits), limits, options)
+            page = build_page(Actions(pictures, videos, catalogue, limits, root), catalogue, limits)
+            kept = set(root.iterdir())  # the examples
+            threading.Thread(target=_sweep, args=(root, kept, limits.session_seconds), daemon=True).start()
+            _serve(page, limits, options)
         finally:
             for worker in (pictures, *videos):
                 worker.stop()
@@ -198,6 +202,20 @@ def _cache_folder() -> Iterator[Path]:
             yield root
         finally:
             shutil.rmtree(root, ignore_errors=True)
+
+
+def _sweep(root: Path, kept: set[Path], age: float) -> None:
+    """Delete uploads and results once they are old.
+
+    Gradio's own `delete_cache` (seen with 6.31) ends for good where a file comes while it goes through its list.
+    """
+    while root.is_dir():
+        for folder in set(root.iterdir()) - kept:
+            with suppress(OSError):
+                newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+                if time.time() - newest > age:
+                    shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(min(30.0, age / 2))
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:

@@ -42,8 +42,7 @@ def theme() -> Any:
 
 def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
     """Return the page, as Gradio's `Blocks`."""
-    age = int(limits.session_seconds)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(min(60, age), age)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         with gr.Row(elem_id="top"):
             gr.HTML(_HEAD, elem_id="head")
             models = _selectors(actions, catalogue)
@@ -68,7 +67,6 @@ def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
         gr.on([page.load, again.click], actions.refresh, [before, after], [before, after, banner, listed], **_QUIET)
         page.unload(actions.leave)
         gr.events.api(actions.model_rows, api_name="models")
-        page.temp_file_sets.append(actions.written)
     page.queue(max_size=limits.queue, default_concurrency_limit=8)
     return page
 
