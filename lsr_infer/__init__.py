@@ -17,16 +17,7 @@ if TYPE_CHECKING:
     from lsr_infer.manifest import Manifest
     from lsr_infer.segmenter import Segmentation, Segmenter
 
-__all__ = [
-    "DeviceError",
-    "InputError",
-    "LabelSpace",
-    "LsrError",
-    "Manifest",
-    "Segmentation",
-    "Segmenter",
-    "UsageError",
-]
+__all__ = ["DeviceError", "InputError", "LabelSpace", "LsrError", "Manifest", "Segmentation", "Segmenter", "UsageError"]
 
 _HOMES = {
     "DeviceError": "errors",

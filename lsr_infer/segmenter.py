@@ -230,11 +230,7 @@ class Segmenter:
             raise InputError(f"{self.path}: gave class {output.max()}, it has 0 to {classes - 1}. Export it again.")
 
     def stream(
-        self,
-        source: str | Path | Iterable[NDArray[np.uint8]],
-        *,
-        depth: int = 4,
-        size: tuple[int, int] | None = None,
+        self, source: str | Path | Iterable[NDArray[np.uint8]], *, depth: int = 4, size: tuple[int, int] | None = None
     ) -> Iterator[tuple[NDArray[np.uint8], Segmentation]]:
         """Segment a video, or any frames, while the next ones are already being read.
 

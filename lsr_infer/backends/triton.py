@@ -134,11 +134,7 @@ def _warmup(model: ModelFile, batched: bool) -> dict[str, Any]:
     axes = [height, width, 3] if batched else [manifest.fixed_batch, height, width, 3]
     port = model.inputs[0]
     black = {"data_type": EnumName(_DATA_TYPES[port.type]), "dims": axes, "zero_data": True}
-    return {
-        "name": "black_frame",
-        "batch_size": 1,
-        "inputs": [{"key": port.name, "value": black}],
-    }
+    return {"name": "black_frame", "batch_size": 1, "inputs": [{"key": port.name, "value": black}]}
 
 
 def to_pbtxt(document: Mapping[str, Any]) -> str:
@@ -176,12 +172,7 @@ def _letter(byte: int) -> str:
 
 
 def write_repository(
-    model: ModelFile,
-    repository: Path,
-    serving: Serving,
-    *,
-    overwrite: bool = False,
-    allow_unverified: bool = False,
+    model: ModelFile, repository: Path, serving: Serving, *, overwrite: bool = False, allow_unverified: bool = False
 ) -> Path:
     """Write the folder of a model into a repository, whole or not at all.
 

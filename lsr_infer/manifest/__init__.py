@@ -17,16 +17,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts, convert
 
-__all__ = [
-    "FORMAT",
-    "LARGEST_BATCH",
-    "LARGEST_SIDE",
-    "METADATA_KEY",
-    "OUTPUTS",
-    "PRECISIONS",
-    "RUNTIMES",
-    "Manifest",
-]
+__all__ = ["FORMAT", "LARGEST_BATCH", "LARGEST_SIDE", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "RUNTIMES", "Manifest"]
 
 FORMAT = 2
 """Version of the document. A reader takes its own version and those below."""

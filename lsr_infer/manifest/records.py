@@ -13,15 +13,7 @@ import msgspec
 
 from lsr_infer.errors import InputError
 
-__all__ = [
-    "FLAVOURS",
-    "HARDWARE_LEVELS",
-    "EngineFacts",
-    "Parity",
-    "Quantization",
-    "TeacherFacts",
-    "convert",
-]
+__all__ = ["FLAVOURS", "HARDWARE_LEVELS", "EngineFacts", "Parity", "Quantization", "TeacherFacts", "convert"]
 
 Kind = TypeVar("Kind")
 

@@ -79,9 +79,7 @@ def _device(driver: Any, index: int) -> CudaDevice:
     _call(driver, "cuDeviceGetAttribute", ctypes.byref(major), ctypes.c_int(_CAPABILITY_MAJOR), handle)
     _call(driver, "cuDeviceGetAttribute", ctypes.byref(minor), ctypes.c_int(_CAPABILITY_MINOR), handle)
     return CudaDevice(
-        index=index,
-        name=name.value.decode("utf-8", errors="replace"),
-        compute_capability=(major.value, minor.value),
+        index=index, name=name.value.decode("utf-8", errors="replace"), compute_capability=(major.value, minor.value)
     )
 
 

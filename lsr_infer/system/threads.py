@@ -29,10 +29,7 @@ class _End:
 
 
 def prefetch(
-    items: Iterable[Item],
-    depth: int = 4,
-    stop: threading.Event | None = None,
-    timeout_seconds: float = math.inf,
+    items: Iterable[Item], depth: int = 4, stop: threading.Event | None = None, timeout_seconds: float = math.inf
 ) -> Generator[Item, None, None]:
     """Yield `items` while a thread already produces the next ones.
 

@@ -34,15 +34,7 @@ from lsr_infer.video.containers import (
     silence_text,
 )
 
-__all__ = [
-    "PLAYLISTS",
-    "CompletenessCheck",
-    "describe",
-    "picture_stream",
-    "probe",
-    "read_frames",
-    "to_bgr",
-]
+__all__ = ["PLAYLISTS", "CompletenessCheck", "describe", "picture_stream", "probe", "read_frames", "to_bgr"]
 
 logger = logging.getLogger(__name__)
 
