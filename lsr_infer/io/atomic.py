@@ -21,18 +21,12 @@ from lsr_infer.errors import UsageError
 from lsr_infer.io.paths import describe_written, output_path_error, refuse_existing, writing
 
 __all__ = [
-    "AtomicOutputs",
-    "sync_folder",
-    "sync_tree",
-    "whole_file",
-    "whole_folder",
-    "write_bytes",
-    "write_json",
+    "AtomicOutputs", "sync_folder", "sync_tree", "whole_file", "whole_folder", "write_bytes", "write_json",
     "write_text",
-]
+]  # fmt: skip
 
+# The errors of file systems without hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""How file systems without hard links say so."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -64,20 +58,17 @@ class _File:
         self._mode = 0
 
     def create(self) -> None:
-        """Make the temporary file, with the permissions of a new file here."""
         _check_name(self.path)
         descriptor = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         os.close(descriptor)
 
     def flush(self) -> None:
-        """Flush it to the disk, so that only the rename is left to be done."""
         with self.temporary.open("rb") as file:
             os.fsync(file.fileno())
         self.temporary.chmod(self._mode)  # a writer may have replaced the file
 
     def publish(self) -> None:
-        """Rename it to the final name in one step."""
         if self.overwrite:
             os.replace(self.temporary, self.path)
         else:
@@ -85,7 +76,6 @@ class _File:
         sync_folder(self.path.parent)
 
     def clear(self) -> None:
-        """Remove what is left of it."""
         with suppress(OSError):  # it was renamed, or never there
             self.temporary.unlink()
 
@@ -101,17 +91,15 @@ class _Folder:
         self._aside = self.temporary.with_name(f"{self.temporary.name}.old")
 
     def create(self) -> None:
-        """Make the temporary folder, with the permissions of a new folder here."""
         _check_name(self.path)
         if self.overwrite:
             refuse_existing(self.path, overwrite=True, own=self._own)  # before the work
         self.temporary.mkdir()
 
     def flush(self) -> None:
-        """Flush all of it to the disk, and check again what it replaces."""
         sync_tree(self.temporary)
         if self.overwrite:
-            refuse_existing(self.path, overwrite=True, own=self._own)
+            refuse_existing(self.path, overwrite=True, own=self._own)  # again: it may have changed meanwhile
 
     def publish(self) -> None:
         """Rename it to the final name; without `overwrite` nothing but an empty folder can be lost."""
@@ -142,17 +130,11 @@ def _check_name(path: Path) -> None:
 
 
 def _rename_new(temporary: Path, path: Path) -> None:
-    """Rename a file to a name that must be free, without a gap between looking and renaming.
-
-    Raises:
-        FileExistsError: it is not free.
-    """
+    """Rename a file to a name that must be free (else `FileExistsError`), without a gap between look and rename."""
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        raise
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _NO_LINKS:  # EEXIST among them
             raise
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is taken from here on
         try:
@@ -180,19 +162,13 @@ class AtomicOutputs:
         return self._add(_File(path, overwrite=overwrite))
 
     def folder(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Path:
-        """Return the temporary path of a folder; see `file` and, for `own`, `refuse_existing`.
-
-        Raises:
-            UsageError: the folder that is there holds something else.
-        """
+        """Return the temporary path of a folder; refused where the folder that is there holds what is not `own`."""
         return self._add(_Folder(path, overwrite=overwrite, own=own))
 
-    def _add(self, item: "_File | _Folder") -> Path:
+    def _add(self, item: _File | _Folder) -> Path:
         self._items.append(item)
-        try:
+        with writing(item.path):
             item.create()
-        except OSError as error:
-            raise output_path_error(item.path, error) from error
         return item.temporary
 
     def __enter__(self) -> Self:
@@ -230,10 +206,7 @@ class AtomicOutputs:
 def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary path with the suffix of `path` and rename it there once the block has ended well.
 
-    Raises:
-        UsageError: something is there at the end, and `overwrite` is false.
-        InputError: the path cannot be written (full, read-only, missing folder).
-        OSError: the block's own, where it names another file.
+    An `OSError` of the block that names another file is left as it is; others are raised as by `AtomicOutputs`.
     """
     with AtomicOutputs() as outputs:
         temporary = outputs.file(path, overwrite=overwrite)
@@ -247,26 +220,13 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, overwrite: bool, own: re.Pattern[str]) -> Iterator[Path]:
-    """Yield a temporary folder to fill, and rename it to `path` once the block has ended well; see `refuse_existing`.
-
-    Raises:
-        UsageError: something is there at the end, and `overwrite` is false; or it is a folder that holds what is not
-            `own`.
-        InputError: the path cannot be written; what was there is still there.
-    """
-    with AtomicOutputs() as outputs:
-        temporary = outputs.folder(path, overwrite=overwrite, own=own)
-        with writing(path):
-            yield temporary
+    """Yield a temporary folder and rename it to `path` once the block has ended well; see `refuse_existing`."""
+    with AtomicOutputs() as outputs, writing(path):
+        yield outputs.folder(path, overwrite=overwrite, own=own)
 
 
 def write_bytes(path: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Write `data` to `path`, whole or not at all; `overwrite` replaces what is there.
-
-    Raises:
-        UsageError: something is there and `overwrite` is false.
-        InputError: the path cannot be written.
-    """
+    """Write `data` to `path`, whole or not at all; `UsageError` where something is there and `overwrite` is false."""
     with whole_file(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(data)
 
@@ -278,5 +238,4 @@ def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
 
 def write_json(path: Path, document: Any, *, overwrite: bool = True) -> None:
     """Write `document` as indented JSON to `path`; see `write_bytes`. NaN is refused, since JSON has none."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, text, overwrite=overwrite)
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", overwrite=overwrite)

@@ -1,7 +1,6 @@
 """Checks image files before they are decoded: format, size, whether they are whole, and how many pictures they hold.
 
-Headers are Pillow's. By hand stays what Pillow does not tell: checksums of PNGs, and whether a JPEG or an animation
-reaches its end.
+Pillow reads the headers but tells neither checksums of PNGs nor whether a JPEG or an animation reaches its end.
 """
 
 import math
@@ -19,18 +18,9 @@ import cv2
 from PIL import Image
 
 __all__ = [
-    "MAX_PIXELS",
-    "BrokenImageError",
-    "ImageHeader",
-    "Pictures",
-    "PngHeader",
-    "check_claimed_size",
-    "inspect_image",
-    "inspect_png",
-    "is_one_picture",
-    "silence_decoders",
-    "walk_pictures",
-]
+    "MAX_PIXELS", "BrokenImageError", "ImageHeader", "Pictures", "PngHeader", "check_claimed_size", "inspect_image",
+    "inspect_png", "is_one_picture", "silence_decoders", "walk_pictures",
+]  # fmt: skip
 
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded, in pixels (8192 x 8192): a file of a few bytes can claim far more."""
@@ -51,10 +41,9 @@ class BrokenImageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """The claims of an image file.
+    """The claims of an image file; unless `exact`, an orientation may still swap the sides.
 
-    `format` is in Pillow's words, empty where it does not know the file. If `exact`, `read_image` gives this size;
-    otherwise an orientation may still swap its sides.
+    `format` is in Pillow's words, empty where it does not know the file.
     """
 
     format: str
@@ -65,10 +54,7 @@ class ImageHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class PngHeader:
-    """The parts of a PNG that decide what its numbers mean.
-
-    `depth` is the bits of a sample, `color_type` 0 grey, 2 RGB, 3 palette, 4 grey with alpha or 6 RGB with alpha.
-    """
+    """The header of a PNG: `depth` in bits, `color_type` 0 grey, 2 RGB, 3 palette, 4 grey and 6 RGB with alpha."""
 
     height: int
     width: int
@@ -78,11 +64,7 @@ class PngHeader:
 
 
 def inspect_png(data: bytes) -> PngHeader:
-    """Walk the chunks of a PNG and check their checksums, over which decoders pass.
-
-    Raises:
-        BrokenImageError: it ends early, a checksum of an essential chunk is wrong, or it is no PNG.
-    """
+    """Walk the chunks of a PNG; `BrokenImageError` unless it is whole, checksums of essential chunks included."""
     if not data.startswith(_PNG_SIGNATURE):
         raise BrokenImageError("is no PNG")
     view = memoryview(data)
@@ -111,8 +93,7 @@ def inspect_image(data: bytes) -> ImageHeader:
     """Return the claims of an image file, after checking that it is whole as far as that is known without its pixels.
 
     Raises:
-        BrokenImageError: it is empty, truncated, damaged, of no size, larger than `MAX_PIXELS`, a video, or of no known
-            format (JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, AVIF, HEIC).
+        BrokenImageError: it is no whole image of a known format and at most `MAX_PIXELS`.
     """
     if not data:
         raise BrokenImageError("is empty")
@@ -148,7 +129,6 @@ def check_claimed_size(height: int, width: int) -> None:
 
 
 def _open_with_pillow(data: bytes) -> Image.Image | None:
-    """Read an image's header with Pillow; None for a file that it does not know."""
     silence_decoders()
     formats = ["JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF"]
     if _HEIC_START.match(data):
@@ -232,7 +212,7 @@ class Pictures:
 
 
 def walk_pictures(data: bytes) -> Pictures:
-    """Return how many pictures an image file holds, and whether it is whole as far as its structure tells."""
+    """Count the pictures of an image file, and tell whether it is whole as far as its structure tells."""
     count, whole = 1, True
     try:
         if data.startswith(_PNG_SIGNATURE):

@@ -15,36 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.image_headers import (
-    BrokenImageError,
-    check_claimed_size,
-    inspect_image,
-    inspect_png,
-    silence_decoders,
-    walk_pictures,
-)
+from lsr_infer.io import image_headers as headers
+from lsr_infer.io.image_headers import BrokenImageError
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "decode_image",
-    "extra_pictures",
-    "fit_mask",
-    "image_size",
-    "palette_png",
-    "read_image",
-    "read_label",
-    "read_mask",
-    "resize_frame",
-    "resize_labels",
-    "stretch_of",
-]
+    "IMAGE_SUFFIXES", "decode_image", "extra_pictures", "fit_mask", "image_size", "palette_png", "read_image",
+    "read_label", "read_mask", "resize_frame", "resize_labels", "stretch_of",
+]  # fmt: skip
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif")
 """Names, in lower case, that are looked for in a folder of frames."""
 
 
 def _content(path: Path) -> bytes:
-    """Read a file, or raise `InputError` with the reason."""
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
             raise InputError(f"{path}: is a pipe or a device, an image file is needed.")
@@ -58,8 +41,8 @@ def _content(path: Path) -> bytes:
 
 
 def _decode(data: bytes, flags: int) -> NDArray[Any]:
-    """Decode with OpenCV; raises `BrokenImageError` where it gives nothing."""
-    silence_decoders()
+    """Decode with OpenCV."""
+    headers.silence_decoders()
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
@@ -74,13 +57,12 @@ def _decode_heic(data: bytes) -> NDArray[np.uint8]:
     import pillow_heif
 
     try:
-        pixels = np.asarray(pillow_heif.open_heif(data, bgr_mode=True))
+        return np.ascontiguousarray(np.asarray(pillow_heif.open_heif(data, bgr_mode=True))[..., :3])
     except Exception as error:
         raise BrokenImageError("cannot be decoded") from error
-    return np.ascontiguousarray(pixels[..., :3])
 
 
-def _palette_indices(data: bytes) -> NDArray[np.uint8]:
+def _decode_palette(data: bytes) -> NDArray[np.uint8]:
     try:
         return np.array(Image.open(BytesIO(data), formats=["PNG"]))
     except Exception as error:
@@ -88,17 +70,14 @@ def _palette_indices(data: bytes) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
-    """Decode the content of an image file, which messages call `name`.
+    """Decode the content of an image file, which messages call `name`; `InputError` where it is not a whole image.
 
     Returns:
         Frame uint8 [H,W,3], BGR, turned as its EXIF orientation says. Deeper samples are reduced to 8 bits, alpha is
         dropped.
-
-    Raises:
-        InputError: it is not a whole image, or larger than `MAX_PIXELS`.
     """
     try:
-        if inspect_image(data).format == "HEIF":
+        if headers.inspect_image(data).format == "HEIF":
             return _decode_heic(data)
         return _decode(data, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
     except BrokenImageError as error:
@@ -106,32 +85,23 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as a frame uint8 [H,W,3], see `decode_image`.
-
-    Raises:
-        InputError: the file is missing, unreadable, no whole image, or larger than `MAX_PIXELS`.
-    """
+    """Read an image file as a frame uint8 [H,W,3]; see `decode_image`."""
     return decode_image(_content(path), path)
 
 
 def extra_pictures(path: Path) -> int:
-    """Return how many pictures of a file `read_image` leaves out: it gives the first frame or page alone.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    return walk_pictures(_content(path)).count - 1
+    """Return how many pictures of a file `read_image` leaves out: it gives the first frame or page alone."""
+    return headers.walk_pictures(_content(path)).count - 1
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read_image` would give it, without decoding where the header is enough.
 
-    Raises:
-        InputError: as `read_image`; damage that only decoding shows is not seen for JPEG and PNG.
+    Damage that only decoding shows is not noticed in JPEG and PNG.
     """
     data = _content(path)
     try:
-        header = inspect_image(data)
+        header = headers.inspect_image(data)
     except BrokenImageError as error:
         raise InputError(f"{path}: {error}. Replace the file, or leave it out.") from error
     if header.exact:
@@ -141,26 +111,23 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_label(path: Path) -> NDArray[Any]:
-    """Read a label file: the numbers in it, not what they look like.
-
-    Args:
-        path: a PNG; palette files give their indices, never their colours.
+    """Read a label file, a PNG: the numbers in it; palette files give their indices, never their colours.
 
     Returns:
         uint8 or uint16, [H,W] for grey and palette files, [H,W,3] in **RGB** order for colour files. Alpha is dropped,
         an EXIF orientation is not applied.
 
     Raises:
-        InputError: the file is missing, unreadable, no whole PNG, or larger than `MAX_PIXELS`.
+        InputError: the file is missing, unreadable or no whole PNG.
     """
     data = _content(path)
     try:
         if not data:
             raise BrokenImageError("is empty")
-        header = inspect_png(data)
-        check_claimed_size(header.height, header.width)
+        header = headers.inspect_png(data)
+        headers.check_claimed_size(header.height, header.width)
         # Pillow knows the indices of a palette and no 16-bit colours, OpenCV the reverse.
-        raw = _palette_indices(data) if header.color_type == 3 else _decode(data, cv2.IMREAD_UNCHANGED)
+        raw = _decode_palette(data) if header.color_type == 3 else _decode(data, cv2.IMREAD_UNCHANGED)
     except BrokenImageError as error:
         raise InputError(f"{path}: {error}; label files are PNG. Replace the file, or leave it out.") from error
     if header.color_type == 3:
@@ -233,11 +200,7 @@ _EFFORT = 3
 
 
 def palette_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
-    """Return labels [H,W] uint8 as the content of a PNG with a palette [256,3] uint8, red, green, blue by label.
-
-    Raises:
-        ValueError: shapes or types differ from these.
-    """
+    """Return labels [H,W] uint8 as the content of a PNG with a palette [256,3] uint8, red, green, blue by label."""
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
         raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}; needed: uint8 [H,W]")
     if palette.shape != (256, 3) or palette.dtype != np.uint8:

@@ -13,16 +13,9 @@ from typing import NoReturn
 from lsr_infer.errors import InputError, UsageError
 
 __all__ = [
-    "OutputPathError",
-    "check_output_folder",
-    "describe_written",
-    "file_status",
-    "is_file",
-    "is_folder",
-    "output_path_error",
-    "refuse_existing",
-    "writing",
-]
+    "OutputPathError", "check_output_folder", "describe_written", "file_status", "is_file", "is_folder",
+    "output_path_error", "refuse_existing", "writing",
+]  # fmt: skip
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -52,18 +45,16 @@ class OutputPathError(InputError):
 def file_status(path: Path) -> os.stat_result | None:
     """Return the status of a path, links followed; None where nothing is there.
 
-    Unlike `Path.exists`, it tells a missing file from one that may not be accessed.
-
-    Raises:
-        InputError: it cannot be known.
+    Unlike `Path.exists`, it raises `InputError` for a path that may not be accessed.
     """
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise InputError(f"{path}: cannot be accessed, {reason}. Name another, or make it accessible.") from error
+        raise InputError(
+            f"{path}: cannot be accessed, {_reason(error)}. Name another, or make it accessible."
+        ) from error
 
 
 def is_folder(path: Path) -> bool:
@@ -83,10 +74,13 @@ def output_path_error(path: Path, error: OSError, *, written: Sequence[Path] = (
 
     It is an `OutputPathError` where nothing else can be written there either.
     """
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
     kind = OutputPathError if error.errno in _FOR_ALL else InputError
-    return kind(f"{path}: cannot be written, {reason}. {remedy}; {describe_written(written)}.")
+    return kind(f"{path}: cannot be written, {_reason(error)}. {remedy}; {describe_written(written)}.")
+
+
+def _reason(error: OSError) -> str:
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def describe_written(written: Sequence[Path]) -> str:
@@ -95,63 +89,45 @@ def describe_written(written: Sequence[Path]) -> str:
 
 
 def check_output_folder(folder: Path) -> None:
-    """Make a folder where it is missing, and raise unless a file can be written in it.
-
-    Raises:
-        InputError: it cannot.
-    """
-    try:
+    """Make a folder where it is missing, and raise `InputError` unless a file can be written in it."""
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
-    except OSError as error:
-        raise output_path_error(folder, error) from error
 
 
 def refuse_existing(path: Path, *, overwrite: bool, own: re.Pattern[str] | None = None) -> None:
-    """Raise unless `path` is free to be written.
+    """Raise `UsageError` unless `path` is free or may be replaced.
 
     Args:
         path: what is to be written.
         overwrite: it may be replaced.
         own: what a folder that is replaced may hold: the whole path of each thing in it, from the folder on. None where
             `path` is to be a file, which no folder gives way to.
-
-    Raises:
-        UsageError: `path` exists and `overwrite` is false, or it is a folder that holds something else.
-        InputError: such a folder cannot be searched.
     """
     if not os.path.lexists(path):  # a link that leads nowhere is something too
         return
     if not overwrite:
         raise UsageError(f"{path} already exists. Choose another output, or pass --overwrite.")
-    if own is not None and path.is_dir() and not path.is_symlink():
-        _refuse_foreign(path, own)
-
-
-def _refuse_foreign(folder: Path, own: re.Pattern[str]) -> None:
-    """Raise where a folder holds what is not `own`, which is lost with it."""
+    if own is None or path.is_symlink() or not path.is_dir():
+        return
 
     def fail(error: OSError) -> NoReturn:
-        raise output_path_error(folder, error) from error
+        raise output_path_error(path, error) from error
 
-    for root, folders, files in os.walk(folder, onerror=fail):
+    for root, folders, files in os.walk(path, onerror=fail):
         for name in (*folders, *files):
-            found = Path(root, name)
-            if own.fullmatch(found.relative_to(folder).as_posix()) is None:
+            found = Path(root, name).relative_to(path)
+            if own.fullmatch(found.as_posix()) is None:
                 raise UsageError(
-                    f"{folder} holds {found.relative_to(folder)}, which is no result of this command, and is not "
-                    "replaced even with --overwrite. Choose another output, or move it away."
+                    f"{path} holds {found}, which is no result of this command, and is not replaced even with "
+                    "--overwrite. Choose another output, or move it away."
                 )
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an `OSError` met while writing `path` into one line.
-
-    Raises:
-        InputError: the block met an `OSError`.
-    """
+    """Turn an `OSError` that the block meets while writing `path` into an `InputError` of one line."""
     try:
         yield
     except OSError as error:

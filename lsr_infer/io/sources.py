@@ -20,18 +20,9 @@ from lsr_infer.io.images import IMAGE_SUFFIXES
 from lsr_infer.io.paths import file_status
 
 __all__ = [
-    "VIDEO_SUFFIXES",
-    "Found",
-    "Kind",
-    "Source",
-    "file_name_for",
-    "find_sources",
-    "is_address",
-    "is_live_only",
-    "label",
-    "protocols",
+    "VIDEO_SUFFIXES", "Found", "Source", "file_name_for", "find_sources", "is_address", "label", "protocols",
     "without_secrets",
-]
+]  # fmt: skip
 
 VIDEO_SUFFIXES = (
     ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".apng",
@@ -40,7 +31,7 @@ VIDEO_SUFFIXES = (
 may have any other."""
 
 _SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-Kind = Literal["image", "video", "stream", "camera"]
+_Kind = Literal["image", "video", "stream", "camera"]
 _CAMERA = re.compile(r"(?:camera:)?(\d{1,3})")
 
 
@@ -55,7 +46,7 @@ class Source:
     """
 
     place: Path | str | int
-    kind: Kind = field(compare=False)
+    kind: _Kind = field(compare=False)
     name: Path
 
     @property
@@ -79,7 +70,7 @@ class Source:
 
         Behind http, what has one is a recording, of which no frame may be lost; cameras and rtsp are live.
         """
-        recording = self.kind == "stream" and finite and not is_live_only(str(self.place))
+        recording = self.kind == "stream" and finite and not _is_live_only(str(self.place))
         return replace(self, kind="video") if recording else self
 
 
@@ -94,13 +85,13 @@ class Found:
         unsearched: folders that could not be searched, each with the reason.
     """
 
-    sources: tuple[Source, ...] = ()
+    sources: Sequence[Source] = ()
     left_out: list[Path] = field(default_factory=list)
     passed_over: list[Path] = field(default_factory=list)
     unsearched: list[str] = field(default_factory=list)
 
 
-_Places = dict[Path | str | int, tuple[Path, Kind]]
+_Places = dict[Path | str | int, tuple[Path, _Kind]]
 """Place -> its name relative to what named it, and its kind."""
 
 
@@ -111,10 +102,6 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
         arguments: files, folders (searched through, but for hidden names), patterns such as `clips/*.mp4`,
             addresses (`rtsp://…`), cameras (`0`, `camera:0`; a file of that name goes first).
         without: a folder whose files are passed over, such as the place of the results.
-
-    Raises:
-        UsageError: an address of an unknown scheme.
-        InputError: an argument names nothing.
     """
     found = Found()
     places: _Places = {}
@@ -132,35 +119,29 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
                 else:
                     places.setdefault(top, _file(top, Path(top.name)))
     if not places:
-        raise InputError(_nothing(arguments, found, without))
-    found.sources = tuple(_named(places))
+        others = f"{len(found.left_out)} other files"
+        if found.passed_over:
+            others += f", and {len(found.passed_over)} images and videos in {without}, which are taken for results"
+        nothing = f"{', '.join(arguments)}: holds no image and no video ({others})."
+        raise InputError(" ".join([nothing, *found.unsearched]))
+    found.sources = _named(places)
     return found
 
 
-def _nothing(arguments: Sequence[str], found: Found, without: Path | None) -> str:
-    """Return that there is no source, and what there is instead."""
-    others = f"{len(found.left_out)} other files"
-    if found.passed_over:
-        others += f", and {len(found.passed_over)} images and videos in {without}, which are taken for results"
-    return " ".join([f"{', '.join(arguments)}: holds no image and no video ({others}).", *found.unsearched])
-
-
-def _kind_of(address: str) -> Kind:
+def _kind_of(address: str) -> _Kind:
     """Return what an address is taken for by its name; see `Source.opened`."""
     named = urlsplit(address).path.lower().endswith(VIDEO_SUFFIXES)
-    return "video" if named and not is_live_only(address) else "stream"
+    return "video" if named and not _is_live_only(address) else "stream"
 
 
-def _file(path: Path, place: Path) -> tuple[Path, Kind]:
+def _file(path: Path, place: Path) -> tuple[Path, _Kind]:
     """Return a file's relative place and its kind; a GIF of one picture is an image."""
     suffix = path.suffix.lower()
     one = suffix in (".gif", ".apng") and os.path.isfile(path) and is_one_picture(path)  # a pipe would be waited for
-    image = suffix in IMAGE_SUFFIXES or one
-    return place, "image" if image else "video"
+    return place, "image" if one or suffix in IMAGE_SUFFIXES else "video"
 
 
 def _expand(argument: str) -> list[Path]:
-    """Return the paths a argument stands for."""
     path = Path(argument)
     if glob.has_magic(argument) and not os.path.exists(path):
         matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
@@ -207,9 +188,8 @@ def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]
                 status = os.stat(root)
             except OSError as error:
                 fail(error)
-                folders.clear()
-                continue
-            if (status.st_dev, status.st_ino) in met:
+                status = None
+            if status is None or (status.st_dev, status.st_ino) in met:
                 folders.clear()
                 continue
             met.add((status.st_dev, status.st_ino))
@@ -232,8 +212,7 @@ def _may_be_file(path: Path) -> bool:
 
 
 def _named(places: _Places) -> list[Source]:
-    """Give each source a unique name: without the suffix, with it where stems are equal, numbered where names are."""
-    # Only files have a suffix.
+    """Give each source a unique name: without its suffix, with it where stems are equal, numbered where names are."""
     bare = {key: place.with_suffix("") if isinstance(key, Path) else place for key, (place, _) in places.items()}
     stems = Counter(bare.values())
     taken: set[Path] = set()
@@ -261,11 +240,7 @@ _PARTS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P
 
 
 def is_address(argument: str) -> bool:
-    """Whether an argument is a network address.
-
-    Raises:
-        UsageError: it is one of a scheme that is not understood, or malformed.
-    """
+    """Whether an argument is a network address; `UsageError` where it is malformed or of an unknown scheme."""
     match = _PARTS.match(argument)
     if match is None:
         return False
@@ -288,8 +263,7 @@ def is_address(argument: str) -> bool:
     return True
 
 
-def is_live_only(address: str) -> bool:
-    """Whether nothing but a live stream can be behind an address; behind http there may be a recording as well."""
+def _is_live_only(address: str) -> bool:
     return urlsplit(address).scheme.lower().startswith("rtsp")
 
 
