@@ -206,8 +206,8 @@ def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[S
 def _mask_video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     """Write the masks as FFV1."""
     assert frame.info is not None
-    size = {"width": frame.width, "height": frame.height}
-    with MaskVideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, outputs=results) as writer:
+    size, options = {"width": frame.width, "height": frame.height}, VideoOptions(outputs=results)
+    with MaskVideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
         yield lambda drawn: writer.write(frame.ids.numbers(drawn.classes), drawn.time)
 
 

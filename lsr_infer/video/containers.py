@@ -22,18 +22,9 @@ from lsr_infer.io.paths import file_status
 from lsr_infer.io.sources import is_address, label, protocols
 
 __all__ = [
-    "LEAP_SECONDS",
-    "TIMEOUT_SECONDS",
-    "ColorTags",
-    "Timeline",
-    "VideoFrame",
-    "VideoInfo",
-    "error_text",
-    "formats",
-    "open_container",
-    "seeks_well",
-    "silence_text",
-]
+    "BT709", "LEAP_SECONDS", "TIMEOUT_SECONDS", "ColorTags", "Timeline", "VideoFrame", "VideoInfo", "error_text",
+    "formats", "open_container", "seeks_well", "silence_text",
+]  # fmt: skip
 
 TIMEOUT_SECONDS = 20.0
 """How long an address may send nothing, unless told otherwise."""
@@ -56,9 +47,24 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
         InputError: there is no such file, or it is of a format that is not read.
         av.FFmpegError: it cannot be opened.
     """
-    address = isinstance(place, str) and is_address(place)
+    # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
+    settings: dict[str, Any] = {"metadata_errors": "ignore"}
+    if isinstance(place, str) and is_address(place):
+        name = place
+        scheme, allowed = protocols(place)
+        options = {"protocol_whitelist": allowed, "format_whitelist": _FORMATS[scheme]}
+        if scheme.startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"  # UDP loses packets silently and is stopped by most firewalls
+        settings["timeout"] = (timeout_seconds, timeout_seconds)
+    else:
+        name = f"file:{place}"
+        options = {"protocol_whitelist": "file", "format_whitelist": _HELD}
+        if file_status(Path(place)) is None:
+            raise InputError(f"{place}: does not exist.")
+        if not Path(place).is_file():
+            raise InputError(f"{place}: is no file, so no video.")
     try:
-        return _open_address(str(place), timeout_seconds) if address else _open_file(Path(place))
+        return av.open(name, options=options, **settings)
     except av.ArgumentError as error:  # the error of libav for a format that is not on the list
         raise InputError(
             f"{label(place)}: cannot be read as video: it is damaged, of an unusual format, or only leads to other "
@@ -76,24 +82,6 @@ def seeks_well(container: "av.container.InputContainer") -> bool:
     return bool(_SEEKABLE & formats(container))
 
 
-def _open_file(path: Path) -> "av.container.InputContainer":
-    if file_status(path) is None:
-        raise InputError(f"{path}: does not exist.")
-    if not path.is_file():
-        raise InputError(f"{path}: is no file, so no video.")
-    # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
-    options = {"protocol_whitelist": "file", "format_whitelist": _HELD}
-    return av.open(f"file:{path}", options=options, metadata_errors="ignore")
-
-
-def _open_address(address: str, timeout_seconds: float) -> "av.container.InputContainer":
-    scheme, allowed = protocols(address)
-    options = {"protocol_whitelist": allowed, "format_whitelist": _FORMATS[scheme]}
-    if scheme.startswith("rtsp"):
-        options["rtsp_transport"] = "tcp"  # UDP loses packets silently and is stopped by most firewalls
-    return av.open(address, options=options, timeout=(timeout_seconds, timeout_seconds), metadata_errors="ignore")
-
-
 _UNSPECIFIED = 2
 
 
@@ -101,11 +89,7 @@ _UNSPECIFIED = 2
 class ColorTags:
     """The colour tags of a video, as the numbers of ITU-T H.273 that libav uses.
 
-    Args:
-        matrix: YUV matrix (1 is BT.709, 2 unspecified, 5 and 6 BT.601, 9 BT.2020).
-        full_range: luma uses 0..255 and not 16..235.
-        primaries: colour primaries, 2 where unspecified.
-        transfer: transfer characteristic, 2 where unspecified.
+    Matrix 1 is BT.709, 2 unspecified, 5 and 6 are BT.601, 9 is BT.2020; in full range luma uses 0..255, not 16..235.
     """
 
     matrix: int = _UNSPECIFIED
@@ -114,13 +98,16 @@ class ColorTags:
     transfer: int = _UNSPECIFIED
 
 
+BT709 = ColorTags(matrix=1, primaries=1, transfer=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
     """The description of a video.
 
     Args:
-        width: width of a frame as shown, rotation applied, in pixels.
-        height: height of a frame as shown.
+        width: columns of a frame as shown, rotation applied.
+        height: rows of it.
         fps: mean frame rate; 25 where the file states none. Frames are timed by their stamps, not by it.
         frames: number of frames the file claims, None where it claims none.
         duration: length in seconds, None where unknown.
@@ -135,9 +122,9 @@ class VideoInfo:
     width: int
     height: int
     fps: Fraction
-    frames: int | None
-    duration: float | None
-    rotation: int
+    frames: int | None = None
+    duration: float | None = None
+    rotation: int = 0
     time_base: Fraction
     color: ColorTags = ColorTags()
     pixel_aspect: Fraction = Fraction(1)
@@ -174,7 +161,7 @@ _BROADCAST: Any = Flags.ts_discont.value
 
 @dataclass
 class _StreamClock:
-    """Where a stream is on the clocks of the file."""
+    """The place of a stream on the clocks of the file."""
 
     number: int  # of the file's clock that it follows
     shift: float  # seconds from that clock to ours
@@ -200,7 +187,7 @@ class Timeline:
         self._leaps = bool(int(container.format.flags) & _BROADCAST)
         self._clocks: dict[int, _StreamClock] = {}
         self._shift = 0.0
-        self._end: float | None = None
+        self._end = float("-inf")
 
     def placed(self, packets: Iterator[Any]) -> Iterator[Any]:
         """Yield the packets after placing them."""
@@ -215,26 +202,21 @@ class Timeline:
             return
         at = float(stamp * packet.time_base)
         clock = self._clocks.setdefault(packet.stream.index, _StreamClock(self.clocks, self._shift))
-        if self._starts_again(clock, at):
+        # A leap must be beyond the end of all streams.
+        leaps = self._leaps and at + clock.shift > self._end + LEAP_SECONDS
+        if clock.last is not None and (leaps or at < clock.last - _BACK_SECONDS):
             self._follow(clock, at)
         step = at - clock.last if clock.last is not None else 0.0
         length = float(packet.duration * packet.time_base) if packet.duration else max(0.0, min(step, _BACK_SECONDS))
         clock.last, clock.end = at, at + clock.shift + length
-        self._end = clock.end if self._end is None else max(self._end, clock.end)
+        self._end = max(self._end, clock.end)
         ticks = round(clock.shift / packet.time_base)
         if ticks:
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
 
-    def _starts_again(self, clock: _StreamClock, at: float) -> bool:
-        """Whether a stamp does not continue a stream's last one; a leap must be beyond the end of all streams."""
-        if clock.last is None or self._end is None:
-            return False
-        return at < clock.last - _BACK_SECONDS or (self._leaps and at + clock.shift > self._end + LEAP_SECONDS)
-
     def _follow(self, clock: _StreamClock, at: float) -> None:
         """Let a stream follow the newest clock, which it starts if no other stream did before."""
-        assert self._end is not None
         if clock.number == self.clocks:
             self.clocks += 1
             self._shift = self._end - at

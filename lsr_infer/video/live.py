@@ -25,15 +25,8 @@ from lsr_infer.errors import InputError
 from lsr_infer.io.image_headers import silence_decoders
 from lsr_infer.io.sources import without_secrets
 from lsr_infer.system.threads import prefetch
-from lsr_infer.video.containers import (
-    LEAP_SECONDS,
-    ColorTags,
-    VideoFrame,
-    VideoInfo,
-    error_text,
-    open_container,
-    silence_text,
-)
+from lsr_infer.video import containers
+from lsr_infer.video.containers import BT709, VideoFrame, VideoInfo
 from lsr_infer.video.reader import describe, picture_stream, to_bgr
 
 __all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "camera_pictures", "stream_pictures"]
@@ -77,14 +70,10 @@ is if it sends nothing for the seconds given."""
 
 
 def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePicture, None, None]:
-    """Connect to a stream and yield what it sends.
-
-    Raises:
-        InputError: it cannot be reached, holds no video, sends nothing for the time given, or is broken.
-    """
+    """Connect to a stream and yield what it sends; see `Connect`."""
     name = without_secrets(address)
     try:
-        with open_container(address, timeout_seconds) as container:
+        with containers.open_container(address, timeout_seconds) as container:
             stream = picture_stream(container, name)
             stream.thread_type = "SLICE"  # threads by frame would hold as many frames back
             info: VideoInfo | None = None
@@ -102,7 +91,7 @@ def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePictu
                     info = info or describe(container, stream, picture)
                     yield LivePicture(picture, picture.time, info)
     except FFmpegError as error:
-        why = silence_text(error, timeout_seconds) or f"cannot be read, {error_text(error)}"
+        why = containers.silence_text(error, timeout_seconds) or f"cannot be read, {containers.error_text(error)}"
         raise InputError(f"{name}: {why}. Check the address and the source.") from error
 
 
@@ -158,11 +147,7 @@ class LiveReader:
             self._thread.start()
 
     def __enter__(self) -> Self:
-        """Connect and wait for the first picture.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Connect and wait for the first picture; `InputError` where there is none."""
         self.connect()
         try:
             with self._changed:
@@ -188,12 +173,9 @@ class LiveReader:
             self._changed.notify_all()
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the newest frame each time one is asked for, waiting for it where there is none yet.
+        """Yield the newest frame each time one is asked for; times count from the first of them.
 
-        Times count from the first of them.
-
-        Raises:
-            InputError: the source is lost for good; the frames before have been yielded by then.
+        `InputError` where the source is lost for good.
         """
         reformatter = VideoReformatter()
         index, start = 0, None
@@ -201,11 +183,9 @@ class LiveReader:
             with self._changed:
                 while self._newest is None and not self._ended and not self._over():
                     self._changed.wait(_POLL_SECONDS)
-                if self._over():
-                    return
-                if self._newest is None:
-                    if self._error is not None:
-                        raise self._error
+                if self._newest is None and self._error is not None and not self._over():
+                    raise self._error
+                if self._newest is None or self._over():
                     return
                 newest, at = self._newest
                 self._newest = None
@@ -307,7 +287,7 @@ class _Clock:
         if stamp is None:
             self._last = max(self._arrived, self._last)
             return self._last
-        if not self._known or not 0 < stamp - self._stamp <= waited + LEAP_SECONDS:
+        if not self._known or not 0 < stamp - self._stamp <= waited + containers.LEAP_SECONDS:
             self._shift = max(self._arrived, self._last) - stamp
         self._known, self._stamp = True, stamp
         self._last = max(stamp + self._shift, self._last)
@@ -317,11 +297,7 @@ class _Clock:
 def camera_pictures(
     index: int, timeout_seconds: float, open_capture: Callable[[int], Any] = cv2.VideoCapture
 ) -> Generator[LivePicture, None, None]:
-    """Open a camera and yield what it sees.
-
-    Raises:
-        InputError: there is no such camera, it stopped, or it hangs.
-    """
+    """Open a camera and yield what it sees; see `Connect`."""
     try:  # OpenCV has no time limit: a camera that hangs never returns, and its thread is left behind
         yield from prefetch(_read_camera(index, open_capture), depth=1, timeout_seconds=timeout_seconds)
     except TimeoutError as error:
@@ -335,25 +311,16 @@ def _read_camera(index: int, open_capture: Callable[[int], Any]) -> Generator[Li
         if not capture.isOpened():
             raise InputError(f"camera:{index}: there is no such camera, or another program has it.")
         rate = capture.get(cv2.CAP_PROP_FPS)
+        fps = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(25)
         while True:
             is_there, frame = capture.read()
             if not is_there:
                 raise InputError(f"camera:{index}: gives no picture any more. Check its cable.")
-            yield LivePicture(frame, None, _describe(frame, rate))
+            height, width = frame.shape[:2]
+            # Its pictures are full-range BGR and are encoded as BT.709.
+            info = VideoInfo(
+                width=width, height=height, fps=fps, time_base=Fraction(1, 90_000), color=BT709, finite=False
+            )
+            yield LivePicture(frame, None, info)
     finally:
         capture.release()
-
-
-def _describe(frame: NDArray[np.uint8], rate: float) -> VideoInfo:
-    """Describe what a camera sends; its pictures are full-range BGR and are encoded as BT.709."""
-    return VideoInfo(
-        width=frame.shape[1],
-        height=frame.shape[0],
-        fps=Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else Fraction(25),
-        frames=None,
-        duration=None,
-        rotation=0,
-        time_base=Fraction(1, 90_000),
-        color=ColorTags(matrix=1, primaries=1, transfer=1),
-        finite=False,
-    )

@@ -21,24 +21,14 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError
 from lsr_infer.io.image_headers import walk_pictures
 from lsr_infer.io.sources import is_address, label
-from lsr_infer.video.containers import (
-    TIMEOUT_SECONDS,
-    ColorTags,
-    Timeline,
-    VideoFrame,
-    VideoInfo,
-    error_text,
-    formats,
-    open_container,
-    seeks_well,
-    silence_text,
-)
+from lsr_infer.video import containers
+from lsr_infer.video.containers import TIMEOUT_SECONDS, ColorTags, VideoFrame, VideoInfo, open_container
 
-__all__ = ["PLAYLISTS", "CompletenessCheck", "describe", "picture_stream", "probe", "read_frames", "to_bgr"]
+__all__ = ["describe", "picture_stream", "probe", "read_frames", "to_bgr"]
 
 logger = logging.getLogger(__name__)
 
-PLAYLISTS = frozenset({"hls", "dash"})
+_PLAYLISTS = frozenset({"hls", "dash"})
 """Formats whose own size says nothing about the video."""
 _WALKED = frozenset({"gif", "apng"})
 """Animations, whose length libav only knows from what it read."""
@@ -55,7 +45,7 @@ _HOLE_BYTES = 256
 _HOLE_FRAMES = 1.5
 
 
-class CompletenessCheck:
+class _CompletenessCheck:
     """Compares what was read of a container with what it claims: libav ends a file that is cut off without an error."""
 
     def __init__(self, container: Any, stream: VideoStream, place: Path | str, *, seeked: bool) -> None:
@@ -63,7 +53,7 @@ class CompletenessCheck:
         self._stream = stream
         self._place = place
         self._seeked = seeked
-        self._formats = formats(container)
+        self._formats = containers.formats(container)
         self._packets = 0
         self._length = 0
         self._end = self._file_end = float("-inf")
@@ -83,15 +73,13 @@ class CompletenessCheck:
         if packet.stream.index == self._stream.index:
             self._packets += 1
             self._length += packet.duration or 0
-            self._end = max(self._end, end, self._decoded(packet))
-
-    def _decoded(self, packet: Any) -> float:
-        """Return where decoding ends with a packet, on the clock of showing: headers count in the order of decoding."""
-        if packet.pts is None or packet.dts is None:
-            return float("-inf")
-        if self._delay is None:
-            self._delay = packet.pts - packet.dts
-        return float((packet.dts + self._delay + (packet.duration or 0)) * packet.time_base)
+            self._end = max(self._end, end)
+            if packet.pts is not None and packet.dts is not None:
+                if self._delay is None:
+                    self._delay = packet.pts - packet.dts
+                # Headers count in the order of decoding; the delay moves its end to the clock of showing.
+                decoded = (packet.dts + self._delay + (packet.duration or 0)) * packet.time_base
+                self._end = max(self._end, float(decoded))
 
     def _find_holes(self, packet: Any) -> None:
         """Note bytes that the reader skipped, where the pictures' times leap as well: some files hold other data."""
@@ -100,9 +88,8 @@ class CompletenessCheck:
         self._read_to = None if packet.pos is None else packet.pos + packet.size
         if packet.stream.index != self._stream.index or packet.pts is None:
             return
-        leaps = self._newest is not None and packet.pts - self._newest > _HOLE_FRAMES * (
-            packet.duration or float("inf")
-        )
+        longest = _HOLE_FRAMES * (packet.duration or float("inf"))
+        leaps = self._newest is not None and packet.pts - self._newest > longest
         if leaps and self._hole > _HOLE_BYTES and self._damage is None:
             self._damage = f"{self._hole} bytes before {packet.pts * self._time_base:.1f} s cannot be read"
         self._hole = 0
@@ -110,7 +97,7 @@ class CompletenessCheck:
 
     def missing(self) -> str | None:
         """Return what is missing of a container that was read to its end; None where it seems complete."""
-        if self._formats & PLAYLISTS:
+        if self._formats & _PLAYLISTS:
             return self._missing_of_playlist()
         if self._formats & _WALKED:
             return self._missing_of_animation()
@@ -160,17 +147,12 @@ class CompletenessCheck:
         if self._container.duration is None or not self._length:
             return None
         short = self._container.duration / 1_000_000 - self._length * self._time_base
-        return (
-            f"{short:.1f} s of what its playlist promises did not come" if short > _PLAYLIST_ROUNDING_SECONDS else None
-        )
+        complete = short <= _PLAYLIST_ROUNDING_SECONDS
+        return None if complete else f"{short:.1f} s of what its playlist promises did not come"
 
 
 def probe(path: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> VideoInfo:
-    """Describe a video after decoding its first frame.
-
-    Args:
-        path: a local file, or the address of one.
-        timeout_seconds: an address that sends nothing for so long is lost.
+    """Describe a video, a file or the address of one, after decoding its first frame.
 
     Raises:
         InputError: the file is missing, is no video, or its first frame cannot be decoded.
@@ -181,7 +163,7 @@ def probe(path: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Vide
             stream = picture_stream(container, name)
             for frame in container.decode(stream):
                 return describe(container, stream, frame)
-            raise InputError(f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out.")
+            raise _no_frame(name, stream)
     except FFmpegError as error:
         raise _broken(name, 0, error, timeout_seconds) from error
 
@@ -222,10 +204,10 @@ def read_frames(
             origin = _origin(stream)
             first = origin + start if start else None
             last = None if duration is None else origin + (start or 0.0) + duration
-            seeked = first is not None and bool(stream.time_base) and seeks_well(container)
+            seeked = first is not None and bool(stream.time_base) and containers.seeks_well(container)
             if seeked and first is not None and stream.time_base:
                 container.seek(int(first / stream.time_base), stream=stream, backward=True)
-            check = CompletenessCheck(container, stream, path, seeked=seeked)
+            check = _CompletenessCheck(container, stream, path, seeked=seeked)
             reformatter = VideoReformatter()
             for picture in _pictures(container, stream, check, name):
                 nominal = decoded / float(stream.average_rate or 25)  # where it has no stamp
@@ -242,9 +224,7 @@ def read_frames(
             if seen == 0 and first is not None:
                 raise InputError(f"{name}: no frame lies at or after {start} s. Choose an earlier start.")
             if seen == 0:
-                raise InputError(
-                    f"{name}: holds no readable frame ({_claim(stream)}). Encode it again, or leave it out."
-                )
+                raise _no_frame(name, stream)
             if missing := check.missing():
                 raise InputError(f"{name}: ends after {seen} frames ({missing}); the file is cut off or damaged.")
     except FFmpegError as error:
@@ -252,10 +232,10 @@ def read_frames(
 
 
 def _pictures(
-    container: "av.container.InputContainer", stream: VideoStream, check: CompletenessCheck, name: str
+    container: "av.container.InputContainer", stream: VideoStream, check: _CompletenessCheck, name: str
 ) -> Iterator[Any]:
     """Decode a stream; what the decoder holds back, more with more threads, is not lost where the packets break off."""
-    timeline, packets = Timeline(container), container.demux()
+    timeline, packets = containers.Timeline(container), container.demux()
     warned = False
     while True:
         try:
@@ -283,18 +263,13 @@ def _held_back(stream: VideoStream) -> Iterator[Any]:
 
 
 def picture_stream(container: "av.container.InputContainer", name: str) -> VideoStream:
-    """Return the first video stream of a container, as other players do; covers of music are none.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the first video stream of a container, as other players do; covers of music are none."""
     streams = [stream for stream in container.streams.video if stream.disposition.name != "attached_pic"]
     if not streams:
         raise InputError(f"{name}: holds no video stream.")
     if streams[0].codec_context is None:  # an unknown codec, or a header that is cut off before it is named
-        raise InputError(
-            f"{name}: its video cannot be decoded, its codec is unknown. Encode it again, or leave it out."
-        )
+        why = "its video cannot be decoded, its codec is unknown"
+        raise InputError(f"{name}: {why}. Encode it again, or leave it out.")
     return streams[0]
 
 
@@ -307,7 +282,7 @@ def describe(container: "av.container.InputContainer", stream: VideoStream, fram
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         duration = container.duration / 1_000_000
-    sized = container.size > 0 and not PLAYLISTS & formats(container)
+    sized = container.size > 0 and not _PLAYLISTS & containers.formats(container)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     return VideoInfo(
         width=frame.height if turned else frame.width,
@@ -353,20 +328,20 @@ def to_bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.
     return np.ascontiguousarray(np.rot90(frame, quarters) if quarters else frame)
 
 
-def _claim(stream: VideoStream) -> str:
-    """Return how many frames the file claims, in words."""
-    return f"{stream.frames} claimed" if stream.frames else "none claimed"
+def _no_frame(name: str, stream: VideoStream) -> InputError:
+    claim = f"{stream.frames or 'none'} claimed"
+    return InputError(f"{name}: holds no readable frame ({claim}). Encode it again, or leave it out.")
 
 
 def _broken(name: str, index: int, error: FFmpegError, timeout_seconds: float) -> InputError:
     """Describe a video that cannot be read, or not further."""
     after = f"broken after {index} frames"
-    if silent := silence_text(error, timeout_seconds):
+    if silent := containers.silence_text(error, timeout_seconds):
         return InputError(f"{name}: {f'{after}, it ' if index else ''}{silent}. Check the address and the source.")
     if index == 0:
         advice = "Check the address and the source" if is_address(name) else "Encode it again, or leave it out"
-        why = error_text(error)
+        why = containers.error_text(error)
         if isinstance(error, av.InvalidDataError):
             why = "it is none, or damaged at its beginning"
         return InputError(f"{name}: cannot be read as video, {why}. {advice}.")
-    return InputError(f"{name}: {after}, {error_text(error)}.")
+    return InputError(f"{name}: {after}, {containers.error_text(error)}.")

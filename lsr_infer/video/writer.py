@@ -25,18 +25,10 @@ from lsr_infer.errors import InputError
 from lsr_infer.io.atomic import AtomicOutputs
 from lsr_infer.io.paths import output_path_error, refuse_existing
 from lsr_infer.io.sources import label
-from lsr_infer.video.containers import (
-    TIMEOUT_SECONDS,
-    ColorTags,
-    Timeline,
-    VideoInfo,
-    error_text,
-    open_container,
-    seeks_well,
-    silence_text,
-)
+from lsr_infer.video import containers
+from lsr_infer.video.containers import BT709, TIMEOUT_SECONDS, VideoInfo, error_text
 
-__all__ = ["AudioCopy", "AudioSource", "MaskVideoWriter", "VideoOptions", "VideoWriter"]
+__all__ = ["AudioSource", "MaskVideoWriter", "VideoOptions", "VideoWriter"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +38,8 @@ _FRAGMENTED = "+frag_keyframe+delay_moov+default_base_moof"
 of B-frames, and the video begins late by it."""
 # AVCOL_SPC_* of a file to the matrix of swscale; everything else, unspecified too, is read as BT.601 by libav.
 _MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
-}
+    1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020,
+}  # fmt: skip
 _MP4_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "flac", "alac"})
 
 
@@ -74,7 +62,7 @@ class AudioSource:
     cut: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
-class AudioCopy:
+class _AudioCopy:
     """Copies the audio streams of a video into an open container, to which nothing is written yet, packet by packet.
 
     `source.start` counts from `origin`, the time of the video's first picture on its own clock.
@@ -83,91 +71,97 @@ class AudioCopy:
     def __init__(self, source: AudioSource, output: Any, origin: float) -> None:
         self._source = source
         self._zero = origin + source.start  # on the file's clock
-        self._first = self._zero if source.start else None
-        self._last = None if source.duration is None else origin + source.start + source.duration
         self._streams: dict[int, Any] = {}
-        self._stamps: dict[int, int] = {}
-        self._packets: Iterator[Any] = iter(())
-        self._pending: Any = None
         self._name = Path(label(source.place)).name
         self._input: Any = None
         try:
-            self._input = open_container(source.place, source.timeout_seconds)
+            self._input = containers.open_container(source.place, source.timeout_seconds)
             self._add_streams(output)
         except (FFmpegError, InputError) as error:  # an InputError: it has vanished since its pictures were opened
             why = str(error).rstrip(".") if isinstance(error, InputError) else self._reason(error)
             logger.warning("%s: its sound cannot be fetched and is left out (%s)", self._name, why)
+        self._packets = self._wanted()
+        self._pending: Any = next(self._packets, None)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self._input is not None:
             self._input.close()
 
     def _add_streams(self, output: Any) -> None:
         """Seek to where the sound begins, and add what MP4 can hold of it to the output."""
-        if self._first is not None and self._input.streams.audio and seeks_well(self._input):
-            self._input.seek(int(self._first * av.time_base), backward=True)
+        if self._source.start and self._input.streams.audio and containers.seeks_well(self._input):
+            self._input.seek(int(self._zero * av.time_base), backward=True)
         for stream in self._input.streams.audio:
             name = stream.codec_context.name if stream.codec_context is not None else "unknown"
             if name in _MP4_CODECS:
                 self._streams[stream.index] = output.add_stream_from_template(stream)
             else:
                 logger.warning("%s: its sound (%s) does not fit into MP4 and is left out", self._name, name)
-        if self._streams:
-            # All of them, since the pictures' clock counts on the sound's, and the sound's on the pictures'.
-            self._packets = Timeline(self._input).placed(self._input.demux())
-            self._advance()
+
+    def _wanted(self) -> Iterator[Any]:
+        """Yield the packets that are copied, to where the stretch or the file ends."""
+        if not self._streams:
+            return
+        first = self._zero if self._source.start else float("-inf")
+        last = self._zero + (float("inf") if self._source.duration is None else self._source.duration)
+        stamps: dict[int, int] = {}
+        try:
+            # All packets, since the pictures' clock counts on the sound's, and the sound's on the pictures'.
+            for packet in containers.Timeline(self._input).placed(self._input.demux()):
+                index = packet.stream.index
+                if index not in self._streams or packet.dts is None or packet.size == 0 or packet.is_corrupt:
+                    continue
+                begins = float(packet.dts * packet.time_base)
+                if begins < first - 1e-6 or packet.dts <= stamps.get(index, packet.dts - 1):
+                    continue  # a time that runs backwards is refused by the container
+                if begins >= last - 1e-6:
+                    return
+                stamps[index] = packet.dts
+                yield packet
+        except FFmpegError as error:
+            logger.warning("%s: its sound breaks off (%s)", self._name, self._reason(error))
+
+    def _reason(self, error: FFmpegError) -> str:
+        return containers.silence_text(error, self._source.timeout_seconds) or error_text(error)
 
     def until(self, time: float) -> Iterator[Any]:
-        """Yield the packets that begin before `time` (in seconds of the copy), ready to be muxed."""
-        while self._pending is not None and self._begins(self._pending) - self._zero < time:
-            packet = self._pending
-            self._advance()
-            yield self._prepared(packet)
+        """Yield the packets that begin before `time` (in seconds of the copy), on its clock and ready to be muxed."""
+        while (packet := self._pending) is not None and float(packet.dts * packet.time_base) - self._zero < time:
+            self._pending = next(self._packets, None)
+            ticks = round(self._zero / packet.time_base)
+            packet.stream = self._streams[packet.stream.index]
+            packet.dts -= ticks
+            if packet.pts is not None:
+                packet.pts -= ticks
+            yield packet
 
     def rest(self, end: float) -> Iterator[Any]:
         """Yield the remaining packets once the last frame, which is shown until `end`, has been written."""
         return self.until(end if self._source.cut.is_set() else float("inf"))
 
-    def _begins(self, packet: Any) -> float:
-        return float(packet.dts * packet.time_base)
 
-    def _advance(self) -> None:
-        """Fetch the next packet that is copied; none where the stretch or the file ends."""
-        self._pending = None
-        try:
-            for packet in self._packets:
-                index = packet.stream.index
-                if index not in self._streams or packet.dts is None or packet.size == 0 or packet.is_corrupt:
-                    continue
-                begins = self._begins(packet)
-                if self._first is not None and begins < self._first - 1e-6:
-                    continue
-                if packet.dts <= self._stamps.get(index, packet.dts - 1):
-                    continue  # a time that runs backwards is refused by the container
-                if self._last is not None and begins >= self._last - 1e-6:
-                    return
-                self._stamps[index] = packet.dts
-                self._pending = packet
-                return
-        except FFmpegError as error:
-            logger.warning("%s: its sound breaks off (%s)", self._name, self._reason(error))
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """How a video is written; all but `outputs` is for H.264 alone.
 
-    def _reason(self, error: FFmpegError) -> str:
-        return silence_text(error, self._source.timeout_seconds) or error_text(error)
+    Args:
+        like: a source whose time base, colour tags and pixel shape are kept.
+        crf: quality of x264, 0 (lossless) to 51; 20 looks like the source at a third of x264's default effort.
+        preset: effort of x264.
+        threads: encoder threads; 0 lets x264 choose.
+        audio: the file whose sound is copied; None leaves the video silent.
+        fragmented: write the index in fragments of a second, so that an unfinished file can be played. Otherwise it is
+            kept until the end, and memory grows by 72 bytes a frame, which a stream of unknown length should not.
+        outputs: what the file appears together with; None for nothing.
+    """
 
-    def _prepared(self, packet: Any) -> Any:
-        """Move a packet to its stream and to the copy's clock."""
-        ticks = round(self._zero / packet.time_base)
-        packet.stream = self._streams[packet.stream.index]
-        packet.dts -= ticks
-        if packet.pts is not None:
-            packet.pts -= ticks
-        return packet
+    like: VideoInfo | None = None
+    crf: int = 20
+    preset: str = "veryfast"
+    threads: int = 0
+    audio: AudioSource | None = None
+    fragmented: bool = False
+    outputs: AtomicOutputs | None = None
 
 
 class _VideoFile:
@@ -184,7 +178,7 @@ class _VideoFile:
         height: int,
         fps: Fraction,
         overwrite: bool = False,
-        outputs: AtomicOutputs | None = None,
+        options: VideoOptions = VideoOptions(),
     ) -> None:
         self.path = path = Path(path)
         if path.suffix.lower() != self._suffix:
@@ -193,7 +187,8 @@ class _VideoFile:
         self.frames = 0
         self._size = (height, width)
         self._overwrite = overwrite
-        self._outputs = outputs
+        self._options = options
+        self._like = options.like or VideoInfo(width=width, height=height, fps=fps, time_base=1 / fps, color=BT709)
         self._fps = fps
         self._rate = fps if 1 <= fps <= 1000 else Fraction(25)
         self._last_stamp: int | None = None
@@ -202,7 +197,7 @@ class _VideoFile:
         self._stream: Any = None
 
     def __enter__(self) -> Self:
-        outputs = self._outputs or self._stack.enter_context(AtomicOutputs())
+        outputs = self._options.outputs or self._stack.enter_context(AtomicOutputs())
         try:
             self._open(outputs.file(self.path, overwrite=self._overwrite))
         except BaseException as error:
@@ -235,15 +230,21 @@ class _VideoFile:
         try:
             if self.frames == 0:
                 raise InputError(f"{self.path}: no frame was written, so there is no video.")
-            self._container.mux(self._stream.encode(None))
-            for packet in self._last_packets():
-                self._container.mux(packet)
+            self._mux(self._stream.encode(None))
+            self._mux(self._last_packets())
             self._container.close()
         except FFmpegError as error:
             raise self._failure(error) from error
         finally:
             with suppress(FFmpegError):
                 self._container.close()
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        try:
+            for packet in packets:
+                self._container.mux(packet)
+        except FFmpegError as error:
+            raise self._failure(error) from error
 
     def _encode(self, picture: av.VideoFrame, stamp: int) -> None:
         picture.pts, picture.time_base = stamp, self._time_base
@@ -278,30 +279,6 @@ class _VideoFile:
         return InputError(f"{self.path}: cannot be encoded after {self.frames} frames: {error_text(error)}.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """How an H.264 video is written.
-
-    Args:
-        like: a source whose time base, colour tags and pixel shape are kept.
-        crf: quality of x264, 0 (lossless) to 51; 20 looks like the source at a third of x264's default effort.
-        preset: effort of x264.
-        threads: encoder threads; 0 lets x264 choose.
-        audio: the file whose sound is copied; None leaves the video silent.
-        fragmented: write the index in fragments of a second, so that an unfinished file can be played. Otherwise it is
-            kept until the end, and memory grows by 72 bytes a frame, which a stream of unknown length should not.
-        outputs: what the file appears together with; None for nothing.
-    """
-
-    like: VideoInfo | None = None
-    crf: int = 20
-    preset: str = "veryfast"
-    threads: int = 0
-    audio: AudioSource | None = None
-    fragmented: bool = False
-    outputs: AtomicOutputs | None = None
-
-
 class VideoWriter(_VideoFile):
     """Write H.264 yuv420p in MP4, as browsers play it; the file appears when the `with` block ends well.
 
@@ -319,40 +296,13 @@ class VideoWriter(_VideoFile):
     """
 
     _suffix = ".mp4"
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        width: int,
-        height: int,
-        fps: Fraction,
-        overwrite: bool = False,
-        options: VideoOptions = VideoOptions(),
-    ) -> None:
-        like = options.like
-        super().__init__(path, width=width, height=height, fps=fps, overwrite=overwrite, outputs=options.outputs)
-        self._time_base = max(like.time_base if like is not None else 1 / fps, _FINEST_TIME_BASE)
-        self._color = like.color if like is not None else ColorTags(matrix=1, primaries=1, transfer=1)
-        self._aspect = like.pixel_aspect if like is not None else Fraction(1)
-        self._origin = like.origin if like is not None else 0.0
-        self._options = {"crf": str(options.crf), "preset": options.preset}
-        self._threads = options.threads
-        self._audio_source = options.audio
-        self._flags = _FRAGMENTED if options.fragmented else "+faststart"
-        self._audio: AudioCopy | None = None
-        self._reformatter = VideoReformatter()
+    _audio: _AudioCopy | None = None
 
     def write(self, frame: NDArray[np.uint8], time: float | None = None) -> None:
-        """Append a frame.
+        """Append a frame, [H,W,3] uint8 BGR of the writer's size, that is shown from `time` on, in seconds.
 
-        Args:
-            frame: [H,W,3] uint8 BGR of the writer's size.
-            time: presentation time in seconds; None puts it one frame after the last. A time that is not after the
-                last one is moved to the next tick of the time base.
-
-        Raises:
-            InputError: the size differs, or the encoder or the disk refuses it.
+        Without a time it comes one frame after the last; a time that is not after the last one is moved to the next
+        tick of the time base. `InputError` where the size differs, or the encoder or the disk refuses it.
         """
         self._check(frame, (*self._size, 3))
         stamp = self._stamp(time)
@@ -360,61 +310,51 @@ class VideoWriter(_VideoFile):
         picture = self._reformatter.reformat(
             picture,
             format="yuv420p",
-            dst_colorspace=_MATRICES.get(self._color.matrix, Colorspace.ITU601),
-            dst_color_range=ColorRange.JPEG if self._color.full_range else ColorRange.MPEG,
+            dst_colorspace=_MATRICES.get(self._like.color.matrix, Colorspace.ITU601),
+            dst_color_range=ColorRange.JPEG if self._like.color.full_range else ColorRange.MPEG,
             threads=1,
         )
         if self._audio is not None:
             self._mux(self._audio.until(float(stamp * self._time_base)))
         self._encode(picture, stamp)
 
-    def _mux(self, packets: Iterable[Any]) -> None:
-        try:
-            for packet in packets:
-                self._container.mux(packet)
-        except FFmpegError as error:
-            raise self._failure(error) from error
-
     def _open(self, temporary: Path) -> None:
-        self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": self._flags})
-        self._stream = self._new_stream()
-        if self._audio_source is not None:
-            self._audio = self._stack.enter_context(AudioCopy(self._audio_source, self._container, self._origin))
+        options, color = self._options, self._like.color
+        self._reformatter = VideoReformatter()
+        self._time_base = max(self._like.time_base, _FINEST_TIME_BASE)
+        flags = _FRAGMENTED if options.fragmented else "+faststart"
+        self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": flags})
+        encoder = {"crf": str(options.crf), "preset": options.preset}
+        stream: VideoStream = self._container.add_stream("libx264", rate=self._rate, options=encoder)
+        self._stream = stream
+        stream.height, stream.width = (side + side % 2 for side in self._size)
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.thread_count = options.threads
+        if options.fragmented:  # a fragment ends before a key frame; x264 would make one in ten seconds
+            context.gop_size = max(1, round(self._rate))
+        context.sample_aspect_ratio = self._like.pixel_aspect
+        # A matrix of 0 means RGB, which yuv420p cannot be: such a source comes out as tagged BT.601.
+        context.colorspace = color.matrix or 6
+        context.color_range = 2 if color.full_range else 1
+        context.color_primaries = color.primaries
+        context.color_trc = color.transfer
+        if options.audio is not None:
+            self._audio = _AudioCopy(options.audio, self._container, self._like.origin)
+            self._stack.callback(self._audio.close)
 
     def _last_packets(self) -> Iterable[Any]:
         if self._audio is None or self._last_stamp is None:
             return ()
         return self._audio.rest(float(self._last_stamp * self._time_base + 1 / self._fps))
 
-    def _new_stream(self) -> VideoStream:
-        """Add the H.264 stream with the source's colour tags."""
-        height, width = self._size
-        stream: VideoStream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base = self._time_base
-        context.thread_count = self._threads
-        if self._flags == _FRAGMENTED:  # a fragment ends before a key frame; x264 would make one in ten seconds
-            context.gop_size = max(1, round(self._rate))
-        context.sample_aspect_ratio = self._aspect
-        # A matrix of 0 means RGB, which yuv420p cannot be: such a source comes out as tagged BT.601.
-        context.colorspace = self._color.matrix or 6
-        context.color_range = 2 if self._color.full_range else 1
-        context.color_primaries = self._color.primaries
-        context.color_trc = self._color.transfer
-        return stream
-
 
 class MaskVideoWriter(_VideoFile):
-    """Write class maps as one FFV1 video in Matroska; every number reads back exactly.
+    """Write class maps as one FFV1 video in Matroska, named .mkv; every number reads back exactly.
 
     The pixel format is gray8, tagged as full range, so that decoders hand the numbers out unscaled. Times are kept to a
-    millisecond, as Matroska does. The arguments are those of `VideoWriter` and `VideoOptions`; the name ends in .mkv.
-
-    Raises:
-        UsageError: the file exists and `overwrite` is false, at the beginning or when it is to appear.
-        InputError: the place cannot be written, a map does not fit, or none was written.
+    millisecond, as Matroska does. Arguments and errors are those of `VideoWriter`.
     """
 
     _suffix = ".mkv"

@@ -545,11 +545,11 @@ def test_a_full_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_writer_that_cannot_start_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_cannot_start_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"the old one")
-    writer = VideoWriter(path, width=32, height=32, fps=Fraction(10), overwrite=True)
-    monkeypatch.setattr(writer, "_options", {"preset": "no such preset"})
+    options = VideoOptions(preset="no such preset")
+    writer = VideoWriter(path, width=32, height=32, fps=Fraction(10), overwrite=True, options=options)
     with pytest.raises(InputError), writer:
         writer.write(np.zeros((32, 32, 3), np.uint8))
     assert path.read_bytes() == b"the old one"
