@@ -47,15 +47,14 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
         InputError: there is no such file, or it is of a format that is not read.
         av.FFmpegError: it cannot be opened.
     """
-    # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
-    settings: dict[str, Any] = {"metadata_errors": "ignore"}
+    timeout: tuple[float, float] | None = None
     if isinstance(place, str) and is_address(place):
         name = place
         scheme, allowed = protocols(place)
         options = {"protocol_whitelist": allowed, "format_whitelist": _FORMATS[scheme]}
         if scheme.startswith("rtsp"):
             options["rtsp_transport"] = "tcp"  # UDP loses packets silently and is stopped by most firewalls
-        settings["timeout"] = (timeout_seconds, timeout_seconds)
+        timeout = (timeout_seconds, timeout_seconds)
     else:
         name = f"file:{place}"
         options = {"protocol_whitelist": "file", "format_whitelist": _HELD}
@@ -64,7 +63,8 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
         if not Path(place).is_file():
             raise InputError(f"{place}: is no file, so no video.")
     try:
-        return av.open(name, options=options, **settings)
+        # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
+        return av.open(name, options=options, timeout=timeout, metadata_errors="ignore")
     except av.ArgumentError as error:  # the error of libav for a format that is not on the list
         raise InputError(
             f"{label(place)}: cannot be read as video: it is damaged, of an unusual format, or only leads to other "
