@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lsr_infer.io.atomic import write_bytes
+from lsr_infer.io.files import write_bytes
 from lsr_infer.render.overlay import overlay
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.video.reader import read_frames

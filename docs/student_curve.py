@@ -8,7 +8,7 @@ import io
 import json
 from pathlib import Path
 
-from lsr_infer.io.atomic import write_bytes
+from lsr_infer.io.files import write_bytes
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lsr_infer.io.atomic import write_bytes
+from lsr_infer.io.files import write_bytes
 from lsr_train.toytown import render
 
 SIZE = {"height": 172, "width": 344}

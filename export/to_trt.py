@@ -22,7 +22,7 @@ from pathlib import Path
 from lsr_infer.backends.model_file import read_model_file
 from lsr_infer.commands.parser import ArgumentParser
 from lsr_infer.errors import DeviceError, InputError, UsageError, exit_status, stderr_handler
-from lsr_infer.io.paths import check_output_folder, refuse_existing
+from lsr_infer.io.files import check_output_folder, refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
 from lsr_infer.manifest.records import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for

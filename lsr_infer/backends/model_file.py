@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.paths import is_file, is_folder
+from lsr_infer.io.files import is_file, is_folder
 from lsr_infer.manifest import Manifest
 from lsr_infer.tensorrt.admission import engine_manifest
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from lsr_infer.backends.model_file import ModelFile, TensorPort
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import whole_folder
-from lsr_infer.io.paths import refuse_existing
+from lsr_infer.io.files import refuse_existing, whole_folder
 from lsr_infer.manifest import LARGEST_BATCH
 from lsr_infer.tensorrt.admission import check_bytes, check_parity, sha256_of
 

@@ -15,9 +15,9 @@ from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_one_picture
 from lsr_infer.io.images import IMAGE_SUFFIXES
-from lsr_infer.io.paths import file_status
 
 __all__ = [
     "VIDEO_SUFFIXES", "Found", "Source", "file_name_for", "find_sources", "is_address", "label", "protocols",

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
+from lsr_infer.io.files import is_folder
 from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label, resize_frame
-from lsr_infer.io.paths import is_folder
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.manifest import Manifest
 from lsr_infer.render.draw import CITYSCAPES_NAMES

@@ -18,8 +18,8 @@ from itertools import groupby
 from pathlib import Path
 
 from lsr_infer.errors import InputError, LsrError, UsageError
+from lsr_infer.io.files import OutputPathError, check_output_folder, file_status, refuse_existing
 from lsr_infer.io.images import read_image, read_mask
-from lsr_infer.io.paths import OutputPathError, check_output_folder, file_status, refuse_existing
 from lsr_infer.io.sources import Found, Source, find_sources
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions

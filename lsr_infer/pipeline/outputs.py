@@ -18,9 +18,8 @@ import cv2
 import numpy as np
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import AtomicOutputs
+from lsr_infer.io.files import AtomicOutputs, output_path_error, writing
 from lsr_infer.io.images import palette_png
-from lsr_infer.io.paths import output_path_error, writing
 from lsr_infer.io.sources import Source
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.draw import DrawingOptions, DrawnFrame, MaskIds

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.io.atomic import AtomicOutputs
+from lsr_infer.io.files import AtomicOutputs, OutputPathError
 from lsr_infer.io.images import extra_pictures, read_image, resize_frame
-from lsr_infer.io.paths import OutputPathError
 from lsr_infer.io.sources import Source
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection

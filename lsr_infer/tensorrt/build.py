@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from lsr_infer.errors import DeviceError, InputError
-from lsr_infer.io.atomic import write_bytes
+from lsr_infer.io.files import write_bytes
 from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.flavour import Library, make_logger
 from lsr_infer.tensorrt.runner import use_device

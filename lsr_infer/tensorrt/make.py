@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
-from lsr_infer.io.atomic import AtomicOutputs, write_json, write_text
-from lsr_infer.io.paths import check_output_folder, refuse_existing, writing
+from lsr_infer.io.files import AtomicOutputs, check_output_folder, refuse_existing, write_json, write_text, writing
 from lsr_infer.manifest import Manifest
 from lsr_infer.manifest.records import EngineFacts
 from lsr_infer.parity.frame_set import working_image

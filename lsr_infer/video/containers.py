@@ -18,7 +18,7 @@ from av.format import Flags
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.paths import file_status
+from lsr_infer.io.files import file_status
 from lsr_infer.io.sources import is_address, label, protocols
 
 __all__ = [

@@ -13,8 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lsr_infer.errors import UsageError
-from lsr_infer.io.atomic import write_bytes, write_json, write_text
-from lsr_infer.io.paths import check_output_folder, output_path_error
+from lsr_infer.io.files import check_output_folder, output_path_error, write_bytes, write_json, write_text
 from lsr_train.analysis import drawings, numbers
 from lsr_train.analysis.drawings import NothingToDraw
 from lsr_train.analysis.observation import Observation, OpenedNetwork, SpreadFrames, observe_network, open_network

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.atomic import whole_folder, write_text
-from lsr_infer.io.paths import output_path_error
+from lsr_infer.io.files import output_path_error, whole_folder, write_text
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import captioned, overlay, side_by_side
 from lsr_train.autopilot.budget import format_duration

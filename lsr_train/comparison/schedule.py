@@ -22,7 +22,7 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.paths import output_path_error
+from lsr_infer.io.files import output_path_error
 from lsr_train.comparison.matrix import Training
 from lsr_train.config.command_line import config_from_text
 from lsr_train.config.fields import field_of, with_fields

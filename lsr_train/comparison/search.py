@@ -23,8 +23,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 
 from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
-from lsr_infer.io.atomic import write_json, write_text
-from lsr_infer.io.paths import check_output_folder
+from lsr_infer.io.files import check_output_folder, write_json, write_text
 from lsr_train.comparison import schedule
 from lsr_train.comparison.matrix import TablePlan, Training
 from lsr_train.comparison.options import AblateOptions

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.io.atomic import write_json, write_text
-from lsr_infer.io.paths import check_output_folder, output_path_error
+from lsr_infer.io.files import check_output_folder, output_path_error, write_json, write_text
 from lsr_train.comparison import schedule
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table

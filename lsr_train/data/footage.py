@@ -19,7 +19,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import write_json
+from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.sources import VIDEO_SUFFIXES
 from lsr_train.config.run import TargetConfig

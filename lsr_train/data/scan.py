@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, LsrError, UnusableFilesError
-from lsr_infer.io.atomic import write_json
+from lsr_infer.io.files import write_json
 from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
 from lsr_infer.system.process import usable_cores
 from lsr_train.data.augmentation import lab_statistics

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import write_json
-from lsr_infer.io.paths import check_output_folder, refuse_existing
+from lsr_infer.io.files import check_output_folder, refuse_existing, write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.run import SourceConfig
 from lsr_train.data.classes_file import load_label_space

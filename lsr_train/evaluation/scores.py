@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import write_bytes
+from lsr_infer.io.files import output_path_error, write_bytes
 from lsr_infer.io.images import resize_frame, resize_labels
-from lsr_infer.io.paths import output_path_error
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay, side_by_side
 from lsr_train.data.samples import LabelledSample

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
-from lsr_infer.io.atomic import whole_file, write_json
-from lsr_infer.io.paths import check_output_folder, file_status, refuse_existing
+from lsr_infer.io.files import check_output_folder, file_status, refuse_existing, whole_file, write_json
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest
 from lsr_infer.manifest.records import Quantization

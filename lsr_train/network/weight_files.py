@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.atomic import whole_file
-from lsr_infer.io.paths import output_path_error
+from lsr_infer.io.files import output_path_error, whole_file
 
 __all__ = ["BASE_URL", "IMAGENET_FILES", "fetch_imagenet", "load_checked", "read_weights"]
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from lsr_infer.errors import InputError, LsrError
-from lsr_infer.io.atomic import write_text
-from lsr_infer.io.paths import check_output_folder, refuse_existing
+from lsr_infer.io.files import check_output_folder, refuse_existing, write_text
 from lsr_train.analysis.drawings import styled
 from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
 from lsr_train.config.command_line import config_from_text

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.atomic import whole_file
+from lsr_infer.io.files import whole_file
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest.records import TeacherFacts
 from lsr_train.network.deeplab import DeepLabV2

@@ -19,8 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import sync_folder, sync_tree, write_json, write_text
-from lsr_infer.io.paths import output_path_error
+from lsr_infer.io.files import output_path_error, sync_folder, sync_tree, write_json, write_text
 
 __all__ = ["MODEL_FILE", "RunFolder", "StepTable", "resolve_model"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.atomic import write_json
+from lsr_infer.io.files import write_json
 from lsr_train.config.fields import fields_of
 from lsr_train.config.run import Config
 from lsr_train.data.footage import footage_files

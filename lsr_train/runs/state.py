@@ -18,7 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.atomic import write_json
+from lsr_infer.io.files import write_json
 from lsr_train.methods import Method
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, load_model, save_model, save_tensors

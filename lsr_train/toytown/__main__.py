@@ -8,8 +8,7 @@ from pathlib import Path
 import cv2
 
 from lsr_infer.errors import UsageError, exit_status
-from lsr_infer.io.atomic import write_bytes
-from lsr_infer.io.paths import refuse_existing
+from lsr_infer.io.files import refuse_existing, write_bytes
 from lsr_infer.video.writer import VideoWriter
 from lsr_train.toytown import clip, render
 

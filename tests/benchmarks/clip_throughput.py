@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.io.atomic import AtomicOutputs
+from lsr_infer.io.files import AtomicOutputs
 from lsr_infer.io.images import resize_frame
 from lsr_infer.io.sources import find_sources
 from lsr_infer.pipeline.frame_inference import Inference

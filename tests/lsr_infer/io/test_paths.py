@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.paths import file_status, is_file, is_folder
+from lsr_infer.io.files import file_status, is_file, is_folder
 from tests.lsr_infer.io.test_sources import picture
 from tests.lsr_infer.onnxfile import colour_model
 from tests.lsr_infer.unprivileged import unprivileged

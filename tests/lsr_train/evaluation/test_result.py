@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.atomic import write_json
+from lsr_infer.io.files import write_json
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.evaluation.result import read_result, result_document, result_table, terminal
 from lsr_train.evaluation.scores import Evaluation

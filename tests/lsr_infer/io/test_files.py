@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.atomic import AtomicOutputs, whole_file, whole_folder, write_json, write_text
-from lsr_infer.io.paths import OutputPathError, output_path_error, refuse_existing
+from lsr_infer.io.files import (
+    AtomicOutputs,
+    OutputPathError,
+    output_path_error,
+    refuse_existing,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 
 TEXTS = re.compile(r"\d+\.txt|[a-z]\.txt")
 

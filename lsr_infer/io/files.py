@@ -1,4 +1,4 @@
-"""Writes files and folders atomically: each appears whole or not at all.
+"""Checks paths, and writes files and folders atomically: each appears whole or not at all.
 
 Everything is written under a temporary name beside the target, flushed to the disk and renamed. A kill at any instant
 leaves either the old file or the new one; a full disk leaves the old one and an `InputError`.
@@ -11,19 +11,137 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
-from lsr_infer.errors import UsageError
-from lsr_infer.io.paths import describe_written, output_path_error, refuse_existing, writing
+from lsr_infer.errors import InputError, UsageError
 
 __all__ = [
-    "AtomicOutputs", "sync_folder", "sync_tree", "whole_file", "whole_folder", "write_bytes", "write_json",
-    "write_text",
+    "AtomicOutputs", "OutputPathError", "check_output_folder", "file_status", "is_file", "is_folder",
+    "output_path_error", "refuse_existing", "sync_folder", "sync_tree", "whole_file", "whole_folder", "write_bytes",
+    "write_json", "write_text", "writing",
 ]  # fmt: skip
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "the folder does not exist",
+    errno.ENOTDIR: "a part of the path is not a folder",
+    errno.EEXIST: "there is a file of that name",
+    errno.EISDIR: "there is a folder of that name",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+_REMEDIES = {
+    errno.ENOSPC: "Free space or choose another place",
+    errno.EDQUOT: "Free space or choose another place",
+    errno.ENAMETOOLONG: "Give the source a shorter name",
+}
+_FOR_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors that concern every file of a folder, and not one name in it."""
+
+
+class OutputPathError(InputError):
+    """Nothing can be written at a path, so that no other result can be written there either."""
+
+
+def file_status(path: Path) -> os.stat_result | None:
+    """Return the status of a path, links followed; None where nothing is there.
+
+    Unlike `Path.exists`, it raises `InputError` for a path that may not be accessed.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be accessed, {_reason(error)}. Name another, or make it accessible."
+        ) from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; raises `InputError` where that cannot be known, see `file_status`."""
+    status = file_status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file, which no pipe and no device is; raises as `is_folder`."""
+    status = file_status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def output_path_error(path: Path, error: OSError, *, written: Sequence[Path] = ()) -> InputError:
+    """Describe an `OSError` met while writing `path`, after the results in `written`, as one line with what to do.
+
+    It is an `OutputPathError` where nothing else can be written there either.
+    """
+    remedy = _REMEDIES.get(error.errno or 0, "Choose another place")
+    kind = OutputPathError if error.errno in _FOR_ALL else InputError
+    return kind(f"{path}: cannot be written, {_reason(error)}. {remedy}; {_describe_written(written)}.")
+
+
+def _reason(error: OSError) -> str:
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
+
+
+def _describe_written(written: Sequence[Path]) -> str:
+    """Say what a failure has changed."""
+    return f"{', '.join(path.name for path in written)} had been written before" if written else "nothing there changed"
+
+
+def check_output_folder(folder: Path) -> None:
+    """Make a folder where it is missing, and raise `InputError` unless a file can be written in it."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+
+
+def refuse_existing(path: Path, *, overwrite: bool, own: re.Pattern[str] | None = None) -> None:
+    """Raise `UsageError` unless `path` is free or may be replaced.
+
+    Args:
+        path: what is to be written.
+        overwrite: it may be replaced.
+        own: what a folder that is replaced may hold: the whole path of each thing in it, from the folder on. None where
+            `path` is to be a file, which no folder gives way to.
+    """
+    if not os.path.lexists(path):  # a link that leads nowhere is something too
+        return
+    if not overwrite:
+        raise UsageError(f"{path} already exists. Choose another output, or pass --overwrite.")
+    if own is None or path.is_symlink() or not path.is_dir():
+        return
+
+    def fail(error: OSError) -> NoReturn:
+        raise output_path_error(path, error) from error
+
+    for root, folders, files in os.walk(path, onerror=fail):
+        for name in (*folders, *files):
+            found = Path(root, name).relative_to(path)
+            if own.fullmatch(found.as_posix()) is None:
+                raise UsageError(
+                    f"{path} holds {found}, which is no result of this command, and is not replaced even with "
+                    "--overwrite. Choose another output, or move it away."
+                )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` that the block meets while writing `path` into an `InputError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise output_path_error(path, error) from error
+
 
 # The errors of file systems without hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -195,10 +313,9 @@ class AtomicOutputs:
                 written.append(item.path)
         except OSError as error:
             if not item.overwrite and os.path.lexists(item.path):
-                raise UsageError(
-                    f"{item.path} appeared while its content was being made, and is kept; {describe_written(written)}. "
-                    "Choose another output, or pass --overwrite."
-                ) from error
+                appeared = f"{item.path} appeared while its content was being made, and is kept"
+                advice = "Choose another output, or pass --overwrite."
+                raise UsageError(f"{appeared}; {_describe_written(written)}. {advice}") from error
             raise output_path_error(item.path, error, written=written) from error
 
 
