@@ -8,8 +8,8 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.parser import parse
-from lsr_train.config.run import Layout
+from lsr_train.config.command_line import parse
+from lsr_train.config.data import Layout
 from lsr_train.evaluation.options import EvaluateOptions
 
 __all__ = ["CAPTIONS", "FIGURES", "FORMATS", "AnalyzeOptions", "analyze_options"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from lsr_infer.errors import UsageError
 from lsr_train.config.command_line import Request, resolve
-from lsr_train.config.fields import field_of, fields_of, is_of_all_stages, with_fields
-from lsr_train.config.run import Config
+from lsr_train.config.fields import field_of, fields_of, with_fields
+from lsr_train.config.run import Config, is_of_all_stages
 
 __all__ = [
     "MEMORY_SHARE", "SOURCE_RECIPE", "STAGES_FILE", "WIDEST", "Choices", "SourceStage", "fitting", "narrower",

@@ -12,8 +12,7 @@ import psutil
 import torch
 
 from lsr_train.autopilot.budget import StageCost
-from lsr_train.config.methods import command_of
-from lsr_train.config.run import Config
+from lsr_train.config.run import Config, command_of
 from lsr_train.data.loading import Batches
 from lsr_train.engine.loop import Engine, Networks, build_accelerator
 from lsr_train.engine.selection import Selector

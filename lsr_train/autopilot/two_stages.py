@@ -35,9 +35,9 @@ from lsr_train.autopilot.choices import (
 )
 from lsr_train.autopilot.step_cost import available_bytes, evaluation_bytes, measure_cost, step_bytes
 from lsr_train.autopilot.summary import write_summary
-from lsr_train.config.command_line import Request, config_from_text
+from lsr_train.config.command_line import Request
 from lsr_train.config.fields import with_fields
-from lsr_train.config.recipes import to_yaml
+from lsr_train.config.recipes import config_from_text, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.data.footage import frame_size
 from lsr_train.data.labelled import choose_label_space

@@ -14,9 +14,8 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.comparison.options import TableArguments, TableOptions
 from lsr_train.comparison.spec import ComparisonSpec, RunSpec
 from lsr_train.config.command_line import Request, resolve
-from lsr_train.config.fields import field_of, is_about_terms, is_of_all_stages, with_fields, with_method
-from lsr_train.config.methods import command_of, is_foreign
-from lsr_train.config.run import Config
+from lsr_train.config.fields import field_of, with_fields
+from lsr_train.config.run import Config, command_of, is_about_terms, is_foreign, is_of_all_stages, with_method
 from lsr_train.methods import method_class
 
 __all__ = [

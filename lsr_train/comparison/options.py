@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.command_line import run_options
-from lsr_train.config.parser import parse, unknown_option
+from lsr_train.config.command_line import parse, run_options, unknown_option
 
 __all__ = ["EPILOG", "AblateOptions", "CompareOptions", "TableArguments", "TableOptions", "read_options"]
 

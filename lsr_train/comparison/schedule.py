@@ -24,9 +24,8 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import output_path_error
 from lsr_train.comparison.matrix import Training
-from lsr_train.config.command_line import config_from_text
 from lsr_train.config.fields import field_of, with_fields
-from lsr_train.config.recipes import to_yaml
+from lsr_train.config.recipes import config_from_text, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.runs.environment import available_cores

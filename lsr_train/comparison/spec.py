@@ -18,9 +18,8 @@ import yaml
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import field_of, fields_of, with_fields
-from lsr_train.config.methods import METHOD_SPECS, WEIGHT_NAMES, check_name, is_foreign
 from lsr_train.config.renamed import current_fields
-from lsr_train.config.run import Config
+from lsr_train.config.run import METHOD_SPECS, WEIGHT_NAMES, Config, check_name, is_foreign
 
 __all__ = [
     "ComparisonSpec", "Published", "RunSpec", "SearchRange", "comparison_names", "read_comparison",

@@ -1,8 +1,12 @@
-"""Turns the command line of a training command into a checked `Config`, and says where its run goes."""
+"""Reads command lines with jsonargparse, and turns those of training commands into a checked `Config`.
+
+jsonargparse suggests no near name by itself and spreads an error over several lines. Flags and the keys of recipes are
+therefore checked here first, against what the parser knows, and whatever is wrong is one line.
+"""
 
 import argparse
-import dataclasses
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,30 +14,30 @@ from typing import Any
 import yaml
 from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is documented, but not in its __all__
     ActionConfigFile,
+    ArgumentError,
     ArgumentParser,
     Namespace,
 )
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import fields_of
-from lsr_train.config.methods import METHOD_SPECS, command_of
-from lsr_train.config.parser import known_flags, parse, read_document
-from lsr_train.config.recipes import check_whole, recipe_path, to_yaml
-from lsr_train.config.renamed import current_document
-from lsr_train.config.run import Config
+from lsr_train.config.recipes import (
+    build,
+    check_keys,
+    config_from_text,
+    flat,
+    hint,
+    read_document,
+    recipe_path,
+    to_yaml,
+)
+from lsr_train.config.run import METHOD_SPECS, Config, command_of
 
 __all__ = [
-    "DEFAULT_RECIPES",
-    "SHORT_NAMES",
-    "Request",
-    "config_from_text",
-    "parse_duration",
-    "resolve",
-    "run_options",
-    "training_request",
-]
+    "DEFAULT_RECIPES", "SHORT_NAMES", "Request", "parse", "parse_duration", "resolve", "run_options",
+    "training_request", "unknown_option",
+]  # fmt: skip
 
-_SOURCE_STAGE = "--source_stage."
 SHORT_NAMES = {
     "--source": "--data.source.root",
     "--target": "--data.target.root",
@@ -41,10 +45,115 @@ SHORT_NAMES = {
     "--width": "--network.width",
 }
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
-
 DEFAULT_RECIPES = {"adapt": "selftraining", "distill": "my_footage_distill"}
 """The recipe of a command where none is named; without one, the defaults of `Config`."""
+
+_SOURCE_STAGE = "--source_stage."
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_WRONG_VALUE = re.compile(
+    r'Parser key "(?P<key>[^"]+)":\s+Expected a (?:<class \'(?P<type>\w+)\'>|(?P<other>.+?))\. Got value: (?P<value>.*)'
+)
+_LITERAL = re.compile(r"typing\.Literal\[(?P<names>.+)\]")
+_TYPES = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text", "tuple": "a list"}
+
+
+# -- any command ----------------------------------------------------------------------------------------------------
+
+
+def parse(parser: ArgumentParser, argv: list[str], short: Collection[str] = ()) -> Namespace:
+    """Read a command line.
+
+    Args:
+        parser: made with `allow_abbrev=False, exit_on_error=False`.
+        argv: what follows the command's name; `--help TOPIC` shows a section of the options, or all.
+        short: options that the parser does not see, since they stand for others, to be named to who mistypes them.
+
+    Raises:
+        UsageError: an unknown flag, word or YAML key (with the nearest known name), a missing or wrong value.
+        InputError: a configuration file cannot be read or is no YAML.
+        SystemExit: 0 after `--help`.
+    """
+    asked = next((position for position, word in enumerate(argv) if word in ("-h", "--help")), None)
+    if asked is not None:
+        topic = next((word for word in argv[asked + 1 :][:1] if not word.startswith("-")), "all")
+        print(_help_on(parser, topic), end="")  # noqa: T201 - the result of --help
+        raise SystemExit(0)
+    known = _known_flags(parser)
+    for word in argv[: argv.index("--")] if "--" in argv else argv:
+        name = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and name not in known and name.removesuffix("+") not in known:
+            raise unknown_option(name, known | set(short), parser.prog)
+    argv = _with_checked_files(parser, argv)
+    try:
+        return parser.parse_args(argv)
+    except ArgumentError as error:
+        raise UsageError(_one_line(error.message)) from error
+
+
+def unknown_option(name: str, known: Iterable[str], program: str) -> UsageError:
+    """Return the error for an option that is not there, with the nearest one."""
+    return UsageError(
+        f"there is no option --{name}.{hint(name, known, '--')} `{program} --help all` lists all of them."
+    )
+
+
+def _known_flags(parser: ArgumentParser) -> set[str]:
+    """Return every long flag without its dashes."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    return {flag.removeprefix("--") for flag in flags if flag.startswith("--")}
+
+
+def _with_checked_files(parser: ArgumentParser, argv: list[str]) -> list[str]:
+    """Check every configuration file that is named on the command line, and put its text, without old names, there."""
+    files = {f"--{action.dest}" for action in parser._actions if isinstance(action, ActionConfigFile)}
+    keys = {flag for flag in _known_flags(parser) if f"--{flag}" not in {*files, "--help", "--print_config"}}
+    checked: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag not in files or not (equals or (value := next(rest, ""))):
+            checked.append(word)
+            continue
+        document = read_document(Path(value))
+        check_keys(document, keys, value)
+        checked.append(f"{flag}={yaml.safe_dump(document, sort_keys=False)}")
+    return checked
+
+
+def _one_line(message: str) -> str:
+    """Return an error of jsonargparse in one line, without Python's spelling of types."""
+    match = _WRONG_VALUE.search(message)
+    if match is None:
+        return " ".join(message.split())
+    wanted = match["type"] or match["other"]
+    if literal := _LITERAL.search(wanted):
+        wanted = "one of " + literal["names"].replace("'", "")
+    wanted = _TYPES.get(wanted, wanted)
+    return f"{match['key']} is {match['value'].strip()!r}; {wanted} is needed. Set --{match['key']}."
+
+
+def _help_on(parser: ArgumentParser, topic: str) -> str:
+    """Return the help on all options, or on those of a section and the sections below it.
+
+    Raises:
+        UsageError: there is no such section.
+    """
+    groups: dict[str, Any] = parser.groups or {}
+    for name, group in groups.items():
+        group.title = f"{name}: {group.title}"
+    parser.usage = "%(prog)s [OPTIONS]"
+    text = str(parser.format_help())
+    if topic == "all":
+        return text
+    names = [name for name in groups if name == topic or name.startswith(f"{topic}.")]
+    if not names:
+        sections = f" Sections: {', '.join(groups)}." if groups else ""
+        raise UsageError(f"--help knows no section {topic!r}.{hint(topic, groups)}{sections} --help all shows all.")
+    blocks = [block for name in names for block in text.split("\n\n") if block.startswith(f"{name}: ")]
+    return "\n\n".join(blocks).rstrip() + "\n"
+
+
+# -- training commands ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +209,11 @@ def _parser(program: str) -> ArgumentParser:
     return parser
 
 
+def run_options() -> set[str]:
+    """Return the options of training commands without dashes: fields, sections and short names."""
+    return _known_flags(_parser("pretrain")) | {name.removeprefix("--") for name in SHORT_NAMES}
+
+
 def _expand(argv: list[str]) -> list[str]:
     """Replace short names and `--print_config`, and bring the recipe to the front as a path."""
     expanded: list[str] = []
@@ -118,17 +232,12 @@ def _expand(argv: list[str]) -> list[str]:
         long = {"--print_config": "--show_config", **SHORT_NAMES}.get(word, word)
         if long != word and any(other.partition("=")[0] == long for other in argv):
             raise UsageError(f"{word} and {long} are the same. Take one of them.")
-        word = long
-        expanded.append(f"{word}={value}" if equals else word)
+        expanded.append(f"{long}={value}" if equals else long)
     return recipes + expanded
 
 
 def _without_source_stage(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Take the options of the source stage out; they come back as a command line of `pretrain`.
-
-    Raises:
-        UsageError: one of them has no value.
-    """
+    """Take the options of the source stage out; they come back as a command line of `pretrain`."""
     kept: list[str] = []
     taken: list[str] = []
     rest = iter(argv)
@@ -137,37 +246,17 @@ def _without_source_stage(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
             kept.append(word)
             continue
         name, equals, value = word.removeprefix(_SOURCE_STAGE).partition("=")
-        if not equals:
-            value = next(rest, "--")
-            if value.startswith("--"):
-                raise UsageError(f"{word} needs a value.")
+        if not equals and (value := next(rest, "--")).startswith("--"):
+            raise UsageError(f"{word} needs a value.")
         taken += [f"--{name}", value]
     return kept, tuple(taken)
 
 
-def _set_by(expanded: list[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the dotted names that flags set (a section: all below it), and those that the recipe in front sets."""
-    options = {word[2:].partition("=")[0] for word in expanded if word.startswith("--")}
-    flags = frozenset(
-        options | {name for name, _ in fields_of(Config()) if any(name.startswith(f"{option}.") for option in options)}
-    )
-    if expanded[:1] != ["--recipe"]:
-        return flags, frozenset()
-
-    return flags, frozenset(_flat(read_document(Path(expanded[1])) or {}))
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of a recipe by dotted name."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def run_options() -> set[str]:
-    """Return the options of training commands without dashes: fields, sections and short names."""
-    return known_flags(_parser("pretrain")) | {name.removeprefix("--") for name in SHORT_NAMES}
+def _set_by(argv: list[str]) -> frozenset[str]:
+    """Return the dotted names that flags set; a section sets all below it."""
+    options = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    fields = {name for name, _ in fields_of(Config()) if any(name.startswith(f"{option}.") for option in options)}
+    return frozenset(options | fields)
 
 
 def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
@@ -181,38 +270,15 @@ def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
         namespace[crop] = min(namespace[crop], *(max(0, int(image * scale)) for image in images))
 
 
-def _config(namespace: Namespace) -> Config:
-    """Build the tree; this runs every check."""
-    values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}
-    return Config(**values)
-
-
-def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
-    """Read a `config.yaml` back, also one of an earlier version.
-
-    Args:
-        text: YAML of the whole tree.
-        where: the file, for messages.
-        lenient: whether fields that are gone may have had any value, as where a run is shown and not resumed.
-
-    Raises:
-        InputError: it is no YAML, breaks off, or a field is unknown or not allowed.
-    """
-    try:
-        document = yaml.safe_load(text)
-        if not isinstance(document, dict) or "method" not in document:
-            raise InputError(f"{where}: this is no configuration of a run (no method in it).")
-        check_whole(text, document, where)
-        document = current_document(document, "", of_a_run=True, lenient=lenient)
-        parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
-        parser.add_class_arguments(Config, as_group=False)
-        return _config(parser.instantiate(parser.parse_object(document)))
-    except InputError:
-        raise
-    except UsageError as error:
-        raise InputError(f"{where}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{where}: this is no configuration of a run ({' '.join(str(error).split())}).") from error
+def _resumed(folder: Path, argv: list[str]) -> Request:
+    """Return the request to continue a run; raises unless that is the only option."""
+    if [word.partition("=")[0] for word in argv if word.startswith("-")] != ["--resume"]:
+        raise UsageError("--resume continues a run as its config.yaml says; give it no other option.")
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"{folder}: no run to resume (no config.yaml in it). Start one with --out.")
+    config = config_from_text(file.read_text(encoding="utf-8"), str(file))
+    return Request(config=config, out=None, resume=folder, print_config=False)
 
 
 def resolve(program: str, argv: list[str], default_recipe: str | None) -> Request:
@@ -227,42 +293,31 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         UsageError: an unknown flag, key, recipe or value.
         InputError: the run to resume is not there.
     """
-    source_stage: tuple[str, ...] = ()
-    if program == "adapt":
-        argv, source_stage = _without_source_stage(argv)
-    expanded = _expand(argv)
-    recipe = Path(expanded[1]).stem if expanded[:1] == ["--recipe"] else default_recipe
-    own = expanded
+    kept, source_stage = _without_source_stage(argv) if program == "adapt" else (argv, ())
+    expanded = _expand(kept)
+    named = expanded[:1] == ["--recipe"]
+    recipe = Path(expanded[1]).stem if named else default_recipe
+    flags = _set_by(expanded)
     parser = _parser(program)
-    if expanded[:1] != ["--recipe"] and default_recipe is not None:
+    if not named and default_recipe is not None:
         if {"-h", "--help"} & set(expanded):
-            parser.set_defaults(_flat(read_document(recipe_path(default_recipe))))
+            parser.set_defaults(flat(read_document(recipe_path(default_recipe))))
         expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
     namespace = parse(parser, expanded, [name.removeprefix("--") for name in SHORT_NAMES])
     if namespace.resume:
-        options = [word.partition("=")[0] for word in (*argv, *source_stage) if word.startswith("-")]
-        if options != ["--resume"]:
-            raise UsageError("--resume continues a run as its config.yaml says; give it no other option.")
-        path = Path(namespace.resume)
-        file = path / "config.yaml"
-        if not file.is_file():
-            raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
-        config = config_from_text(file.read_text(encoding="utf-8"), str(file))
-        return Request(config=config, out=None, resume=path, print_config=False)
-    flags, in_recipe = _set_by(own)
-    if default_recipe is not None and own[:1] != ["--recipe"]:
+        return _resumed(Path(namespace.resume), argv)
+    if not named and default_recipe is not None:
         _cut_default_crop(namespace, flags)
-    config = _config(parser.instantiate(namespace))
-    out = Path(namespace.out) if namespace.out else Path("runs") / (recipe or config.method)
+    config = build(parser, namespace)
     budget = getattr(namespace, "budget", "")
     return Request(
         config=config,
-        out=out,
+        out=Path(namespace.out) if namespace.out else Path("runs") / (recipe or config.method),
         resume=None,
         print_config=namespace.show_config,
         budget=parse_duration(budget) if budget else None,
         flags=flags,
-        stated=flags | in_recipe,
+        stated=flags.union(flat(read_document(Path(expanded[1]))) if named else ()),
         source_stage=source_stage,
     )
 

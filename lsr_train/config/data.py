@@ -1,27 +1,16 @@
 """Defines the sections about data: source, target, how they are read, and augmentation."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from math import inf
+from typing import Any, Literal
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.checks import in_range, one_of
+from lsr_train.config.fields import check_fields
 
-__all__ = [
-    "LAYOUTS",
-    "TARGET_LAYOUTS",
-    "AugmentConfig",
-    "DataConfig",
-    "Layout",
-    "SourceConfig",
-    "TargetConfig",
-    "TargetLayout",
-    "check_one_size",
-]
+__all__ = ["AugmentConfig", "DataConfig", "Layout", "SourceConfig", "TargetConfig", "TargetLayout", "check_one_size"]
 
 Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
-LAYOUTS: tuple[str, ...] = get_args(Layout)
 TargetLayout = Literal["frames", "gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
-TARGET_LAYOUTS: tuple[str, ...] = get_args(TargetLayout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +39,7 @@ class SourceConfig:
     ignore_mask: str = ""
 
     def __post_init__(self) -> None:
-        one_of("data.source.layout", self.layout, LAYOUTS)
-        one_of("data.source.ids", self.ids, ("auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"))
-        in_range("data.source.height", self.height, 32, 8192)
-        in_range("data.source.width", self.width, 32, 8192)
-        in_range("data.source.limit", self.limit, 0)
+        check_fields(self, "data.source", height=(32, 8192), width=(32, 8192), limit=(0, inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +72,10 @@ class TargetConfig:
     ignore_bottom: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("data.target.layout", self.layout, TARGET_LAYOUTS)
-        in_range("data.target.height", self.height, 32, 8192)
-        in_range("data.target.width", self.width, 32, 8192)
-        in_range("data.target.limit", self.limit, 0)
-        in_range("data.target.seconds", self.seconds, 0)
-        in_range("data.target.static", self.static, 0, 255)
-        for name in ("ignore_top", "ignore_bottom"):
-            in_range(f"data.target.{name}", getattr(self, name), 0, 1)
+        check_fields(
+            self, "data.target", height=(32, 8192), width=(32, 8192), limit=(0, inf), seconds=(0, inf), static=(0, 255),
+            ignore_top=(0, 1), ignore_bottom=(0, 1),
+        )  # fmt: skip
         if self.ignore_top + self.ignore_bottom >= 1:
             raise UsageError(
                 f"data.target.ignore_top {self.ignore_top} and ignore_bottom {self.ignore_bottom} leave no row. "
@@ -128,9 +109,7 @@ class DataConfig:
     ignore_mask: str = ""
 
     def __post_init__(self) -> None:
-        in_range("data.batch_size", self.batch_size, 1)
-        in_range("data.workers", self.workers, 0, 256)
-        one_of("data.on_bad", self.on_bad, ("stop", "skip"))
+        check_fields(self, "data", batch_size=(1, inf), workers=(0, 256))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,17 +158,12 @@ class AugmentConfig:
     rare_class_temperature: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "blur", "lab_transfer", "brightness", "contrast", "saturation"):
-            in_range(f"augment.{name}", getattr(self, name), 0, 1)
-        for name in ("white_point", "jitter", "noise"):
-            in_range(f"augment.{name}", getattr(self, name), 0, 255)
-        in_range("augment.hue", self.hue, 0, 180)
-        in_range("augment.blur_sigma", self.blur_sigma, 0, 20)
-        in_range("augment.rare_class_temperature", self.rare_class_temperature, 0)
-        in_range("augment.scale_min", self.scale_min, 0.1, 10)
-        in_range("augment.scale_max", self.scale_max, self.scale_min, 10)
-        in_range("augment.crop_height", self.crop_height, 0, 8192)
-        in_range("augment.crop_width", self.crop_width, 0, 8192)
+        shares = dict.fromkeys(("flip", "blur", "lab_transfer", "brightness", "contrast", "saturation"), (0, 1))
+        levels = dict.fromkeys(("white_point", "jitter", "noise"), (0, 255))
+        check_fields(
+            self, "augment", **shares, **levels, hue=(0, 180), blur_sigma=(0, 20), rare_class_temperature=(0, inf),
+            scale_min=(0.1, 10), scale_max=(self.scale_min, 10), crop_height=(0, 8192), crop_width=(0, 8192),
+        )  # fmt: skip
         if bool(self.crop_height) != bool(self.crop_width):
             raise UsageError("augment.crop_height and augment.crop_width go together; set both or neither.")
         if self.scale_max != self.scale_min and not self.crop_height:
@@ -197,17 +171,9 @@ class AugmentConfig:
 
     def without_colors(self) -> "AugmentConfig":
         """Return what is left of it without colours, blur and noise: flip, scale and crop."""
-        return replace(
-            self,
-            white_point=0.0,
-            jitter=0.0,
-            brightness=0.0,
-            contrast=0.0,
-            saturation=0.0,
-            hue=0.0,
-            blur=0.0,
-            noise=0.0,
-        )
+        colors = ("white_point", "jitter", "brightness", "contrast", "saturation", "hue", "blur", "noise")
+        nothing: dict[str, Any] = dict.fromkeys(colors, 0.0)
+        return replace(self, **nothing)
 
 
 def check_one_size(data: DataConfig, augment: AugmentConfig, why: str) -> None:

@@ -1,22 +1,59 @@
-"""Reads and changes the fields of a configuration by their dotted names."""
+"""Checks, reads and changes the fields of a configuration by their dotted names."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf, isfinite
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from lsr_train.config.methods import METHOD_SPECS, is_foreign
-from lsr_train.config.run import Config
+from lsr_infer.errors import UsageError
 
-__all__ = ["field_of", "fields_of", "is_about_terms", "is_of_all_stages", "with_fields", "with_method"]
+__all__ = ["at_default", "check_fields", "field_of", "fields_of", "in_range", "one_of", "with_fields"]
+
+Tree = TypeVar("Tree")
 
 
-def field_of(config: Config, name: str) -> Any:
+def one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise unless `value` is among `allowed`."""
+    if value not in allowed:
+        names = ", ".join(str(item) for item in allowed)
+        raise UsageError(f"{key} is {value!r}; allowed: {names}. Set --{key}.")
+
+
+def in_range(key: str, value: float, low: float, high: float = inf, *, open_low: bool = False) -> None:
+    """Raise unless `value` is a finite number in [low, high], or in (low, high] with `open_low`."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UsageError(f"{key} is {value!r}; a number is needed. Set --{key}.")
+    if not (isfinite(value) and (low < value if open_low else low <= value) and value <= high):
+        bracket = "(" if open_low else "["
+        end = f"{high:g}]" if isfinite(high) else "infinity)"
+        raise UsageError(f"{key} is {value}; allowed: {bracket}{low:g}, {end}. Set --{key}.")
+
+
+def check_fields(section: Any, name: str, /, **ranges: tuple[float, float]) -> None:
+    """Raise unless every `Literal` field of a section holds one of its words, and others lie in their [low, high]."""
+    prefix = f"{name}." if name else ""
+    for item in dataclasses.fields(section):
+        if get_origin(item.type) is Literal:
+            one_of(f"{prefix}{item.name}", getattr(section, item.name), get_args(item.type))
+    for field, (low, high) in ranges.items():
+        in_range(f"{prefix}{field}", getattr(section, field), low, high)
+
+
+def at_default(config: Any, names: Iterable[str], reader: str) -> None:
+    """Raise unless fields (`section.field` each) have their defaults, because `reader` does not read them."""
+    for name in names:
+        section, field = name.split(".")
+        value = getattr(getattr(config, section), field)
+        default = next(item.default for item in dataclasses.fields(getattr(config, section)) if item.name == field)
+        if value != default:
+            raise UsageError(f"{name} is {value}, and {reader} does not read it. Leave --{name} out, or at {default}.")
+
+
+def field_of(config: Any, name: str) -> Any:
     """Return a field, such as that of `data.source.height`."""
-    value: Any = config
     for part in name.split("."):
-        value = getattr(value, part)
-    return value
+        config = getattr(config, part)
+    return config
 
 
 def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -29,63 +66,21 @@ def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{item.name}", value
 
 
-def with_fields(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration with other values; every check runs once, after all of them are set.
-
-    Args:
-        config: not changed.
-        values: by dotted name.
+def with_fields(config: Tree, values: Mapping[str, Any]) -> Tree:
+    """Return a configuration with other values by dotted name; every check runs once, after all of them are set.
 
     Raises:
         UsageError: the values do not fit together.
     """
-    changed: Config = _with(config, values)
-    return changed
-
-
-_OF_ALL_STAGES = frozenset({
-    "label_space", "network.backbone", "network.width", "network.output_stride", "network.stem", "network.dilations",
-    "network.normalization", "network.weights", "augment.crop_height", "augment.crop_width", "train.device",
-    "train.precision", "train.threads", "train.channels_last", "train.compile",
-})  # fmt: skip
-
-
-def is_of_all_stages(name: str) -> bool:
-    """Whether a field, by its dotted name, is the same in the source stage and in what starts from it."""
-    return name in _OF_ALL_STAGES or name.startswith(("data.", "log."))
-
-
-def is_about_terms(name: str) -> bool:
-    """Whether a field, by its dotted name, belongs to the loss terms of methods: their weights and their options."""
-    section = name.partition(".")[0]
-    options = (option for spec in METHOD_SPECS.values() for option in spec.options)
-    return section == "weights" or any(option.partition(".")[0] == section for option in options)
-
-
-def with_method(config: Config, method: str, values: Mapping[str, Any]) -> Config:
-    """Return a configuration that is equal but for the method and what belongs to its terms.
-
-    Args:
-        config: of another method, or of the same.
-        method: by name. One that is none of this package's keeps the terms' fields as they are, since only it knows
-            which of them it reads.
-        values: of the method's terms, or anything else, by dotted name; every weight and option of terms that is not
-            among them goes back to its default.
-
-    Raises:
-        UsageError: the values do not fit together.
-    """
-    fresh = {} if is_foreign(method) else {n: value for n, value in fields_of(Config()) if is_about_terms(n)}
-    return with_fields(config, {**fresh, "method": method, **values})
-
-
-def _with(node: Any, values: Mapping[str, Any]) -> Any:
-    """Replace the fields of a section, those below it first."""
-    here = {name: value for name, value in values.items() if "." not in name}
+    node: Any = config
+    here: dict[str, Any] = {}
     below: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         head, dot, rest = name.partition(".")
         if dot:
             below.setdefault(head, {})[rest] = value
-    sections = {head: _with(getattr(node, head), rest) for head, rest in below.items()}
-    return replace(node, **here, **sections)
+        else:
+            here[head] = value
+    sections = {head: with_fields(getattr(node, head), rest) for head, rest in below.items()}
+    changed: Tree = dataclasses.replace(node, **here, **sections)
+    return changed

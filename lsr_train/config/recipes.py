@@ -1,24 +1,51 @@
-"""Finds recipes by name, and writes the config.yaml of a run."""
+"""Finds recipes by name, and reads and writes configurations as YAML."""
 
 import dataclasses
 import difflib
 import re
+from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.renamed import current_document
 from lsr_train.config.run import Config
 
-__all__ = ["check_whole", "recipe_names", "recipe_path", "to_yaml"]
+__all__ = [
+    "build", "check_keys", "config_from_text", "flat", "hint", "nearest", "read_document", "read_yaml", "recipe_names",
+    "recipe_path", "to_yaml",
+]  # fmt: skip
 
 FORMAT = 2
 _FIRST_LINE = "# lsr_train configuration, format {}"
 _LAST_LINE = "# end"
 _LAST_OF_FORMAT_1 = {"every", "tensorboard", "gradients"}
 """The fields of the last section, `log`, in version 0.1.0, which wrote neither of these lines."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that a mistyped one, such as `optim.lrr` or `lr`, most likely meant; None where none is near.
+
+    The last part of a dotted name counts half as much again as the whole.
+    """
+
+    def score(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, name, candidate).ratio()
+        last = difflib.SequenceMatcher(None, name.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
+        return whole + last / 2
+
+    best = max(sorted(known), key=score, default=None)
+    return best if best is not None and score(best) >= 0.8 else None
+
+
+def hint(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """Return a question after the nearest known name, with a space before it; empty where none is near."""
+    near = nearest(name, known)
+    return f" Did you mean {dashes}{near}?" if near else ""
 
 
 def recipe_names() -> list[str]:
@@ -38,41 +65,119 @@ def recipe_path(name: str) -> Path:
     if name in names:
         return Path(str(resources.files("lsr_train") / "recipes" / f"{name}.yaml"))
     path = Path(name)
-    if path.is_file():
-        return path
     if path.is_dir():
         raise InputError(f"{name}: a folder, not a recipe. Name a YAML file or one of: {', '.join(names)}.")
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise UsageError(f"there is no recipe {name!r}.{hint} Recipes: {', '.join(names)}; or a path to a YAML file.")
+    if not path.is_file():
+        raise UsageError(
+            f"there is no recipe {name!r}.{hint(name, names)} Recipes: {', '.join(names)}; or a path to a YAML file."
+        )
+    return path
 
 
-def _plain(value: Any) -> Any:
-    """Return tuples as lists, dataclasses as dictionaries."""
-    if dataclasses.is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        InputError: it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise InputError(f"{path}: cannot be read ({reason}). Name a YAML file.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: this is no plain YAML ({' '.join(str(error).split())[:200]}).") from error
+
+
+def read_document(path: Path) -> Any:
+    """Read a YAML file of a configuration, its old names translated.
+
+    Raises:
+        InputError: it cannot be read, or is no YAML.
+        UsageError: an old name in it cannot be translated.
+    """
+    return current_document(read_yaml(path), str(path))
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a recipe by dotted name."""
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
+
+
+def check_keys(document: Any, known: Collection[str], where: str) -> None:
+    """Check that a YAML document, of the file `where`, is a tree of known keys.
+
+    Args:
+        document: what a YAML reader returned.
+        known: full names such as `optim.lr`; one that others go on from, such as `optim`, is a section.
+        where: the file, for messages.
+
+    Raises:
+        UsageError: it is no mapping, a section holds a plain value, or a key is unknown; the message has the nearest
+            known name.
+    """
+    sections = {key[: match.start()] for key in known for match in re.finditer(r"\.", key)}
+    leaves = set(known) - sections
+
+    def walk(value: Any, prefix: str) -> None:
+        if not isinstance(value, Mapping):
+            what = f"{prefix} holds {str(value)[:60]!r}" if prefix else "this is no mapping"
+            raise UsageError(f"{where}: {what}; keys and values are needed there, such as {sorted(leaves)[0]}.")
+        for key, below in value.items():
+            name = f"{prefix}.{key}" if prefix else str(key)
+            if name in sections:
+                walk(below, name)
+            elif name not in leaves:
+                raise UsageError(f"{where}: there is no field {name}.{hint(name, leaves | sections)}")
+
+    walk(document, "")
+
+
+def build(parser: ArgumentParser, namespace: Namespace) -> Config:
+    """Build the tree from what a parser of its fields has read; this runs every check."""
+    values = parser.instantiate(namespace)
+    return Config(**{item.name: getattr(values, item.name) for item in dataclasses.fields(Config)})
 
 
 def to_yaml(config: Config) -> str:
     """Return the whole resolved tree as YAML; reading it back gives an equal object."""
-    text = yaml.safe_dump(_plain(config), sort_keys=False, width=120)
+    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=120)
     return f"{_FIRST_LINE.format(FORMAT)}\n{text}{_LAST_LINE}\n"
 
 
-def check_whole(text: str, document: dict[str, Any], where: str) -> None:
-    """Raise unless a `config.yaml` is there to its end, since what is cut off would have its defaults.
+def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
+    """Read a `config.yaml` back, also one of an earlier version.
 
     Args:
-        text: of the file.
-        document: what is in it.
+        text: YAML of the whole tree.
         where: the file, for messages.
+        lenient: whether fields that are gone may have had any value, as where a run is shown and not resumed.
 
     Raises:
-        InputError: it breaks off, or was written by a later version.
+        InputError: it is no YAML, breaks off, or a field is unknown or not allowed.
     """
+    try:
+        document = yaml.safe_load(text)
+        if not isinstance(document, dict) or "method" not in document:
+            raise InputError(f"{where}: this is no configuration of a run (no method in it).")
+        _check_whole(text, document, where)
+        document = current_document(document, "", of_a_run=True, lenient=lenient)
+        parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
+        parser.add_class_arguments(Config, as_group=False)
+        return build(parser, parser.parse_object(document))
+    except InputError:
+        raise
+    except UsageError as error:
+        raise InputError(f"{where}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{where}: this is no configuration of a run ({' '.join(str(error).split())}).") from error
+
+
+def _check_whole(text: str, document: dict[str, Any], where: str) -> None:
+    """Raise unless a `config.yaml` is there to its end, since what is cut off would have its defaults."""
     marked = re.match(re.escape(_FIRST_LINE).replace(r"\{\}", r"(\d+)"), text)
     if marked and int(marked[1]) > FORMAT:
         raise InputError(f"{where}: a later version of lsr_train wrote it (format {marked[1]}). Use that one.")

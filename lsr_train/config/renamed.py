@@ -12,15 +12,7 @@ from typing import Any
 
 from lsr_infer.errors import UsageError
 
-__all__ = [
-    "REMOVED",
-    "RENAMED",
-    "RENAMED_OPTIONS",
-    "RENAMED_VALUES",
-    "current_argv",
-    "current_document",
-    "current_fields",
-]
+__all__ = ["current_argv", "current_document", "current_fields"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +48,7 @@ def _tell(message: str, level: int) -> None:
         logger.log(level, message)
 
 
-def _current(name: str, value: Any, where: str, level: int) -> tuple[str, Any]:
+def _current(name: str, value: Any, where: str, level: int = logging.WARNING) -> tuple[str, Any]:
     """Return name and value now of a field, or of a section, whose value comes back as it is.
 
     Raises:
@@ -91,11 +83,7 @@ def _is(value: Any, other: Any) -> bool:
 
 
 def current_argv(command: str, argv: list[str]) -> list[str]:
-    """Translate a command line.
-
-    Args:
-        command: the command's name.
-        argv: what follows it.
+    """Translate what follows a command's name on a command line.
 
     Raises:
         UsageError: a field that is gone has a value that this version does not know.
@@ -104,44 +92,38 @@ def current_argv(command: str, argv: list[str]) -> list[str]:
     rest = list(argv)
     while rest:
         word = rest.pop(0)
-        option, equals, value = word.removeprefix("--").partition("=")
-        stage = next((prefix for prefix in _STAGES if option.startswith(prefix)), "")
-        name, level = option.removeprefix(stage), logging.WARNING
         if not word.startswith("--"):
             translated.append(word)
             continue
+        option, equals, value = word.removeprefix("--").partition("=")
+        stage = next((prefix for prefix in _STAGES if option.startswith(prefix)), "")
+        name = option.removeprefix(stage)
         if (command, name) in RENAMED_OPTIONS:
             new = RENAMED_OPTIONS[command, name]
-            _tell(f"--{name} is now called --{new}; the old name will go in a later version.", level)
+            _tell(f"--{name} is now called --{new}; the old name will go in a later version.", logging.WARNING)
             name = new
-        name, _ = _current(name, None, "--", level) if name not in REMOVED else (name, None)
-        if (
-            not equals
-            and rest
-            and (name in (*REMOVED, *_ASSIGNING) or any(name == field for field, _ in RENAMED_VALUES))
-        ):
+        if name not in REMOVED:
+            name, _ = _current(name, None, "--")
+        if not equals and rest and name in {*REMOVED, *_ASSIGNING, *(field for field, _ in RENAMED_VALUES)}:
             equals, value = "=", rest.pop(0)
         if name in _ASSIGNING:
             field, _, values = value.partition("=")
-            pairs = [_current(field, text, "", level) for text in values.split(",")]
-            if pairs[0][0] in REMOVED:
+            pairs = [_current(field, text, "") for text in values.split(",")]
+            field = pairs[0][0]
+            if field in REMOVED:
                 raise UsageError(
                     f"--{name}: this version has no {field} any more. Leave it out, or take version 0.1.0."
                 )
-            value = f"{pairs[0][0]}={','.join(str(text) for _, text in pairs)}"
-        name, value = _current(name, value, "--", level)
+            value = f"{field}={','.join(str(text) for _, text in pairs)}"
+        name, value = _current(name, value, "--")
         if name not in REMOVED:
             translated.append(f"--{stage}{name}{equals}{value}")
     return translated
 
 
 def current_fields(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Translate values by dotted name, such as what a comparison sets for a run.
-
-    Raises:
-        UsageError: a field that is gone has a value that this version does not know.
-    """
-    pairs = [_current(str(name), value, f"{where}: ", logging.WARNING) for name, value in values.items()]
+    """Translate values by dotted name, such as what a comparison sets for a run; raises as `current_argv`."""
+    pairs = [_current(str(name), value, f"{where}: ") for name, value in values.items()]
     return {name: value for name, value in pairs if name not in REMOVED}
 
 
@@ -187,11 +169,7 @@ def _take(document: dict[str, Any], name: str) -> list[Any]:
 
 
 def _put(document: dict[str, Any], name: str, value: Any, where: str) -> None:
-    """Put a value at its place; a section joins what is there.
-
-    Raises:
-        UsageError: a value is there.
-    """
+    """Put a value at its place, where no other may be; a section joins what is there."""
     *sections, key = name.split(".")
     node = document
     for section in sections:

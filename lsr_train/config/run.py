@@ -1,66 +1,123 @@
-"""Defines the configuration of a run, a tree of frozen dataclasses that check themselves.
+"""Defines the configuration of a run, a tree of frozen dataclasses that check themselves, and what each method reads.
 
 It knows methods, layouts and recipes by name only and imports no torch, so that the command line answers at once. What
 runs is always the resolved tree; it is changed through `dataclasses.replace`, which checks again. Numbers of the paper
 live in the recipes, not here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from importlib.metadata import entry_points
+from math import inf
+from pathlib import Path
+from typing import Any, Literal
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.checks import at_default, in_range, one_of
-from lsr_train.config.data import (
-    LAYOUTS,
-    TARGET_LAYOUTS,
-    AugmentConfig,
-    DataConfig,
-    Layout,
-    SourceConfig,
-    TargetConfig,
-    TargetLayout,
-    check_one_size,
-)
-from lsr_train.config.methods import METHOD_SPECS, WEIGHT_NAMES, check_name, command_of, is_foreign
-from lsr_train.config.selftraining import DistillConfig, LatentConfig, SelfTrainingConfig, StrongConfig
-from lsr_train.config.terms import (
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig, check_one_size
+from lsr_train.config.fields import at_default, check_fields, fields_of, in_range, with_fields
+from lsr_train.config.training import (
     CriticConfig,
+    DistillConfig,
     HistogramConfig,
+    LatentConfig,
+    NetworkConfig,
     NormConfig,
+    OptimConfig,
     PrototypesConfig,
     PseudoLabelsConfig,
+    SelfTrainingConfig,
+    StrongConfig,
+    TrainConfig,
     WeightsConfig,
-)
-from lsr_train.config.training import LrMultipliers, NetworkConfig, OptimConfig, TrainConfig
+)  # fmt: skip
 
 __all__ = [
-    "LAYOUTS",
-    "TARGET_LAYOUTS",
-    "AugmentConfig",
-    "Config",
-    "CriticConfig",
-    "DataConfig",
-    "DistillConfig",
-    "HistogramConfig",
-    "LatentConfig",
-    "Layout",
-    "LogConfig",
-    "LrMultipliers",
-    "NetworkConfig",
-    "NormConfig",
-    "OptimConfig",
-    "PrototypesConfig",
-    "PseudoLabelsConfig",
-    "SelectionConfig",
-    "SelfTrainingConfig",
-    "SourceConfig",
-    "StrongConfig",
-    "TargetConfig",
-    "TargetLayout",
-    "TrainConfig",
-    "WeightsConfig",
-]
+    "ENTRY_POINTS", "METHOD_SPECS", "WEIGHT_NAMES", "Config", "LogConfig", "MethodSpec", "SelectionConfig",
+    "check_name", "command_of", "is_about_terms", "is_foreign", "is_of_all_stages", "with_method",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method of this package.
+
+    Args:
+        implementation: MODULE:CLASS within `lsr_train.methods`.
+        command: which one runs it. `pretrain` learns from labels alone, `adapt` from unlabelled target frames, too,
+            and `distill` from a finished network.
+        weights: fields of `weights` that it reads.
+        options: further sections (`strong`) and fields (`prototypes.decay`) about loss terms that it reads.
+    """
+
+    implementation: str
+    command: str
+    weights: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+_LATENT = ("cluster", "perpendicularity", "norm")
+_TEACHER = ("self_training", "masked", "distance")
+_PAPER = ("histogram", "pseudo_labels", "prototypes", "norm")
+_LABELS = ("self_training.threshold", "self_training.weighting", "self_training.mix")
+
+METHOD_SPECS: Mapping[str, MethodSpec] = {
+    "source-only": MethodSpec("source_only:SourceOnly", "pretrain"),
+    # its source is the labelled split of the target: the upper bound of mASR (Eq. 9)
+    "target-only": MethodSpec("source_only:SourceOnly", "pretrain"),
+    "adaptsegnet-feat": MethodSpec("adversarial:AdaptSegNetFeat", "adapt", ("adversarial",), ("critic",)),
+    "minent": MethodSpec("entropy:MinEnt", "adapt", ("entropy",)),
+    "sapnet": MethodSpec("adversarial:SAPNet", "adapt", ("adversarial",), ("critic",)),
+    "maxsquare-iw": MethodSpec("entropy:MaxSquareIW", "adapt", ("entropy",)),
+    "oce": MethodSpec("oce:OCE", "adapt", ("cluster", "orthogonality", "sparsity", "entropy")),
+    "lsr": MethodSpec("lsr:LSR", "adapt", _LATENT, _PAPER),
+    "lsr-em": MethodSpec("lsr:LSREM", "adapt", (*_LATENT, "entropy"), _PAPER),
+    "self-training": MethodSpec(
+        "self_training:SelfTraining", "adapt", _TEACHER,
+        ("histogram.threshold", "pseudo_labels", "self_training", "strong"),
+    ),
+    "lsr-st": MethodSpec(
+        "self_training:LSRSelfTraining", "adapt", (*_LATENT, "prototype", *_TEACHER),
+        (*_PAPER, "self_training", "strong", "latent"),
+    ),
+    "distill": MethodSpec(
+        "distill:Distill", "distill", ("distill", "self_training", "cluster", "perpendicularity", "prototype"),
+        ("histogram.threshold", "pseudo_labels", "prototypes.decay", *_LABELS, "strong", "latent", "distill"),
+    ),
+}  # fmt: skip
+"""The methods by name. A new one is a line here and a file in `lsr_train/methods`."""
+
+_OPTION_SECTIONS = {option.partition(".")[0] for spec in METHOD_SPECS.values() for option in spec.options}
+WEIGHT_NAMES = tuple(sorted({name for spec in METHOD_SPECS.values() for name in spec.weights}))
+
+ENTRY_POINTS = "lsr_train.methods"
+"""The group of entry points by which installed packages bring methods of their own."""
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a method is none of this package's: FILE.py:CLASS, or an entry point. It may read the whole tree."""
+    return name not in METHOD_SPECS
+
+
+def command_of(name: str) -> str:
+    """Return the command that runs a method; `adapt` for one of another package."""
+    return "adapt" if is_foreign(name) else METHOD_SPECS[name].command
+
+
+def check_name(name: str) -> None:
+    """Raise unless there is a method, entry point or file of this name; whether it can be loaded shows when it is."""
+    if not is_foreign(name):
+        return
+    file, colon, attribute = name.rpartition(":")
+    if colon and file.endswith(".py") and attribute.isidentifier():
+        if not Path(file).is_file():
+            raise UsageError(f"method is {name!r}, and there is no file {file}. Set --method.")
+        return
+    others = sorted(point.name for point in entry_points(group=ENTRY_POINTS))
+    if name not in others:
+        raise UsageError(
+            f"method is {name!r}; allowed: {', '.join((*METHOD_SPECS, *others))}, or FILE.py:CLASS for your own. Set "
+            "--method."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +140,7 @@ class SelectionConfig:
     source_split: str = ""
 
     def __post_init__(self) -> None:
-        one_of("selection.signal", self.signal, ("flip", "scale", "source", "entropy", "none"))
-        in_range("selection.every", self.every, 0)
-        in_range("selection.frames", self.frames, 1)
-        in_range("selection.patience", self.patience, 0)
+        check_fields(self, "selection", every=(0, inf), frames=(1, inf), patience=(0, inf))
         if self.signal == "source" and not self.source_split:
             raise UsageError("selection.signal is source; name the split it holds out with --selection.source_split.")
 
@@ -107,8 +161,7 @@ class LogConfig:
     gradients: int = 0
 
     def __post_init__(self) -> None:
-        in_range("log.every", self.every, 1)
-        in_range("log.gradients", self.gradients, 0)
+        check_fields(self, "log", every=(1, inf), gradients=(0, inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +251,7 @@ class Config:
 
 
 def _check_method(config: Config) -> None:
-    """Raise unless what a configuration sets is what its method reads.
-
-    Raises:
-        UsageError: names the field, the method and the flag.
-    """
+    """Raise unless what a configuration sets is what its method reads."""
     if is_foreign(config.method):
         return
     if config.distill.teacher and config.method != "distill":
@@ -213,7 +262,8 @@ def _check_method(config: Config) -> None:
     if config.network.weights == "teacher":
         _check_start_from_teacher(config)
     reader, spec = f"method {config.method}", METHOD_SPECS[config.method]
-    at_default(config, _not_among(spec.options, config), reader)
+    names = (f"{part}.{item.name}" for part in sorted(_OPTION_SECTIONS) for item in fields(getattr(config, part)))
+    at_default(config, (name for name in names if not {name, name.partition(".")[0]} & set(spec.options)), reader)
     if config.method == "lsr-st" and config.latent.form == "cosine":
         at_default(config, ("histogram.mode", "prototypes.init", "norm.delta"), "latent.form cosine")
     if "self_training" in spec.weights:
@@ -226,15 +276,6 @@ def _check_method(config: Config) -> None:
                 f"weights.{name} is {getattr(config.weights, name)}, and {reader} has no such term "
                 f"({users} have). Set --weights.{name} 0, or another --method."
             )
-
-
-def _not_among(options: tuple[str, ...], config: Config) -> Iterator[str]:
-    """Yield the fields of the sections about loss terms that are not among some sections and fields."""
-    sections = {option.partition(".")[0] for spec in METHOD_SPECS.values() for option in spec.options}
-    for section in sorted(sections - set(options)):
-        for item in fields(getattr(config, section)):
-            if f"{section}.{item.name}" not in options:
-                yield f"{section}.{item.name}"
 
 
 def _check_start_from_teacher(config: Config) -> None:
@@ -282,3 +323,30 @@ def _check_constraints(config: Config) -> None:
             f"weights.{foreign} is {getattr(weights, foreign)}, and latent.form {form} has no such "
             f"term. Set --weights.{foreign} 0, or another --latent.form."
         )
+
+
+_OF_ALL_STAGES = frozenset({
+    "label_space", "network.backbone", "network.width", "network.output_stride", "network.stem", "network.dilations",
+    "network.normalization", "network.weights", "augment.crop_height", "augment.crop_width", "train.device",
+    "train.precision", "train.threads", "train.channels_last", "train.compile",
+})  # fmt: skip
+
+
+def is_of_all_stages(name: str) -> bool:
+    """Whether a field, by its dotted name, is the same in the source stage and in what starts from it."""
+    return name in _OF_ALL_STAGES or name.startswith(("data.", "log."))
+
+
+def is_about_terms(name: str) -> bool:
+    """Whether a field, by its dotted name, belongs to the loss terms of methods: their weights and their options."""
+    return name.partition(".")[0] in {"weights", *_OPTION_SECTIONS}
+
+
+def with_method(config: Config, method: str, values: Mapping[str, Any]) -> Config:
+    """Return a configuration with another method, and with `values` by dotted name; raises as `with_fields`.
+
+    Every weight and option of terms that is not among the values goes back to its default, but for a foreign method,
+    since only it knows which of them it reads.
+    """
+    fresh = {} if is_foreign(method) else {n: value for n, value in fields_of(Config()) if is_about_terms(n)}
+    return with_fields(config, {**fresh, "method": method, **values})

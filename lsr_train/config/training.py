@@ -1,12 +1,12 @@
-"""Defines the sections about the network, its optimiser and the training loop."""
+"""Defines the sections of the configuration about the network, its training, loss terms and teachers."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Literal, get_args
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.checks import in_range, one_of
-
-__all__ = ["BACKBONES", "LrMultipliers", "NetworkConfig", "OptimConfig", "TrainConfig"]
+from lsr_train.config.fields import check_fields, in_range, one_of
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
@@ -44,14 +44,8 @@ class NetworkConfig:
     forward: Literal["separate", "joint"] = "separate"
 
     def __post_init__(self) -> None:
-        one_of("network.backbone", self.backbone, BACKBONES)
-        in_range("network.width", self.width, 0.0625, 2)
+        check_fields(self, "network", width=(0.0625, 2), batch_norm_frames=(1, inf))
         one_of("network.output_stride", self.output_stride, (8, 16))
-        one_of("network.stem", self.stem, ("torchvision", "caffe"))
-        one_of("network.normalization", self.normalization, ("imagenet-rgb", "caffe-bgr"))
-        one_of("network.batch_norm", self.batch_norm, ("train", "frozen", "target"))
-        one_of("network.forward", self.forward, ("separate", "joint"))
-        in_range("network.batch_norm_frames", self.batch_norm_frames, 1)
         if not self.dilations or any(dilation < 1 for dilation in self.dilations):
             raise UsageError(f"network.dilations is {self.dilations}; allowed: one or more numbers of at least 1.")
         if not self.weights:
@@ -73,8 +67,7 @@ class LrMultipliers:
     head: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("stem", "backbone", "head"):
-            in_range(f"optim.lr_multipliers.{name}", getattr(self, name), 0)
+        check_fields(self, "optim.lr_multipliers", stem=(0, inf), backbone=(0, inf), head=(0, inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +97,11 @@ class OptimConfig:
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("optim.name", self.name, ("sgd", "adamw"))
         in_range("optim.lr", self.lr, 0, 10, open_low=True)
-        in_range("optim.momentum", self.momentum, 0, 0.9999)
-        in_range("optim.weight_decay", self.weight_decay, 0, 1)
-        in_range("optim.poly_power", self.poly_power, 0, 10)
-        in_range("optim.poly_steps", self.poly_steps, 0)
-        in_range("optim.warmup_steps", self.warmup_steps, 0)
-        in_range("optim.clip_norm", self.clip_norm, 0)
+        check_fields(
+            self, "optim", momentum=(0, 0.9999), weight_decay=(0, 1), poly_power=(0, 10), poly_steps=(0, inf),
+            warmup_steps=(0, inf), clip_norm=(0, inf),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +132,241 @@ class TrainConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        in_range("train.steps", self.steps, 1)
-        one_of("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        in_range("train.accumulate", self.accumulate, 1)
-        in_range("train.threads", self.threads, 0, 1024)
-        in_range("train.checkpoint_every", self.checkpoint_every, 1)
-        in_range("train.keep", self.keep, 1)
+        positive = dict.fromkeys(("steps", "accumulate", "checkpoint_every", "keep"), (1, inf))
+        check_fields(self, "train", **positive, threads=(0, 1024))
         if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
             raise UsageError(f"train.device is {self.device!r}; allowed: auto, cpu, cuda, cuda:N. Set --train.device.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistogramConfig:
+    """Labels on the feature grid (paper, Sec. 3).
+
+    Args:
+        threshold: T_h, in (0, 1]. A cell is labelled if its second count is below this share of its first.
+        mode: `histogram` (the paper's) or `nearest` (the plain subsampling of its ablation).
+    """
+
+    threshold: float = 0.5
+    mode: Literal["histogram", "nearest"] = "histogram"
+
+    def __post_init__(self) -> None:
+        in_range("histogram.threshold", self.threshold, 0, 1, open_low=True)
+        check_fields(self, "histogram")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelsConfig:
+    """Labels of target cells (paper, Sec. 3).
+
+    Args:
+        confidence: T_p, in [0, 1). A cell keeps its label if the mean of its pixels' peak probability is above it.
+    """
+
+    confidence: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self, "pseudo_labels", confidence=(0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypesConfig:
+    """Smoothed class means (paper, Eq. 2 and 3).
+
+    Args:
+        decay: eta, share of the previous estimate.
+        init: `zero` (the paper) or `first` (the first observation replaces the zero).
+    """
+
+    decay: float = 0.8
+    init: Literal["first", "zero"] = "first"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "prototypes", decay=(0, 0.999999))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig:
+    """L_N (paper, Eq. 7 and 8).
+
+    Args:
+        delta: the enhancement step, in units of the norm.
+    """
+
+    delta: float = 0.002
+
+    def __post_init__(self) -> None:
+        check_fields(self, "norm", delta=(0, inf))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Weights of the loss terms; cross-entropy has weight 1 (paper, Eq. 4). 0 leaves a term out altogether.
+
+    Args:
+        cluster: lambda_C, of source and target clustering each; of OCE both together.
+        perpendicularity: lambda_P.
+        norm: lambda_N, of source and target each.
+        entropy: lambda_EM.
+        entropy_ratio: alpha of the image-wise weighting of MaxSquare.
+        prototype: of the prototype cross-entropy of source and target each (`latent.form cosine` alone).
+        self_training: of the cross-entropy on mixed images with the teacher's labels.
+        masked: of the cross-entropy on target images with hidden blocks.
+        distance: of the feature distance to the starting backbone.
+        distill: of the divergence from the teacher's predictions, of source and target each.
+        adversarial: of what trains the encoder against a critic.
+        orthogonality: of OCE's entropy of dot products.
+        sparsity: of OCE's two-valued channels.
+    """
+
+    cluster: float = 0.0
+    perpendicularity: float = 0.0
+    norm: float = 0.0
+    entropy: float = 0.0
+    entropy_ratio: float = 0.2
+    prototype: float = 0.0
+    self_training: float = 0.0
+    masked: float = 0.0
+    distance: float = 0.0
+    distill: float = 0.0
+    adversarial: float = 0.0
+    orthogonality: float = 0.0
+    sparsity: float = 0.0
+
+    def __post_init__(self) -> None:
+        ranges = dict.fromkeys((item.name for item in fields(self)), (0, inf))
+        check_fields(self, "weights", **(ranges | {"entropy_ratio": (0, 1)}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The optimiser of a method's critic.
+
+    Args:
+        lr: base learning rate of its Adam; it decays as that of the network, without warm-up.
+    """
+
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        in_range("critic.lr", self.lr, 0, 1, open_low=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTrainingConfig:
+    """The teacher and its labels (mean teacher, DACS, ReMixMatch, ProDA, MIC; each part by itself).
+
+    Args:
+        decay: alpha of the teacher's moving average; rises to it from 1/2 over the first steps.
+        threshold: a pixel is confident where the teacher's peak probability is above it.
+        weighting: `fraction` gives every pixel of a target image the share of its confident ones, `confident` 1 to the
+            confident ones alone, `all` 1 to all.
+        mix: `class` pastes half of a source image's classes onto the target image, `none` trains on the target alone.
+        alignment: how far the teacher's class frequencies are held to those of the source batches (which have rare
+            classes more often where `augment.rare_class_temperature` says so), over the places that count, 0 to 1.
+        alignment_of: which frequencies, those of its `probabilities` (ReMixMatch) or those of its `labels`, which are
+            what the student learns.
+        alignment_decay: of the running frequencies.
+        rectify: temperature of the prototype rectification of the teacher's labels; 0 switches it off.
+        rectify_decay: of its prototypes.
+        rectify_from: step from which labels are rectified; prototypes are gathered before.
+        mask_block: side of the hidden blocks of masked consistency, in pixels.
+        mask_ratio: share of the blocks that are hidden.
+        keep: which network is evaluated and saved, `student` or `teacher`.
+    """
+
+    decay: float = 0.99
+    threshold: float = 0.968
+    weighting: Literal["fraction", "confident", "all"] = "fraction"
+    mix: Literal["class", "none"] = "class"
+    alignment: float = 1.0
+    alignment_of: Literal["probabilities", "labels"] = "probabilities"
+    alignment_decay: float = 0.99
+    rectify: float = 0.0
+    rectify_decay: float = 0.99
+    rectify_from: int = 50
+    mask_block: int = 32
+    mask_ratio: float = 0.7
+    keep: Literal["student", "teacher"] = "student"
+
+    def __post_init__(self) -> None:
+        decays = dict.fromkeys(("decay", "alignment_decay", "rectify_decay"), (0, 0.999999))
+        check_fields(
+            self, "self_training", **decays, threshold=(0, 1), alignment=(0, 1), mask_ratio=(0, 1), rectify=(0, 10),
+            rectify_from=(0, inf), mask_block=(1, 8192),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrongConfig:
+    """What the student's mixed images go through beside what the loader does. 0 switches a part off.
+
+    Args:
+        probability: of the colour changes, for each image.
+        brightness: factor 1 + U(-v, v).
+        contrast: factor 1 + U(-v, v) about the image's grey mean.
+        saturation: factor 1 + U(-v, v) of the distance from grey.
+        hue: turn of the hue by U(-v, v) degrees.
+        blur: probability of a Gaussian blur.
+        blur_sigma: its largest standard deviation, in pixels.
+    """
+
+    probability: float = 0.8
+    brightness: float = 0.25
+    contrast: float = 0.25
+    saturation: float = 0.25
+    hue: float = 18.0
+    blur: float = 0.5
+    blur_sigma: float = 1.15
+
+    def __post_init__(self) -> None:
+        shares = dict.fromkeys(("probability", "brightness", "contrast", "saturation", "blur"), (0, 1))
+        check_fields(self, "strong", **shares, hue=(0, 180), blur_sigma=(0, 20))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """The finished network that teaches a student. Its labels are those of `self_training`.
+
+    Args:
+        teacher: run folder, checkpoint folder or model file; a run's config.yaml names the very file.
+        sha256: of the teacher's file; empty takes it from the file, and a run's config.yaml holds it.
+        temperature: divides the logits of both before they are compared.
+        teacher_size: size at which the teacher sees images, the `student`'s or its `own` of training.
+    """
+
+    teacher: str = ""
+    sha256: str = ""
+    temperature: float = 1.0
+    teacher_size: Literal["own", "student"] = "student"
+
+    def __post_init__(self) -> None:
+        in_range("distill.temperature", self.temperature, 0, 100, open_low=True)
+        check_fields(self, "distill")
+        if self.sha256 and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise UsageError(
+                f"distill.sha256 is {self.sha256!r}; allowed: 64 hexadecimal digits in lower case, or nothing. Set "
+                "--distill.sha256."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """Form and place of LSR's constraints beside self-training; `distill` knows the defaults of the first three alone.
+
+    Args:
+        form: `paper` has the paper's equations, `cosine` the same on directions (`lsr_train.latent.directional`).
+        labels: whose labels the target's features get, the `teacher`'s or the `student`'s own.
+        image: which features the target's terms see, those of the `mixed` image that is trained on anyway, or of the
+            `target` image, which costs one more forward and backward.
+        temperature: of the prototype cross-entropy.
+    """
+
+    form: Literal["paper", "cosine"] = "cosine"
+    labels: Literal["teacher", "student"] = "teacher"
+    image: Literal["mixed", "target"] = "mixed"
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        in_range("latent.temperature", self.temperature, 0, 10, open_low=True)
+        check_fields(self, "latent")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.io.images import resize_frame, resize_labels
-from lsr_train.config.run import AugmentConfig
+from lsr_train.config.data import AugmentConfig
 
 __all__ = ["Augmentation", "color_matrix", "lab_statistics", "lab_transfer"]
 

@@ -22,7 +22,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.sources import VIDEO_SUFFIXES
-from lsr_train.config.run import TargetConfig
+from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files

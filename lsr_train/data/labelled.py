@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import fit_mask, read_image, read_label, read_mask
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_train.config.run import Config, SourceConfig
+from lsr_train.config.data import SourceConfig
+from lsr_train.config.run import Config
 from lsr_train.data.classes_file import load_classes, load_label_space
 from lsr_train.data.labels import CITYSCAPES_19, IdMap, encoding_map, translation
 from lsr_train.data.layouts import Pair, find_pairs

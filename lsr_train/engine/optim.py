@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from lsr_train.config.run import OptimConfig
+from lsr_train.config.training import OptimConfig
 
 __all__ = ["build_optimizer", "learning_rate", "set_decayed_rate", "set_learning_rate"]
 

@@ -15,8 +15,7 @@ from accelerate import Accelerator
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.config.methods import command_of
-from lsr_train.config.run import Config
+from lsr_train.config.run import Config, command_of
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
 from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_source, build_target, open_batches
 from lsr_train.data.scan import user_cache_folder

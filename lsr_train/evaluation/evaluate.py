@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_train.config.run import SourceConfig
+from lsr_train.config.data import SourceConfig
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.labelled import LabelledImages, open_labelled
 from lsr_train.data.labels import LABEL_SPACES, translation

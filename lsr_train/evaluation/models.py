@@ -16,7 +16,7 @@ from torch import Tensor
 from lsr_infer.errors import UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.segmenter import Segmenter
-from lsr_train.config.run import TargetConfig
+from lsr_train.config.data import TargetConfig
 from lsr_train.data.footage import TargetFrames, open_footage
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.device import choose_device, choose_precision

@@ -3,14 +3,14 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.checks import in_range, one_of
-from lsr_train.config.parser import parse
-from lsr_train.config.run import Layout, TargetLayout
+from lsr_train.config.command_line import parse
+from lsr_train.config.data import Layout, TargetLayout
+from lsr_train.config.fields import check_fields
 
 __all__ = ["EvaluateOptions", "evaluate_options"]
 
@@ -89,15 +89,10 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if not self.model:
             raise UsageError("no checkpoint is named. Usage: evaluate FILE.safetensors --data FOLDER --layout LAYOUT.")
-        for name, hint in get_type_hints(type(self)).items():
-            if get_args(hint):
-                one_of(name, getattr(self, name), get_args(hint))
-        for name, low, high in (("limit", 0, 10**9), ("overlays", 0, 10_000), ("threads", 0, 1024),
-                                ("batch_norm_frames", 1, 10**6)):  # fmt: skip
-            in_range(name, getattr(self, name), low, high)
-        if self.height or self.width:
-            in_range("height", self.height, 32, 8192)
-            in_range("width", self.width, 32, 8192)
+        sides = {"height": (32, 8192), "width": (32, 8192)} if self.height or self.width else {}
+        check_fields(
+            self, "", limit=(0, 10**9), overlays=(0, 10_000), threads=(0, 1024), batch_norm_frames=(1, 10**6), **sides
+        )
         if not self.data and not self.layout.startswith("toytown"):
             raise UsageError(f"layout {self.layout} needs the folder of the labelled data set. Set --data.")
         if bool(self.overlays) != bool(self.overlay_dir):

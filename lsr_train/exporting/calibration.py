@@ -127,8 +127,8 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
     if not file.is_file():
         raise UsageError(f"{model}: lies in no run folder, so its training frames are unknown. {advice}")
     try:
-        from lsr_train.config.command_line import config_from_text
-        from lsr_train.config.run import TargetConfig
+        from lsr_train.config.data import TargetConfig
+        from lsr_train.config.recipes import config_from_text
         from lsr_train.data.footage import open_footage
     except ImportError as error:
         raise UsageError(

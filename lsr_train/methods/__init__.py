@@ -1,6 +1,6 @@
 """Finds training methods by name, and defines `Method`, their base.
 
-A new one is a file beside these and a line in `lsr_train.config.methods`. One of your own needs neither: a class in a
+A new one is a file beside these and a line in `lsr_train.config.run`. One of your own needs neither: a class in a
 file (`--method FILE.py:CLASS`), or an entry point of an installed package.
 """
 
@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from lsr_infer.errors import InputError
-from lsr_train.config.methods import ENTRY_POINTS, METHOD_SPECS, is_foreign
+from lsr_train.config.run import ENTRY_POINTS, METHOD_SPECS, is_foreign
 from lsr_train.methods.method import Method, Network
 
 __all__ = ["Method", "Network", "method_class"]

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 
 from lsr_infer.errors import UsageError
 from lsr_train.analysis.options import AnalyzeOptions
-from lsr_train.config.parser import parse
+from lsr_train.config.command_line import parse
 
 __all__ = ["ReportOptions", "report_options"]
 

@@ -13,7 +13,7 @@ from lsr_infer.errors import InputError, LsrError
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_text
 from lsr_train.analysis.drawings import styled
 from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
-from lsr_train.config.command_line import config_from_text
+from lsr_train.config.recipes import config_from_text
 from lsr_train.device import choose_device
 from lsr_train.report.html import (
     Page,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lsr_infer.io.images import resize_frame, resize_labels
-from lsr_train.config.run import SourceConfig
+from lsr_train.config.data import SourceConfig
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.labelled import open_labelled
 from lsr_train.latent import LatentRegularizer, histogram_downsample, pseudo_labels

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from lsr_infer.io.images import read_image, read_label, resize_frame, resize_labels
-from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation, lab_statistics, lab_transfer
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.labels import encoding_map

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from scipy.stats import spearmanr
 
-from lsr_train.config.run import Config, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import Config
 from lsr_train.data.labelled import open_labelled
 from lsr_train.data.loading import build_target
 from lsr_train.device import choose_precision

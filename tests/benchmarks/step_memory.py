@@ -19,19 +19,9 @@ import torch
 
 from lsr_infer.commands.parser import parse_size
 from lsr_train.autopilot.step_cost import evaluation_bytes, step_bytes
-from lsr_train.config.methods import METHOD_SPECS
-from lsr_train.config.run import (
-    Config,
-    DataConfig,
-    LogConfig,
-    NetworkConfig,
-    OptimConfig,
-    SelectionConfig,
-    SourceConfig,
-    TargetConfig,
-    TrainConfig,
-    WeightsConfig,
-)
+from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import METHOD_SPECS, Config, LogConfig, SelectionConfig
+from lsr_train.config.training import NetworkConfig, OptimConfig, TrainConfig, WeightsConfig
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch

@@ -22,8 +22,9 @@ from lsr_infer.manifest import Manifest  # noqa: E402
 from lsr_infer.parity.frame_set import read_frame_set, shipped_frames  # noqa: E402
 from lsr_infer.parity.meter import BARS, check_bar  # noqa: E402
 from lsr_infer.segmenter import Segmenter  # noqa: E402
+from lsr_train.config.data import DataConfig, TargetConfig  # noqa: E402
 from lsr_train.config.recipes import to_yaml  # noqa: E402
-from lsr_train.config.run import Config, DataConfig, TargetConfig  # noqa: E402
+from lsr_train.config.run import Config  # noqa: E402
 from lsr_train.data.labels import CITYSCAPES_19  # noqa: E402
 from lsr_train.exporting import ExportOptions, export  # noqa: E402
 from lsr_train.exporting.calibration import CALIBRATIONS, Calibration  # noqa: E402

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lsr_train.config.run import Config, SelfTrainingConfig, TrainConfig, WeightsConfig
+from lsr_train.config.run import Config
+from lsr_train.config.training import SelfTrainingConfig, TrainConfig, WeightsConfig
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.latent import CosineRegularizer, LatentRegularizer, histogram_downsample
 from lsr_train.losses.pixel import cross_entropy, entropy_loss, max_square_loss, upsample

@@ -20,7 +20,8 @@ from lsr_train.autopilot.budget import (
 )
 from lsr_train.config.command_line import parse_duration
 from lsr_train.config.fields import field_of, fields_of, with_fields
-from lsr_train.config.run import Config, OptimConfig, SelectionConfig, TrainConfig
+from lsr_train.config.run import Config, SelectionConfig
+from lsr_train.config.training import OptimConfig, TrainConfig
 
 
 def stage(steps: int, seconds: float, evaluation: float = 0.0, every: int = 0) -> Stage:

@@ -12,15 +12,9 @@ import pytest
 import torch
 
 from lsr_train.autopilot.step_cost import TOLERANCE, available_bytes, evaluation_bytes, step_bytes
-from lsr_train.config.run import (
-    AugmentConfig,
-    Config,
-    DataConfig,
-    NetworkConfig,
-    SourceConfig,
-    TargetConfig,
-    WeightsConfig,
-)
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import Config
+from lsr_train.config.training import NetworkConfig, WeightsConfig
 from tests.lsr_train.training_runs import REPOSITORY
 
 CPU = torch.device("cpu")

@@ -23,8 +23,8 @@ from lsr_train.autopilot import budget, two_stages
 from lsr_train.autopilot import choices as automatic
 from lsr_train.autopilot.budget import StageCost
 from lsr_train.autopilot.choices import source_stage
-from lsr_train.config.command_line import config_from_text, resolve
-from lsr_train.config.recipes import to_yaml
+from lsr_train.config.command_line import resolve
+from lsr_train.config.recipes import config_from_text, to_yaml
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.engine.setup import RunInputs
 from lsr_train.network import DeepLabV2, NetworkSpec

@@ -19,8 +19,8 @@ from lsr_train.comparison.spec import (
     without_each,
 )
 from lsr_train.config.command_line import resolve
-from lsr_train.config.fields import fields_of, is_about_terms, with_method
-from lsr_train.config.run import Config
+from lsr_train.config.fields import fields_of
+from lsr_train.config.run import Config, is_about_terms, with_method
 
 PAPER = (
     "source-only", "target-only", "adaptsegnet-feat", "minent", "sapnet", "maxsquare-iw", "oce", "lsr", "lsr-em",

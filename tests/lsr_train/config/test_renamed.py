@@ -10,9 +10,9 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands import dispatch
 from lsr_train.comparison.spec import read_comparison
 from lsr_train.config import renamed
-from lsr_train.config.command_line import config_from_text, resolve
+from lsr_train.config.command_line import resolve
 from lsr_train.config.fields import field_of
-from lsr_train.config.recipes import to_yaml
+from lsr_train.config.recipes import config_from_text, to_yaml
 from lsr_train.config.renamed import current_argv, current_document
 from lsr_train.config.run import Config
 

@@ -12,23 +12,18 @@ from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands import adapt, distill
-from lsr_train.config.command_line import config_from_text, resolve, training_request
+from lsr_train.config.command_line import resolve, training_request
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.fields import with_fields
-from lsr_train.config.methods import METHOD_SPECS, WEIGHT_NAMES, command_of
-from lsr_train.config.recipes import recipe_names, recipe_path, to_yaml
+from lsr_train.config.recipes import config_from_text, recipe_names, recipe_path, to_yaml
 from lsr_train.config.renamed import current_argv
-from lsr_train.config.run import (
-    AugmentConfig,
-    Config,
-    DataConfig,
+from lsr_train.config.run import METHOD_SPECS, WEIGHT_NAMES, Config, SelectionConfig, command_of
+from lsr_train.config.training import (
     DistillConfig,
     LatentConfig,
     NetworkConfig,
     OptimConfig,
-    SelectionConfig,
     SelfTrainingConfig,
-    SourceConfig,
-    TargetConfig,
     TrainConfig,
     WeightsConfig,
 )

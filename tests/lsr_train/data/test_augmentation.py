@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lsr_train.config.run import AugmentConfig
+from lsr_train.config.data import AugmentConfig
 from lsr_train.data.augmentation import Augmentation, color_matrix, lab_statistics, lab_transfer
 
 PLAIN = AugmentConfig(flip=0.0)

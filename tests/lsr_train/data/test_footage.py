@@ -12,7 +12,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import read_image, resize_frame
 from lsr_infer.video.reader import read_frames
 from lsr_infer.video.writer import VideoWriter
-from lsr_train.config.run import TargetConfig
+from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.footage import Footage, VideoSampling, evenly, open_footage, sample_video, thinned
 

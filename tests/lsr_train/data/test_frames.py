@@ -10,7 +10,8 @@ import torch
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import read_image, read_label, resize_frame
-from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import Config
 from lsr_train.data.footage import TargetFrames
 from lsr_train.data.labelled import ToytownImages, open_labelled, toytown_seeds
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.config.run import LAYOUTS
+from lsr_train.config.data import Layout
 from lsr_train.data.layouts import FOLDER_LAYOUTS, find_images, find_pairs, image_files
 
 
@@ -18,7 +19,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def test_every_layout_of_the_configuration_is_known() -> None:
-    assert {*FOLDER_LAYOUTS, "toytown-game", "toytown-camera"} == set(LAYOUTS)
+    assert {*FOLDER_LAYOUTS, "toytown-game", "toytown-camera"} == set(get_args(Layout))
 
 
 @pytest.mark.parametrize("shape", ["{side}/{split}", "{split}/{side}"])

@@ -18,7 +18,8 @@ import torch
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import Config
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19, translation
 from lsr_train.data.loading import (

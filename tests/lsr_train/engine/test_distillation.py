@@ -15,17 +15,9 @@ from torch.nn import functional
 from lsr_infer import Segmenter
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.commands import evaluate
-from lsr_train.config.run import (
-    Config,
-    DataConfig,
-    DistillConfig,
-    NetworkConfig,
-    SelfTrainingConfig,
-    SourceConfig,
-    StrongConfig,
-    TargetConfig,
-    WeightsConfig,
-)
+from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import Config
+from lsr_train.config.training import DistillConfig, NetworkConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.engine.setup import load_teacher, with_teacher_hash

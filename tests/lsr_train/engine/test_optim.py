@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lsr_train.config.run import LrMultipliers, OptimConfig
+from lsr_train.config.training import LrMultipliers, OptimConfig
 from lsr_train.engine.optim import build_optimizer, learning_rate, set_learning_rate
 
 

@@ -8,8 +8,9 @@ import torch
 
 from lsr_infer.errors import QualityGateError, UsageError
 from lsr_train.config.command_line import resolve
+from lsr_train.config.data import DataConfig, SourceConfig
 from lsr_train.config.fields import with_fields
-from lsr_train.config.run import Config, DataConfig, SelectionConfig, SourceConfig
+from lsr_train.config.run import Config, SelectionConfig
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.engine.selection import SelectionSignals, Selector
 from lsr_train.engine.setup import _held_out, _selector, collapse_advice

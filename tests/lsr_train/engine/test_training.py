@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lsr_train.config.methods import METHOD_SPECS
+from lsr_train.config.run import METHOD_SPECS
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.device import choose_precision
 from lsr_train.engine.loop import Engine

@@ -13,7 +13,7 @@ from lsr_infer.backends.model_file import shipped_model
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.commands.evaluate import main
-from lsr_train.config.run import SourceConfig
+from lsr_train.config.data import SourceConfig
 from lsr_train.data.labelled import open_labelled
 from lsr_train.data.labels import CITYSCAPES_19, SYNTHIA_13
 from lsr_train.evaluation.options import EvaluateOptions

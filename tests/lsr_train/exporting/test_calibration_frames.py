@@ -8,8 +8,9 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.parity.frame_set import FrameSet, shipped_frames, shipped_frames_for
+from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.recipes import to_yaml
-from lsr_train.config.run import Config, DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.run import Config
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19
 from lsr_train.exporting.calibration import Calibration, read_labelled, training_frames, without
 

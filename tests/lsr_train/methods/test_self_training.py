@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lsr_train.config.run import Config, LatentConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
+from lsr_train.config.run import Config
+from lsr_train.config.training import LatentConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.methods.self_training import LSRSelfTraining, SelfTraining
 from lsr_train.randomness import Stream

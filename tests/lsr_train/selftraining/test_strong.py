@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsr_train.config.run import AugmentConfig
+from lsr_train.config.data import AugmentConfig
 from lsr_train.data.augmentation import color_matrix
 from lsr_train.network.normalization import NORMALIZATIONS, Normalize
 from lsr_train.selftraining import Strength, strong_augmentation

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_train.config.parser import check_keys, nearest, parse
+from lsr_train.config.command_line import parse
+from lsr_train.config.recipes import check_keys, nearest
 from lsr_train.config.run import Config
 
 
