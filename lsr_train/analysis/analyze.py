@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,11 @@ from lsr_train.evaluation.scores import check_folder
 from lsr_train.runs.checkpoint import model_hash
 from lsr_train.runs.folder import MODEL_FILE, RunFolder, resolve_model
 
-__all__ = ["Series", "analyze", "figure_of", "gradient_curves", "signal_curves", "training_curves"]
+__all__ = ["Series", "analyze", "figure_of", "logged_curves"]
 
 logger = logging.getLogger(__name__)
 
-Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]
-"""Steps and values by name."""
+Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]  # steps and values by name
 _CLOCK = frozenset({"source_images_per_second", "loader_wait_share", "steps_that_waited", "learning_rate"})
 _DPI = 200
 
@@ -94,16 +93,16 @@ def _analyzed(options: AnalyzeOptions, opened: OpenedNetwork, frames: SpreadFram
     return _Analyzed(opened=opened, observation=own, over_training=series)
 
 
-# -- what a run logged ----------------------------------------------------------------------------------------------
+def logged_curves(run: Path, table: str) -> Series:
+    """Return the columns of a run folder's `metrics`, `gradients` or `signals`.
 
-
-def _curves(rows: Iterable[Mapping[str, str]], without: Collection[str] = ()) -> Series:
-    """Return the columns of a table by step; a value that is no finite number is left out, and an empty column too."""
+    A value that is no finite number is left out, and an empty column too; nothing is left where there is no such table.
+    """
     found: dict[str, tuple[list[int], list[float]]] = {}
-    for row in rows:
+    for row in getattr(RunFolder(run), table).read():
         try:
             step = int(row["step"])
-            values = {name: float(value) for name, value in row.items() if name != "step" and name not in without}
+            values = {name: float(value) for name, value in row.items() if name != "step" and name not in _CLOCK}
         except (KeyError, ValueError, TypeError):
             continue  # a row that a kill left unfinished
         for name, value in values.items():
@@ -112,24 +111,6 @@ def _curves(rows: Iterable[Mapping[str, str]], without: Collection[str] = ()) ->
                 steps.append(step)
                 series.append(value)
     return found
-
-
-def training_curves(run: Path) -> Series:
-    """Return loss terms and diagnostics of a run folder's metrics.csv; empty where there is none."""
-    return _curves(RunFolder(run).metrics.read(), _CLOCK)
-
-
-def gradient_curves(run: Path) -> Series:
-    """Return the norms of each term's gradient of a run folder's gradients.csv; empty where there is none."""
-    return _curves(RunFolder(run).gradients.read())
-
-
-def signal_curves(run: Path) -> Series:
-    """Return the label-free signals of a run folder's signals.csv; empty where there is none."""
-    return _curves(RunFolder(run).signals.read())
-
-
-# -- figures --------------------------------------------------------------------------------------------------------
 
 
 def figure_of(name: str, observations: Mapping[str, Observation], seed: int = 0) -> Figure:
@@ -142,7 +123,6 @@ def figure_of(name: str, observations: Mapping[str, Observation], seed: int = 0)
 
     Raises:
         NothingToDraw: there are no data for it.
-        KeyError: there is no such figure.
     """
     first = next(iter(observations.values()))
     space, share = first.space, numbers.share
@@ -157,8 +137,7 @@ def figure_of(name: str, observations: Mapping[str, Observation], seed: int = 0)
     if name == "norms":
         return drawings.polar_figure({key: numbers.polar(item) for key, item in observations.items()}, space)
     if name == "angles":
-        angles = {key: numbers.inter_prototype_angles(item) for key, item in observations.items()}
-        return drawings.angles_figure(angles)
+        return drawings.angles_figure({key: numbers.inter_prototype_angles(item) for key, item in observations.items()})
     if name == "tsne":
         if few := [key for key, item in observations.items() if len(item.features) < numbers.FEWEST_TO_EMBED]:
             raise NothingToDraw(f"{few[0]} has too few labelled feature cells")
@@ -206,16 +185,13 @@ def _figure(name: str, options: AnalyzeOptions, analyzed: dict[str, _Analyzed]) 
         })  # fmt: skip
     if name not in ("curves", "gradients"):
         return figure_of(name, {key: item.observation for key, item in analyzed.items()}, options.seed)
-    read = {"curves": training_curves, "gradients": gradient_curves}[name]
-    runs = {key: series for key, item in analyzed.items() if (series := read(item.opened.path))}
+    table = "metrics" if name == "curves" else name
+    runs = {key: series for key, item in analyzed.items() if (series := logged_curves(item.opened.path, table))}
     label = "value" if name == "curves" else "gradient norm on the backbone, unweighted"
     if not runs:
         what = "--log.gradients while training writes them" if name == "gradients" else "they are in run folders"
         raise NothingToDraw(f"no network that is named has any ({what})")
     return drawings.terms_figure(runs, label, log=name == "gradients")
-
-
-# -- files ----------------------------------------------------------------------------------------------------------
 
 
 def _write_figures(options: AnalyzeOptions, out: Path, drawn: dict[str, Figure]) -> None:
@@ -243,17 +219,12 @@ def _document(options: AnalyzeOptions, analyzed: dict[str, _Analyzed], frames: L
             "split": options.split, "frames": next(iter(analyzed.values())).observation.frames,
             "left_out": len(frames.left_out),
         },
-        "confidence": options.confidence,
-        "per_class": options.per_class,
-        "seed": options.seed,
+        "confidence": options.confidence, "per_class": options.per_class, "seed": options.seed,
         "networks": {
             name: {
-                "file": item.opened.file.name,
-                "sha256": model_hash(item.opened.file),
-                "method": item.opened.info.method,
-                "step": item.opened.info.step,
-                "height": item.opened.size[0],
-                "width": item.opened.size[1],
+                "file": item.opened.file.name, "sha256": model_hash(item.opened.file),
+                "method": item.opened.info.method, "step": item.opened.info.step,
+                "height": item.opened.size[0], "width": item.opened.size[1],
                 **numbers.summary(item.observation),
                 "over_training": {
                     str(step): numbers.summary(other)["pseudo_labels"] for step, other in item.over_training.items()

@@ -25,19 +25,20 @@ from lsr_train.analysis.numbers import Polar
 from lsr_train.analysis.observation import BANDS, ShownFrame
 
 __all__ = [
-    "COLORS", "COLUMN", "MARKERS", "PAGE", "NothingToDraw", "angles_figure", "borders_figure", "class_colors",
-    "class_lines_figure", "downsampling_figure", "embedding_figure", "figure", "legend_below", "panels",
+    "NothingToDraw", "angles_figure", "borders_figure", "class_lines_figure", "downsampling_figure", "embedding_figure",
     "polar_figure", "qualitative_figure", "reliability_figure", "shares_figure", "styled", "terms_figure",
 ]  # fmt: skip
 
-PAGE = 7.0
-"""Width of a page of print, in inches."""
-COLUMN = 3.4
-"""Width of one of two columns."""
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B2A600")
+_PAGE, _COLUMN = 7.0, 3.4
+"""Widths in inches of a page of print, and of one of two columns."""
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B2A600")
 """Okabe and Ito's, told apart with every common kind of colour blindness; yellow darkened for white paper."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One a colour: networks and terms are told apart without it; classes, by their names beside them or below."""
+_LINES = ("-", "--")
+_HATCHES = ("", "////")
+_OWN_SHARE = 0.8
+"""Share of a class's sector that its vectors may fill in the polar figure."""
 _STYLE: Any = {  # matplotlib types its keys one by one
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 8),
     **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 7),
@@ -54,38 +55,37 @@ _STYLE: Any = {  # matplotlib types its keys one by one
 
 @contextmanager
 def styled(*, letters: bool = True) -> Iterator[None]:
-    """Draw and write figures in this style within a block.
-
-    Args:
-        letters: SVG keeps text as text, to be edited; else as outlines, which look alike everywhere.
-    """
+    """Draw and write figures in this style within a block; SVG keeps text as `letters`, or as outlines."""
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font that goes into a PDF
     with matplotlib.rc_context({**_STYLE, "svg.fonttype": "none" if letters else "path"}):
         yield
 
 
-def figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")  # inches
 
 
-def panels(count: int, columns: int, width: float, height: float, **more: Any) -> tuple[Figure, list[Any]]:
+def _one_panel(width: float, height: float) -> tuple[Figure, Any]:
+    drawn = _figure(width, height)
+    return drawn, drawn.subplots()
+
+
+def _panels(count: int, columns: int, width: float, height: float, **more: Any) -> tuple[Figure, list[Any]]:
     """Return a figure with `count` axes, row by row."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    drawn = figure(width, height * rows)
+    drawn = _figure(width, height * rows)
     axes = drawn.subplots(rows, columns, squeeze=False, **more).flatten().tolist()
     for spare in axes[count:]:
         spare.remove()
     return drawn, axes[:count]
 
 
-def class_colors(space: LabelSpace) -> NDArray[np.float64]:
-    """Return the classes' own colours, [C,3] of 0..1."""
+def _class_colors(space: LabelSpace) -> NDArray[np.float64]:
     return np.asarray(space.colors, np.float64) / 255
 
 
-def legend_below(drawn: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+def _legend_below(drawn: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """Put one legend below all axes, as wide as the figure allows."""
     letter, swatch = 0.062, 0.42  # inches, in this style's type
     widest = max(len(name) for name in names) * letter + swatch
@@ -93,20 +93,14 @@ def legend_below(drawn: Figure, handles: Sequence[Any], names: Sequence[str]) ->
     drawn.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=1.2, columnspacing=1)
 
 
-_LINES = ("-", "--")
-_HATCHES = ("", "////")
-_OWN_SHARE = 0.8
-"""Share of a class's sector that its vectors may fill in the polar figure."""
-
-
 class NothingToDraw(Exception):  # noqa: N818 - no error: there are no data for a figure
-    """There are no data for a figure; says why."""
+    """There are no data for a figure."""
 
 
 def _style(place: int) -> dict[str, Any]:
     """Return colour and marker of a network by its place; beyond eight a line style tells them apart as well."""
-    index, turn = place % len(COLORS), place // len(COLORS)
-    return {"color": COLORS[index], "marker": MARKERS[index], "linestyle": ("-", "--", ":", "-.")[turn % 4]}
+    index, turn = place % len(_COLORS), place // len(_COLORS)
+    return {"color": _COLORS[index], "marker": _MARKERS[index], "linestyle": ("-", "--", ":", "-.")[turn % 4]}
 
 
 def _rgb(classes: NDArray[np.integer[Any]], space: LabelSpace) -> NDArray[np.uint8]:
@@ -121,14 +115,14 @@ def _show(axes: Any, picture: NDArray[np.uint8], title: str = "") -> None:
 
 def _swatches(drawn: Figure, space: LabelSpace) -> None:
     """Put the classes' colours and names below all axes."""
-    handles = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.3) for color in class_colors(space)]
-    legend_below(drawn, handles, space.names)
+    handles = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.3) for color in _class_colors(space)]
+    _legend_below(drawn, handles, space.names)
 
 
 def downsampling_figure(picture: ShownFrame, space: LabelSpace) -> Figure:
     """Draw a frame, its labels, and the labels of its feature cells by both schemes (Fig. 3b)."""
     height, width = picture.labels.shape
-    drawn, axes = panels(4, 2, PAGE, PAGE / 2 * height / width + 0.25)
+    drawn, axes = _panels(4, 2, _PAGE, _PAGE / 2 * height / width + 0.25)
     _show(axes[0], np.ascontiguousarray(picture.frame[..., ::-1]), "frame")
     _show(axes[1], _rgb(picture.labels, space), "labels")
     _show(axes[2], _rgb(picture.nearest, space), "feature labels, nearest")
@@ -140,22 +134,16 @@ def downsampling_figure(picture: ShownFrame, space: LabelSpace) -> Figure:
 def shares_figure(
     space: LabelSpace, pixels: Tensor, nearest: Tensor, histogram: Tensor, void: tuple[float, float]
 ) -> Figure:
-    """Draw each class's share of the pixels, and of the labelled feature cells by both schemes (Fig. 4).
+    """Draw each class's share [C] of the pixels, and of the feature cells that both schemes label (Fig. 4).
 
-    Args:
-        space: the classes.
-        pixels: shares [C].
-        nearest: shares [C] among the cells that plain subsampling labels.
-        histogram: shares [C] among those that the paper's scheme labels.
-        void: shares of all cells that each leaves void.
+    `void` has the shares of all cells that each scheme leaves void.
     """
-    drawn = figure(PAGE, 2.4)
-    axes = drawn.subplots()
+    drawn, axes = _one_panel(_PAGE, 2.4)
     places = np.arange(space.num_classes)
     bars = (
         ("pixels", pixels, "0.6", ""),
-        (f"cells, nearest ({100 * void[0]:.0f} % void)", nearest, COLORS[1], "////"),
-        (f"cells, histogram-aware ({100 * void[1]:.0f} % void)", histogram, COLORS[0], ""),
+        (f"cells, nearest ({100 * void[0]:.0f} % void)", nearest, _COLORS[1], "////"),
+        (f"cells, histogram-aware ({100 * void[1]:.0f} % void)", histogram, _COLORS[0], ""),
     )
     for shift, (name, values, color, hatch) in zip((-0.27, 0.0, 0.27), bars, strict=True):
         style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
@@ -177,8 +165,10 @@ def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
     Raises:
         NothingToDraw: no vector has a norm above 0.
     """
-    drawn, axes = panels(len(spreads), 3, PAGE if len(spreads) > 1 else COLUMN, 2.6, subplot_kw={"projection": "polar"})
-    colors, sector = class_colors(space), 2 * math.pi / space.num_classes
+    drawn, axes = _panels(
+        len(spreads), 3, _PAGE if len(spreads) > 1 else _COLUMN, 2.6, subplot_kw={"projection": "polar"}
+    )
+    colors, sector = _class_colors(space), 2 * math.pi / space.num_classes
     norms = np.concatenate([spread.norms.numpy() for spread in spreads.values()])
     if not (norms > 0).any():
         raise NothingToDraw("no feature vector has a norm above 0")
@@ -188,14 +178,8 @@ def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
     for axis, (name, spread) in zip(axes, spreads.items(), strict=True):
         labels = spread.labels.numpy()
         turned = side.choice((-1.0, 1.0), len(labels)) * spread.angles.numpy() / 90 * sector / 2 * _OWN_SHARE
-        axis.scatter(
-            labels * sector + turned,
-            np.log10(np.maximum(spread.norms.numpy(), 10 ** (low - margin))),
-            s=2,
-            c=colors[labels],
-            linewidths=0,
-            rasterized=True,
-        )
+        radius = np.log10(np.maximum(spread.norms.numpy(), 10 ** (low - margin)))
+        axis.scatter(labels * sector + turned, radius, s=2, c=colors[labels], linewidths=0, rasterized=True)
         around = np.linspace(0, 2 * math.pi, 200)
         ends = (spread.low, spread.median, spread.high)
         inner, middle, outer = (math.log10(max(end, 10 ** (low - margin))) for end in ends)
@@ -213,16 +197,15 @@ def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
 
 def angles_figure(angles: Mapping[str, Tensor]) -> Figure:
     """Draw each prototype's mean angle to the others, and their distribution, against 90 degrees (Fig. 6)."""
-    drawn = figure(COLUMN, 2.4)
-    axes = drawn.subplots()
+    drawn, axes = _one_panel(_COLUMN, 2.4)
     known = [values.numpy()[~np.isnan(values.numpy())] for values in angles.values()]
     axes.boxplot(known, positions=range(len(known)), widths=0.5, showfliers=False, medianprops={"color": "0.2"})
     for place, values in enumerate(known):
         spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(len(values))
-        index = place % len(COLORS)
-        axes.scatter(place + spread, np.sort(values), s=10, marker=MARKERS[index], color=COLORS[index], zorder=3)
-    axes.axhline(90, color=COLORS[1], linestyle="--", linewidth=1)
-    axes.annotate("perpendicular", (0, 90), xytext=(2, 2), textcoords="offset points", fontsize=7, color=COLORS[1])
+        index = place % len(_COLORS)
+        axes.scatter(place + spread, np.sort(values), s=10, marker=_MARKERS[index], color=_COLORS[index], zorder=3)
+    axes.axhline(90, color=_COLORS[1], linestyle="--", linewidth=1)
+    axes.annotate("perpendicular", (0, 90), xytext=(2, 2), textcoords="offset points", fontsize=7, color=_COLORS[1])
     axes.set_xlim(-0.6, len(known) - 0.4)
     means = [f"{name}\nmean {values.mean():.1f}°" for name, values in zip(angles, known, strict=True)]
     axes.set_xticks(range(len(known)), means)
@@ -233,8 +216,8 @@ def angles_figure(angles: Mapping[str, Tensor]) -> Figure:
 
 def embedding_figure(embeddings: Mapping[str, tuple[NDArray[np.float32], Tensor]], space: LabelSpace) -> Figure:
     """Draw t-SNE points [N,2] with their classes [N], each class named at its median (Fig. 7)."""
-    drawn, axes = panels(len(embeddings), 2, PAGE if len(embeddings) > 1 else COLUMN, 3.2)
-    colors = class_colors(space)
+    drawn, axes = _panels(len(embeddings), 2, _PAGE if len(embeddings) > 1 else _COLUMN, 3.2)
+    colors = _class_colors(space)
     for axis, (name, (points, labels)) in zip(axes, embeddings.items(), strict=True):
         classes = labels.numpy()
         axis.scatter(points[:, 0], points[:, 1], s=2, c=colors[classes], linewidths=0, rasterized=True)
@@ -254,7 +237,7 @@ def qualitative_figure(pictures: Mapping[str, Sequence[ShownFrame]], space: Labe
     names, columns = list(pictures), 2 + len(pictures)
     first = pictures[names[0]]
     height, width = first[0].labels.shape
-    drawn = figure(PAGE, PAGE / columns * height / width * len(first) + 0.6)
+    drawn = _figure(_PAGE, _PAGE / columns * height / width * len(first) + 0.6)
     axes = drawn.subplots(len(first), columns, squeeze=False)
     for row, picture in enumerate(first):
         titled = row == 0
@@ -267,12 +250,8 @@ def qualitative_figure(pictures: Mapping[str, Sequence[ShownFrame]], space: Labe
 
 
 def reliability_figure(curves: Mapping[str, tuple[Tensor, Tensor, Tensor, float]]) -> Figure:
-    """Draw accuracy against confidence, the share of pixels in each bin below (Guo et al. 2017).
-
-    Args:
-        curves: by network, confidence, accuracy and share of the pixels of each bin, and the ECE.
-    """
-    drawn = figure(COLUMN, 3.2)
+    """Draw accuracy against confidence, the share of pixels in each bin below, with the ECE (Guo et al. 2017)."""
+    drawn = _figure(_COLUMN, 3.2)
     above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot((0, 1), (0, 1), color="0.5", linestyle="--", linewidth=1)
     for place, (name, (confidence, accuracy, shares, error)) in enumerate(curves.items()):
@@ -290,14 +269,8 @@ def reliability_figure(curves: Mapping[str, tuple[Tensor, Tensor, Tensor, float]
 
 
 def borders_figure(scores: Mapping[str, Tensor], shares: Tensor) -> Figure:
-    """Draw the mean IoU against the distance from the nearest border.
-
-    Args:
-        scores: by network, of each band [D].
-        shares: share of the pixels in each band [D].
-    """
-    drawn = figure(COLUMN, 2.4)
-    axes = drawn.subplots()
+    """Draw the mean IoU of each network in each band of distance from a border [D], with the bands' pixels [D]."""
+    drawn, axes = _one_panel(_COLUMN, 2.4)
     ends = [0.0, *BANDS]
     names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(ends)] + [f"> {BANDS[-1]:g}"]
     names[0] = f"≤ {BANDS[0]:g}"
@@ -327,7 +300,7 @@ def class_lines_figure(
         label: of the axis of figures.
     """
     over_steps = any(len(each) > 1 for each in steps.values())
-    drawn, axes = panels(space.num_classes, 4, PAGE, 1.35, sharey=True, sharex=True)
+    drawn, axes = _panels(space.num_classes, 4, _PAGE, 1.35, sharey=True, sharex=True)
     for index, axis in enumerate(axes):
         for kind, (what, series) in enumerate(values.items()):
             for place, (name, found) in enumerate(series.items()):
@@ -336,14 +309,14 @@ def class_lines_figure(
                     style = {**_style(place), "linestyle": _LINES[kind]}
                     axis.plot(steps[name], shown, label=f"{name}, {what}", **style)
                 else:
-                    style = {"color": COLORS[place % len(COLORS)], "hatch": _HATCHES[kind], "edgecolor": "white"}
+                    style = {"color": _COLORS[place % len(_COLORS)], "hatch": _HATCHES[kind], "edgecolor": "white"}
                     axis.bar(place * len(values) + kind, shown[0], label=f"{name}, {what}", **style)
         if not over_steps:
             axis.set_xticks([])
         axis.set_title(space.names[index])
         axis.set_ylim(0, 100)
     handles, names = axes[0].get_legend_handles_labels()
-    legend_below(drawn, handles, names)
+    _legend_below(drawn, handles, names)
     drawn.supylabel(label, fontsize=8)
     for axis in axes[-4:] if over_steps else ():
         axis.set_xlabel("step")
@@ -353,15 +326,9 @@ def class_lines_figure(
 def terms_figure(
     runs: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]], label: str, *, log: bool = False
 ) -> Figure:
-    """Draw a small panel for each loss term: its value over steps in each run.
-
-    Args:
-        runs: by run and term, steps and values.
-        label: of the axis of figures.
-        log: whether that axis is logarithmic.
-    """
+    """Draw a small panel for each loss term: its value over steps in each run, on an axis with this label."""
     terms = list(dict.fromkeys(name for series in runs.values() for name in series))
-    drawn, axes = panels(len(terms), 3, PAGE, 1.5)
+    drawn, axes = _panels(len(terms), 3, _PAGE, 1.5)
     for axis, term in zip(axes, terms, strict=True):
         for place, (name, series) in enumerate(runs.items()):
             if term in series:
@@ -369,7 +336,7 @@ def terms_figure(
                 axis.plot(*series[term], label=name, markevery=markers, **_style(place))
         axis.set_title(term)
         axis.set_yscale("log" if log else "linear")
-    legend_below(drawn, [Line2D([], [], **_style(place)) for place in range(len(runs))], list(runs))
+    _legend_below(drawn, [Line2D([], [], **_style(place)) for place in range(len(runs))], list(runs))
     for axis in axes[-3:]:
         axis.set_xlabel("step")
     drawn.supylabel(label, fontsize=8)

@@ -19,22 +19,10 @@ __all__ = [
 _COMPONENTS = 50
 """Principal components that t-SNE sees (van der Maaten and Hinton 2008 took 30; scikit-learn advises up to 50)."""
 FEWEST_TO_EMBED = 3
-"""Vectors that t-SNE needs."""
 
 
 def embed(features: Tensor, seed: int = 0) -> NDArray[np.float32]:
-    """Embed feature vectors in the plane by their directions (Fig. 7).
-
-    Args:
-        features: [N,K] float32; norms are taken out first, as the paper does.
-        seed: of t-SNE.
-
-    Returns:
-        float32 [N,2].
-
-    Raises:
-        ValueError: there are fewer than 3 vectors.
-    """
+    """Embed 3 or more feature vectors [N,K] in the plane [N,2] by their directions, without norms (Fig. 7)."""
     if len(features) < FEWEST_TO_EMBED:
         raise ValueError(f"{len(features)} vectors are too few for an embedding")
     from sklearn.decomposition import PCA
@@ -49,19 +37,16 @@ def embed(features: Tensor, seed: int = 0) -> NDArray[np.float32]:
 
 
 class Polar:
-    """Norms and angles of the sampled feature vectors (Fig. 5).
+    """Norms [N] of feature vectors, their angles [N] to their classes' prototypes in degrees, and classes [N] (Fig. 5).
 
-    Args:
-        norms: [N]; `median`, and the band from `low` to `high` that holds 95 % of them, are attributes.
-        angles: between each vector and its class's prototype [N], in degrees.
-        labels: their classes [N].
+    `median`, and the band from `low` to `high` that holds 95 % of the norms, are attributes.
     """
 
     def __init__(self, norms: Tensor, angles: Tensor, labels: Tensor) -> None:
         self.norms, self.angles, self.labels = norms, angles, labels
         quantiles = torch.tensor([0.025, 0.5, 0.975], dtype=norms.dtype)
-        band = torch.quantile(norms, quantiles).tolist() if len(norms) else [math.nan] * 3
-        self.low, self.median, self.high = float(band[0]), float(band[1]), float(band[2])
+        band: list[float] = torch.quantile(norms, quantiles).tolist() if len(norms) else [math.nan] * 3
+        self.low, self.median, self.high = band
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -74,13 +59,11 @@ def _degrees(cosines: Tensor) -> Tensor:
 
 def polar(observed: Observation) -> Polar:
     """Return norms and angles of the sample; a prototype is the mean over all labelled cells of its class."""
+    if not len(observed.features):
+        return Polar(torch.empty(0), torch.empty(0), observed.feature_labels)
     prototypes = _unit(observed.sums)[observed.feature_labels]
-    angles = _degrees((_unit(observed.features) * prototypes).sum(dim=1)) if len(observed.features) else torch.empty(0)
-    return Polar(
-        observed.features.double().norm(dim=1) if len(observed.features) else torch.empty(0),
-        angles,
-        observed.feature_labels,
-    )
+    angles = _degrees((_unit(observed.features) * prototypes).sum(dim=1))
+    return Polar(observed.features.double().norm(dim=1), angles, observed.feature_labels)
 
 
 def inter_prototype_angles(observed: Observation) -> Tensor:

@@ -37,22 +37,15 @@ __all__ = [
     "border_distance", "observe", "observe_network", "open_network",
 ]  # fmt: skip
 
-
 BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Upper ends, in pixels of the labels, of the bands of distance from the nearest border; the last band has none."""
 BINS = 15
 """Equal bins of confidence (Guo et al. 2017)."""
-_FOREIGN_SIZE = (512, 1024)
-"""Rows and columns that are fed where a checkpoint names none."""
+_FOREIGN_SIZE = (512, 1024)  # rows and columns that are fed where a checkpoint names none
 
 
 class BalancedSample:
-    """Keeps so many vectors of each class, every one of them equally likely (reservoir by random keys).
-
-    Args:
-        per_class: how many of each; fewer where there are fewer.
-        seed: of the draw.
-    """
+    """Keeps at most so many vectors of each class, every one of them equally likely (reservoir by random keys)."""
 
     def __init__(self, num_classes: int, per_class: int, seed: int = 0) -> None:
         self.per_class = per_class
@@ -85,63 +78,36 @@ class BalancedSample:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownFrame:
-    """A frame of a figure.
-
-    Args:
-        file: what it is called.
-        frame: uint8 [H,W,3], BGR, at the labels' size.
-        labels: uint8 [H,W].
-        classes: the prediction, uint8 [H,W].
-        nearest: labels of feature cells by plain subsampling, uint8 [h,w].
-        histogram: by the paper's scheme, uint8 [h,w].
-    """
+    """A frame of a figure."""
 
     file: str
-    frame: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    classes: NDArray[np.uint8]
-    nearest: NDArray[np.uint8]
-    histogram: NDArray[np.uint8]
+    frame: NDArray[np.uint8]  # [H,W,3], BGR, at the labels' size
+    labels: NDArray[np.uint8]  # [H,W]
+    classes: NDArray[np.uint8]  # the prediction [H,W]
+    nearest: NDArray[np.uint8]  # labels of feature cells by plain subsampling [h,w]
+    histogram: NDArray[np.uint8]  # by the paper's scheme [h,w]
 
 
 @dataclass(kw_only=True)
 class Observation:
-    """The counts of a network over labelled frames. Counts are int64, C is the number of classes.
-
-    Args:
-        confusion: pixels [D,C,C] by band of distance from a border, true class, predicted class.
-        bin_count: labelled pixels [BINS] by confidence.
-        bin_right: of these the ones that were right [BINS].
-        bin_confidence: sum of their confidence [BINS] float64.
-        pixels: labelled pixels [C] at the size that is fed.
-        nearest: feature cells [C+1] that plain subsampling gives each class; the last is void.
-        histogram: likewise by the paper's scheme.
-        pseudo: labelled feature cells [C] that the network gave each class.
-        pseudo_right: of these the ones whose true class it is [C].
-        covered: labelled feature cells [C] of each true class that the network gave any class.
-        sums: sum [C,K] float64 of the features of each true class.
-        features: a balanced sample [N,K] float32; filled at the end.
-        feature_labels: its true classes [N].
-        shown: the frames that figures show.
-        frame_miou: mean IoU of each frame; NaN where all of it is void.
-    """
+    """The counts of a network over labelled frames. Counts are int64, C is the number of classes."""
 
     space: LabelSpace
-    confusion: Tensor
-    bin_count: Tensor
-    bin_right: Tensor
-    bin_confidence: Tensor
-    pixels: Tensor
-    nearest: Tensor
-    histogram: Tensor
-    pseudo: Tensor
-    pseudo_right: Tensor
-    covered: Tensor
-    sums: Tensor
-    features: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    feature_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    confusion: Tensor  # pixels [D,C,C] by band of distance from a border, true class, predicted class
+    bin_count: Tensor  # labelled pixels [BINS] by confidence
+    bin_right: Tensor  # of these the ones that were right [BINS]
+    bin_confidence: Tensor  # sum of their confidence [BINS] float64
+    pixels: Tensor  # labelled pixels [C] at the size that is fed
+    nearest: Tensor  # feature cells [C+1] that plain subsampling gives each class; the last is void
+    histogram: Tensor  # likewise by the paper's scheme
+    pseudo: Tensor  # labelled feature cells [C] that the network gave each class
+    pseudo_right: Tensor  # of these the ones whose true class it is [C]
+    covered: Tensor  # labelled feature cells [C] of each true class that the network gave any class
+    sums: Tensor  # sum [C,K] float64 of the features of each true class
+    features: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # a balanced sample [N,K] float32
+    feature_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # its true classes [N]
     shown: list[ShownFrame] = field(default_factory=list)
-    frame_miou: list[float] = field(default_factory=list)
+    frame_miou: list[float] = field(default_factory=list)  # of each frame; NaN where all of it is void
 
     @classmethod
     def empty(cls, space: LabelSpace, channels: int) -> "Observation":
@@ -181,13 +147,9 @@ class Observation:
 
 
 def border_distance(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return each pixel's distance from the nearest pixel beside which the label changes; 0 on it.
+    """Return each pixel's distance [H,W] from the nearest pixel beside which the label changes; 0 on it.
 
-    Args:
-        labels: uint8 [H,W]; a change to or from void counts too.
-
-    Returns:
-        float32 [H,W] in pixels, infinite everywhere where no label changes.
+    A change to or from void counts too; the distance is infinite everywhere where no label changes.
     """
     inner = np.ones(labels.shape, np.uint8)
     for axis in (0, 1):
@@ -281,10 +243,10 @@ def observe(
     seed: int = 0,
     shown: Collection[int] = (),
 ) -> Observation:
-    """Run a network over labelled frames and count.
+    """Run a network in evaluation mode over labelled frames and count.
 
     Args:
-        network: put into evaluation mode meanwhile.
+        network: left in the mode it was in.
         frames: labelled ones.
         space: its classes.
         size: rows and columns that are fed; features and the labels of their cells are of this size.
@@ -302,19 +264,14 @@ def observe(
     with in_eval_mode(network):
         for position, scene in enumerate(frames):
             frame, labels = scene.frame, scene.labels
-            height, width = labels.shape
-            output = _forward(network, frame, size, (height, width), precision, confidence)
+            output = _forward(network, frame, size, (labels.shape[0], labels.shape[1]), precision, confidence)
             _add_pixels(into, output, labels)
             fed_labels = torch.from_numpy(np.ascontiguousarray(resize_labels(labels, *size))).long().unsqueeze(0)
             nearest, truth = _add_cells(into, output, fed_labels, sample)
             if position in shown:
-                arrays = (output.classes, nearest, truth)
-                classes, plain, voted = (item.numpy().astype(np.uint8) for item in arrays)
-                into.shown.append(
-                    ShownFrame(
-                        file=scene.file, frame=frame, labels=labels, classes=classes, nearest=plain, histogram=voted
-                    )
-                )
+                arrays = {"classes": output.classes, "nearest": nearest, "histogram": truth}
+                drawn = {name: array.numpy().astype(np.uint8) for name, array in arrays.items()}
+                into.shown.append(ShownFrame(file=scene.file, frame=frame, labels=labels, **drawn))
     if not into.frame_miou:
         raise ValueError("there is no frame")
     into.features, into.feature_labels = sample.take()
@@ -323,20 +280,13 @@ def observe(
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedNetwork:
-    """A network on its device.
+    """A network on its device."""
 
-    Args:
-        network: on the device.
-        info: the metadata of its file.
-        size: rows and columns that are fed.
-        space: its classes.
-    """
-
-    path: Path
+    path: Path  # as it was named
     file: Path
     network: DeepLabV2
     info: ModelInfo
-    size: tuple[int, int]
+    size: tuple[int, int]  # rows and columns that are fed
     space: LabelSpace
 
 
@@ -357,16 +307,7 @@ class SpreadFrames:
 
 
 def open_network(options: AnalyzeOptions, path: Path, file: Path) -> OpenedNetwork:
-    """Open a checkpoint.
-
-    Args:
-        options: device, and the size and classes that are given for it.
-        path: as it was named.
-        file: the checkpoint.
-
-    Raises:
-        UsageError: nothing says what its classes are called, or it is an exported file.
-    """
+    """Open a checkpoint; raises `UsageError` where nothing says what its classes are called."""
     if file.suffix.lower() in (".onnx", ".engine"):
         raise UsageError(f"{file.name} is an exported file, which has no features to analyze. Name its checkpoint.")
     device = choose_device(options.device, options.precision)
@@ -386,23 +327,13 @@ def open_network(options: AnalyzeOptions, path: Path, file: Path) -> OpenedNetwo
 def observe_network(
     options: AnalyzeOptions, opened: OpenedNetwork, frames: Iterable[LabelledSample], name: str, shown: Iterable[int]
 ) -> Observation:
-    """Observe a network as the options say, behind a progress bar with its name.
-
-    Raises:
-        InputError: there is no frame, or labels and frames do not fit.
-    """
+    """Observe a network as the options say, behind a progress bar with its name."""
     device = next(opened.network.parameters()).device
     try:
         return observe(
-            opened.network,
-            tqdm(frames, desc=name, unit="frame", disable=None),
-            opened.space,
-            opened.size,
-            precision=choose_precision(device, options.precision),
-            per_class=options.per_class,
-            confidence=options.confidence,
-            seed=options.seed,
-            shown=frozenset(shown),
-        )
+            opened.network, tqdm(frames, desc=name, unit="frame", disable=None), opened.space, opened.size,
+            precision=choose_precision(device, options.precision), per_class=options.per_class,
+            confidence=options.confidence, seed=options.seed, shown=frozenset(shown),
+        )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{options.data or options.layout}: {error}.") from error

@@ -1,9 +1,10 @@
-"""Defines the options of `analyze`, its figures and their captions. No torch here."""
+"""Defines the options of `analyze` and `report`, figures and their captions. No torch here."""
 
 import dataclasses
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from jsonargparse import ArgumentParser
 
@@ -12,21 +13,14 @@ from lsr_train.config.command_line import parse
 from lsr_train.config.data import Layout
 from lsr_train.evaluation.options import EvaluateOptions
 
-__all__ = ["CAPTIONS", "FIGURES", "FORMATS", "AnalyzeOptions", "analyze_options"]
+__all__ = ["CAPTIONS", "FIGURES", "FORMATS", "AnalyzeOptions", "ReportOptions", "analyze_options", "report_options"]
 
 FIGURES = {
-    "qualitative": "fig2_qualitative",
-    "downsampling": "fig3b_downsampling",
-    "shares": "fig4_class_shares",
-    "norms": "fig5_norms_and_angles",
-    "angles": "fig6_prototype_angles",
-    "tsne": "fig7_tsne",
-    "pseudo_labels": "pseudo_labels",
-    "reliability": "reliability",
-    "borders": "borders",
-    "curves": "training_curves",
-    "gradients": "gradient_norms",
-}
+    "qualitative": "fig2_qualitative", "downsampling": "fig3b_downsampling", "shares": "fig4_class_shares",
+    "norms": "fig5_norms_and_angles", "angles": "fig6_prototype_angles", "tsne": "fig7_tsne",
+    "pseudo_labels": "pseudo_labels", "reliability": "reliability", "borders": "borders",
+    "curves": "training_curves", "gradients": "gradient_norms",
+}  # fmt: skip
 """Figures by the name `--figures` takes, and what their files are called."""
 
 CAPTIONS = {
@@ -54,7 +48,11 @@ CAPTIONS = {
 """By the name `analyze --figures` takes."""
 
 FORMATS = ("pdf", "svg", "png")
-_SWITCHES = ("overwrite", "json", "over_training")
+_SWITCHES = {
+    "over_training": "analyze every checkpoint that a run folder kept",
+    "overwrite": "write over what is at --out",
+    "json": "print the numbers behind the figures as JSON",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +118,7 @@ class AnalyzeOptions:
     def __post_init__(self) -> None:
         if not self.models:
             raise UsageError(self.usage)
-        names = list(self.named)
-        if len(names) < len(self.models):
+        if len(self.named) < len(self.models):
             raise UsageError("two networks would have one name. Name them: before=runs/source after=runs/lsr.")
         for name, value, low, high in (
             ("frames", self.frames, 0, 10**9), ("per_class", self.per_class, 1, 10**5),
@@ -174,28 +171,64 @@ class AnalyzeOptions:
         return tuple(word.strip().lower() for word in self.formats.split(",") if word.strip())
 
     def scoring(self, model: str) -> EvaluateOptions:
-        """Return the options by which `evaluate` would score a network.
-
-        Raises:
-            UsageError: a value is not allowed.
-        """
+        """Return the options by which `evaluate` would score a network."""
         mine = {item.name for item in dataclasses.fields(self)}
         shared = mine & {item.name for item in dataclasses.fields(EvaluateOptions)} - {"out", "overwrite", "json"}
         return EvaluateOptions(model=model, **{name: getattr(self, name) for name in shared})
 
 
-def analyze_options(argv: list[str]) -> AnalyzeOptions:
-    """Read a command line.
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(AnalyzeOptions):
+    """Which runs are shown side by side, and the labelled frames that their networks are run on.
 
-    Raises:
-        UsageError: an argument or a value is not allowed.
+    Args:
+        data: folder of a labelled data set, for scores, figures and the worst frames. Without it, and without a Toytown
+            layout, the page shows what the runs logged. Labels are read for the page alone.
+        worst: how many of the frames on which the last run is worst are shown.
+        out: the HTML file.
+        overwrite: replace it.
     """
-    parser = ArgumentParser(prog="python -m lsr_train analyze", allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("models", nargs="*", default=[], help="[NAME=]PATH: run folders or checkpoints")
-    parser.add_class_arguments(AnalyzeOptions, as_group=False, skip={"models", *_SWITCHES})
-    parser.add_argument("--over_training", action="store_true", help="analyze every checkpoint that a run folder kept")
-    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
-    parser.add_argument("--json", action="store_true", help="print the numbers behind the figures as JSON")
+
+    worst: int = 6
+    out: str = "report.html"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.worst <= 50:
+            raise UsageError(f"worst is {self.worst}; allowed: 0 to 50. Set --worst.")
+
+    @property
+    def usage(self) -> str:
+        """The message where no run is named."""
+        return "no run is named. Usage: report [NAME=]RUN… [--data FOLDER --layout LAYOUT] --out report.html."
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether networks are run on labelled frames."""
+        return bool(self.data) or self.layout.startswith("toytown")
+
+
+def analyze_options(argv: list[str]) -> AnalyzeOptions:
+    """Read the command line of `analyze`; raises `UsageError`."""
+    return _read(AnalyzeOptions, "analyze", "[NAME=]PATH: run folders or checkpoints", argv)
+
+
+def report_options(argv: list[str]) -> ReportOptions:
+    """Read the command line of `report`; raises `UsageError`."""
+    hidden = {"figures", "formats", "over_training", "json", "pictures"}
+    return _read(ReportOptions, "report", "[NAME=]RUN: run folders, and folders of `compare`", argv, hidden)
+
+
+Options = TypeVar("Options", bound=AnalyzeOptions)
+
+
+def _read(kind: type[Options], program: str, models: str, argv: list[str], hidden: Set[str] = frozenset()) -> Options:
+    parser = ArgumentParser(prog=f"python -m lsr_train {program}", allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("models", nargs="*", default=[], help=models)
+    parser.add_class_arguments(kind, as_group=False, skip={"models", *_SWITCHES, *hidden})
+    for name, text in _SWITCHES.items():
+        if name not in hidden:
+            parser.add_argument(f"--{name}", action="store_true", help=text)
     namespace = parse(parser, argv)
-    values = {item.name: getattr(namespace, item.name) for item in dataclasses.fields(AnalyzeOptions)}
-    return AnalyzeOptions(**{**values, "models": tuple(values["models"])})
+    names = {item.name for item in dataclasses.fields(kind)} - hidden - {"models"}
+    return kind(models=tuple(namespace.models), **{name: getattr(namespace, name) for name in names})

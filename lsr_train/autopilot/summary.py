@@ -27,13 +27,7 @@ from lsr_train.data.scan import user_cache_folder
 from lsr_train.device import Precision, choose_device
 from lsr_train.engine.setup import collapse_advice
 from lsr_train.evaluation.scores import classes_of, in_eval_mode, logits_of
-from lsr_train.evaluation.signals import (
-    SIGNAL_BATCH,
-    CollapseWatch,
-    Signals,
-    label_free_signals,
-    nothing_selected,
-)
+from lsr_train.evaluation.signals import SIGNAL_BATCH, CollapseWatch, Signals, label_free_signals, nothing_selected
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import load_model
 from lsr_train.runs.folder import RunFolder, resolve_model

@@ -1,6 +1,6 @@
 """Runs `report`: shows runs side by side on one page that opens from disk."""
 
-from lsr_train.report.options import report_options
+from lsr_train.analysis.options import report_options
 
 __all__ = ["HELP", "main"]
 

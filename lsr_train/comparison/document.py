@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,7 @@ from lsr_train.runs.folder import RunFolder
 __all__ = ["TABLE_FORMAT", "LeftOut", "comparison_document", "comparison_table"]
 
 TABLE_FORMAT = 1
-"""Version of the document."""
-_BOUND = "target-only"
-"""The method that a table is measured against, whose runs so do not compete in it."""
+_BOUND = "target-only"  # the method that a table is measured against, whose runs do not compete in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +32,6 @@ class LeftOut:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Results:
-    """The results that could be read, by file, and the classes of all of them; None where there is none."""
-
-    by_file: Mapping[Path, Supervised]
-    space: LabelSpace | None
-
-
 def comparison_document(
     comparison: ComparisonSpec,
     scored: Sequence[ScoredRun],
@@ -49,53 +39,50 @@ def comparison_document(
     diverged: Mapping[str, str],
     supervised: Path | None = None,
 ) -> dict[str, Any]:
-    """Collect the results of a comparison.
+    """Collect the results of a comparison as plain JSON data.
 
     Args:
         comparison: its runs, and what they share.
-        scored: one entry a run and seed.
+        scored: one entry a run and seed; a run that diverged at any seed, or lacks one, has no means.
         left_out: what failed, and so has no figure whatever lies there; a result that cannot be read is added.
         diverged: messages of the entries that diverged, by their names.
         supervised: the result that mASR divides by where the table has no `target-only` network.
-
-    Returns:
-        Plain JSON data. A run that diverged at any seed, or lacks one, has no means.
 
     Raises:
         InputError: `supervised` cannot be read.
     """
     without = {item.name for item in left_out} | set(diverged)
-    results = _read([item for item in scored if item.name not in without], left_out)
+    results, space = _read([item for item in scored if item.name not in without], left_out)
     bound: dict[int, Tensor] = {}
-    if supervised is not None and results.space is not None:
-        theirs = read_result(supervised, results.space).iou
+    if supervised is not None and space is not None:
+        theirs = read_result(supervised, space).iou
         bound = {item.seed: theirs for item in scored}
     bound |= {
-        item.seed: results.by_file[item.result].iou
+        item.seed: results[item.result].iou
         for item in scored
-        if item.training is not None and item.training.config.method == _BOUND and item.result in results.by_file
+        if item.training is not None and item.training.config.method == _BOUND and item.result in results
     }
     rows = []
     for run in comparison.runs:
-        entries = [_entry(item, results, bound, diverged) for item in scored if item.run.name == run.name]
+        entries = [_entry(item, results, space, bound, diverged) for item in scored if item.run.name == run.name]
         rows.append({"row": run.name, "seeds": entries, **_means(entries)})
-    first = next(iter(results.by_file.values()), None)
+    first = next(iter(results.values()), None)
     return {
         "kind": "comparison",
         "format": TABLE_FORMAT,
         "name": comparison.name,
         "protocol": None if first is None else first.document["protocol"],
-        "precisions": sorted({str(item.document["protocol"].get("precision")) for item in results.by_file.values()}),
+        "precisions": sorted({str(item.document["protocol"].get("precision")) for item in results.values()}),
         "data": None if first is None else first.document["data"],
-        "label_space": None if results.space is None else results.space.to_dict(),
+        "label_space": None if space is None else space.to_dict(),
         "rows": rows,
         "published": {"source": comparison.published.source, "miou": dict(comparison.published.miou)},
         "left_out": [{"name": item.name, "why": item.why} for item in left_out],
     }
 
 
-def _read(scored: Sequence[ScoredRun], left_out: list[LeftOut]) -> _Results:
-    """Read every result that is there; one that cannot be is left out."""
+def _read(scored: Sequence[ScoredRun], left_out: list[LeftOut]) -> tuple[dict[Path, Supervised], LabelSpace | None]:
+    """Read every result that is there, and the classes of all; one that cannot be, or has others, is left out."""
     found: dict[Path, Supervised] = {}
     space: LabelSpace | None = None
     for item in scored:
@@ -110,10 +97,10 @@ def _read(scored: Sequence[ScoredRun], left_out: list[LeftOut]) -> _Results:
                 left_out.append(LeftOut(name=item.name, why=str(error)))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 left_out.append(LeftOut(name=item.name, why=f"{file}: it is no result ({error})."))
-    return _Results(by_file=found, space=space)
+    return found, space
 
 
-def _selected(item: ScoredRun, results: _Results) -> float | None:
+def _selected(item: ScoredRun, results: Mapping[Path, Supervised]) -> float | None:
     """Return the mean IoU of the checkpoint that was selected without labels; None where none was."""
     if item.training is None:
         return None
@@ -122,24 +109,24 @@ def _selected(item: ScoredRun, results: _Results) -> float | None:
         best, last = run.pointer("best"), run.pointer("last")
     except InputError:
         return None
-    result = results.by_file.get(item.result if best == last else item.selected)
+    result = results.get(item.result if best == last else item.selected)
     return None if best is None or result is None else result.document["miou"]
 
 
 def _entry(
-    item: ScoredRun, results: _Results, bound: Mapping[int, Tensor], diverged: Mapping[str, str]
-) -> dict[str, Any]:
+    item: ScoredRun, results: Mapping[Path, Supervised], space: LabelSpace | None, bound: Mapping[int, Tensor],
+    diverged: Mapping[str, str],
+) -> dict[str, Any]:  # fmt: skip
     """Return the figures of one run for one seed."""
     about: dict[str, Any] = {"seed": item.seed}
     if item.training is not None:
         about |= {"method": item.training.config.method, "steps": item.training.config.train.steps}
     if item.name in diverged:
         return {**about, "state": "diverged", "why": diverged[item.name]}
-    result = results.by_file.get(item.result)
-    if result is None:
+    result = results.get(item.result)
+    if result is None or space is None:
         return {**about, "state": "missing"}
-    document, space = result.document, results.space
-    assert space is not None  # it was read
+    document = result.document
     scores = {"miou": document["miou"], "std": document["std"]}
     subsets = {n: {"miou": part["miou"], "std": part["std"]} for n, part in document["subsets"].items()}
     if item.seed in bound:
@@ -165,14 +152,9 @@ def _means(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean and spread over seeds of every figure; none where a seed is not done."""
     if not entries or any(entry["state"] != "done" for entry in entries):
         return {"mean": None, "spread": None}
-    figures = [_numbers(entry) for entry in entries]
-    return {"mean": _over(figures, statistics.fmean), "spread": _over(figures, statistics.pstdev)}
-
-
-def _numbers(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of an entry that are averaged over seeds."""
     names = ("miou", "std", "masr", "masr_with_floor", "selected_miou", "iou", "subsets")
-    return {name: entry[name] for name in names if name in entry}
+    figures = [{name: entry[name] for name in names if name in entry} for entry in entries]
+    return {"mean": _over(figures, statistics.fmean), "spread": _over(figures, statistics.pstdev)}
 
 
 def _over(values: Sequence[Any], take: Callable[[Sequence[float]], float]) -> Any:
@@ -183,52 +165,41 @@ def _over(values: Sequence[Any], take: Callable[[Sequence[float]], float]) -> An
     return None if None in values else take(values)
 
 
-# -- the table ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Column:
     """One column of figures."""
 
-    title: str  # its header
+    title: str
     keys: tuple[str, ...]  # the way to it in a run's mean or spread
-    lower_is_better: bool = False  # whether the smallest wins
+    lower_is_better: bool = False
     spread: bool = False  # whether the spread over seeds is shown
-    of: Literal["mean", "spread"] = "mean"  # the figures that `keys` leads into
+    of: str = "mean"  # the figures that `keys` leads into: mean or spread
 
-    def value(self, row: Mapping[str, Any], of: Literal["mean", "spread"] | None = None) -> float | None:
-        """Return the figure of a run; None where it has none."""
+    def value(self, row: Mapping[str, Any], of: str = "") -> float | None:
         found: Any = row[of or self.of]
         for key in self.keys:
             found = None if found is None else found.get(key)
         return None if found is None else float(found)
 
 
-def _figures(document: Mapping[str, Any]) -> list[_Column]:
-    """Return the columns of the figures over classes."""
-    done = [row["mean"] for row in document["rows"] if row["mean"] is not None]
-    if not done:
-        return []
-    columns = [
-        _Column(title="mIoU", keys=("miou",), spread=True),
-        _Column(title="selected", keys=("selected_miou",)),
-        _Column(title="std", keys=("std",), lower_is_better=True),
-    ]
+def _figures(done: Sequence[Mapping[str, Any]], *, numbers: bool) -> list[_Column]:
+    """Return the columns of the figures over classes, from the means of the runs that are done."""
+
+    def with_spread(title: str, key: str) -> list[_Column]:
+        more = [_Column(title=f"{title} spread", keys=(key,), of="spread")] if numbers else []
+        return [_Column(title=title, keys=(key,), spread=not numbers), *more]
+
+    columns = with_spread("mIoU", "miou")
+    columns.append(_Column(title="selected", keys=("selected_miou",)))
+    columns.append(_Column(title="std", keys=("std",), lower_is_better=True))
     if any("masr" in mean for mean in done):
-        columns.append(_Column(title="mASR", keys=("masr",), spread=True))
-        columns.append(_Column(title="mASR*", keys=("masr_with_floor",)))
+        columns += [*with_spread("mASR", "masr"), _Column(title="mASR*", keys=("masr_with_floor",))]
     for name in done[0]["subsets"]:
         for title, key in (("mIoU", "miou"), ("std", "std"), ("mASR", "masr")):
             if any(key in mean["subsets"][name] for mean in done):
                 keys = ("subsets", name, key)
                 columns.append(_Column(title=f"{title} {name}", keys=keys, lower_is_better=key == "std"))
     return columns
-
-
-def _classes(document: Mapping[str, Any]) -> list[_Column]:
-    """Return a column for each class."""
-    done = [row["mean"] for row in document["rows"] if row["mean"] is not None]
-    return [_Column(title=name, keys=("iou", name)) for mean in done[:1] for name in mean["iou"]]
 
 
 def _cell(row: Mapping[str, Any], column: _Column) -> str:
@@ -239,13 +210,6 @@ def _cell(row: Mapping[str, Any], column: _Column) -> str:
         return "-"
     spread = column.value(row, "spread") if column.spread and len(row["seeds"]) > 1 else None
     return f"{100 * value:.1f}" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f}"
-
-
-def _apart(column: _Column) -> list[_Column]:
-    """Return a column's mean and, where it has one, its spread as columns of their own."""
-    if not column.spread:
-        return [column]
-    return [replace(column, spread=False), replace(column, title=f"{column.title} spread", spread=False, of="spread")]
 
 
 def _state(row: Mapping[str, Any]) -> str:
@@ -274,17 +238,18 @@ def _ranked(rows: Sequence[Mapping[str, Any]], column: _Column) -> tuple[set[int
 def comparison_table(
     document: Mapping[str, Any], part: Literal["all", "figures", "classes"] = "all", *, numbers: bool = False
 ) -> TextTable:
-    """Return a comparison as a table in per cent.
+    """Return what `comparison_document` makes as a table in per cent.
 
     Args:
-        document: as `comparison_document` makes it.
+        document: the comparison.
         part: `figures` leaves the classes out, `classes` all but them and the notes.
         numbers: a spread is a column of its own, for programs to read; else it stands behind its mean.
     """
     rows, published = document["rows"], document["published"]["miou"] if part != "classes" else {}
-    columns = [*(_figures(document) if part != "classes" else ()), *(_classes(document) if part != "figures" else ())]
-    if numbers:
-        columns = [one for column in columns for one in _apart(column)]
+    done = [row["mean"] for row in rows if row["mean"] is not None]
+    columns = _figures(done, numbers=numbers) if done and part != "classes" else []
+    if done and part != "figures":
+        columns += [_Column(title=name, keys=("iou", name)) for name in done[0]["iou"]]
     header = ["method", "seeds", *(column.title for column in columns), *(["published mIoU"] if published else [])]
     cells = []
     for row in rows:
@@ -327,13 +292,13 @@ def _notes(document: Mapping[str, Any]) -> tuple[str, ...]:
         notes.append(f"steps: {', '.join(f'{name} {count}' for name, count in lengths.items())}.")
     if document["published"]["miou"]:
         notes.append(f"published mIoU: not ours, printed in {document['published']['source']}.")
-    notes += [f"{row['row']}: {_by_seed(row)}; no mean is given." for row in rows if row["mean"] is None]
+    for row in rows:
+        if row["mean"] is None:
+            states = [
+                f"seed {entry['seed']} "
+                + (f"mIoU {100 * entry['miou']:.1f} %" if entry["state"] == "done" else entry["state"])
+                for entry in row["seeds"]
+            ]
+            notes.append(f"{row['row']}: {', '.join(states)}; no mean is given.")
     notes += [f"left out: {item['name']}: {item['why']}" for item in document["left_out"]]
     return tuple(notes)
-
-
-def _by_seed(row: Mapping[str, Any]) -> str:
-    def shown(entry: Mapping[str, Any]) -> str:
-        return f"mIoU {100 * entry['miou']:.1f} %" if entry["state"] == "done" else str(entry["state"])
-
-    return ", ".join(f"seed {entry['seed']} {shown(entry)}" for entry in row["seeds"])

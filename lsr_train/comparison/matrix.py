@@ -1,7 +1,4 @@
-"""Derives the trainings that a comparison needs: one configuration and one folder for each run and seed.
-
-Every configuration is built before anything runs, so that what is wrong shows at once.
-"""
+"""Derives the trainings that a comparison needs: one configuration and one folder for each run and seed."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -19,14 +16,12 @@ from lsr_train.config.run import Config, command_of, is_about_terms, is_foreign,
 from lsr_train.methods import method_class
 
 __all__ = [
-    "Overrides", "ScoredRun", "Start", "TablePlan", "Training", "adapting_run", "check_folders", "folder_name",
+    "Overrides", "ScoredRun", "TablePlan", "Training", "adapting_run", "check_folders", "folder_name",
     "last_checkpoint", "plan_table", "source_run", "supervised_run",
 ]  # fmt: skip
 
-_SOURCE_STAGE = "source-stage"
-"""The folder of the trainings that all others start from."""
-_OF_TABLE = frozenset({"method", "seed", "init", "out", "resume"})
-"""Fields that the table sets itself for each run."""
+_SOURCE_STAGE = "source-stage"  # the folder of the trainings that all others start from
+_OF_TABLE = frozenset({"method", "seed", "init", "out", "resume"})  # fields that the table sets itself for each run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +53,14 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRun:
-    """One run for one seed: what is trained for it, and where its result lies.
-
-    Args:
-        training: what is trained; None where a network that is there is scored.
-        start: the training that has to be finished before; None where there is none.
-        model: what is scored: a checkpoint, or the pointer to one.
-        result: the document that `evaluate` writes.
-    """
+    """One run for one seed: what is trained for it, and where its result lies."""
 
     run: RunSpec
     seed: int
-    training: Training | None
-    start: Training | None
-    model: Path
-    result: Path
+    training: Training | None  # None where a network that is there is scored
+    start: Training | None  # the training that has to be finished before
+    model: Path  # what is scored: a checkpoint, or the pointer to one
+    result: Path  # the document that `evaluate` writes
 
     @property
     def name(self) -> str:
@@ -91,11 +79,7 @@ class ScoredRun:
 
 
 def folder_name(name: str) -> str:
-    """Return a run's name as that of a folder.
-
-    Raises:
-        UsageError: there is no letter or digit in it.
-    """
+    """Return a run's name as that of a folder."""
     folder = re.sub(r"[^\w.-]+", "-", name.replace("+", "plus")).strip("-.")
     if not folder:
         raise UsageError(f"a run is called {name!r}; a letter or digit is needed in its name.")
@@ -126,11 +110,7 @@ def source_run(own: Overrides, given: Overrides, seed: int, out: Path) -> Traini
 
 
 def adapting_run(run: RunSpec, recipe: Config, start: str, seed: int, out: Path) -> Training:
-    """Return the training of a run that starts from the source stage.
-
-    Raises:
-        UsageError: the run sets what its method does not read.
-    """
+    """Return the training of a run that starts from the source stage."""
     values = {**run.set, "seed": seed, "init": start, "network.weights": "none"}
     try:
         config = with_method(recipe, run.method, values) if run.method else with_fields(recipe, values)
@@ -157,57 +137,29 @@ def supervised_run(run: RunSpec, own: Overrides, given: Overrides, seed: int, ou
     return Training(name=f"{run.name}, seed {seed}", folder=out / folder_name(run.name) / f"seed-{seed}", config=config)
 
 
-# -- the plan of a table --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What the runs of a seed start from: a checkpoint, or the pointer to one, and the training that makes it."""
-
-    stage: Training | None
-    model: Path
-
-
 @dataclass(frozen=True, kw_only=True)
 class TablePlan:
-    """What all runs of a table have in common.
-
-    Args:
-        init: source checkpoint to start from; {seed} stands for the seed. Empty trains one.
-        arguments: the command line, by what it is about.
-        given: what it sets for all runs.
-        source: the source stage, but for what is given for all.
-    """
+    """What all runs of a table have in common."""
 
     comparison: ComparisonSpec
     out: Path
-    init: str
+    init: str  # source checkpoint to start from; {seed} stands for the seed. Empty trains one
     arguments: TableArguments
-    given: Overrides
-    source: Overrides
+    given: Overrides  # what the command line sets for all runs
+    source: Overrides  # the source stage, but for what is given for all
 
-    def start(self, seed: int) -> Start:
-        """Return what the runs of a seed start from.
-
-        Raises:
-            InputError: a checkpoint is named that is not there.
-            UsageError: the source stage is not one.
-        """
+    def start(self, seed: int) -> tuple[Training | None, Path]:
+        """Return what the runs of a seed start from: the training that makes it, if any, and a checkpoint."""
         if not self.init:
             stage = source_run(self.source, self.given, seed, self.out)
-            return Start(stage=stage, model=last_checkpoint(stage.folder))
+            return stage, last_checkpoint(stage.folder)
         model = Path(self.init.replace("{seed}", str(seed)))
         if not model.exists():
             raise InputError(f"{model}: there is no such checkpoint. Set --init.")
-        return Start(stage=None, model=model)
+        return None, model
 
     def training(self, run: RunSpec, start: Path, seed: int) -> Training:
-        """Return what is trained for a run.
-
-        Raises:
-            UsageError: the run sets what its method does not read.
-            LsrError: a method of the user's own cannot be loaded.
-        """
+        """Return what is trained for a run; raises `LsrError` where a method of the user's own cannot be loaded."""
         own = _resolved(run.recipe, ()).config if run.recipe else self.given.config
         if (run.method or own.method) == "target-only":
             supervised = _of_stage(run.recipe or self.comparison.base, self.arguments.target_only, "target_only")
@@ -226,11 +178,7 @@ def _resolved(recipe: str, arguments: tuple[str, ...]) -> Request:
 
 
 def _of_stage(recipe: str, arguments: Sequence[str], stage: str) -> Overrides:
-    """Return a recipe with the options for one stage.
-
-    Raises:
-        UsageError: an option is not allowed for it.
-    """
+    """Return a recipe with the options for one stage."""
     request = _resolved(recipe, tuple(arguments))
     if wrong := sorted(request.flags & (_OF_TABLE - {"method"})):
         raise UsageError(f"--{stage}.{wrong[0]} is the table's own. Leave it out.")
@@ -238,20 +186,13 @@ def _of_stage(recipe: str, arguments: Sequence[str], stage: str) -> Overrides:
 
 
 def plan_table(comparison: ComparisonSpec, options: TableOptions, arguments: TableArguments, out: Path) -> TablePlan:
-    """Return what all runs of a table have in common.
-
-    Raises:
-        UsageError: an option is not allowed, or no source or target is named.
-        InputError: one of them is not there.
-    """
+    """Return what all runs of a table have in common; every input is looked for."""
     base = _resolved(comparison.base, tuple(arguments.runs))
     own = sorted(name for name in base.flags if is_about_terms(name) or name in _OF_TABLE)
     if own:
         raise UsageError(f"--{own[0]} is each run's own. Set it in a comparison file, under the run's set.")
     if base.print_config:
-        raise UsageError(
-            "--print_config is for a single run; a table's runs keep theirs in their folders. Leave it out."
-        )
+        raise UsageError("--print_config is for a single run; a table's runs keep theirs in folders. Leave it out.")
     data = base.config.data
     if not data.target.given:
         raise UsageError("no target is named. Set --target.")

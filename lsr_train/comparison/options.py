@@ -22,6 +22,10 @@ EPILOG = (
 _STAGES = {"--source_stage.": "source_stage", "--target_only.": "target_only"}
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
     """Where a table of runs is made, and with what it is scored.
@@ -67,7 +71,7 @@ class TableOptions:
     @property
     def device_list(self) -> tuple[str, ...]:
         """The devices."""
-        return tuple(name.strip() for name in self.devices.split(",") if name.strip())
+        return _words(self.devices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +80,6 @@ class CompareOptions(TableOptions):
 
     Args:
         methods: runs by name, with commas; empty means all. FILE.py:CLASS adds a method of your own.
-
-    Raises:
-        UsageError: a value is not allowed.
     """
 
     methods: str = ""
@@ -86,7 +87,7 @@ class CompareOptions(TableOptions):
     @property
     def names(self) -> tuple[str, ...]:
         """The runs that are asked for; empty means all."""
-        return tuple(name.strip() for name in self.methods.split(",") if name.strip())
+        return _words(self.methods)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,19 +129,12 @@ Options = TypeVar("Options", bound=TableOptions)
 
 @dataclass(frozen=True, kw_only=True)
 class TableArguments:
-    """A command line, by what its arguments are about.
+    """A command line, by what its arguments are about."""
 
-    Args:
-        own: the command's options.
-        runs: for all runs.
-        source_stage: for the source stage alone.
-        target_only: for supervised training on the target alone.
-    """
-
-    own: list[str] = field(default_factory=list)
-    runs: list[str] = field(default_factory=list)
-    source_stage: list[str] = field(default_factory=list)
-    target_only: list[str] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)  # the command's options
+    runs: list[str] = field(default_factory=list)  # for all runs
+    source_stage: list[str] = field(default_factory=list)  # for the source stage alone
+    target_only: list[str] = field(default_factory=list)  # for supervised training on the target alone
 
 
 def _sorted(argv: list[str], own: set[str]) -> TableArguments:
@@ -161,15 +155,9 @@ def _sorted(argv: list[str], own: set[str]) -> TableArguments:
 
 
 def read_options(program: str, argv: list[str], kind: type[Options]) -> tuple[Options, TableArguments]:
-    """Read a command line.
+    """Read what follows a command's name: its options, and all arguments by what they are about.
 
-    Args:
-        program: the command's name.
-        argv: the arguments after it.
-        kind: the command's options; a field that is a tuple is a flag that may come several times.
-
-    Returns:
-        The options, and all arguments by what they are about.
+    A field of `kind` that is a tuple is a flag that may come several times.
 
     Raises:
         UsageError: an argument or a value is not allowed.

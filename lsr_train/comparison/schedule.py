@@ -1,4 +1,4 @@
-"""Runs trainings in processes of their own over devices, each as soon as what it waits for is done.
+"""Runs trainings in separate processes over devices, each as soon as what it waits for is done.
 
 Whatever a task ends in, the others continue; an interruption asks every process to stop and waits for it.
 """
@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.files import output_path_error
+from lsr_infer.errors import InputError, LsrError, UsageError
+from lsr_infer.io.files import output_path_error, writing
 from lsr_train.comparison.matrix import Training
 from lsr_train.config.fields import field_of, with_fields
 from lsr_train.config.recipes import config_from_text, to_yaml
@@ -33,18 +33,8 @@ from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import differing, is_finished
 
 __all__ = [
-    "SUCCESS",
-    "Busy",
-    "Diverged",
-    "Processes",
-    "ScheduledTask",
-    "Slot",
-    "acquire",
-    "available_slots",
-    "device_slots",
-    "is_locked",
-    "run_tasks",
-    "train_run",
+    "SUCCESS", "Busy", "Diverged", "Processes", "ScheduledTask", "Slot", "acquire", "available_slots",
+    "device_slots", "is_locked", "run_tasks", "train_run",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -53,8 +43,7 @@ SUCCESS = (0, 6)
 """Exit codes of a command that did its work."""
 _DIVERGED = 5
 _INTERRUPTED = 130
-_RETRY_SECONDS = 1.0
-"""After which a task is tried again that another process is working on."""
+_RETRY_SECONDS = 1.0  # after which a task is tried again that another process is working on
 _PATHS = ("init", "data.source.root", "data.target.root", "network.weights", "label_space")
 
 
@@ -71,10 +60,6 @@ class Diverged(Exception):  # noqa: N818 - a result of a run, which a table show
 
 def acquire(path: Path, *, blocking: bool = False) -> AcquireReturnProxy[Any]:
     """Hold a lock file for a `with` block; the system lets go of it however a process ends.
-
-    Args:
-        path: of the lock.
-        blocking: wait until it is free.
 
     Raises:
         Busy: another process, or another lock of this one, holds it.
@@ -111,17 +96,11 @@ class Slot:
 
 
 def device_slots(devices: Sequence[str], environment: Mapping[str, str]) -> list[Slot]:
-    """Turn names of devices into slots.
+    """Turn names of devices into as many slots; several on the CPU divide its cores among themselves.
 
     Args:
         devices: `auto`, `cpu`, `cuda` or `cuda:N` each; a name that comes twice runs two tasks at a time.
         environment: of this process: which GPUs it sees, and how many threads it is told to use.
-
-    Returns:
-        As many slots. Several on the CPU divide its cores among themselves.
-
-    Raises:
-        UsageError: a name is none of these, or there is none.
     """
     if not devices:
         raise UsageError("devices is empty; allowed: auto, cpu, cuda, cuda:N. Set --devices.")
@@ -145,12 +124,7 @@ def device_slots(devices: Sequence[str], environment: Mapping[str, str]) -> list
 
 
 def available_slots(devices: Sequence[str]) -> list[Slot]:
-    """Return the slots of devices, each of which is there.
-
-    Raises:
-        UsageError: a name is no device, or there is none.
-        DeviceError: a device is not there.
-    """
+    """Return the slots of devices; raises `DeviceError` where one is not there."""
     slots = device_slots(devices, os.environ)
     for name in devices:
         choose_device(name, "auto")
@@ -159,7 +133,7 @@ def available_slots(devices: Sequence[str]) -> list[Slot]:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessResult:
-    """Exit code of the first command that failed, or of all, and the last error message; else the last line."""
+    """Exit code of the first command that failed, or of all, and the last error message, else the last line."""
 
     code: int
     error: str
@@ -175,10 +149,8 @@ class Processes:
 
     def run(self, commands: Sequence[Sequence[str]], slot: Slot, log: Path) -> ProcessResult:
         """Run commands of `lsr_train`, lists of arguments, one after the other in one process; appends to the log."""
-        try:
+        with writing(log):
             file = log.open("a", encoding="utf-8")
-        except OSError as error:
-            raise output_path_error(log, error) from error
         with file:
             start = file.tell()
             file.writelines(f"$ python -m lsr_train {' '.join(arguments)}\n" for arguments in commands)
@@ -225,17 +197,11 @@ def _last_error(output: bytes) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScheduledTask:
-    """Something to be done.
-
-    Args:
-        name: for people.
-        work: does it in a slot; what it raises is its failure, but for `Busy`, after which it is tried again.
-        after: what has to be done before, None for nothing.
-    """
+    """Something to be done in a slot; what `work` raises is its failure, but for `Busy`: it is tried again."""
 
     name: str
     work: Callable[[Slot], object]
-    after: "ScheduledTask | None" = None
+    after: "ScheduledTask | None" = None  # what has to be done before
 
 
 def run_tasks(
@@ -244,11 +210,11 @@ def run_tasks(
     processes: Processes,
     failed: Callable[[ScheduledTask, Exception | None], None],
 ) -> None:
-    """Do all tasks, in their order where nothing has to wait.
+    """Do all tasks, one at a time in each slot, in their order where nothing has to wait.
 
     Args:
         tasks: what is to be done.
-        slots: one task at a time each.
+        slots: where.
         processes: asked to stop where this is interrupted.
         failed: called for every task that failed, with what it raised; None where what it waits for has failed.
     """
@@ -260,6 +226,8 @@ def run_tasks(
     broken: set[ScheduledTask] = set()
 
     def fail(task: ScheduledTask, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, LsrError | Diverged):
+            logger.error("%s", task.name, exc_info=error)
         broken.add(task)
         failed(task, error)
         order.done(task)  # those that wait for it become ready, and fail likewise
@@ -306,10 +274,7 @@ def run_tasks(
 
 
 def train_run(training: Training, slot: Slot, processes: Processes) -> int:
-    """Start or resume a training; one that is finished is skipped.
-
-    Returns:
-        0; 6 where unusable files were left out.
+    """Start or resume a training, skip a finished one; returns 0, or 6 where unusable files were left out.
 
     Raises:
         Busy: another process is working on it.
@@ -317,10 +282,8 @@ def train_run(training: Training, slot: Slot, processes: Processes) -> int:
         Diverged: a loss was not finite.
     """
     folder = training.folder
-    try:
+    with writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_path_error(folder.parent, error) from error
     with acquire(folder.with_name(f".{folder.name}.lock")):
         if is_locked(folder / ".lock"):  # the process of a killed command, for an instant, or who resumed it by hand
             raise Busy
@@ -345,7 +308,7 @@ def train_run(training: Training, slot: Slot, processes: Processes) -> int:
 
 
 def _has_content(folder: Path) -> bool:
-    """Whether there is anything in a folder; one with nothing but its lock is what an early kill left."""
+    """Whether there is more in a folder than the lock that an early kill left."""
     return folder.exists() and (not folder.is_dir() or any(not item.name.startswith(".") for item in folder.iterdir()))
 
 
@@ -383,13 +346,13 @@ def _check(training: Training) -> None:
     device = {"train.device": theirs.train.device}
     if training.config.train.precision == "auto":
         device["train.precision"] = theirs.train.precision
-    others = differing(_with_whole_paths(with_fields(training.config, device)), _with_whole_paths(theirs))
+    others = differing(_resolved(with_fields(training.config, device)), _resolved(theirs))
     if others:
         shown = ", ".join(others[:3])
         raise InputError(f"{training.folder} is another run: {shown}. Move it away, or choose another --out.")
 
 
-def _with_whole_paths(config: Config) -> Config:
-    """Return a configuration in which one file or folder is named in one way."""
+def _resolved(config: Config) -> Config:
+    """Return a configuration with whole paths."""
     named = {name: str(field_of(config, name)) for name in _PATHS}
     return with_fields(config, {name: str(Path(text).resolve()) for name, text in named.items() if Path(text).exists()})

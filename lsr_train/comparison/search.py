@@ -1,8 +1,6 @@
 """Searches fields of a run for the best label-free signal: proposals by Optuna, trials as runs over devices.
 
-Optuna's tree-structured Parzen estimator proposes; its study lies in SQLite, so that an interrupted search is resumed,
-and several processes share it. Who works on a trial holds its lock: a trial that is neither finished nor held was left
-by a killed process, and is taken up by the next one, from its run's last checkpoint.
+Who works on a trial holds its lock: one that is neither finished nor held was left by a killed process, and is resumed.
 """
 
 import json
@@ -43,8 +41,7 @@ STUDY_FILE = "search.db"
 """In the search's folder: Optuna's study."""
 _NAME = "search"
 _ABOUT = "about"
-_TRIALS_BEFORE_MODEL = 5
-"""So many are drawn at random before the estimator proposes; the first has the run's own values."""
+_TRIALS_BEFORE_MODEL = 5  # drawn at random before the estimator proposes; the first has the run's own values
 _NOT_COMPARED = frozenset({"init", "seed", "train.device", "train.precision", "train.threads"})
 """Fields that may differ between processes that share a search, or that it has under other names."""
 
@@ -54,31 +51,22 @@ _NOT_COMPARED = frozenset({"init", "seed", "train.device", "train.precision", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One point of a search.
-
-    Args:
-        number: from 0 on.
-        values: of the fields, by dotted name.
-        state: `done`, `failed` (it diverged, a class died, or the run broke), or `open`.
-        signal: what the search maximises; None unless done.
-        more: further figures of it, and why it failed.
-    """
+    """One point of a search."""
 
     number: int
-    values: Mapping[str, int | float]
-    state: str = "open"
-    signal: float | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, int | float]  # by dotted name of the field
+    state: str = "open"  # or `done`, or `failed`: it diverged, a class died, or the run broke
+    signal: float | None = None  # what the search maximises; None unless done
+    more: Mapping[str, Any] = field(default_factory=dict)  # further figures, and why it failed
 
 
 class SharedStudy:
-    """A study that may be shared with other processes.
+    """A study in SQLite that an interrupted search resumes and several processes share.
 
     Optuna's heartbeats are not used: they never find a trial whose process was killed before its first beat, find
     others only after a grace period, and run a trial twice whose process was merely suspended. A lock does none of it.
 
     Args:
-        folder: its place, which exists.
         about: plain data in which all processes that share it must agree, such as the run.
         stopping: whether this process should start nothing any more.
 
@@ -126,10 +114,7 @@ class SharedStudy:
         return self.folder / f".trial-{number:04}.lock"
 
     def take(self, trials: int) -> tuple[Trial, AcquireReturnProxy[Any]] | None:
-        """Take up a trial that was left, or a new one.
-
-        Args:
-            trials: how many the search has in all.
+        """Take up a trial that was left, or a new one of so many `trials`.
 
         Returns:
             The trial and its lock, to be released once it is told; None where none is left to start.
@@ -137,7 +122,7 @@ class SharedStudy:
         with self._exclusive():
             if self.stopping():
                 return None
-            started = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+            started = self._started()
             for left in started:
                 if left.state == TrialState.RUNNING:
                     try:
@@ -154,13 +139,7 @@ class SharedStudy:
             return Trial(number=trial.number, values=dict(trial.params)), schedule.acquire(self.lock_file(trial.number))
 
     def tell(self, trial: Trial, signal: float | None, more: Mapping[str, Any]) -> None:
-        """Record the result of a trial.
-
-        Args:
-            trial: as `take` returned it.
-            signal: what is maximised; None where it failed, which counts as worse than anything.
-            more: further figures, and why it failed.
-        """
+        """Record the result of a trial; `signal` is None where it failed, which counts as worse than anything."""
         with self._exclusive():
             self.study.set_user_attr(f"trial {trial.number}", dict(more))
             state = TrialState.PRUNED if signal is None else TrialState.COMPLETE
@@ -169,8 +148,10 @@ class SharedStudy:
     def trials(self) -> list[Trial]:
         """Return all trials that were started, by number."""
         more = self.study.user_attrs
-        started = (item for item in self.study.get_trials(deepcopy=False) if item.state != TrialState.WAITING)
-        return [_plain(item, more.get(f"trial {item.number}", {})) for item in started]
+        return [_plain(item, more.get(f"trial {item.number}", {})) for item in self._started()]
+
+    def _started(self) -> list[FrozenTrial]:
+        return [item for item in self.study.get_trials(deepcopy=False) if item.state != TrialState.WAITING]
 
 
 def _distribution(item: SearchRange) -> BaseDistribution:
@@ -192,7 +173,7 @@ def _plain(trial: FrozenTrial, more: Mapping[str, Any]) -> Trial:
 class _SearchRuns:
     """The runs of a search."""
 
-    plan: TablePlan  # what they have in common
+    plan: TablePlan
     run: RunSpec
     ranges: tuple[SearchRange, ...]
     seeds: tuple[int, ...]  # each trial is run with all of them; its signal is their mean
@@ -206,7 +187,7 @@ class _Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
     """The work was interrupted."""
 
 
-class _Collapsed(Exception):  # noqa: N818 - a result of a trial
+class _Collapsed(Diverged):
     """A class died, so that agreement says nothing."""
 
 
@@ -220,8 +201,8 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
         QualityGateError: every trial diverged or lost a class; the table is written all the same.
     """
     seeds = options.seed_list
-    starts = {seed: plan.start(seed) for seed in seeds}
-    first = starts[seeds[0]].model
+    starts = [plan.start(seed) for seed in seeds]
+    first = starts[0][1]
     config = plan.training(run, first, seeds[0]).config
     if config.selection.signal in ("none", "source"):
         raise UsageError(
@@ -231,23 +212,18 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
     for item in ranges:
         for value in (item.low, item.high):
             plan.training(replace(run, set={**run.set, item.field: value}), first, seeds[0])
+        if not item.low <= item.current <= item.high:
+            logger.info("%s is %g in %s, outside the search: no trial has it", item.field, item.current, run.name)
     slots = schedule.available_slots(options.device_list)
     check_output_folder(plan.out)
     runs = _SearchRuns(plan=plan, run=run, ranges=ranges, seeds=seeds, trials=options.trials, config=config)
     about = {
-        "row": run.name,
-        "seeds": list(seeds),
-        "start": [str(start.model) for start in starts.values()],
+        "row": run.name, "seeds": list(seeds), "start": [str(model) for _, model in starts],
         **{name: value for name, value in effective_fields(config).items() if name not in _NOT_COMPARED},
-    }
-    for item in ranges:
-        if not item.low <= item.current <= item.high:
-            logger.info(
-                "%s is %g in %s, outside the search: no trial has its values", item.field, item.current, run.name
-            )
+    }  # fmt: skip
     study = SharedStudy(plan.out, ranges, about, seeds[0], lambda: runs.processes.stopping)
     logger.info("%d trials of %d steps, %d at a time, in %s", runs.trials, config.train.steps, len(slots), plan.out)
-    _train_all(runs, [start.stage for start in starts.values() if start.stage is not None], study, slots)
+    _train_all(runs, [stage for stage, _ in starts if stage is not None], study, slots)
     trials = study.trials()
     _write(runs, trials, as_json=options.json)
     if not runs.failures and all(trial.state == "failed" for trial in trials):
@@ -256,15 +232,9 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
 
 
 def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy, slots: Sequence[Slot]) -> None:
-    """Train the source stages, then trials in every slot until there are enough.
-
-    Raises:
-        InputError: a source stage failed.
-    """
+    """Train the source stages, then trials in every slot until there are enough."""
 
     def failed(task: ScheduledTask, error: Exception | None) -> None:
-        if not isinstance(error, LsrError | Diverged):
-            logger.error("%s", task.name, exc_info=error)
         runs.failures.append(f"{task.name}: {error}")
         logger.error("%s failed: %s", task.name, error)
 
@@ -293,7 +263,7 @@ def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) 
         signals = [_train_trial(runs, trial, seed, slot) for seed in runs.seeds]
     except _Stopped:
         return
-    except (Diverged, _Collapsed) as error:
+    except Diverged as error:
         study.tell(trial, None, {"why": str(error)})
         logger.info("%s: %s", shown, error)
         return
@@ -311,7 +281,7 @@ def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) 
 def _train_trial(runs: _SearchRuns, trial: Trial, seed: int, slot: Slot) -> dict[str, float]:
     """Train a trial with one seed and return the signals of its last evaluation on the unlabelled frames."""
     run = replace(runs.run, name=f"trial-{trial.number:04}", set={**runs.run.set, **trial.values})
-    training = runs.plan.training(run, runs.plan.start(seed).model, seed)
+    training = runs.plan.training(run, runs.plan.start(seed)[1], seed)
     while not runs.processes.stopping:
         try:
             schedule.train_run(training, slot, runs.processes)
@@ -350,22 +320,16 @@ def _write(runs: _SearchRuns, trials: Sequence[Trial], *, as_json: bool) -> None
         "seeds": list(runs.seeds),
         "space": {item.field: item.to_dict() for item in runs.ranges},
         "trials": [
-            {
-                "number": item.number,
-                "values": dict(item.values),
-                "state": item.state,
-                "signal": item.signal,
-                **item.more,
-            }
-            for item in ordered
+            {"number": t.number, "values": dict(t.values), "state": t.state, "signal": t.signal, **t.more}
+            for t in ordered
         ],
         "failures": list(runs.failures),
     }
     out = runs.plan.out
     shown = _table(runs, ordered)
     write_json(out / "search.json", document)
-    for name, form in (("search.md", markdown), ("search.csv", comma_separated)):
-        write_text(out / name, form(shown))
+    write_text(out / "search.md", markdown(shown))
+    write_text(out / "search.csv", comma_separated(shown))
     print(json.dumps(document, allow_nan=False) if as_json else terminal(shown), end="\n" if as_json else "")  # noqa: T201 - the result
     if ordered and ordered[0].signal is not None:
         text = "# Found on unlabelled frames alone; goes under a run of a comparison file.\n"

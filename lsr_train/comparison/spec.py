@@ -28,6 +28,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_FOLDER = resources.files("lsr_train") / "comparisons"
 _EVALUATE = (
     "layout", "split", "ids", "label_space", "limit", "ignore_mask", "on_bad", "protocol", "height", "width", "scales",
     "flip", "batch_norm_frames", "precision",
@@ -40,26 +41,14 @@ _SEPARATE = frozenset({"seed", "init", "method"})
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One run of a comparison, trained and scored for each seed.
-
-    Args:
-        name: what the table calls it.
-        method: that is trained; empty takes the one of `recipe`.
-        recipe: a recipe of its own; empty takes the comparison's.
-        set: fields of the configuration by dotted name.
-        train: false scores the source stage as it is.
-        batch_norm: `target` scores with statistics re-estimated on the target's frames.
-
-    Raises:
-        UsageError: it contradicts itself.
-    """
+    """One run of a comparison, trained and scored for each seed; raises `UsageError` where it contradicts itself."""
 
     name: str
-    method: str = ""
-    recipe: str = ""
-    set: Mapping[str, Any] = field(default_factory=dict)
-    train: bool = True
-    batch_norm: str = "stored"
+    method: str = ""  # empty takes the one of `recipe`
+    recipe: str = ""  # empty takes the comparison's
+    set: Mapping[str, Any] = field(default_factory=dict)  # fields of the configuration by dotted name
+    train: bool = True  # false scores the source stage as it is
+    batch_norm: str = "stored"  # `target` scores with statistics re-estimated on the target's frames
 
     def __post_init__(self) -> None:
         for key, kind in (("method", str), ("recipe", str), ("set", dict), ("train", bool), ("batch_norm", str)):
@@ -78,7 +67,7 @@ class RunSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures that others printed, shown beside ours: where, and mean IoU in per cent by the name of a run."""
+    """Figures that others printed: where, and mean IoU in per cent by the name of a run."""
 
     source: str = ""
     miou: Mapping[str, float] = field(default_factory=dict)
@@ -86,21 +75,12 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonSpec:
-    """A table to be made.
-
-    Args:
-        name: of the file.
-        source: recipe of the source stage that all adapted runs start from.
-        base: recipe that runs without one of their own follow in all but their method.
-        evaluate: options of `evaluate`, the same for all.
-        runs: of the table, in order.
-        published: figures of others.
-    """
+    """A table to be made."""
 
     name: str
-    source: str
-    base: str
-    evaluate: Mapping[str, Any]
+    source: str  # recipe of the source stage that all adapted runs start from
+    base: str  # recipe that runs without one of their own follow in all but their method
+    evaluate: Mapping[str, Any]  # options of `evaluate`, the same for all
     runs: tuple[RunSpec, ...]
     published: Published = Published()
 
@@ -111,27 +91,20 @@ def _suggestion(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
-# -- files ----------------------------------------------------------------------------------------------------------
-
-
 def comparison_names() -> list[str]:
     """Return the names of the comparisons that come with the package."""
-    folder = resources.files("lsr_train") / "comparisons"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return sorted(Path(item.name).stem for item in _FOLDER.iterdir() if item.name.endswith(".yaml"))
 
 
 def read_comparison(name: str) -> ComparisonSpec:
-    """Read a comparison.
-
-    Args:
-        name: of one that comes with the package, or a YAML file.
+    """Read a comparison that comes with the package, or a YAML file.
 
     Raises:
         UsageError: there is none of that name, or what it says is not allowed.
         InputError: the file cannot be read or is no YAML.
     """
     names = comparison_names()
-    path = Path(str(resources.files("lsr_train") / "comparisons" / f"{name}.yaml")) if name in names else Path(name)
+    path = Path(str(_FOLDER / f"{name}.yaml")) if name in names else Path(name)
     if not path.is_file():
         raise UsageError(
             f"there is no comparison {name!r}.{_suggestion(name, names, 0.4)} Comparisons: {', '.join(names)}; or a "
@@ -207,9 +180,6 @@ def select_runs(comparison: ComparisonSpec, names: Iterable[str], flag: str = "m
         names: of runs; a method that has none (FILE.py:CLASS, or one that is registered) becomes one that follows the
             base recipe.
         flag: that named them, for messages.
-
-    Raises:
-        UsageError: a name is neither, or comes twice.
     """
     by_name = {run.name: run for run in comparison.runs}
     runs: dict[str, RunSpec] = {}
@@ -228,18 +198,10 @@ def select_runs(comparison: ComparisonSpec, names: Iterable[str], flag: str = "m
     return tuple(runs.values())
 
 
-# -- variants -------------------------------------------------------------------------------------------------------
-
-
 def without_each(run: RunSpec, config: Config) -> tuple[RunSpec, ...]:
     """Return a run, it without each of its terms, and it with feature labels by plain subsampling (Fig. 3a).
 
-    Args:
-        run: of a table.
-        config: what it trains with; a weight of 0 is no term.
-
-    Raises:
-        UsageError: there is nothing that could be left out.
+    A weight of 0 in `config`, which the run trains with, is no term.
     """
     known = WEIGHT_NAMES if is_foreign(config.method) else METHOD_SPECS[config.method].weights
     changes: dict[str, tuple[str, Any]] = {
@@ -262,11 +224,7 @@ def without_each(run: RunSpec, config: Config) -> tuple[RunSpec, ...]:
 
 
 def _numeric_field(config: Config, text: str, flag: str) -> tuple[str, str, int | float]:
-    """Split `field=values`, and return the field, the values and what the field has.
-
-    Raises:
-        UsageError: it has another form, there is no such field, it is no number, or a table has another option for it.
-    """
+    """Split `field=values`, and return the field, the values and what the field has."""
     name, equals, values = text.partition("=")
     if not (name and equals and values):
         raise UsageError(f"--{flag} has {text!r}; FIELD=… is needed, such as weights.cluster=1e-5.")
@@ -297,16 +255,7 @@ def _number(text: str, like: float, name: str) -> int | float:
 
 
 def sweeps(run: RunSpec, config: Config, texts: Sequence[str]) -> tuple[RunSpec, ...]:
-    """Return a run over the values of fields, every combination of several.
-
-    Args:
-        run: of a table.
-        config: what the run trains with.
-        texts: such as `weights.cluster=1e-5,1e-4`.
-
-    Raises:
-        UsageError: a text has another form, its field is no number, or comes twice.
-    """
+    """Return a run over the values of fields, such as `weights.cluster=1e-5,1e-4`, every combination of several."""
     axes: dict[str, list[int | float]] = {}
     for text in texts:
         name, values, like = _numeric_field(config, text, "sweep")
@@ -323,21 +272,13 @@ def sweeps(run: RunSpec, config: Config, texts: Sequence[str]) -> tuple[RunSpec,
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRange:
-    """The values that a search may give a field.
-
-    Args:
-        field: by dotted name.
-        low: the smallest.
-        high: the largest.
-        log: whether equal factors are equal steps.
-        current: the run's own.
-    """
+    """The values that a search may give a field."""
 
     field: str
     low: int | float
     high: int | float
-    log: bool
-    current: int | float
+    log: bool  # equal factors are equal steps
+    current: int | float  # the run's own
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without the run's own value."""
@@ -345,15 +286,10 @@ class SearchRange:
 
 
 def search_ranges(config: Config, texts: Sequence[str]) -> tuple[SearchRange, ...]:
-    """Read the ranges of a search.
+    """Read the ranges of a search, such as `weights.cluster=1e-6..1e-3`.
 
-    Args:
-        config: what the run trains with.
-        texts: such as `weights.cluster=1e-6..1e-3`. Where both ends are above 0 and at least tenfold apart, equal
-            factors are equal steps; `:log` and `:linear` behind it say so or otherwise.
-
-    Raises:
-        UsageError: a text has another form, its field is no number, or comes twice.
+    Where both ends are above 0 and at least tenfold apart, equal factors are equal steps; `:log` and `:linear` behind
+    it say so or otherwise.
     """
     ranges: dict[str, SearchRange] = {}
     for text in texts:
@@ -366,9 +302,8 @@ def search_ranges(config: Config, texts: Sequence[str]) -> tuple[SearchRange, ..
             raise UsageError(f"--search has {name} twice.")
         low, high = _number(low_text, current, name), _number(high_text, current, name)
         if low >= high or (scale == "log" and low <= 0):
-            raise UsageError(
-                f"--search has {text!r}; the first must be below the second{', and above 0' * bool(scale)}."
-            )
+            above = ", and above 0" if scale else ""
+            raise UsageError(f"--search has {text!r}; the first must be below the second{above}.")
         log = scale == "log" or (scale == "" and low > 0 and high >= 10 * low)
         ranges[name] = SearchRange(field=name, low=low, high=high, log=log, current=current)
     return tuple(ranges.values())

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.errors import InputError, LsrError, UsageError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, write_json, write_text
 from lsr_train.comparison import schedule
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
@@ -30,7 +30,7 @@ __all__ = ["ablate", "compare"]
 logger = logging.getLogger(__name__)
 
 _SCORING_FILE = "comparison.json"
-"""In the table's folder: how it is scored, which all of its results have in common."""
+"""How a table is scored, which all of its results have in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,6 @@ class _TableRuns:
         logger.info("[%d/%d] %s: %s", next(self.count), len(self.scored), name, text)
 
 
-# -- the commands ---------------------------------------------------------------------------------------------------
-
-
 def compare(options: CompareOptions, arguments: TableArguments) -> int:
     """Train and score the methods of a table that are not there yet, and write it.
 
@@ -69,10 +66,7 @@ def compare(options: CompareOptions, arguments: TableArguments) -> int:
 
 
 def ablate(options: AblateOptions, arguments: TableArguments) -> int:
-    """Train and score variants of a run that are not there yet, and write the table; or search its fields.
-
-    Args, returns and raises as `compare`.
-    """
+    """Train and score variants of a run that are not there yet, and write the table as `compare`; or search fields."""
     comparison = read_comparison(options.recipe)
     (run,) = select_runs(comparison, [options.run], "run")
     if not run.train:
@@ -80,7 +74,8 @@ def ablate(options: AblateOptions, arguments: TableArguments) -> int:
     what = "search" if options.search else "ablation"
     out = Path(options.out or f"runs/{comparison.name}-{folder_name(run.name)}-{what}")
     plan = plan_table(replace(comparison, runs=(run,)), options, arguments, out)
-    config = plan.training(run, plan.start(options.seed_list[0]).model, options.seed_list[0]).config
+    seed = options.seed_list[0]
+    config = plan.training(run, plan.start(seed)[1], seed).config
     if options.search:
         return search(plan, run, search_ranges(config, options.search), options)
     runs = sweeps(run, config, options.sweep) if options.sweep else without_each(run, config)
@@ -104,16 +99,8 @@ def _make_table(comparison: ComparisonSpec, options: TableOptions, arguments: Ta
     return _write(table, options)
 
 
-# -- the plan -------------------------------------------------------------------------------------------------------
-
-
 def _table_runs(plan: TablePlan, options: TableOptions) -> _TableRuns:
-    """Return what is to be scored, and how.
-
-    Raises:
-        UsageError: a run or an option of the scoring is not allowed.
-        InputError: a checkpoint is named that is not there.
-    """
+    """Return what is to be scored, and how; every run and option is checked."""
     target = plan.given.config.data.target
     values = {"data": options.data or target.root, "layout": target.layout, **plan.comparison.evaluate}
     evaluate_options(["-", *_flags(values)])
@@ -123,45 +110,33 @@ def _table_runs(plan: TablePlan, options: TableOptions) -> _TableRuns:
         read_result(Path(options.supervised))
     statistics = {"target": target.root, "target_layout": target.layout, "target_split": target.split}
     return _TableRuns(
-        comparison=plan.comparison,
-        out=plan.out,
+        comparison=plan.comparison, out=plan.out, evaluate=_flags(values), target=_flags(statistics),
         scored=tuple(item for seed in options.seed_list for item in _of_seed(plan, seed)),
-        evaluate=_flags(values),
-        target=_flags(statistics),
-    )
+    )  # fmt: skip
 
 
 def _of_seed(plan: TablePlan, seed: int) -> Iterator[ScoredRun]:
     """Yield every run for one seed."""
-    start = plan.start(seed)
+    stage, source = plan.start(seed)
     for run in plan.comparison.runs:
-        training, stage, model = None, start.stage, start.model
-        if run.train:
-            training = plan.training(run, start.model, seed)
-            stage = None if training.config.method == "target-only" else stage
-            model = last_checkpoint(training.folder)
+        training = plan.training(run, source, seed) if run.train else None
+        start = None if training is not None and training.config.method == "target-only" else stage
+        model = source if training is None else last_checkpoint(training.folder)
         result = plan.out / folder_name(run.name) / f"seed-{seed}.json"
-        yield ScoredRun(run=run, seed=seed, training=training, start=stage, model=model, result=result)
+        yield ScoredRun(run=run, seed=seed, training=training, start=start, model=model, result=result)
 
 
 def _flags(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return options of `evaluate` as arguments."""
     arguments: list[str] = []
     for name, value in values.items():
-        if isinstance(value, bool):
-            arguments += [f"--{name}"] if value else []
-        elif value != "":
-            arguments += [f"--{name}", str(value)]
+        if value is not False and value != "":
+            arguments += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return tuple(arguments)
 
 
 def _record_scoring(table: _TableRuns) -> None:
-    """Write down how the table is scored; one that is there must be scored alike.
-
-    Raises:
-        UsageError: it is scored in another way.
-        InputError: the place cannot be written.
-    """
+    """Write down how the table is scored; raises `UsageError` where one that is there is scored in another way."""
     file = table.out / _SCORING_FILE
     document = {"evaluate": list(table.evaluate), "target": list(table.target)}
     try:
@@ -179,9 +154,6 @@ def _record_scoring(table: _TableRuns) -> None:
     write_json(file, document)
 
 
-# -- the work -------------------------------------------------------------------------------------------------------
-
-
 def _tasks(table: _TableRuns) -> list[ScheduledTask]:
     """Return what is to be done; source stages first, since others wait for them."""
     stages = {item.start.folder: item.start for item in table.scored if item.start is not None}
@@ -189,24 +161,15 @@ def _tasks(table: _TableRuns) -> list[ScheduledTask]:
         folder: ScheduledTask(name=stage.name, work=partial(schedule.train_run, stage, processes=table.processes))
         for folder, stage in stages.items()
     }
-    others = [
-        ScheduledTask(
-            name=item.name,
-            work=partial(_complete, table, item),
-            after=None if item.start is None else first[item.start.folder],
-        )
-        for item in table.scored
-    ]
+    others = []
+    for item in table.scored:
+        after = None if item.start is None else first[item.start.folder]
+        others.append(ScheduledTask(name=item.name, work=partial(_complete, table, item), after=after))
     return [*first.values(), *others]
 
 
 def _complete(table: _TableRuns, item: ScoredRun, slot: Slot) -> None:
-    """Train a run and score it: the last checkpoint, and the selected one where it is another.
-
-    Raises:
-        Busy: another process is working on it.
-        InputError: it failed, or its folder is damaged or another run's.
-    """
+    """Train a run and score it: the last checkpoint, and the selected one where it is another."""
     item.result.parent.mkdir(parents=True, exist_ok=True)
     with schedule.acquire(item.result.with_name(f".{item.result.name}.lock")):
         message = _known_to_diverge(item)
@@ -252,8 +215,6 @@ def _known_to_diverge(item: ScoredRun) -> str | None:
 
 def _is_result_of(file: Path, model: Path) -> bool:
     """Whether a result is there, and of the checkpoint that is there now."""
-    if not file.is_file():
-        return False
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["model"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -280,14 +241,9 @@ def _scoring(table: _TableRuns, item: ScoredRun, model: Path, file: Path, slot: 
 
 def _failed(table: _TableRuns, task: ScheduledTask, error: Exception | None) -> None:
     """Note and log that a task failed."""
-    if error is not None and not isinstance(error, LsrError | Diverged):
-        logger.error("%s", task.name, exc_info=error)
     why = "what it starts from failed" if error is None else str(error)
     table.left_out.append(LeftOut(name=task.name, why=why))
     logger.error("%s is left out: %s", task.name, why)
-
-
-# -- the table ------------------------------------------------------------------------------------------------------
 
 
 def _write(table: _TableRuns, options: TableOptions) -> int:
@@ -296,11 +252,9 @@ def _write(table: _TableRuns, options: TableOptions) -> int:
     document = comparison_document(table.comparison, table.scored, table.left_out, table.diverged, supervised)
     shown = comparison_table(document)
     write_json(table.out / "table.json", document)
-    for name, text in (
-        ("table.md", markdown(shown)), ("table.tex", latex(shown)),
-        ("table.csv", comma_separated(comparison_table(document, numbers=True))),
-    ):  # fmt: skip
-        write_text(table.out / name, text)
+    write_text(table.out / "table.md", markdown(shown))
+    write_text(table.out / "table.tex", latex(shown))
+    write_text(table.out / "table.csv", comma_separated(comparison_table(document, numbers=True)))
     parts = (comparison_table(document, "figures"), comparison_table(document, "classes"))
     text = json.dumps(document, allow_nan=False) + "\n" if options.json else "\n".join(map(terminal, parts))
     print(text, end="")  # noqa: T201 - the result

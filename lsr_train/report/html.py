@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay
-from lsr_train.analysis.analyze import figure_of, gradient_curves, signal_curves, training_curves
+from lsr_train.analysis.analyze import figure_of, logged_curves
 from lsr_train.analysis.drawings import NothingToDraw, terms_figure
 from lsr_train.analysis.observation import (
     Observation,
@@ -33,13 +33,12 @@ from lsr_train.analysis.observation import (
     observe_network,
     open_network,
 )
-from lsr_train.analysis.options import CAPTIONS
+from lsr_train.analysis.options import CAPTIONS, ReportOptions
 from lsr_train.config.fields import fields_of
 from lsr_train.config.run import Config
 from lsr_train.evaluation.evaluate import open_data
 from lsr_train.evaluation.result import TextTable
 from lsr_train.metrics import mean_iou
-from lsr_train.report.options import ReportOptions
 from lsr_train.runs.folder import resolve_model
 
 __all__ = [
@@ -53,13 +52,9 @@ _PICTURE_WIDTH = 720
 _JPEG_QUALITY = 82
 _ALPHA = 0.55
 _FIGURES = {
-    "reliability": "Reliability",
-    "borders": "Borders",
-    "pseudo_labels": "Pseudo-labels",
-    "angles": "Angles between prototypes",
-    "norms": "Norms and angles",
-    "tsne": "t-SNE",
-}
+    "reliability": "Reliability", "borders": "Borders", "pseudo_labels": "Pseudo-labels",
+    "angles": "Angles between prototypes", "norms": "Norms and angles", "tsne": "t-SNE",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +68,13 @@ class ShownRun:
     environments: Sequence[Mapping[str, Any]]
 
 
-# -- the parts of a page --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _PagePicture:
     """A picture in the page, as a `data:` address."""
 
     title: str
     uri: str
-    caption: str = ""
+    caption: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,25 +89,15 @@ class _LayeredFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page, in the order of its fields.
+    """A part of the page, in the order of its fields."""
 
-    Args:
-        key: its address within the page.
-        title: above it.
-        text: paragraphs.
-        tables: with the best and second cells marked.
-        figures: beside each other where there is room.
-        frames: with sliders.
-        folds: long texts by title, folded away.
-    """
-
-    key: str
+    key: str  # its address within the page
     title: str
-    text: Sequence[str] = ()
+    text: Sequence[str] = ()  # paragraphs
     tables: Sequence[TextTable] = ()
     figures: Sequence[_PagePicture] = ()
-    frames: Sequence[_LayeredFrame] = ()
-    folds: Mapping[str, str] = field(default_factory=dict)
+    frames: Sequence[_LayeredFrame] = ()  # with sliders
+    folds: Mapping[str, str] = field(default_factory=dict)  # long texts by title, folded away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +119,15 @@ def render(page: Page) -> str:
     return environment.from_string(text).render(page=page)
 
 
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def _picture(title: str, data: bytes, kind: str, caption: str = "") -> _PagePicture:
+    uri = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return _PagePicture(title=title, uri=uri, caption=caption)
 
 
 def _vector_picture(title: str, drawn: Figure, caption: str) -> _PagePicture:
     data = io.BytesIO()
     drawn.savefig(data, format="svg", metadata={"Date": None}, dpi=150)
-    return _PagePicture(title=title, uri=_data_uri(data.getvalue(), "image/svg+xml"), caption=caption)
+    return _picture(title, data.getvalue(), "image/svg+xml", caption)
 
 
 def _jpeg(title: str, picture: NDArray[np.uint8]) -> _PagePicture:
@@ -154,23 +137,21 @@ def _jpeg(title: str, picture: NDArray[np.uint8]) -> _PagePicture:
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     assert done  # a picture in memory of a supported type
-    return _PagePicture(title=title, uri=_data_uri(data.tobytes(), "image/jpeg"))
-
-
-# -- what the runs logged -------------------------------------------------------------------------------------------
+    return _picture(title, data.tobytes(), "image/jpeg")
 
 
 def summary_section(runs: Mapping[str, ShownRun]) -> Section:
     """Return method, state, start and signals of every run."""
+    best = [(run.status.get("selection") or {}).get("best_step") for run in runs.values()]
     rows = {
         "method": [run.config.method for run in runs.values()],
         "state": [f"{r.status['state']}, step {r.status['step']} of {r.status['steps']}" for r in runs.values()],
-        "selected step": [_selected(run) for run in runs.values()],
+        "selected step": ["none" if step is None else str(step) for step in best],
         "starts from": [_start(run.config.init) for run in runs.values()],
         "network": [f"{r.config.network.backbone} x {r.config.network.width:g}" for r in runs.values()],
         "seed": [str(run.config.seed) for run in runs.values()],
     }
-    signals = [signal_curves(run.path) for run in runs.values()]
+    signals = [logged_curves(run.path, "signals") for run in runs.values()]
     for name in dict.fromkeys(name for series in signals for name in series):
         cells = [f"{s[name][1][0]:.3f} → {s[name][1][-1]:.3f}" if name in s else "-" for s in signals]
         rows[f"{name}, first and last evaluation"] = cells
@@ -189,22 +170,18 @@ def _start(init: str) -> str:
     return "/".join(parts[-named:]) or "-"
 
 
-def _selected(run: ShownRun) -> str:
-    best = (run.status.get("selection") or {}).get("best_step")
-    return "none" if best is None else str(best)
-
-
 def curves_section(runs: Mapping[str, ShownRun]) -> Section | None:
     """Return curves of what was logged; None where nothing was."""
     found: list[_PagePicture] = []
-    for title, read, label, caption, log in (
-        ("Label-free signals", signal_curves, "higher is better", "Of unlabelled frames, at each evaluation.", False),
-        ("Training curves", training_curves, "value", CAPTIONS["curves"], False),
-        ("Gradient norms", gradient_curves, "norm", CAPTIONS["gradients"], True),
+    for title, table, label, caption in (
+        ("Label-free signals", "signals", "higher is better", "Of unlabelled frames, at each evaluation."),
+        ("Training curves", "metrics", "value", CAPTIONS["curves"]),
+        ("Gradient norms", "gradients", "norm", CAPTIONS["gradients"]),
     ):
-        series = {name: item for name, run in runs.items() if (item := read(run.path))}
+        series = {name: item for name, run in runs.items() if (item := logged_curves(run.path, table))}
         if series:
-            found.append(_vector_picture(title, terms_figure(series, label, log=log), caption))
+            drawn = terms_figure(series, label, log=table == "gradients")
+            found.append(_vector_picture(title, drawn, caption))
     return Section(key="curves", title="Curves", figures=found) if found else None
 
 
@@ -236,19 +213,10 @@ def environment_section(runs: Mapping[str, ShownRun]) -> Section:
     return Section(key="environment", title="Hardware and versions", tables=[_by_run(runs, rows)])
 
 
-# -- networks on labelled frames ------------------------------------------------------------------------------------
-
-
 def network_sections(options: ReportOptions, runs: Mapping[str, Path], left_out: list[str]) -> list[Section]:
     """Run every network on labelled frames and return scores, worst frames and figures.
 
-    Args:
-        options: the command's own.
-        runs: run folders by name.
-        left_out: takes a line for every network and frame that cannot be used.
-
-    Raises:
-        LsrError: with the exit code of what is wrong with the frames.
+    `left_out` takes a line for every network and frame that cannot be used.
     """
     opened = _open(options, runs, left_out)
     if not opened:
@@ -269,10 +237,8 @@ def network_sections(options: ReportOptions, runs: Mapping[str, Path], left_out:
     for rank, place in enumerate(worst[: options.worst]):
         scores = ", ".join(f"{name} {100 * item.frame_miou[place]:.1f} %" for name, item in observed.items())
         layered.append(_layered_frame({name: item[rank] for name, item in shown.items()}, scores, first.space))
-    text = (
-        f"{len(chosen)} frames at {first.size[1]}x{first.size[0]}, native protocol: logits upsampled to the labels' "
-        "size."
-    )
+    size = f"{first.size[1]}x{first.size[0]}"
+    text = f"{len(chosen)} frames at {size}, native protocol: logits upsampled to the labels' size."
     about = f"The frames on which {list(opened)[-1]} is worst. Drag the slider; choose below it what is left and right."
     return [
         Section(key="scores", title="Scores", text=[text], tables=[_scores(observed, first.space)]),

@@ -12,6 +12,7 @@ import torch
 from lsr_infer.errors import InputError, LsrError
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_text
 from lsr_train.analysis.drawings import styled
+from lsr_train.analysis.options import ReportOptions
 from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
 from lsr_train.config.recipes import config_from_text
 from lsr_train.device import choose_device
@@ -26,15 +27,12 @@ from lsr_train.report.html import (
     render,
     summary_section,
 )
-from lsr_train.report.options import ReportOptions
 from lsr_train.runs.environment import describe_environment
 from lsr_train.runs.folder import RunFolder
 
 __all__ = ["report"]
 
 logger = logging.getLogger(__name__)
-
-_TABLE = "table.json"
 
 
 def report(options: ReportOptions) -> int:
@@ -74,17 +72,13 @@ def report(options: ReportOptions) -> int:
 
 
 def _read(named: Mapping[str, Path], left_out: list[str]) -> tuple[dict[str, ShownRun], dict[str, dict[str, Any]]]:
-    """Read runs and tables; what cannot be read is named and left out.
-
-    Raises:
-        InputError: nothing is left.
-    """
+    """Read runs and tables; what cannot be read is named and left out, and raises where nothing is left."""
     runs: dict[str, ShownRun] = {}
     tables: dict[str, dict[str, Any]] = {}
     for name, path in named.items():
         try:
-            if (path / _TABLE).is_file():
-                tables[name] = _read_table(path / _TABLE)
+            if (path / "table.json").is_file():
+                tables[name] = _read_table(path / "table.json")
             else:
                 runs[name] = _read_run(path)
         except LsrError as error:

@@ -9,13 +9,12 @@ from importlib import import_module
 import pytest
 
 from lsr_infer.errors import UsageError
-from lsr_train.analysis.options import AnalyzeOptions
+from lsr_train.analysis.options import AnalyzeOptions, ReportOptions
 from lsr_train.commands import dispatch
 from lsr_train.comparison.options import AblateOptions, CompareOptions
 from lsr_train.config.command_line import DEFAULT_RECIPES, SHORT_NAMES, resolve, run_options
 from lsr_train.config.fields import field_of
 from lsr_train.evaluation.options import EvaluateOptions
-from lsr_train.report.options import ReportOptions
 from tests.lsr_train.training_runs import REPOSITORY
 
 TRAINING = ("pretrain", "adapt", "distill")
