@@ -1,17 +1,34 @@
-"""Divides a time budget between the two stages, from measured times."""
+"""Predicts the memory of a training step, measures its time, and divides a time budget between the two stages.
+
+The memory is predicted from constants that `tests/benchmarks/step_memory.py` measured on a CPU; a test holds prediction
+and measurement together. The time is that of the real engine on real batches, thrown away.
+"""
 
 import math
+import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import psutil
+import torch
 
 from lsr_infer.errors import UsageError
 from lsr_train.config.fields import field_of
-from lsr_train.config.run import Config
+from lsr_train.config.run import Config, command_of
+from lsr_train.data.loading import Batches
+from lsr_train.engine.loop import Engine, Networks, build_accelerator
+from lsr_train.engine.selection import Selector
+from lsr_train.engine.setup import RunInputs, network_spec
+from lsr_train.evaluation.signals import SIGNAL_BATCH, label_free_signals
+from lsr_train.network import DeepLabV2, NetworkSpec
+from lsr_train.runs.folder import RunFolder
 
 __all__ = [
-    "ENOUGH", "LEAST_STEPS", "SOURCE_SHARE", "USED_SHARE", "Budget", "BudgetError", "Lengths", "Stage",
-    "StageCost", "format_duration", "plan_lengths", "with_length",
+    "ENOUGH", "LEAST_STEPS", "SOURCE_SHARE", "TOLERANCE", "USED_SHARE", "Budget", "BudgetError", "Lengths", "Stage",
+    "StageCost", "available_bytes", "evaluation_bytes", "format_duration", "measure_cost", "plan_lengths", "step_bytes",
+    "with_length",
 ]  # fmt: skip
 
 SOURCE_SHARE = 0.55
@@ -25,7 +42,6 @@ ENOUGH = 0.8
 step differs by about so much from one measurement to the next."""
 _SPARE = 1.2
 """An error names a fifth more than was measured, so that it holds when it is measured again. Ours."""
-_FOLLOWING = ("optim.warmup_steps", "selection.every", "train.checkpoint_every")
 
 
 def format_duration(seconds: float) -> str:
@@ -39,13 +55,7 @@ def format_duration(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """The seconds of a stage.
-
-    Args:
-        step: an optimiser step.
-        evaluation: an evaluation of the label-free signals.
-        start: before its first step, such as those of statistics.
-    """
+    """The seconds of a stage: an optimiser step, an evaluation of the signals, and what precedes the first step."""
 
     step: float
     evaluation: float
@@ -55,14 +65,11 @@ class StageCost:
 def with_length(config: Config, steps: int, keep: Collection[str]) -> dict[str, Any]:
     """Return the fields of a run of another length: steps, and in proportion warm-up, evaluations and checkpoints.
 
-    Args:
-        config: the run as its recipe has it.
-        steps: wanted.
-        keep: dotted names that the user has set and that stay.
+    `keep` has the dotted names that the user has set and that stay.
     """
     share = steps / config.train.steps
     values: dict[str, Any] = {"train.steps": steps}
-    for name in _FOLLOWING:
+    for name in ("optim.warmup_steps", "selection.every", "train.checkpoint_every"):
         value = field_of(config, name)
         if value and name not in keep:
             values[name] = max(1, round(value * share))
@@ -123,13 +130,7 @@ class Budget:
 
 
 class BudgetError(UsageError):
-    """The fewest steps do not fit into a budget.
-
-    Args:
-        budget: which.
-        needed: seconds that they take.
-        what: the steps as text.
-    """
+    """The fewest steps, `what` as text, take `needed` seconds and do not fit into a budget."""
 
     def __init__(self, budget: Budget, needed: float, what: str) -> None:
         wanted = format_duration((budget.passed + needed / USED_SHARE) * _SPARE)
@@ -147,9 +148,8 @@ class BudgetError(UsageError):
 
     def at(self, width: int, share: float) -> "BudgetError":
         """Return what holds at a smaller size, whose images have `share` of the pixels, and the time in proportion."""
-        return BudgetError(
-            self.budget, self.needed * share, f"{self.what}, at {width} columns {share:.0%} of that time each"
-        )
+        what = f"{self.what}, at {width} columns {share:.0%} of that time each"
+        return BudgetError(self.budget, self.needed * share, what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ def plan_lengths(budget: Budget, source: Stage, adapted: Stage, ready: int = 0) 
         ready: steps of a finished source stage that fits; 0 where there is none.
 
     Raises:
-        BudgetError: the least of both does not fit; names what would.
+        BudgetError: the least of both does not fit.
     """
     usable = budget.usable
     source_steps = source.steps(_granted(usable, SOURCE_SHARE, adapted))
@@ -186,3 +186,168 @@ def _granted(usable: float, share: float, other: Stage) -> float:
     """Return a stage's seconds: its share, and what the other cannot use, but not what that needs at least."""
     spare = usable - other.seconds(other.config.train.steps)
     return min(max(usable * share, spare), usable - other.seconds(other.least))
+
+
+TOLERANCE = 0.25
+"""How far a measured step may be from the prediction, as a share of it."""
+_FIXED_BYTES = 100 << 20
+_STATE_BYTES = {False: 17, True: 30}
+"""A parameter, without and with a teacher: weight, gradient, two moments and what the optimiser needs meanwhile; the
+teacher and its labels beside it."""
+_PIXEL_BYTES = {
+    ("resnet18", 16): (1010, 650), ("resnet18", 8): (1340, 1030),
+    ("resnet34", 16): (1130, 940), ("resnet34", 8): (1470, 1890),
+    ("resnet50", 16): (2690, 2510), ("resnet50", 8): (4240, 4410),
+    ("resnet101", 16): (3080, 2910), ("resnet101", 8): (7560, 8130),
+}  # fmt: skip
+"""A pixel of one image in a step, fp32, width 1, 19 classes: source stage with batch-norm in training mode; adaptation
+by self-training, one image of each domain, batch-norm frozen, whose outputs need not be kept. Slopes between 512x256
+and 768x384, torch's CPU build; all of these numbers by the benchmark with its own defaults."""
+_DISTANCE_BYTES = (4, 280)
+"""Of `weights.distance`, a parameter and a pixel: the starting network, frozen, and its forward. Measured 240 and 280 a
+pixel (ResNet-50 and -18, stride 16, the benchmark's --distance)."""
+_WHOLE_WIDTH_PART = 0.25
+"""Of these, what does not shrink with the network's width: first convolution, logits and labels at full size."""
+_EVALUATION_BYTES = 550
+"""A pixel of a frame in an evaluation, 19 classes: logits and probabilities at full size. Measured 280 to 530 on
+ResNet-18 to -101 at stride 16 and 8 (the benchmark's --look); the width of the network plays no part in it."""
+_BF16 = 0.65
+"""Of the activations of fp32 under autocast; measured 0.42 for the source stage, 0.63 for adaptation (ResNet-50)."""
+_CUDA_BYTES = 1 << 30
+"""Context and workspaces of a GPU; an estimate, never measured here."""
+_SECONDS, _FEWEST_STEPS, _MOST_STEPS, _FRAMES = 3.0, 2, 12, 2
+"""Of a measurement: steps are timed for so many seconds, but so many of them; signals on so many frames."""
+
+
+def step_bytes(config: Config, num_classes: int) -> int:
+    """Predict the peak memory of a training step in bytes on its device, above those of the bare process.
+
+    On a GPU it is an estimate: the constants are those of a CPU.
+    """
+    network, augment = config.network, config.augment
+    trained, frozen = _PIXEL_BYTES[network.backbone, network.output_stride]
+    if command_of(config.method) == "pretrain":
+        a_pixel: float = trained
+    else:
+        a_pixel = 2 * trained if network.batch_norm == "train" else frozen
+        further = (config.weights.masked > 0) + (config.method == "lsr-st" and config.latent.image == "target")
+        a_pixel *= 1 + further / 2  # each is one image more beside the two
+    if config.weights.distance:
+        a_pixel += _DISTANCE_BYTES[1]
+    if config.train.precision in ("bf16", "fp16"):
+        a_pixel *= _BF16
+    height = augment.crop_height or config.data.source.height
+    width = augment.crop_width or config.data.source.width
+    pixels = config.data.batch_size * height * width
+    fixed = _FIXED_BYTES + _resident_bytes(config, num_classes)
+    narrow = _WHOLE_WIDTH_PART + (1 - _WHOLE_WIDTH_PART) * network.width
+    return round(fixed + pixels * a_pixel * narrow)
+
+
+def evaluation_bytes(config: Config, num_classes: int) -> int:
+    """Predict the peak memory of evaluating the signals on whole target frames during a run; as `step_bytes`."""
+    pixels = SIGNAL_BATCH * config.data.target.height * config.data.target.width
+    fixed = _FIXED_BYTES + _resident_bytes(config, num_classes)
+    return round(fixed + pixels * _EVALUATION_BYTES * max(1.0, num_classes / 19))
+
+
+def _resident_bytes(config: Config, num_classes: int) -> int:
+    """Return what the networks and the optimiser take, whatever the images."""
+    network = config.network
+    spec = NetworkSpec(
+        backbone=network.backbone, width=network.width, output_stride=network.output_stride,
+        dilations=network.dilations, num_classes=num_classes,
+    )  # fmt: skip
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # counts the parameters without making them
+        parameters = sum(item.numel() for item in DeepLabV2(spec).parameters())
+    a_parameter = _STATE_BYTES[command_of(config.method) != "pretrain"]
+    return parameters * (a_parameter + (_DISTANCE_BYTES[0] if config.weights.distance else 0))
+
+
+def available_bytes(device: torch.device, system: Path = Path("/")) -> int:
+    """Return how much memory of a GPU, or of the machine and this process's control group, a run may take.
+
+    `system` is the root of the file system that control groups are read from, which psutil does not know.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what was freed counts as free
+        free, _ = torch.cuda.mem_get_info(device)
+        return max(0, free - _CUDA_BYTES)
+    return min([int(psutil.virtual_memory().available), *_groups(system)])
+
+
+def _groups(system: Path) -> list[int]:
+    """Return what the control group of this process, and those above it, leave; version 2, then 1."""
+    top = system / "sys/fs/cgroup"
+    own = next((line[3:] for line in _read(system / "proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
+    folder = top / own.lstrip("/")
+    inside = folder.is_relative_to(top) and ".." not in folder.parts
+    folders = [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))] if inside else [top]
+    pairs = [(place / "memory.max", place / "memory.current", place / "memory.stat") for place in folders]
+    version_1 = top / "memory"
+    pairs.append((version_1 / "memory.limit_in_bytes", version_1 / "memory.usage_in_bytes", version_1 / "memory.stat"))
+    return [left for limit, used, stat in pairs if (left := _left(_read(limit), _read(used), _read(stat))) is not None]
+
+
+def _left(limit: str, used: str, stat: str) -> int | None:
+    """Return what a limit leaves; pages that only cache files are given back when they are wanted."""
+    if not (limit.isdigit() and used.isdigit()):
+        return None
+    cached = next((line.split()[1] for line in stat.splitlines() if line.startswith("inactive_file ")), "0")
+    return max(0, int(limit) - int(used) + int(cached))
+
+
+def _read(path: Path) -> str:
+    """Return a small file's text, empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def measure_cost(prepared: RunInputs, place: Path) -> StageCost:
+    """Measure the seconds of a run's steps and evaluations on this machine, waiting for the loader included.
+
+    One step before is not counted, which builds what is built once. Nothing of it remains: `place` is a folder name
+    where nothing is written, and a run seeds its generators itself when it starts.
+    """
+    config = replace(prepared.config, init="")
+    if config.self_training.rectify:  # from the first step on, as in nearly all of the run
+        config = replace(config, self_training=replace(config.self_training, rectify_from=0))
+    torch.manual_seed(config.seed)
+    accelerator = build_accelerator(config, prepared.accelerator.device)
+    network = DeepLabV2(network_spec(config, prepared.space)).to(accelerator.device)
+    networks, selector = Networks(network=network), Selector(config.selection, None)
+    engine = Engine(config, prepared.space, networks, accelerator, RunFolder(place), selector)
+    engine.model.train()
+    engine.method.train()
+    times: list[float] = []
+    with prepared.batches(0, with_target=engine.method.uses_target) as batches:
+        while len(times) <= _FEWEST_STEPS or (sum(times[1:]) < _SECONDS and len(times) <= _MOST_STEPS):
+            times.append(_step_seconds(engine, batches))
+    frame = _evaluation_seconds(prepared, network)
+    evaluation = 0.0 if config.selection.signal == "none" else frame * config.selection.frames
+    # AdaBN is one forward a frame where an evaluation is four and the drawing of classes
+    start = frame / 4 * config.network.batch_norm_frames if config.network.batch_norm == "target" else 0.0
+    return StageCost(step=sum(times[1:]) / len(times[1:]), evaluation=evaluation, start=start)
+
+
+def _step_seconds(engine: Engine, batches: Batches) -> float:
+    """Return the seconds of a step, until the device has done it."""
+    start = time.perf_counter()
+    engine.train_step(batches)
+    if engine.accelerator.device.type == "cuda":
+        torch.cuda.synchronize(engine.accelerator.device)
+    return time.perf_counter() - start
+
+
+def _evaluation_seconds(prepared: RunInputs, network: DeepLabV2) -> float:
+    """Return the seconds of an evaluation of the signals for each frame; 0 where there is no target frame."""
+    precision = prepared.config.train.precision
+    if prepared.target is None:
+        return 0.0
+    frames = prepared.target.evenly(_FRAMES)
+    assert precision != "auto"  # the command has chosen
+    start = time.perf_counter()
+    label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision)
+    return (time.perf_counter() - start) / len(frames)

@@ -19,6 +19,9 @@ __all__ = [
     "narrowest", "network_of_file", "source_stage", "split_of_folder", "stages_wanted", "training_size",
 ]  # fmt: skip
 
+SOURCE_RECIPE = "my_footage_source"
+STAGES_FILE = "stages.json"
+"""In the run folder of an adaptation that has a source stage: what was chosen."""
 WIDEST = {"cuda": 1024, "cpu": 512}
 """Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
 MEMORY_SHARE = 0.8
@@ -34,21 +37,13 @@ _CROPS = (0, 512, 320, 224)
 
 @dataclass
 class Choices:
-    """What was chosen so far.
+    """What was chosen so far."""
 
-    Args:
-        config: with it.
-        stated: dotted names of the fields that the user has set, by a recipe or on the command line.
-        flags: those of the command line alone.
-        lines: one a choice: what, and why.
-        values: the fields that were chosen.
-    """
-
-    config: Config
-    stated: frozenset[str]
-    flags: frozenset[str] = frozenset()
-    lines: list[str] = field(default_factory=list)
-    values: dict[str, Any] = field(default_factory=dict)
+    config: Config  # with it
+    stated: frozenset[str]  # dotted names of the fields that the user has set, by a recipe or on the command line
+    flags: frozenset[str] = frozenset()  # those of the command line alone
+    lines: list[str] = field(default_factory=list)  # one a choice: what, and why
+    values: dict[str, Any] = field(default_factory=dict)  # the fields that were chosen
 
     def free(self, *names: str) -> bool:
         """Whether the user has set none of these fields."""
@@ -66,13 +61,9 @@ def _multiple(value: float) -> int:
 
 
 def training_size(choices: Choices, frame: tuple[int, int], device: str, widest: int | None = None) -> None:
-    """Take the footage's own size for both domains, which self-training mixes.
+    """Take the footage's own size, rows and columns of a `frame`, for both domains, which self-training mixes.
 
-    Args:
-        choices: where it goes.
-        frame: rows and columns of a frame.
-        device: the type of the device, which limits the width.
-        widest: columns that a time budget limits it to; None where it does not.
+    The type of the device limits the width, or a time budget to `widest` columns.
     """
     if not choices.free(*_SIZE):
         return
@@ -124,15 +115,13 @@ def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] 
         values = {"network.backbone": found[0], "network.width": found[1]}
         network = choices.config.network
         form = f"stem {network.stem}, normalization {network.normalization}"
-        assumed = (
-            ""
-            if not choices.free("network.stem", "network.normalization")
-            else (
+        line = f"network {found[0]}, width {found[1]:g}: what {weights} holds"
+        if choices.free("network.stem", "network.normalization"):
+            line += (
                 f"; {form} are assumed, since no file names them: with weights of Caffe's kind set --network.stem "
                 "caffe --network.normalization caffe-bgr"
             )
-        )
-        choices.take(values, f"network {found[0]}, width {found[1]:g}: what {weights} holds{assumed}")
+        choices.take(values, line)
 
 
 def split_of_folder(choices: Choices) -> None:
@@ -142,9 +131,8 @@ def split_of_folder(choices: Choices) -> None:
     if source.layout != "folder" or source.split or not choices.free("data.source.split"):
         return
     if (images / "train").is_dir() and (images / "val").is_dir():
-        choices.take(
-            {"data.source.split": "train"}, f"split train: {source.root} has val beside it, which is kept back"
-        )
+        line = f"split train: {source.root} has val beside it, which is kept back"
+        choices.take({"data.source.split": "train"}, line)
 
 
 def fitting(choices: Choices, available: int, needs: Callable[[Config], int]) -> None:
@@ -154,9 +142,6 @@ def fitting(choices: Choices, available: int, needs: Callable[[Config], int]) ->
         choices: where it goes.
         available: bytes.
         needs: predicts the bytes of a step, or an evaluation, of a configuration.
-
-    Raises:
-        UsageError: not even the smallest fits.
     """
     if not (choices.free("data.batch_size") or choices.free(*_CROP)):
         needed = _gib(needs(choices.config))
@@ -209,20 +194,8 @@ def _gib(number: float) -> str:
     return f"{number / (1 << 30):.2g} GiB"
 
 
-SOURCE_RECIPE = "my_footage_source"
-STAGES_FILE = "stages.json"
-"""In the run folder of an adaptation that has a source stage: what was chosen."""
-
-_ONE_PROCESS = ("train.device", "train.precision")
-"""Fields that a process settles once, for both stages."""
-
-
 def stages_wanted(request: Request) -> bool:
-    """Whether the source stage is to be trained first.
-
-    Raises:
-        UsageError: an option is about it, and there is none.
-    """
+    """Whether the source stage is to be trained first; raises `UsageError` where an option is about none."""
     if request.resume is not None:
         return False
     if not request.config.init:
@@ -238,24 +211,14 @@ def stages_wanted(request: Request) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceStage:
-    """The stage that is trained before the adaptation.
+    """The stage that is trained before the adaptation."""
 
-    Args:
-        own: its recipe with the options for it.
-        flags: dotted names that those options set, and that stay.
-        stated: those, and what a recipe among them sets, which gives way to what both stages share.
-    """
-
-    own: Config
-    flags: frozenset[str]
-    stated: frozenset[str]
+    own: Config  # its recipe with the options for it
+    flags: frozenset[str]  # dotted names that those options set, and that stay
+    stated: frozenset[str]  # those, and what a recipe among them sets, which gives way to what both stages share
 
     def beside(self, adapted: Config) -> Config:
-        """Return the run that fits an adaptation: network, data, sizes and place are the same in both.
-
-        Raises:
-            UsageError: they do not fit together.
-        """
+        """Return the run that fits an adaptation: network, data, sizes and place are the same in both."""
         return with_fields(self.own, self._shared(adapted))
 
     def given_way(self, adapted: Config) -> list[str]:
@@ -273,11 +236,7 @@ class SourceStage:
 
 
 def source_stage(request: Request) -> SourceStage:
-    """Return the source stage of a request.
-
-    Raises:
-        UsageError: an option for it is wrong, or it would be no source stage.
-    """
+    """Return the source stage of a request; raises `UsageError` where it would be none."""
     try:
         own = resolve("pretrain", list(request.source_stage), SOURCE_RECIPE)
     except UsageError as error:
@@ -286,7 +245,7 @@ def source_stage(request: Request) -> SourceStage:
         raise UsageError("--source_stage sets a recipe and fields; to start from a network that is there use --init.")
     if request.budget is not None and "train.steps" in own.flags:
         raise UsageError("--budget and --source_stage.train.steps both set its length. Take one of them.")
-    for name in _ONE_PROCESS:
+    for name in ("train.device", "train.precision"):
         if name in own.flags:
             raise UsageError(
                 f"--source_stage sets {name}, and both stages run in one process that has one. Set --{name} for both, "

@@ -1,7 +1,4 @@
-"""Writes the summary of an adaptation: pictures before and after, signals that need no label, what to do next.
-
-Before is the source network as it was trained, after the selected checkpoint. No label is read.
-"""
+"""Writes the summary of an adaptation: pictures before and after, signals that need no label, what to do next."""
 
 import logging
 import math
@@ -16,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.files import output_path_error, whole_folder, write_text
+from lsr_infer.io.files import whole_folder, write_text, writing
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import captioned, overlay, side_by_side
 from lsr_train.autopilot.budget import format_duration
@@ -39,20 +36,13 @@ logger = logging.getLogger(__name__)
 SUMMARY_FILE = "summary.txt"
 PICTURES = "before_after"
 _PICTURE = re.compile(r"\d+\.png")
-_PICTURES = 6
-"""How many; ours: what fits on a screen."""
+_PICTURES = 6  # ours: what fits on a screen
 
 
 def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> None:
-    """Compare an adapted network with its source network, and log and write the result.
+    """Compare the network of a finished adaptation with its source network, and log and write the result.
 
-    Args:
-        out: the adaptation's run folder, finished.
-        config: its configuration; `init` names the source network.
-        seconds: what each stage took in this call, by name.
-
-    Raises:
-        InputError: a checkpoint or a frame cannot be read, or the folder cannot be written.
+    `seconds` has what each stage took in this call, by name.
     """
     device = choose_device(config.train.device, config.train.precision, prefix="train.")
     files = [resolve_model(Path(config.init)), resolve_model(out)]
@@ -66,12 +56,13 @@ def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     signals = [
         label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision) for network in (before, after)
     ]
+    times = ", ".join(f"{format_duration(math.ceil(value))} for the {name}" for name, value in seconds.items())
     lines = [
         f"before is {files[0]}, after is {files[1]}",
         *_selection_lines(out, space),
         f"before (left) and after (right): {', '.join(str(path) for path in pictures)}",
         *_signal_lines(signals, len(frames), space, config),
-        _time_line(seconds),
+        f"time in this call: {times}",
         *_next_lines(out, config),
     ]
     for line in lines:
@@ -80,7 +71,7 @@ def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> No
 
 
 def _selection_lines(out: Path, space: LabelSpace) -> Iterator[str]:
-    """Return a line where nothing was selected because classes had collapsed."""
+    """Yield a line where nothing was selected because classes had collapsed."""
     selection = RunFolder(out).status()["selection"]
     if selection["best_step"] is None and selection["watch"] is not None:
         watch = CollapseWatch(space.names)
@@ -102,10 +93,8 @@ def _pictures(
             done, data = cv2.imencode(".png", side_by_side(*drawn))
             if not done:
                 raise InputError(f"{sample.file}: its picture cannot be encoded.")
-            try:
+            with writing(folder):
                 (temporary / f"{index + 1:02d}.png").write_bytes(data.tobytes())
-            except OSError as error:
-                raise output_path_error(folder, error) from error
     return sorted(folder.glob("*.png"))
 
 
@@ -136,11 +125,6 @@ def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, co
         )
     else:
         yield "no class has collapsed"
-
-
-def _time_line(seconds: Mapping[str, float]) -> str:
-    parts = [f"{format_duration(math.ceil(value))} for the {name}" for name, value in seconds.items()]
-    return f"time in this call: {', '.join(parts)}"
 
 
 def _next_lines(out: Path, config: Config) -> Iterator[str]:

@@ -18,8 +18,12 @@ from lsr_train.autopilot.budget import (
     BudgetError,
     Stage,
     StageCost,
+    available_bytes,
+    evaluation_bytes,
     format_duration,
+    measure_cost,
     plan_lengths,
+    step_bytes,
     with_length,
 )
 from lsr_train.autopilot.choices import (
@@ -33,7 +37,6 @@ from lsr_train.autopilot.choices import (
     split_of_folder,
     training_size,
 )
-from lsr_train.autopilot.step_cost import available_bytes, evaluation_bytes, measure_cost, step_bytes
 from lsr_train.autopilot.summary import write_summary
 from lsr_train.config.command_line import Request
 from lsr_train.config.fields import with_fields
@@ -67,15 +70,7 @@ class _StagePlan:
 
 
 def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
-    """Train the source stage where none is ready, adapt, and write the summary.
-
-    Args:
-        request: for a new run without a start.
-        stage: its source stage.
-
-    Returns:
-        As `train`, of both stages.
-    """
+    """Train the source stage where none is ready, adapt, and write the summary; returns the greater exit code."""
     assert request.out is not None  # a run to resume comes to `resume_stages`
     plan = _plan(request, stage, time.monotonic())
     for line in plan.lines:
@@ -94,11 +89,7 @@ def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
 
 
 def resume_stages(out: Path) -> int:
-    """Do what is left of both stages, and write the summary.
-
-    Returns:
-        As `train`, of both stages.
-    """
+    """Do what is left of both stages, and write the summary; returns the greater exit code."""
     config = _configuration(out)
     source = Path(config.init)
     if not (source / "config.yaml").is_file():
@@ -148,12 +139,7 @@ def _plan(request: Request, stage: SourceStage, started: float) -> _StagePlan:
 def _plan_within(
     choices: Choices, request: Request, stage: SourceStage, started: float, widest: int | None
 ) -> _StagePlan:
-    """Choose everything, with training images of at most `widest` columns.
-
-    Raises:
-        BudgetError: the budget does not hold the fewest steps at this size.
-        LsrError: something else that is asked for cannot be.
-    """
+    """Choose everything, with images of at most `widest` columns; raises `BudgetError` where it is too short."""
     assert request.out is not None
     device = _choose(choices, stage, widest)
     source = stage.beside(choices.config)
@@ -176,8 +162,7 @@ def _plan_within(
         costs = measure_cost(open_inputs(source, accelerator), request.out), measure_cost(prepared, request.out)
         budget = Budget(seconds=request.budget, passed=time.monotonic() - started)
         source, ready = _fit_into(budget, choices, stage, ready, costs)
-    choices.lines += _few_frames(prepared)
-    choices.lines.append(ready.line)
+    choices.lines += [*_few_frames(prepared), ready.line]
     given_way = stage.given_way(choices.config)
     if given_way:
         choices.lines.append(
@@ -194,9 +179,7 @@ def _few_frames(prepared: RunInputs) -> list[str]:
     target, config = prepared.target, prepared.config
     if target is None or len(target) >= config.selection.frames:
         return []
-    line = (
-        f"only {len(target)} target frames: they come again and again, and the label-free signals are of the same ones"
-    )
+    line = f"only {len(target)} target frames: they come again and again, and the label-free signals are of the same"
     footage = config.data.target
     if footage.layout == "frames" and footage.seconds:
         line += f"; --data.target.seconds {footage.seconds / 5:g} takes more of a video"
@@ -239,10 +222,8 @@ def _fit_into(
     share = "all for the adaptation"
     if lengths.source:
         if ready.run is not None:
-            line = (
-                f"the source stage is trained: {ready.run} has {ready.steps} steps, the budget allows {lengths.source}"
-            )
-            ready = Match(run=None, steps=0, line=line)
+            why = f"{ready.run} has {ready.steps} steps, the budget allows {lengths.source}"
+            ready = Match(run=None, steps=0, line=f"the source stage is trained: {why}")
         source = with_fields(source, with_length(source, lengths.source, stage.flags))
         share = f"{SOURCE_SHARE:.0%} for the source stage unless a stage cannot use its part"
     measured = f"measured {costs[0].step:.3g} s a source step and {costs[1].step:.3g} s one of adaptation"

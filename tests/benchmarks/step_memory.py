@@ -1,4 +1,4 @@
-"""Peak memory of a training step on the CPU, by network, size and method, for `lsr_train.autopilot.step_cost`.
+"""Peak memory of a training step on the CPU, by network, size and method, for `lsr_train.autopilot.budget`.
 
     python -m tests.benchmarks.step_memory [--backbones resnet50 resnet101] [--strides 16 8] [--sizes 512x256 768x384]
 
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lsr_infer.commands.parser import parse_size
-from lsr_train.autopilot.step_cost import evaluation_bytes, step_bytes
+from lsr_train.autopilot.budget import evaluation_bytes, step_bytes
 from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.run import METHOD_SPECS, Config, LogConfig, SelectionConfig
 from lsr_train.config.training import NetworkConfig, OptimConfig, TrainConfig, WeightsConfig
