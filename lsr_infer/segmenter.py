@@ -8,7 +8,8 @@ The `Segmenter` checks the file's graph against its Manifest and every frame aga
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,19 +17,46 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends import BackendOptions, open_backend
-from lsr_infer.backends.model_file import check_ports, shipped_model
+from lsr_infer.backends import Backend, BackendOptions
+from lsr_infer.backends.model_file import check_is_file, check_ports, shipped_model
+from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
+from lsr_infer.backends.openvino import OpenVinoBackend
+from lsr_infer.backends.tensorrt import TensorRtBackend
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.manifest import Manifest
 from lsr_infer.render.segmentation import Segmentation
+from lsr_infer.system.threads import prefetch
+from lsr_infer.tensorrt.admission import engine_manifest
+from lsr_infer.tensorrt.flavour import BACKEND_NAMES
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["BACKENDS", "Segmentation", "Segmenter", "open_backend"]
 
 logger = logging.getLogger(__name__)
 
+BACKENDS: Mapping[str, Callable[[Path, BackendOptions], Backend]] = {
+    "onnxruntime": OnnxRuntimeBackend,
+    "openvino": OpenVinoBackend,
+    "tensorrt": partial(TensorRtBackend, flavour="tensorrt"),
+    "tensorrt-rtx": partial(TensorRtBackend, flavour="rtx"),
+}
+"""How to open a model, by backend; its library is loaded only then."""
+_SUFFIXES = {".onnx": "onnxruntime", ".engine": "tensorrt"}
 _FAR = 4
 """Times the area a network was trained at, beyond which its classes are not reliable; the figure is ours."""
+
+
+def open_backend(path: Path, options: BackendOptions | None = None, *, name: str | None = None) -> Backend:
+    """Open a model file with the backend of this name, or the one for the file's ending; see `Segmenter`."""
+    check_is_file(path)
+    chosen = name or _SUFFIXES.get(path.suffix.lower())
+    if chosen is None:
+        raise InputError(f"{path}: no backend opens {path.suffix or 'such'} files; known: {', '.join(_SUFFIXES)}.")
+    if name is None and chosen == "tensorrt":  # the two flavours share the ending
+        chosen = BACKEND_NAMES[engine_manifest(path)[-1].flavour]
+    if chosen not in BACKENDS:
+        raise UsageError(f"there is no backend {chosen}; known: {', '.join(BACKENDS)}.")
+    return BACKENDS[chosen](path, options or BackendOptions())
 
 
 class Segmenter:
@@ -39,7 +67,7 @@ class Segmenter:
     Args:
         model: an exported file; None takes the shipped demonstration network and logs it.
         device: `auto`, `cpu` or `cuda:N`; `auto` takes a CUDA device that works, else the CPU, and logs which.
-        backend: a key of `lsr_infer.backends.BACKENDS`; None chooses by the file's ending.
+        backend: a key of `lsr_infer.segmenter.BACKENDS`; None chooses by the file's ending.
         threads: CPU threads of the network; 0 takes one for each physical core the process may use.
         precision: arithmetic, where the backend lets one choose (`bf16` on OpenVINO, `tf32` on CUDA); None keeps the
             file's own.
@@ -182,16 +210,10 @@ class Segmenter:
         self.batch([black] * frames)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """Run the graph on frames that already have its size: the second of the three steps of `batch`.
+        """Run the graph on frames uint8 [N,H,W,3] that already have its size: the second of the steps of `batch`.
 
         A graph that takes another number of frames at a time runs several times, or on repeated frames whose results
-        are dropped.
-
-        Args:
-            images: uint8 [N,H,W,3] BGR, N at least 1.
-
-        Returns:
-            `logits` float32 [N,C,h,w] or `classes` uint8 [N,H,W], as the Manifest says.
+        are dropped. Returns `logits` float32 [N,C,h,w] or `classes` uint8 [N,H,W], as the Manifest says.
 
         Raises:
             InputError: what comes out is not what the Manifest says.
@@ -245,8 +267,6 @@ class Segmenter:
         Raises:
             InputError: the source breaks; the frames before the place have been yielded by then.
         """
-        from lsr_infer.system.threads import prefetch
-
         for frame in prefetch(_frames_of(source), depth):
             yield frame, self(frame, size=size)
 

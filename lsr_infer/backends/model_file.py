@@ -18,16 +18,9 @@ from lsr_infer.manifest import Manifest
 from lsr_infer.tensorrt.admission import engine_manifest
 
 __all__ = [
-    "LARGEST_FILE",
-    "ModelFile",
-    "OnnxFile",
-    "TensorPort",
-    "check_is_file",
-    "check_ports",
-    "read_model_file",
-    "read_onnx",
-    "shipped_model",
-]
+    "LARGEST_FILE", "ModelFile", "OnnxFile", "TensorPort", "check_is_file", "check_ports", "read_model_file",
+    "read_onnx", "shipped_model",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +37,15 @@ _TYPES = {
 }  # fmt: skip
 
 # Numbers of the fields that are followed, by the message they stand in.
-_MODEL = {7: "graph", 14: "metadata", 20: "training", 25: "function"}
-_GRAPH = {1: "node", 5: "tensor", 11: "input", 12: "output", 15: "sparse"}
-_FUNCTION = {7: "node", 11: "attribute"}
-_TRAINING = {1: "graph", 2: "graph"}
-_NODE = {5: "attribute"}
-_ATTRIBUTE = {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}
-_SPARSE = {1: "tensor", 2: "tensor"}
 _PARTS = {
-    "graph": _GRAPH, "function": _FUNCTION, "training": _TRAINING, "node": _NODE, "attribute": _ATTRIBUTE,
-    "sparse": _SPARSE,
-}  # fmt: skip
+    "model": {7: "graph", 14: "metadata", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 11: "input", 12: "output", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "training": {1: "graph", 2: "graph"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,36 +124,36 @@ class _Scan:
 
     def model(self, size: int) -> OnnxFile:
         graphs = 0
-        for field in self._fields(0, size):
-            part = _MODEL.get(field.number) if field.is_block else None
+        for part, field in self._parts("model", 0, size):
             if part == "metadata":
                 key, value = self._entry(field)
                 self._metadata[key] = value
             elif part == "graph":
                 graphs += 1
                 self._main_graph(field)
-            elif part is not None:
+            else:
                 self._search(part, field, 1)
         if graphs != 1:
             raise _NoProtobufError(f"it holds {graphs or 'no'} graphs")
-        return OnnxFile(
-            size=size,
-            metadata=self._metadata,
-            inputs=tuple(self._inputs),
-            outputs=tuple(self._outputs),
-            weights=self._weights,
-        )
+        inputs, outputs = tuple(self._inputs), tuple(self._outputs)
+        return OnnxFile(size=size, metadata=self._metadata, inputs=inputs, outputs=outputs, weights=self._weights)
+
+    def _parts(self, name: str, start: int, end: int) -> Iterator[tuple[str, _Field]]:
+        """Yield the parts of a message that are followed."""
+        followed = _PARTS.get(name, {})
+        for field in self._fields(start, end):
+            if field.is_block and field.number in followed:
+                yield followed[field.number], field
 
     def _main_graph(self, graph: _Field) -> None:
-        for field in self._fields(graph.start, graph.end):
-            part = _GRAPH.get(field.number) if field.is_block else None
+        for part, field in self._parts("graph", graph.start, graph.end):
             if part == "input":
                 self._inputs.append(self._port(field))
             elif part == "output":
                 self._outputs.append(self._port(field))
             elif part == "tensor":
                 self._weights += self._tensor(field)
-            elif part is not None:
+            else:
                 self._search(part, field, 1)
 
     def _search(self, part: str, field: _Field, depth: int) -> None:
@@ -172,11 +163,8 @@ class _Scan:
         if part == "tensor":
             self._tensor(field)
             return
-        followed = _PARTS.get(part, {})
-        for inner in self._fields(field.start, field.end):
-            name = followed.get(inner.number) if inner.is_block else None
-            if name is not None:
-                self._search(name, inner, depth + 1)
+        for name, inner in self._parts(part, field.start, field.end):
+            self._search(name, inner, depth + 1)
 
     def _tensor(self, tensor: _Field) -> int:
         """Return how many values a tensor has; raises unless they stand in the file."""
@@ -188,8 +176,12 @@ class _Scan:
             if field.number == 14 and field.value:  # data_location
                 raise _ExternalDataError(f"location {field.value}")
             if field.number == 1:  # dims, one by one or packed
-                for side in self._packed(field) if field.is_block else (field.value,):
+                place = field.start
+                while place < field.end:
+                    side, place = self._varint(place, field.end)
                     count *= side
+                if not field.is_block:
+                    count *= field.value
         return count
 
     def _port(self, port: _Field) -> TensorPort:
@@ -230,12 +222,6 @@ class _Scan:
         for inner in self._fields(field.start, field.end):
             if inner.number == number and inner.is_block:
                 yield inner
-
-    def _packed(self, field: _Field) -> Iterator[int]:
-        place = field.start
-        while place < field.end:
-            value, place = self._varint(place, field.end)
-            yield value
 
     def _fields(self, start: int, end: int) -> Iterator[_Field]:
         """Yield the fields of a message that fills [start, end) exactly."""
@@ -294,11 +280,7 @@ class ModelFile:
 
 
 def check_is_file(path: Path) -> None:
-    """Raise unless there is a file.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Raise `InputError` unless there is a file."""
     if is_folder(path):
         raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
     if not is_file(path):
@@ -306,17 +288,24 @@ def check_is_file(path: Path) -> None:
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Describe a model file.
-
-    Raises:
-        InputError: it is missing, no model, has no Manifest, or its graph is not what the Manifest says.
-    """
+    """Describe a model file; `InputError` where its graph is not what its Manifest says, or it is no model at all."""
     check_is_file(path)
     try:
         if path.suffix.lower() == ".engine":
-            return _engine(path)
+            _, manifest, _ = engine_manifest(path)
+            given, result = _expected(manifest)
+            return ModelFile(
+                path=path, kind="engine", size=path.stat().st_size, manifest=manifest, inputs=(given,),
+                outputs=(result,), weights=None,
+            )  # fmt: skip
         if path.suffix.lower() == ".onnx":
-            return _onnx(path)
+            found = read_onnx(path)
+            manifest = Manifest.from_metadata(found.metadata)
+            check_ports(found.inputs, found.outputs, manifest)
+            return ModelFile(
+                path=path, kind="onnx", size=found.size, manifest=manifest, inputs=found.inputs, outputs=found.outputs,
+                weights=found.weights,
+            )  # fmt: skip
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
@@ -324,34 +313,11 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def shipped_model() -> Path:
-    """Return the demonstration network that comes with the package, and log that it is used.
-
-    Raises:
-        UsageError: this installation has none.
-    """
+    """Return the demonstration network that comes with the package, and log that it is used."""
     if not _SHIPPED.is_file():
         raise UsageError("this installation ships no model. Name one, for `lsr-infer` with --model MODEL.onnx.")
     logger.info("no model named: using the shipped demonstration network, trained on Toytown, not on real roads")
     return _SHIPPED
-
-
-def _onnx(path: Path) -> ModelFile:
-    found = read_onnx(path)
-    manifest = Manifest.from_metadata(found.metadata)
-    check_ports(found.inputs, found.outputs, manifest)
-    return ModelFile(
-        path=path, kind="onnx", size=found.size, manifest=manifest, inputs=found.inputs, outputs=found.outputs,
-        weights=found.weights,
-    )  # fmt: skip
-
-
-def _engine(path: Path) -> ModelFile:
-    _, manifest, _ = engine_manifest(path)
-    inputs, outputs = _expected(manifest)
-    return ModelFile(
-        path=path, kind="engine", size=path.stat().st_size, manifest=manifest, inputs=(inputs,), outputs=(outputs,),
-        weights=None,
-    )  # fmt: skip
 
 
 def _expected(manifest: Manifest) -> tuple[TensorPort, TensorPort]:
@@ -365,11 +331,7 @@ def _expected(manifest: Manifest) -> tuple[TensorPort, TensorPort]:
 
 
 def check_ports(inputs: tuple[TensorPort, ...], outputs: tuple[TensorPort, ...], manifest: Manifest) -> None:
-    """Raise unless a graph with these ports is the one the Manifest describes.
-
-    Raises:
-        InputError: it is another.
-    """
+    """Raise `InputError` unless a graph with these ports is the one the Manifest describes."""
     given, result = _expected(manifest)
     for kind, ports, expected in (("input", inputs, given), ("output", outputs, result)):
         if len(ports) != 1 or not _fits(ports[0], expected):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.backend import BackendOptions
+from lsr_infer.backends import BackendOptions
 from lsr_infer.backends.model_file import TensorPort, read_onnx
 from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.system.cuda import device_index, probe_cuda
@@ -50,10 +50,8 @@ class OnnxRuntimeBackend:
 
     def __init__(self, path: Path, options: BackendOptions) -> None:
         if options.precision not in (None, "tf32"):
-            raise UsageError(
-                f"ONNX Runtime computes in the file's own precision; {options.precision} is not available. Export the "
-                "model in it."
-            )
+            why = f"ONNX Runtime computes in the file's own precision; {options.precision} is not available"
+            raise UsageError(f"{why}. Export the model in it.")
         self.name = "onnxruntime"
         self._path = path
         self.metadata: Mapping[str, str] = read_onnx(path).metadata
@@ -64,9 +62,8 @@ class OnnxRuntimeBackend:
         if options.device != "cpu":
             session, reason, graphs = _cuda_session(path, options, index)
             if session is None and options.device != "auto":
-                raise DeviceError(
-                    f"{options.device}: {reason}. Check the driver, or pass --device cpu. {extra('cuda')}"
-                )
+                advice = f"Check the driver, or pass --device cpu. {extra('cuda')}"
+                raise DeviceError(f"{options.device}: {reason}. {advice}")
         if session is None:
             if options.precision is not None:
                 raise UsageError(f"{options.precision} is an arithmetic of CUDA devices only.")
@@ -96,9 +93,8 @@ class OnnxRuntimeBackend:
                 return runner.run(frames)
             (result,) = session.run([self.outputs[0].name], {self.inputs[0].name: frames})
         except Exception as error:  # its exceptions share no base but Exception
-            raise InputError(
-                f"{self._path}: ONNX Runtime failed on frames {list(frames.shape)}: {_first_line(error)}"
-            ) from error
+            failed = f"ONNX Runtime failed on frames {list(frames.shape)}"
+            raise InputError(f"{self._path}: {failed}: {_first_line(error)}") from error
         return np.asarray(result)
 
     def close(self) -> None:
@@ -128,13 +124,10 @@ class DeviceRunner:
         return len(self._buffers)
 
     def run(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """Map frames to the graph's output; the array is the caller's to keep."""
+        """Map frames to the graph's output; see `Backend.run`."""
         captured = self._graphs and len(frames) <= _CAPTURED_BATCHES
         with self._lock:
-            prepared = self._buffers.get(frames.shape)
-            if prepared is None:
-                prepared = self._prepare(frames)
-            given, binding, taken = prepared
+            given, binding, taken = self._buffers.get(frames.shape) or self._prepare(frames)
             self._buffers.move_to_end(frames.shape)
             given.update_inplace(frames)
             self._session.run_with_iobinding(binding, self._run_options(len(frames) if captured else -1))
@@ -177,13 +170,8 @@ class DeviceRunner:
 
 
 def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any, str, bool]:
-    """Open a session that truly runs on a CUDA device.
-
-    Returns:
-        The session, or None and the reason; and whether CUDA graphs are on.
-    """
+    """Open a session that truly runs on a CUDA device; None with the reason; and whether CUDA graphs are on."""
     onnxruntime = import_onnxruntime()
-
     if _CUDA not in onnxruntime.get_available_providers():
         return None, "this ONNX Runtime was built without CUDA", False
     probe = probe_cuda()
@@ -194,7 +182,8 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
             onnxruntime.preload_dlls()
     settings = {"device_id": str(index), "use_tf32": "1" if options.precision == "tf32" else "0"}
     reason = "ONNX Runtime could not use the CUDA device and would have run on the CPU"
-    for graphs in (True, False) if _is_fixed(path) else (False,):
+    fixed = all(None not in port.shape[1:] for port in read_onnx(path).inputs)  # but the batch; kernels can be recorded
+    for graphs in (True, False) if fixed else (False,):
         try:
             session = _session(path, options, [(_CUDA, settings | {"enable_cuda_graph": "1" if graphs else "0"})])
         except InputError as error:
@@ -212,7 +201,6 @@ def _cuda_session(path: Path, options: BackendOptions, index: int) -> tuple[Any,
 
 def _session(path: Path, options: BackendOptions, providers: list[Any]) -> Any:
     onnxruntime = import_onnxruntime()
-
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _FATAL_ONLY  # its errors come as exceptions, and in one line
     settings.intra_op_num_threads = options.threads or usable_cores()
@@ -225,11 +213,6 @@ def _session(path: Path, options: BackendOptions, providers: list[Any]) -> Any:
         return onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
     except Exception as error:  # its exceptions share no base but Exception
         raise InputError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
-
-
-def _is_fixed(path: Path) -> bool:
-    """Whether all axes of the input but the batch are fixed, so that kernels can be recorded."""
-    return all(None not in port.shape[1:] for port in read_onnx(path).inputs)
 
 
 def _port(node: Any) -> TensorPort:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.backend import BackendOptions
+from lsr_infer.backends import BackendOptions
 from lsr_infer.backends.model_file import TensorPort, read_onnx
 from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.system.process import usable_cores
@@ -93,9 +93,8 @@ class OpenVinoBackend:
             try:
                 result = self._request.infer([frames], share_inputs=True, share_outputs=False)
             except Exception as error:
-                raise InputError(
-                    f"{self._path}: OpenVINO failed on frames {list(frames.shape)}: {_last_line(error)}"
-                ) from error
+                failed = f"OpenVINO failed on frames {list(frames.shape)}"
+                raise InputError(f"{self._path}: {failed}: {_last_line(error)}") from error
             return np.asarray(result[0])
 
     def close(self) -> None:
@@ -107,13 +106,10 @@ class OpenVinoBackend:
 def _precision(compiled: Any) -> str | None:
     """Return in what most layers with weights run; None where the compiled model has none."""
     layers = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
-    found = Counter(
-        layer["runtimePrecision"].astype(str) for layer in layers if layer["layerType"].astype(str) in _WITH_WEIGHTS
-    )
-    if not found:
-        return None
-    element = str(found.most_common(1)[0][0])
-    return _COMPUTES_IN.get(element, element)
+    working = (layer for layer in layers if layer["layerType"].astype(str) in _WITH_WEIGHTS)
+    found = Counter(str(layer["runtimePrecision"].astype(str)) for layer in working)
+    element = max(found, key=found.__getitem__, default=None)
+    return None if element is None else _COMPUTES_IN.get(element, element)
 
 
 def _port(port: Any) -> TensorPort:

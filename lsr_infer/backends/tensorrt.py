@@ -10,34 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.backends.backend import BackendOptions
+from lsr_infer.backends import BackendOptions
 from lsr_infer.backends.model_file import TensorPort
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.system.cuda import choose_device, probe_cuda
-from lsr_infer.tensorrt.admission import (
-    Host,
-    check_bytes,
-    check_flavour,
-    check_host,
-    check_parity,
-    engine_manifest,
-    rebuild_command,
-    sha256_of,
-)
+from lsr_infer.tensorrt import admission
+from lsr_infer.tensorrt.admission import rebuild_command
 from lsr_infer.tensorrt.flavour import BACKEND_NAMES, load_library, platform_name
 
-__all__ = ["TensorRtBackend", "backend_of_engine"]
-
-
-def backend_of_engine(path: Path) -> str:
-    """Return the name of the backend that runs an engine, as the Manifest beside it says.
-
-    Raises:
-        InputError: there is no such Manifest, or it is broken.
-    """
-    _, _, facts = engine_manifest(path)
-    return BACKEND_NAMES[facts.flavour]
+__all__ = ["TensorRtBackend"]
 
 
 class TensorRtBackend:
@@ -57,29 +39,26 @@ class TensorRtBackend:
 
     def __init__(self, path: Path, options: BackendOptions, flavour: str) -> None:
         if options.precision is not None:
-            raise UsageError(
-                f"an engine computes in the precision it was built with; {options.precision} is not available."
-            )
-        if path.suffix.lower() != ".engine":
-            raise UsageError(
-                f"{path}: {BACKEND_NAMES[flavour]} opens .engine files. Build one from it with export/to_trt.py."
-            )
+            asked = f"{options.precision} is not available"
+            raise UsageError(f"an engine computes in the precision it was built with; {asked}.")
         self.name = BACKEND_NAMES[flavour]
+        if path.suffix.lower() != ".engine":
+            raise UsageError(f"{path}: {self.name} opens .engine files. Build one from it with export/to_trt.py.")
         self.precision: str | None = None
         self._path = path
-        text, manifest, facts = engine_manifest(path)
-        self._facts = facts
+        text, manifest, self._facts = admission.engine_manifest(path)
+        facts = self._facts
         try:
             plan = path.read_bytes()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-        check_bytes(path, facts, sha256_of(plan))
-        check_flavour(path, facts, flavour)
+        admission.check_bytes(path, facts, admission.sha256_of(plan))
+        admission.check_flavour(path, facts, flavour)
         gpu = choose_device(options.device, probe_cuda(), f"{path.name}, a TensorRT engine,")
         library = load_library(flavour)
-        host = Host(flavour=flavour, version=library.version, platform=platform_name(), gpu=gpu)
-        check_host(path, facts, host)
-        check_parity(path, manifest, gpu, allow_unverified=options.allow_unverified)
+        host = admission.Host(flavour=flavour, version=library.version, platform=platform_name(), gpu=gpu)
+        admission.check_host(path, facts, host)
+        admission.check_parity(path, manifest, gpu, allow_unverified=options.allow_unverified)
         from lsr_infer.tensorrt.runner import EngineRunner
 
         try:

@@ -42,9 +42,6 @@ class Serving:
         delay_microseconds: how long a request may wait for others to join its batch.
         instances: copies of the model that run at once, on each device.
         kind: `auto`, `cpu` or `gpu`.
-
-    Raises:
-        UsageError: a value is not allowed.
     """
 
     name: str
@@ -67,12 +64,7 @@ class Serving:
 
 
 def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
-    """Return the `ModelConfig` of a model as plain data, `EnumName`s for enumerations.
-
-    Raises:
-        InputError: Triton serves no such model, or none that takes no single frame.
-        UsageError: an engine is asked for on the CPU.
-    """
+    """Return the `ModelConfig` of a model as plain data, `EnumName`s for enumerations."""
     manifest, engine = model.manifest, model.manifest.engine
     if engine is not None and engine.flavour != "tensorrt":
         raise InputError(
@@ -90,6 +82,12 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
     most = min(serving.max_batch, most)
     given, result = model.inputs[0], model.outputs[0]
     kind = serving.kind if engine is None else "gpu"
+    facts = {
+        "label_space": manifest.label_space.name,
+        "classes": ",".join(manifest.label_space.names),
+        "working_size": f"{manifest.width}x{manifest.height}",
+        "checkpoint_sha256": manifest.checkpoint,
+    }
     config: dict[str, Any] = {
         "name": serving.name,
         "platform": "onnxruntime_onnx" if engine is None else "tensorrt_plan",
@@ -99,15 +97,7 @@ def model_config(model: ModelFile, serving: Serving) -> dict[str, Any]:
         "output": [_tensor(result, batched)],
         "instance_group": [{"count": serving.instances, "kind": EnumName(f"KIND_{kind.upper()}")}],
         "model_warmup": [_warmup(model, batched)],
-        "parameters": [
-            {"key": key, "value": {"string_value": text}}
-            for key, text in (
-                ("label_space", manifest.label_space.name),
-                ("classes", ",".join(manifest.label_space.names)),
-                ("working_size", f"{manifest.width}x{manifest.height}"),
-                ("checkpoint_sha256", manifest.checkpoint),
-            )
-        ],
+        "parameters": [{"key": key, "value": {"string_value": text}} for key, text in facts.items()],
     }
     if batched and most > 1:
         config["dynamic_batching"] = {"max_queue_delay_microseconds": serving.delay_microseconds}
@@ -173,22 +163,10 @@ def _letter(byte: int) -> str:
 def write_repository(
     model: ModelFile, repository: Path, serving: Serving, *, overwrite: bool = False, allow_unverified: bool = False
 ) -> Path:
-    """Write the folder of a model into a repository, whole or not at all.
+    """Write the folder of a model into a repository, whole or not at all, and return it.
 
-    Args:
-        model: the model.
-        repository: the repository; it is made where it is missing, other models in it stay as they are.
-        serving: how the model is to be served.
-        overwrite: replace a folder of that name that holds what this wrote and nothing else.
-        allow_unverified: take an engine whose parity is pending.
-
-    Returns:
-        The model's folder.
-
-    Raises:
-        UsageError: the folder exists and `overwrite` is false, or it holds something else.
-        InputError: Triton serves no such model, an engine is another than its Manifest describes or not proved, or the
-            place cannot be written.
+    The repository is made where it is missing, other models in it stay as they are. To `overwrite` replaces a folder of
+    that name that holds what this wrote and nothing else.
     """
     config = to_pbtxt(model_config(model, serving))  # refused before what could be corrected
     if model.manifest.engine is not None:

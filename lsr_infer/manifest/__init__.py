@@ -12,29 +12,25 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts, convert
+from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts, check_choice, convert
 
 __all__ = ["FORMAT", "LARGEST_BATCH", "LARGEST_SIDE", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "RUNTIMES", "Manifest"]
 
 FORMAT = 2
 """Version of the document. A reader takes its own version and those below."""
-
 METADATA_KEY = "lsr_manifest"
 """Key of the document in the metadata of an ONNX file."""
-
 OUTPUTS = ("logits", "classes")
 PRECISIONS = ("fp32", "fp16", "int8")
 RUNTIMES = ("any", "onnxruntime", "tensorrt")
 UPSAMPLING = "bilinear-align-corners"
 RESIZE = ("keep-aspect", "stretch")
-LARGEST_SIDE = 16384
-"""Most rows and columns that enter a graph."""
-
-LARGEST_BATCH = 1024
-"""Most frames that enter it at a time."""
+LARGEST_SIDE = 16384  # rows and columns that enter a graph
+LARGEST_BATCH = 1024  # frames that enter it at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +99,11 @@ class Manifest:
     engine: EngineFacts | None = None
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("output", self.output, OUTPUTS),
-            ("precision", self.precision, PRECISIONS),
-            ("upsampling", self.upsampling, (UPSAMPLING,)),
-            ("resize", self.resize, RESIZE),
-            ("runtime", self.runtime, RUNTIMES),
-        ):
-            if value not in allowed:
-                raise InputError(f"Manifest: {name} is {value!r}; allowed: {', '.join(allowed)}.")
+        check_choice("output", self.output, OUTPUTS)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("upsampling", self.upsampling, (UPSAMPLING,))
+        check_choice("resize", self.resize, RESIZE)
+        check_choice("runtime", self.runtime, RUNTIMES)
         if not (1 <= self.height <= LARGEST_SIDE and 1 <= self.width <= LARGEST_SIDE):
             raise InputError(f"Manifest: the size is {self.width}x{self.height}; allowed: 1 to {LARGEST_SIDE} a side.")
         if not 1 <= self.multiple <= 256:
@@ -142,8 +134,8 @@ class Manifest:
             area = self.height * self.width
             tall = math.sqrt(area * height / width)
             rows, columns = self.rounded_size(tall, area / tall)
-        low, high = self._size_range()
-        return min(max(rows, low[0]), high[0]), min(max(columns, low[1]), high[1])
+        rows, columns = np.clip((rows, columns), *self._size_range()).tolist()
+        return rows, columns
 
     def rounded_size(self, height: float, width: float) -> tuple[int, int]:
         """Return the nearest (rows, columns) the network's stride goes into, at least once; see `check_size`."""
@@ -151,11 +143,7 @@ class Manifest:
         return rows, columns
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise unless frames may enter the graph at this size.
-
-        Raises:
-            UsageError: they may not; says at which they may.
-        """
+        """Raise `UsageError`, which names a size that is taken, unless frames may enter the graph at this one."""
         if (height, width) == (self.height, self.width) and self.engine is None:
             return
         asked = f"the size {width}x{height} was asked for"
@@ -163,10 +151,7 @@ class Manifest:
             raise UsageError(f"{asked}, and the graph takes only {self.width}x{self.height}. Export one of free size.")
         low, high = self._size_range()
         if not self.fixed_size and (height, width) != self.rounded_size(height, width):
-            rows, columns = (
-                min(max(side, least), most)
-                for side, least, most in zip(self.rounded_size(height, width), low, high, strict=True)
-            )
+            rows, columns = np.clip(self.rounded_size(height, width), low, high)
             raise UsageError(f"{asked}; sides are multiples of {self.multiple}, such as {columns}x{rows}.")
         if not (low[0] <= height <= high[0] and low[1] <= width <= high[1]):
             raise UsageError(f"{asked}; allowed: {low[1]}x{low[0]} to {high[1]}x{high[0]}.")
@@ -176,8 +161,8 @@ class Manifest:
         if self.engine is None:
             most = LARGEST_SIDE // self.multiple * self.multiple
             return (self.multiple, self.multiple), (most, most)
-        (_, *least), _, (_, *most_of_engine) = self.engine.shapes
-        return (least[0], least[1]), (most_of_engine[0], most_of_engine[1])
+        (_, *low), _, (_, *high) = self.engine.shapes
+        return (low[0], low[1]), (high[0], high[1])
 
     def batch_range(self) -> tuple[int, int]:
         """Return the smallest and the largest number of frames the graph takes at a time."""
@@ -202,11 +187,7 @@ class Manifest:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Manifest":
-        """Read the Manifest out of a model's metadata.
-
-        Raises:
-            InputError: there is none, or as `from_json`.
-        """
+        """Read the Manifest out of a model's metadata; raises as `from_json`, and where there is none."""
         text = metadata.get(METADATA_KEY)
         if text is None:
             raise InputError("it has no Manifest, so its classes are unknown. Export it with export/to_onnx.py.")
@@ -214,11 +195,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Read a Manifest.
-
-        Raises:
-            InputError: this is no Manifest, one of a newer format, or one with a value that is not allowed.
-        """
+        """Read a Manifest; `InputError` for what is none, of a newer format, or has a value that is not allowed."""
         try:
             document: Any = msgspec.json.decode(text)
         except (ValueError, RecursionError) as error:
@@ -269,8 +246,6 @@ class _Input(msgspec.Struct, kw_only=True):
 
 
 class _Output(msgspec.Struct):
-    """The only output."""
-
     name: str
     upsampling: str
 

@@ -5,7 +5,7 @@ Plain data; nothing here loads TensorRT or asks a device.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -13,23 +13,18 @@ import msgspec
 
 from lsr_infer.errors import InputError
 
-__all__ = ["FLAVOURS", "HARDWARE_LEVELS", "EngineFacts", "Parity", "Quantization", "TeacherFacts", "convert"]
+__all__ = [
+    "FLAVOURS", "HARDWARE_LEVELS", "EngineFacts", "Parity", "Quantization", "TeacherFacts", "check_choice", "convert",
+]  # fmt: skip
 
 Kind = TypeVar("Kind")
 
 
 def convert(document: Any, kind: type[Kind], name: str) -> Kind:
-    """Convert plain JSON data to a type with checked members.
+    """Convert parsed JSON, which messages call `name`, to a type with checked members.
 
-    What comes out can be written again: texts are Unicode, numbers are finite.
-
-    Args:
-        document: the parsed JSON.
-        kind: a dataclass or msgspec's `Struct`.
-        name: what the document is called in messages.
-
-    Raises:
-        InputError: a member is missing or of another type.
+    What comes out can be written again: texts are Unicode, numbers are finite. `InputError` where a member is missing
+    or of another type.
     """
     try:
         return msgspec.json.decode(json.dumps(document), type=kind)
@@ -37,6 +32,12 @@ def convert(document: Any, kind: type[Kind], name: str) -> Kind:
         problem, _, member = str(error).partition(" - at `$")
         place = f"{member.removesuffix('`').lstrip('.')}: " if member else ""
         raise InputError(f"{name}: {place}{problem[:1].lower()}{problem[1:]}. Export the model again.") from error
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise `InputError` unless a member of the document has one of the allowed values."""
+    if value not in allowed:
+        raise InputError(f"Manifest: {name} is {value!r}; allowed: {', '.join(allowed)}.")
 
 
 class _Record:
@@ -50,15 +51,7 @@ class _Record:
 
     @classmethod
     def from_dict(cls, document: Any, name: str = "Manifest") -> Self:
-        """Read the record back from `to_dict`.
-
-        Args:
-            document: plain JSON data.
-            name: what it is called in messages.
-
-        Raises:
-            InputError: a member is missing, of the wrong type or outside what is allowed.
-        """
+        """Read the record back from `to_dict`; messages call it `name`. Raises as `convert`."""
         record = convert(document, cls, name)
         known = {member.name for member in fields(cls)}  # type: ignore[arg-type]  # each record is a dataclass
         if missing := sorted(known - document.keys() - cls.OPTIONAL):
@@ -67,11 +60,10 @@ class _Record:
 
 
 FLAVOURS = ("tensorrt", "rtx")
-HARDWARE_LEVELS = ("ampere_plus", "same_compute_capability")
-"""How far an engine of TensorRT may be carried to other GPUs, in TensorRT's words."""
-
 _CHECKED = ("engine", "network")
 _PENDING = "pending"
+HARDWARE_LEVELS = ("ampere_plus", "same_compute_capability")
+"""How far an engine of TensorRT may be carried to other GPUs, in TensorRT's words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +73,14 @@ class Parity(_Record):
     Args:
         reference: what is taken as right, such as `checkpoint`.
         frames_from: where the frames come from, in words, without a path.
-        frames: number of frames compared.
-        pixels: number of pixels compared.
+        frames: number of frames.
+        pixels: number of pixels.
         agreement: share of pixels with the same class.
         clear_agreement: the same among places whose top two reference logits are apart, see `Bar`; None where there is
             none.
-        clear_share: share of the places that are so; None in documents that were written before it was counted.
+        clear_share: share of the places that are so; None in older documents.
         max_logit_difference: largest absolute difference of a logit; None where the candidate gives classes alone.
-        mean_logit_difference: mean absolute difference of a logit; None likewise.
+        mean_logit_difference: mean of it.
         class_agreement: for each class the reference found, the share of its pixels that agree.
         miou_reference: mean IoU of the reference where labels exist, else None.
         miou: mean IoU of the candidate where labels exist, else None.
@@ -109,19 +101,17 @@ class Parity(_Record):
     miou: float | None = None
     class_iou_difference: Mapping[str, float] = field(default_factory=dict)
     clear_share: float | None = None
-    OPTIONAL: ClassVar = frozenset(
-        {"clear_agreement", "clear_share", "miou_reference", "miou", "class_iou_difference"}  # of older exports
-    )
+    # Not in older exports.
+    OPTIONAL: ClassVar = frozenset({"clear_agreement", "clear_share", "miou_reference", "miou", "class_iou_difference"})
 
     def worst_class(self) -> str:
         """Name the class that agrees least, with its share, and what it loses in IoU where that is known."""
         if not self.class_agreement:
             return "none"
-        name = min(self.class_agreement, key=lambda key: self.class_agreement[key])
-        if name not in self.class_iou_difference:
-            return f"{name} ({100 * self.class_agreement[name]:.2f} %)"
-        change = 100 * self.class_iou_difference[name]
-        return f"{name} ({100 * self.class_agreement[name]:.2f} %, IoU {change:+.2f} points)"
+        name = min(self.class_agreement, key=self.class_agreement.__getitem__)
+        change = self.class_iou_difference.get(name)
+        lost = "" if change is None else f", IoU {100 * change:+.2f} points"
+        return f"{name} ({100 * self.class_agreement[name]:.2f} %{lost})"
 
     def describe(self) -> str:
         """Say in one phrase how far the two agree."""
@@ -176,9 +166,6 @@ class EngineFacts(_Record):
         onnx_sha256: of the ONNX file it was built from.
         parity: how it compares with that file; None: pending, to be completed on the target.
         proved_on: compute capability of the GPU that was measured on; another one has to prove it anew.
-
-    Raises:
-        InputError: a value is outside what is allowed.
     """
 
     flavour: str
@@ -199,29 +186,21 @@ class EngineFacts(_Record):
     OPTIONAL: ClassVar = frozenset({"compute_capability", "proved_on"})
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("flavour", self.flavour, FLAVOURS),
-            ("types_checked", self.types_checked, _CHECKED),
-        ):
-            if value not in allowed:
-                raise InputError(f"Manifest: engine.{name} is {value!r}; allowed: {', '.join(allowed)}.")
+        check_choice("engine.flavour", self.flavour, FLAVOURS)
+        check_choice("engine.types_checked", self.types_checked, _CHECKED)
         least, best, most = self.shapes
         if not all(1 <= low <= good <= high for low, good, high in zip(least, best, most, strict=True)):
             raise InputError(f"Manifest: engine.shapes are {self.shapes}; they must not fall from least to most.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts as plain JSON data."""
+        """Return the facts as plain JSON data, a missing parity as `pending`."""
         shapes = dict(zip(("min", "opt", "max"), map(list, self.shapes), strict=True))
         parity = _PENDING if self.parity is None else self.parity.to_dict()
         return super().to_dict() | {"shapes": shapes, "parity": parity}
 
     @classmethod
     def from_dict(cls, document: Any, name: str = "Manifest") -> Self:
-        """Read the facts back from `to_dict`.
-
-        Raises:
-            InputError: a member is missing, of the wrong type or outside what is allowed.
-        """
+        """Read the facts back from `to_dict`."""
         plain = dict(document)
         plain["shapes"] = astuple(convert(document.get("shapes"), _Shapes, f"{name}.shapes"))
         if (parity := document.get("parity")) == _PENDING:
@@ -249,9 +228,6 @@ class TeacherFacts(_Record):
         method: how it was trained.
         step: optimiser steps of that training.
         scores: the figures in its file, finite.
-
-    Raises:
-        InputError: a score is not finite.
     """
 
     sha256: str

@@ -7,6 +7,7 @@ too. TensorRT must not be asked instead: without a driver it crashes the process
 import ctypes
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,6 @@ from lsr_infer.errors import DeviceError, UsageError
 __all__ = ["CudaDevice", "CudaProbe", "choose_device", "device_index", "probe_cuda"]
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-_SUCCESS = 0
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _LONGEST_NAME = 256
 
@@ -85,25 +85,16 @@ def _device(driver: Any, index: int) -> CudaDevice:
 
 def _call(driver: Any, function: str, *arguments: Any) -> None:
     code = getattr(driver, function)(*arguments)
-    if code != _SUCCESS:
-        raise _DriverRefusedError(f"the CUDA driver answers {_error_name(driver, code)} to {function}")
-
-
-def _error_name(driver: Any, code: int) -> str:
-    text = ctypes.c_char_p()
-    try:
-        driver.cuGetErrorName(ctypes.c_int(code), ctypes.byref(text))
-    except AttributeError:
-        return f"error {code}"
-    return (text.value or f"error {code}".encode()).decode("ascii", errors="replace")
+    if code != 0:
+        text = ctypes.c_char_p()
+        with suppress(AttributeError):
+            driver.cuGetErrorName(ctypes.c_int(code), ctypes.byref(text))
+        answer = text.value.decode("ascii", errors="replace") if text.value else f"error {code}"
+        raise _DriverRefusedError(f"the CUDA driver answers {answer} to {function}")
 
 
 def device_index(name: str) -> int:
-    """Return the number of the GPU that a device's name means; 0 for `auto`, `cuda` and `cpu`.
-
-    Raises:
-        UsageError: this is no device's name.
-    """
+    """Return the number of the GPU that a device's name means; 0 for `auto`, `cuda` and `cpu`."""
     match = re.fullmatch(r"(?:auto|cpu|cuda(?::(\d{1,3}))?)", name)
     if match is None:
         raise UsageError(f"there is no device {name}; allowed: auto, cpu, cuda:N.")
@@ -111,12 +102,7 @@ def device_index(name: str) -> int:
 
 
 def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
-    """Return the GPU that a device's name means, `auto` and `cuda` the first one; messages name what needs it.
-
-    Raises:
-        UsageError: this is no device's name.
-        DeviceError: there is no such GPU, or the name means the CPU.
-    """
+    """Return the GPU that a device's name means, `auto` and `cuda` the first one; `DeviceError` says what needs it."""
     index = device_index(name)
     if name == "cpu":
         raise DeviceError(f"{what} runs only on an NVIDIA GPU, not on the CPU. Use the ONNX file there.")

@@ -22,10 +22,8 @@ def usable_cores(system: Path = _SYSTEM) -> int:
     """Return the number of physical cores this process may use, at least 1.
 
     Hyper-threads of one core share its arithmetic units, so cores are counted; a container's share of time counts too.
-    psutil knows neither which cores are behind an affinity nor the quota of a control group.
-
-    Args:
-        system: the root of the file system that is asked for topology and quota.
+    psutil knows neither which cores are behind an affinity nor the quota of a control group: `system`, the root of the
+    file system, is asked.
     """
     process = psutil.Process()
     allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else range(psutil.cpu_count() or 1)
@@ -63,9 +61,6 @@ class Trimmer:
 
     Frames are allocated on one thread and freed on another, which leaves glibc's heaps with ever more holes: measured
     with four streams, 1.2 MiB a minute that is lost.
-
-    Args:
-        seconds: the time between two trims.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -104,9 +99,6 @@ def import_onnxruntime() -> Any:
     The one place where it is imported: its own builds report to Microsoft unless that is switched off. Seen with 1.31:
     a device id and queued events, names of models among them, below `~/.cache/Microsoft`, `.ses` in the folder for
     temporary files, and look-ups of the host they are sent to. The variable is read when the library is loaded.
-
-    Raises:
-        ImportError: it is not installed.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime

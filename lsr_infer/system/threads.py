@@ -37,16 +37,10 @@ def prefetch(
     by itself once it gets what it waits for, and closes it.
 
     Args:
-        items: iterated on the thread; a generator among them is closed there too.
+        items: iterated on the thread; a generator is closed there too. What it raises is raised again here.
         depth: largest number of items produced and not yet taken.
         stop: once it is set, no further item is waited for.
-        timeout_seconds: longest wait for an item.
-
-    Yields:
-        Every item in order; then what ended the producer is raised, if it was an exception.
-
-    Raises:
-        TimeoutError: no item came in time.
+        timeout_seconds: longest wait for an item, else `TimeoutError`.
     """
     slots: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -68,10 +62,9 @@ def prefetch(
                 for item in iterator:
                     if not put(item):
                         break
+            put(_End(None))
         except BaseException as raised:  # noqa: BLE001 - it is raised again in the consumer
             put(_End(raised))
-        else:
-            put(_End(None))
 
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
@@ -86,9 +79,9 @@ def prefetch(
                 if time.monotonic() - asked > timeout_seconds:
                     raise TimeoutError from None
                 continue
+            if isinstance(entry, _End) and entry.error is not None:
+                raise entry.error
             if isinstance(entry, _End):
-                if entry.error is not None:
-                    raise entry.error
                 return
             yield entry
             asked = time.monotonic()
@@ -118,11 +111,7 @@ class BackgroundWriter(Generic[Item]):
         return self
 
     def put(self, item: Item) -> None:
-        """Hand over an item.
-
-        Raises:
-            BaseException: whatever an earlier item raised on the thread.
-        """
+        """Hand over an item, or raise what an earlier one raised on the thread."""
         while not self._failed.is_set():
             try:
                 self._slots.put(item, timeout=_POLL_SECONDS)

@@ -73,7 +73,7 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
 
 
 def formats(container: "av.container.InputContainer") -> frozenset[str]:
-    """Return libav's names of a container's format, which may be several."""
+    """Return libav's names of a container's format."""
     return frozenset(container.format.name.split(","))
 
 

@@ -198,11 +198,6 @@ class LiveReader:
     def _over(self) -> bool:
         return self._stopped.is_set() or self._halt.is_set()
 
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not self._over() and (left := end - time.monotonic()) > 0:
-            self._stopped.wait(min(left, _POLL_SECONDS))
-
     def _run(self) -> None:
         """Connect, read, and connect again, until stopped or out of attempts."""
         attempts = 0
@@ -224,7 +219,9 @@ class LiveReader:
                 pause = min(self._options.pause_seconds * 2**attempts, _LONGEST_PAUSE_SECONDS)
                 attempts += 1
                 logger.warning("%s; attempt %d in %.1f s", why, attempts, pause)
-                self._pause(pause)
+                end = time.monotonic() + pause
+                while not self._over() and (left := end - time.monotonic()) > 0:
+                    self._stopped.wait(min(left, _POLL_SECONDS))
         except BaseException as error:  # noqa: BLE001 - it is raised again where the frames are fetched
             self._error = error
         finally:

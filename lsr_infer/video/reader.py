@@ -30,10 +30,8 @@ logger = logging.getLogger(__name__)
 
 _PLAYLISTS = frozenset({"hls", "dash"})
 """Formats whose own size says nothing about the video."""
-_WALKED = frozenset({"gif", "apng"})
-"""Animations, whose length libav only knows from what it read."""
-_BY_STREAM = frozenset({"mov", "avi"})
-"""Formats that state the length of each stream."""
+_WALKED = frozenset({"gif", "apng"})  # libav knows their length only from what it read
+_BY_STREAM = frozenset({"mov", "avi"})  # state the length of each stream
 _BY_FILE = frozenset({"matroska", "flv"})
 """Formats that state the length of the file with its sound, counted from 0. All others state none, or one that whole
 files miss (ASF); libav then measures it at the end of what there is, or guesses."""

@@ -82,7 +82,8 @@ def torch_run(folder: Path, threads: int) -> Callable[[np.ndarray], object]:
 
 def backend_run(folder: Path, name: str, threads: int) -> Callable[[np.ndarray], object]:
     """Return a backend of the runtime."""
-    from lsr_infer.backends import BackendOptions, open_backend
+    from lsr_infer.backends import BackendOptions
+    from lsr_infer.segmenter import open_backend
 
     backend, precision, file = BACKENDS[name]
     opened = open_backend(

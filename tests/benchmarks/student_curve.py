@@ -26,8 +26,9 @@ PRECISIONS = ("fp32", "int8")
 
 def work(file: Path, threads: int, runs: int) -> None:
     """Time one file in this process and print its runs."""
-    from lsr_infer.backends import BackendOptions, open_backend
+    from lsr_infer.backends import BackendOptions
     from lsr_infer.manifest import Manifest
+    from lsr_infer.segmenter import open_backend
 
     backend = open_backend(file, BackendOptions(device="cpu", threads=threads), name="onnxruntime")
     manifest = Manifest.from_metadata(backend.metadata)

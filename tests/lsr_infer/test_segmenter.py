@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import lsr_infer
-from lsr_infer.backends import BACKENDS, BackendOptions
+from lsr_infer.backends import BackendOptions
 from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import read_label, resize_frame
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.render.masks import interpolate
-from lsr_infer.segmenter import Segmentation, Segmenter
+from lsr_infer.segmenter import BACKENDS, Segmentation, Segmenter
 from lsr_infer.video.reader import read_frames
 from tests.lsr_infer.onnxfile import SPACE, colour_model, expected_logits, level_model, manifest
 from tests.lsr_infer.onnxfile import model as encode

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsr_infer.backends import BACKENDS, BackendOptions, TensorPort, open_backend
+from lsr_infer.backends import BackendOptions, TensorPort
 from lsr_infer.backends.model_file import shipped_model
 from lsr_infer.backends.onnxruntime import DeviceRunner
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.parity.frame_set import shipped_frames
-from lsr_infer.segmenter import Segmenter
+from lsr_infer.segmenter import BACKENDS, Segmenter, open_backend
 from lsr_infer.system.cuda import CudaDevice, CudaProbe
 from tests.lsr_infer.onnxfile import colour_model, expected_logits, manifest
 from tests.lsr_infer.onnxfile import model as encode

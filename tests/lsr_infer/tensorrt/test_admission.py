@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from lsr_infer.backends import BackendOptions, open_backend
+from lsr_infer.backends import BackendOptions
 from lsr_infer.errors import DeviceError, InputError, LsrError, UsageError
 from lsr_infer.manifest import Manifest
 from lsr_infer.manifest.records import EngineFacts, Parity
-from lsr_infer.segmenter import Segmenter
+from lsr_infer.segmenter import Segmenter, open_backend
 from lsr_infer.system.cuda import CudaDevice, CudaProbe
 from lsr_infer.tensorrt.admission import Host, check_host
 from lsr_infer.tensorrt.flavour import Library

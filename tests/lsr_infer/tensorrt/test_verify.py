@@ -12,7 +12,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
-from lsr_infer.backends import BackendOptions, open_backend  # noqa: E402
+from lsr_infer.backends import BackendOptions  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError  # noqa: E402
 from lsr_infer.manifest.records import EngineFacts  # noqa: E402
 from lsr_infer.parity.frame_set import FrameSet  # noqa: E402
@@ -22,7 +22,7 @@ from lsr_infer.parity.meter import (  # noqa: E402
     ParityCheck,
     check_bar,
 )
-from lsr_infer.segmenter import Segmenter  # noqa: E402
+from lsr_infer.segmenter import Segmenter, open_backend  # noqa: E402
 from lsr_infer.system.cuda import CudaDevice, CudaProbe  # noqa: E402
 from lsr_infer.tensorrt.admission import engine_manifest, manifest_path, sha256_of  # noqa: E402
 from lsr_infer.tensorrt.build import (  # noqa: E402
