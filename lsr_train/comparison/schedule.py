@@ -28,8 +28,7 @@ from lsr_train.config.fields import field_of, with_fields
 from lsr_train.config.recipes import config_from_text, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.runs.environment import available_cores
-from lsr_train.runs.folder import RunFolder
+from lsr_train.runs.folder import RunFolder, available_cores
 from lsr_train.runs.matching import differing, is_finished
 
 __all__ = [

@@ -4,12 +4,12 @@ It is the only place that calls `backward` and writes checkpoints. It knows meth
 two batch types.
 """
 
-import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -32,7 +32,7 @@ from lsr_train.methods import method_class
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, TeacherFacts
 from lsr_train.runs.folder import RunFolder
-from lsr_train.runs.state import RunState, as_plain
+from lsr_train.runs.state import RunState
 from lsr_train.selftraining import FrozenTeacher
 
 __all__ = ["Engine", "Networks", "TrainingResult", "build_accelerator"]
@@ -42,30 +42,17 @@ logger = logging.getLogger(__name__)
 BatchT = TypeVar("BatchT", LabelledBatch, UnlabelledBatch)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Networks:
-    """The networks of a run.
-
-    Args:
-        network: what training starts from, on the CPU or its device.
-        teacher: a finished network that teaches it, on its device, and where it is from; None where the configuration
-            names none.
-    """
+    """What training starts from, and the finished network that teaches it, with where that is from, if any."""
 
     network: DeepLabV2
     teacher: tuple[FrozenTeacher, TeacherFacts] | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """How a run ended.
-
-    Args:
-        finished: false where it was interrupted.
-        step: finished steps.
-        last: the last checkpoint's folder.
-        best: the selected checkpoint's folder, None where nothing was selected.
-    """
+    """How a run ended, after how many steps, and the folders of its last and its selected checkpoint."""
 
     finished: bool
     step: int
@@ -74,16 +61,7 @@ class TrainingResult:
 
 
 class Engine:
-    """One training run.
-
-    Args:
-        config: the resolved configuration.
-        space: the classes.
-        models: the starting network, and its teacher.
-        accelerator: places everything; its precision is the configuration's.
-        run: where everything is written.
-        selector: evaluates on unlabelled frames and selects the best checkpoint.
-    """
+    """One training run; the precision of `accelerator` is the configuration's."""
 
     def __init__(
         self,
@@ -94,12 +72,10 @@ class Engine:
         run: RunFolder,
         selector: Selector,
     ) -> None:
-        self.config = config
-        self.space = space
-        self.accelerator = accelerator
-        self.run_folder = run
-        self.log = RunLog(run, tensorboard=config.log.tensorboard and accelerator.is_main_process)
-        self.selector = selector
+        self.config, self.space, self.accelerator = config, space, accelerator
+        self.run_folder, self.selector = run, selector
+        self._is_main = bool(accelerator.is_main_process)
+        self.log = RunLog(run, tensorboard=config.log.tensorboard and self._is_main)
         self.step = 0
         self.monitor = TermMonitor()
         network, self.teacher = models.network, models.teacher
@@ -135,14 +111,7 @@ class Engine:
         return batch.on(self.accelerator.device, self.network.normalize, channels_last=self.config.train.channels_last)
 
     def train_step(self, batches: Batches) -> float:
-        """Do one optimiser step.
-
-        Args:
-            batches: where the micro-batches come from.
-
-        Returns:
-            Seconds spent waiting for the loader.
-        """
+        """Do one optimiser step and return the seconds spent waiting for the loader."""
         config = self.config
         waited = 0.0
         set_learning_rate(self.optimizer, learning_rate(self.step, config.optim, config.train.steps))
@@ -163,7 +132,10 @@ class Engine:
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 terms = self.method.terms(self.model, source, target)
                 if last and config.log.gradients and (self.step + 1) % config.log.gradients == 0:
-                    self._log_gradients(terms)
+                    groups = self.network.parameter_groups()
+                    norms = gradient_norms(terms, [*groups["stem"], *groups["backbone"]])
+                    if self._is_main:
+                        self.log.gradients(self.step + 1, norms)
                 total = cast(Tensor, sum(weights.get(name, 1.0) * value for name, value in terms.items()))
                 self.accelerator.backward(total / config.train.accumulate)
             self.monitor.observe(self.step, terms, self.method.diagnostics())
@@ -177,19 +149,8 @@ class Engine:
         self.method.after_step(self.network, self.step)
         return waited
 
-    def _log_gradients(self, terms: Mapping[str, Tensor]) -> None:
-        """Write the norm of each term's gradient on stem and backbone, of this process's last micro-batch."""
-        groups = self.network.parameter_groups()
-        norms = gradient_norms(terms, [*groups["stem"], *groups["backbone"]])
-        if self._is_main:
-            self.log.gradients(self.step + 1, norms)
-
     def run(self, batches: Batches, interrupted: Callable[[], bool]) -> TrainingResult:
-        """Train until the configured step, an early stop or an interruption.
-
-        Args:
-            batches: both domains from `self.samples` on.
-            interrupted: whether to stop, asked between two steps.
+        """Train on batches from `self.samples` on, until the last step, an early stop or an interruption.
 
         Raises:
             QualityGateError: a loss term was not finite; names it, the first such step and that batch's files.
@@ -226,18 +187,13 @@ class Engine:
         self.log.close()
         if saved is None:
             self.save(best=False)
-        finished = self.step >= steps or self.selector.exhausted
         best = self.run_folder.pointer("best")
         return TrainingResult(
-            finished=finished,
+            finished=self.step >= steps or self.selector.exhausted,
             step=self.step,
             last=self.run_folder.checkpoint(self.step),
             best=None if best is None else self.run_folder.checkpoint(best),
         )
-
-    @property
-    def _is_main(self) -> bool:
-        return bool(self.accelerator.is_main_process)
 
     def _interrupted(self, interrupted: Callable[[], bool]) -> bool:
         """Whether to stop; several processes agree on it, at log intervals only."""
@@ -312,16 +268,11 @@ class Engine:
     def write_status(self, state: str) -> None:
         """Replace status.json."""
         self.run_folder.write_status(
-            state=state, step=self.step, steps=self.config.train.steps, selection=as_plain(self.selector.state())
+            state=state, step=self.step, steps=self.config.train.steps, selection=self.selector.state()
         )
 
     def save(self, *, best: bool) -> None:
-        """Write a checkpoint of everything, after making sure that nothing in it is non-finite.
-
-        Raises:
-            QualityGateError: a loss term or a weight is not finite.
-            InputError: the run folder cannot be written.
-        """
+        """Write a checkpoint of everything; raises `QualityGateError` where a loss term or a weight is not finite."""
         self._check()
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in self.network.state_dict().values()])
         if not bool(finite.all()):
@@ -347,22 +298,13 @@ class Engine:
         data = self.config.data
         size = data.target if data.target.given else data.source
         info = ModelInfo(
-            label_space=self.space,
-            method=self.config.method,
-            step=self.step,
-            height=size.height,
-            width=size.width,
-            scores=self.selector.scores(self.step),
-            teacher=None if self.teacher is None else self.teacher[1],
-        )
+            label_space=self.space, method=self.config.method, step=self.step, height=size.height, width=size.width,
+            scores=self.selector.scores(self.step), teacher=None if self.teacher is None else self.teacher[1],
+        )  # fmt: skip
         self.state.write(folder, info)
 
     def resume(self) -> None:
-        """Restore the last checkpoint of the run folder; without one the run starts at step 0.
-
-        Raises:
-            InputError: the checkpoint is damaged or belongs to another network.
-        """
+        """Restore the last checkpoint of the run folder; without one the run starts at step 0."""
         step = self.run_folder.pointer("last")
         if self._is_main:
             folder = self.run_folder

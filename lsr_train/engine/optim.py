@@ -12,14 +12,9 @@ __all__ = ["build_optimizer", "learning_rate", "set_decayed_rate", "set_learning
 
 
 def build_optimizer(groups: Mapping[str, Sequence[nn.Parameter]], config: OptimConfig) -> Optimizer:
-    """Build SGD or AdamW over named parameter groups.
+    """Build SGD or AdamW over named parameter groups, each of which carries `name` and `multiplier`.
 
-    Args:
-        groups: parameters by group name; a group that `lr_multipliers` does not name has multiplier 1.
-        config: which optimiser, and its numbers.
-
-    Returns:
-        The optimiser; each of its groups carries `name` and `multiplier`.
+    A group that `lr_multipliers` does not name has multiplier 1.
     """
     param_groups = [
         {
@@ -38,15 +33,10 @@ def build_optimizer(groups: Mapping[str, Sequence[nn.Parameter]], config: OptimC
 
 
 def learning_rate(step: int, config: OptimConfig, steps: int) -> float:
-    """Return the base learning rate of the step after `step` finished ones.
+    """Return the base learning rate of the step after `step` finished ones (paper, Sec. 5: power 0.9), never negative.
 
-    Args:
-        step: finished steps, from 0.
-        config: base rate, warm-up and decay (paper, Sec. 5: power 0.9).
-        steps: length of the run, which the decay spans where `poly_steps` is 0.
-
-    Returns:
-        lr * min(1, (step + 1) / (warmup + 1)) * (1 - step / length) ** power; never negative.
+    lr * min(1, (step + 1) / (warmup + 1)) * (1 - step / length) ** power, where the length is `poly_steps`, or the
+    run's `steps` where that is 0.
     """
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
     return float(config.lr * warmup * _decay(step, config, steps))
@@ -64,13 +54,6 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def set_decayed_rate(optimizer: Optimizer, step: int, config: OptimConfig, steps: int) -> None:
-    """Decay an optimiser of a method's own as the network's, from the rates it was built with, without warm-up.
-
-    Args:
-        optimizer: whose groups get the rate.
-        step: finished steps, from 0.
-        config: of the network's optimiser.
-        steps: length of the run.
-    """
+    """Decay an optimiser of a method's own as the network's, from the rates it was built with, without warm-up."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * _decay(step, config, steps)

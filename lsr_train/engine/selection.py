@@ -20,12 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class SelectionSignals(NamedTuple):
-    """Signals of a network at a step.
-
-    Args:
-        signals: by name; for each, higher is better.
-        classes: the same for each class; None where no target frame was evaluated.
-    """
+    """Signals by name, higher is better for each; and of each class, None where no target frame was evaluated."""
 
     signals: dict[str, float]
     classes: ClassSignals | None = None
@@ -48,10 +43,7 @@ class Selector:
         watch: CollapseWatch | None = None,
         advice: str = "",
     ) -> None:
-        self.config = config
-        self.evaluate = evaluate
-        self.watch = watch
-        self.advice = advice
+        self.config, self.evaluate, self.watch, self.advice = config, evaluate, watch, advice
         self.best_step: int | None = None
         self._best: float | None = None
         self._without = 0
@@ -74,12 +66,7 @@ class Selector:
             self.watch.start(found.classes.share.tolist())
 
     def update(self, step: int, found: SelectionSignals, *, log: bool = True) -> bool:
-        """Take the signals of a step and return whether it is the best so far.
-
-        Args:
-            step: finished steps.
-            found: its signals.
-            log: whether to log which classes are low; of several processes one is enough.
+        """Take the signals of a step and return whether it is the best so far; `log` tells which classes are low.
 
         Raises:
             QualityGateError: the deciding signal is not a number.

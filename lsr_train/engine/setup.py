@@ -21,12 +21,7 @@ from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.engine.selection import SelectionSignals, Selector
 from lsr_train.evaluation.scores import score_frames
-from lsr_train.evaluation.signals import (
-    SIGNAL_BATCH,
-    CollapseWatch,
-    estimate_target_statistics,
-    label_free_signals,
-)
+from lsr_train.evaluation.signals import SIGNAL_BATCH, CollapseWatch, estimate_target_statistics, label_free_signals
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.network.narrowing import narrow
 from lsr_train.network.weights import load_backbone_weights
@@ -35,14 +30,9 @@ from lsr_train.runs.folder import resolve_model
 from lsr_train.selftraining import FrozenTeacher
 
 __all__ = [
-    "RunInputs",
-    "collapse_advice",
-    "load_teacher",
-    "network_spec",
-    "open_inputs",
-    "starting_network",
+    "RunInputs", "collapse_advice", "load_teacher", "network_spec", "open_inputs", "starting_network",
     "with_teacher_hash",
-]
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +41,8 @@ logger = logging.getLogger(__name__)
 class RunInputs:
     """The data of a run, and what selects its checkpoint.
 
-    Args:
-        config: the run.
-        accelerator: for this process's rank.
-        space: the classes.
-        source: labelled samples.
-        target: unlabelled samples; None where the configuration has no target.
-        held_out: labelled source images the run does not train on; None where no split of them is named.
-        selector: evaluates on target frames and held-out source images.
+    Without a target in the configuration `target` is None, without a split of source images that the run does not train
+    on `held_out`.
     """
 
     config: Config
@@ -126,11 +110,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledImages | None:
-    """Open the source images that the `source` signal is scored on.
-
-    Raises:
-        UsageError: they are among those that are trained on.
-    """
+    """Open the source images that the `source` signal is scored on; `UsageError` where they are trained on."""
     source, split = config.data.source, config.selection.source_split
     if not split:
         return None
@@ -208,16 +188,10 @@ def network_spec(config: Config, space: LabelSpace) -> NetworkSpec:
 
 
 def starting_network(config: Config, inputs: RunInputs, device: torch.device, *, fresh: bool) -> tuple[DeepLabV2, str]:
-    """Build the network a run starts from.
+    """Build the network a run starts from, and a phrase on where its weights are from.
 
-    Args:
-        config: the run.
-        inputs: its data; target frames give the statistics of `batch_norm target`.
-        device: where those statistics are computed.
-        fresh: false where a checkpoint of the run will replace all weights anyway.
-
-    Returns:
-        The network on `device`, and one phrase on where its weights are from.
+    Target frames give the statistics of `batch_norm target`. `fresh` is false where a checkpoint of the run will
+    replace all weights anyway.
 
     Raises:
         InputError: the weights are missing, damaged, or of another architecture.
@@ -229,7 +203,11 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
     if config.init:
         path = resolve_model(Path(config.init))
         loaded, info = load_model(path)
-        _same_architecture(path, loaded.spec, spec)
+        wanted = spec.to_dict()
+        found = [(key, value) for key, value in loaded.spec.to_dict().items() if wanted[key] != value]
+        if found:
+            shown = ", ".join(f"{key} {value} (here {wanted[key]})" for key, value in found)
+            raise InputError(f"{path}: another architecture: {shown}. Set the --network fields to match.")
         if info.label_space is not None and info.label_space.names != inputs.space.names:
             raise InputError(
                 f"{path}: trained on the classes of {info.label_space.name}, this run has those of "
@@ -265,22 +243,8 @@ def _narrowed(network: DeepLabV2, teacher: Path) -> str:
     return f"from the channels of its teacher that carry most ({wide.spec.width:g} -> {network.spec.width:g} wide)"
 
 
-def _same_architecture(path: Path, found: NetworkSpec, wanted: NetworkSpec) -> None:
-    """Raise unless both are the same network, naming each difference."""
-    pairs = found.to_dict().items()
-    different = [
-        f"{key} {value} (here {wanted.to_dict()[key]})" for key, value in pairs if wanted.to_dict()[key] != value
-    ]
-    if different:
-        raise InputError(f"{path}: another architecture: {', '.join(different)}. Set the --network fields to match.")
-
-
 def with_teacher_hash(config: Config) -> Config:
-    """Return the configuration with the teacher's very file and hash, so that a resumed run has the same teacher.
-
-    Raises:
-        InputError: there is no such file, or it is not the one whose hash the configuration holds.
-    """
+    """Return the configuration with the teacher's very file and hash, so that a resumed run has the same teacher."""
     if not config.distill.teacher:
         return config
     path = resolve_model(Path(config.distill.teacher))
@@ -294,12 +258,7 @@ def with_teacher_hash(config: Config) -> Config:
 
 
 def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tuple[FrozenTeacher, TeacherFacts] | None:
-    """Read the teacher that a configuration names, and where it is from; None where it names none.
-
-    Args:
-        config: with the teacher's file (see `with_teacher_hash`).
-        space: the student's classes.
-        device: where it shall run.
+    """Read the teacher that a configuration from `with_teacher_hash` names, and where it is from; None without one.
 
     Raises:
         InputError: the file is damaged, or has other classes than the student.
@@ -312,15 +271,14 @@ def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tup
     network, info = load_model(path, device)
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
-    if info.label_space is None and network.spec.num_classes != space.num_classes:
+    if info.label_space is None:
+        same, theirs = network.spec.num_classes == space.num_classes, f"{network.spec.num_classes} classes"
+    else:
+        same, theirs = info.label_space.names == space.names, f"the classes of {info.label_space.name}"
+    if not same:
         raise InputError(
-            f"{path}: the teacher has {network.spec.num_classes} classes, the student those of {space.name}, "
-            f"{space.num_classes}. Set --label_space to the teacher's."
-        )
-    if info.label_space is not None and info.label_space.names != space.names:
-        raise InputError(
-            f"{path}: the teacher has the classes of {info.label_space.name}, the student those of {space.name}. Set "
-            "--label_space to the teacher's."
+            f"{path}: the teacher has {theirs}, the student the {space.num_classes} of {space.name}. Set --label_space "
+            "to the teacher's."
         )
     scale = (1.0, 1.0)
     if settings.teacher_size == "own":

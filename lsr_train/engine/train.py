@@ -17,10 +17,9 @@ from lsr_train.device import choose_device, choose_precision
 from lsr_train.engine.loop import Engine, Networks, TrainingResult, build_accelerator
 from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
-from lsr_train.runs.environment import describe_environment
-from lsr_train.runs.folder import RunFolder
+from lsr_train.runs.folder import RunFolder, describe_environment
 
-__all__ = ["Interruption", "train"]
+__all__ = ["train"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +30,6 @@ def train(request: Request) -> int:
     Returns:
         0 when finished, 130 when interrupted (after a checkpoint), 6 when finished without the files that
         `data.on_bad skip` left out.
-
-    Raises:
-        LsrError: with the exit code of what went wrong.
     """
     config = request.config
     device = choose_device(config.train.device, config.train.precision, prefix="train.")
@@ -45,9 +41,9 @@ def train(request: Request) -> int:
     torch.manual_seed(config.seed)
     accelerator = build_accelerator(config, device)
     inputs = open_inputs(config, accelerator)
-    resuming = request.resume is not None
     teacher = load_teacher(config, inputs.space, accelerator.device)
-    network, meaning = starting_network(config, inputs, accelerator.device, fresh=not _has_checkpoint(request))
+    fresh = request.resume is None or RunFolder(request.resume).pointer("last") is None
+    network, meaning = starting_network(config, inputs, accelerator.device, fresh=fresh)
     if teacher is not None:
         facts = teacher[1]
         method = facts.method or "an unknown method"
@@ -56,7 +52,7 @@ def train(request: Request) -> int:
         engine = Engine(
             config, inputs.space, Networks(network=network, teacher=teacher), accelerator, run, inputs.selector
         )
-        if resuming:
+        if request.resume is not None:
             engine.resume()
         if accelerator.is_main_process:
             run.note_environment({**describe_environment(accelerator.device), "step": engine.step})
@@ -67,8 +63,8 @@ def train(request: Request) -> int:
         )  # fmt: skip
         try:
             loading = inputs.batches(engine.samples, with_target=engine.method.uses_target)
-            with Interruption() as interruption, loading as batches:
-                result = engine.run(batches, lambda: interruption.requested)
+            with _interruption() as interrupted, loading as batches:
+                result = engine.run(batches, interrupted)
         except LsrError:
             if accelerator.is_main_process:
                 with contextlib.suppress(LsrError):  # the disk may be what failed
@@ -83,10 +79,6 @@ def train(request: Request) -> int:
     if not result.finished:
         return 130
     return 6 if inputs.left_out else 0
-
-
-def _has_checkpoint(request: Request) -> bool:
-    return request.resume is not None and RunFolder(request.resume).pointer("last") is not None
 
 
 @contextlib.contextmanager
@@ -117,28 +109,24 @@ def _report(result: TrainingResult, inputs: RunInputs, run: RunFolder) -> None:
         logger.warning("%d unusable files were left out (--data.on_bad skip)", inputs.left_out)
 
 
-class Interruption:
-    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one acts as usual."""
+@contextlib.contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Within the block the first SIGINT or SIGTERM only makes the yielded function true; a second one acts as usual."""
+    requested = False
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        requested = True
+        restore()
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, object] = {}
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
-    def __enter__(self) -> "Interruption":
-        for number in self.SIGNALS:
-            self._previous[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
-        self._previous.clear()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, request)
+    try:
+        yield lambda: requested
+    finally:
+        restore()

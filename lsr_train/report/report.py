@@ -27,8 +27,7 @@ from lsr_train.report.html import (
     render,
     summary_section,
 )
-from lsr_train.runs.environment import describe_environment
-from lsr_train.runs.folder import RunFolder
+from lsr_train.runs.folder import RunFolder, describe_environment
 
 __all__ = ["report"]
 

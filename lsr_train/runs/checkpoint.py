@@ -47,13 +47,9 @@ class ModelInfo:
 
     Args:
         label_space: the classes, in channel order; None only for a foreign checkpoint, which names none.
-        method: how it was trained, by the method's name.
-        step: optimiser steps of that training.
         height: training height in pixels; 0 if unknown.
         width: training width in pixels; 0 if unknown.
         scores: figures by name, finite.
-        licence: terms of the weights.
-        intended_use: what it is for, and not for.
         origin: a phrase on where the file is from, where that is not this project.
         teacher: of a distilled network, else None.
     """
@@ -80,11 +76,7 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "ModelInfo":
-        """Read the facts back from `to_dict`.
-
-        Raises:
-            InputError: a key is missing or of the wrong type.
-        """
+        """Read the facts back; raises `InputError` where a key is missing or of the wrong type."""
         try:
             space = document["label_space"]
             teacher = document.get("teacher")  # files from before distillation have no such key
@@ -105,19 +97,14 @@ class ModelInfo:
 
 
 def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> None:
-    """Write a network, whole or not at all; an existing file is replaced.
-
-    Args:
-        path: a `.safetensors` file.
-        network: its weights and statistics are written in their own types.
-        info: the facts beside them.
+    """Write a network as a `.safetensors` file, whole or not at all; an existing file is replaced.
 
     Raises:
         ValueError: the label space has another number of classes than the network, or a score is not finite.
         InputError: the place cannot be written.
     """
-    if info.label_space is not None and info.label_space.num_classes != network.spec.num_classes:
-        space = info.label_space
+    space = info.label_space
+    if space is not None and space.num_classes != network.spec.num_classes:
         raise ValueError(f"the network has {network.spec.num_classes} classes, {space.name} {space.num_classes}")
     document = {
         "format": FORMAT,
@@ -134,11 +121,7 @@ def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> None:
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV2, ModelInfo]:
-    """Read a network: this project's safetensors, or a foreign checkpoint of a known layout.
-
-    Args:
-        path: `.safetensors`, or a `.pth` of AdaptSegNet's line (see `recognise`).
-        device: where the network is put.
+    """Read a network: this project's safetensors, or a `.pth` of AdaptSegNet's line (see `recognise`).
 
     Returns:
         The network in evaluation mode, and its facts; those of a foreign file have no label space, and `origin` says
@@ -197,11 +180,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def model_hash(path: Path) -> str:
-    """Return the SHA-256 of a model file as 64 hexadecimal digits.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
+    """Return the SHA-256 of a model file as 64 hexadecimal digits."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -210,11 +189,7 @@ def model_hash(path: Path) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write contiguous CPU tensors to `path`; call it on a temporary name and rename.
-
-    Raises:
-        InputError: the disk is full or the place not writable.
-    """
+    """Write contiguous CPU tensors to `path`; call it on a temporary name and rename."""
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:

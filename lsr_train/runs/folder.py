@@ -1,4 +1,4 @@
-"""Keeps the folder of a run: its configuration, tables, status and checkpoints.
+"""Keeps the folder of a run: its configuration, tables, status, environment and checkpoints.
 
 Everything in it appears whole or not at all, so that a kill at any instant leaves the previous checkpoint readable. It
 knows nothing of networks or tensors: a checkpoint is a folder that a callback fills.
@@ -10,27 +10,86 @@ import io
 import json
 import logging
 import os
+import platform
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 from filelock import FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.files import output_path_error, sync_folder, sync_tree, write_json, write_text
+from lsr_infer.io.files import output_path_error, sync_folder, sync_tree, write_json, write_text, writing
 
-__all__ = ["MODEL_FILE", "RunFolder", "StepTable", "resolve_model"]
+__all__ = ["MODEL_FILE", "RunFolder", "StepTable", "available_cores", "describe_environment", "resolve_model"]
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT_FILE = "environment.json"
-"""What a run was computed with: one entry for each time it was started or resumed."""
 MODEL_FILE = "model.safetensors"
 """The network inside a checkpoint folder."""
-POINTERS = ("best", "last")
+_ENVIRONMENT_FILE = "environment.json"
+_PACKAGES = ("torch", "accelerate", "numpy", "opencv-python", "av")
+_POINTERS = ("best", "last")
 """Small files beside the checkpoint folders that hold the name of one."""
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return what this process computes with as plain data, so that a figure can be made again; names no path here."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "version": _version("lsr-road"),
+        "commit": _commit(),
+    }
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """Return the processor's name, where the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name[^:\n]*:(.*)", text, re.MULTILINE)
+    return name[1].strip() if name else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this package lies in, with `+` where files differ; None outside one."""
+
+    def git(*words: str) -> str:
+        line = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+        return subprocess.run(line, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else the checkout is somebody else's
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def resolve_model(path: Path) -> Path:
@@ -43,14 +102,14 @@ def resolve_model(path: Path) -> Path:
     Raises:
         InputError: there is no such path, or no checkpoint in it.
     """
-    if path.is_file() and path.name in POINTERS and path.parent.name == "checkpoints":
+    if path.is_file() and path.name in _POINTERS and path.parent.name == "checkpoints":
         step = RunFolder(path.parent.parent).pointer(path.name)
         return path.with_name(f"step-{step}") / MODEL_FILE
     if path.is_file():
         return path
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
-    for pointer in POINTERS:
+    for pointer in _POINTERS:
         file = path / "checkpoints" / pointer
         if file.is_file():
             model = path / "checkpoints" / file.read_text(encoding="utf-8").strip() / MODEL_FILE
@@ -68,22 +127,14 @@ def resolve_model(path: Path) -> Path:
 
 
 class StepTable:
-    """A CSV file that grows by whole rows and can be cut back to a step.
-
-    Args:
-        path: the file; its first column is `step`.
-    """
+    """A CSV file that grows by whole rows and can be cut back to a step; its first column is `step`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] | None = None
 
     def cut(self, step: int) -> None:
-        """Drop rows after `step`, and a last row that a kill left unfinished.
-
-        Raises:
-            InputError: the table is damaged.
-        """
+        """Drop rows after `step`, and a last row that a kill left unfinished; `InputError` where one is damaged."""
         if not self.path.is_file():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -99,12 +150,7 @@ class StepTable:
         write_text(self.path, rows[0] + "".join(kept))
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; the first one writes the header.
-
-        Raises:
-            InputError: the disk is full or the place is not writable.
-            ValueError: the columns differ from the table's.
-        """
+        """Add a row, whose columns are the table's; the first one writes the header."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if self.columns is None:
@@ -113,11 +159,8 @@ class StepTable:
         if list(row) != self.columns:
             raise ValueError(f"{self.path.name} has columns {self.columns}, the row {list(row)}")
         writer.writerow(row.values())
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text.getvalue())
-        except OSError as error:
-            raise output_path_error(self.path, error) from error
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(text.getvalue())
 
     def read(self) -> list[dict[str, str]]:
         """Return all rows as text by column."""
@@ -129,9 +172,6 @@ class StepTable:
 
 class RunFolder:
     """One run on disk, held by one process.
-
-    Args:
-        path: the folder.
 
     Use `create` or `open`; `close` (or a `with` block) lets go of the lock. A killed process lets go by itself.
     """
@@ -146,15 +186,7 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path, config_text: str = "") -> None:
-        """Raise unless a new run can be started at a path.
-
-        Args:
-            path: a folder that is not there yet or is empty.
-            config_text: the run's configuration, to say whether a run that is there is the same.
-
-        Raises:
-            UsageError: there is a run, or anything else.
-        """
+        """Raise `UsageError` unless `path` is free for a new run; `config_text` tells whether one there is the same."""
         if (path / "config.yaml").is_file():
             same = (path / "config.yaml").read_text(encoding="utf-8") == config_text
             what = "this very configuration" if same else "another configuration"
@@ -167,22 +199,15 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config_text: str, record: Mapping[str, Any] | None = None) -> "RunFolder":
-        """Start a new run.
-
-        Args:
-            path: a folder that is not there yet or is empty.
-            config_text: the resolved configuration as YAML.
-            record: JSON documents by file name that are there whenever the configuration is.
+        """Start a new run; the JSON documents of `record`, by file name, are there whenever the configuration is.
 
         Raises:
             UsageError: there is a run, or anything else, at `path`.
             InputError: the place cannot be written.
         """
         cls.check_free(path, config_text)
-        try:
+        with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_path_error(path, error) from error
         run = cls(path)
         run._acquire()
         for name, document in (record or {}).items():
@@ -223,10 +248,8 @@ class RunFolder:
         return run
 
     def _make_checkpoints(self) -> None:
-        try:
+        with writing(self.path / "checkpoints"):
             (self.path / "checkpoints").mkdir(exist_ok=True)
-        except OSError as error:
-            raise output_path_error(self.path / "checkpoints", error) from error
 
     def _acquire(self) -> None:
         try:
@@ -248,20 +271,12 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def config_text(self) -> str:
-        """Return config.yaml."""
-        return (self.path / "config.yaml").read_text(encoding="utf-8")
-
     def write_status(self, **values: Any) -> None:
         """Replace status.json."""
         write_json(self.path / "status.json", values)
 
     def status(self) -> dict[str, Any]:
-        """Return status.json.
-
-        Raises:
-            InputError: it is not there, or damaged.
-        """
+        """Return status.json; raises `InputError` where it is not there, or damaged."""
         file = self.path / "status.json"
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -271,7 +286,7 @@ class RunFolder:
     def environments(self) -> list[dict[str, Any]]:
         """Return what the run was computed with, one entry each time it was started or resumed; empty if unknown."""
         try:
-            found = json.loads((self.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+            found = json.loads((self.path / _ENVIRONMENT_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
         entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
@@ -279,7 +294,7 @@ class RunFolder:
 
     def note_environment(self, entry: Mapping[str, Any]) -> None:
         """Add what the run is computed with from here on."""
-        write_json(self.path / ENVIRONMENT_FILE, [*self.environments(), dict(entry)])
+        write_json(self.path / _ENVIRONMENT_FILE, [*self.environments(), dict(entry)])
 
     def checkpoint(self, step: int) -> Path:
         """Return where the checkpoint of `step` lies or would lie."""
@@ -295,7 +310,7 @@ class RunFolder:
         """Return the step that `last` or `best` points to, None where there is no such pointer.
 
         Raises:
-            InputError: the pointer is unreadable, or what it points to is gone.
+            InputError: what it points to is no checkpoint.
         """
         file = self.path / "checkpoints" / name
         if not file.is_file():
@@ -314,19 +329,11 @@ class RunFolder:
         """Let `last` or `best` point to the checkpoint of `step`."""
         write_text(self.path / "checkpoints" / name, f"step-{step}\n")
 
-    def save(self, step: int, fill: Callable[[Path], None], *, best: bool, keep: int) -> Path:
+    def save(self, step: int, fill: Callable[[Path], None], *, best: bool, keep: int) -> None:
         """Write a checkpoint, point `last` (and `best`) at it, and remove what is no longer kept.
 
-        The checkpoint is filled under a temporary name, flushed, and renamed in one step.
-
-        Args:
-            step: finished steps.
-            fill: writes the files into the folder it is given.
-            best: whether it is the selected one so far.
-            keep: how many of the newest stay besides the selected one.
-
-        Returns:
-            The checkpoint's folder.
+        It is filled under a temporary name, flushed, and renamed in one step; the newest `keep` stay besides the
+        selected one.
 
         Raises:
             InputError: the disk is full or the place not writable; the previous checkpoint is whole.
@@ -350,16 +357,9 @@ class RunFolder:
         self.point("last", step)  # a kill from here to `best` is made good by the engine on resumption
         if best:
             self.point("best", step)
-        self._prune(keep)
-        return final
-
-    def _prune(self, keep: int) -> None:
-        """Remove all but the newest `keep` checkpoints and the selected one."""
         steps = self.steps()
-        stays = {*steps[-keep:], self.pointer("best"), self.pointer("last")}
-        for step in steps:
-            if step not in stays:
-                self._remove(step)
+        for old in {*steps[:-keep]} - {self.pointer("best"), self.pointer("last")}:
+            self._remove(old)
 
     def _remove(self, step: int) -> None:
         """Take a checkpoint away in one rename, so that nobody finds half of it."""

@@ -21,19 +21,11 @@ from lsr_train.data.layouts import find_pairs
 from lsr_train.runs.folder import RunFolder
 
 __all__ = [
-    "DATA_FILE",
-    "Match",
-    "data_fingerprint",
-    "differing",
-    "effective_fields",
-    "find_match",
-    "is_finished",
-    "note_data",
+    "Match", "data_fingerprint", "differing", "effective_fields", "find_match", "is_finished", "note_data",
     "source_name",
-]
+]  # fmt: skip
 
-DATA_FILE = "data.json"
-"""In the run folder of a source stage: what its data were."""
+_DATA_FILE = "data.json"
 _PREFIX = "source-"
 _LENGTH = ("train.steps", "train.checkpoint_every", "selection.every", "optim.warmup_steps", "optim.poly_steps")
 """What only follows from how long a stage is."""
@@ -98,13 +90,7 @@ def is_finished(run: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """A finished source stage, or why there is none.
-
-    Args:
-        run: a finished source stage that matches, None where there is none.
-        steps: its length.
-        line: why it is used again, or why none is.
-    """
+    """A finished source stage of so many steps (None where none matches), and a line on why it is used or none is."""
 
     run: Path | None
     steps: int
@@ -114,7 +100,7 @@ class Match:
 def find_match(
     place: Path, wanted: Config, data: str, read: Callable[[str, str], Config], *, any_length: bool
 ) -> Match:
-    """Look for a finished source stage that matches.
+    """Look for a finished source stage that matches, or for the reason against the one that differs least.
 
     Args:
         place: the folder that run folders lie in.
@@ -122,9 +108,6 @@ def find_match(
         data: its `data_fingerprint`.
         read: turns the text of a config.yaml and its name into a `Config`; raises `InputError`.
         any_length: leave the length out of the comparison, as where a budget sets it; the longest is taken.
-
-    Returns:
-        The run, or the reason against the one that differs least.
     """
     fields = effective_fields(wanted, with_length=not any_length)
     reasons: list[tuple[int, str]] = []
@@ -134,7 +117,7 @@ def find_match(
             continue
         try:
             config = read((run / "config.yaml").read_text(encoding="utf-8"), str(run / "config.yaml"))
-            theirs = json.loads((run / DATA_FILE).read_text(encoding="utf-8"))["data"]
+            theirs = json.loads((run / _DATA_FILE).read_text(encoding="utf-8"))["data"]
         except (InputError, OSError, ValueError, KeyError, TypeError):
             reasons.append((1000, f"{run} is of another version or damaged"))
             continue
@@ -158,4 +141,4 @@ def find_match(
 
 def note_data(run: Path, data: str) -> None:
     """Write down what the data of a source stage are."""
-    write_json(run / DATA_FILE, {"data": data})
+    write_json(run / _DATA_FILE, {"data": data})

@@ -24,16 +24,7 @@ from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, load_model, save_model, save_tensors
 from lsr_train.runs.folder import MODEL_FILE
 
-__all__ = [
-    "STATE_FORMAT",
-    "RunState",
-    "load_optimizer",
-    "optimizer_tensors",
-    "random_tensors",
-    "restore_random",
-    "with_prefix",
-    "without_prefix",
-]
+__all__ = ["RunState"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,18 +50,7 @@ class SelectorState(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunState:
-    """What changes from step to step.
-
-    Args:
-        network: what trains.
-        method: with its prototypes, teachers and running figures.
-        optimizer: of both.
-        critics: further optimisers by name.
-        monitor: the terms since the last row of the log.
-        selector: the signals so far.
-        scaler: of fp16; None elsewhere.
-        device: where everything lies.
-    """
+    """What changes from step to step; `critics` are the method's further optimisers, `scaler` is fp16's alone."""
 
     network: DeepLabV2
     method: Method
@@ -91,20 +71,15 @@ class RunState:
         return {"network": self.network, "method": self.method}
 
     def write(self, folder: Path, info: ModelInfo) -> None:
-        """Write the files of a checkpoint into an empty folder.
-
-        Args:
-            folder: which is there.
-            info: of the model; its step is the checkpoint's.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+        """Write the files of a checkpoint, whose step is the model's, into an empty folder."""
         save_model(folder / MODEL_FILE, self.result, info)
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
         tensors = (
             with_prefix("optimizer", optimizer_tensors(self.optimizer.optimizer, self._modules))
             | with_prefix("method", self.method.state_dict())
-            | with_prefix("random", random_tensors(self.device))
+            | with_prefix("random", random)
             | with_prefix("monitor", self.monitor.state())
         )
         if self.result is not self.network:
@@ -112,27 +87,18 @@ class RunState:
         for name, critic in self.critics.items():
             tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, self._modules))
         save_tensors(folder / "state.safetensors", tensors)
-        write_json(
-            folder / "state.json",
-            {
-                "format": STATE_FORMAT,
-                "step": info.step,
-                "device": self.device.type,
-                "monitor": self.monitor.names,
-                "selection": as_plain(self.selector.state()),
-                "scaler": None if self.scaler is None else as_plain(self.scaler.state_dict()),
-            },
-        )
+        document = {
+            "format": STATE_FORMAT,
+            "step": info.step,
+            "device": self.device.type,
+            "monitor": self.monitor.names,
+            "selection": self.selector.state(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }
+        write_json(folder / "state.json", document)
 
     def read(self, folder: Path) -> int:
-        """Restore a checkpoint.
-
-        Returns:
-            Its step.
-
-        Raises:
-            InputError: the checkpoint is damaged or belongs to another network.
-        """
+        """Restore a checkpoint and return its step; `InputError` where it is damaged or of another network."""
         saved, _ = load_model(folder / MODEL_FILE)
         if saved.spec != self.network.spec:
             raise InputError(f"{folder}: another architecture than config.yaml says. Put the configuration back.")
@@ -165,7 +131,10 @@ class RunState:
         self.selector.load_state(document["selection"])
         if document["scaler"] is not None and self.scaler is not None:
             self.scaler.load_state_dict(document["scaler"])
-        restore_random(without_prefix("random", tensors), self.device)
+        random = without_prefix("random", tensors)
+        torch.set_rng_state(random["cpu"])
+        if self.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], self.device)
         if document["device"] != self.device.type:
             logger.warning(
                 "resumed on %s what ran on %s: it continues, not bit-equally", self.device.type, document["device"]
@@ -200,11 +169,7 @@ def optimizer_tensors(optimizer: Optimizer, modules: Mapping[str, nn.Module]) ->
 
 
 def load_optimizer(optimizer: Optimizer, modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned, each tensor in its parameter's memory format and device.
-
-    Raises:
-        InputError: the state belongs to other parameters.
-    """
+    """Put back what `optimizer_tensors` returned, each tensor in its parameter's memory format and device."""
     parameters = dict(_names(optimizer, modules))
     unknown = sorted({key.rpartition("/")[0] for key in tensors} - parameters.keys())
     if unknown:
@@ -212,33 +177,6 @@ def load_optimizer(optimizer: Optimizer, modules: Mapping[str, nn.Module], tenso
     for key, value in tensors.items():
         name, _, kind = key.rpartition("/")
         parameter = parameters[name]
-        if value.shape == parameter.shape and value.dim():
-            restored = torch.empty_like(parameter, dtype=value.dtype)
-            restored.copy_(value)
-            optimizer.state[parameter][kind] = restored
-        else:
-            optimizer.state[parameter][kind] = value.clone()
-
-
-def random_tensors(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of torch's generators."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def restore_random(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Restore torch's generators; the state of another kind of device is not used."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def as_plain(value: Any) -> Any:
-    """Return `value` as JSON data, tensors as numbers."""
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(item) for item in value]
-    return value
+        placed = value.shape == parameter.shape and value.dim()
+        restored = torch.empty_like(parameter, dtype=value.dtype).copy_(value) if placed else value.clone()
+        optimizer.state[parameter][kind] = restored
