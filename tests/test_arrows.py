@@ -150,7 +150,7 @@ def test_the_arrows_catch_a_wrong_import(tmp_path: Path) -> None:
         "torch",
     ]
     assert upward("lsr_train.losses.pixel", file) == ["lsr_train.methods"]
-    assert upward("lsr_train.commands.adapt", file) == []
+    assert upward("lsr_train.commands.dispatch", file) == []
 
 
 def test_only_the_engine_calls_backward() -> None:
@@ -174,10 +174,6 @@ SAME_MEANING = {
     "__main__": "what `python -m` runs",
     "options": "the options of a command, beside its work",
     "parser": "the parser of command lines of a package",
-    "evaluate": "the command, and its work",
-    "report": "the command, and its work",
-    "analyze": "the command, and its work",
-    "distill": "the command, and the method it runs",
     "oce": "the method, and its losses",
     "spec": "what a network or a comparison consists of, as plain data",
 }

@@ -15,7 +15,7 @@ import pytest
 from lsr_infer.commands.segment import read_options
 from lsr_infer.errors import InputError
 from lsr_infer.segmenter import Segmentation
-from lsr_train.commands import distill
+from lsr_train.commands.dispatch import expand_distill
 from lsr_train.config.command_line import resolve
 from lsr_train.config.recipes import recipe_names
 from lsr_train.data.classes_file import load_classes
@@ -51,7 +51,7 @@ TRAINING_COMMANDS = [
 def test_training_commands_are_understood(line: str) -> None:
     command, *arguments = shlex.split(line)[3:]
     if command == "distill":
-        arguments = distill.expand(arguments)
+        arguments = expand_distill(arguments)
     if "--resume" in arguments:
         with pytest.raises(InputError, match="no run to resume"):
             resolve(command, arguments, None)

@@ -1,1 +1,1 @@
-"""Holds the commands of `python -m lsr_train`, one module each; imported only when they run."""
+"""Runs the commands of `python -m lsr_train`; what they run is imported only then."""

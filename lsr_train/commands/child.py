@@ -13,23 +13,15 @@ import sys
 from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.system.process import STDIN, watch_parent
 
-__all__ = ["main"]
-
 PARTIAL = 6
 """Exit code of a command that left unusable files out; the next command follows all the same."""
-
-
-def _first_line() -> bytes:
-    text = b""
-    while not text.endswith(b"\n") and (byte := os.read(STDIN, 1)):
-        text += byte
-    return text
 
 
 def main() -> None:
     """Run the commands that stdin names."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    commands = json.loads(_first_line())
+    with open(STDIN, "rb", buffering=0, closefd=False) as stdin:  # no buffer: the rest is for `watch_parent`
+        commands = json.loads(stdin.readline())
     watch_parent()
     from lsr_train.commands.dispatch import run
 

@@ -1,28 +1,15 @@
 """Runs a command by its name, or shows its help; nothing heavy is imported before the command runs."""
 
-import importlib
 import logging
+import re
 import sys
+from collections.abc import Callable
 
 from lsr_infer.errors import DeviceError, UsageError, stderr_handler
+from lsr_train.commands.help_texts import HELP
 from lsr_train.config.renamed import current_argv
 
-__all__ = ["COMMANDS", "run"]
-
-COMMANDS = {
-    "pretrain": "train on labelled images: the source stage, or the supervised bound",
-    "adapt": "adapt a network to unlabelled footage, from labelled images or a source checkpoint",
-    "distill": "teach a small student what an adapted network predicts on the footage",
-    "compare": "train and score every method of a table, and write the table",
-    "ablate": "leave parts of a method out, sweep its fields, or search them without labels",
-    "analyze": "draw the paper's figures of one network or several",
-    "report": "show runs side by side on one page that opens from disk",
-    "evaluate": "score a checkpoint or an exported file on labelled images",
-}
-"""Commands, each a module of this folder, and what they do."""
-
-_TAKE_FIELDS = ("compare", "ablate")
-"""Commands that pass fields on to training commands, whose help has the sections."""
+__all__ = ["COMMANDS", "expand_distill", "run"]
 
 USAGE = """usage: python -m lsr_train COMMAND [OPTIONS]
 
@@ -36,9 +23,132 @@ Exit codes: 0 ok, 1 internal, 2 usage, 3 device or extra missing, 4 input or out
 6 partial, 130 interrupted
 """
 
+_TAKE_FIELDS = ("compare", "ablate")
+"""Commands that pass fields on to training commands, whose help has the sections."""
 
-def _usage() -> str:
-    return USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items()))
+
+def _train(program: str, argv: list[str]) -> int | None:
+    from lsr_train.config.command_line import training_request
+
+    request = training_request(program, argv)
+    if request is None:
+        return 0
+    from lsr_train.engine.train import train  # torch comes in here, after every usage error
+
+    return train(request)
+
+
+def pretrain(argv: list[str]) -> int | None:
+    """Train on labelled images: the source stage, or the supervised bound."""
+    return _train("pretrain", argv)
+
+
+def adapt(argv: list[str]) -> int | None:
+    """Adapt a network to unlabelled footage, from labelled images or a source checkpoint."""
+    from lsr_train.autopilot.choices import STAGES_FILE, source_stage, stages_wanted
+    from lsr_train.config.command_line import training_request
+
+    request = training_request("adapt", argv)
+    if request is None:
+        return 0
+    if request.resume is not None and (request.resume / STAGES_FILE).is_file():
+        from lsr_train.autopilot.two_stages import resume_stages
+
+        return resume_stages(request.resume)
+    if stages_wanted(request):
+        source = source_stage(request)
+        from lsr_train.autopilot.two_stages import adapt_from_scratch
+
+        return adapt_from_scratch(request, source)
+    from lsr_train.engine.train import train
+
+    return train(request)
+
+
+def distill(argv: list[str]) -> int | None:
+    """Teach a small student what an adapted network predicts on the footage."""
+    return _train("distill", expand_distill(argv))
+
+
+def expand_distill(argv: list[str]) -> list[str]:
+    """Replace the teacher in front and `--size WxH` by the fields they stand for.
+
+    Raises:
+        UsageError: the size is not written as width x height.
+    """
+    expanded: list[str] = []
+    words = iter(argv)
+    for position, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if position == 0 and not word.startswith("-"):
+            expanded.append(f"--distill.teacher={word}")
+        elif option != "--size":
+            expanded.append(word)
+        else:
+            value = value if equals else next(words, "")
+            match = re.fullmatch(r"(\d+)x(\d+)", value)
+            if match is None:
+                raise UsageError(f"--size is {value!r}; write the student's input as width x height, such as 320x240.")
+            for domain in ("source", "target"):
+                expanded += [f"--data.{domain}.width={int(match[1])}", f"--data.{domain}.height={int(match[2])}"]
+    return expanded
+
+
+def compare(argv: list[str]) -> int | None:
+    """Train and score every method of a table, and write the table."""
+    from lsr_train.comparison.options import CompareOptions, read_options
+
+    options, arguments = read_options("compare", argv, CompareOptions)
+    from lsr_train.comparison import tables
+
+    return tables.compare(options, arguments)
+
+
+def ablate(argv: list[str]) -> int | None:
+    """Leave parts of a method out, sweep its fields, or search them without labels."""
+    from lsr_train.comparison.options import AblateOptions, read_options
+
+    options, arguments = read_options("ablate", argv, AblateOptions)
+    from lsr_train.comparison import tables
+
+    return tables.ablate(options, arguments)
+
+
+def analyze(argv: list[str]) -> int | None:
+    """Draw the paper's figures of one network or several."""
+    from lsr_train.analysis.options import analyze_options
+
+    options = analyze_options(argv)
+    from lsr_train.analysis import analyze
+
+    return analyze.analyze(options)
+
+
+def report(argv: list[str]) -> int | None:
+    """Show runs side by side on one page that opens from disk."""
+    from lsr_train.analysis.options import report_options
+
+    options = report_options(argv)
+    from lsr_train.report import report
+
+    return report.report(options)
+
+
+def evaluate(argv: list[str]) -> int | None:
+    """Score a checkpoint or an exported file on labelled images."""
+    from lsr_train.evaluation.options import evaluate_options
+
+    options = evaluate_options(argv)
+    from lsr_train.evaluation.evaluate import score
+
+    return score(options)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
+    "pretrain": pretrain, "adapt": adapt, "distill": distill, "compare": compare, "ablate": ablate, "analyze": analyze,
+    "report": report, "evaluate": evaluate,
+}  # fmt: skip
+"""Commands, in the order of the help; the docstring of each is its line there."""
 
 
 def _help_topic(argv: list[str]) -> str | None:
@@ -50,19 +160,11 @@ def _help_topic(argv: list[str]) -> str | None:
 
 
 def run(argv: list[str]) -> int | None:
-    """Find a command and hand it the rest.
-
-    Args:
-        argv: the command's name, and its options.
-
-    Returns:
-        What the command returns: its exit code, None meaning 0.
-
-    Raises:
-        LsrError: with the exit code of what went wrong.
-    """
+    """Find a command by its name, hand it the rest, and return its exit code, None meaning 0; raises `LsrError`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(_usage(), end="", file=sys.stdout if argv else sys.stderr)
+        lines = {name: (command.__doc__ or "").rstrip(".") for name, command in COMMANDS.items()}
+        table = "\n".join(f"  {name:<10} {text[:1].lower()}{text[1:]}" for name, text in lines.items())
+        print(USAGE.format(commands=table), end="", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
     name, *rest = argv
     if name not in COMMANDS:
@@ -75,15 +177,13 @@ def run(argv: list[str]) -> int | None:
     logging.getLogger("lsr_train").setLevel(logging.INFO)
     for noisy in ("accelerate", "matplotlib", "torch", "jsonargparse"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    topic = _help_topic(rest)
+    if topic == "":
+        print(HELP[name], end="")  # noqa: T201 - the result of --help
+        return 0
+    command = COMMANDS["adapt" if topic not in (None, "all") and name in _TAKE_FIELDS else name]
     try:
-        topic = _help_topic(rest)
-        if topic not in (None, "", "all") and name in _TAKE_FIELDS:
-            name = "adapt"
-        command = importlib.import_module(f"lsr_train.commands.{name}")
-        if topic == "":
-            print(command.HELP, end="")  # noqa: T201 - the result of --help
-            return 0
-        code: int | None = command.main(["--help", topic] if topic else current_argv(name, rest))
+        return command(["--help", topic] if topic else current_argv(name, rest))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("lsr_train", "lsr_infer"):
             raise
@@ -91,4 +191,3 @@ def run(argv: list[str]) -> int | None:
             f"{error.name} is not installed in this Python ({sys.prefix}). Install it with pip install '.[train]', or "
             "use the environment that has it: source .venv/bin/activate."
         ) from error
-    return code

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.numpy import load_file
 
 from lsr_infer.errors import exit_status
-from lsr_train.commands import adapt, distill, pretrain
+from lsr_train.commands.dispatch import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -33,7 +33,7 @@ def run_here(command: str, arguments: list[str]) -> int:
     """Run a training command in this process and return its exit code."""
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()
-    return exit_status(lambda: {"pretrain": pretrain, "adapt": adapt, "distill": distill}[command].main(arguments))
+    return exit_status(lambda: COMMANDS[command](arguments))
 
 
 def start(command: str, arguments: list[str], **more: object) -> subprocess.Popen[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from lsr_infer.errors import exit_status
 from lsr_train.analysis.options import FIGURES
-from lsr_train.commands import analyze
+from lsr_train.commands.dispatch import analyze
 from tests.lsr_train.training_runs import REPOSITORY, run_here, words
 
 DATA = ["--layout", "toytown-camera", "--split", "val", "--frames", "4", "--threads", "1"]
@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(arguments: list[str]) -> int:
-    return exit_status(lambda: analyze.main(arguments))
+    return exit_status(lambda: analyze(arguments))
 
 
 def test_every_figure_of_two_networks_and_the_numbers_behind_them(runs: Path, tmp_path: Path) -> None:

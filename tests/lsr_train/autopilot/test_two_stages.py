@@ -439,9 +439,9 @@ def test_several_processes_are_told_to_take_the_stages_one_by_one(data: Path, tm
 
 def test_help_and_mistakes_load_no_torch(data: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; sys.modules['torch'] = None; from lsr_train.commands import adapt\n"
+        "import sys; sys.modules['torch'] = None; from lsr_train.commands.dispatch import adapt\n"
         "from lsr_infer.errors import exit_status\n"
-        "sys.exit(exit_status(lambda: adapt.main(sys.argv[1:])))"
+        "sys.exit(exit_status(lambda: adapt(sys.argv[1:])))"
     )
     for more, code in ((["--help"], 0), (words(data, tmp_path / "run", "--budget", "soon"), 2)):
         done = subprocess.run([sys.executable, "-c", script, *more], capture_output=True, text=True, check=False)

@@ -4,13 +4,13 @@ import dataclasses
 import re
 import subprocess
 import sys
-from importlib import import_module
 
 import pytest
 
 from lsr_infer.errors import UsageError
 from lsr_train.analysis.options import AnalyzeOptions, ReportOptions
 from lsr_train.commands import dispatch
+from lsr_train.commands.help_texts import HELP
 from lsr_train.comparison.options import AblateOptions, CompareOptions
 from lsr_train.config.command_line import DEFAULT_RECIPES, SHORT_NAMES, resolve, run_options
 from lsr_train.config.fields import field_of
@@ -23,10 +23,6 @@ OPTIONS = {
     "evaluate": EvaluateOptions,
 }  # fmt: skip
 COMMANDS = tuple(dispatch.COMMANDS)
-
-
-def help_of(command: str) -> str:
-    return str(import_module(f"lsr_train.commands.{command}").HELP)
 
 
 def shown(command: str, capsys: pytest.CaptureFixture[str], *topic: str) -> str:
@@ -57,7 +53,7 @@ def test_the_help_is_one_screen(command: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_the_help_is_there(command: str) -> None:
-    text = re.sub(r"--(source_stage|target_only)\.", "--", help_of(command))
+    text = re.sub(r"--(source_stage|target_only)\.", "--", HELP[command])
     named = set(re.findall(r"--([a-z][\w.]*)", text)) - {"help"}
     assert len(named) >= 10
     assert named <= known(command)
@@ -65,7 +61,7 @@ def test_every_option_of_the_help_is_there(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_defaults_of_the_help_are_true(command: str) -> None:
-    text = re.sub(r"\n {8,}", " ", help_of(command))
+    text = re.sub(r"\n {8,}", " ", HELP[command])
     stated = re.findall(r"^  --([\w.]+) .*\[([^\[\]]+)\]$", text, flags=re.MULTILINE)
     assert len(stated) >= 3
     for name, value in stated:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lsr_infer.errors import exit_status
-from lsr_train.commands import ablate
+from lsr_train.commands.dispatch import ablate
 from lsr_train.comparison.options import AblateOptions, read_options
 from lsr_train.config.renamed import current_argv
 from tests.lsr_train.training_runs import TINY, run_here, start, words
@@ -41,7 +41,7 @@ def arguments(folder: Path, out: Path, *more: str) -> list[str]:
 
 
 def run(argv: list[str]) -> int:
-    return exit_status(lambda: ablate.main(argv))
+    return exit_status(lambda: ablate(argv))
 
 
 def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lsr_infer.errors import exit_status
-from lsr_train.commands import compare
+from lsr_train.commands.dispatch import compare
 from lsr_train.comparison.schedule import is_locked
 from tests.lsr_train.training_runs import TINY, losses, start, weights
 
@@ -55,7 +55,7 @@ def argv(folder: Path, out: Path, *more: str) -> list[str]:
 
 
 def run(arguments: list[str]) -> int:
-    return exit_status(lambda: compare.main(arguments))
+    return exit_status(lambda: compare(arguments))
 
 
 @pytest.fixture(scope="module")

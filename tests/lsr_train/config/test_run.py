@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.commands import adapt, distill
+from lsr_train.commands.dispatch import adapt, distill, expand_distill
 from lsr_train.config.command_line import resolve, training_request
 from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.fields import with_fields
@@ -336,28 +336,28 @@ def test_a_missing_source_or_target_is_said_before_torch_is_loaded() -> None:
 
 def test_a_distillation_without_its_teacher_or_data_is_said_before_torch_is_loaded() -> None:
     with pytest.raises(UsageError, match="distill TEACHER"):
-        distill.main(["--source", "x", "--target", "y"])
+        distill(["--source", "x", "--target", "y"])
     with pytest.raises(UsageError, match="--source"):
-        distill.main(["teacher", "--target", "y"])
+        distill(["teacher", "--target", "y"])
     with pytest.raises(UsageError, match="--target"):
-        distill.main(["teacher", "--source", "x"])
+        distill(["teacher", "--source", "x"])
     with pytest.raises(UsageError, match="run by distill"):
-        adapt.main(["--recipe", "toytown_distill"])
+        adapt(["--recipe", "toytown_distill"])
     with pytest.raises(UsageError, match="run by adapt"):
-        distill.main(["--recipe", "toytown_lsr"])
+        distill(["--recipe", "toytown_lsr"])
 
 
 def test_the_short_names_of_a_student() -> None:
     words = ["runs/a=b", "--student", "resnet34", "--width=0.5", "--size", "320x240", "--source", "s", "--target", "t"]
-    config = resolve("distill", distill.expand(words), "my_footage_distill").config
+    config = resolve("distill", expand_distill(words), "my_footage_distill").config
     assert (config.method, config.distill.teacher) == ("distill", "runs/a=b")
     assert (config.network.backbone, config.network.width) == ("resnet34", 0.5)
     for domain in (config.data.source, config.data.target):
         assert (domain.height, domain.width) == (240, 320)
-    assert distill.expand(["--size=64x32"])[:2] == ["--data.source.width=64", "--data.source.height=32"]
+    assert expand_distill(["--size=64x32"])[:2] == ["--data.source.width=64", "--data.source.height=32"]
     for words in (["--size", "320"], ["--size"], ["--size=240:320"], ["--size", "ax3"]):
         with pytest.raises(UsageError, match="width x height"):
-            distill.expand(words)
+            expand_distill(words)
 
 
 def test_distillation_has_its_own_form_of_the_constraints_and_its_own_teacher() -> None:

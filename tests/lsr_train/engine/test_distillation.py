@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lsr_infer import Segmenter
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.commands import evaluate
+from lsr_train.commands.dispatch import evaluate
 from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.run import Config
 from lsr_train.config.training import DistillConfig, NetworkConfig, SelfTrainingConfig, StrongConfig, WeightsConfig
@@ -232,7 +232,7 @@ def test_no_checkpoint_holds_the_teacher(student: Path) -> None:
 def test_a_student_is_scored_exported_and_adapted_like_any_other(student: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     data = ["--layout", "toytown-camera", "--split", "val", "--limit", "2", "--height", "48", "--width", "96"]
-    evaluate.main([str(student), *data, "--out", str(out)])
+    evaluate([str(student), *data, "--out", str(out)])
     assert json.loads(out.read_text(encoding="utf-8"))["model"]["sha256"] == model_hash(model(student))
     export(model(student), tmp_path / "student.onnx")
     with Segmenter(tmp_path / "student.onnx") as segmenter:

@@ -12,7 +12,7 @@ import torch
 from lsr_infer.backends.model_file import shipped_model
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.commands.evaluate import main
+from lsr_train.commands.dispatch import evaluate
 from lsr_train.config.data import SourceConfig
 from lsr_train.data.labelled import open_labelled
 from lsr_train.data.labels import CITYSCAPES_19, SYNTHIA_13
@@ -47,7 +47,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def run(arguments: list[str]) -> int:
-    return exit_status(lambda: main(arguments))
+    return exit_status(lambda: evaluate(arguments))
 
 
 def test_a_size_an_exported_file_does_not_take_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
@@ -279,9 +279,9 @@ def test_usage_errors_and_help_need_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from lsr_infer.errors import exit_status\n"
-        "from lsr_train.commands.evaluate import main\n"
-        "assert exit_status(lambda: main(['m', '--layuot', 'x'])) == 2\n"
-        "main(['--help'])\n"
+        "from lsr_train.commands.dispatch import evaluate\n"
+        "assert exit_status(lambda: evaluate(['m', '--layuot', 'x'])) == 2\n"
+        "evaluate(['--help'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

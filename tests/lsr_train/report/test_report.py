@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lsr_infer.errors import exit_status
-from lsr_train.commands import report
+from lsr_train.commands import dispatch
 from lsr_train.runs.folder import RunFolder
 from tests.lsr_train.training_runs import run_here, words
 
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(arguments: list[str]) -> int:
-    return exit_status(lambda: report.main(arguments))
+    return exit_status(lambda: dispatch.report(arguments))
 
 
 @pytest.fixture(scope="module")
