@@ -51,11 +51,7 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Average the gradients of a module that DDP does not hold over the ranks, as DDP does for its own.
-
-    Args:
-        module: the same on every rank, with gradients for the same parameters.
-    """
+    """Average over the ranks the gradients of a module that DDP does not hold, for the same parameters on each."""
     if world_size() == 1:
         return
     for parameter in module.parameters():

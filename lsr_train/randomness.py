@@ -33,30 +33,18 @@ def generator(seed: int, stream: Stream, n: int) -> np.random.Generator:
 
 
 def uniform(seed: int, stream: Stream, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    """Draw numbers for each of some samples; those of a sample are the same in whatever batch or process it is.
+    """Draw numbers [len(samples),*shape] in [0, 1) in float64 on the CPU, by the samples' numbers.
 
-    Args:
-        seed: of the run.
-        stream: what they are for.
-        samples: numbers of the samples.
-        shape: how many for each.
-
-    Returns:
-        [len(samples),*shape] in [0, 1), float64 on the CPU.
+    Those of a sample are the same in whatever batch or process it is.
     """
     return torch.from_numpy(np.stack([generator(seed, stream, n).random(shape) for n in samples]))
 
 
 class ImageDraws:
-    """Random numbers for the images of a run's micro-batches, by the images' numbers.
-
-    Args:
-        seed: of the run.
-    """
+    """Random numbers for the images of a run's micro-batches, by the images' numbers."""
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._first = 0
+        self._seed, self._first = seed, 0
 
     def begin(self, sample: int) -> None:
         """Learn the number of the next micro-batch's first image on this process."""
@@ -68,13 +56,7 @@ class ImageDraws:
 
 
 def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Copy a CPU tensor to a device, in order with what runs there, while the host goes on.
-
-    Args:
-        tensor: on the CPU; on another device it is taken as it is. CUDA gets it from pinned memory.
-        device: where to.
-        dtype: of the result; None keeps it.
-    """
+    """Copy a CPU tensor to a device, in order with what runs there, while the host goes on (from pinned memory)."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.to(dtype or tensor.dtype).pin_memory()
     return tensor.to(device, dtype or tensor.dtype, non_blocking=True)

@@ -4,19 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FeatureCritic", "PyramidCritic"]
-
 _WIDTHS = (64, 128, 256, 512)
 _LEAST = 32
 """Cells a side that five halvings need."""
 
 
 class FeatureCritic(nn.Module):
-    """Five 4x4 convolutions of stride 2, each but the last followed by a leaky ReLU (Tsai et al. 2018, Sec. 4).
-
-    Args:
-        channels: K, of the features.
-    """
+    """Five 4x4 convolutions of stride 2, each but the last followed by a leaky ReLU (Tsai et al. 2018, Sec. 4)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,14 +21,9 @@ class FeatureCritic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, kernel_size=4, stride=2, padding=1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Judge features.
+        """Return scores [B,1,h',w'] of features [B,K,h,w], above 0 for the target.
 
-        Args:
-            features: [B,K,h,w]; a side of less than 32 cells is brought to 32 by bilinear interpolation, since nothing
-                of it would be left.
-
-        Returns:
-            Scores [B,1,h',w'], above 0 for the target.
+        A side of less than 32 cells is brought to 32 by bilinear interpolation, since nothing of it would be left.
         """
         height, width = features.shape[-2:]
         if min(height, width) < _LEAST:

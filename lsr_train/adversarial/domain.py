@@ -8,29 +8,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lsr_train.distributed import all_reduce_sum, world_size
-
-__all__ = ["SOURCE", "TARGET", "domain_loss", "frozen", "reverse_gradient"]
+from lsr_train.latent.cells import compute_dtype
 
 SOURCE, TARGET = 0, 1
 
 
 def domain_loss(scores: Tensor, domain: int) -> Tensor:
-    """Return the binary cross-entropy of a critic's scores, which are all of one domain.
-
-    Args:
-        scores: any shape, any floating type; above 0 means the target.
-        domain: `SOURCE` or `TARGET`, the label.
+    """Return the binary cross-entropy of a critic's scores, above 0 for the target, which are all of one domain.
 
     Returns:
-        Scalar >= 0 in float32 (float64 for float64 input), the mean over the scores of all ranks, which have
-            equally many.
-
-    Raises:
-        ValueError: `domain` is neither.
+        Scalar >= 0 in float32 (float64 for float64 input): the mean over the scores of all ranks, with equally many.
     """
     if domain not in (SOURCE, TARGET):
         raise ValueError(f"domain is {domain}; allowed: {SOURCE} (source) and {TARGET} (target)")
-    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    exact = scores.to(compute_dtype(scores.dtype))
     return all_reduce_sum(F.softplus(exact if domain == SOURCE else -exact).mean()) / world_size()
 
 

@@ -7,20 +7,6 @@ DeepLabV2's logits are upsampled with `align_corners=True`, so pixel `y` of `H` 
 import torch
 from torch import Tensor
 
-__all__ = [
-    "cell_indices",
-    "cell_sums",
-    "check_cells",
-    "check_features",
-    "check_logits",
-    "check_prototyped",
-    "compute_dtype",
-    "one_hot",
-    "pixel_cells",
-    "pixel_indices",
-    "void_last",
-]
-
 
 def cell_indices(pixels: int, cells: int, *, device: torch.device) -> Tensor:
     """Return the cell of each pixel along one side: floor(y * (cells-1) / (pixels-1) + 1/2), [pixels] int64."""
@@ -29,27 +15,10 @@ def cell_indices(pixels: int, cells: int, *, device: torch.device) -> Tensor:
     return (2 * positions * (cells - 1) + span).div(2 * span, rounding_mode="floor")  # whole numbers: exact
 
 
-def pixel_indices(pixels: int, cells: int, *, device: torch.device) -> Tensor:
-    """Return the pixel nearest to each cell's centre along one side, [cells] int64: the inverse of `cell_indices`."""
-    return cell_indices(cells, pixels, device=device)
-
-
-def pixel_cells(image_size: tuple[int, int], size: tuple[int, int], *, device: torch.device) -> Tensor:
-    """Return the cell of each pixel, rows first: [H,W] int64 in 0..h*w-1."""
-    rows = cell_indices(image_size[0], size[0], device=device)
-    columns = cell_indices(image_size[1], size[1], device=device)
-    return rows[:, None] * size[1] + columns  # [H,W]
-
-
 def cell_sums(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sum a map over the pixels of each cell, in float64.
+    """Sum a map [B,H,W] of any real type over the pixels of each of (h, w) cells, [B,h,w] float64.
 
-    Args:
-        values: [B,H,W], any real type.
-        size: (h, w).
-
-    Returns:
-        [B,h,w] float64. Two products with 0/1 matrices: no scatter, so the order of summation is fixed on every device.
+    Two products with 0/1 matrices: no scatter, so the order of summation is fixed on every device.
     """
     (height, width), device = values.shape[-2:], values.device
     rows = cell_indices(height, size[0], device=device) == torch.arange(size[0], device=device)[:, None]  # [h,H]
@@ -95,9 +64,7 @@ def check_cells(features: Tensor, labels: Tensor, channels: int | None = None) -
     if labels.dtype != torch.int64:
         raise ValueError(f"cell labels are {labels.dtype}; needed: torch.int64")
     if labels.shape != features[:, 0].shape:
-        raise ValueError(
-            f"cell labels are {tuple(labels.shape)}; features {tuple(features.shape)} need [B,h,w] of them"
-        )
+        raise ValueError(f"cell labels are {tuple(labels.shape)}; needed: [B,h,w] of features {tuple(features.shape)}")
     if labels.device != features.device:
         raise ValueError(f"cell labels are on {labels.device}, features on {features.device}")
 

@@ -7,8 +7,6 @@ from torch import Tensor
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.latent.cells import check_prototyped, compute_dtype, void_last
 
-__all__ = ["class_average", "clustering_loss"]
-
 
 def clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor, seen: Tensor | None = None) -> Tensor:
     """Pull every labelled feature towards the prototype of its class (paper, Eq. 5).
@@ -39,15 +37,9 @@ def clustering_loss(features: Tensor, labels: Tensor, prototypes: Tensor, seen: 
 
 
 def class_average(sums: Tensor, counts: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Turn sums over each class's cells into Eq. 5: mean within a class over all ranks, summed, divided by C.
+    """Turn this rank's sums [C] over each class's cells, and their counts [C], into Eq. 5.
 
-    Args:
-        sums: [C] of this rank; differentiated.
-        counts: [C] cells of this rank.
-        seen: [C] bool, classes that take part; None means all.
-
-    Returns:
-        Scalar; absent classes add 0.
+    That is the mean within a class over all ranks, summed over the classes `seen` and divided by C; absent ones add 0.
     """
     sums, counts = all_reduce_sum(torch.stack([sums, counts.to(sums.dtype)]))
     means = sums / counts.detach().clamp(min=1)

@@ -16,16 +16,6 @@ from lsr_train.latent.cells import check_features, check_prototyped, compute_dty
 from lsr_train.latent.perpendicularity import cosine_perpendicularity_loss
 from lsr_train.latent.prototypes import Prototypes, means_over_ranks
 
-__all__ = [
-    "COSINE_TERMS",
-    "CosineRegularizer",
-    "class_shares",
-    "cosine_clustering_loss",
-    "mean_directions",
-    "prototype_cosines",
-    "prototype_cross_entropy",
-]
-
 
 def _inverse_norms(features: Tensor) -> Tensor:
     """Return 1 / |f| of every feature, [B,1,h,w]; 0, with gradient 0, where the feature is 0."""
@@ -35,17 +25,9 @@ def _inverse_norms(features: Tensor) -> Tensor:
 
 
 def prototype_cosines(features: Tensor, prototypes: Tensor) -> Tensor:
-    """Return the cosine of every feature to every prototype.
+    """Return the cosine [B,C,h,w] of every feature [B,K,h,w] to every prototype [C,K]; 0 where either is 0.
 
-    Args:
-        features: [B,K,h,w], any floating type; differentiated.
-        prototypes: [C,K]; constants, of any length.
-
-    Returns:
-        [B,C,h,w] in float32 (float64 for float64 features); 0 where either is 0.
-
-    Raises:
-        ValueError: shapes disagree.
+    Features are differentiated, prototypes are constants of any length. ValueError where shapes disagree.
     """
     check_features(features, prototypes.shape[1])
     with torch.autocast(features.device.type, enabled=False):
@@ -58,11 +40,6 @@ def prototype_cosines(features: Tensor, prototypes: Tensor) -> Tensor:
 def mean_directions(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Average the unit features of each class over all ranks: Eq. 2 where every feature counts the same.
 
-    Args:
-        features: [B,K,h,w], any floating type; differentiated.
-        labels: cell labels [B,h,w], 0..C-1; others are void. Values are not checked.
-        num_classes: C.
-
     Returns:
         Means [C,K], of length at most 1, 0 for classes without a cell; and which classes have one, [C] bool.
     """
@@ -74,13 +51,7 @@ def mean_directions(features: Tensor, labels: Tensor, num_classes: int) -> tuple
 
 
 def class_shares(labels: Tensor, num_classes: int, seen: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Return the weight of each cell in a mean within each class and then over the classes there are.
-
-    Args:
-        labels: cell labels [B,h,w], 0..C-1; others are void.
-        num_classes: C.
-        seen: [C] bool, classes that take part; None means all.
-        dtype: of the result.
+    """Return the weight of each cell in a mean within each class and then over the classes there are (and are `seen`).
 
     Returns:
         [B,C,h,w], 0 but at a cell's own class; they sum to 1 over all ranks, or to 0 where nothing is labelled.

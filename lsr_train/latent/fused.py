@@ -18,8 +18,6 @@ from lsr_train.latent.cells import compute_dtype, one_hot, void_last
 from lsr_train.latent.clustering import class_average
 from lsr_train.latent.prototypes import means_over_ranks
 
-__all__ = ["Moments", "class_moments", "one_member"]
-
 CPU_NUMBERS = 2**20
 """Numbers in a chunk on a CPU: 4 MiB of float32. Measured from 2^16 to 2^22 with one thread: 2^16 is a third slower,
 2^18 to 2^21 are within a tenth; larger chunks wait less often for the other threads where a core is shared."""
@@ -65,16 +63,10 @@ class Moments(NamedTuple):
 
 
 def class_moments(features: Tensor, labels: Tensor, shift: Tensor, *, with_sums: bool = True) -> Moments:
-    """Read a feature map once.
+    """Read a feature map [B,K,h,w] once, with cell labels [B,h,w]; there is no second derivative.
 
-    Args:
-        features: [B,K,h,w], any floating type; differentiated once (no second derivative).
-        labels: cell labels [B,h,w], 0..C-1; others are void. Values are not checked.
-        shift: [C,K]; constants near the class's features keep the squares free of cancellation.
-        with_sums: also sum the features, which distances to `shift` alone do not need.
-
-    Returns:
-        The moments in float32 (float64 for float64 features).
+    Constants `shift` [C,K] near the class's features keep the squares free of cancellation. Distances to them alone do
+    not need sums.
     """
     dtype = compute_dtype(features.dtype)
     shift = shift.detach().to(dtype)
@@ -84,17 +76,9 @@ def class_moments(features: Tensor, labels: Tensor, shift: Tensor, *, with_sums:
 
 
 def one_member(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return one feature of each class, a constant; 0 for classes without a cell.
+    """Return one feature of each class [C,K], a constant; 0 for classes without a cell.
 
     Distances from a member of the class are of the size of the class's spread, however large the features are.
-
-    Args:
-        features: [B,K,h,w].
-        labels: cell labels [B,h,w].
-        num_classes: C.
-
-    Returns:
-        [C,K] in float32 (float64 for float64 features).
     """
     _, _, height, width = features.shape
     flat = void_last(labels, num_classes).flatten()
@@ -107,13 +91,7 @@ def one_member(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def chunks(length: int, cost: int, device: torch.device) -> Iterator[slice]:
-    """Cut `length` into slices of about a chunk each.
-
-    Args:
-        length: what is cut.
-        cost: numbers that one element stands for.
-        device: where the tensor lies. A compiler gets one chunk and fuses by itself.
-    """
+    """Cut `length` elements of `cost` numbers each into slices of a chunk; a compiler gets one and fuses by itself."""
     step = max(1, (CPU_NUMBERS if device.type == "cpu" else OTHER_NUMBERS) // max(cost, 1))
     if torch.compiler.is_compiling():
         step = length

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from lsr_infer.labelspace import IGNORE_INDEX
-from lsr_train.latent.cells import pixel_cells, pixel_indices
-
-__all__ = ["cell_histogram", "histogram_downsample", "nearest_downsample"]
+from lsr_train.latent.cells import cell_indices, void_last
 
 
 def histogram_downsample(labels: Tensor, size: tuple[int, int], num_classes: int, threshold: float = 0.5) -> Tensor:
@@ -48,35 +46,22 @@ def nearest_downsample(labels: Tensor, size: tuple[int, int], num_classes: int, 
         ValueError: `labels` is not a [B,H,W] integer tensor, or `size` is empty.
     """
     _check(labels, size)
-    rows = pixel_indices(labels.shape[-2], size[0], device=labels.device)
-    columns = pixel_indices(labels.shape[-1], size[1], device=labels.device)
+    rows = cell_indices(size[0], labels.shape[-2], device=labels.device)  # the pixel nearest to each cell's centre
+    columns = cell_indices(size[1], labels.shape[-1], device=labels.device)
     cells = labels[:, rows[:, None], columns].long()  # [B,h,w]
     return torch.where((cells >= 0) & (cells < num_classes), cells, IGNORE_INDEX)
 
 
 def cell_histogram(labels: Tensor, size: tuple[int, int], num_classes: int) -> Tensor:
-    """Count the pixels of each class in each cell.
-
-    Args:
-        labels: [B,H,W] integers; others than 0..C-1 are not counted.
-        size: (h, w).
-        num_classes: C.
-
-    Returns:
-        [B,C,h,w] int32.
-
-    Raises:
-        ValueError: `labels` is not a [B,H,W] integer tensor, or `size` is empty.
-    """
+    """Count the pixels of each class in each of (h, w) cells, [B,C,h,w] int32; labels outside 0..C-1 count nowhere."""
     _check(labels, size)
     batch, cells = labels.shape[0], size[0] * size[1]
-    bins = pixel_cells((labels.shape[-2], labels.shape[-1]), size, device=labels.device)  # [H,W]
-    counted = (labels >= 0) & (labels < num_classes)
-    bins = torch.where(counted, labels.long(), num_classes) * cells + bins  # [B,H,W]; void has a bin of its own
+    rows = cell_indices(labels.shape[-2], size[0], device=labels.device)
+    columns = cell_indices(labels.shape[-1], size[1], device=labels.device)
+    places = rows[:, None] * size[1] + columns  # [H,W] in 0..h*w-1
+    bins = (void_last(labels.long(), num_classes) * cells + places).flatten(1)  # [B,H*W]; void has a bin of its own
     counts = torch.zeros(batch, (num_classes + 1) * cells, dtype=torch.int32, device=labels.device)
-    counts.scatter_add_(
-        1, bins.flatten(1), torch.ones((), dtype=torch.int32, device=labels.device).expand_as(bins).flatten(1)
-    )
+    counts.scatter_add_(1, bins, torch.ones((), dtype=torch.int32, device=labels.device).expand_as(bins))
     return counts.view(batch, num_classes + 1, *size)[:, :num_classes]
 
 

@@ -8,8 +8,6 @@ from torch import Tensor
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.latent.cells import check_features, compute_dtype
 
-__all__ = ["align_norms", "feature_norms", "mean_over_cells", "norm_alignment_loss"]
-
 Domain = Literal["source", "target"]
 
 

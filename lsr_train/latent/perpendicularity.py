@@ -5,8 +5,6 @@ from torch import Tensor
 
 from lsr_train.latent.cells import compute_dtype
 
-__all__ = ["cosine_perpendicularity_loss", "cosines", "perpendicularity_loss"]
-
 
 def perpendicularity_loss(batch_mean: Tensor, present: Tensor) -> Tensor:
     """Sum the cosines between the per-batch prototypes of all pairs of classes (paper, Eq. 6).
@@ -47,11 +45,7 @@ def cosine_perpendicularity_loss(batch_mean: Tensor, present: Tensor) -> Tensor:
 
 
 def cosines(prototypes: Tensor, present: Tensor) -> Tensor:
-    """Return the cosine of every pair of present classes, [C,C]; 0 on the diagonal and for the others.
-
-    Raises:
-        ValueError: shapes, types or devices disagree.
-    """
+    """Return the cosine of every pair of present classes, [C,C]; 0 on the diagonal and for the others."""
     if prototypes.ndim != 2 or not prototypes.is_floating_point():
         raise ValueError(f"batch_mean is {prototypes.dtype} {tuple(prototypes.shape)}; needed: floating [C,K]")
     if present.shape != prototypes.shape[:1] or present.dtype != torch.bool:

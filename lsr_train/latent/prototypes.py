@@ -8,16 +8,9 @@ from torch import Tensor, nn
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.latent.cells import check_cells, compute_dtype, one_hot
 
-__all__ = ["Prototypes", "class_means", "means_over_ranks", "smooth"]
-
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Return the mean feature of each class over all ranks (paper, Eq. 2).
-
-    Args:
-        features: [B,K,h,w], any floating type; differentiated.
-        labels: cell labels [B,h,w] int64, 255 for void. Values are not checked.
-        num_classes: C.
 
     Returns:
         Means [C,K] in float32 (float64 for float64 features), differentiated, 0 for classes without a cell; and which
@@ -38,17 +31,9 @@ def means_over_ranks(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def smooth(previous: Tensor, batch_mean: Tensor, present: Tensor, replaced: Tensor, decay: float) -> Tensor:
-    """Move the smoothed prototypes by one batch (paper, Eq. 3).
+    """Move the smoothed prototypes [C,K] by one batch (paper, Eq. 3), with eta `decay`.
 
-    Args:
-        previous: estimates of the previous step [C,K].
-        batch_mean: means of this batch [C,K].
-        present: [C] bool, classes of this batch; the others keep their estimate (eta = 1).
-        replaced: [C] bool, classes whose first observation replaces the estimate (eta = 0).
-        decay: eta.
-
-    Returns:
-        [C,K], constants.
+    Classes that are not present [C] keep their estimate (eta = 1), those `replaced` take the batch's mean (eta = 0).
     """
     batch_mean = batch_mean.detach()
     moved = decay * previous + (1 - decay) * batch_mean

@@ -10,8 +10,6 @@ from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.latent.cells import cell_sums, check_logits, compute_dtype
 from lsr_train.latent.histogram import histogram_downsample
 
-__all__ = ["Peaks", "confident_cells", "peaks", "pseudo_labels"]
-
 Downsample = Callable[[Tensor, tuple[int, int], int, float], Tensor]
 
 
@@ -50,12 +48,7 @@ def pseudo_labels(
 
 
 class Peaks(NamedTuple):
-    """The most probable class of each pixel.
-
-    Args:
-        labels: [B,H,W] int64.
-        probability: [B,H,W], of that class.
-    """
+    """The most probable class of each pixel, [B,H,W] int64, and its probability [B,H,W]."""
 
     labels: Tensor
     probability: Tensor

@@ -18,8 +18,6 @@ from lsr_train.latent.perpendicularity import cosine_perpendicularity_loss, perp
 from lsr_train.latent.prototypes import Prototypes, class_means
 from lsr_train.latent.pseudo_labels import pseudo_labels
 
-__all__ = ["TERMS", "LatentRegularizer"]
-
 TERMS = ("cluster_source", "cluster_target", "perpendicularity", "norm_source", "norm_target")
 """Keys of the returned losses."""
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from lsr_train.distributed import all_reduce_sum, world_size
 from lsr_train.latent.directional import class_shares
 
-__all__ = ["centroid_clustering_loss", "centroid_distance", "orthogonality_loss", "sparsity_loss"]
-
 
 def centroid_clustering_loss(features: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
     """Average the distance of a domain's features to their centroids (Toldo et al. 2021, the pull of Eq. 2).

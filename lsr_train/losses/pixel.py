@@ -14,8 +14,6 @@ from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.distributed import all_reduce_sum
 from lsr_train.latent.cells import check_logits, compute_dtype
 
-__all__ = ["cross_entropy", "distillation_loss", "entropy_loss", "max_square_loss", "upsample"]
-
 
 def upsample(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Bring logits to image size as DeepLabV2 does: bilinear, with the corner pixels' centres aligned.

@@ -16,10 +16,7 @@ __all__ = ["Method", "Network", "method_class"]
 
 
 def method_class(name: str) -> type[Method]:
-    """Return a method by its name in the configuration.
-
-    Args:
-        name: a key of `METHOD_SPECS`, an entry point of the group `lsr_train.methods`, or FILE.py:CLASS.
+    """Return a method by its key in `METHOD_SPECS`, its entry point in the group `lsr_train.methods`, or FILE.py:CLASS.
 
     Raises:
         InputError: the file or package cannot be loaded, or what it holds is no `Method`.
@@ -44,5 +41,4 @@ def _from_file(file: str, attribute: str) -> object:
         raise ImportError(f"{file} is no Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: object = getattr(module, attribute)
-    return found
+    return getattr(module, attribute)

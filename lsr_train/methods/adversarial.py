@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lsr_train.adversarial import SOURCE, TARGET, FeatureCritic, PyramidCritic, domain_loss, frozen, reverse_gradient
@@ -12,10 +12,24 @@ from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 
-__all__ = ["AdaptSegNetFeat", "SAPNet"]
+
+class _Adversarial(Method):
+    """L_CE(source) + lambda_adv `adversarial`, against a critic with an optimiser that a subclass makes."""
+
+    uses_target: ClassVar[bool] = True
+    critic: nn.Module
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+
+    def term_weights(self) -> dict[str, float]:
+        """Return lambda_adv; a critic's own term has weight 1."""
+        return {"adversarial": self.config.weights.adversarial}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Return the critic's."""
+        return {"critic": torch.optim.Adam(self.critic.parameters(), lr=self.config.critic.lr, betas=self.betas)}
 
 
-class AdaptSegNetFeat(Method):
+class AdaptSegNetFeat(_Adversarial):
     """L_CE(source) + lambda_adv BCE(D(F_t), source), while D learns (BCE(D(F_s), source) + BCE(D(F_t), target)) / 2.
 
     Tsai et al. 2018, Eq. 1 to 5, whose critic judges predictions; this is the variant on features that the paper's
@@ -24,7 +38,7 @@ class AdaptSegNetFeat(Method):
     target is not used: each of D's scores sees a large part of the image.
     """
 
-    uses_target: ClassVar[bool] = True
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
@@ -43,24 +57,14 @@ class AdaptSegNetFeat(Method):
             "critic": (domain_loss(judged[0], SOURCE) + domain_loss(judged[1], TARGET)) / 2,
         }
 
-    def term_weights(self) -> dict[str, float]:
-        """Return lambda_adv; the critic's own term has weight 1."""
-        return {"adversarial": self.config.weights.adversarial}
 
-    def optimizers(self) -> dict[str, Optimizer]:
-        """Return the critic's."""
-        return {"critic": torch.optim.Adam(self.critic.parameters(), lr=self.config.critic.lr, betas=(0.9, 0.99))}
-
-
-class SAPNet(Method):
+class SAPNet(_Adversarial):
     """L_CE(source) + lambda_adv L_D, where L_D = (BCE(D(F_s), source) + BCE(D(F_t), target)) / 2, reversed before F.
 
     D learns to tell the domains, and the encoder, whose gradient is reversed, to hide them (Li et al. 2020, Eq. 5
     to 7). lambda_adv is 0.1 (`weights.adversarial`), D's optimiser Adam of rate 1e-5 (`critic.lr`): both from
     detection, ours for segmentation. A mask of the target is not used.
     """
-
-    uses_target: ClassVar[bool] = True
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
@@ -79,11 +83,3 @@ class SAPNet(Method):
             "cross_entropy": cross_entropy(upsample(outputs[0].logits, source.labels.shape[-2:]), source.labels),
             "adversarial": (domain_loss(of_source, SOURCE) + domain_loss(of_target, TARGET)) / 2,
         }
-
-    def term_weights(self) -> dict[str, float]:
-        """Return lambda_adv."""
-        return {"adversarial": self.config.weights.adversarial}
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        """Return the critic's."""
-        return {"critic": torch.optim.Adam(self.critic.parameters(), lr=self.config.critic.lr)}

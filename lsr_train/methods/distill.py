@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.config.run import Config
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.latent import confident_cells, histogram_downsample
@@ -25,18 +26,11 @@ from lsr_train.selftraining import (
 )
 from lsr_train.selftraining.strong import DRAWS
 
-__all__ = ["Distill"]
-
 
 class _Lesson(NamedTuple):
-    """What the student learns from a batch of images.
+    """What the student learns from normalised images, before strong augmentation, with the teacher's full-size logits.
 
-    Args:
-        image: normalised for the student, before strong augmentation [B,3,H,W].
-        logits: the teacher's at image size [B,C,H,W].
-        labels: [B,H,W] int64, 255 where nothing is to be learnt.
-        weight: [B,H,W], of the labels.
-        probability: [B,H,W], of the labels; 1 for the source's.
+    Labels [B,H,W] are 255 where nothing is to be learnt; the source's have weight and probability 1.
     """
 
     image: Tensor
@@ -93,9 +87,8 @@ class Distill(Method):
         values = {"cross_entropy": cross_entropy(source_logits, source.labels)}
         if weights.distill:
             for name, logits, lesson in (("source", source_logits, of_source), ("target", target_logits, of_target)):
-                values[f"distill_{name}"] = distillation_loss(
-                    logits, lesson.logits, temperature, mask=lesson.labels != 255
-                )
+                mask = lesson.labels != IGNORE_INDEX
+                values[f"distill_{name}"] = distillation_loss(logits, lesson.logits, temperature, mask=mask)
         if weights.self_training:
             values["self_training"] = cross_entropy(target_logits, of_target.labels, weight=of_target.weight)
         return values | self._constraints(outputs, of_source, of_target)
@@ -103,12 +96,8 @@ class Distill(Method):
     def term_weights(self) -> dict[str, float]:
         """Return the weights of the terms beside cross-entropy."""
         weights = self.config.weights
-        return {
-            "distill_source": weights.distill,
-            "distill_target": weights.distill,
-            "self_training": weights.self_training,
-            **self._latent_weights,
-        }
+        distill = {"distill_source": weights.distill, "distill_target": weights.distill}
+        return {**distill, "self_training": weights.self_training, **self._latent_weights}
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Return `teacher_confidence` (mean peak), `teacher_confident` (share of pixels), and the regularizer's."""
@@ -117,11 +106,9 @@ class Distill(Method):
     @torch.no_grad()
     def _lessons(self, source: LabelledBatch, target: UnlabelledBatch) -> tuple[_Lesson, _Lesson]:
         """Let the teacher predict both domains, and paste source classes onto the target where it is configured."""
-        settings = self.config.self_training
-        size = (target.image.shape[2], target.image.shape[3])
+        settings, size = self.config.self_training, (target.image.shape[2], target.image.shape[3])
         cells = self._ask(target.image)
-        counts = target.counts
-        found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=counts)
+        found = teacher_labels(cells, size, settings.threshold, weighting=settings.weighting, mask=target.counts)
         self._diagnostics = pixel_means(
             teacher_confidence=(found.probability, found.counts),
             teacher_confident=(found.probability > settings.threshold, found.counts),
@@ -132,10 +119,8 @@ class Distill(Method):
         of_target = _Lesson(target.image, upsample(cells, size), *found)
         if settings.mix == "none":
             return of_source, of_target
-        draws = self._draws(Stream.MIX, source.image, (self.num_classes,))
-        pasted = class_mix_mask(source.labels, draws)
-        pairs = zip(of_source, of_target, strict=True)
-        return of_source, _Lesson(*(paste(pasted, above, below) for above, below in pairs))
+        pasted = class_mix_mask(source.labels, self._draws(Stream.MIX, source.image, (self.num_classes,)))
+        return of_source, _Lesson(*(paste(pasted, *pair) for pair in zip(of_source, of_target, strict=True)))
 
     def _ask(self, image: Tensor) -> Tensor:
         """Return the teacher's logits [B,C,h,w] of images that are normalised for the student."""
@@ -154,11 +139,10 @@ class Distill(Method):
         """Return the latent terms whose weight is not 0."""
         if not self.regularizer.terms:
             return {}
-        cells = []
+        cells, threshold = [], self.config.histogram.threshold
         for output, lesson in zip(outputs, (of_source, of_target), strict=True):
             size = (output.features.shape[2], output.features.shape[3])
-            threshold = self.config.histogram.threshold
             cells.append(histogram_downsample(lesson.labels, size, self.num_classes, threshold))
-        confidence, counts = self.config.pseudo_labels.confidence, of_target.labels != 255
+        confidence, counts = self.config.pseudo_labels.confidence, of_target.labels != IGNORE_INDEX
         cells[1] = confident_cells(cells[1], of_target.probability, confidence, mask=counts)
         return self.regularizer.forward(outputs[0].features, cells[0], outputs[1].features, cells[1])

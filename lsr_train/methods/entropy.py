@@ -8,8 +8,6 @@ from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.losses.pixel import cross_entropy, entropy_loss, max_square_loss
 from lsr_train.methods.method import DomainOutputs, Method, Network
 
-__all__ = ["EntropyMethod", "MaxSquareIW", "MinEnt"]
-
 
 class EntropyMethod(Method):
     """L_CE(source) + lambda_EM `entropy`(target); a subclass defines `sharpness`."""
@@ -24,12 +22,7 @@ class EntropyMethod(Method):
         return values | {"entropy": self.sharpness(outputs, target)} if self.config.weights.entropy else values
 
     def sharpness(self, outputs: DomainOutputs, target: UnlabelledBatch) -> Tensor:
-        """Compute the unweighted term.
-
-        Args:
-            outputs: of both domains, logits at image size.
-            target: the unlabelled images.
-        """
+        """Compute the unweighted term from the outputs of both domains, logits at image size."""
         raise NotImplementedError
 
     def term_weights(self) -> dict[str, float]:

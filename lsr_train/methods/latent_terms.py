@@ -5,8 +5,6 @@ from typing import Literal
 from lsr_train.config.run import Config
 from lsr_train.latent import CosineRegularizer, LatentRegularizer
 
-__all__ = ["build_regularizer", "latent_weights"]
-
 
 def latent_weights(config: Config, form: Literal["paper", "cosine"] = "paper") -> dict[str, float]:
     """Return the weight of each latent term of a form (paper, Eq. 4); source and target share a lambda."""
@@ -26,17 +24,10 @@ def build_regularizer(
 ) -> LatentRegularizer | CosineRegularizer:
     """Build the regularizer of a form; terms of weight 0 are left out of the computation."""
     terms = frozenset(name for name, weight in latent_weights(config, form).items() if weight > 0)
+    decay = config.prototypes.decay
     if form == "cosine":
-        decay, temperature = config.prototypes.decay, config.latent.temperature
-        return CosineRegularizer(num_classes, channels, decay=decay, temperature=temperature, terms=terms)
+        return CosineRegularizer(num_classes, channels, decay=decay, temperature=config.latent.temperature, terms=terms)
     return LatentRegularizer(
-        num_classes,
-        channels,
-        decay=config.prototypes.decay,
-        init=config.prototypes.init,
-        threshold=config.histogram.threshold,
-        confidence=config.pseudo_labels.confidence,
-        delta=config.norm.delta,
-        labels=config.histogram.mode,
-        terms=terms,
-    )
+        num_classes, channels, decay, config.prototypes.init, config.histogram.threshold,
+        config.pseudo_labels.confidence, config.norm.delta, labels=config.histogram.mode, terms=terms,
+    )  # fmt: skip

@@ -10,8 +10,6 @@ from lsr_train.losses.pixel import cross_entropy, max_square_loss
 from lsr_train.methods.latent_terms import build_regularizer, latent_weights
 from lsr_train.methods.method import Method, Network
 
-__all__ = ["LSR", "LSREM"]
-
 
 class LSR(Method):
     """L = L_CE + lambda_C L_C + lambda_P L_P + lambda_N L_N (paper, Eq. 4)."""

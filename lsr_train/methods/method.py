@@ -18,8 +18,6 @@ from lsr_train.losses.pixel import upsample
 from lsr_train.network import SegOutput
 from lsr_train.selftraining import FrozenTeacher
 
-__all__ = ["DomainOutputs", "Method", "Network"]
-
 
 class Network(Protocol):
     """Anything that maps an image [B,3,H,W] to logits and features at feature size."""
@@ -30,14 +28,7 @@ class Network(Protocol):
 
 
 class DomainOutputs(NamedTuple):
-    """What both domains gave, the logits at image size.
-
-    Args:
-        source_logits: [B,C,H,W].
-        source_features: [B,K,h,w].
-        target_logits: [B,C,H,W], masked pixels included.
-        target_features: [B,K,h,w].
-    """
+    """What both domains gave, the logits at image size (of masked pixels, too), the features [B,K,h,w]."""
 
     source_logits: Tensor
     source_features: Tensor

@@ -14,8 +14,6 @@ from lsr_train.losses.pixel import cross_entropy, max_square_loss, upsample
 from lsr_train.methods.method import Method, Network
 from lsr_train.network import SegOutput
 
-__all__ = ["OCE"]
-
 
 class OCE(Method):
     """L_CE + lambda_CL L_CL + lambda_OR L_OR + lambda_SP L_SP + lambda_EM L_EM (Toldo et al. 2021, Eq. 1).

@@ -38,19 +38,11 @@ from lsr_train.selftraining import (
 )
 from lsr_train.selftraining.strong import DRAWS, in_layout_of
 
-__all__ = ["LSRSelfTraining", "SelfTraining", "Views"]
-
 
 class Views(NamedTuple):
     """The images of a step, their labels, and the network's output on them, for further terms.
 
-    Args:
-        source: the labelled images.
-        source_output: the network on them.
-        mixed_labels: the source's, with weight and probability 1, where it was pasted, else the teacher's.
-        mixed_output: the network on the mixed images.
-        target: the unlabelled images, as the teacher saw them.
-        target_labels: the teacher's, of the target images.
+    The mixed labels are the source's, with weight and probability 1, where it was pasted, else the teacher's.
     """
 
     source: LabelledBatch
@@ -75,9 +67,8 @@ class SelfTraining(Method):
             self.alignment = form(num_classes, strength=settings.alignment, decay=settings.alignment_decay)
         self.rectifier = None
         if settings.rectify:
-            self.rectifier = Rectifier(
-                num_classes, channels, temperature=settings.rectify, decay=settings.rectify_decay
-            )
+            decay = settings.rectify_decay
+            self.rectifier = Rectifier(num_classes, channels, temperature=settings.rectify, decay=decay)
         self.teacher: EmaTeacher | None = None
         self.starting: EmaTeacher | None = None
         self._strength = Strength(**asdict(config.strong))
@@ -111,17 +102,15 @@ class SelfTraining(Method):
         labels = self._label(source, target)
         image, mixed_labels = self._mix(source, target, labels)
         source_output, mixed_output = self.both_images(network, source.image, image)
+        source_logits = upsample(source_output.logits, source.labels.shape[-2:])
+        mixed_logits = upsample(mixed_output.logits, size)
         values = {
-            "cross_entropy": cross_entropy(upsample(source_output.logits, source.labels.shape[-2:]), source.labels),
-            "self_training": cross_entropy(
-                upsample(mixed_output.logits, size), mixed_labels.labels, weight=mixed_labels.weight
-            ),
+            "cross_entropy": cross_entropy(source_logits, source.labels),
+            "self_training": cross_entropy(mixed_logits, mixed_labels.labels, weight=mixed_labels.weight),
         }
         if self.config.weights.masked:
-            hidden = self._hide(target.image)
-            values["masked"] = cross_entropy(
-                upsample(network(hidden).logits, size), labels.labels, weight=labels.weight
-            )
+            logits = upsample(network(self._hide(target.image)).logits, size)
+            values["masked"] = cross_entropy(logits, labels.labels, weight=labels.weight)
         if self.config.weights.distance:
             values["distance"] = self._distance(source.image, source_output.features)
         views = Views(source, source_output, mixed_labels, mixed_output, target, labels)
@@ -161,10 +150,8 @@ class SelfTraining(Method):
     def _label(self, source: LabelledBatch, target: UnlabelledBatch) -> PixelLabels:
         """Let the teacher label the target, aligned and rectified."""
         settings, size = self.config.self_training, (target.image.shape[2], target.image.shape[3])
-        counts = target.counts
-        output = self._forward(self._teacher, target.image)
-        cells = (output.logits.shape[2], output.logits.shape[3])
-        logits = output.logits
+        counts, output = target.counts, self._forward(self._teacher, target.image)
+        logits, cells = output.logits, (output.logits.shape[2], output.logits.shape[3])
         if self.rectifier is not None and self._step >= settings.rectify_from:
             logits = logits + self.rectifier.correction(output.features)
         if self.alignment is not None:
@@ -198,12 +185,11 @@ class SelfTraining(Method):
         image = self._augment(paste(pasted, source.image, target.image), Stream.STRONG)
         ones = torch.ones_like(labels.weight)
         of_source = PixelLabels(source.labels, ones, ones)
-        both = PixelLabels(*(paste(pasted, above, below) for above, below in zip(of_source, labels, strict=True)))
-        everywhere = torch.ones_like(pasted)
+        both = PixelLabels(*(paste(pasted, *pair) for pair in zip(of_source, labels, strict=True)))
         self._diagnostics = pixel_means(
             teacher_confidence=(labels.probability, labels.counts),
             teacher_confident=(labels.probability > self.config.self_training.threshold, labels.counts),
-            target_dose=(torch.where(pasted, 0, labels.weight), everywhere),
+            target_dose=(torch.where(pasted, 0, labels.weight), torch.ones_like(pasted)),
         )
         if isinstance(self.alignment, LabelAlignment):
             self._diagnostics["alignment_spread"] = self.alignment.offset.max() - self.alignment.offset.min()
@@ -246,22 +232,17 @@ class LSRSelfTraining(SelfTraining):
         """Return the latent terms whose weight is not 0."""
         if not self.regularizer.terms:
             return {}
-        source, source_output = views.source, views.source_output
-        output = views.mixed_output
+        output, labels = views.mixed_output, views.mixed_labels
         if self.config.latent.image == "target":
-            output = network(views.target.image)
-        size = (output.features.shape[2], output.features.shape[3])
-        labels = views.target_labels if self.config.latent.image == "target" else views.mixed_labels
-        cells = self._cells(labels, output.logits, size)
+            output, labels = network(views.target.image), views.target_labels
+        cells = self._cells(labels, output.logits, (output.features.shape[2], output.features.shape[3]))
+        source, truth = views.source_output.features, views.source.labels
         if isinstance(self.regularizer, LatentRegularizer):
             return self.regularizer.forward(
-                source_output.features, source.labels, output.features, output.logits, labels.counts,
-                target_cells=cells,
-            )  # fmt: skip
-        source_size = (source_output.features.shape[2], source_output.features.shape[3])
-        return self.regularizer.forward(
-            source_output.features, self.to_cells(source.labels, source_size), output.features, cells
-        )
+                source, truth, output.features, output.logits, labels.counts, target_cells=cells
+            )
+        source_cells = self.to_cells(truth, (source.shape[2], source.shape[3]))
+        return self.regularizer.forward(source, source_cells, output.features, cells)
 
     def term_weights(self) -> dict[str, float]:
         """Return the weights of all terms."""

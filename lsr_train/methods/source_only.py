@@ -6,8 +6,6 @@ from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.methods.method import Method, Network
 
-__all__ = ["SourceOnly"]
-
 
 class SourceOnly(Method):
     """Supervised training. Under the name `target-only` its source is the labelled split of the target."""

@@ -3,7 +3,9 @@
 It knows tensors only: no configuration, file or device.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,8 +17,6 @@ from lsr_train.network.normalization import NORMALIZATIONS, Normalize
 from lsr_train.network.resnet import ResNet
 from lsr_train.network.spec import NetworkSpec
 
-__all__ = ["BatchNormMode", "DeepLabV2", "DilatedClassifier", "SegOutput", "reestimate_batch_norm"]
-
 
 class DilatedClassifier(nn.Module):
     """Features [B,K,h,w] to logits [B,C,h,w]: the sum of one 3x3 convolution a dilation (DeepLabV2's ASPP-L).
@@ -24,11 +24,6 @@ class DilatedClassifier(nn.Module):
     With gradients it is computed as one 1x1 convolution with an output a tap and class, whose maps are shifted and
     added: few outputs make the weight gradient of a dilated convolution slow (on a CPU 9-11 GFLOP/s against 70). Taps
     that fall outside the map everywhere are left out. Both ways are the same sum in another order.
-
-    Args:
-        channels: K.
-        num_classes: C.
-        dilations: one branch each.
     """
 
     def __init__(self, channels: int, num_classes: int, dilations: Sequence[int]) -> None:
@@ -38,36 +33,28 @@ class DilatedClassifier(nn.Module):
             nn.Conv2d(channels, num_classes, 3, padding=dilation, dilation=dilation) for dilation in dilations
         )
         self._dilations = tuple(dilations)
-        for weight, bias in self._parameters_of_branches():
-            nn.init.normal_(weight, std=0.01)
-            nn.init.zeros_(bias)
+        for branch in self.branches:
+            nn.init.normal_(branch.get_parameter("weight"), std=0.01)
+            nn.init.zeros_(branch.get_parameter("bias"))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the summed logits; under autocast with gradients float32, else in the type the convolutions give."""
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return self._shifted_sum(features)
-        first, *others = self.branches
-        logits: Tensor = first(features)
-        for branch in others:
-            logits = logits + branch(features)
+        logits: Tensor = reduce(torch.add, (branch(features) for branch in self.branches))
         return logits
-
-    def _parameters_of_branches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for branch in self.branches:
-            yield branch.get_parameter("weight"), branch.get_parameter("bias")
 
     def _shifted_sum(self, features: Tensor) -> Tensor:
         h, w = features.shape[-2:]
-        weights, biases = zip(*self._parameters_of_branches(), strict=True)
+        weights, biases = (tuple(branch.get_parameter(name) for branch in self.branches) for name in ("weight", "bias"))
         offsets = [(0, 0)]
         taps = [torch.stack([weight[:, :, 1, 1] for weight in weights]).sum(dim=0)]  # all centres see the same cell
         for weight, dilation in zip(weights, self._dilations, strict=True):
-            for row in (-1, 0, 1):
-                for column in (-1, 0, 1):
-                    down, right = row * dilation, column * dilation
-                    if (row or column) and abs(down) < h and abs(right) < w:
-                        offsets.append((down, right))
-                        taps.append(weight[:, :, row + 1, column + 1])
+            for row, column in itertools.product((-1, 0, 1), repeat=2):
+                down, right = row * dilation, column * dilation
+                if (row or column) and abs(down) < h and abs(right) < w:
+                    offsets.append((down, right))
+                    taps.append(weight[:, :, row + 1, column + 1])
         maps = functional.conv2d(features, torch.cat(taps)[:, :, None, None])  # [B,T*C,h,w]
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         logits = torch.stack(biases).sum(dim=0).view(1, -1, 1, 1)
@@ -80,12 +67,7 @@ BatchNormMode = Literal["train", "frozen"]
 
 
 class SegOutput(NamedTuple):
-    """What the network gives, at feature size.
-
-    Args:
-        logits: [B,C,h,w].
-        features: the encoder's output [B,K,h,w], all >= 0.
-    """
+    """What the network gives, at feature size: logits [B,C,h,w], and the encoder's features [B,K,h,w], all >= 0."""
 
     logits: Tensor
     features: Tensor
@@ -94,8 +76,7 @@ class SegOutput(NamedTuple):
 class DeepLabV2(nn.Module):
     """The segmentation network. Its encoder carries torchvision's parameter names under `backbone.`.
 
-    Args:
-        spec: its description. Weights start random, from torch's global generator.
+    Weights start random, from torch's global generator.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -117,14 +98,7 @@ class DeepLabV2(nn.Module):
         return self._batch_norm
 
     def forward(self, image: Tensor) -> SegOutput:
-        """Run the network.
-
-        Args:
-            image: normalised input [B,3,H,W] (see `normalize`), in the type of the weights, or any under autocast.
-
-        Raises:
-            ValueError: the shape is another.
-        """
+        """Run the network on a normalised image [B,3,H,W] in the type of the weights, or any under autocast."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"the image has shape {tuple(image.shape)}; [B,3,H,W] is needed")
         features = self.backbone(image)  # [B,K,h,w]
@@ -133,12 +107,8 @@ class DeepLabV2(nn.Module):
     def set_batch_norm(self, mode: BatchNormMode) -> None:
         """Choose what batch-norm does in training mode; holds across later calls of `train` and `eval`.
 
-        Args:
-            mode: `train` normalises by each batch's statistics and updates the running ones; `frozen` uses the running
-                ones and leaves them. Scale and shift are trained in both.
-
-        Raises:
-            ValueError: the mode is another.
+        `train` normalises by each batch's statistics and updates the running ones; `frozen` uses the running ones and
+        leaves them. Scale and shift are trained in both.
         """
         if mode not in ("train", "frozen"):
             raise ValueError(f"batch-norm mode is {mode!r}; allowed: train, frozen")
@@ -170,13 +140,7 @@ def reestimate_batch_norm(network: DeepLabV2, images: Iterable[Tensor]) -> None:
 
     Every batch counts the same whatever its size, so let them be of one size. Weights do not move, no gradient is
     computed, and the network keeps its training or evaluation mode. An autocast around the call applies.
-
-    Args:
-        network: changed in place; afterwards `network.batch_norm` is `frozen`.
-        images: batches [B,3,H,W] of normalised input on the network's device.
-
-    Raises:
-        ValueError: there are no images; the statistics are then what they were.
+    The images are batches [B,3,H,W] of normalised input; without any it is a ValueError and nothing has changed.
     """
     modules = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [module.momentum for module in modules]

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from lsr_train.network.deeplab import DeepLabV2
 
-__all__ = ["narrow"]
-
 
 class _Layer(NamedTuple):
     convolution: nn.Conv2d

@@ -4,13 +4,11 @@ The numbers belong to the weights a network started from, so they travel in its 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-
-__all__ = ["NORMALIZATIONS", "Normalization", "Normalize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +40,7 @@ class Normalization:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain JSON data."""
-        return {
-            "channel_order": self.channel_order,
-            "scale": self.scale,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
 
 NORMALIZATIONS: Mapping[str, Normalization] = {
@@ -63,11 +56,7 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
 
 
 class Normalize(nn.Module):
-    """Turns BGR frames into network input.
-
-    Args:
-        normalization: the numbers.
-    """
+    """Turns BGR frames into network input."""
 
     factor: Tensor
     offset: Tensor
@@ -83,16 +72,10 @@ class Normalize(nn.Module):
         self.register_buffer("offset", (-mean / std).float(), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Normalise frames.
-
-        Args:
-            frames: [B,H,W,3] BGR levels 0..255, uint8 or floating.
+        """Normalise frames [B,H,W,3] of BGR levels 0..255, uint8 or floating.
 
         Returns:
             The image [B,3,H,W] in float32, laid out channels-last as the frames are (no copy is made to reorder it).
-
-        Raises:
-            ValueError: the shape is another.
         """
         if frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(f"frames have shape {tuple(frames.shape)}; [B,H,W,3] is needed")
@@ -102,13 +85,6 @@ class Normalize(nn.Module):
         return (levels * self.factor + self.offset).permute(0, 3, 1, 2)  # [B,3,H,W]
 
     def levels(self, image: Tensor) -> Tensor:
-        """Undo `forward`.
-
-        Args:
-            image: normalised [B,3,H,W] in float32.
-
-        Returns:
-            BGR levels [B,H,W,3] in float32, a view where no channel has to move.
-        """
+        """Undo `forward`: return BGR levels [B,H,W,3] in float32, a view where no channel has to move."""
         levels = (image.permute(0, 2, 3, 1) - self.offset) / self.factor
         return levels.flip(-1) if self._swap else levels

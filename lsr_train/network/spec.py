@@ -7,17 +7,10 @@ from typing import Any
 
 from lsr_train.network.normalization import NORMALIZATIONS
 
-__all__ = ["BACKBONES", "OUTPUT_STRIDES", "STEMS", "BackboneShape", "NetworkSpec"]
-
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """The numbers in which ResNets differ.
-
-    Args:
-        blocks: residual blocks in each of the four stages.
-        bottleneck: three convolutions a block (1x1, 3x3, 1x1) instead of two 3x3.
-    """
+    """The numbers in which ResNets differ: residual blocks in each stage, of two 3x3 or of 1x1, 3x3 and 1x1."""
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
@@ -67,16 +60,12 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dilations", tuple(self.dilations))
-        allowed: dict[str, tuple[Any, ...]] = {
-            "backbone": tuple(BACKBONES),
-            "output_stride": OUTPUT_STRIDES,
-            "stem": STEMS,
-            "normalization": tuple(NORMALIZATIONS),
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                listed = ", ".join(str(value) for value in values)
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {listed}")
+        for name, allowed in (
+            ("backbone", BACKBONES), ("output_stride", OUTPUT_STRIDES), ("stem", STEMS),
+            ("normalization", NORMALIZATIONS),
+        ):  # fmt: skip
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(map(str, allowed))}")
         if not (type(self.num_classes) is int and 1 <= self.num_classes < 256):
             raise ValueError(f"num_classes is {self.num_classes!r}; allowed: 1 to 255")
         if type(self.width) not in (int, float) or not 0 < self.width <= 4:
@@ -106,15 +95,10 @@ class NetworkSpec:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "NetworkSpec":
-        """Read a spec back from `to_dict`.
-
-        Raises:
-            ValueError: a key is missing, unknown, or its value is not allowed.
-        """
+        """Read a spec back from `to_dict`; ValueError where a key is missing, unknown, or its value not allowed."""
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(document, Mapping) or set(document) != names:
             raise ValueError(f"a network is described by {', '.join(sorted(names))}; found {document!r}")
-        values = dict(document)
-        if not isinstance(values["dilations"], list | tuple):
-            raise ValueError(f"dilations are {values['dilations']!r}; a list is needed")
-        return cls(**{**values, "dilations": tuple(values["dilations"])})
+        if not isinstance(document["dilations"], list | tuple):
+            raise ValueError(f"dilations are {document['dilations']!r}; a list is needed")
+        return cls(**document)

@@ -21,8 +21,6 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import output_path_error, whole_file
 
-__all__ = ["BASE_URL", "IMAGENET_FILES", "fetch_imagenet", "load_checked", "read_weights"]
-
 _PREFIXES = ("module.", "Scale.")
 _COUNTER = "num_batches_tracked"
 _LISTED = 12
@@ -50,12 +48,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the named tensors of a `.safetensors` or pickled file onto the CPU.
 
     A `state_dict` or `model` inside is taken out, prefixes of wrappers (`module.`) are removed.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Tensors by name, in the file's order.
 
     Raises:
         InputError: the file is missing, damaged, holds anything that would run code, or holds no named tensors.

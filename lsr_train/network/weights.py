@@ -16,8 +16,6 @@ from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.spec import BACKBONES, NetworkSpec
 from lsr_train.network.weight_files import BASE_URL, IMAGENET_FILES, fetch_imagenet, load_checked, read_weights
 
-__all__ = ["ADAPTSEGNET_DILATIONS", "backbone_of", "load_backbone", "load_backbone_weights", "recognise"]
-
 ADAPTSEGNET_DILATIONS = (6, 12)
 """Branches that act in AdaptSegNet's line: its classifier has four and returns after adding the second."""
 

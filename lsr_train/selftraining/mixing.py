@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lsr_train.latent.cells import void_last
 from lsr_train.randomness import to_device
-
-__all__ = ["class_mix_mask", "paste", "visible_blocks"]
 
 
 @torch.no_grad()
@@ -24,7 +23,7 @@ def class_mix_mask(labels: Tensor, draws: Tensor) -> Tensor:
         [B,H,W] bool, true where the pixel's class is chosen.
     """
     B, num_classes = draws.shape
-    bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+    bins = void_last(labels, num_classes)
     there = torch.zeros(B, num_classes + 1, dtype=torch.bool, device=labels.device)
     there = there.scatter(1, bins.flatten(1), True)[:, :num_classes]
     draws = to_device(draws, labels.device)
@@ -35,13 +34,7 @@ def class_mix_mask(labels: Tensor, draws: Tensor) -> Tensor:
 
 
 def paste(mask: Tensor, above: Tensor, below: Tensor) -> Tensor:
-    """Return `above` where the mask is true, else `below`.
-
-    Args:
-        mask: [B,H,W] bool.
-        above: [B,H,W] or [B,C,H,W].
-        below: of the same shape.
-    """
+    """Return `above` ([B,H,W] or [B,C,H,W]) where the mask [B,H,W] is true, else `below`."""
     return torch.where(mask if above.ndim == 3 else mask[:, None], above, below)
 
 
@@ -56,9 +49,6 @@ def visible_blocks(size: tuple[int, int], block: int, ratio: float, draws: Tenso
 
     Returns:
         [B,H,W] bool, true where visible.
-
-    Raises:
-        ValueError: a number is out of range, or the draws have another shape.
     """
     if block < 1 or not 0 <= ratio <= 1:
         raise ValueError(f"block is {block}, allowed: at least 1; ratio is {ratio}, allowed: [0, 1]")

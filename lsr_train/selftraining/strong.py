@@ -13,8 +13,6 @@ from torch import Tensor
 from lsr_train.network import Normalize
 from lsr_train.randomness import to_device
 
-__all__ = ["DRAWS", "Strength", "in_layout_of", "strong_augmentation", "strong_images"]
-
 DRAWS = 7
 """Random numbers an image takes."""
 
@@ -46,15 +44,9 @@ class Strength:
 
 @torch.no_grad()
 def strong_augmentation(frames: Tensor, strength: Strength, draws: Tensor) -> Tensor:
-    """Change colours and blur.
+    """Change colours and blur of BGR levels 0..255 [B,H,W,3] in float32.
 
-    Args:
-        frames: BGR levels 0..255 [B,H,W,3] in float32.
-        strength: how far.
-        draws: [B,DRAWS] uniform in [0, 1) in float64 on the CPU.
-
-    Returns:
-        A new tensor of the same shape, levels within 0..255.
+    `draws` are [B,DRAWS] uniform in [0, 1), in float64 on the CPU. The result is new, with levels within 0..255.
     """
     matrices, brightness, contrast = (to_device(part, frames.device, frames.dtype) for part in _colors(draws, strength))
     grey = brightness * frames.mean(dim=(1, 2, 3), keepdim=True)
@@ -68,17 +60,7 @@ def strong_augmentation(frames: Tensor, strength: Strength, draws: Tensor) -> Te
 
 
 def strong_images(image: Tensor, normalize: Normalize, strength: Strength, draws: Tensor) -> Tensor:
-    """Change colours and blur of images that are normalised already.
-
-    Args:
-        image: normalised [B,3,H,W] in float32.
-        normalize: what normalised it.
-        strength: how far.
-        draws: as of `strong_augmentation`.
-
-    Returns:
-        A new image of the same shape and memory format.
-    """
+    """Do the same to an image [B,3,H,W] that `normalize` has normalised; the new one has its memory format."""
     return in_layout_of(normalize(strong_augmentation(normalize.levels(image), strength, draws)), image)
 
 

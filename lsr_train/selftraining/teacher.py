@@ -8,16 +8,9 @@ from torch.nn import functional
 
 from lsr_train.network import DeepLabV2, SegOutput
 
-__all__ = ["EmaTeacher", "FrozenTeacher", "average_decay"]
-
 
 def average_decay(step: int, decay: float) -> float:
-    """Return alpha after so many steps: min(1 - 1 / (step + 1), decay), so that a young teacher follows closely.
-
-    Args:
-        step: optimiser steps done, at least 1.
-        decay: what alpha rises to, in [0, 1).
-    """
+    """Return alpha after so many optimiser steps, at least 1: it rises to `decay`, a young teacher follows closely."""
     return min(1 - 1 / (step + 1), decay)
 
 
@@ -57,25 +50,16 @@ class EmaTeacher(nn.Module):
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move towards the network after its optimiser step.
-
-        Args:
-            network: of the same architecture.
-            step: optimiser steps done, at least 1.
+        """Move towards the network, after `step` of its optimiser's steps.
 
         Floating buffers (batch-norm's statistics) are averaged like weights, counters are copied.
         """
-        own, new = _tensors(self.network), _tensors(network)
+        own, new = (dict(model.named_parameters()) | dict(model.named_buffers()) for model in (self.network, network))
         floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
         weight = 1 - average_decay(step, self.decay)
         torch._foreach_lerp_([own[name] for name in floating], [new[name] for name in floating], weight)
         for name in own.keys() - set(floating):
             own[name].copy_(new[name])
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name."""
-    return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
 class FrozenTeacher:
@@ -92,10 +76,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def logits(self, levels: Tensor) -> Tensor:
-        """Run it.
-
-        Args:
-            levels: BGR levels 0..255 [B,H,W,3]; the teacher normalises them as it was trained.
+        """Run it on BGR levels 0..255 [B,H,W,3], which it normalises as it was trained.
 
         Returns:
             [B,C,h,w] in float32, at the size of its own features. An autocast around the call applies.

@@ -14,21 +14,11 @@ from torch import Tensor, nn
 
 from lsr_infer.labelspace import IGNORE_INDEX
 from lsr_train.distributed import all_reduce_sum
-from lsr_train.latent.cells import compute_dtype
+from lsr_train.latent.cells import compute_dtype, void_last
 from lsr_train.latent.directional import mean_directions, prototype_cosines
 from lsr_train.latent.prototypes import Prototypes
 from lsr_train.latent.pseudo_labels import peaks
 from lsr_train.losses.pixel import upsample
-
-__all__ = [
-    "DistributionAlignment",
-    "LabelAlignment",
-    "PixelLabels",
-    "Rectifier",
-    "Weighting",
-    "pixel_means",
-    "teacher_labels",
-]
 
 Weighting = Literal["fraction", "confident", "all"]
 
@@ -70,9 +60,6 @@ def teacher_labels(
         weighting: `fraction` gives every pixel of an image the share of its confident ones (as DACS, Tranheden et al.
             2021), `confident` 1 to the confident ones and 0 to the others, `all` 1 to every pixel.
         mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
-
-    Raises:
-        ValueError: the weighting is unknown.
     """
     if weighting not in ("fraction", "confident", "all"):
         raise ValueError(f"weighting is {weighting!r}; allowed: fraction, confident, all")
@@ -92,13 +79,10 @@ def teacher_labels(
 
 @torch.no_grad()
 def pixel_means(**maps: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Average maps over pixels of all ranks, in one message.
+    """Average maps over pixels of all ranks, in one message; 0 where no pixel counts.
 
     Args:
         maps: by name, values [B,H,W], 0 where they do not count, and [B,H,W] bool, true where they do.
-
-    Returns:
-        Scalars in float64 by name, equal on every rank; 0 where no pixel counts.
     """
     sums = [[part.sum(dtype=torch.float64) for part in pair] for pair in maps.values()]
     values, pixels = all_reduce_sum(torch.stack([torch.stack(pair, dim=0) for pair in sums], dim=1))
@@ -141,9 +125,6 @@ class DistributionAlignment(_Alignment):
         strength: exponent of the ratio, in [0, 1]; 1 aligns wholly, 0 not at all.
         decay: share of the previous estimate, in [0, 1), to which it rises from 0: the first batches count alike,
             so that one of them that lacks a rare class does not stay in the estimate for long.
-
-    Raises:
-        ValueError: a number is out of range.
     """
 
     marginal: Tensor
@@ -169,13 +150,12 @@ class DistributionAlignment(_Alignment):
             if mask is not None:
                 probabilities = probabilities * mask[:, None]
             counts = _counts(labels, num_classes, probabilities.dtype)
-            self._move(counts, probabilities.sum(dim=(0, 2, 3)))
+            self._move(all_reduce_sum(torch.stack([counts, probabilities.sum(dim=(0, 2, 3))])))
         ratio = self._floored(self.prior) / self._floored(self.marginal)
         return (self.strength * ratio.log()).view(1, -1, 1, 1)
 
-    def _move(self, labels: Tensor, probabilities: Tensor) -> None:
-        """Average in what all ranks saw: [C] label counts and [C] sums of probabilities."""
-        sums = all_reduce_sum(torch.stack([labels, probabilities]))
+    def _move(self, sums: Tensor) -> None:
+        """Average in what all ranks saw [2,C]: counts of labels and sums of probabilities."""
         totals = sums.sum(dim=1, keepdim=True)
         shares = sums / totals.clamp(min=1e-12)
         keep = (1 - 1 / (self.batches + 1)).clamp(max=self.decay)
@@ -200,9 +180,6 @@ class LabelAlignment(_Alignment):
         strength: in [0, 1]; 1 holds the labels to the prior p, 0 to the teacher's own running shares q, between them to
             p^strength q^(1 - strength), made to sum to 1.
         decay: share of the previous running shares of prior and teacher, in [0, 1), to which it rises from 0.
-
-    Raises:
-        ValueError: a number is out of range.
     """
 
     own: Tensor
@@ -271,7 +248,7 @@ class LabelAlignment(_Alignment):
 
 def _counts(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """Count the pixels of each class [C]; labels outside 0..C-1 count nowhere."""
-    bins = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes).flatten()
+    bins = void_last(labels, num_classes).flatten()
     counts = torch.zeros(num_classes + 1, dtype=torch.int64, device=labels.device)  # float32 would stop at 2^24
     return counts.scatter_add(0, bins, torch.ones_like(bins))[:num_classes].to(dtype)
 
@@ -284,9 +261,6 @@ class Rectifier(nn.Module):
         channels: K.
         temperature: divides the cosines, above 0; smaller trusts the prototypes more.
         decay: of the prototypes, in [0, 1).
-
-    Raises:
-        ValueError: a number is out of range.
     """
 
     def __init__(self, num_classes: int, channels: int, *, temperature: float = 0.1, decay: float = 0.99) -> None:
@@ -301,9 +275,6 @@ class Rectifier(nn.Module):
         """Return what to add to the teacher's logits, [B,C,h,w]: log softmax of cosine / temperature.
 
         A class without a prototype yet gets the mean weight of the others, which neither helps nor hinders it.
-
-        Args:
-            features: the teacher's on the target [B,K,h,w].
         """
         seen = self.prototypes.seen[:, None, None]
         scores = prototype_cosines(features, self.prototypes.mean) / self.temperature  # [B,C,h,w]
@@ -314,10 +285,5 @@ class Rectifier(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Take in a batch of the teacher's features; in `eval()` nothing moves.
-
-        Args:
-            features: [B,K,h,w].
-            labels: cell labels [B,h,w] int64, 255 where the teacher is not sure.
-        """
+        """Take in a batch of the teacher's features, with cell labels; in `eval()` nothing moves."""
         self.prototypes.move(*mean_directions(features, labels, self.prototypes.mean.shape[0]))
