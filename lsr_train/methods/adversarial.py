@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lsr_train.adversarial import SOURCE, TARGET, FeatureCritic, PyramidCritic, domain_loss, frozen, reverse_gradient
+from lsr_train.adversarial import critics
 from lsr_train.config.run import Config
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.losses.pixel import cross_entropy, upsample
@@ -42,19 +42,19 @@ class AdaptSegNetFeat(_Adversarial):
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
-        self.critic = FeatureCritic(channels)
+        self.critic = critics.FeatureCritic(channels)
 
     def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
         """Return `cross_entropy`, `adversarial` (for the network alone) and `critic` (for the critic alone)."""
         assert target is not None
         outputs = self.both_images(network, source.image, target.image)
         with self.in_precision(source.image):
-            fooling = frozen(self.critic, outputs[1].features)
+            fooling = critics.frozen(self.critic, outputs[1].features)
             judged = [self.critic(output.features.detach()) for output in outputs]
         return {
             "cross_entropy": cross_entropy(upsample(outputs[0].logits, source.labels.shape[-2:]), source.labels),
-            "adversarial": domain_loss(fooling, SOURCE),
-            "critic": (domain_loss(judged[0], SOURCE) + domain_loss(judged[1], TARGET)) / 2,
+            "adversarial": critics.domain_loss(fooling, critics.SOURCE),
+            "critic": critics.critic_loss(*judged),
         }
 
 
@@ -68,7 +68,7 @@ class SAPNet(_Adversarial):
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__(config, num_classes, channels)
-        self.critic = PyramidCritic(channels, num_classes)
+        self.critic = critics.PyramidCritic(channels, num_classes)
 
     def terms(self, network: Network, source: LabelledBatch, target: UnlabelledBatch | None) -> dict[str, Tensor]:
         """Return `cross_entropy` and `adversarial`, which trains network and critic against one another."""
@@ -77,9 +77,10 @@ class SAPNet(_Adversarial):
         with self.in_precision(source.image):
             features = torch.cat([output.features for output in outputs])
             logits = torch.cat([output.logits for output in outputs])
-            scores = self.critic(reverse_gradient(features), logits)  # one batch: its statistics are of both domains
+            # one batch: its statistics are of both domains
+            scores = self.critic(critics.reverse_gradient(features), logits)
         of_source, of_target = scores.split([len(output.logits) for output in outputs])
         return {
             "cross_entropy": cross_entropy(upsample(outputs[0].logits, source.labels.shape[-2:]), source.labels),
-            "adversarial": (domain_loss(of_source, SOURCE) + domain_loss(of_target, TARGET)) / 2,
+            "adversarial": critics.critic_loss(of_source, of_target),
         }

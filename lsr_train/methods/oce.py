@@ -52,10 +52,8 @@ class OCE(Method):
         with torch.autocast(features.device.type, enabled=False):
             centroids, present = class_means(features, torch.cat(labels), self.num_classes)
             if weights.cluster:
-                pulls = [
-                    centroid_clustering_loss(output.features, of_cells, centroids)
-                    for output, of_cells in zip(outputs, labels, strict=True)
-                ]
+                pairs = zip(outputs, labels, strict=True)
+                pulls = [centroid_clustering_loss(output.features, cells, centroids) for output, cells in pairs]
                 values["cluster"] = pulls[0] + pulls[1] - centroid_distance(centroids, present)
             if weights.orthogonality:
                 values["orthogonality"] = orthogonality_loss(features, centroids, present)

@@ -257,6 +257,6 @@ class LSRSelfTraining(SelfTraining):
         """Return the labels [B,h,w] of the features that the target's terms see, of pixels that count alone."""
         if self.config.latent.labels == "teacher":
             return self.sure_cells(labels, size)
-        upsampled = upsample(logits.detach(), labels.labels.shape[-2:])
+        upsampled = upsample(logits, labels.labels.shape[-2:])
         threshold, confidence = self.config.histogram.threshold, self.config.pseudo_labels.confidence
         return pseudo_labels(upsampled, size, threshold, confidence, mask=labels.counts)

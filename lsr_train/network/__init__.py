@@ -1,8 +1,7 @@
 """Builds the segmentation network: DeepLabV2 on dilated ResNets, its normalisation and starting weights."""
 
 from lsr_train.network.deeplab import DeepLabV2, SegOutput, reestimate_batch_norm
-from lsr_train.network.normalization import NORMALIZATIONS, Normalization, Normalize
-from lsr_train.network.spec import NetworkSpec
+from lsr_train.network.spec import NORMALIZATIONS, NetworkSpec, Normalization, Normalize
 
 __all__ = [
     "NORMALIZATIONS",

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lsr_train.network.normalization import NORMALIZATIONS, Normalize
 from lsr_train.network.resnet import ResNet
-from lsr_train.network.spec import NetworkSpec
+from lsr_train.network.spec import NORMALIZATIONS, NetworkSpec, Normalize
 
 
 class DilatedClassifier(nn.Module):

@@ -32,7 +32,7 @@ def _normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, image: Tensor) -> 
     return functional.conv2d(image, weight, shift, stride, padding, dilation)
 
 
-class _Block(nn.Module):
+class _ResidualBlock(nn.Module):
     """Two 3x3 convolutions, or a 3x3 between two 1x1 (a bottleneck), beside a shortcut."""
 
     def __init__(
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
             blocks = nn.Sequential()
             for index in range(count):
                 strides = {"stride": 1, "entry": dilation} if index else {"stride": stride, "entry": entry}
-                blocks.append(_Block(spec, inputs, channels, **strides, dilation=dilation))
+                blocks.append(_ResidualBlock(spec, inputs, channels, **strides, dilation=dilation))
                 inputs = channels * spec.shape.expansion
             self.add_module(f"layer{stage + 1}", blocks)
         for module in self.modules():

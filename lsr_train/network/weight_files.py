@@ -111,33 +111,22 @@ def load_checked(module: nn.Module, weights: Mapping[str, Tensor], path: Path, a
 
     Batch-norm's step counters may be missing (files older than them) and then stay as they are.
 
-    Args:
-        module: filled in place, only if everything fits.
-        weights: tensors by the module's names.
-        path: for the message.
-        advice: what the user can do, a sentence.
+    Nothing is filled unless everything fits. `advice` is a sentence on what the user can do.
 
     Raises:
-        InputError: names or shapes differ; lists them.
+        InputError: names or shapes differ (lists them), or a value is not finite.
     """
     expected = module.state_dict()
     missing = [name for name in expected if name not in weights and not name.endswith(_COUNTER)]
     unexpected = [name for name in weights if name not in expected]
-    shapes = [
-        f"{name} {_size(weights[name])} instead of {_size(tensor)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    types = [
-        name
-        for name in expected
-        if name in weights and weights[name].is_floating_point() != expected[name].is_floating_point()
-    ]
+    pairs = [(name, weights[name], tensor) for name, tensor in expected.items() if name in weights]
+    shapes = [f"{name} {_size(a)} instead of {_size(b)}" for name, a, b in pairs if a.shape != b.shape]
+    types = [name for name, a, b in pairs if a.is_floating_point() != b.is_floating_point()]
     found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
     if any(found.values()):
         parts = [f"{len(names)} {what}: {_listed(names)}" for what, names in found.items() if names]
         raise InputError(f"{path}: the weights do not fit: {'; '.join(parts)}. {advice}")
-    broken = [name for name in expected if name in weights and not bool(torch.isfinite(weights[name]).all())]
+    broken = [name for name, tensor, _ in pairs if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise InputError(f"{path}: holds values that are not finite: {_listed(broken)}. Use another checkpoint.")
     module.load_state_dict({**expected, **weights})
@@ -167,20 +156,16 @@ _TIMEOUT_SECONDS = 30.0
 
 
 def fetch_imagenet(backbone: str, cache: Path | None = None, base_url: str = BASE_URL) -> Path:
-    """Return the path of a backbone's published weights, downloading them where they are not there yet.
+    """Return the file of a backbone's published weights, its hash checked; download it where it is not there yet.
 
     Args:
         backbone: a key of `IMAGENET_FILES`.
         cache: the folder; None is torch.hub's own, where torchvision puts the same files.
         base_url: folder of the files on the server.
 
-    Returns:
-        A file whose hash is right.
-
     Raises:
         InputError: no connection, a server error, a wrong hash, or a path that cannot be written; names where to put
             the file by hand.
-        ValueError: there is no such backbone.
     """
     if backbone not in IMAGENET_FILES:
         raise ValueError(f"backbone is {backbone!r}; allowed: {', '.join(IMAGENET_FILES)}")

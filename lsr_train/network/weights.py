@@ -22,19 +22,12 @@ ADAPTSEGNET_DILATIONS = (6, 12)
 _HEADS = ("clas", "layer6", "layer5")
 _HEAD_KEY = re.compile(r"^(clas|layer5|layer6)\.conv2d_list\.(\d+)\.(weight|bias)$")
 _ENCODER_PARTS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
-_OWN_HEAD = re.compile(r"^head\.branches\.")
 
 
 def load_backbone_weights(
     network: DeepLabV2, weights: str, *, cache: Path | None = None, base_url: str = BASE_URL
 ) -> str:
-    """Put starting weights into the encoder.
-
-    Args:
-        network: its encoder is filled in place.
-        weights: `imagenet` (published, fetched, with its hash) or a file.
-        cache: where published files are kept; None is torch.hub's folder.
-        base_url: the server's folder.
+    """Put starting weights into the encoder: `imagenet` (see `fetch_imagenet`), or a file.
 
     Returns:
         A phrase that names what was loaded, such as `from torchvision's resnet50-0676ba61.pth`.
@@ -66,13 +59,9 @@ def backbone_of(path: Path) -> tuple[str, float] | None:
 
 
 def load_backbone(network: DeepLabV2, path: Path) -> str:
-    """Put a file of torchvision-named encoder weights into the network's encoder.
+    """Put a file of torchvision-named encoder weights, or a checkpoint's encoder, into the network's encoder.
 
     A classifier in the file (`fc`, or a DeepLab head) is left out.
-
-    Args:
-        network: its encoder is filled in place; the head is not touched.
-        path: `.pth` or `.safetensors`; a checkpoint of this project gives its encoder.
 
     Returns:
         A phrase that names what was loaded and what was left out.
@@ -82,8 +71,8 @@ def load_backbone(network: DeepLabV2, path: Path) -> str:
     """
     weights = read_weights(path)
     if any(name.startswith("backbone.") for name in weights):
-        weights = {name: value for name, value in weights.items() if not _OWN_HEAD.match(name)}
-        weights = {name.removeprefix("backbone."): value for name, value in weights.items()}
+        own = {name: value for name, value in weights.items() if not name.startswith("head.branches.")}
+        weights = {name.removeprefix("backbone."): value for name, value in own.items()}
     dropped = [name for name in weights if name.startswith("fc.") or _HEAD_KEY.match(name)]
     encoder = {name: value for name, value in weights.items() if name not in dropped}
     shape = _encoder_shape(encoder)
@@ -101,11 +90,7 @@ def recognise(path: Path, *, dilations: tuple[int, ...] = ADAPTSEGNET_DILATIONS)
     """Read a checkpoint of AdaptSegNet's line into a network.
 
     Such files have a caffe stem at stride 8, BGR input minus a mean, and a classifier named `clas`, `layer6` or
-    `layer5` of which only the first two branches ever acted or trained.
-
-    Args:
-        path: the `.pth` file.
-        dilations: branches to read, in the file's order; the default is what that code computes.
+    `layer5` of which only the first two branches ever acted or trained; `dilations` are those of the branches to read.
 
     Returns:
         The network with frozen batch-norm, and a sentence on what was recognised and what was left out.

@@ -21,8 +21,7 @@ from lsr_infer.io.files import whole_file
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest.records import TeacherFacts
 from lsr_train.network.deeplab import DeepLabV2
-from lsr_train.network.normalization import NORMALIZATIONS
-from lsr_train.network.spec import NetworkSpec
+from lsr_train.network.spec import NORMALIZATIONS, NetworkSpec
 from lsr_train.network.weight_files import load_checked
 from lsr_train.network.weights import recognise
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsr_train.adversarial import SOURCE, TARGET, FeatureCritic, PyramidCritic, domain_loss
+from lsr_train.adversarial.critics import SOURCE, TARGET, FeatureCritic, PyramidCritic, domain_loss
 
 
 def test_the_feature_critic_has_five_halvings() -> None:

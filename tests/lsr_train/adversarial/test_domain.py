@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lsr_train.adversarial import SOURCE, TARGET, domain_loss, frozen, reverse_gradient
+from lsr_train.adversarial.critics import SOURCE, TARGET, domain_loss, frozen, reverse_gradient
 
 
 def test_the_loss_is_the_binary_cross_entropy_of_the_sigmoid() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from lsr_train.config.data import AugmentConfig
 from lsr_train.data.augmentation import color_matrix
-from lsr_train.network.normalization import NORMALIZATIONS, Normalize
+from lsr_train.network.spec import NORMALIZATIONS, Normalize
 from lsr_train.selftraining import Strength, strong_augmentation
 from lsr_train.selftraining.strong import DRAWS
 
