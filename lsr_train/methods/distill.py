@@ -1,5 +1,6 @@
 """Trains a small student on a finished teacher's predictions for both domains, and on the source's labels."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import ClassVar, NamedTuple, cast
 
@@ -76,22 +77,22 @@ class Distill(Method):
         """Return `cross_entropy`, and of `distill_*`, `self_training` and the latent terms those that have a weight."""
         assert target is not None
         weights, temperature = self.config.weights, self.config.distill.temperature
-        of_source, of_target = self._lessons(source, target)
-        outputs = self.both_images(
-            network, self._augment(of_source.image, Stream.STRONG_SOURCE), self._augment(of_target.image, Stream.STRONG)
+        lessons = self._lessons(source, target)
+        streams = (Stream.STRONG_SOURCE, Stream.STRONG)
+        source_image, target_image = (
+            self._augment(lesson.image, stream) for lesson, stream in zip(lessons, streams, strict=True)
         )
-        source_logits, target_logits = (
-            upsample(output.logits, lesson.labels.shape[-2:])
-            for output, lesson in zip(outputs, (of_source, of_target), strict=True)
-        )
-        values = {"cross_entropy": cross_entropy(source_logits, source.labels)}
+        outputs = self.both_images(network, source_image, target_image)
+        pairs = zip(outputs, lessons, strict=True)
+        logits = [upsample(output.logits, lesson.labels.shape[-2:]) for output, lesson in pairs]
+        values = {"cross_entropy": cross_entropy(logits[0], source.labels)}
         if weights.distill:
-            for name, logits, lesson in (("source", source_logits, of_source), ("target", target_logits, of_target)):
+            for domain, of_domain, lesson in zip(("source", "target"), logits, lessons, strict=True):
                 mask = lesson.labels != IGNORE_INDEX
-                values[f"distill_{name}"] = distillation_loss(logits, lesson.logits, temperature, mask=mask)
+                values[f"distill_{domain}"] = distillation_loss(of_domain, lesson.logits, temperature, mask=mask)
         if weights.self_training:
-            values["self_training"] = cross_entropy(target_logits, of_target.labels, weight=of_target.weight)
-        return values | self._constraints(outputs, of_source, of_target)
+            values["self_training"] = cross_entropy(logits[1], lessons[1].labels, weight=lessons[1].weight)
+        return values | self._constraints(outputs, lessons)
 
     def term_weights(self) -> dict[str, float]:
         """Return the weights of the terms beside cross-entropy."""
@@ -133,16 +134,14 @@ class Distill(Method):
         """Augment normalised images strongly."""
         return strong_images(image, self._normalize, self._strength, self._draws(stream, image, (DRAWS,)))
 
-    def _constraints(
-        self, outputs: tuple[SegOutput, SegOutput], of_source: _Lesson, of_target: _Lesson
-    ) -> dict[str, Tensor]:
+    def _constraints(self, outputs: Sequence[SegOutput], lessons: Sequence[_Lesson]) -> dict[str, Tensor]:
         """Return the latent terms whose weight is not 0."""
         if not self.regularizer.terms:
             return {}
         cells, threshold = [], self.config.histogram.threshold
-        for output, lesson in zip(outputs, (of_source, of_target), strict=True):
+        for output, lesson in zip(outputs, lessons, strict=True):
             size = (output.features.shape[2], output.features.shape[3])
             cells.append(histogram_downsample(lesson.labels, size, self.num_classes, threshold))
-        confidence, counts = self.config.pseudo_labels.confidence, of_target.labels != IGNORE_INDEX
-        cells[1] = confident_cells(cells[1], of_target.probability, confidence, mask=counts)
+        confidence, counts = self.config.pseudo_labels.confidence, lessons[1].labels != IGNORE_INDEX
+        cells[1] = confident_cells(cells[1], lessons[1].probability, confidence, mask=counts)
         return self.regularizer.forward(outputs[0].features, cells[0], outputs[1].features, cells[1])

@@ -24,7 +24,6 @@ class Network(Protocol):
 
     def __call__(self, image: Tensor) -> SegOutput:
         """Run the network."""
-        ...
 
 
 class DomainOutputs(NamedTuple):
