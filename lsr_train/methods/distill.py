@@ -79,10 +79,8 @@ class Distill(Method):
         weights, temperature = self.config.weights, self.config.distill.temperature
         lessons = self._lessons(source, target)
         streams = (Stream.STRONG_SOURCE, Stream.STRONG)
-        source_image, target_image = (
-            self._augment(lesson.image, stream) for lesson, stream in zip(lessons, streams, strict=True)
-        )
-        outputs = self.both_images(network, source_image, target_image)
+        images = [self._augment(lesson.image, stream) for lesson, stream in zip(lessons, streams, strict=True)]
+        outputs = self.both_images(network, *images)
         pairs = zip(outputs, lessons, strict=True)
         logits = [upsample(output.logits, lesson.labels.shape[-2:]) for output, lesson in pairs]
         values = {"cross_entropy": cross_entropy(logits[0], source.labels)}
