@@ -19,23 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceError", "InputError", "LabelSpace", "LsrError", "Manifest", "Segmentation", "Segmenter", "UsageError"]
 
-_HOMES = {
-    "DeviceError": "errors",
-    "InputError": "errors",
-    "LabelSpace": "labelspace",
-    "LsrError": "errors",
-    "Manifest": "manifest",
-    "Segmentation": "segmenter",
-    "Segmenter": "segmenter",
-    "UsageError": "errors",
-}
+_HOMES = {"LabelSpace": "labelspace", "Manifest": "manifest", "Segmentation": "segmenter", "Segmenter": "segmenter"}
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

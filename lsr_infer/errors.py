@@ -15,20 +15,9 @@ from types import FrameType
 from typing import NoReturn
 
 __all__ = [
-    "DeviceError",
-    "InputError",
-    "LsrError",
-    "PartialResultError",
-    "QualityGateError",
-    "UnusableFilesError",
-    "UsageError",
-    "exit_status",
-    "extra",
-    "printable",
-    "stderr_handler",
-]
-
-logger = logging.getLogger(__name__)
+    "DeviceError", "InputError", "LsrError", "PartialResultError", "QualityGateError", "UnusableFilesError",
+    "UsageError", "exit_status", "extra", "printable", "stderr_handler",
+]  # fmt: skip
 
 
 class LsrError(Exception):
@@ -116,11 +105,7 @@ def _open_stderr() -> None:
 
 
 def extra(*names: str) -> str:
-    """Return how to install an extra of the package, for the end of a message.
-
-    Args:
-        names: of the extras, any of which will do.
-    """
+    """Return how to install one of these extras of the package, for the end of a message."""
     packages = " or ".join(f"lsr-road[{name}]" for name in names)
     return f"Install {packages} (in a checkout: pip install '.[{names[0]}]')."
 
