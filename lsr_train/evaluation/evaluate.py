@@ -29,31 +29,25 @@ logger = logging.getLogger(__name__)
 
 def _spaces(options: EvaluateOptions, model: ScoredModel) -> tuple[LabelSpace, LabelSpace]:
     """Return the classes the network predicts and those that are scored."""
-    count = model.num_classes
     wanted = None if options.label_space == "auto" else load_label_space(options.label_space)
-    own = model.space
-    if own is None and wanted is not None and wanted.num_classes == count:
-        own = wanted
-    if own is None:
-        own = next((space for space in LABEL_SPACES.values() if space.num_classes == count), None)
+    if model.space is not None:
+        return model.space, wanted or model.space
+    candidates = (*([] if wanted is None else [wanted]), *LABEL_SPACES.values())
+    own = next((space for space in candidates if space.num_classes == model.num_classes), None)
     if own is None:
         raise UsageError(
-            f"{options.model} has {count} classes and no names for them. Set --label_space to a YAML file."
+            f"{options.model} has {model.num_classes} classes and no names for them. Set --label_space to a YAML file."
         )
     return own, wanted or own
 
 
 def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
-    """Return the table from predicted classes to scored ones; None where they are the same.
-
-    Raises:
-        UsageError: a class that may be predicted has no counterpart, so its pixels could not be counted.
-    """
+    """Return the table from predicted classes to scored ones; None where they are the same."""
     if own.names == space.names:
         return None
     table = translation(own, space)
     without = [name for index, name in enumerate(own.names) if table[index] == IGNORE_INDEX]
-    if without:
+    if without:  # their pixels could not be counted
         raise UsageError(
             f"the network also predicts {', '.join(without)}, which {space.name} has not. Leave --label_space out; "
             "the mean over each subset of the network's own classes is printed, too."
@@ -62,26 +56,11 @@ def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
 
 
 def open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledImages:
-    """Open the labelled frames that are scored, and name those that are left out.
-
-    Args:
-        options: which.
-        size: rows and columns at which Toytown is rendered.
-        space: the classes wanted.
-
-    Raises:
-        LsrError: with the exit code of what is wrong with them.
-    """
+    """Open the labelled frames that are scored (Toytown is rendered at `size`), and name those that are left out."""
     source = SourceConfig(
-        layout=options.layout,
-        root=options.data,
-        split=options.split,
-        ids=options.ids,
-        height=size[0],
-        width=size[1],
-        limit=options.limit,
-        ignore_mask=options.ignore_mask,
-    )
+        layout=options.layout, root=options.data, split=options.split, ids=options.ids, height=size[0], width=size[1],
+        limit=options.limit, ignore_mask=options.ignore_mask,
+    )  # fmt: skip
     frames = open_labelled(
         source, space, label_space=options.label_space, on_bad=options.on_bad, cache=user_cache_folder()
     )
@@ -133,9 +112,6 @@ def score(options: EvaluateOptions) -> int:
 
     Returns:
         0, or 6 where unusable files were left out (`--on_bad skip`).
-
-    Raises:
-        LsrError: with the exit code of what went wrong.
     """
     model = open_scored_model(options)
     own, space = _spaces(options, model)

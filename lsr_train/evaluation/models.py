@@ -26,7 +26,7 @@ from lsr_train.evaluation.signals import estimate_target_statistics
 from lsr_train.runs.checkpoint import load_model, model_hash
 from lsr_train.runs.folder import resolve_model
 
-__all__ = ["CheckpointModel", "ExportedModel", "ReadyModel", "ScoredModel", "open_scored_model"]
+__all__ = ["ScoredModel", "open_scored_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,7 @@ _EXPORTED = (".onnx", ".engine")
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyModel:
-    """A model that is ready to predict.
-
-    Args:
-        predict: from a frame to its classes.
-        protocol: how, as plain data for the result; `text` is one line for a person.
-        left_out: unusable target frames that were left out on the way.
-    """
+    """A predictor, its protocol as plain data (`text` is for a person), and the number of unusable target frames."""
 
     predict: Predictor
     protocol: dict[str, Any]
@@ -72,13 +66,7 @@ class ScoredModel(Protocol):
 
 
 def open_scored_model(options: EvaluateOptions) -> ScoredModel:
-    """Open what is to be scored, on the device that was asked for.
-
-    Raises:
-        UsageError: an exported file is asked for what only a checkpoint can do, or for a size it does not take.
-        DeviceError: the device or precision is not there.
-        InputError: the file cannot be read.
-    """
+    """Open what is to be scored, on the device that was asked for."""
     file = resolve_model(Path(options.model))
     return ExportedModel(file, options) if file.suffix.lower() in _EXPORTED else CheckpointModel(file, options)
 
@@ -113,14 +101,11 @@ class CheckpointModel:
         options = self._options
         if options.threads:
             torch.set_num_threads(options.threads)
+        height, width = self.size
         protocol = EvaluationProtocol(
-            kind=options.protocol,
-            height=self.size[0],
-            width=self.size[1],
-            scales=options.factors,
-            flip=options.flip,
+            kind=options.protocol, height=height, width=width, scales=options.factors, flip=options.flip,
             precision=choose_precision(self._device, options.precision),
-        )
+        )  # fmt: skip
         network = self._network.to(self._device)
         shown: dict[str, Any] = {
             **asdict(protocol),
@@ -130,27 +115,15 @@ class CheckpointModel:
         }
         left_out = 0
         if options.batch_norm == "target":
-            phrase, left_out = self._estimate_statistics()
-            shown["text"] += f"; {phrase}"
+            target = TargetConfig(
+                layout=options.target_layout, root=options.target, split=options.target_split, height=height,
+                width=width,
+            )  # fmt: skip
+            footage = open_footage(target, on_bad=options.on_bad, cache=user_cache_folder())
+            frames = TargetFrames(footage, options.batch_norm_frames, height, width)
+            shown["text"] += f"; {estimate_target_statistics(network, frames)}"
+            left_out = len(footage.left_out)
         return ReadyModel(predict=NetworkPredictor(network, protocol), protocol=shown, left_out=left_out)
-
-    def _estimate_statistics(self) -> tuple[str, int]:
-        """Give the network batch-norm statistics of unlabelled target frames.
-
-        Returns:
-            A phrase for the protocol, and how many unusable frames were left out.
-        """
-        options = self._options
-        target = TargetConfig(
-            layout=options.target_layout,
-            root=options.target,
-            split=options.target_split,
-            height=self.size[0],
-            width=self.size[1],
-        )
-        footage = open_footage(target, on_bad=options.on_bad, cache=user_cache_folder())
-        frames = TargetFrames(footage, options.batch_norm_frames, *self.size)
-        return estimate_target_statistics(self._network, frames), len(footage.left_out)
 
 
 class ExportedModel:

@@ -114,11 +114,7 @@ class EvaluateOptions:
 
 
 def evaluate_options(arguments: list[str]) -> EvaluateOptions:
-    """Read a command line.
-
-    Raises:
-        UsageError: a word or a value is not allowed.
-    """
+    """Read a command line; raises `UsageError` where a word or a value is not allowed."""
     parser = ArgumentParser(prog="python -m lsr_train evaluate", allow_abbrev=False, exit_on_error=False)
     parser.add_argument(
         "model", type=str, nargs="?", default="", help="a .safetensors, .pth, .onnx or .engine file, or a run folder"

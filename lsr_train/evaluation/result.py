@@ -20,42 +20,23 @@ from torch import Tensor
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.evaluation.scores import Evaluation
-from lsr_train.metrics import (
-    UNSTABLE_BELOW,
-    AdaptedToSupervised,
-    mean_adapted_to_supervised_ratio,
-    mean_iou,
-    standard_deviation,
-)
+from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio, mean_iou, standard_deviation
 
 __all__ = [
-    "RESULT_FORMAT",
-    "Supervised",
-    "TextTable",
-    "comma_separated",
-    "latex",
-    "markdown",
-    "read_result",
-    "result_document",
-    "result_table",
-    "terminal",
-]
+    "Supervised", "TextTable", "comma_separated", "latex", "markdown", "read_result", "result_document",
+    "result_table", "terminal",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """Rows of cells under a header.
+    """Rows of cells under a header, a title above and notes below.
 
     Args:
         header: column names; the first column holds names, the others figures.
         rows: cells, as many a row as the header has; None is a line between groups.
-        title: one line above.
-        notes: lines below.
         best: positions (row, column) of the best cells.
         second: those of the runners-up.
-
-    Raises:
-        ValueError: a row has another number of cells.
     """
 
     header: tuple[str, ...]
@@ -111,13 +92,10 @@ def terminal(table: TextTable) -> str:
     return "\n".join([*title, line(table.header), rule, *body, *table.notes]) + "\n"
 
 
-def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
 def markdown(table: TextTable) -> str:
     """Return the table in GitHub's Markdown, best bold and second underlined; lines between groups are left out."""
-    table = table.escaped(_escaped).marked("**{}**", "<u>{}</u>")
+    table = table.escaped(lambda cell: re.sub(r"[\\|]", r"\\\g<0>", cell).replace("\n", " "))
+    table = table.marked("**{}**", "<u>{}</u>")
 
     def line(cells: tuple[str, ...]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -129,14 +107,10 @@ def markdown(table: TextTable) -> str:
     return "\n".join([*title, line(table.header), rule, *body, *notes]) + "\n"
 
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\n": " ",
-}  # fmt: skip
-
-
-def _latex_escaped(cell: str) -> str:
-    return re.sub(r"[\\&%$#_{}~^±\n]", lambda found: _LATEX[found[0]], cell)
+})  # fmt: skip
 
 
 def latex(table: TextTable) -> str:
@@ -144,7 +118,7 @@ def latex(table: TextTable) -> str:
 
     Title and notes are comments, for a caption to be written from.
     """
-    table = table.escaped(_latex_escaped).marked(r"\textbf{{{}}}", r"\underline{{{}}}")
+    table = table.escaped(lambda cell: cell.translate(_LATEX)).marked(r"\textbf{{{}}}", r"\underline{{{}}}")
 
     def line(cells: tuple[str, ...]) -> str:
         return " & ".join(cells) + r" \\"
@@ -170,13 +144,7 @@ RESULT_FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Supervised:
-    """The result of supervised training on the target, for mASR.
-
-    Args:
-        document: the whole result.
-        iou: its IoUs [C] float64; NaN where it has none.
-        name: what the file is called.
-    """
+    """The whole result of supervised training on the target, for mASR, and its IoUs [C], NaN where it has none."""
 
     document: Mapping[str, Any]
     iou: Tensor
@@ -184,8 +152,6 @@ class Supervised:
 
 
 class _ResultDocument(msgspec.Struct):
-    """What is read of a result."""
-
     model: dict[str, Any]
     data: dict[str, Any]
     protocol: dict[str, Any]
@@ -194,11 +160,7 @@ class _ResultDocument(msgspec.Struct):
 
 
 def read_result(path: Path, space: LabelSpace | None = None) -> Supervised:
-    """Read a document that `evaluate --out` wrote, to compare with.
-
-    Args:
-        path: the file.
-        space: the classes of the comparison; None takes whatever classes it has.
+    """Read a document that `evaluate --out` wrote, to compare with; where a space is given, it must have its classes.
 
     Raises:
         InputError: it cannot be read, is no such document, or has other classes.
@@ -244,21 +206,19 @@ def _subset_scores(iou: Tensor, space: LabelSpace, indices: Sequence[int]) -> di
     }
 
 
-def _ratio(result: AdaptedToSupervised, space: LabelSpace) -> dict[str, Any]:
-    return {
-        "masr": _number(result.value),
-        "left_out": [space.names[index] for index in result.left_out],
-        "unstable": [space.names[index] for index in result.unstable],
-    }
-
-
 def _compared(iou: Tensor, supervised: Supervised, space: LabelSpace) -> dict[str, Any]:
     """Return mASR by Eq. 9 and with the floor, over all classes and each subset."""
 
+    def ratio(subset: Sequence[int] | None, floor: float = 0.0) -> dict[str, Any]:
+        result = mean_adapted_to_supervised_ratio(iou, supervised.iou, floor, subset=subset)
+        return {
+            "masr": _number(result.value),
+            "left_out": [space.names[index] for index in result.left_out],
+            "unstable": [space.names[index] for index in result.unstable],
+        }
+
     def both(subset: Sequence[int] | None) -> dict[str, Any]:
-        plain = mean_adapted_to_supervised_ratio(iou, supervised.iou, subset=subset)
-        floored = mean_adapted_to_supervised_ratio(iou, supervised.iou, UNSTABLE_BELOW, subset=subset)
-        return {**_ratio(plain, space), "with_floor": {"floor": UNSTABLE_BELOW, **_ratio(floored, space)}}
+        return {**ratio(subset), "with_floor": {"floor": UNSTABLE_BELOW, **ratio(subset, UNSTABLE_BELOW)}}
 
     ratios = mean_adapted_to_supervised_ratio(iou, supervised.iou).ratio
     return {
@@ -282,19 +242,11 @@ def result_document(
     supervised: Supervised | None = None,
     worst: int = 0,
 ) -> dict[str, Any]:
-    """Collect everything about an evaluation as plain JSON data.
+    """Collect everything about an evaluation as plain JSON data; model, data and protocol are described by such data.
 
-    Args:
-        evaluation: the counts.
-        space: the classes that were scored.
-        model: what was scored; plain data.
-        data: what it was scored on; plain data.
-        protocol: how; plain data, its `text` is printed with the figures.
-        supervised: the result to compare with, for mASR.
-        worst: how many of the worst frames to list.
+    `supervised` is the result to compare with, for mASR; `worst` says how many of the worst frames to list.
     """
-    iou = evaluation.iou
-    counts = evaluation.matrix
+    iou, counts = evaluation.iou, evaluation.matrix
     pixels = int(counts.sum())
     ranked = sorted((item for item in evaluation.frame_miou if not math.isnan(item[1])), key=lambda item: item[1])
     document: dict[str, Any] = {
@@ -336,11 +288,7 @@ def _masr_notes(compared: Mapping[str, Any]) -> list[str]:
 
 
 def result_table(document: Mapping[str, Any]) -> TextTable:
-    """Return a document's figures as a table in per cent, with protocol and data under it.
-
-    Args:
-        document: as `result_document` makes it.
-    """
+    """Return the figures of a `result_document` as a table in per cent, with protocol and data under it."""
     compared = document.get("supervised")
     header = ("class", "IoU", "supervised", "ratio") if compared else ("class", "IoU")
     blank = ("", "") if compared else ()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.files import output_path_error, write_bytes
+from lsr_infer.io.files import write_bytes, writing
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay, side_by_side
@@ -29,43 +29,26 @@ from lsr_train.losses.pixel import upsample
 from lsr_train.metrics import ConfusionMatrix, iou, mean_iou
 
 __all__ = [
-    "Evaluation",
-    "EvaluationProtocol",
-    "NetworkPredictor",
-    "Predictor",
-    "ScoredFrame",
-    "SegmentationNetwork",
-    "check_folder",
-    "classes_of",
-    "comparison",
-    "evaluate",
-    "in_eval_mode",
-    "logits_of",
-    "peak",
-    "score_frames",
-    "write_worst",
-]
+    "Evaluation", "EvaluationProtocol", "NetworkPredictor", "Predictor", "ScoredFrame", "SegmentationNetwork",
+    "check_folder", "classes_of", "comparison", "evaluate", "in_eval_mode", "logits_of", "score_frames", "write_worst",
+]  # fmt: skip
 
 
 class SegmentationNetwork(Protocol):
-    """What is asked of a network: normalisation, and an output that has `logits`."""
+    """A torch module that normalises frames uint8 [B,H,W,3] to image [B,3,H,W] and returns `logits` [B,C,h,w]."""
 
     @property
     def normalize(self) -> Callable[[Tensor], Tensor]:
-        """Frames uint8 [B,H,W,3] to image [B,3,H,W]."""
-        ...
+        """From frames to an image."""
 
     def __call__(self, image: Tensor) -> Any:
-        """Return an object with `logits` [B,C,h,w]."""
-        ...
+        """Return an object with `logits`."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights, whose device is the one to compute on."""
-        ...
+        """Return the weights."""
 
     def modules(self) -> Iterator[nn.Module]:
         """Return the network and every part of it."""
-        ...
 
 
 @contextmanager
@@ -91,10 +74,10 @@ def logits_of(network: SegmentationNetwork, image: Tensor, precision: Precision)
 
 def classes_of(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the class map [B,H,W] of logits [B,C,h,w]."""
-    return peak(upsample(logits, size))
+    return _peak(upsample(logits, size))
 
 
-def peak(logits: Tensor) -> Tensor:
+def _peak(logits: Tensor) -> Tensor:
     """Return the class of every pixel; on a CPU argmax takes five to eight times as long for the same."""
     return logits.max(dim=1).indices
 
@@ -152,12 +135,7 @@ class Predictor(Protocol):
 
 
 class NetworkPredictor:
-    """Predicts with a network by a protocol.
-
-    Args:
-        network: on the device to compute on; put into evaluation mode meanwhile.
-        protocol: which views of a frame are predicted.
-    """
+    """Predicts with a network, on its device and in evaluation mode, the views of a frame that a protocol wants."""
 
     def __init__(self, network: SegmentationNetwork, protocol: EvaluationProtocol) -> None:
         self.network, self.protocol = network, protocol
@@ -177,8 +155,8 @@ class NetworkPredictor:
         with in_eval_mode(self.network):
             views = [upsample(logits, size) for logits in self._views(frame)]  # each [1,C,H,W]
             if len(views) == 1:
-                return peak(views[0])[0]
-            return peak(torch.stack([view.softmax(dim=1) for view in views]).mean(dim=0))[0]
+                return _peak(views[0])[0]
+            return _peak(torch.stack([view.softmax(dim=1) for view in views]).mean(dim=0))[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +225,7 @@ def evaluate(
 
     Args:
         predict: what is scored.
-        frames: labelled ones; the labels 0..C-1 or 255, of the frame's size.
+        frames: with labels 0..C-1 or 255, of the frame's size.
         num_classes: C, of the labels.
         resized: rows and columns to which frame and labels are resized first (the `resized` protocol); None compares
             at the labels' own size.
@@ -297,32 +275,13 @@ def score_frames(
     *,
     precision: Precision = "fp32",
 ) -> float:
-    """Mean IoU of a network on labelled frames, by the native protocol in one view.
-
-    Args:
-        network: put into evaluation mode meanwhile.
-        frames: labelled ones.
-        size: rows and columns fed.
-        num_classes: C.
-        precision: of the network.
-
-    Raises:
-        ValueError: as `evaluate`.
-    """
+    """Mean IoU of a network on labelled frames, by the native protocol in one view of `size`; raises as `evaluate`."""
     protocol = EvaluationProtocol(height=size[0], width=size[1], precision=precision)
     return mean_iou(evaluate(NetworkPredictor(network, protocol), frames, num_classes).iou)
 
 
-_JPEG_QUALITY = 92
-
-
 def check_folder(folder: Path, *, overwrite: bool, flag: str = "--overlay_dir") -> None:
-    """Raise unless pictures may be written to `folder`.
-
-    Args:
-        folder: need not be there.
-        overwrite: whether it may hold something.
-        flag: that names it.
+    """Raise unless pictures may be written to `folder`, which `flag` names and which need not be there.
 
     Raises:
         UsageError: it is there, not empty, and `overwrite` is false.
@@ -336,45 +295,22 @@ def check_folder(folder: Path, *, overwrite: bool, flag: str = "--overlay_dir") 
 
 
 def comparison(scored: ScoredFrame, space: LabelSpace, alpha: float = 0.55) -> NDArray[np.uint8]:
-    """Draw the frame, its labels over it and the prediction over it, from left to right.
-
-    Args:
-        scored: frame, labels and prediction.
-        space: names and colours.
-        alpha: share of the colours.
-
-    Returns:
-        uint8 [H, 3 * W + gaps, 3], BGR.
-    """
+    """Draw the frame, its labels over it and the prediction over it, from left to right, in BGR."""
     drawn = [overlay(scored.frame, classes, space, alpha) for classes in (scored.labels, scored.classes)]
     return side_by_side(scored.frame, *drawn)
 
 
 def write_worst(folder: Path, worst: Sequence[ScoredFrame], space: LabelSpace) -> list[Path]:
-    """Write one JPEG a frame, named by rank and score, in the place of what an earlier call wrote there.
-
-    Args:
-        folder: is made where it is missing.
-        worst: frames, the worst first.
-        space: names and colours.
-
-    Returns:
-        The files, in the order of `worst`.
-
-    Raises:
-        InputError: the place cannot be written.
-    """
-    try:
+    """Write one JPEG a frame, named by rank and score, in place of what an earlier call wrote; return the files."""
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_path_error(folder, error) from error
     for old in folder.glob("[0-9][0-9]_miou-*.jpg"):  # of an earlier call: two sets of worst frames must not mix
         old.unlink(missing_ok=True)
     written = []
     for rank, scored in enumerate(worst, start=1):
         name = re.sub(r"[^\w.-]+", "_", Path(scored.file).stem)[:80]
         path = folder / f"{rank:02d}_miou-{100 * scored.miou:.1f}_{name}.jpg"
-        done, data = cv2.imencode(".jpg", comparison(scored, space), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        done, data = cv2.imencode(".jpg", comparison(scored, space), [cv2.IMWRITE_JPEG_QUALITY, 92])
         if not done:
             raise InputError(f"{path}: this picture cannot be written as JPEG.")
         write_bytes(path, data.tobytes())

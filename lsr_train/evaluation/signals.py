@@ -23,15 +23,9 @@ from lsr_train.metrics import ConfusionMatrix, agreement, iou
 from lsr_train.network import DeepLabV2, reestimate_batch_norm
 
 __all__ = [
-    "AGREEMENT_SCALES",
-    "SIGNAL_BATCH",
-    "ClassSignals",
-    "CollapseWatch",
-    "Signals",
-    "estimate_target_statistics",
-    "label_free_signals",
-    "nothing_selected",
-]
+    "AGREEMENT_SCALES", "SIGNAL_BATCH", "ClassSignals", "CollapseWatch", "Signals", "estimate_target_statistics",
+    "label_free_signals", "nothing_selected",
+]  # fmt: skip
 
 SIGNAL_BATCH = 8
 """Frames a forward in signals and statistics; ours, no result depends on it but the last bits."""
@@ -68,7 +62,6 @@ class Signals:
         entropy: mean entropy of the softmax at full resolution as a share of log C, in [0,1], **lower** is more
             certain.
         frames: how many frames were evaluated.
-        classes: the same for each class.
     """
 
     flip: float
@@ -93,15 +86,12 @@ class _Sums:
         self.frames = 0
 
     def add_agreement(
-        self,
-        network: SegmentationNetwork,
-        batch: UnlabelledBatch,
-        plain: Tensor,
-        scales: Sequence[float],
+        self, network: SegmentationNetwork, batch: UnlabelledBatch, logits: Tensor, scales: Sequence[float],
         precision: Precision,
-    ) -> None:
-        """Compare the plain prediction [B,H,W] with those of the mirrored and the scaled frames."""
+    ) -> None:  # fmt: skip
+        """Compare the prediction with those of the mirrored and the scaled frames; logits [B,C,h,w]."""
         H, W = batch.image.shape[2:]
+        plain = classes_of(logits, (H, W))  # [B,H,W]
         if batch.mask is not None:
             plain = plain.masked_fill(~batch.mask, IGNORE_INDEX)
         mirrored = logits_of(network, batch.image.flip(-1), precision).flip(-1)  # [B,C,h,w]
@@ -127,17 +117,17 @@ class _Sums:
 
     def signals(self) -> Signals:
         """Return what the sums come to."""
-        matrix = self.flip.matrix
         total, counted = self.entropy.tolist()
         if not counted:
             raise ValueError("there is no pixel that counts to take signals of")
         pixels, probability = self.classes[:, :-1].cpu()
+        flip = iou(self.flip.matrix).cpu()
         return Signals(
-            flip=agreement(matrix),
+            flip=agreement(self.flip.matrix),
             scale=agreement(self.scale.matrix),
             entropy=total / counted,
             frames=self.frames,
-            classes=ClassSignals(share=pixels / pixels.sum(), confidence=probability / pixels, flip=iou(matrix).cpu()),
+            classes=ClassSignals(share=pixels / pixels.sum(), confidence=probability / pixels, flip=flip),
         )
 
 
@@ -148,13 +138,9 @@ def label_free_signals(
     scales: Sequence[float] = AGREEMENT_SCALES,
     precision: Precision = "fp32",
 ) -> Signals:
-    """Compute all signals in one pass over unlabelled frames.
+    """Compute all signals in one pass over unlabelled frames, which are on the CPU and of the size to be judged at.
 
-    Args:
-        network: put into evaluation mode meanwhile.
-        batches: frames on the CPU, at the size they are to be judged at; the last batch may be smaller.
-        scales: factors of both sides for the scale agreement; all pairs are counted into one matrix.
-        precision: of the network; the rest computes in float32.
+    All pairs of scales are counted into one matrix. Only the network computes in `precision`.
 
     Raises:
         ValueError: there is no frame or no pixel that counts, or a scale is 1 or not positive.
@@ -168,8 +154,7 @@ def label_free_signals(
             batch = raw.on(device, network.normalize)
             logits = logits_of(network, batch.image, precision)  # [B,C,h,w]
             sums = _Sums(logits.shape[1], device) if sums is None else sums
-            plain = classes_of(logits, (batch.image.shape[2], batch.image.shape[3]))
-            sums.add_agreement(network, batch, plain, scales, precision)
+            sums.add_agreement(network, batch, logits, scales, precision)
             sums.add_certainty(batch, logits)
             sums.frames += len(batch.image)
     if sums is None:
@@ -178,11 +163,7 @@ def label_free_signals(
 
 
 def estimate_target_statistics(network: DeepLabV2, frames: TargetFrames) -> str:
-    """Give a network the batch-norm statistics of unlabelled target frames (AdaBN).
-
-    Returns:
-        A phrase on it for a log line.
-    """
+    """Give a network the batch-norm statistics of unlabelled target frames (AdaBN), and return a phrase on it."""
     device = next(network.parameters()).device
     batches = frames.batches(SIGNAL_BATCH, whole=True)
     reestimate_batch_norm(network, (batch.on(device, network.normalize).image for batch in batches))
@@ -200,10 +181,8 @@ class CollapseWatch:
     Self-training can drop a class for another without any loss rising. What it cannot hide is the share of the target's
     pixels that are given to the class, which needs no label to count.
 
-    Args:
-        names: of the classes.
-        patience: a class has collapsed after so many evaluations in a row below the bar. Ours: one in a row was passed
-            by classes that came back.
+    A class has collapsed after `patience` evaluations in a row below the bar. Ours: one in a row was passed by classes
+    that came back.
     """
 
     FALLS_BELOW = 0.1
@@ -222,11 +201,7 @@ class CollapseWatch:
         self._start = list(shares)
 
     def observe(self, shares: Sequence[float]) -> tuple[str, ...]:
-        """Take in the shares [C] of an evaluation.
-
-        Returns:
-            Classes that have now collapsed and were not returned since they last were well.
-        """
+        """Take in the shares [C] of an evaluation, and return each class that has collapsed, once until it recovers."""
         if self._start is None:
             return ()
         new = []
