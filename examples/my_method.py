@@ -10,11 +10,14 @@ class Mine(Method):
     uses_target = True  # else no footage is loaded
 
     def terms(self, network, source, target):
-        """Return one scalar a term; `source` has image, labels and mask, `target` image and mask."""
+        """Return one scalar a term; `source` has image and labels, `target` image and mask (or None)."""
         size = source.labels.shape[-2:]
         labelled = upsample(network(source.image).logits, size)  # [B,C,H,W]
         unlabelled = upsample(network(target.image).logits, target.image.shape[-2:])  # [B,C,H,W]
-        return {"cross_entropy": cross_entropy(labelled, source.labels), "certainty": max_square_loss(unlabelled)}
+        return {
+            "cross_entropy": cross_entropy(labelled, source.labels),
+            "certainty": max_square_loss(unlabelled, mask=target.mask),
+        }
 
     def term_weights(self):
         """Return the weight of every term but the cross-entropy."""

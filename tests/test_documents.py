@@ -115,6 +115,17 @@ def test_every_recipe_is_in_the_table_of_recipes() -> None:
     assert named == set(recipe_names())
 
 
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_is_shown_as_it_is(example: Path) -> None:
+    page = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert f"```python\n{example.read_text(encoding='utf-8')}```" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_says_something(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").split()) > (60 if page.parent.name != "api" else 10)
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 
