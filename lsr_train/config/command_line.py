@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is documented, but not in its __all__
-    ActionConfigFile,
-    ArgumentError,
-    ArgumentParser,
-    Namespace,
-)
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import fields_of
@@ -133,11 +128,7 @@ def _one_line(message: str) -> str:
 
 
 def _help_on(parser: ArgumentParser, topic: str) -> str:
-    """Return the help on all options, or on those of a section and the sections below it.
-
-    Raises:
-        UsageError: there is no such section.
-    """
+    """Return the help on all options, or on those of a section and the sections below it."""
     groups: dict[str, Any] = parser.groups or {}
     for name, group in groups.items():
         group.title = f"{name}: {group.title}"
@@ -182,13 +173,9 @@ class Request:
 
 
 def parse_duration(text: str) -> float:
-    """Read `90s`, `30m` or `2h` as seconds.
-
-    Raises:
-        UsageError: it is no such text, or 0.
-    """
+    """Read `90s`, `30m` or `2h` as seconds; raises `UsageError` where it is no such text, or 0."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    seconds = float(match[1]) * _UNITS[match[2]] if match is not None else 0.0
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not seconds:
         raise UsageError(f"--budget is {text!r}; write a time such as 90s, 30m or 2h.")
     return seconds
@@ -282,12 +269,9 @@ def _resumed(folder: Path, argv: list[str]) -> Request:
 
 
 def resolve(program: str, argv: list[str], default_recipe: str | None) -> Request:
-    """Turn a command line into a request.
+    """Turn what follows a command's name into a request.
 
-    Args:
-        program: the command's name, for messages.
-        argv: what follows it.
-        default_recipe: the recipe used where none is named; None means the defaults of `Config`.
+    Where `argv` names no recipe, `default_recipe` is used; None means the defaults of `Config`.
 
     Raises:
         UsageError: an unknown flag, key, recipe or value.
@@ -323,12 +307,9 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
 
 
 def training_request(program: str, argv: list[str], default_recipe: str | None = None) -> Request | None:
-    """Turn the command line of a training command into a request that is checked; loads no torch.
+    """Turn the command line of `pretrain`, `adapt` or `distill` into a request that is checked; loads no torch.
 
-    Args:
-        program: `pretrain`, `adapt` or `distill`.
-        argv: what follows it.
-        default_recipe: used where none is named; None takes that of `DEFAULT_RECIPES`.
+    Where `argv` names no recipe, `default_recipe` is used; None takes that of `DEFAULT_RECIPES`.
 
     Returns:
         The request; None where only the configuration was to be shown, which is done.

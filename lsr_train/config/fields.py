@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from math import inf, isfinite
+from math import inf, isfinite, ulp
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from lsr_infer.errors import UsageError
 
-__all__ = ["at_default", "check_fields", "field_of", "fields_of", "in_range", "one_of", "with_fields"]
+__all__ = ["ABOVE_0", "at_default", "check_fields", "field_of", "fields_of", "in_range", "one_of", "with_fields"]
 
 Tree = TypeVar("Tree")
+
+ABOVE_0 = ulp(0.0)
+"""The low end of a range that 0 is not in."""
 
 
 def one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -19,14 +22,14 @@ def one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise UsageError(f"{key} is {value!r}; allowed: {names}. Set --{key}.")
 
 
-def in_range(key: str, value: float, low: float, high: float = inf, *, open_low: bool = False) -> None:
-    """Raise unless `value` is a finite number in [low, high], or in (low, high] with `open_low`."""
+def in_range(key: str, value: float, low: float, high: float = inf) -> None:
+    """Raise unless `value` is a finite number in [low, high]."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise UsageError(f"{key} is {value!r}; a number is needed. Set --{key}.")
-    if not (isfinite(value) and (low < value if open_low else low <= value) and value <= high):
-        bracket = "(" if open_low else "["
+    if not (isfinite(value) and low <= value <= high):
+        start = "(0" if low == ABOVE_0 else f"[{low:g}"
         end = f"{high:g}]" if isfinite(high) else "infinity)"
-        raise UsageError(f"{key} is {value}; allowed: {bracket}{low:g}, {end}. Set --{key}.")
+        raise UsageError(f"{key} is {value}; allowed: {start}, {end}. Set --{key}.")
 
 
 def check_fields(section: Any, name: str, /, **ranges: tuple[float, float]) -> None:

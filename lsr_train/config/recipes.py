@@ -90,12 +90,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_document(path: Path) -> Any:
-    """Read a YAML file of a configuration, its old names translated.
-
-    Raises:
-        InputError: it cannot be read, or is no YAML.
-        UsageError: an old name in it cannot be translated.
-    """
+    """Read a YAML file of a configuration, its old names translated; raises as `read_yaml` and `current_document`."""
     return current_document(read_yaml(path), str(path))
 
 
@@ -108,16 +103,10 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_keys(document: Any, known: Collection[str], where: str) -> None:
-    """Check that a YAML document, of the file `where`, is a tree of known keys.
-
-    Args:
-        document: what a YAML reader returned.
-        known: full names such as `optim.lr`; one that others go on from, such as `optim`, is a section.
-        where: the file, for messages.
+    """Raise unless the YAML document of a file `where` is a tree of known keys, such as `optim.lr` in `optim`.
 
     Raises:
-        UsageError: it is no mapping, a section holds a plain value, or a key is unknown; the message has the nearest
-            known name.
+        UsageError: it is no mapping, a section holds a plain value, or a key is unknown.
     """
     sections = {key[: match.start()] for key in known for match in re.finditer(r"\.", key)}
     leaves = set(known) - sections
@@ -149,12 +138,9 @@ def to_yaml(config: Config) -> str:
 
 
 def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
-    """Read a `config.yaml` back, also one of an earlier version.
+    """Read the text of a `config.yaml`, the file `where`, also one of an earlier version.
 
-    Args:
-        text: YAML of the whole tree.
-        where: the file, for messages.
-        lenient: whether fields that are gone may have had any value, as where a run is shown and not resumed.
+    `lenient` lets fields that are gone have had any value, as where a run is shown and not resumed.
 
     Raises:
         InputError: it is no YAML, breaks off, or a field is unknown or not allowed.
@@ -181,7 +167,5 @@ def _check_whole(text: str, document: dict[str, Any], where: str) -> None:
     marked = re.match(re.escape(_FIRST_LINE).replace(r"\{\}", r"(\d+)"), text)
     if marked and int(marked[1]) > FORMAT:
         raise InputError(f"{where}: a later version of lsr_train wrote it (format {marked[1]}). Use that one.")
-    last = document.get("log")
-    whole = text.rstrip().endswith(_LAST_LINE) if marked else set(last or ()) >= _LAST_OF_FORMAT_1
-    if not whole:
+    if not (text.rstrip().endswith(_LAST_LINE) if marked else set(document.get("log") or ()) >= _LAST_OF_FORMAT_1):
         raise InputError(f"{where}: it breaks off before its end. Put a whole one back.")

@@ -49,11 +49,7 @@ def _tell(message: str, level: int) -> None:
 
 
 def _current(name: str, value: Any, where: str, level: int = logging.WARNING) -> tuple[str, Any]:
-    """Return name and value now of a field, or of a section, whose value comes back as it is.
-
-    Raises:
-        UsageError: the field is gone, and its value meant something special.
-    """
+    """Return name and value now of a field, or of a section, whose value comes back as it is."""
     old = max((old for old in RENAMED if f"{name}.".startswith(f"{old}.")), key=len, default="")
     if old:
         new = RENAMED[old] + name.removeprefix(old)
@@ -131,10 +127,10 @@ def current_document(document: Any, where: str, *, of_a_run: bool = False, lenie
     """Translate what a YAML file of a configuration holds.
 
     Args:
-        document: a tree of mappings; anything else comes back as it is. Not changed.
+        document: a tree of mappings, not changed; anything else comes back as it is.
         where: the file, for messages.
         of_a_run: whether it is the config.yaml of a run folder, in which nobody is asked to write something else.
-        lenient: drop fields that are gone whatever their value was, as where a run is only shown.
+        lenient: whether fields that are gone are dropped whatever their value was, as where a run is only shown.
 
     Raises:
         UsageError: a field has its old and its new name, or one that is gone has a value that this version does not

@@ -13,23 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig, check_one_size
+from lsr_train.config import training
+from lsr_train.config.data import AugmentConfig, DataConfig, check_one_size
 from lsr_train.config.fields import at_default, check_fields, fields_of, in_range, with_fields
-from lsr_train.config.training import (
-    CriticConfig,
-    DistillConfig,
-    HistogramConfig,
-    LatentConfig,
-    NetworkConfig,
-    NormConfig,
-    OptimConfig,
-    PrototypesConfig,
-    PseudoLabelsConfig,
-    SelfTrainingConfig,
-    StrongConfig,
-    TrainConfig,
-    WeightsConfig,
-)  # fmt: skip
 
 __all__ = [
     "ENTRY_POINTS", "METHOD_SPECS", "WEIGHT_NAMES", "Config", "LogConfig", "MethodSpec", "SelectionConfig",
@@ -198,21 +184,21 @@ class Config:
     label_space: str = "auto"
     seed: int = 0
     init: str = ""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: training.NetworkConfig = field(default_factory=training.NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    histogram: HistogramConfig = field(default_factory=HistogramConfig)
-    pseudo_labels: PseudoLabelsConfig = field(default_factory=PseudoLabelsConfig)
-    prototypes: PrototypesConfig = field(default_factory=PrototypesConfig)
-    norm: NormConfig = field(default_factory=NormConfig)
-    self_training: SelfTrainingConfig = field(default_factory=SelfTrainingConfig)
-    strong: StrongConfig = field(default_factory=StrongConfig)
-    latent: LatentConfig = field(default_factory=LatentConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    optim: training.OptimConfig = field(default_factory=training.OptimConfig)
+    train: training.TrainConfig = field(default_factory=training.TrainConfig)
+    histogram: training.HistogramConfig = field(default_factory=training.HistogramConfig)
+    pseudo_labels: training.PseudoLabelsConfig = field(default_factory=training.PseudoLabelsConfig)
+    prototypes: training.PrototypesConfig = field(default_factory=training.PrototypesConfig)
+    norm: training.NormConfig = field(default_factory=training.NormConfig)
+    self_training: training.SelfTrainingConfig = field(default_factory=training.SelfTrainingConfig)
+    strong: training.StrongConfig = field(default_factory=training.StrongConfig)
+    latent: training.LatentConfig = field(default_factory=training.LatentConfig)
+    distill: training.DistillConfig = field(default_factory=training.DistillConfig)
+    critic: training.CriticConfig = field(default_factory=training.CriticConfig)
+    weights: training.WeightsConfig = field(default_factory=training.WeightsConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -224,18 +210,15 @@ class Config:
                 f"optim.poly_steps is {self.optim.poly_steps} and train.steps {self.train.steps}: the rate would "
                 "reach 0 before the end. Set --optim.poly_steps 0 or a longer one."
             )
-        crop_height, crop_width = self.augment.crop_height, self.augment.crop_width
-        domains: dict[str, SourceConfig | TargetConfig] = {"source": self.data.source}
-        if self.data.target.given:
-            domains["target"] = self.data.target
         if self.network.forward == "joint":
             check_one_size(self.data, self.augment, "network.forward joint puts images of both domains into one batch")
-        for name, domain in domains.items():
-            smallest = (domain.height * self.augment.scale_min, domain.width * self.augment.scale_min)
-            if crop_height > smallest[0] or crop_width > smallest[1]:
+        crop_height, crop_width = self.augment.crop_height, self.augment.crop_width
+        for name in ("source", "target") if self.data.target.given else ("source",):
+            domain = getattr(self.data, name)
+            height, width = domain.height * self.augment.scale_min, domain.width * self.augment.scale_min
+            if crop_height > height or crop_width > width:
                 raise UsageError(
-                    f"the crop of {crop_width}x{crop_height} leaves the {name} image of "
-                    f"{smallest[1]:.0f}x{smallest[0]:.0f}. "
+                    f"the crop of {crop_width}x{crop_height} leaves the {name} image of {width:.0f}x{height:.0f}. "
                     f"Set --augment.crop_width/--augment.crop_height or --data.{name}.width/--data.{name}.height."
                 )
         _check_method(self)
@@ -286,9 +269,7 @@ def _check_start_from_teacher(config: Config) -> None:
             "a file, or --method distill."
         )
     if config.init:
-        raise UsageError(
-            f"network.weights is teacher and init {config.init}: a student starts from one of them. Leave one out."
-        )
+        raise UsageError(f"network.weights is teacher and init {config.init}; a student has one start. Leave one out.")
     if config.network.batch_norm == "frozen":
         raise UsageError(
             "network.batch_norm is frozen, and network.weights teacher gives a student the statistics of a wider "

@@ -6,7 +6,7 @@ from math import inf
 from typing import Literal, get_args
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.fields import check_fields, in_range, one_of
+from lsr_train.config.fields import ABOVE_0, check_fields, one_of
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
@@ -97,10 +97,9 @@ class OptimConfig:
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        in_range("optim.lr", self.lr, 0, 10, open_low=True)
         check_fields(
-            self, "optim", momentum=(0, 0.9999), weight_decay=(0, 1), poly_power=(0, 10), poly_steps=(0, inf),
-            warmup_steps=(0, inf), clip_norm=(0, inf),
+            self, "optim", lr=(ABOVE_0, 10), momentum=(0, 0.9999), weight_decay=(0, 1), poly_power=(0, 10),
+            poly_steps=(0, inf), warmup_steps=(0, inf), clip_norm=(0, inf),
         )  # fmt: skip
 
 
@@ -151,8 +150,7 @@ class HistogramConfig:
     mode: Literal["histogram", "nearest"] = "histogram"
 
     def __post_init__(self) -> None:
-        in_range("histogram.threshold", self.threshold, 0, 1, open_low=True)
-        check_fields(self, "histogram")
+        check_fields(self, "histogram", threshold=(ABOVE_0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +247,7 @@ class CriticConfig:
     lr: float = 1e-4
 
     def __post_init__(self) -> None:
-        in_range("critic.lr", self.lr, 0, 1, open_low=True)
+        check_fields(self, "critic", lr=(ABOVE_0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,13 +339,10 @@ class DistillConfig:
     teacher_size: Literal["own", "student"] = "student"
 
     def __post_init__(self) -> None:
-        in_range("distill.temperature", self.temperature, 0, 100, open_low=True)
-        check_fields(self, "distill")
+        check_fields(self, "distill", temperature=(ABOVE_0, 100))
         if self.sha256 and not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise UsageError(
-                f"distill.sha256 is {self.sha256!r}; allowed: 64 hexadecimal digits in lower case, or nothing. Set "
-                "--distill.sha256."
-            )
+            allowed = "64 hexadecimal digits in lower case, or nothing"
+            raise UsageError(f"distill.sha256 is {self.sha256!r}; allowed: {allowed}. Set --distill.sha256.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,5 +363,4 @@ class LatentConfig:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        in_range("latent.temperature", self.temperature, 0, 10, open_low=True)
-        check_fields(self, "latent")
+        check_fields(self, "latent", temperature=(ABOVE_0, 10))

@@ -83,7 +83,8 @@ def test_a_crop_is_not_held_against_a_target_that_is_not_there() -> None:
         (lambda: OptimConfig(name="adam"), "allowed: sgd, adamw"),  # type: ignore[arg-type]
         (lambda: NetworkConfig(output_stride=4), "8, 16"),
         (lambda: NetworkConfig(dilations=()), "dilations"),
-        (lambda: DistillConfig(temperature=0), "distill.temperature"),
+        (lambda: DistillConfig(temperature=0), r"distill.temperature is 0; allowed: \(0, 100\]"),
+        (lambda: OptimConfig(momentum=-1), r"optim.momentum is -1; allowed: \[0, 0.9999\]"),
         (lambda: DistillConfig(teacher_size="half"), "distill.teacher_size"),  # type: ignore[arg-type]
         (lambda: DistillConfig(sha256="abc"), "64 hexadecimal"),
         (lambda: WeightsConfig(cluster=-1), "weights.cluster"),
