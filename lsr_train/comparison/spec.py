@@ -4,7 +4,6 @@ A file names recipes for the shared source stage and for what all runs have in c
 differs in. It is plain YAML and holds no path of a machine.
 """
 
-import difflib
 import itertools
 import logging
 import math
@@ -14,10 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lsr_infer.errors import InputError, UsageError
+from lsr_infer.errors import UsageError
 from lsr_train.config.fields import field_of, fields_of, with_fields
+from lsr_train.config.recipes import hint, read_yaml
 from lsr_train.config.renamed import current_fields
 from lsr_train.config.run import METHOD_SPECS, WEIGHT_NAMES, Config, check_name, is_foreign
 
@@ -60,7 +58,7 @@ class RunSpec:
             raise UsageError(f"run {self.name}: batch_norm is {self.batch_norm!r}; allowed: stored, target.")
         for name in self.set:
             if name not in _FIELDS:
-                raise UsageError(f"run {self.name}: there is no field {name}.{_suggestion(str(name), _FIELDS)}")
+                raise UsageError(f"run {self.name}: there is no field {name}.{hint(str(name), _FIELDS)}")
         if self.method:
             check_name(self.method)
 
@@ -85,12 +83,6 @@ class ComparisonSpec:
     published: Published = Published()
 
 
-def _suggestion(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return a question after the nearest of the names; empty where none is near."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
 def comparison_names() -> list[str]:
     """Return the names of the comparisons that come with the package."""
     return sorted(Path(item.name).stem for item in _FOLDER.iterdir() if item.name.endswith(".yaml"))
@@ -107,15 +99,10 @@ def read_comparison(name: str) -> ComparisonSpec:
     path = Path(str(_FOLDER / f"{name}.yaml")) if name in names else Path(name)
     if not path.is_file():
         raise UsageError(
-            f"there is no comparison {name!r}.{_suggestion(name, names, 0.4)} Comparisons: {', '.join(names)}; or a "
+            f"there is no comparison {name!r}.{hint(name, names)} Comparisons: {', '.join(names)}; or a "
             "path to a YAML file."
         )
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read. Name a YAML file.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: this is no plain YAML ({' '.join(str(error).split())[:200]}).") from error
+    document = read_yaml(path)
     if isinstance(document, dict) and "method" in document and not {"runs", "rows"} & document.keys():
         raise UsageError(
             f"{path}: this is the recipe of one run. Name a comparison: {', '.join(names)}, or a YAML file with "
@@ -133,7 +120,7 @@ def _check_names(document: Any, allowed: Sequence[str], where: str) -> Mapping[s
         raise UsageError(f"{where} is no mapping of keys to values.")
     for key in document:
         if key not in allowed:
-            raise UsageError(f"{where} has {key!r}; allowed: {', '.join(allowed)}.{_suggestion(str(key), allowed)}")
+            raise UsageError(f"{where} has {key!r}; allowed: {', '.join(allowed)}.{hint(str(key), allowed)}")
     return document
 
 
@@ -192,7 +179,7 @@ def select_runs(comparison: ComparisonSpec, names: Iterable[str], flag: str = "m
             if ".py" in name:
                 raise UsageError(f"--{flag}: {error} A method of your own is named as FILE.py:CLASS.") from error
             raise UsageError(
-                f"--{flag} has {name!r}, and {comparison.name} has no such run.{_suggestion(name, by_name)} Runs: "
+                f"--{flag} has {name!r}, and {comparison.name} has no such run.{hint(name, by_name)} Runs: "
                 f"{', '.join(by_name)}; or a method of your own as FILE.py:CLASS."
             ) from error
     return tuple(runs.values())
@@ -230,7 +217,7 @@ def _numeric_field(config: Config, text: str, flag: str) -> tuple[str, str, int 
         raise UsageError(f"--{flag} has {text!r}; FIELD=… is needed, such as weights.cluster=1e-5.")
     name = name.strip()
     if name not in _FIELDS:
-        raise UsageError(f"there is no field {name}.{_suggestion(name, _FIELDS)}")
+        raise UsageError(f"there is no field {name}.{hint(name, _FIELDS)}")
     if name in _SEPARATE:
         raise UsageError(f"{name} cannot be varied here. Set --{'seeds' if name == 'seed' else 'run'}.")
     value = field_of(config, name)
