@@ -10,7 +10,8 @@ EXTRAS := train,export,openvino,trt-rtx,demo,docs,dev
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.
-CLIP := ../shared/data/clips/udacity_test_video.mp4
+# CLIP is a video of a road.
+CLIP :=
 
 .PHONY: help install docs test-fast overview-picture demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot shipped-frames shipped-models clean-quickstart
 .DEFAULT_GOAL := help
@@ -98,7 +99,8 @@ shipped-models: install  ## train the networks that ship again: 20 minutes
 	for name in source adapted; do $(BIN)/python export/to_onnx.py $(SHIPPED)/$$name -o lsr_infer/models/toytown_$$name.onnx \
 		--precision int8 --for onnxruntime --overwrite || exit 1; done
 
-bench-deploy: install  ## the long benchmarks: backends, whole clips, streams
+bench-deploy: install  ## the long benchmarks: backends, whole clips, streams; needs CLIP
+	@test -n "$(CLIP)" || { echo "make bench-deploy needs a video of a road: CLIP=FILE.mp4"; exit 2; }
 	$(BIN)/python -m tests.benchmarks.backend_speed
 	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown_adapted.onnx
 	$(BIN)/python -m tests.benchmarks.stream_memory --clip $(CLIP)
@@ -118,14 +120,15 @@ overview-picture: install  ## the README's picture
 pictures: install  ## Toytown's pictures in the documents
 	$(BIN)/python docs/toytown_pictures.py
 
-# The demo page's pictures in the README, taken in Chromium.
+# The demo page's pictures in docs/demo.md, taken in Chromium.
 page-pictures: install  ## the demo page's pictures in the documents
 	folder=$$(mktemp -d) && PYTHONPATH=. $(BIN)/python docs/page_pictures.py --temporary $$folder && rmdir $$folder
 
 # The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair
-STREET := ../shared/data/clips/udacity_solidWhiteRight.mp4
-street-pictures: install  ## the pictures of the real pair; needs its runs
+STREET :=
+street-pictures: install  ## the pictures of the real pair; needs its runs and STREET, a clip
+	@test -n "$(STREET)" || { echo "make street-pictures needs a video of a road: STREET=FILE.mp4"; exit 2; }
 	for run in source lsr lsr_em self_training lsr_st; do \
 		$(BIN)/python export/to_onnx.py $(RUNS)/$${run}_0 -o $(RUNS)/$${run}_0.onnx --overwrite || exit 1; done
 	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \

@@ -13,7 +13,7 @@ from lsr_infer.io.files import write_bytes
 
 def main() -> None:
     """Write the picture beside this file, or where told."""
-    parser = argparse.ArgumentParser(description="Remake the plot of speed against accuracy of the README.")
+    parser = argparse.ArgumentParser(description="Remake the plot of speed against accuracy in docs/results.md.")
     parser.add_argument("curve", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "student_curve.png")
     options = parser.parse_args()

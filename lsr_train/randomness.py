@@ -56,7 +56,7 @@ class ImageDraws:
 
 
 def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Copy a CPU tensor to a device, in order with what runs there, while the host goes on (from pinned memory)."""
+    """Copy a CPU tensor to a device, in order with what runs there, while the host continues (from pinned memory)."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.to(dtype or tensor.dtype).pin_memory()
     return tensor.to(device, dtype or tensor.dtype, non_blocking=True)

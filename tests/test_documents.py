@@ -230,3 +230,16 @@ def test_the_site_is_built_strictly_and_asks_no_other_host(tmp_path: Path) -> No
             r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?://[^\"]*)", page.read_text(encoding="utf-8")
         )
         assert loaded == [], page
+
+
+SHIPPED_YAML = [
+    path for kind in ("recipes", "comparisons") for path in (REPOSITORY / "lsr_train" / kind).glob("*.yaml")
+]
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED_YAML), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_no_recipe_or_comparison_names_the_readme(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "readme" not in text.lower()
+    for page in re.findall(r"\bdocs/[\w/]+\.\w+", text):
+        assert (REPOSITORY / page).is_file(), page

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LOOK = """
+INSTALLED_MODULES = """
 import json, importlib.util, pathlib, lsr_infer
 from lsr_infer import Segmenter
 names = ("torch", "onnx", "openvino", "tensorrt", "safetensors", "yaml", "jsonargparse")
@@ -102,7 +102,7 @@ def test_the_wheel_alone_in_a_fresh_environment(tmp_path: Path, record_property:
     shared = REPOSITORY.parent / "shared"
     if shared.exists():
         (tmp_path / "shared").symlink_to(shared.resolve())
-    found = json.loads(run(python, "-c", LOOK, cwd=checkout))
+    found = json.loads(run(python, "-c", INSTALLED_MODULES, cwd=checkout))
     assert found["there"] == []
     assert Path(found["home"]).is_relative_to(environment)
     assert "lsr-infer" in run(environment / "bin" / "lsr-infer", "--help", cwd=checkout)

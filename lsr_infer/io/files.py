@@ -248,7 +248,7 @@ def _check_name(path: Path) -> None:
 
 
 def _rename_new(temporary: Path, path: Path) -> None:
-    """Rename a file to a name that must be free (else `FileExistsError`), without a gap between look and rename."""
+    """Rename a file to a name that must be free (else `FileExistsError`); checked and renamed in one step."""
     try:
         os.link(temporary, path)
     except OSError as error:

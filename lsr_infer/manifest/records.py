@@ -165,7 +165,7 @@ class EngineFacts(_Record):
         sha256: of the engine file.
         onnx_sha256: of the ONNX file it was built from.
         parity: how it compares with that file; None: pending, to be completed on the target.
-        proved_on: compute capability of the GPU that was measured on; another one has to prove it anew.
+        proved_on: compute capability of the GPU that was measured on; another one has to prove it again.
     """
 
     flavour: str

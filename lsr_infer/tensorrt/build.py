@@ -326,7 +326,7 @@ def _load_timing_cache(config: Any, path: Path) -> Any:
     cache = config.create_timing_cache(stored)
     if cache is not None and config.set_timing_cache(cache, False):
         return cache
-    logger.warning("%s: is the timing cache of another GPU or version and starts anew", path)
+    logger.warning("%s: is the timing cache of another GPU or version and starts empty", path)
     cache = config.create_timing_cache(b"")
     config.set_timing_cache(cache, False)
     return cache

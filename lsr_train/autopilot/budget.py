@@ -210,7 +210,7 @@ _WHOLE_WIDTH_PART = 0.25
 """Of these, what does not shrink with the network's width: first convolution, logits and labels at full size."""
 _EVALUATION_BYTES = 550
 """A pixel of a frame in an evaluation, 19 classes: logits and probabilities at full size. Measured 280 to 530 on
-ResNet-18 to -101 at stride 16 and 8 (the benchmark's --look); the width of the network plays no part in it."""
+ResNet-18 to -101 at stride 16 and 8 (the benchmark's --evaluation); the width of the network plays no part in it."""
 _BF16 = 0.65
 """Of the activations of fp32 under autocast; measured 0.42 for the source stage, 0.63 for adaptation (ResNet-50)."""
 _CUDA_BYTES = 1 << 30

@@ -93,7 +93,7 @@ def resume_stages(out: Path) -> int:
     config = _configuration(out)
     source = Path(config.init)
     if not (source / "config.yaml").is_file():
-        raise InputError(f"{out}: its source stage {source} is not there. Put it back, or start anew.")
+        raise InputError(f"{out}: its source stage {source} is not there. Put it back, or start again.")
     seconds: dict[str, float] = {}
     codes = []
     for name, run in (("source stage", source), ("adaptation", out)):

@@ -152,7 +152,7 @@ earlier one was interrupted.
 Options (defaults in brackets):
   --run METHOD              the method of it that is varied, or FILE.py:CLASS [lsr-em]
   --sweep FIELD=A,B,C       train with each value; several flags make every combination
-  --search FIELD=LOW..HIGH  search values between; behind it :log or :linear
+  --search FIELD=LOW..HIGH  search values between; append :log or :linear
   --trials N                points of a search [20]
 """
     + _TABLE_OPTIONS

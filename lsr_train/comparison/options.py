@@ -101,7 +101,7 @@ class AblateOptions(TableOptions):
         run: run of the comparison, or a method of your own as FILE.py:CLASS.
         sweep: FIELD=VALUE,VALUE,... trains the run with each; several flags make every combination.
         search: FIELD=LOW..HIGH searches values that raise the label-free signal (selection.signal); no label is read.
-            Behind it :log or :linear; without, it is log where both are above 0 and tenfold apart.
+            Append :log or :linear; without, it is log where both are above 0 and tenfold apart.
         trials: how many points a search has, the run's own values first.
 
     Raises:

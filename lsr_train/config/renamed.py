@@ -63,8 +63,8 @@ def _current(name: str, value: Any, where: str, level: int = logging.WARNING) ->
         if not any(_is(value, harmless) for harmless in REMOVED[name]):
             allowed = " or ".join(str(harmless) for harmless in REMOVED[name])
             raise UsageError(
-                f"{where}{name} is {value}, and this version has no {name} any more (it always is {allowed}). Leave it "
-                "out, or take version 0.1.0."
+                f"{where}{name} is {value}. Only an earlier version had this field; now it always is {allowed}. Leave "
+                "it out, and train a run that had it again."
             )
         _tell(f"{where}{name} is gone, and {value} is what always holds; leave it out.", level)
     return name, value
@@ -82,7 +82,7 @@ def current_argv(command: str, argv: list[str]) -> list[str]:
     """Translate what follows a command's name on a command line.
 
     Raises:
-        UsageError: a field that is gone has a value that this version does not know.
+        UsageError: a field that is gone has a value other than the one that now always holds.
     """
     translated: list[str] = []
     rest = list(argv)
@@ -107,9 +107,7 @@ def current_argv(command: str, argv: list[str]) -> list[str]:
             pairs = [_current(field, text, "") for text in values.split(",")]
             field = pairs[0][0]
             if field in REMOVED:
-                raise UsageError(
-                    f"--{name}: this version has no {field} any more. Leave it out, or take version 0.1.0."
-                )
+                raise UsageError(f"--{name}: only an earlier version had {field}; nothing replaces it. Leave it out.")
             value = f"{field}={','.join(str(text) for _, text in pairs)}"
         name, value = _current(name, value, "--")
         if name not in REMOVED:
@@ -133,8 +131,8 @@ def current_document(document: Any, where: str, *, of_a_run: bool = False, lenie
         lenient: whether fields that are gone are dropped whatever their value was, as where a run is only shown.
 
     Raises:
-        UsageError: a field has its old and its new name, or one that is gone has a value that this version does not
-            know.
+        UsageError: a field has its old and its new name, or one that is gone has a value other than the one that now
+            always holds.
     """
     if not isinstance(document, dict):
         return document

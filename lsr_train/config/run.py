@@ -155,7 +155,7 @@ class Config:
     """Everything that decides what a run computes.
 
     Args:
-        method: source-only, target-only, one of the adapting ones (see the README) or distill; an entry point of the
+        method: source-only, target-only, one of the adapting ones (docs/methods.md) or distill; an entry point of the
             group `lsr_train.methods`, or FILE.py:CLASS.
         label_space: `cityscapes19`, `synthia16`, `synthia13`, `camvid11`, a YAML file, or `auto` (the source folder's
             classes.yaml, else cityscapes19).

@@ -35,7 +35,7 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 class EpochOrder:
-    """Every image once in each pass over `count` images, shuffled anew for each."""
+    """Every image once in each pass over `count` images, shuffled again for each."""
 
     def __init__(self, seed: int, stream: Stream, count: int) -> None:
         self.seed, self.stream, self.count = seed, stream, count

@@ -86,7 +86,7 @@ class _Cache:
         self.path = None if folder is None else folder / "scan" / f"{digest}.json"
         self.records: dict[str, Record] = {}
         self.fresh = 0
-        with contextlib.suppress(OSError, ValueError):  # absent or damaged: everything is read anew
+        with contextlib.suppress(OSError, ValueError):  # absent or damaged: everything is read again
             document = {} if self.path is None else json.loads(self.path.read_text(encoding="utf-8"))
             self.records = document if isinstance(document, dict) else {}
 

@@ -146,7 +146,7 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
         footage = open_footage(replace(chosen, limit=chosen.limit if toytown else count), on_bad="skip")
         frames = [footage[n].frame for n in _spread(len(footage), count)]
     except LsrError as error:
-        raise UsageError(f"the training frames of {run.name} are not to be had: {error} {advice}") from error
+        raise UsageError(f"the training frames of {run.name} cannot be read: {error} {advice}") from error
     name = chosen.layout if toytown else Path(chosen.root).name
     origin = f"{len(frames)} frames that the checkpoint was trained on ({name})"
     return FrameSet(frames=frames, labels=[None] * len(frames), origin=origin), toytown

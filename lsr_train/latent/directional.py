@@ -1,6 +1,6 @@
 """Computes the paper's constraints on directions alone: cosines averaged over the classes that are present.
 
-Ours, not the paper's. Eq. 5 grows with the square of the features' norm, so its weight has to be found anew for every
+Ours, not the paper's. Eq. 5 grows with the square of the features' norm, so its weight has to be found again for every
 network, and the norms can shrink to please it. Here a feature counts by its direction, and a mean is taken over the
 classes (or pairs of classes) there are, so that values do not depend on K, C or the norm.
 """

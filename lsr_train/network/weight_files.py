@@ -74,7 +74,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
         return load_file(path)
     except Exception as error:
         raise InputError(
-            f"{path}: no readable safetensors file ({_first_line(error)}). Copy or export it anew."
+            f"{path}: no readable safetensors file ({_first_line(error)}). Copy or export it again."
         ) from error
 
 
@@ -90,7 +90,7 @@ def _read_pickle(path: Path) -> Any:
                 f"{path}: was not loaded, since it holds more than tensors and could run code ({_blocked(text)}). "
                 "Save its state_dict alone."
             ) from error
-        raise InputError(f"{path}: no readable PyTorch file ({_first_line(error)}). Fetch or copy it anew.") from error
+        raise InputError(f"{path}: no readable PyTorch file ({_first_line(error)}). Fetch or copy it again.") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -281,7 +281,7 @@ class RunFolder:
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it anew.") from error
+            raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it again.") from error
 
     def environments(self) -> list[dict[str, Any]]:
         """Return what the run was computed with, one entry each time it was started or resumed; empty if unknown."""

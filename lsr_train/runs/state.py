@@ -107,7 +107,7 @@ class RunState:
             tensors = load_file(folder / "state.safetensors")
         except Exception as error:
             raise InputError(
-                f"{folder}: the checkpoint cannot be read ({error}). Resume from a copy, or start anew."
+                f"{folder}: the checkpoint cannot be read ({error}). Resume from a copy, or start again."
             ) from error
         if document.get("format") != STATE_FORMAT:
             raise InputError(f"{folder}: state of format {document.get('format')}; this version reads {STATE_FORMAT}.")

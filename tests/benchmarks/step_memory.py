@@ -101,8 +101,8 @@ def measure(config: Config) -> int:
     return resident("VmHWM") - before
 
 
-def measure_look(config: Config) -> int:
-    """Look at frames in this process, as many at once as looks take, and return how many bytes that took."""
+def measure_evaluation(config: Config) -> int:
+    """Evaluate frames in this process, as many at once as training does, and return how many bytes that took."""
     torch.set_num_threads(1)
     network = DeepLabV2(
         NetworkSpec(
@@ -134,13 +134,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--distance", type=float, default=0.0, help="weight of the feature distance, of adaptations")
-    parser.add_argument("--look", action="store_true", help="with --one: of a look at frames instead of a step")
+    parser.add_argument("--evaluation", action="store_true", help="with --one: of evaluating frames, not of a step")
     parser.add_argument("--one", action="store_true", help="measure the first of each in this process")
     options = parser.parse_args()
     if options.one:
         config = configuration(options)
-        found = measure_look(config) if options.look else measure(config)
-        predict = evaluation_bytes if options.look else step_bytes
+        found = measure_evaluation(config) if options.evaluation else measure(config)
+        predict = evaluation_bytes if options.evaluation else step_bytes
         print(json.dumps({"bytes": found, "predicted": predict(config, CITYSCAPES_19.num_classes)}))
         return
     cases = []

@@ -33,7 +33,7 @@ ENTROPY = (0.03, 0.1)
 
 
 def last_signals(folder: Path) -> dict[str, float]:
-    """Return the signals of the last look of a run."""
+    """Return the signals of the last evaluation of a run."""
     with (folder / "signals.csv").open(encoding="utf-8", newline="") as file:
         *_, row = csv.DictReader(file)
     return {name: float(value) for name, value in row.items() if name != "step" and value}

@@ -146,7 +146,7 @@ class TimingConfig:
 @pytest.mark.parametrize(
     ("stored", "attached"), [(None, b""), (b"ours", b"ours"), (b"of another GPU", b""), (b"damaged", b"")]
 )
-def test_a_timing_cache_is_taken_or_begun_anew(
+def test_a_timing_cache_is_taken_or_starts_empty(
     tmp_path: Path, stored: bytes | None, attached: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "model.timing"
@@ -154,7 +154,7 @@ def test_a_timing_cache_is_taken_or_begun_anew(
         path.write_bytes(stored)
     config = TimingConfig()
     assert _load_timing_cache(config, path) == config.attached == attached
-    assert ("starts anew" in caplog.text) == (stored not in (None, attached))
+    assert ("starts empty" in caplog.text) == (stored not in (None, attached))
 
 
 def test_a_terminal_sees_a_bar_that_reaches_the_end(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,7 @@ def test_a_seed_that_diverges_is_shown_as_diverged(table: Path, tmp_path: Path) 
 
 
 def test_a_run_of_other_settings_is_no_result_of_this_one(table: Path, tmp_path: Path) -> None:
-    """Moved away and trained anew, a row is scored anew; and what diverged is tried again with other settings."""
+    """Moved away and trained again, a row is scored again; and what diverged is tried again with other settings."""
     out = copied(table, tmp_path)
     arguments = [
         *argv(tmp_path, out),

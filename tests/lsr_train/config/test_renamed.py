@@ -50,8 +50,9 @@ def test_an_old_word_becomes_the_new_one(argv: list[str], now: list[str]) -> Non
 
 @pytest.mark.parametrize("argv", [["--optim.nesterov", "true"], ["--kernel.name=l1"], ["--sweep", "kernel.name=l2"]])
 def test_a_field_that_is_gone_is_refused_at_a_value_that_meant_something(argv: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"has no (optim\.nesterov|kernel\.name) any more") as caught:
+    with pytest.raises(UsageError, match=r"(optim\.nesterov|kernel\.name).*\. Leave it out") as caught:
         current_argv("ablate", argv)
+    assert "only an earlier version had" in str(caught.value).lower()
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -109,7 +110,7 @@ def old_text(**changes: object) -> str:
 def test_an_old_run_goes_on_where_nothing_special_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     assert config_from_text(old_text(), "config.yaml") == Config()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    with pytest.raises(InputError, match=r"config\.yaml: kernel\.name is l1, and this version has no") as caught:
+    with pytest.raises(InputError, match=r"config\.yaml: kernel\.name is l1\. Only an earlier .*again\.$") as caught:
         config_from_text(old_text(kernel_name="l1"), "config.yaml")
     assert len(str(caught.value).splitlines()) == 1
     assert config_from_text(old_text(kernel_name="l1"), "config.yaml", lenient=True) == Config()

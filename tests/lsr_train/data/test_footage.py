@@ -147,7 +147,7 @@ def test_a_video_is_sampled_the_same_from_memory_and_from_the_cache(video: Path,
     assert len(open_footage(target(video, seconds=0.2, static=0.0), cache=cache)) == 15
 
 
-def test_a_damaged_cache_of_a_video_is_made_anew(video: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_of_a_video_is_made_again(video: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     fresh = everything(open_footage(target(video), cache=cache))
     (folder,) = (path for path in (cache / "video").iterdir() if path.is_dir())
