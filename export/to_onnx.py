@@ -82,31 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         from lsr_train.data.classes_file import load_label_space
 
         space = load_label_space(options.label_space)
-    manifest = export(
-        options.checkpoint,
-        options.output,
-        ExportOptions(
-            precision=options.precision,
-            runtime=options.runtime or "onnxruntime",
-            outputs=options.outputs,
-            size=parse_size(options.size) if options.size else None,
-            working_size=parse_size(options.working_size) if options.working_size else None,
-            opset=options.opset,
-            weight_bits=options.weight_bits,
-            bar=bar_for(**vars(options)),
-            label_space=space,
-            overwrite=options.overwrite,
-            report=options.report,
-        ),
-        FramesOptions(
-            compare=options.frames,
-            labels=options.labels,
-            label_ids=options.label_ids,
-            count=options.num_frames,
-            calibrate=options.calibrate,
-            calibration_count=options.calibration_frames,
-        ),
-    )
+    how = ExportOptions(
+        precision=options.precision, runtime=options.runtime or "onnxruntime", outputs=options.outputs,
+        size=parse_size(options.size) if options.size else None,
+        working_size=parse_size(options.working_size) if options.working_size else None, opset=options.opset,
+        weight_bits=options.weight_bits, bar=bar_for(**vars(options)), label_space=space, overwrite=options.overwrite,
+        report=options.report,
+    )  # fmt: skip
+    frames = FramesOptions(
+        compare=options.frames, labels=options.labels, label_ids=options.label_ids, count=options.num_frames,
+        calibrate=options.calibrate, calibration_count=options.calibration_frames,
+    )  # fmt: skip
+    manifest = export(options.checkpoint, options.output, how, frames)
     parity = manifest.parity
     assert parity is not None
     logger.info("parity with the checkpoint on %s: %s", parity.frames_from, parity.describe())

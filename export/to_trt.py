@@ -196,15 +196,11 @@ def _build(options: argparse.Namespace) -> Manifest:
     refuse_existing(options.output, overwrite=options.overwrite)
     default_cache = options.output.with_suffix(".timing") if library.flavour == "tensorrt" else None
     how = BuildOptions(
-        shapes=shapes or default_shapes(model.manifest),
-        workspace_mb=options.workspace,
-        hardware_compatible=options.hardware_compatible,
-        version_compatible=options.version_compatible,
-        timing_cache=options.timing_cache or default_cache,
-        targets=targets,
-        optimization_level=options.optimization_level,
-        tf32=options.tf32,
-    )
+        shapes=shapes or default_shapes(model.manifest), workspace_mb=options.workspace,
+        hardware_compatible=options.hardware_compatible, version_compatible=options.version_compatible,
+        timing_cache=options.timing_cache or default_cache, targets=targets,
+        optimization_level=options.optimization_level, tf32=options.tf32,
+    )  # fmt: skip
     builder = Builder(library=library, options=how, gpu=gpu)
     where = str(gpu) if gpu else f"compute capability {', '.join(targets)}, ahead of time"
     logger.info("%s: building %s (%s) for %s", library.title, model.path.name, model.manifest.precision, where)

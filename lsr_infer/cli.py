@@ -7,14 +7,13 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 from lsr_infer.errors import UsageError, exit_status, stderr_handler
 
 __all__ = ["main"]
 
-_SOURCES = "segment"
 _READERS = ("prefetch", "live ", "camera ")
 """Names of the threads that read sources."""
 _COMMANDS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
@@ -33,36 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(argv: list[str]) -> int | None:
+def _run(argv: list[str]) -> None:
+    """Run the command that the first argument names; one that is no command is a source."""
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
-    command, rest = _command(argv)
-    return command(rest)
-
-
-def _command(argv: list[str]) -> tuple[Callable[[Sequence[str]], int | None], list[str]]:
-    """Return the command that is meant and its arguments; a first one that is no command is a source."""
-    first = argv[0] if argv else ""
+    first, *rest = argv or [""]
     if first == "--version":
-        return _version, argv[1:]
-    if first in _COMMANDS:
-        return _main_of(_COMMANDS[first]), argv[1:]
-    from difflib import get_close_matches
+        if rest:
+            raise UsageError(f"--version stands alone, here is {rest[0]!r} too.")
+        from importlib import metadata
 
-    near = get_close_matches(first, _COMMANDS, n=1, cutoff=0.75)
-    if near and not os.path.lexists(first):
-        raise UsageError(f"there is no command or file {first!r}. Did you mean {near[0]}? See lsr-infer --help.")
-    return _main_of(_SOURCES), argv
+        print(f"lsr-infer {metadata.version('lsr-road')}")  # noqa: T201 - what was asked for
+    elif first in _COMMANDS:
+        import_module(f"lsr_infer.commands.{_COMMANDS[first]}").main(rest)
+    else:
+        from difflib import get_close_matches
 
-
-def _main_of(module: str) -> Callable[[Sequence[str]], int | None]:
-    main: Callable[[Sequence[str]], int | None] = import_module(f"lsr_infer.commands.{module}").main
-    return main
-
-
-def _version(argv: Sequence[str]) -> None:
-    """Print the version of the installed package."""
-    if argv:
-        raise UsageError(f"--version stands alone, here is {argv[0]!r} too.")
-    from importlib import metadata
-
-    print(f"lsr-infer {metadata.version('lsr-road')}")  # noqa: T201 - what was asked for
+        near = get_close_matches(first, _COMMANDS, n=1, cutoff=0.75)
+        if near and not os.path.lexists(first):
+            raise UsageError(f"there is no command or file {first!r}. Did you mean {near[0]}? See lsr-infer --help.")
+        import_module("lsr_infer.commands.segment").main(argv)

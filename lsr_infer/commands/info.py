@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsr_infer.commands.parser import ArgumentParser
 
 if TYPE_CHECKING:
-    from lsr_infer.backends.model_file import ModelFile, TensorPort
+    from lsr_infer.backends.model_file import ModelFile
     from lsr_infer.manifest import Manifest
     from lsr_infer.manifest.records import EngineFacts, Parity
 
@@ -48,15 +49,11 @@ def document(model: "ModelFile") -> dict[str, Any]:
         "kind": model.kind,
         "bytes": model.size,
         "weights": model.weights,
-        "inputs": [_port(port) for port in model.inputs],
-        "outputs": [_port(port) for port in model.outputs],
+        "inputs": [asdict(port) for port in model.inputs],
+        "outputs": [asdict(port) for port in model.outputs],
         "worst_classes": {name: _worst(parity) for name, parity in _chain(model.manifest) if parity is not None},
         "manifest": json.loads(model.manifest.to_json()),
     }
-
-
-def _port(port: "TensorPort") -> dict[str, Any]:
-    return {"name": port.name, "type": port.type, "shape": list(port.shape)}
 
 
 def _chain(manifest: "Manifest") -> Iterator[tuple[str, "Parity | None"]]:
@@ -126,10 +123,8 @@ def _size(manifest: "Manifest") -> str:
 
 def _parity(name: str, parity: "Parity | None", *, pending: bool) -> Iterator[tuple[str, str]]:
     if parity is None:
-        yield (
-            "parity",
-            f"{name}: " + ("pending, to_trt.py --verify completes it on the target" if pending else "not compared"),
-        )
+        why = "pending, to_trt.py --verify completes it on the target" if pending else "not compared"
+        yield "parity", f"{name}: {why}"
         return
     yield "parity", f"{name}: {parity.describe()}, on {parity.frames_from}"
     if parity.clear_agreement is not None:

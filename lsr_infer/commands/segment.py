@@ -75,12 +75,9 @@ def read_options(argv: Sequence[str]) -> SegmentOptions:
     values = vars(parser.parse_args(argv))
     sources = list(values.pop("sources"))
     beside = values.pop("side_by_side")
-    other: Path | None = None
-    if beside:
-        if Path(beside).suffix.lower() in _MODEL_SUFFIXES:
-            other = Path(beside)
-        else:  # the argument after a bare --side-by-side is the first source
-            sources.insert(0, beside)
+    other = Path(beside) if beside and Path(beside).suffix.lower() in _MODEL_SUFFIXES else None
+    if beside and other is None:  # the argument after a bare --side-by-side is the first source
+        sources.insert(0, beside)
     if not sources:
         parser.error("name at least one image, video, folder, pattern, stream or camera")
     size, tile = values.pop("size"), values.pop("tile")

@@ -66,14 +66,9 @@ def read_frame_set(
 ) -> FrameSet:
     """Read up to `count` evenly spread frames of a folder of images, a video or an image.
 
-    Args:
-        place: a folder, a video or an image. Of a data set's folder the images of `split` are taken, where it has
-            splits (`SPLIT/images` or `images/SPLIT`), else its `images`.
-        count: most frames to read.
-        labels: folder of label images with the frames' stems, class indices or 255; for a video, in the order of their
-            names. None takes the `labels` that stand beside `images`, where there are some.
-        split: which one.
-        labelled: read the labels that stand beside `images`.
+    Of a data set's folder the images of `split` are taken, where it has splits (`SPLIT/images` or `images/SPLIT`), else
+    its `images`. `labels` is a folder of label images with the frames' stems, class indices or 255; for a video, in the
+    order of their names. None takes the `labels` that stand beside `images`, if any, where `labelled` is set.
 
     Raises:
         InputError: something is missing or broken; `UnusableFilesError` lists all such files of a folder, since without
@@ -98,8 +93,11 @@ def read_frame_set(
 
 
 def _from_folder(place: Path, count: int, labels: Path | None, split: str, labelled: bool) -> list[_Read]:
-    """Read frames of a folder; see `read_frame_set`."""
-    images, beside = _image_folder(place, split)
+    layouts = ("{split}/{kind}", "{kind}/{split}", "{kind}")
+    pairs = [[place / layout.format(kind=kind, split=split) for kind in ("images", "labels")] for layout in layouts]
+    images, beside = next(((one, other) for one, other in pairs if one.is_dir()), (place, None))
+    if beside is None and any(path.is_dir() for path in place.rglob("labels")):
+        raise InputError(f"{place}: holds labels among its images. Name the folder of the images alone.")
     truth = labels or (beside if labelled and beside is not None and beside.is_dir() else None)
     files = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
@@ -112,7 +110,6 @@ def _from_folder(place: Path, count: int, labels: Path | None, split: str, label
 
 
 def _from_video(place: Path, count: int, labels: Path | None) -> list[_Read]:
-    """Read frames of a video; see `read_frame_set`."""
     from lsr_infer.video.reader import read_frames
 
     wanted = set(_spread(sum(1 for _ in read_frames(place)), count))  # decoding finds out how many there really are
@@ -151,20 +148,6 @@ def working_image(frame: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.ui
     return np.ascontiguousarray(resize_frame(frame, *manifest.working_size(*frame.shape[:2]))[None])
 
 
-def _image_folder(place: Path, split: str) -> tuple[Path, Path | None]:
-    """Return where the images of a folder are, and where its labels would be."""
-    for images, labels in (
-        (place / split / "images", place / split / "labels"),
-        (place / "images" / split, place / "labels" / split),
-        (place / "images", place / "labels"),
-    ):
-        if images.is_dir():
-            return images, labels
-    if any(path.is_dir() for path in place.rglob("labels")):
-        raise InputError(f"{place}: holds labels among its images. Name the folder of the images alone.")
-    return place, None
-
-
 def _pair(path: Path, images: Path, labels: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Read an image below `images` and, where there is such a folder, its labels."""
     frame = read_image(path)
@@ -174,7 +157,6 @@ def _pair(path: Path, images: Path, labels: Path | None) -> tuple[NDArray[np.uin
 
 
 def _label_of(path: Path, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Read the labels of a frame."""
     label = read_label(path)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise InputError(f"{path}: is {label.dtype} {list(label.shape)}; labels are 8-bit class indices.")
@@ -191,11 +173,9 @@ def _unusable(place: Path, files: Sequence[Path], images: Path, labels: Path | N
         try:
             _pair(path, images, labels)
         except InputError as error:
-            problems.append(f"  {error}")
-    listed = "\n".join(problems)
-    return UnusableFilesError(
-        f"{place}: {len(problems)} of {len(files)} frames cannot be used. Repair or remove them:\n{listed}"
-    )
+            problems.append(f"\n  {error}")
+    what = f"{len(problems)} of {len(files)} frames cannot be used. Repair or remove them:"
+    return UnusableFilesError(f"{place}: {what}{''.join(problems)}")
 
 
 def check_labels(frames: FrameSet, num_classes: int) -> None:

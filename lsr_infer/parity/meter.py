@@ -20,30 +20,18 @@ from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet
 from lsr_infer.render.masks import interpolate
 
-__all__ = [
-    "BARS",
-    "Bar",
-    "LayerError",
-    "ParityCheck",
-    "ParityMeter",
-    "Verdict",
-    "add_parity_options",
-    "bar_for",
-    "check_bar",
-]
+__all__ = ["BARS", "Bar", "LayerError", "ParityCheck", "ParityMeter", "Verdict", "add_parity_options", "bar_for",
+           "check_bar"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """What a comparison must reach.
+    """What a comparison must reach; None sets no bar.
 
-    Args:
-        agreement: smallest share of pixels whose class agrees, or None for no such bar.
-        clear_agreement: smallest share among clear places: those whose top two logits lie at least `margin` apart in
-            the reference. Places are feature cells where the candidate gives logits, pixels where it decides by itself.
-        clear_share: smallest share of places that must be clear, since among few nothing is proved.
-        margin: least distance of the top two logits at a clear place.
-        miou_loss: largest loss of mean IoU, in points (hundredths), where labels exist; None sets no bar.
+    `agreement` is the least share of pixels whose class agrees, `clear_agreement` that among clear places: those whose
+    top two logits lie at least `margin` apart in the reference. Places are feature cells where the candidate gives
+    logits, pixels where it decides by itself; `clear_share` of them must be clear, since among few nothing is proved.
+    `miou_loss` is the largest loss of mean IoU, in points (hundredths), where labels exist.
     """
 
     agreement: float | None
@@ -141,18 +129,11 @@ class ParityMeter:
     """Gathers a comparison frame by frame; clear places have their top two reference logits `margin` apart."""
 
     def __init__(self, space: LabelSpace, *, margin: float = 1.0) -> None:
-        self._space = space
-        self._margin = margin
-        self._frames = 0
+        self._space, self._margin = space, margin
+        self._frames = self._places = self._clear = self._clear_agreeing = self._values = 0
+        self._largest = self._sum = 0.0
+        self._with_labels = self._without_logits = False
         self._pairs = np.zeros((space.num_classes, space.num_classes), dtype=np.int64)
-        self._places = 0
-        self._clear = 0
-        self._clear_agreeing = 0
-        self._with_labels = False
-        self._largest = 0.0
-        self._sum = 0.0
-        self._values = 0
-        self._without_logits = False
         self._labelled = np.zeros((2, space.num_classes, space.num_classes), dtype=np.int64)
 
     def update(
@@ -177,7 +158,14 @@ class ParityMeter:
         self._without_logits = candidate is None
         pairs = _pair_counts(reference_classes, candidate_classes, classes)
         if reference is not None and candidate is not None:
-            self._compare_logits(reference, candidate)
+            if reference.shape != candidate.shape:
+                raise ValueError(f"logits {list(reference.shape)} and {list(candidate.shape)} differ in shape")
+            difference = np.abs(reference.astype(np.float64) - candidate)
+            self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which no bar lets pass
+            self._sum += float(difference.sum())
+            self._values += difference.size
+            # Clear cells are judged at feature size: there the logits are the network's own.
+            self._count_clear(reference, reference.argmax(axis=0) == candidate.argmax(axis=0))
         elif reference is not None:
             # Where the candidate decides by itself, pixels are judged as it sees them: by the interpolated logits.
             full = interpolate(reference, *reference_classes.shape)
@@ -188,17 +176,6 @@ class ParityMeter:
             self._labelled[0] += _pair_counts(labels, reference_classes, classes)
             self._labelled[1] += _pair_counts(labels, candidate_classes, classes)
         self._frames += 1
-
-    def _compare_logits(self, reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> None:
-        """Add the logits of one frame."""
-        if reference.shape != candidate.shape:
-            raise ValueError(f"logits {list(reference.shape)} and {list(candidate.shape)} differ in shape")
-        difference = np.abs(reference.astype(np.float64) - candidate)
-        self._largest = float(np.maximum(self._largest, difference.max()))  # keeps a NaN, which no bar lets pass
-        self._sum += float(difference.sum())
-        self._values += difference.size
-        # Clear cells are judged at feature size: there the logits are the network's own.
-        self._count_clear(reference, reference.argmax(axis=0) == candidate.argmax(axis=0))
 
     def _count_clear(self, reference: NDArray[np.float32], agree: NDArray[np.bool_]) -> None:
         """Add the places [h,w] where the top two of the reference's logits [C,h,w] lie apart."""
@@ -213,11 +190,14 @@ class ParityMeter:
         """Return the figures of all frames so far; with none, figures that no bar lets pass."""
         pixels = int(self._pairs.sum())
         found = self._pairs.sum(axis=1)
+        names = self._space.names
         labelled = bool(self._labelled.any())
         if self._with_labels and not labelled:
             raise QualityGateError(
                 f"parity on {frames_from}: not a pixel of the labels is a class. Name others, or none."
             )
+        ious = [_iou(matrix) for matrix in self._labelled]
+        known = np.flatnonzero(np.isfinite(ious).all(axis=0)).tolist()  # classes for which both give a figure
         return Parity(
             reference=reference,
             frames_from=frames_from,
@@ -227,20 +207,12 @@ class ParityMeter:
             clear_agreement=self._clear_agreeing / self._clear if self._clear else None,
             max_logit_difference=None if self._without_logits else self._largest,
             mean_logit_difference=None if self._without_logits else self._sum / max(self._values, 1),
-            class_agreement={
-                self._space.names[c]: float(self._pairs[c, c] / found[c]) for c in np.flatnonzero(found).tolist()
-            },
-            miou_reference=_mean_iou(self._labelled[0]) if labelled else None,
-            miou=_mean_iou(self._labelled[1]) if labelled else None,
-            class_iou_difference=self._iou_differences() if labelled else {},
+            class_agreement={names[c]: float(self._pairs[c, c] / found[c]) for c in np.flatnonzero(found).tolist()},
+            miou_reference=_mean_iou(ious[0]) if labelled else None,
+            miou=_mean_iou(ious[1]) if labelled else None,
+            class_iou_difference={names[c]: float(ious[1][c] - ious[0][c]) for c in known},
             clear_share=self._clear / self._places if self._places else None,
         )
-
-    def _iou_differences(self) -> dict[str, float]:
-        """Return by how much the IoU of each class that both give a figure for changes."""
-        reference, candidate = (_iou(matrix) for matrix in self._labelled)
-        known = np.flatnonzero(np.isfinite(reference) & np.isfinite(candidate)).tolist()
-        return {self._space.names[c]: float(candidate[c] - reference[c]) for c in known}
 
 
 def _pair_counts(first: NDArray[np.uint8], second: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -262,9 +234,8 @@ def _iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(union > 0, hit / np.maximum(union, 1.0), np.nan)
 
 
-def _mean_iou(matrix: NDArray[np.int64]) -> float:
-    """Return the mean IoU over the classes whose union is not empty."""
-    found = _iou(matrix)
+def _mean_iou(found: NDArray[np.float64]) -> float:
+    """Return the mean over the classes whose union is not empty."""
     return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
 
 

@@ -1,7 +1,6 @@
 """Runs `lsr-infer SOURCE…`: opens the models, connects the sources, and segments them on threads.
 
-Live sources run at once, each on a thread, and files one after another on another. On the main thread Ctrl-C arrives
-and windows live; the others are told by an event, so that nothing is torn apart in the middle of a frame.
+Ctrl-C and windows belong to the main thread; the others are told by an event, so that they end between two frames.
 """
 
 import json
@@ -20,7 +19,7 @@ from pathlib import Path
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.files import OutputPathError, check_output_folder, file_status, refuse_existing
 from lsr_infer.io.images import read_image, read_mask
-from lsr_infer.io.sources import Found, Source, find_sources
+from lsr_infer.io.sources import Source, find_sources
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.pipeline.outputs import FRAME_FILES, Outputs, plan_all
@@ -132,13 +131,14 @@ class SourceThreads:
 
     def _files(self, planned: Sequence[PlannedSource]) -> None:
         for image, group in groupby(planned, key=lambda plan: plan.source.kind == "image"):
-            for part in [list(group)] if image else group:
+            plans = list(group)
+            for plan in plans[:1] if image else plans:
                 if self._task.stop.is_set():
                     return
-                if isinstance(part, list):
-                    self._images(part)
+                if image:
+                    self._images(plans)
                 else:
-                    self._video(part, 0)
+                    self._video(plan, 0)
 
     def _images(self, planned: Sequence[PlannedSource]) -> None:
         outputs = {plan.source: plan.outputs for plan in planned}
@@ -186,7 +186,13 @@ def segment_sources(options: SegmentOptions) -> None:
             "%s on %s (%s, %s), %d classes, sources: %d", segmenter.path.name, segmenter.device, segmenter.backend,
             segmenter.precision, segmenter.label_space.num_classes, len(found.sources),
         )  # fmt: skip
-        _log_missing(found, options.output)
+        for message in found.unsearched:
+            logger.error("failed: %s", message)
+        if found.passed_over:
+            logger.warning(
+                "%d images and videos in %s are taken for earlier results and passed over. To segment them, choose an "
+                "--output outside what is searched.", len(found.passed_over), options.output,
+            )  # fmt: skip
         planned = _plan_sources(options, task, report, stack)
         if options.output is not None and planned:
             check_output_folder(
@@ -201,17 +207,6 @@ def segment_sources(options: SegmentOptions) -> None:
     report.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
 
 
-def _log_missing(found: Found, output: Path | None) -> None:
-    """Log what was not searched or is taken for earlier results."""
-    for message in found.unsearched:
-        logger.error("failed: %s", message)
-    if found.passed_over:
-        logger.warning(
-            "%d images and videos in %s are taken for earlier results and passed over. To segment them, choose an "
-            "--output outside what is searched.", len(found.passed_over), output,
-        )  # fmt: skip
-
-
 def _task(options: SegmentOptions, stack: ExitStack, display: Display | None) -> Task:
     """Open the models and gather what is done with every source."""
     ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
@@ -219,7 +214,6 @@ def _task(options: SegmentOptions, stack: ExitStack, display: Display | None) ->
     other = None
     if options.other is not None:  # where the first one is, however that was chosen
         other = stack.enter_context(_open(options.other, replace(options, device=segmenter.device)))
-    inference = Inference(segmenter, other, options.working)
     if "confidence" in options.save and segmenter.manifest.output != "logits":
         raise UsageError(
             f"--save confidence: {segmenter.path.name} gives classes and no logits. Export it with logits."
@@ -233,13 +227,9 @@ def _task(options: SegmentOptions, stack: ExitStack, display: Display | None) ->
         ignored=ignored,
     )
     return Task(
-        inference=inference,
-        drawing=drawing,
-        selection=options.selection,
-        overwrite=options.overwrite,
-        timeout_seconds=options.timeout,
-        show=None if display is None else display.show,
-    )
+        inference=Inference(segmenter, other, options.working), drawing=drawing, selection=options.selection,
+        overwrite=options.overwrite, timeout_seconds=options.timeout, show=None if display is None else display.show,
+    )  # fmt: skip
 
 
 def _open(model: Path | None, options: SegmentOptions) -> Segmenter:
@@ -268,27 +258,25 @@ def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack:
             source = source.opened(finite=readers[source].info.finite)
             if not source.live:
                 readers.pop(source).stop()  # a recording: it is read again, frame by frame
-        outputs = plans[source]
-        refusal = _refusal(outputs, overwrite=options.overwrite)
+        outputs, refusal = plans[source], None
+        try:
+            for path in outputs.values():
+                refuse_existing(path, overwrite=options.overwrite, own=FRAME_FILES)
+        except LsrError as error:
+            refusal = error
         if not source.live and (len(report.sources) == 1 or refusal is not None):
-            problem = _problem(source, task)  # the input is checked before the output is
-            if problem is not None:
-                report.failed(source, problem)
+            try:  # the input is checked before the output is
+                if source.kind == "image":
+                    read_image(Path(source.file))
+                else:
+                    probe(source.file, timeout_seconds=task.timeout_seconds)
+            except InputError as error:
+                report.failed(source, str(error))
                 continue
         if refusal is not None:
             raise refusal
         planned.append(PlannedSource(source, outputs, readers.get(source)))
     return planned
-
-
-def _refusal(outputs: Outputs, *, overwrite: bool) -> LsrError | None:
-    """Return why a source's results cannot take their places, None where they can."""
-    try:
-        for path in outputs.values():
-            refuse_existing(path, overwrite=overwrite, own=FRAME_FILES)
-    except LsrError as error:
-        return error
-    return None
 
 
 def _reader(source: Source, options: SegmentOptions, task: Task) -> LiveReader:
@@ -299,15 +287,3 @@ def _reader(source: Source, options: SegmentOptions, task: Task) -> LiveReader:
     patience = LiveOptions(timeout_seconds=options.timeout, reconnects=options.reconnects)
     keep = task.selection.picker() if task.selection.thins else None
     return LiveReader(source.label, connect, patience, keep=keep, halt=task.stop)
-
-
-def _problem(source: Source, task: Task) -> str | None:
-    """Return why a file cannot be read, None where it can."""
-    try:
-        if source.kind == "image":
-            read_image(Path(source.file))
-        else:
-            probe(source.file, timeout_seconds=task.timeout_seconds)
-    except InputError as error:
-        return str(error)
-    return None

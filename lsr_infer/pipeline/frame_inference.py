@@ -6,7 +6,6 @@ Tiles are blended in bands of rows: memory grows with the width of an image and 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,24 +18,7 @@ from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.threads import FairLock
 
-__all__ = ["Inference", "TiledSegmentation", "blend", "places", "segment_tiles", "weights"]
-
-
-class _Network(Protocol):
-    """What segments one tile at its own size."""
-
-    label_space: LabelSpace
-
-    def __call__(self, frame: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> Segmentation: ...
-
-
-class TiledSegmentation(Segmentation):
-    """The segmentation of a tiled frame: classes [H,W], and their probabilities [H,W] where the model gives logits."""
-
-    def __init__(self, label_space: LabelSpace, classes: NDArray[np.uint8], peaks: NDArray[np.float32] | None) -> None:
-        super().__init__(label_space, (classes.shape[0], classes.shape[1]), classes=classes)
-        if peaks is not None:
-            self.__dict__["confidence"] = peaks  # what the cached property would have computed from logits
+__all__ = ["Inference", "blend", "places", "segment_tiles", "weights"]
 
 
 def places(length: int, tile: int, overlap: float) -> list[int]:
@@ -49,10 +31,7 @@ def places(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def weights(starts: list[int], tile: int, length: int) -> NDArray[np.float32]:
-    """Return the weight [tiles, tile] float32 of every tile at every pixel of it along one side.
-
-    At every pixel of the side the weights of the tiles that cover it add up to 1.
-    """
+    """Return the weight [tiles, tile] float32 of every tile at every pixel of it; at each pixel they add up to 1."""
     place = np.arange(tile, dtype=np.float64) + 0.5
     result = np.ones((len(starts), tile), dtype=np.float64)
     for n in range(1, len(starts)):
@@ -67,15 +46,15 @@ def weights(starts: list[int], tile: int, length: int) -> NDArray[np.float32]:
     return result.astype(np.float32)
 
 
-def segment_tiles(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Segmentation:
-    """Segment a frame tile by tile.
+def segment_tiles(network: Segmenter, frame: NDArray[np.uint8], tiling: Tiling) -> Segmentation:
+    """Segment a frame tile by tile; there is a confidence where the network gives logits.
 
-    Returns:
-        Classes, and for a network with logits their confidence, at the frame's size. The tiles of a network that gives
-        classes alone vote with their weights: a pixel gets the class with the largest sum, the lower one of equals.
+    The tiles of a network that gives classes alone vote with their weights; of equal classes the lower one wins.
     """
     height, width = frame.shape[:2]
-    padded = _mirrored(frame, tiling)
+    below, right = max(0, tiling.height - height), max(0, tiling.width - width)
+    border = cv2.BORDER_REFLECT_101 if min(height, width) > 1 else cv2.BORDER_REPLICATE
+    padded = np.asarray(cv2.copyMakeBorder(frame, 0, below, 0, right, border), dtype=np.uint8)
     classes = np.empty((height, width), dtype=np.uint8)
     peaks: NDArray[np.float32] | None = None
     for top, logits in blend(network, padded, tiling):
@@ -89,14 +68,16 @@ def segment_tiles(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -
             peaks = np.empty((height, width), dtype=np.float32) if peaks is None else peaks
             highest = np.take_along_axis(part, best[None], axis=0)
             peaks[rows] = 1 / np.exp(part - highest).sum(axis=0)
-    return TiledSegmentation(network.label_space, classes, peaks)
+    found = Segmentation(network.label_space, (height, width), classes=classes)
+    if peaks is not None:
+        found.confidence = peaks  # what the cached property would have computed from logits
+    return found
 
 
-def blend(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """Yield blended logits in bands from top to bottom.
+def blend(network: Segmenter, frame: NDArray[np.uint8], tiling: Tiling) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """Yield the first row and the blended logits [C,rows,W] float32 of each band from top to bottom.
 
-    Yields:
-        The first row of a band and its logits [C,rows,W], float32; of a network that gives classes the votes, float16.
+    Of a network that gives classes they are votes, float16.
     """
     height, width = frame.shape[:2]
     tops, lefts = places(height, tiling.height, tiling.overlap), places(width, tiling.width, tiling.overlap)
@@ -120,7 +101,7 @@ def blend(network: _Network, frame: NDArray[np.uint8], tiling: Tiling) -> Iterat
         band = current[:, ends:]
 
 
-def _values(network: _Network, tile: NDArray[np.uint8]) -> NDArray[np.floating]:
+def _values(network: Segmenter, tile: NDArray[np.uint8]) -> NDArray[np.floating]:
     """Return a tile's logits [C,H,W] float32, or a vote of 1 for each pixel's class, float16."""
     height, width = tile.shape[:2]
     found = network(tile, size=(height, width))
@@ -129,15 +110,6 @@ def _values(network: _Network, tile: NDArray[np.uint8]) -> NDArray[np.floating]:
     votes = np.zeros((network.label_space.num_classes, height, width), dtype=np.float16)
     np.put_along_axis(votes, found.classes[None].astype(np.intp), 1, axis=0)
     return votes
-
-
-def _mirrored(frame: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:
-    """Bring sides that are shorter than a tile to its length."""
-    below, right = max(0, tiling.height - frame.shape[0]), max(0, tiling.width - frame.shape[1])
-    if not below and not right:
-        return frame
-    border = cv2.BORDER_REFLECT_101 if min(frame.shape[:2]) > 1 else cv2.BORDER_REPLICATE
-    return np.asarray(cv2.copyMakeBorder(frame, 0, below, 0, right, border), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -153,9 +125,8 @@ class Inference:
     _turns: FairLock = field(default_factory=FairLock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.working.check(self.segmenter.manifest)
-        if self.other is not None:
-            self.working.check(self.other.manifest)
+        for segmenter in filter(None, (self.segmenter, self.other)):
+            self.working.check(segmenter.manifest)
 
     @property
     def label_space(self) -> LabelSpace:
@@ -163,11 +134,7 @@ class Inference:
         return self.segmenter.label_space
 
     def __call__(self, frame: NDArray[np.uint8]) -> tuple[Segmentation, Segmentation | None]:
-        """Segment a frame with the model, and with the other one where there is one.
-
-        Raises:
-            InputError: a model failed, or does not take a frame of this size at the stride that was asked for.
-        """
+        """Segment a frame with both; `InputError` where a model fails or takes no such frame at this stride."""
         with self._turns:
             return self._one(self.segmenter, frame), None if self.other is None else self._one(self.other, frame)
 

@@ -21,6 +21,9 @@ __all__ = ["KINDS", "SegmentOptions", "Selection", "Tiling", "WorkingSize"]
 KINDS = ("overlay", "mask", "confidence", "json")
 """What can be saved."""
 
+MASK_IDS = ("train", "cityscapes")
+"""Which numbers a mask can hold: class indices with 255 for void, or Cityscapes' label ids with 0 for void."""
+
 _SLACK_SECONDS = 0.002
 """Time stamps are often rounded to milliseconds; a frame this much early still counts as due."""
 
@@ -190,22 +193,17 @@ class SegmentOptions:
             raise UsageError(f"--save is {', '.join(wrong) or 'empty'}; allowed: {', '.join(KINDS)}, with commas.")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"--alpha is {self.alpha}; allowed: 0 to 1.")
-        if self.threads < 0:
-            raise UsageError(f"--threads is {self.threads}; allowed: 0 or more.")
         if not 0 < self.timeout < float("inf"):
             raise UsageError(f"--timeout is {self.timeout}; allowed: seconds, more than 0.")
-        if self.reconnects < 0:
-            raise UsageError(f"--reconnects is {self.reconnects}; allowed: 0 or more.")
+        for name in ("threads", "reconnects"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name} is {getattr(self, name)}; allowed: 0 or more.")
         if self.compare and "overlay" not in self.save and not self.show:
             raise UsageError("--side-by-side shows overlays; put overlay into --save, or leave it out.")
-        if self.lossless and "mask" not in self.save:
-            raise UsageError("--lossless is about masks; put mask into --save, or leave it out.")
-        if self.mask_ids != "train" and "mask" not in self.save:
-            raise UsageError("--mask-ids is about masks; put mask into --save, or leave it out.")
-        if self.mask_ids != "train":
-            from lsr_infer.render.draw import MASK_IDS
-
-            if self.mask_ids not in MASK_IDS:
-                raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(MASK_IDS)}.")
+        for flag, given in (("--lossless", self.lossless), ("--mask-ids", self.mask_ids != "train")):
+            if given and "mask" not in self.save:
+                raise UsageError(f"{flag} is about masks; put mask into --save, or leave it out.")
+        if self.mask_ids not in MASK_IDS:
+            raise UsageError(f"--mask-ids is {self.mask_ids}; allowed: {', '.join(MASK_IDS)}.")
         if self.output is None and not self.show:
             raise UsageError("name the folder of the results with --output DIR. See lsr-infer --help.")

@@ -1,7 +1,6 @@
 """Names and writes the results of sources: overlays, masks, confidence and class shares.
 
-The results of a source appear together under their final names once all are whole, whether they are files or folders
-of one file a frame.
+The results of a source appear together under their final names once all are whole.
 """
 
 import json
@@ -145,33 +144,26 @@ def open_sink(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs)
         return _video(path, frame, results)
     if path.suffix == ".mkv":
         return _mask_video(path, frame, results)
-    return _pictures(path, frame, results, _ENCODERS[kind])
+    return _pictures(kind, path, frame, results)
 
 
-def _overlay_jpeg(drawn: DrawnFrame, frame: FrameFormat) -> bytes:
+def _encode(kind: str, drawn: DrawnFrame, frame: FrameFormat) -> bytes:
+    """Return one frame's JPEG of an overlay, or PNG of a mask or confidence."""
+    if kind == "mask":
+        return palette_png(frame.ids.numbers(drawn.classes), frame.ids.palette)
+    if kind == "confidence":
+        assert drawn.confidence is not None
+        return cv2.imencode(".png", drawn.confidence, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_EFFORT])[1].tobytes()
     assert drawn.picture is not None
-    height, width = drawn.picture.shape[:2]
     encoded, data = cv2.imencode(".jpg", drawn.picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not encoded:
+        height, width = drawn.picture.shape[:2]
         raise InputError(f"{frame.source}: {width}x{height} pixels do not fit into a JPEG.")
     return data.tobytes()
 
 
-def _mask_png(drawn: DrawnFrame, frame: FrameFormat) -> bytes:
-    return palette_png(frame.ids.numbers(drawn.classes), frame.ids.palette)
-
-
-def _confidence_png(drawn: DrawnFrame, frame: FrameFormat) -> bytes:
-    assert drawn.confidence is not None
-    return cv2.imencode(".png", drawn.confidence, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_EFFORT])[1].tobytes()
-
-
-_Encode = Callable[[DrawnFrame, FrameFormat], bytes]
-_ENCODERS: Mapping[str, _Encode] = {"overlay": _overlay_jpeg, "mask": _mask_png, "confidence": _confidence_png}
-
-
 @contextmanager
-def _pictures(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _Encode) -> Iterator[Sink]:
+def _pictures(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     """Write the only frame of an image, or one file a frame into a folder."""
     if frame.info is None:
         place = results.file(path, overwrite=frame.overwrite)
@@ -179,7 +171,7 @@ def _pictures(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _E
         place = results.folder(path, overwrite=frame.overwrite, own=FRAME_FILES)
 
     def write(drawn: DrawnFrame) -> None:
-        data = encode(drawn, frame)
+        data = _encode(kind, drawn, frame)
         with writing(path):
             (place if frame.info is None else place / f"{drawn.index:06d}.png").write_bytes(data)
 
@@ -188,7 +180,6 @@ def _pictures(path: Path, frame: FrameFormat, results: AtomicOutputs, encode: _E
 
 @contextmanager
 def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
-    """Write the pictures as H.264."""
     assert frame.info is not None
     options = VideoOptions(like=frame.info, audio=frame.audio, fragmented=frame.live, outputs=results)
     size = {"width": frame.picture_width, "height": frame.height}
@@ -203,7 +194,6 @@ def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[S
 
 @contextmanager
 def _mask_video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
-    """Write the masks as FFV1."""
     assert frame.info is not None
     size, options = {"width": frame.width, "height": frame.height}, VideoOptions(outputs=results)
     with MaskVideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
@@ -236,7 +226,6 @@ def _lines(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[S
 
 
 def _entry(drawn: DrawnFrame, frame: FrameFormat) -> dict[str, Any]:
-    """Return a frame's line."""
     names = frame.label_space.names
     counts = np.bincount(drawn.classes.ravel(), minlength=256) / drawn.classes.size
     shares = {name: round(float(counts[n]), 6) for n, name in enumerate(names) if counts[n]}

@@ -1,7 +1,4 @@
-"""Reports a run: progress, windows, the result of each source, and one JSON document.
-
-Sources may report from several threads; windows belong to the main one.
-"""
+"""Reports a run from several threads: progress, windows, the result of each source, and one JSON document."""
 
 import logging
 import subprocess
@@ -10,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 import cv2
@@ -51,9 +47,7 @@ class Display:
             raise DeviceError("--show: no window can be opened here. Start it on a display, or leave --show out.")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         cv2.destroyAllWindows()
 
     def show(self, name: str, picture: NDArray[np.uint8]) -> None:
@@ -96,13 +90,9 @@ class RunReport:
     def done(self, source: Source, outputs: Outputs, outcome: SourceResult) -> None:
         """Note what a source gave."""
         written = [str(path) for path in outputs.values()]
-        stopped = "interrupted" if outcome.interrupted else None
-        report = self._blank(source) | {
-            "status": "partial" if outcome.broken or outcome.interrupted else "done",
-            "frames": outcome.frames,
-            "outputs": written,
-            "error": outcome.broken or stopped,
-        }
+        error = outcome.broken or ("interrupted" if outcome.interrupted else None)
+        status = "partial" if error else "done"
+        report = {"status": status, "frames": outcome.frames, "outputs": written, "error": error}
         if source.live:
             report |= {"dropped": outcome.dropped, "reconnects": outcome.reconnects}
         if outcome.extra:
@@ -117,7 +107,7 @@ class RunReport:
     def failed(self, source: Source, error: str, kind: type[LsrError] = InputError) -> None:
         """Note that a source gave nothing; the kind of error matters where it is the only source."""
         self._kind = kind
-        self._note(source, self._blank(source) | {"error": error})
+        self._note(source, {"status": "failed", "frames": 0, "outputs": [], "error": error})
         if len(self.sources) > 1:  # a single source's error is the command's own
             logger.error("failed: %s", error)
 
@@ -177,12 +167,9 @@ class RunReport:
         rate = self.frames / seconds if seconds > 0 else 0.0
         logger.info("%s, %d frames in %.1f s (%.1f frames/s), %s", summary, self.frames, seconds, rate, place)
 
-    def _blank(self, source: Source) -> dict[str, Any]:
-        return {"source": source.label, "kind": source.kind, "status": "failed", "frames": 0, "outputs": []}
-
     def _note(self, source: Source, report: dict[str, Any]) -> None:
         with self._lock:
-            self._reports[self._numbers[source]] = report
+            self._reports[self._numbers[source]] = {"source": source.label, "kind": source.kind, **report}
             self.frames += report["frames"]
 
 
@@ -191,10 +178,7 @@ class Progress:
 
     def __init__(self, name: str, total: int | None, *, unit: str = "frame", row: int = 0) -> None:
         self._name = printable(name)  # a bar is written past the log
-        self._total = total
-        self._unit = unit
-        self._row = row
-        self._done = 0
+        self._total, self._unit, self._row, self._done = total, unit, row, 0
         self._started = self._logged = time.monotonic()
         self._bar: Any = None
 

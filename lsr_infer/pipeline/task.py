@@ -1,8 +1,7 @@
 """Segments images, videos and live sources into files; decoding, the network, drawing and encoding overlap.
 
-The results of a source appear together under their final names once all are whole. A source that breaks in the middle
-keeps its good frames and reports how many there are; stopping does the same. Queues are bounded: a slow encoder slows
-a file down, and makes a live source drop frames.
+A source that breaks in the middle keeps its good frames, and so does one that is stopped. Queues are bounded: a slow
+encoder slows a file down, and makes a live source drop frames.
 """
 
 import logging
@@ -41,10 +40,7 @@ _DEPTH = 2
 
 @dataclass(frozen=True)
 class SourceResult:
-    """How one source ended: frames in its results, and why it broke off or was interrupted after them.
-
-    A live source drops frames that come too fast, and may be reconnected; an image file may hold extra pictures.
-    """
+    """How one source ended: frames in its results, why it broke off, frames dropped, further pictures of its file."""
 
     frames: int
     broken: str | None = None
@@ -73,29 +69,21 @@ class Task:
         """Return what draws the results of one source."""
         return Drawer(self.drawing, self.inference.label_space, shown=self.show is not None)
 
-    def frame(self, source: Source, height: int, width: int, info: VideoInfo | None = None) -> FrameFormat:
-        """Describe a source's frames to the sinks."""
-        audio = None
+    def frame(
+        self, source: Source, height: int, width: int, info: VideoInfo | None = None, *, start: float = 0.0
+    ) -> FrameFormat:
+        """Describe a source's frames to the sinks; its sound begins at `start`, with the first frame that is taken."""
+        audio, left = None, self.selection.duration
         if source.kind == "video" and not isinstance(source.place, int):
-            audio = AudioSource(
-                place=source.place,
-                start=self.selection.start or 0.0,
-                duration=self.selection.duration,
-                timeout_seconds=self.timeout_seconds,
-            )
+            if left is not None:  # the sound ends where it was to end
+                left += (self.selection.start or 0.0) - start
+            audio = AudioSource(place=source.place, start=start, duration=left, timeout_seconds=self.timeout_seconds)
         return FrameFormat(
-            source=source.label,
-            info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
-            height=height,
-            width=width,
-            picture_width=self.drawing.width(width),
-            label_space=self.inference.label_space,
-            ids=self.drawing.ids,
-            live=source.live,
-            model=self.inference.segmenter.path.name,
-            audio=audio,
+            source=source.label, info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
+            height=height, width=width, picture_width=self.drawing.width(width), label_space=self.inference.label_space,
+            ids=self.drawing.ids, live=source.live, model=self.inference.segmenter.path.name, audio=audio,
             overwrite=self.overwrite,
-        )
+        )  # fmt: skip
 
 
 def segment_images(
@@ -103,8 +91,7 @@ def segment_images(
 ) -> None:
     """Segment images: the next ones are read and the last ones written while the network works.
 
-    `done` is told how each ended, on any thread; not told about images that were not started. A place that cannot be
-    written raises `OutputPathError`.
+    `done` is told how each that was started ended, on any thread. `OutputPathError` where a place cannot be written.
     """
     drawer = task.drawer()
 
@@ -187,12 +174,8 @@ def segment_video(
     """Segment a video, stream or camera; its first good frames are kept where it breaks or the task is stopped.
 
     Times in the results count from the source's beginning, whatever its own clock shows there; with a start, from the
-    first frame that is taken.
-
-    Raises:
-        KeyboardInterrupt: the task was stopped before the first frame.
-        InputError: not one frame could be read, the network failed, or the place cannot be written.
-        UsageError: a result appeared meanwhile and may not be replaced.
+    first frame that is taken. Raises `KeyboardInterrupt` where the task was stopped before that one, `InputError` where
+    none could be read, the network failed or the place cannot be written.
     """
     if info is None:
         info = reader.info if reader is not None else probe(source.file, timeout_seconds=task.timeout_seconds)
@@ -205,8 +188,7 @@ def segment_video(
             raise InputError(f"{source.label}: ended before a frame was taken. Choose an earlier --start.")
         origin = info.origin if reader is None else 0.0
         begin = first.time if task.selection.start else origin
-        frame = task.frame(source, info.height, info.width, info)
-        frame = replace(frame, audio=_audio_from(frame.audio, begin - origin))
+        frame = task.frame(source, info.height, info.width, info, start=begin - origin)
         with _background_drawing(source, outputs, task, frame) as put:
             outcome = _feed(source, chain([first], frames), task, begin, put, on_frame)
             early = outcome.broken or outcome.interrupted or outcome.frames == task.selection.max_frames
@@ -238,14 +220,6 @@ def _feed(
     except _SourceError as error:
         broken = str(error)
     return SourceResult(count, broken, interrupted=task.stop.is_set())
-
-
-def _audio_from(audio: AudioSource | None, start: float) -> AudioSource | None:
-    """Let the sound begin with the first frame that is taken, and end where it was to end."""
-    if audio is None or start == audio.start:
-        return audio
-    left = None if audio.duration is None else audio.start + audio.duration - start
-    return replace(audio, start=start, duration=left)
 
 
 @contextmanager

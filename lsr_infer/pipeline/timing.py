@@ -5,7 +5,7 @@ The second time is that of `lsr_infer.pipeline.task` itself. Nothing is kept: en
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count, cycle, islice
 from pathlib import Path
@@ -32,28 +32,22 @@ from lsr_infer.video.writer import VideoWriter
 __all__ = ["STEPS", "Timing", "shipped_clip", "time_steps"]
 
 STEPS = ("decode", "preprocess", "infer", "mask", "draw", "encode")
-_PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What was measured.
+    """(height, width) of the frames and at which they enter the network, and how long it all took.
 
-    Args:
-        frame: (height, width) of the frames.
-        network: (height, width) at which they enter the network.
-        first_ms: the first run at this size, warm-up included; on a GPU the model has run at its own size by then.
-        steps: milliseconds of each frame, by step.
-        seconds: wall-clock time of all frames, one step after another.
-        overlapped: wall-clock time in which `lsr-infer` makes overlay videos of as many frames.
+    `first_ms` is the first run at this size, warm-up included. `steps` holds milliseconds of each frame; `seconds` is
+    the wall-clock time of all, and `overlapped` that in which `lsr-infer` makes overlay videos of as many.
     """
 
     frame: tuple[int, int]
     network: tuple[int, int]
     first_ms: float
-    steps: dict[str, list[float]] = field(default_factory=dict)
-    seconds: float = 0.0
-    overlapped: float = 0.0
+    steps: dict[str, list[float]]
+    seconds: float
+    overlapped: float
 
     @property
     def frames(self) -> int:
@@ -63,7 +57,11 @@ class Timing:
     def latency(self) -> dict[str, dict[str, float]]:
         """Return p50, p90, p99 and mean in milliseconds, by step and of all steps together."""
         total = [sum(values) for values in zip(*self.steps.values(), strict=True)]
-        return {name: _summary(values) for name, values in (*self.steps.items(), ("total", total))}
+        summary = {}
+        for name, values in (*self.steps.items(), ("total", total)):
+            found = dict(zip(("p50", "p90", "p99"), np.percentile(values, (50, 90, 99)).tolist(), strict=True))
+            summary[name] = {key: round(value, 3) for key, value in (found | {"mean": float(np.mean(values))}).items()}
+        return summary
 
     def throughput(self) -> dict[str, float]:
         """Return frames a second: the network alone, all steps one after another, and overlapped."""
@@ -72,16 +70,10 @@ class Timing:
         return {name: round(self.frames / seconds, 3) for name, seconds in times.items()}
 
 
-def _summary(values: list[float]) -> dict[str, float]:
-    found = {f"p{share}": float(np.percentile(values, share)) for share in _PERCENTILES}
-    return {name: round(value, 3) for name, value in (found | {"mean": float(np.mean(values))}).items()}
-
-
 def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int, int] | None = None) -> Timing:
-    """Segment the frames of a clip twice, with a clock beside it.
+    """Segment the frames of a clip twice, with a clock beside it; a short clip starts again.
 
-    A graph that takes more frames at a time than one is fed the frame so many times, as `lsr-infer` does; a short clip
-    starts again. `size` is (height, width) at which frames enter the network.
+    `size` is (height, width) at which frames enter the network.
     """
     if frames < 1:
         raise UsageError(f"--frames is {frames}; at least 1 is needed, or nothing is timed.")
@@ -102,10 +94,9 @@ def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int
         started = time.perf_counter()
         _overlapped(segmenter, clip, Path(folder), frames, size)
         overlapped = time.perf_counter() - started
-    network = segmenter.working_size(info.height, info.width, size)
     return Timing(
-        frame=(info.height, info.width), network=network, first_ms=first_ms, steps=steps, seconds=seconds,
-        overlapped=overlapped,
+        frame=(info.height, info.width), network=segmenter.working_size(info.height, info.width, size),
+        first_ms=first_ms, steps=steps, seconds=seconds, overlapped=overlapped,
     )  # fmt: skip
 
 
@@ -134,7 +125,7 @@ def _one(
 
 
 def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, size: tuple[int, int] | None) -> None:
-    """Make overlay videos of so many frames as `lsr-infer` does; a clip that is shorter is taken again."""
+    """Make overlay videos of so many frames as `lsr-infer` does."""
     drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
     inference = Inference(segmenter, working=WorkingSize(size=size))
     done = 0

@@ -25,9 +25,6 @@ _CITYSCAPES = {
 }  # fmt: skip
 _CITYSCAPES_UNLABELED = 0
 
-MASK_IDS = ("train", "cityscapes")
-"""Which numbers a mask can hold: class indices with 255 for void, or Cityscapes' label ids with 0 for void."""
-
 CITYSCAPES_NAMES = tuple(_CITYSCAPES)
 """Cityscapes' 19 classes in the order of their train ids."""
 
@@ -36,9 +33,7 @@ CITYSCAPES_NAMES = tuple(_CITYSCAPES)
 class MaskIds:
     """How class maps become the numbers in a file.
 
-    Args:
-        palette: [256,3] uint8, red, green, blue by number.
-        table: [256] uint8, number by class index; None leaves the indices as they are.
+    `palette` [256,3] is red, green, blue by number, `table` [256] the number by class index, None the indices.
     """
 
     palette: NDArray[np.uint8]
@@ -46,11 +41,9 @@ class MaskIds:
 
     @classmethod
     def of(cls, kind: str, space: LabelSpace) -> "MaskIds":
-        """Return the numbers of a kind for the classes of a network; `UsageError` where a class has no id in it."""
+        """Return the numbers, `train` or `cityscapes`, of a network's classes; `UsageError` where one has none."""
         if kind == "train":
             return cls(space.palette())
-        if kind != "cityscapes":
-            raise UsageError(f"--mask-ids is {kind}; allowed: {', '.join(MASK_IDS)}.")
         unknown = [name for name in space.names if name not in _CITYSCAPES]
         if unknown:
             raise UsageError(
@@ -78,11 +71,8 @@ _STRETCH = 0.01
 class DrawingOptions:
     """How results look, and which of `lsr_infer.pipeline.options.KINDS` are kept.
 
-    Args:
-        ids: the numbers in masks.
-        captions: of two pictures side by side, left the frame (or another model's overlay) and right the overlay; None
-            draws the overlay alone.
-        ignored: [H,W] bool, true where nothing is shown and the mask is void; resized to each frame.
+    `captions` are those of two pictures side by side, left the frame (or another model's overlay) and right the
+    overlay. `ignored` [H,W] is true where nothing is shown and the mask is void; it is resized to each frame.
     """
 
     ids: MaskIds
@@ -122,15 +112,10 @@ class SegmentedFrame:
 
 @dataclass(frozen=True)
 class DrawnFrame:
-    """One frame's results, ready to be written.
+    """One frame's results, ready to be written: its number and time among them, from 0, and its time at the source.
 
-    Args:
-        index: number of the frame among the results, from 0.
-        time: its time in the results, in seconds; they begin at 0.
-        source_time: its time on the source's clock, in seconds.
-        classes: [H,W] uint8, 255 where ignored.
-        picture: [H,W',3] uint8 BGR, what an overlay shows; None where nothing shows it.
-        confidence: [H,W] uint8, the probability of the class times 255, 0 where ignored; None where nothing asks.
+    `classes` [H,W] are 255 where ignored; `picture` [H,W',3] BGR is what an overlay shows; `confidence` [H,W] is the
+    probability of the class times 255, 0 where ignored. None stands for what nothing asks for.
     """
 
     index: int
@@ -145,8 +130,7 @@ class Drawer:
     """Draws the results of one source, on one thread; `shown` draws pictures even where none is kept."""
 
     def __init__(self, drawing: DrawingOptions, space: LabelSpace, *, shown: bool = False) -> None:
-        self._drawing = drawing
-        self._space = space
+        self._drawing, self._space = drawing, space
         self._pictures = shown or "overlay" in drawing.save
         self._fitted: NDArray[np.bool_] | None = None
 

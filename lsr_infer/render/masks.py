@@ -1,10 +1,9 @@
 """Computes the class of every pixel from logits at feature size, exactly and without upsampling everything.
 
-The interpolation named here is bilinear with align_corners=True in float32, as the network is trained with it. It is a
-convex combination, so where all four corners of a feature cell agree on the class, every pixel between them does too,
-and a class that stays below another's lowest corner can win nowhere in the cell. What is left is interpolated for real.
-Both shortcuts keep a margin of a few float32 steps, so that the result equals the argmax of the whole interpolation bit
-by bit, ties included (the lower class wins).
+The interpolation is bilinear with align_corners=True in float32: a convex combination, so where all four corners of a
+feature cell agree on the class, every pixel between them does too, and a class that stays below another's lowest corner
+can win nowhere in the cell. What is left is interpolated for real. Both shortcuts keep a margin of a few float32 steps,
+so that the result equals the argmax of the whole interpolation bit by bit, ties included (the lower class wins).
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["interpolate", "interpolate_at", "peak_probability", "upsample_argmax"]
+__all__ = ["interpolate", "peak_probability", "upsample_argmax"]
 
 _CHUNK = 1 << 18
 """Interpolated values held at a time: 1 MB, which stays in a core's cache."""
@@ -37,14 +36,8 @@ def _axis(cells: int, pixels: int) -> _Axis:
     low = np.minimum(place.astype(np.intp), cells - 1)
     after = np.clip(place - low.astype(np.float32), 0, 1).astype(np.float32)
     count = np.bincount(low, minlength=cells)
-    return _Axis(
-        low=low,
-        high=np.minimum(low + 1, cells - 1),
-        before=np.float32(1) - after,
-        after=after,
-        first=np.cumsum(count) - count,
-        count=count,
-    )
+    high = np.minimum(low + 1, cells - 1)
+    return _Axis(low, high, before=np.float32(1) - after, after=after, first=np.cumsum(count) - count, count=count)
 
 
 def _check(logits: NDArray[np.float32], height: int, width: int) -> None:
@@ -66,30 +59,10 @@ def interpolate(logits: NDArray[np.float32], height: int, width: int) -> NDArray
     return np.asarray(wide[:, rows.low] * upper + wide[:, rows.high] * lower, dtype=np.float32)
 
 
-def interpolate_at(logits: NDArray[np.float32], height: int, width: int, row: int, column: int) -> NDArray[np.float32]:
-    """Return one pixel [C] of `interpolate`, bit by bit, without the others."""
-    _check(logits, height, width)
-    if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"pixel ({row}, {column}) lies outside {height} x {width}")
-    rows, columns = _axis(logits.shape[1], height), _axis(logits.shape[2], width)
-    near = logits[:, [rows.low[row], rows.high[row]]]  # [C,2,w]
-    wide = (
-        near[:, :, columns.low[column]] * columns.before[column]
-        + near[:, :, columns.high[column]] * (columns.after[column])
-    )  # [C,2]
-    return np.asarray(wide[:, 0] * rows.before[row] + wide[:, 1] * rows.after[row], dtype=np.float32)
-
-
 def upsample_argmax(logits: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """Return the class of every pixel: `interpolate(logits, height, width).argmax(0)`, computed sparsely.
+    """Return the class of every pixel: `interpolate(logits, height, width).argmax(0)` as uint8, computed sparsely.
 
-    Args:
-        logits: [C,h,w] float32, C at most 255; `ValueError` where they are not finite.
-        height: rows of the mask.
-        width: columns of the mask.
-
-    Returns:
-        [height,width] uint8, new.
+    There are at most 255 classes; `ValueError` where logits are not finite.
     """
     _check(logits, height, width)
     if logits.shape[0] > 255:

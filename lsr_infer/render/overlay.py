@@ -24,16 +24,9 @@ def colorize(classes: NDArray[np.integer], space: LabelSpace) -> NDArray[np.uint
 def overlay(
     frame: NDArray[np.uint8], classes: NDArray[np.integer], space: LabelSpace, alpha: float = 0.5
 ) -> NDArray[np.uint8]:
-    """Blend the colours of the classes over a frame.
+    """Blend the colours of the classes [H,W] over a frame [H,W,3] uint8 BGR, which is not changed.
 
-    Args:
-        frame: [H,W,3] uint8 BGR; not changed.
-        classes: [H,W] labels 0..C-1; every other value up to 255 is void, where the frame shows unblended.
-        space: names and colours.
-        alpha: share of the colour, 0 (frame alone) to 1 (colour alone).
-
-    Returns:
-        [H,W,3] uint8 BGR, new.
+    Every label from C to 255 is void, where the frame shows unblended. `alpha` is the colour's share, 0 to 1.
     """
     if frame.shape[:2] != classes.shape or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"frame {list(frame.shape)} and classes {list(classes.shape)} do not fit together")

@@ -1,7 +1,6 @@
 """Decides from the Manifest beside an engine whether it may be opened here, before a byte of it is deserialised.
 
 Deserialising an engine runs what is in it, and one of another version or GPU may crash the process instead of failing.
-The rules are NVIDIA's: an engine belongs to the release and the GPU that built it, unless it was built to be carried.
 None of this makes a hostile engine safe, because whoever can change the engine can change the file beside it.
 """
 
@@ -17,17 +16,8 @@ from lsr_infer.manifest.records import HARDWARE_LEVELS, EngineFacts
 from lsr_infer.system.cuda import CudaDevice
 from lsr_infer.tensorrt.flavour import TITLES
 
-__all__ = [
-    "Host",
-    "check_bytes",
-    "check_flavour",
-    "check_host",
-    "check_parity",
-    "engine_manifest",
-    "manifest_path",
-    "rebuild_command",
-    "sha256_of",
-]
+__all__ = ["Host", "check_bytes", "check_flavour", "check_host", "check_parity", "engine_manifest", "manifest_path",
+           "rebuild_command", "sha256_of"]  # fmt: skip
 
 _LARGEST = 16 * 2**20
 """Bytes of a Manifest at most; the largest real ones hold a few thousand."""
@@ -76,7 +66,8 @@ def rebuild_command(engine: Path, facts: EngineFacts, *, flavour: str | None = N
     Another `flavour` may be named, and a compute capability to build for too.
     """
     flavour = flavour or facts.flavour
-    options = ["--flavour", flavour, "--shapes", shapes_text(facts.shapes)]
+    shapes = [f"{batch}x{width}x{height}" for batch, height, width in facts.shapes]
+    options = ["--flavour", flavour, "--shapes", shapes[0] if len(set(shapes)) == 1 else ",".join(shapes)]
     if flavour == "rtx" and facts.flavour == "rtx":
         targets = {*facts.targets, *([add_target] if add_target else [])}
         ordered = sorted(targets, key=lambda target: int(target) if target.isdigit() else 0)
@@ -86,12 +77,6 @@ def rebuild_command(engine: Path, facts: EngineFacts, *, flavour: str | None = N
         options += ["--hardware-compatible", facts.hardware_compatible] if known else []
         options += ["--version-compatible"] if facts.version_compatible else []
     return build_command(engine, *options)
-
-
-def shapes_text(shapes: tuple[tuple[int, int, int], ...]) -> str:
-    """Write (batch, height, width) of least, best and most as `--shapes` takes them: NxWIDTHxHEIGHT, in commas."""
-    words = [f"{batch}x{width}x{height}" for batch, height, width in shapes]
-    return words[0] if len(set(words)) == 1 else ",".join(words)
 
 
 _AMPERE = (8, 0)
@@ -157,18 +142,24 @@ def check_host(path: Path, facts: EngineFacts, host: Host) -> None:
     """Raise `DeviceError` unless the engine runs on this library, platform and GPU."""
     check_flavour(path, facts, host.flavour)
     _check_version(path, facts, host)
-    _check_platform(path, facts, host)
-    if facts.flavour == "rtx":
-        _check_target(path, facts, host.gpu)
-    else:
-        _check_gpu(path, facts, host.gpu)
+    built, here = facts.platform, host.platform
+    if facts.flavour == "rtx":  # its engines run on Windows and Linux alike
+        built, here = built.partition("_")[2], here.partition("_")[2]
+    if built != here:
+        raise DeviceError(
+            f"{path}: was built for {facts.platform or 'an unknown platform'}, this is {host.platform}. Here, "
+            f"{rebuild_command(path, facts)}."
+        )
+    _check_gpu(path, facts, host.gpu)
 
 
 def _check_version(path: Path, facts: EngineFacts, host: Host) -> None:
     """An engine is for the very release that built it, or a later one where it was built for that."""
     if facts.version == host.version:
         return
-    built, here = _numbers(facts.version), _numbers(host.version)
+    built, here = (
+        tuple(map(int, takewhile(str.isdigit, version.split(".")))) for version in (facts.version, host.version)
+    )
     title = TITLES[facts.flavour]
     if facts.flavour == "tensorrt" and facts.version_compatible:
         if built and here and here >= built and built[0] in _READS_OLDER.get(here[0], (here[0],)):
@@ -182,30 +173,16 @@ def _check_version(path: Path, facts: EngineFacts, host: Host) -> None:
     )
 
 
-def _check_platform(path: Path, facts: EngineFacts, host: Host) -> None:
-    """Classic engines are for one operating system and processor; those for RTX run on Windows and Linux alike."""
-    built, here = facts.platform, host.platform
-    if facts.flavour == "rtx":
-        built, here = built.partition("_")[2], here.partition("_")[2]
-    if built != here:
-        raise DeviceError(
-            f"{path}: was built for {facts.platform or 'an unknown platform'}, this is {host.platform}. Here, "
-            f"{rebuild_command(path, facts)}."
-        )
-
-
-def _check_target(path: Path, facts: EngineFacts, gpu: CudaDevice) -> None:
-    """An engine of TensorRT for RTX runs on the compute capabilities it was built for."""
-    here = "{}{}".format(*gpu.compute_capability)
-    if here not in facts.targets:
-        raise DeviceError(
-            f"{path}: was built for compute capability {', '.join(facts.targets) or 'none'}, and {gpu} is none of "
-            f"them. With this GPU among the targets, {rebuild_command(path, facts, add_target=here)}."
-        )
-
-
 def _check_gpu(path: Path, facts: EngineFacts, gpu: CudaDevice) -> None:
-    """A classic engine runs on the GPU model that built it, or as far as it was built to be carried."""
+    """An engine for RTX runs on its targets, a classic one on the GPU model that built it or as far as it was to."""
+    here = "{}{}".format(*gpu.compute_capability)
+    if facts.flavour == "rtx":
+        if here not in facts.targets:
+            raise DeviceError(
+                f"{path}: was built for compute capability {', '.join(facts.targets) or 'none'}, and {gpu} is none of "
+                f"them. With this GPU among the targets, {rebuild_command(path, facts, add_target=here)}."
+            )
+        return
     built = "another" if facts.compute_capability is None else "{}.{}".format(*facts.compute_capability)
     if facts.hardware_compatible == "ampere_plus":
         fits, reach = gpu.compute_capability >= _AMPERE, "GPUs from Ampere on (compute capability 8.0)"
@@ -216,8 +193,3 @@ def _check_gpu(path: Path, facts: EngineFacts, gpu: CudaDevice) -> None:
         reach = f"{facts.gpu or 'an unnamed GPU'} (compute capability {built}) alone"
     if not fits:
         raise DeviceError(f"{path}: was built for {reach}; here is {gpu}. Here, {rebuild_command(path, facts)}.")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version; empty where it has none."""
-    return tuple(map(int, takewhile(str.isdigit, version.split("."))))

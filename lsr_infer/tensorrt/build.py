@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,11 +32,12 @@ _LINE_SECONDS = 10.0
 _REDRAW_SECONDS = 0.1
 
 
+@dataclass
 class _Phase:
-    """A phase that has started."""
-
-    def __init__(self, name: str, parent: str | None, steps: int) -> None:
-        self.name, self.parent, self.steps, self.done = name, parent, max(1, steps), 0
+    name: str
+    parent: str | None
+    steps: int
+    done: int = 0
 
 
 class BuildProgress:
@@ -65,13 +66,13 @@ class BuildProgress:
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """Note that a phase starts."""
         with self._lock:
-            self._phases.append(_Phase(name, parent, steps))
+            self._phases.append(_Phase(name, parent, max(1, steps)))
             self._tell()
 
     def step(self, name: str) -> bool:
         """Note that a step of a phase is done; return whether to continue."""
         with self._lock:
-            phase = next((one for one in reversed(self._phases) if one.name == name), None)
+            phase = self._phase(name)
             if phase is not None:
                 phase.done = min(phase.done + 1, phase.steps)
             self._tell()
@@ -80,9 +81,9 @@ class BuildProgress:
     def finish(self, name: str) -> None:
         """Note that a phase has ended."""
         with self._lock:
-            index = max((n for n, one in enumerate(self._phases) if one.name == name), default=None)
-            if index is not None:
-                phase = self._phases.pop(index)
+            phase = self._phase(name)
+            if phase is not None:
+                self._phases.remove(phase)
                 if phase.parent is None and not self.cancelled:
                     self._share = 1.0
             self._tell()
@@ -92,6 +93,9 @@ class BuildProgress:
         with self._lock:
             if self._phases:
                 self._tell()
+
+    def _phase(self, name: str) -> _Phase | None:
+        return next((phase for phase in reversed(self._phases) if phase.name == name), None)
 
     def _tell(self) -> None:
         roots = [phase for phase in self._phases if phase.parent is None]
@@ -113,11 +117,9 @@ def monitor(module: Any, progress: BuildProgress) -> Any:
     """Return an IProgressMonitor of a library that reports to `progress`; it has to outlive the build."""
     members = {
         "__init__": lambda self: module.IProgressMonitor.__init__(self),
-        "phase_start": lambda self, phase_name, parent_phase, num_steps: progress.start(
-            phase_name, parent_phase, num_steps
-        ),
-        "phase_finish": lambda self, phase_name: progress.finish(phase_name),
-        "step_complete": lambda self, phase_name, step: progress.step(phase_name),
+        "phase_start": lambda self, name, parent, steps: progress.start(name, parent, steps),
+        "phase_finish": lambda self, name: progress.finish(name),
+        "step_complete": lambda self, name, step: progress.step(name),
     }
     return type("Monitor", (module.IProgressMonitor,), members)()
 
@@ -125,13 +127,20 @@ def monitor(module: Any, progress: BuildProgress) -> Any:
 @contextmanager
 def terminal_progress() -> Iterator[BuildProgress]:
     """Give a `BuildProgress` that shows a bar on a terminal, and a line now and then elsewhere."""
+    shown = 0.0
     if not sys.stderr.isatty():
-        yield BuildProgress(_Lines())
+
+        def line(share: float, name: str) -> None:
+            nonlocal shown
+            if name and (not shown or time.monotonic() >= shown + _LINE_SECONDS):
+                shown = time.monotonic()
+                logger.info("building: %d %% (%s)", round(100 * share), name)
+
+        yield BuildProgress(line)
         return
     from tqdm import tqdm
 
     with tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}", desc="building") as bar:
-        shown = 0.0
 
         def show(share: float, name: str) -> None:
             nonlocal shown
@@ -142,19 +151,6 @@ def terminal_progress() -> Iterator[BuildProgress]:
                 bar.refresh()
 
         yield BuildProgress(show)
-
-
-class _Lines:
-    """A line at the beginning and every so many seconds."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def __call__(self, share: float, name: str) -> None:
-        now = time.monotonic()
-        if name and now >= self._next:
-            self._next = now + _LINE_SECONDS
-            logger.info("building: %d %% (%s)", round(100 * share), name)
 
 
 Shapes = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
@@ -197,8 +193,8 @@ class Built:
     """An engine's bytes, layers of its network by type of their outputs, and what its convolutions work in."""
 
     plan: bytes
-    types: dict[str, int] = field(default_factory=dict)
-    working: dict[str, int] = field(default_factory=dict)
+    types: dict[str, int]
+    working: dict[str, int]
 
 
 def build_engine(
@@ -206,12 +202,9 @@ def build_engine(
 ) -> Built:
     """Build an engine from an ONNX file's bytes, weights included.
 
-    `check` is called with the types the parsed network works in, before the work, and may raise.
-
-    Raises:
-        InputError: the library cannot read the model.
-        DeviceError: the build failed.
-        KeyboardInterrupt: it was stopped, by Ctrl-C or through `progress`.
+    `check` is called with the types the parsed network works in, before the work, and may raise. Raises `InputError`
+    where the library cannot read the model, `DeviceError` where the build failed, `KeyboardInterrupt` where it was
+    stopped.
     """
     progress = progress or BuildProgress()
     outcome: list[Built | BaseException] = []
@@ -293,8 +286,7 @@ def _configure(library: Library, maker: Any, options: BuildOptions, progress: Bu
     trt = library.module
     config = maker.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # without it the built types cannot be read back
-    watching = monitor(trt, progress)
-    config.progress_monitor = watching
+    config.progress_monitor = watching = monitor(trt, progress)
     profile = maker.create_optimization_profile()
     profile.set_shape(_INPUT, *((batch, height, width, 3) for batch, height, width in options.shapes))
     if config.add_optimization_profile(profile) < 0:
@@ -338,10 +330,8 @@ def _parser_errors(parser: Any) -> str:
     if not count:
         return "it gives no reason."
     first = parser.get_error(0)
-    node = (
-        f"{first.node_name() or '?'} ({first.node_operator()})"
-        if hasattr(first, "node_operator")
-        else first.node_name()
-    )
+    node = first.node_name()
+    if hasattr(first, "node_operator"):
+        node = f"{node or '?'} ({first.node_operator()})"
     more = f" ({count - 1} more)" if count > 1 else ""
     return f"{' '.join(first.desc().split())[:300].rstrip('.')}, at node {node}{more}."

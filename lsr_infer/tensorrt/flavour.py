@@ -1,7 +1,6 @@
-"""Loads the two libraries that build and run engines, and settles in what they or their versions differ.
+"""Loads TensorRT 10, TensorRT 11 or TensorRT for RTX, and settles in what they differ.
 
-TensorRT 10 (JetPack 6 has it), TensorRT 11 and TensorRT for RTX share one Python interface but for the points that are
-settled here: how a network becomes strongly typed, and which options there are.
+That is how a network becomes strongly typed, and which options there are.
 """
 
 import functools
@@ -76,8 +75,8 @@ class Library:
         known = self.all_targets()
         unknown = [target for target in asked if target not in known]
         if unknown:
-            raise UsageError(f"--targets: {self.title} does not build for {', '.join(unknown)}; known: "
-                             f"{', '.join(known)}.")  # fmt: skip
+            names = ", ".join(unknown)
+            raise UsageError(f"--targets: {self.title} does not build for {names}; known: {', '.join(known)}.")
         return tuple(sorted(set(asked), key=int)) or tuple(one for one in known if one != _NOT_AMONG_DEFAULTS)
 
     def check_options(self, *, hardware_compatible: str, version_compatible: bool, timing_cache: bool) -> None:
@@ -104,41 +103,36 @@ def load_library(flavour: str) -> Library:
     except (ImportError, OSError, AttributeError) as error:
         raise DeviceError(f"{TITLES[flavour]} cannot be loaded ({error}). {extra(_EXTRAS[flavour])}") from error
     library = Library(flavour=flavour, module=module, version=version)
-    if library.major < _OLDEST[flavour]:
-        raise DeviceError(f"{library.title} is too old; needed: {_OLDEST[flavour]} or newer. "
-                          f"{extra(_EXTRAS[flavour])}")  # fmt: skip
+    oldest = _OLDEST[flavour]
+    if library.major < oldest:
+        raise DeviceError(f"{library.title} is too old; needed: {oldest} or newer. {extra(_EXTRAS[flavour])}")
     return library
 
 
 def resolve_flavour(asked: str, probe: CudaProbe) -> Library:
     """Return the library to build with; `auto` takes TensorRT where it and a GPU are there, else TensorRT for RTX."""
-    if asked == "rtx":
-        return load_library("rtx")
-    if asked == "tensorrt":
-        library = load_library("tensorrt")
-        if not probe.devices:
+    if asked != "auto":
+        library = load_library(asked)
+        if asked == "tensorrt" and not probe.devices:
             raise DeviceError(
                 f"{library.title} builds for the GPU it runs on, and {probe.reason}. Build on the target, or ahead of "
                 "time with --flavour rtx."
             )
         return library
-    reasons = []
-    if not probe.devices:
-        reasons.append(probe.reason)
-    else:
+    reason = probe.reason
+    if probe.devices:
         try:
             library = load_library("tensorrt")
-        except DeviceError as error:
-            reasons.append(str(error).rstrip("."))
-        else:
             logger.info("--flavour auto takes %s: it is installed, and there is %s", library.title, probe.devices[0])
             return library
+        except DeviceError as error:
+            reason = str(error).rstrip(".")
     try:
         library = load_library("rtx")
-        logger.info("--flavour auto takes %s: %s", library.title, reasons[0])
-        return library
     except DeviceError as error:
-        raise DeviceError(f"{'; '.join(reasons)}; {error}") from error
+        raise DeviceError(f"{reason}; {error}") from error
+    logger.info("--flavour auto takes %s: %s", library.title, reason)
+    return library
 
 
 def platform_name() -> str:

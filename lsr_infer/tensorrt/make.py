@@ -3,7 +3,6 @@
 Nothing appears under its final name before all of that has passed. Without a GPU the comparison stays pending.
 """
 
-import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from lsr_infer.tensorrt.admission import Host, check_bytes, check_host, engine_m
 from lsr_infer.tensorrt.build import Builder, BuildOptions, BuildProgress, Built, Shapes, build_engine
 from lsr_infer.tensorrt.flavour import Library, platform_name
 from lsr_infer.tensorrt.runner import EngineRunner
-from lsr_infer.tensorrt.types import check_engine_types, check_network_types, inspect_types
+from lsr_infer.tensorrt.types import check_engine_types, check_network_types, inspected_types
 from lsr_infer.tensorrt.verify import (
     OnnxReference,
     RunGraph,
@@ -56,9 +55,7 @@ class OnnxModel:
                 "--precision int8 --for tensorrt."
             )
         if manifest.parity is None:
-            logger.warning(
-                "%s was never compared with its checkpoint; an engine from it counts as unverified", path.name
-            )
+            logger.warning("%s was never compared with its checkpoint; its engine counts as unverified", path.name)
         return cls(path=path, data=path.read_bytes(), manifest=manifest)
 
 
@@ -77,20 +74,14 @@ def engine_contract(manifest: Manifest, shapes: Shapes) -> Manifest:
     least, best, most = shapes
     if manifest.fixed_size and any(shape[1:] != (manifest.height, manifest.width) for shape in shapes):
         raise UsageError(f"--shapes: this graph takes {manifest.width}x{manifest.height} alone. Leave --shapes out.")
-    if manifest.fixed_batch is not None and any(shape[0] != manifest.fixed_batch for shape in shapes):
-        raise UsageError(
-            f"--shapes: this graph takes {manifest.fixed_batch} frames at a time. Write that number first."
-        )
-    fixed = least[1:] == most[1:]
+    batch = manifest.fixed_batch
+    if batch is not None and any(shape[0] != batch for shape in shapes):
+        raise UsageError(f"--shapes: this graph takes {batch} frames at a time. Write that number first.")
+    fixed, batch = least[1:] == most[1:], best[0] if least[0] == most[0] else None
     return replace(
-        manifest,
-        runtime="tensorrt",
-        height=best[1],
-        width=best[2],
-        fixed_size=fixed,
-        fixed_batch=best[0] if least[0] == most[0] else None,
+        manifest, runtime="tensorrt", height=best[1], width=best[2], fixed_size=fixed, fixed_batch=batch,
         resize="stretch" if fixed else manifest.resize,
-    )
+    )  # fmt: skip
 
 
 def make_engine(
@@ -104,13 +95,9 @@ def make_engine(
 ) -> Manifest:
     """Build an engine, compare it, and write it with its Manifest beside it.
 
-    Without a GPU in the builder the comparison stays pending.
-
-    Raises:
-        UsageError: a file exists, or the graph does not take the shapes.
-        InputError: the library cannot read the ONNX file, or the place cannot be written.
-        DeviceError: the build failed, or the engine is not in the precision that was asked for.
-        QualityGateError: the ONNX file is not in the precision it claims, or the engine missed the bar.
+    Without a GPU in the builder the comparison stays pending. Raises `UsageError` for shapes the graph does not take,
+    `DeviceError` where the engine is not in the precision of the ONNX file, `QualityGateError` where that is not in the
+    precision it claims, or the engine missed the bar.
     """
     contract = engine_contract(model.manifest, builder.options.shapes)
     beside = manifest_path(output)
@@ -119,15 +106,20 @@ def make_engine(
     check_output_folder(output.parent)
     if builder.options.timing_cache is not None:
         check_output_folder(builder.options.timing_cache.parent)
+
+    def check(working: Mapping[str, int]) -> None:
+        try:
+            check_network_types(contract.precision, working)
+        except QualityGateError as error:
+            raise QualityGateError(f"{model.path}: {error}") from error
+
     with AtomicOutputs() as results:
         # Before the work: the place may be unusable. The engine appears first: without a Manifest nothing opens it.
         temporary = results.file(output, overwrite=overwrite)
         document = results.file(beside, overwrite=overwrite)
         plan, manifest, verdict = b"", contract, Verdict()
         try:
-            built = build_engine(
-                builder, model.data, progress=progress, check=functools.partial(_check_working, model.path, contract)
-            )
+            built = build_engine(builder, model.data, progress=progress, check=check)
             plan, manifest = built.plan, _manifest_of(built, builder, model, contract)
             if builder.gpu is not None:
                 manifest, verdict = _prove(builder, model, plan, manifest, comparison)
@@ -141,31 +133,16 @@ def make_engine(
     return manifest
 
 
-def _check_working(path: Path, contract: Manifest, working: Mapping[str, int]) -> None:
-    """Raise, naming the ONNX file, unless its parsed network works in the precision that its Manifest claims."""
-    try:
-        check_network_types(contract.precision, working)
-    except QualityGateError as error:
-        raise QualityGateError(f"{path}: {error}") from error
-
-
 def _manifest_of(built: Built, builder: Builder, model: OnnxModel, contract: Manifest) -> Manifest:
     """Return the contract with the facts of a built engine, which nothing has run yet."""
     options, gpu = builder.options, None if builder.options.targets else builder.gpu
     facts = EngineFacts(
-        flavour=builder.library.flavour,
-        version=builder.library.version,
-        gpu="" if gpu is None else gpu.name,
-        compute_capability=None if gpu is None else gpu.compute_capability,
-        targets=options.targets,
-        hardware_compatible=options.hardware_compatible,
-        version_compatible=options.version_compatible,
-        platform=platform_name(),
-        shapes=options.shapes,
-        types=built.types,
-        sha256=sha256_of(built.plan),
+        flavour=builder.library.flavour, version=builder.library.version, gpu="" if gpu is None else gpu.name,
+        compute_capability=None if gpu is None else gpu.compute_capability, targets=options.targets,
+        hardware_compatible=options.hardware_compatible, version_compatible=options.version_compatible,
+        platform=platform_name(), shapes=options.shapes, types=built.types, sha256=sha256_of(built.plan),
         onnx_sha256=sha256_of(model.data),
-    )
+    )  # fmt: skip
     choices = (*contract.choices, *(["float32 convolutions may use TF32"] if options.tf32 else []))
     return replace(contract, engine=facts, choices=choices)
 
@@ -184,10 +161,8 @@ def verify_engine(
 ) -> Manifest:
     """Compare an engine with its ONNX file on the target, and write the figures into the Manifest beside it.
 
-    Raises:
-        InputError: the engine or its Manifest is unusable, or they are not from this ONNX file.
-        DeviceError: the engine does not run here, or is not in the precision it claims.
-        QualityGateError: it missed the bar; its Manifest stays as it was.
+    Raises `InputError` for files that do not belong together, `DeviceError` for an engine that does not run here, and
+    `QualityGateError` where it missed the bar; its Manifest then stays as it was.
     """
     _, manifest, facts = engine_manifest(engine)
     try:
@@ -217,13 +192,14 @@ def verify_engine(
 def _prove(
     builder: Builder, model: OnnxModel, plan: bytes, manifest: Manifest, comparison: ParityCheck
 ) -> tuple[Manifest, Verdict]:
-    """Open an engine, read its types back and compare it; return its Manifest with what was found, and the verdict."""
+    """Open an engine, read its types back and compare it; return its Manifest with the result, and the verdict."""
     facts, gpu = manifest.engine, builder.gpu
     assert facts is not None
     assert gpu is not None
     runner = EngineRunner(builder.library, plan, gpu, host_code=facts.version_compatible)
     try:
-        shown = inspect_types(runner.engine, builder.library.module)
+        kind = builder.library.module.LayerInformationFormat.JSON
+        shown = inspected_types(runner.engine.create_engine_inspector().get_engine_information(kind))
         check_engine_types(manifest.precision, shown)
         if shown.working:
             facts = replace(facts, types=shown.layers, types_checked="engine")

@@ -7,6 +7,7 @@ import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,17 @@ class _Buffer:
         runtime.cudaFreeHost(self.host)
 
 
+@dataclass(eq=False)
 class _Binding:
     """All that one shape of the input needs: a context, the tensors' memory and, once recorded, a CUDA graph.
 
     A context from which a graph was recorded may not change any more, so that each graph has a context of its own.
     """
 
-    def __init__(self, context: Any, inputs: Sequence[_Buffer], outputs: Sequence[_Buffer]) -> None:
-        self.context, self.inputs, self.outputs = context, inputs, outputs
-        self.graph: Any = None
+    context: Any
+    inputs: Sequence[_Buffer]
+    outputs: Sequence[_Buffer]
+    graph: Any = None
 
     def point(self) -> None:
         """Tell the context where the tensors are."""
@@ -96,14 +99,10 @@ class _Binding:
 
 
 class EngineRunner:
-    """An engine, opened from bytes of a trusted place.
+    """An engine, opened on a GPU from bytes of a trusted place.
 
-    Args:
-        library: of the engine's flavour and version.
-        plan: the engine's bytes.
-        gpu: the GPU to run on.
-        host_code: allow what a version-compatible engine needs, running the library inside it.
-        graphs: record a CUDA graph for each shape, so that its kernels start at once.
+    `host_code` allows what a version-compatible engine needs, running the library inside it; `graphs` records a CUDA
+    graph for each shape, so that its kernels start at once.
     """
 
     def __init__(
@@ -215,11 +214,8 @@ class EngineRunner:
 
     def _enqueue(self, binding: _Binding) -> None:
         """Copy in, compute, copy out, all on the stream."""
-        runtime = self._runtime
-        to_device, to_host = (
-            runtime.cudaMemcpyKind.cudaMemcpyHostToDevice,
-            runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost,
-        )
+        runtime, kinds = self._runtime, self._runtime.cudaMemcpyKind
+        to_device, to_host = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
         for buffer in binding.inputs:
             _checked(runtime.cudaMemcpyAsync(buffer.device, buffer.host, buffer.bytes, to_device, self._stream))
         if not binding.context.execute_async_v3(int(self._stream)):

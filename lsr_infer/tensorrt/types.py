@@ -12,10 +12,11 @@ from typing import Any
 
 from lsr_infer.errors import DeviceError, QualityGateError
 
-__all__ = ["Inspected", "check_engine_types", "check_network_types", "inspect_types", "network_types", "working_types"]
+__all__ = ["Inspected", "check_engine_types", "check_network_types", "inspected_types", "network_types",
+           "working_types"]  # fmt: skip
 
 _TYPE_OF = {"fp32": "float", "fp16": "half", "int8": "int8"}
-_WORKING = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+_WORKING = ("convolution", "deconvolution", "matrix_multiply")
 _WORKING_WORDS = r"conv(?!ert)|gemm|matmul|matrix"
 """What names of working layers hold in an inspector, such as CaskConvolution, CaskGemmMatrixMultiply or gemm."""
 
@@ -23,16 +24,9 @@ _TYPE_KEYS = ("Format/Datatype", "Datatype", "DataType", "Format")
 """Where an inspector writes a tensor's type: TensorRT 11 has split the one member of TensorRT 10 in two."""
 
 _WORDS = (
-    ("bf16", r"bf16|bfloat"),
-    ("half", r"fp16|half|float16"),
-    ("fp8", r"fp8"),
-    ("uint8", r"uint8"),
-    ("int8", r"int8"),
-    ("int64", r"int64"),
-    ("int32", r"int32"),
-    ("bool", r"bool"),
-    ("float", r"fp32|float"),
-)
+    ("bf16", r"bf16|bfloat"), ("half", r"fp16|half|float16"), ("fp8", r"fp8"), ("uint8", r"uint8"), ("int8", r"int8"),
+    ("int64", r"int64"), ("int32", r"int32"), ("bool", r"bool"), ("float", r"fp32|float"),
+)  # fmt: skip
 """What an inspector calls the types, in the order in which they are tried; they differ between versions."""
 
 
@@ -52,7 +46,7 @@ def working_types(network: Any) -> dict[str, int]:
     maker = {layer.get_output(n).name: layer for layer in _layers(network) for n in range(layer.num_outputs)}
     counts: Counter[str] = Counter()
     for layer in _layers(network):
-        if _name(layer.type) not in {name.lower() for name in _WORKING}:
+        if _name(layer.type) not in _WORKING:
             continue
         source = maker.get(layer.get_input(0).name)
         reads = source if source is not None and _name(source.type) == "dequantize" else layer
@@ -68,14 +62,8 @@ class Inspected:
     working: dict[str, int] = field(default_factory=dict)
 
 
-def inspect_types(engine: Any, module: Any) -> Inspected:
-    """Read the types of a built engine, which was built with detailed verbosity."""
-    inspector = engine.create_engine_inspector()
-    return inspected_types(inspector.get_engine_information(module.LayerInformationFormat.JSON))
-
-
 def inspected_types(text: str) -> Inspected:
-    """Read the types in an inspector's JSON."""
+    """Read the types in the JSON of an inspector, whose engine was built with detailed verbosity."""
     try:
         layers = json.loads(text).get("Layers", [])
     except (ValueError, AttributeError):
@@ -96,9 +84,7 @@ def _tensor_types(layer: Mapping[str, Any], side: str) -> list[str]:
     found = []
     for tensor in layer.get(side, []):
         described = " ".join(str(tensor.get(key, "")) for key in _TYPE_KEYS).lower()
-        named = next((name for name, words in _WORDS if re.search(words, described)), None)
-        if named is not None:
-            found.append(named)
+        found += [name for name, words in _WORDS if re.search(words, described)][:1]
     return found
 
 
@@ -114,8 +100,7 @@ def check_network_types(precision: str, working: Mapping[str, int]) -> None:
 def check_engine_types(precision: str, shown: Inspected) -> None:
     """Raise `DeviceError` unless most of a built engine works in the type that its Manifest claims.
 
-    Where the inspector shows types but no convolution, that type must at least be among them: such an engine can be
-    refused, but not confirmed.
+    Where the inspector shows types but no convolution, that type must at least be among them.
     """
     if shown.working and not _mostly(precision, shown.working):
         what = f"of the built engine's convolutions {_list(shown.working, 'compute in')}"

@@ -18,17 +18,8 @@ from lsr_infer.parity.meter import Bar, LayerError, ParityMeter, Verdict, check_
 from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.system.process import import_onnxruntime
 
-__all__ = [
-    "OnnxReference",
-    "RunGraph",
-    "compare_with_onnx",
-    "find_worst_layer",
-    "inner_tensors",
-    "judge_parity",
-    "logits_tensor",
-    "run_onnx",
-    "with_outputs",
-]
+__all__ = ["OnnxReference", "RunGraph", "compare_with_onnx", "find_worst_layer", "inner_tensors", "judge_parity",
+           "logits_tensor", "run_onnx", "with_outputs"]  # fmt: skip
 
 _FLOATS = {1, 10}  # float32, float16
 _LAYERS = (
@@ -183,15 +174,10 @@ def _session(model: bytes) -> Any:
         raise InputError(f"ONNX Runtime cannot run the graph: {' '.join(str(error).split())[:300]}.") from error
 
 
-Compute = Callable[[NDArray[np.uint8]], NDArray[Any]]
-
-
 class OnnxReference:
     """An ONNX file in ONNX Runtime on the CPU, which gives its logits even where the graph itself gives classes alone.
 
-    Raises:
-        DeviceError: the graph gives classes, and the onnx package, which finds the logits in it, is missing.
-        InputError: ONNX Runtime cannot load it, or the logits cannot be found.
+    `DeviceError` where the onnx package is needed to find them and missing, `InputError` where they cannot be found.
     """
 
     def __init__(self, model: bytes, manifest: Manifest) -> None:
@@ -202,8 +188,7 @@ class OnnxReference:
                 raise InputError(
                     "the logits cannot be found in this graph of classes. Export it with export/to_onnx.py."
                 )
-            self._logits = name
-            model = with_outputs(model, [name])
+            self._logits, model = name, with_outputs(model, [name])
         self._session, self._manifest = _session(model), manifest
 
     def run(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
@@ -217,7 +202,7 @@ class OnnxReference:
 
 def compare_with_onnx(
     reference: OnnxReference,
-    candidate: Compute,
+    candidate: Callable[[NDArray[np.uint8]], NDArray[Any]],
     manifest: Manifest,
     frames: FrameSet,
     *,
@@ -254,10 +239,7 @@ def compare_with_onnx(
 
 
 def judge_parity(parity: Parity, bar: Bar, find: Callable[[], LayerError | None]) -> Verdict:
-    """Hold figures against a bar; below it, `find` looks for the layer that drifts most.
-
-    It does not raise where the bar is missed, so that the figures can be reported.
-    """
+    """Hold figures against a bar without raising, so that they can be reported; below it, `find` looks for a layer."""
     try:
         check_bar(parity, bar)
     except QualityGateError as error:

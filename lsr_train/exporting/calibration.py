@@ -1,14 +1,13 @@
 """Chooses the frames an export uses, and finds INT8's ranges from them.
 
-Frames are the user's, the checkpoint's own training frames, or the Toytown frames that come with the package. Never is
-anything calibrated on noise, nor compared on frames that chose its ranges. For each tensor there is its least and
-largest value and a histogram of magnitudes, which doubles its width when a value lies beyond it, so that every frame is
-read once and then freed. All ways to choose a range are tried on held-out frames against the float file.
+Frames are the user's, the checkpoint's own training frames, or the shipped Toytown frames; nothing is compared on
+frames that chose its ranges. All ways to choose a range are tried on held-out frames against the float file.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,11 @@ from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet, read_frame_set
 from lsr_infer.parity.meter import ParityMeter
 from lsr_infer.render.masks import upsample_argmax
-from lsr_infer.system.process import import_onnxruntime, usable_cores
-from lsr_train.exporting.graph import Watched, logits_of
+from lsr_train.exporting.graph import Watched, copy_of, logits_of, open_session
 from lsr_train.exporting.precisions import LARGEST_HALF, Range, Rewriting, quantise, tensors_to_quantise
 
-__all__ = [
-    "CALIBRATIONS",
-    "LABEL_IDS",
-    "Calibration",
-    "Candidate",
-    "Spread",
-    "at_most",
-    "best_of",
-    "candidates",
-    "check_reach",
-    "gather",
-    "read_labelled",
-    "training_frames",
-    "without",
-]
+__all__ = ["CALIBRATIONS", "LABEL_IDS", "Calibration", "Candidate", "Spread", "at_most", "best_of", "candidates",
+           "check_reach", "gather", "read_labelled", "training_frames", "without"]  # fmt: skip
 
 LABEL_IDS = ("classes", "cityscapes-id", "cityscapes-trainid")
 """What label files may hold: class indices of the model, or ids that are grouped into its classes."""
@@ -100,8 +85,12 @@ def read_labelled(
 
 def without(frames: FrameSet, taken: Sequence[FrameSet]) -> FrameSet:
     """Leave out the frames that other sets hold, pixel for pixel."""
-    known = {_content(frame) for part in taken for frame in part.frames}
-    places = [n for n, frame in enumerate(frames.frames) if _content(frame) not in known]
+
+    def content(frame: NDArray[np.uint8]) -> bytes:
+        return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).digest()
+
+    known = {content(frame) for part in taken for frame in part.frames}
+    places = [n for n, frame in enumerate(frames.frames) if content(frame) not in known]
     if len(places) == len(frames):
         return frames
     if not places:
@@ -109,10 +98,6 @@ def without(frames: FrameSet, taken: Sequence[FrameSet]) -> FrameSet:
             f"all of {frames.origin} also calibrate, so they prove nothing. Name other frames with --frames."
         )
     return frames.part(places)
-
-
-def _content(frame: NDArray[np.uint8]) -> bytes:
-    return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).digest()
 
 
 def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
@@ -179,8 +164,7 @@ class Spread:
             raise ValueError("a value is not finite")
         self.least, self.largest = min(self.least, least), max(self.largest, largest)
         reach = max(abs(least), abs(largest))
-        if self.width == 0.0:
-            self.width = reach
+        self.width = self.width or reach
         while self.width < reach:
             self.counts[: _BINS // 2] = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts[_BINS // 2 :] = 0
@@ -212,14 +196,10 @@ def _min_max(spread: Spread) -> Range:
     return spread.least, spread.largest
 
 
-def _percentile(share: float) -> Callable[[Spread], Range]:
+def _percentile(share: float, spread: Spread) -> Range:
     """The range that holds a share of the magnitudes."""
-
-    def choose(spread: Spread) -> Range:
-        total = np.cumsum(spread.counts)
-        return spread.within(1 + int(np.searchsorted(total, share * total[-1])))
-
-    return choose
+    total = np.cumsum(spread.counts)
+    return spread.within(1 + int(np.searchsorted(total, share * total[-1])))
 
 
 def _entropy(spread: Spread) -> Range:
@@ -257,18 +237,15 @@ def _divergence(counts: NDArray[np.float64], bins: int) -> float:
 CALIBRATIONS: Mapping[str, Callable[[Spread], Range]] = {
     "minmax": _min_max,
     "entropy": _entropy,
-    "percentile": _percentile(0.9999),
-    "percentile-99.9": _percentile(0.999),
+    "percentile": partial(_percentile, 0.9999),
+    "percentile-99.9": partial(_percentile, 0.999),
 }
 """How a range is chosen, by name. All are tried, what agrees best with the float file on held-out frames is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A calibration, how it agrees with the float file on held-out frames, and the ranges it chose.
-
-    The graph is made again from the ranges, so that only one has to be held.
-    """
+    """A calibration, how it agrees with the float file on held-out frames, and the ranges it chose."""
 
     calibration: str
     parity: Parity
@@ -293,15 +270,9 @@ def candidates(
     *,
     margin: float = 1.0,
 ) -> list[Candidate]:
-    """Quantise a float32 graph with every calibration and compare each with it, without a label.
+    """Quantise a float32 graph of `trace` with every calibration and compare each with it, without a label.
 
-    Args:
-        model: the float32 graph, an `onnx.ModelProto` of `trace`.
-        how: in which form.
-        space: its classes.
-        ranges_from: calibration frames uint8 [1,H,W,3], at sizes the graph takes.
-        held_out: frames that are not among them, likewise.
-        margin: least distance of the top two logits at a clear pixel.
+    Frames are uint8 [1,H,W,3], at sizes the graph takes; `margin` is that of a `Bar`.
     """
     spreads = gather(model, tensors_to_quantise(model, how), ranges_from)
     reference = _logits(model, held_out)
@@ -327,25 +298,15 @@ def _logits(model: Any, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.
     """Run frames through a graph; logits [C,h,w] also of a graph that gives classes."""
     import onnx
 
-    onnxruntime = import_onnxruntime()
-
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    logits = logits_of(shown)
+    shown, logits = copy_of(model), logits_of(model)
     del shown.graph.output[:]
     shown.graph.output.append(onnx.helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, None))
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.intra_op_num_threads = usable_cores()
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    session = open_session(shown)
     return [np.asarray(session.run([logits], {"image": image})[0][0], dtype=np.float32) for image in images]
 
 
 def check_reach(model: Any, images: Sequence[NDArray[np.uint8]]) -> None:
-    """Raise `QualityGateError` where a value inside the float32 graph lies beyond half precision on frames.
-
-    ONNX Runtime's CPU computes half graphs in float32 and would not show it, a GPU does.
-    """
+    """Raise `QualityGateError` where a value inside the float32 graph lies beyond half precision on frames."""
     tensors = [node.output[0] for node in model.graph.node if node.op_type in ("Conv", "Add")]
     for tensor, spread in gather(model, tensors, images).items():
         reach = max(-spread.least, spread.largest)

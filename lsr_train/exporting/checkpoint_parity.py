@@ -1,7 +1,7 @@
 """Compares an exported file with its checkpoint on frames, and finds the layer that differs most.
 
-The file is compared in ONNX Runtime before it appears. The same frames go through both; the tensors that they share are
-compared in the order of the graph, and the layer that adds most to the error it reads is named below the bar.
+The tensors that they share are compared in the order of the graph, and below the bar the layer is named that adds most
+to the error it reads.
 """
 
 import math
@@ -93,8 +93,7 @@ def judge_export(network: Any, written: Written, comparison: ParityCheck, *, alw
     drift = tuple(layer_errors(network, written.model, images))
     worst = worst_layer(drift)
     if failure is not None and worst is not None:
-        text = f"{str(failure).rstrip('.')}; the layer that drifts most is {worst.describe()}."
-        failure = QualityGateError(text)
+        failure = QualityGateError(f"{str(failure).rstrip('.')}; the layer that drifts most is {worst.describe()}.")
     return Verdict(parity=parity, drift=drift, failure=failure)
 
 
@@ -123,7 +122,7 @@ def layer_errors(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) 
         LayerError(
             layer=layer,
             error=error,
-            before=max((errors.get(name, 0.0) for name in producers.upstream(nodes[layer].input, "Conv")), default=0.0),
+            before=max((errors.get(name, 0.0) for name in producers.upstream(nodes[layer].input)), default=0.0),
             largest=largest[layer],
         )
         for layer, error in errors.items()

@@ -113,10 +113,7 @@ class _ExportState:
 def export(
     checkpoint: Path, output: Path, options: ExportOptions = ExportOptions(), frames: FramesOptions = FramesOptions()
 ) -> Manifest:
-    """Export a checkpoint and compare the file with it.
-
-    Returns:
-        The Manifest in the file, with the figures of the comparison.
+    """Export a checkpoint, compare the file with it, and return its Manifest with the figures of the comparison.
 
     Raises:
         UsageError: a file exists, no size is known, or INT8 has no frames to calibrate with.
@@ -184,26 +181,14 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
         raise InputError(f"{model}: its weights exceed the 2 GB that one ONNX file can hold.")
     fixed = options.size is not None
     manifest = Manifest(
-        label_space=space,
-        output=options.outputs,
-        height=height,
-        width=width,
-        fixed_size=fixed,
-        resize="stretch" if fixed else "keep-aspect",
-        multiple=network.spec.output_stride,
-        precision=options.precision,
-        normalization=network.spec.normalization,
-        checkpoint=model_hash(model),
-        method=info.method,
-        scores=dict(info.scores),
-        teacher=info.teacher,
-        licence=info.licence,
-        intended_use=info.intended_use,
-        opset=options.opset,
-        exporter=", ".join(f"{name} {version(name)}" for name in ("torch", "onnxscript", "onnx")),
+        label_space=space, output=options.outputs, height=height, width=width, fixed_size=fixed,
+        resize="stretch" if fixed else "keep-aspect", multiple=network.spec.output_stride, precision=options.precision,
+        normalization=network.spec.normalization, checkpoint=model_hash(model), method=info.method,
+        scores=dict(info.scores), teacher=info.teacher, licence=info.licence, intended_use=info.intended_use,
+        opset=options.opset, exporter=", ".join(f"{name} {version(name)}" for name in ("torch", "onnxscript", "onnx")),
         runtime=options.runtime if options.precision == "int8" else "any",
         choices=("batch-norm folded into the convolutions", *(() if options.outputs == "logits" else (_DECIDED,))),
-    )
+    )  # fmt: skip
     compared, calibration = _frames_of(model, options, frames, space)
     return _ExportState(network=network, manifest=manifest, compared=compared, calibration=calibration)
 
@@ -284,6 +269,8 @@ def _in_precision(floats: Any, state: _ExportState, options: ExportOptions, bar:
     chosen = best_of(state.tried)
     for candidate in state.tried:
         logger.info("calibration %s: %s", candidate.calibration, candidate.parity.describe())
+    clear, overall = chosen.parity.clear_agreement, 100 * chosen.parity.agreement
+    among = "" if clear is None else f" ({100 * clear:.3f} % of clear pixels, then {overall:.2f} %)"
     state.manifest = replace(
         state.manifest,
         quantization=Quantization(
@@ -294,27 +281,19 @@ def _in_precision(floats: Any, state: _ExportState, options: ExportOptions, bar:
             candidates={candidate.calibration: candidate.parity.agreement for candidate in state.tried},
             in_float=how.in_float,
         ),
-        choices=(*state.manifest.choices, *_int8_choices(how, chosen)),
+        choices=(
+            *state.manifest.choices,
+            *how.scheme.choices,
+            "the normalisation in float32",
+            "extremes of whole maps, histograms of one value in nine, one frame at a time",
+            f"calibration {chosen.calibration} agrees best with the float file on {chosen.parity.frames} held-out "
+            f"frames{among}",
+            "weights use 7 of 8 bits, so that no x86 processor saturates"
+            if how.weight_bits == 7
+            else "weights use all 8 bits; x86 processors without VNNI may saturate on them (--weight-bits 7 would not)",
+        ),
     )
     return quantise(floats, chosen.ranges, how)
-
-
-def _int8_choices(how: Rewriting, chosen: Candidate) -> tuple[str, ...]:
-    """Say how an INT8 graph was made."""
-    clear = chosen.parity.clear_agreement
-    among = (
-        "" if clear is None else f" ({100 * clear:.3f} % of clear pixels, then {100 * chosen.parity.agreement:.2f} %)"
-    )
-    return (
-        *how.scheme.choices,
-        "the normalisation in float32",
-        "extremes of whole maps, histograms of one value in nine, one frame at a time",
-        f"calibration {chosen.calibration} agrees best with the float file on {chosen.parity.frames} held-out "
-        f"frames{among}",
-        "weights use 7 of 8 bits, so that no x86 processor saturates"
-        if how.weight_bits == 7
-        else "weights use all 8 bits; x86 processors without VNNI may saturate on them (--weight-bits 7 would not)",
-    )
 
 
 def _images(frames: FrameSet, manifest: Manifest) -> list[NDArray[np.uint8]]:

@@ -1,7 +1,4 @@
-"""Traces a network as a float32 ONNX graph with the names of the checkpoint's modules, and saves it with its Manifest.
-
-Here is also what the other parts share about graphs: which tensors flow where, and samples of tensors inside.
-"""
+"""Traces a network as a float32 ONNX graph with the names of the checkpoint's modules, and looks into such graphs."""
 
 import contextlib
 import io
@@ -18,7 +15,8 @@ from lsr_infer.errors import InputError
 from lsr_infer.manifest import METADATA_KEY, Manifest
 from lsr_infer.system.process import import_onnxruntime, usable_cores
 
-__all__ = ["LARGEST_FILE", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "layers", "logits_of", "save", "trace"]
+__all__ = ["LARGEST_FILE", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "copy_of", "layers", "logits_of",
+           "open_session", "save", "trace"]  # fmt: skip
 
 OPSET = 20
 OPSETS = (18, 19, 20, 21)
@@ -32,26 +30,15 @@ SAMPLED = 3
 
 
 def trace(network: Any, *, fixed: tuple[int, int] | None, outputs: str = "logits", opset: int = OPSET) -> Any:
-    """Translate a network, its normalisation included, into an ONNX model.
+    """Translate a network in evaluation mode, its normalisation included, into an `onnx.ModelProto`.
 
-    Args:
-        network: a `DeepLabV2` in evaluation mode.
-        fixed: (height, width) of the only size the graph takes; None leaves it free.
-        outputs: what comes out, `logits` or `classes`.
-        opset: one of `OPSETS`.
-
-    Returns:
-        An `onnx.ModelProto` with the input `image`, uint8 [N,H,W,3], and the output `logits`, float32 [N,C,h,w], or
-        `classes`, uint8 [N,H,W]. Convolutions carry the names of the checkpoint's modules; batch-norm is folded.
-
-    Raises:
-        InputError: torch gave no program.
+    It takes `image`, uint8 [N,H,W,3], of any size or the `fixed` (height, width) alone, and gives `logits`, float32
+    [N,C,h,w], or `classes`, uint8 [N,H,W]. Convolutions carry the names of the checkpoint's modules; batch-norm is
+    folded. `InputError` where torch gives no program.
     """
     import torch
 
     class Graph(torch.nn.Module):
-        """Frames in, logits or classes out; the features stay inside."""
-
         def __init__(self) -> None:
             super().__init__()
             self.network = network
@@ -73,20 +60,16 @@ def trace(network: Any, *, fixed: tuple[int, int] | None, outputs: str = "logits
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(quiet), _quiet_exporter():
         warnings.simplefilter("ignore")  # torch's own deprecations and guesses about unset names
         program = torch.onnx.export(
-            Graph().eval(),
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["image"],
-            output_names=[outputs],
-            dynamic_shapes={"image": axes},
-            external_data=False,
-            verbose=False,
-        )
+            Graph().eval(), (example,), dynamo=True, opset_version=opset, input_names=["image"],
+            output_names=[outputs], dynamic_shapes={"image": axes}, external_data=False, verbose=False,
+        )  # fmt: skip
     if program is None:
         raise InputError("torch.onnx.export gave no program. Report the versions of torch and onnxscript.")
     model = program.model_proto
-    _strip(model)
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.doc_string = ""  # torch's notes about the source lines and paths of the machine that made the graph
+        del item.metadata_props[:]
     _name_layers(model)
     return model
 
@@ -103,14 +86,6 @@ def _quiet_exporter() -> Iterator[None]:
     finally:
         for logger, level in levels.items():
             logger.setLevel(level)
-
-
-def _strip(model: Any) -> None:
-    """Remove torch's notes about the source lines and paths of the machine that made the graph."""
-    graph = model.graph
-    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        item.doc_string = ""
-        del item.metadata_props[:]
 
 
 def _name_layers(model: Any) -> None:
@@ -145,6 +120,22 @@ def save(model: Any, manifest: Manifest, path: Path) -> None:
     onnx.save(model, str(path))
 
 
+def copy_of(model: Any) -> Any:
+    """Return a copy of an `onnx.ModelProto`."""
+    result = type(model)()
+    result.CopyFrom(model)
+    return result
+
+
+def open_session(model: Any, **settings: Any) -> Any:
+    """Load a model into ONNX Runtime on the CPU, with further attributes of its `SessionOptions`."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    for name, value in ({"log_severity_level": 4, "intra_op_num_threads": usable_cores()} | settings).items():
+        setattr(options, name, value)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 def layers(model: Any) -> dict[str, str]:
     """Return the tensor that each convolution gives, by the name of its module, in the order of the graph."""
     return {node.name: node.output[0] for node in model.graph.node if node.op_type == "Conv"}
@@ -168,8 +159,8 @@ class Producers:
         """Return the node that gives `tensor`, None for an input or a weight."""
         return self._node_of.get(tensor)
 
-    def upstream(self, tensors: Sequence[str], op_type: str) -> set[str]:
-        """Return the names of the nearest nodes of a type above `tensors`."""
+    def upstream(self, tensors: Sequence[str]) -> set[str]:
+        """Return the names of the nearest convolutions above `tensors`."""
         found, seen, waiting = set(), set(), list(tensors)
         while waiting:
             tensor = waiting.pop()
@@ -177,7 +168,7 @@ class Producers:
             if node is None or tensor in seen:
                 continue
             seen.add(tensor)
-            if node.op_type == op_type:
+            if node.op_type == "Conv":
                 found.add(str(node.name))
             else:
                 waiting += node.input
@@ -185,22 +176,15 @@ class Producers:
 
 
 class Watched:
-    """A model that also gives what flows inside: for each tensor its least and largest value, and a sample of it.
+    """A copy of a model that gives for each of some tensors [N,C,h,w] its least and largest value, and a sample of it.
 
     The whole maps never leave the session, which a ResNet-101 at 512x1024 would need gigabytes for.
-
-    Args:
-        model: an `onnx.ModelProto`; it is copied.
-        tensors: floating tensors [N,C,h,w] of it.
     """
 
     def __init__(self, model: Any, tensors: Sequence[str]) -> None:
         import onnx
 
-        onnxruntime = import_onnxruntime()
-
-        watched = onnx.ModelProto()
-        watched.CopyFrom(model)
+        watched = copy_of(model)
         graph = watched.graph
         for name, values in (("starts", [0, 0]), ("ends", [2**31 - 1] * 2), ("axes", [2, 3]), ("steps", [SAMPLED] * 2)):
             graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), f"watched/{name}"))
@@ -219,18 +203,16 @@ class Watched:
         placed = _after_their_inputs(graph.node, nodes)
         del graph.node[:]
         graph.node.extend(placed)
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 4
-        # Rewritten graphs would have lost some of the tensors that are to be seen.
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # Nodes run in the order they stand, and maps go back to the system at once: measured on a ResNet-101 at
-        # 512x1024, 1.7 GB at the peak instead of 7.3.
-        settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-        settings.enable_cpu_mem_arena = False
-        settings.enable_mem_pattern = False
-        settings.intra_op_num_threads = usable_cores()
-        self._session = onnxruntime.InferenceSession(
-            watched.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        onnxruntime = import_onnxruntime()
+        self._session = open_session(
+            watched,
+            # Rewritten graphs would have lost some of the tensors that are to be seen.
+            graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+            # Nodes run in the order they stand, and maps go back to the system at once: measured on a ResNet-101 at
+            # 512x1024, 1.7 GB at the peak instead of 7.3.
+            execution_order=onnxruntime.ExecutionOrder.PRIORITY_BASED,
+            enable_cpu_mem_arena=False,
+            enable_mem_pattern=False,
         )
         self._tensors = list(tensors)
 

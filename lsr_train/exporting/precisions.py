@@ -8,8 +8,7 @@ activations and signed weights (U8S8) and fuses what stands between two pairs; T
 (S8S8), float weights with their own pair, float biases, and no pair between a convolution and the sum it ends in.
 
 Why not `onnxruntime.quantization`: its histogram ways keep every map of every calibration frame. Measured (1.31), with
-32 frames of 320x240 and the half-width ResNet-50 of the real pair: 3.9 GB for entropy and for percentile, 0.45 GB for
-min-max; a ResNet-101 at 1024x512 has more than ten times the values. Here that one takes 3.3 GB in all.
+32 frames of 320x240 and the half-width ResNet-50 of the real pair: 3.9 GB for entropy and for percentile.
 """
 
 from collections.abc import Mapping
@@ -20,20 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_train.exporting.graph import Producers, logits_of
+from lsr_train.exporting.graph import Producers, copy_of, layers, logits_of
 
-__all__ = [
-    "FP16_CHOICES",
-    "LARGEST_HALF",
-    "SCHEMES",
-    "Range",
-    "Rewriting",
-    "Scheme",
-    "float_convolutions",
-    "quantise",
-    "tensors_to_quantise",
-    "to_half",
-]
+__all__ = ["FP16_CHOICES", "LARGEST_HALF", "SCHEMES", "Range", "Rewriting", "Scheme", "quantise",
+           "tensors_to_quantise", "to_half"]  # fmt: skip
 
 Range = tuple[float, float]
 """Least and largest value that a quantised tensor represents."""
@@ -55,8 +44,7 @@ def to_half(model: Any) -> Any:
     """
     import onnx
 
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_of(model)
     graph = result.graph
     first = next(node.input[0] for node in graph.node if node.op_type == "Conv")
     logits = logits_of(result)
@@ -68,7 +56,11 @@ def to_half(model: Any) -> Any:
     halves = {name for node in graph.node if node.name in inside for name in node.input}
     for item in graph.initializer:
         if item.name in halves:
-            item.CopyFrom(onnx.numpy_helper.from_array(_half(onnx.numpy_helper.to_array(item), item.name), item.name))
+            values = onnx.numpy_helper.to_array(item)
+            largest = float(np.abs(values).max(initial=0.0))
+            if not largest <= LARGEST_HALF:
+                raise InputError(f"{item.name}: a weight of {largest:g} is beyond half precision. Export in fp32.")
+            item.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), item.name))
     placed = []
     for node in graph.node:
         if node.name in inside:
@@ -85,14 +77,6 @@ def to_half(model: Any) -> Any:
     return result
 
 
-def _half(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
-    """Round weights to half precision."""
-    largest = float(np.abs(values).max(initial=0.0))
-    if not largest <= LARGEST_HALF:
-        raise InputError(f"{name}: a weight of {largest:g} is beyond half precision. Export in fp32.")
-    return values.astype(np.float16)
-
-
 def _cast(tensor: str, output: str, to: int) -> Any:
     import onnx
 
@@ -102,23 +86,13 @@ def _cast(tensor: str, output: str, to: int) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """How a runtime wants its integers.
-
-    Args:
-        name: types of activations and weights.
-        signed: activations are signed and symmetric, else unsigned with a zero point.
-        every_sum: both terms of a residual sum and the input of a pooling are quantised; else the shortcut alone, so
-            that a convolution and its sum stay one kernel.
-        classifier: the classifier is quantised, too; else it stays in float.
-        stored: weights are stored as int8 and biases as int32; else both as floats, weights with a pair of their own.
-        choices: the same for people, as the Manifest lists it.
-    """
+    """How a runtime wants its integers; `choices` says it for people, as the Manifest lists it."""
 
     name: str
-    signed: bool
-    every_sum: bool
-    classifier: bool
-    stored: bool
+    signed: bool  # activations are signed and symmetric, else unsigned with a zero point
+    every_sum: bool  # both terms of a residual sum and a pooling's input are quantised, else the shortcut alone
+    classifier: bool  # the classifier is quantised, too; else it stays in float
+    stored: bool  # weights are stored as int8 and biases as int32; else as floats, weights with a pair of their own
     choices: tuple[str, ...]
 
 
@@ -165,14 +139,8 @@ class Rewriting:
     @classmethod
     def of(cls, model: Any, scheme: Scheme, *, weight_bits: int = 8) -> "Rewriting":
         """Return how a scheme rewrites a float32 graph of `trace`."""
-        return cls(scheme=scheme, in_float=float_convolutions(model, scheme), weight_bits=weight_bits)
-
-
-def float_convolutions(model: Any, scheme: Scheme) -> tuple[str, ...]:
-    """Return the names of the convolutions that stay in float: the classifier's, where the scheme leaves it out."""
-    if scheme.classifier:
-        return ()
-    return tuple(node.name for node in model.graph.node if node.op_type == "Conv" and node.name.startswith("head."))
+        classifier = [name for name in layers(model) if name.startswith("head.")]
+        return cls(scheme=scheme, in_float=() if scheme.classifier else tuple(classifier), weight_bits=weight_bits)
 
 
 def tensors_to_quantise(model: Any, how: Rewriting) -> tuple[str, ...]:
@@ -200,7 +168,7 @@ def _inputs_to_quantise(model: Any, how: Rewriting) -> list[tuple[Any, int]]:
         elif node.op_type == "MaxPool" and started and scheme.every_sum:
             found.append((node, 0))
         elif node.op_type == "Add" and started and not any(name in weights for name in node.input):
-            above = {name for tensor in node.input for name in producers.upstream([tensor], "Conv")}
+            above = {name for tensor in node.input for name in producers.upstream([tensor])}
             if any(name.startswith("head.") for name in above):
                 terms = [n for n in (0, 1) if scheme.every_sum and integer_convolution(node.input[n])]
             elif scheme.every_sum:
@@ -213,16 +181,12 @@ def _inputs_to_quantise(model: Any, how: Rewriting) -> list[tuple[Any, int]]:
 
 def quantise(model: Any, ranges: Mapping[str, Range], how: Rewriting) -> Any:
     """Return a copy of a float32 graph that computes in INT8, with a range for each of `tensors_to_quantise`."""
-    import onnx
-
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_of(model)
     writer = _Writer(result, how.scheme, ranges, 2 ** (how.weight_bits - 1) - 1)
     for node, index in _inputs_to_quantise(result, how):
-        pooled = node.op_type == "MaxPool"
         tensor = node.input[index]
         node.input[index] = writer.activation(tensor)
-        if pooled:
+        if node.op_type == "MaxPool":
             writer.share(tensor, node.output[0])  # pooling moves integers: the same scale before and after
         if node.op_type == "Conv":
             writer.weights(node, tensor)

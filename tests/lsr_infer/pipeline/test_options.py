@@ -1,6 +1,7 @@
 """Which frames are taken, and at which size they are seen."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from lsr_infer.errors import UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.pipeline.options import Selection, WorkingSize
+from lsr_infer.pipeline.options import SegmentOptions, Selection, WorkingSize
 from lsr_infer.render.draw import MaskIds
 from lsr_infer.video.containers import VideoInfo
 from tests.lsr_infer.onnxfile import manifest
@@ -88,5 +89,5 @@ def test_masks_may_hold_the_ids_of_cityscapes() -> None:
     assert ids.palette[[33, 7, 23, 0]].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 0]]
     with pytest.raises(UsageError, match="car park"):
         MaskIds.of("cityscapes", LabelSpace(name="x", names=("car park",), colors=((0, 0, 0),)))
-    with pytest.raises(UsageError):
-        MaskIds.of("kitti", space)
+    with pytest.raises(UsageError, match="kitti; allowed: train, cityscapes"):
+        SegmentOptions(sources=("x.mp4",), output=Path("y"), save=frozenset({"mask"}), mask_ids="kitti")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_infer.render.masks import interpolate, interpolate_at, peak_probability, upsample_argmax
+from lsr_infer.render.masks import interpolate, peak_probability, upsample_argmax
 
 
 def interpolation_oracle(logits: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -122,18 +122,6 @@ def test_real_frames_as_logits(shared: Callable[[str], Path]) -> None:
         small = cv2.resize(item.frame, (129, 65), interpolation=cv2.INTER_AREA)
         logits = np.ascontiguousarray(small.transpose(2, 0, 1)).astype(np.float32)
         np.testing.assert_array_equal(upsample_argmax(logits, 360, 640), interpolate(logits, 360, 640).argmax(0))
-
-
-@pytest.mark.parametrize("size", [*SIZES, (7, 11, 40, 61)])
-def test_one_pixel_is_that_of_the_whole_interpolation(size: tuple[int, int, int, int]) -> None:
-    h, w, height, width = size
-    logits = np.random.default_rng(0).normal(size=(5, h, w)).astype(np.float32)
-    whole = interpolate(logits, height, width)
-    for row, column in np.ndindex(height, width):
-        assert np.array_equal(interpolate_at(logits, height, width, row, column), whole[:, row, column])
-    for row, column in ((-1, 0), (height, 0), (0, width)):
-        with pytest.raises(ValueError, match="outside"):
-            interpolate_at(logits, height, width, row, column)
 
 
 def test_peak_probability_is_that_of_the_interpolated_logits() -> None:
