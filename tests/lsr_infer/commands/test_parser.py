@@ -12,9 +12,8 @@ from lsr_infer.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 INFER = ["-c", "import sys; from lsr_infer.cli import main; sys.exit(main())"]
-COMMANDS = [
-    INFER, [*INFER, "info"], [*INFER, "bench"], [*INFER, "serve-config"], ["export/to_onnx.py"], ["export/to_trt.py"],
-]  # fmt: skip
+EXPORT = [[name] for name in ("export/to_onnx.py", "export/to_trt.py") if (ROOT / name).is_file()]  # not in the wheel
+COMMANDS = [INFER, [*INFER, "info"], [*INFER, "bench"], [*INFER, "serve-config"], *EXPORT]
 ONE_SCREEN = 41
 
 
