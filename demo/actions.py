@@ -1,6 +1,7 @@
 """Does what the page's controls and its API ask for: hands files to the worker processes and formats their results."""
 
 import asyncio
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,41 +18,39 @@ from lsr_infer import InputError, LsrError, Manifest
 from pool import WorkerProcess
 from settings import Catalogue, Entry, Limits, file_size
 
-__all__ = ["EVERY", "MODEL_HEADERS", "NOTHING_YET", "ORIGINAL", "SHARE_HEADERS", "VIEWS", "Actions"]
+__all__ = ["EVERY", "MODEL_HEADERS", "NOTHING_YET", "NO_CLIP_YET", "ORIGINAL", "SHARE_HEADERS", "VIEWS", "Actions"]
 
-ORIGINAL = ""
-"""Key that stands for the original picture in place of a model."""
-
+ORIGINAL = ""  # key of the original picture, in place of a model
 VIEWS = ["classes", "confidence", "difference"]
 EVERY = {"every frame": 1, "every 2nd frame": 2, "every 5th frame": 5, "every 10th frame": 10}
 NOTHING_YET = "Upload a picture, paste one, use the camera, or choose an example."
+NO_CLIP_YET = "Upload a clip or choose the example."
 SHARE_HEADERS = ["", "class", "before", "after"]
 _POINT_HINT = "Click a point of this picture to read its class, the confidence and the runner-up."
 _PLOTTED_CLASSES = 8
+Upload = dict[str, Any] | None  # a file as Gradio passes it with preprocess=False: nothing has opened it yet
 
 
 class Actions:
     """What the controls call. Every refusal is a `gr.Error` with one sentence.
 
-    Results are written into Gradio's cache, `root`.
+    Results are written into Gradio's cache, `root`; `unfinished` has the folders of those that are computed.
     """
 
     def __init__(
         self, pictures: WorkerProcess, videos: list[WorkerProcess], catalogue: Catalogue, limits: Limits, root: Path
     ) -> None:
-        self._pictures = pictures
-        self._videos = videos
-        self._catalogue = catalogue
-        self._limits = limits
-        self._root = root
+        self._pictures, self._videos = pictures, videos
+        self._catalogue, self._limits, self._root = catalogue, limits, root
+        self.unfinished: set[Path] = set()
         self._running: dict[str | None, asyncio.Task[Any] | None] = {}
 
-    async def picture(self, image: str | None, before: str, after: str, view: str) -> tuple[Any, ...]:
+    async def picture(self, image: Upload, before: str, after: str, view: str) -> tuple[Any, ...]:
         """Segment a picture; returns slider, facts, shares, overlay, mask, shares, all files, state and a hint."""
-        if not image:
+        if not image or not image["path"]:
             return None, NOTHING_YET, _shares_table([]), *[None] * 4, None, ""
         with _sentences():
-            result = await self._segmented(image, before, after, timed=False)
+            result = await self._segmented(Path(image["path"]), before, after, timed=False)
             slider, note = await self._drawn(result, view)
         last = len(result["layers"]) - 1
         files = (f"{last}_overlay.png", f"{last}_mask.png", "shares.csv", "results.zip")
@@ -75,12 +74,12 @@ class Actions:
         return "<br>".join(f"{name}: {reading}" for name, reading in zip(names, readings, strict=True))
 
     async def clip(
-        self, video: str | None, before: str, after: str, every: str, request: gr.Request,
+        self, video: Upload, before: str, after: str, every: str, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio's own way to ask for it
     ) -> tuple[Any, ...]:  # fmt: skip
         """Segment a video; returns the clip, the facts, the plot, and the clip, masks and shares to download."""
         if not video:
-            return None, "", None, *[None] * 3
+            return None, NO_CLIP_YET, None, *[None] * 3
 
         def show(news: dict[str, Any]) -> None:
             rate = news["frames"] / news["seconds"] if news["frames"] else 0.0
@@ -92,12 +91,12 @@ class Actions:
         self._running[request.session_hash] = asyncio.current_task()
         try:
             with _sentences():
-                entries = self._entries(before, after)
-                options = {"path": Path(video), "every": EVERY.get(every, 1), "limits": self._limits}
+                entries, path = self._entries(before, after), Path(video["path"])
+                choices, step = [entry.choice for entry in entries], EVERY.get(str(every), 1)
+                options = {"path": path, "choices": choices, "every": step, "limits": self._limits}
                 worker = min(self._videos, key=lambda one: one.busy)
-                with self._folder() as folder:
-                    choices = [entry.choice for entry in entries]
-                    result = await worker.run("clip", show, choices=choices, folder=folder, **options)
+                with self._folder(path) as folder:
+                    result = await worker.run("clip", show, folder=folder, **options)
         finally:
             self._running.pop(request.session_hash, None)
         facts = f"**{escape(result['name'])}**: {result['frames']} frames in {result['seconds']:.1f} s"
@@ -106,27 +105,30 @@ class Actions:
         plot = _plot(result["curves"], entries[-1].choice.title)
         return downloads[0], " · ".join([facts, rate, *result["notes"]]), plot, *downloads
 
+    def announce(self, video: Upload) -> str:
+        """Return what is shown while a clip runs."""
+        return f"Segmenting **{escape(Path(video['path']).name)}**. Cancel ends it." if video else NO_CLIP_YET
+
     async def leave(self, request: gr.Request) -> None:
         """End what a closed page was computing."""
-        task = self._running.get(request.session_hash)
-        if task is not None:
+        if (task := self._running.get(request.session_hash)) is not None:
             task.cancel()
 
-    async def compare(self, image: str | None, before: str, after: str) -> tuple[Any, Any, Any]:
+    async def compare(self, image: Upload, before: str, after: str) -> tuple[Any, Any, Any]:
         """Run two models on one picture; returns the facts, the picture of differences, and a table."""
-        if not image:
+        if not image or not image["path"]:
             return "", None, None
         with _sentences():
-            if before in (ORIGINAL, after):
+            if not before or before == after:
                 raise InputError("Choose two different models above, one on the left and one on the right.")
-            result = await self._segmented(image, before, after, timed=True)
+            result = await self._segmented(Path(image["path"]), before, after, timed=True)
             slider = (None, None) if result["agreement"] is None else (await self._drawn(result, "difference"))[0]
             entries = self._entries(before, after)
         table = {"headers": ["", *(entry.choice.title for entry in entries)], "data": _comparison(entries, result)}
         return _facts(result), slider[1], table
 
     async def refresh(self, before: str, after: str) -> tuple[Any, Any, str, Any]:
-        """Look into the models' folder again; returns both selectors, the banner, and the table of models."""
+        """List the models again; returns both selectors, the banner, and the table of models."""
         await self._catalogue.refresh()
         choices = [(entry.choice.title, entry.key) for entry in self._catalogue.usable()]
         keys, defaults = [key for _, key in choices], self._catalogue.defaults()
@@ -158,11 +160,11 @@ class Actions:
             rows.append([entry.choice.title, path.name, state, *facts, entry.runs_on, file_size(entry.size)])
         return rows
 
-    async def _segmented(self, image: str, before: str, after: str, *, timed: bool) -> dict[str, Any]:
+    async def _segmented(self, path: Path, before: str, after: str, *, timed: bool) -> dict[str, Any]:
         """Segment a picture; the result also names its folder and its models."""
         choices = [entry.choice for entry in self._entries(before, after)]
-        options: dict[str, Any] = {"path": Path(image), "choices": choices, "limits": self._limits, "timed": timed}
-        with self._folder() as folder:
+        options: dict[str, Any] = {"path": path, "choices": choices, "limits": self._limits, "timed": timed}
+        with self._folder(path) as folder:
             result = await self._pictures.run("picture", folder=folder, **options)
         return {**result, "folder": folder, "choices": choices}
 
@@ -179,21 +181,27 @@ class Actions:
 
     def _entries(self, before: str, after: str) -> list[Entry]:
         """Return the models that are asked for; without a second one the default."""
-        after = after or self._catalogue.defaults()[1]
-        return [self._catalogue.entry(key) for key in (before, after) if key != ORIGINAL]
+        chosen = (before or ORIGINAL, after or self._catalogue.defaults()[1])
+        return [self._catalogue.entry(key) for key in chosen if key != ORIGINAL]
 
     @contextmanager
-    def _folder(self) -> Iterator[Path]:
-        """Give an empty folder in the cache, and remove it where the work fails."""
-        if shutil.disk_usage(self._root).free < self._limits.free_bytes:
-            raise InputError("The server has no room for results at the moment. Try again later.")
+    def _folder(self, upload: Path) -> Iterator[Path]:
+        """Give an empty folder in the cache for the results of a file, and remove it where the work fails."""
+        self._limits.check_room(self._root)
+        try:
+            os.utime(upload)  # it is used, so its age counts from now
+        except FileNotFoundError as error:
+            raise InputError(f"{upload.name} is no longer on the server. Send it again.") from error
         folder = self._root / secrets.token_urlsafe(16)
+        self.unfinished.add(folder)
         folder.mkdir()
         try:
             yield folder
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            self.unfinished.remove(folder)
 
 
 @contextmanager
@@ -258,13 +266,13 @@ def _plot(curves: dict[str, Any], title: str) -> Any:
     classes = curves["classes"][:_PLOTTED_CLASSES]
     shares = pd.DataFrame({one["name"]: one["shares"] for one in classes}) * 100
     points = shares.assign(seconds=curves["times"]).melt("seconds", var_name="class", value_name="share")
-    colors = {one["name"]: _seen_on_both(one["color"]) for one in classes}
+    colors = {one["name"]: _visible_on_both(one["color"]) for one in classes}
     plot: Any = gr.LinePlot  # untyped
     return plot(value=points, color_map=colors, title=f"Class shares over time, {title}")
 
 
-def _seen_on_both(color: str) -> str:
-    """Lighten a dark colour, so that its line is seen on a dark page as well as on a light one."""
+def _visible_on_both(color: str) -> str:
+    """Lighten a dark colour, so that its line is visible on a dark page as well as on a light one."""
     red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     add = max(0.0, 100.0 - (2 * red + 5 * green + blue) / 8)
     return "#" + "".join(f"{min(255, round(channel + add)):02x}" for channel in (red, green, blue))
@@ -283,13 +291,12 @@ def _comparison(entries: list[Entry], result: dict[str, Any]) -> list[list[str]]
 
 
 def _parity(manifest: Manifest) -> str:
-    parity = manifest.parity
-    return (
-        "not compared" if parity is None else f"{100 * parity.agreement:.2f} % of the pixels of {parity.frames} frames"
-    )
+    if (parity := manifest.parity) is None:
+        return "not compared"
+    return f"{100 * parity.agreement:.2f} % of the pixels of {parity.frames} frames"
 
 
-_FACTS: tuple[tuple[str, Callable[[Manifest], str]], ...] = (
+_FACTS: tuple[tuple[str, Callable[[Manifest], str]], ...] = (  # what a Manifest says, as label and text
     ("method", lambda manifest: manifest.method or "not stated"),
     ("classes", lambda manifest: f"{manifest.label_space.num_classes} ({manifest.label_space.name})"),
     ("made for frames of", lambda manifest: f"{manifest.width} x {manifest.height}"),
@@ -297,6 +304,4 @@ _FACTS: tuple[tuple[str, Callable[[Manifest], str]], ...] = (
     ("same class as its checkpoint", _parity),
     ("intended use", lambda manifest: manifest.intended_use or "not stated"),
 )
-"""What a Manifest says, as label and text."""
-
 MODEL_HEADERS = ["model", "file", "state", *(label for label, _ in _FACTS[:3]), "runs on", "size"]

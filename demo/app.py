@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from lsr_infer import DeviceError, UsageError
+from lsr_infer import DeviceError, InputError, UsageError
 from lsr_infer.errors import exit_status, extra, stderr_handler
 from pool import WorkerProcess
 from settings import Catalogue, Limits, ModelChoice, hash_password, read_password
@@ -62,10 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     limits = parser.add_argument_group("limits, each refused with a sentence")
     meanings = dict(line.strip().split(": ", 1) for line in (Limits.__doc__ or "").splitlines() if ": " in line)
     for field in fields(Limits):
-        kind, text = type(field.default), f"{meanings[field.name].rstrip('.')} ({field.default})"
-        limits.add_argument(
-            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="N", help=text
-        )
+        name, default = f"--{field.name.replace('_', '-')}", field.default
+        text = f"{meanings[field.name].rstrip('.')} ({default})"
+        limits.add_argument(name, type=type(default), default=default, metavar="N", help=text)
     return parser
 
 
@@ -101,8 +100,12 @@ def run(arguments: Sequence[str]) -> None:
             from actions import Actions
             from page import build_page
 
-            page = build_page(Actions(pictures, videos, catalogue, limits, root), catalogue, limits)
-            kept = set(root.iterdir())  # the examples
+            actions = Actions(pictures, videos, catalogue, limits, root)
+            page, examples = build_page(actions, catalogue, limits), set(root.iterdir())
+
+            def kept() -> set[Path]:
+                return examples | page.folders_in_use() | actions.unfinished
+
             threading.Thread(target=_sweep, args=(root, kept, limits.session_seconds), daemon=True).start()
             _serve(page, limits, options)
         finally:
@@ -111,7 +114,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _open_models(catalogue: Catalogue) -> None:
-    """Look at all models while Gradio is imported, which takes seconds."""
+    """Open all models while Gradio is imported, which takes seconds."""
     with ThreadPoolExecutor(1) as background:
         opening = background.submit(lambda: asyncio.run(catalogue.refresh()))
         import gradio  # noqa: F401
@@ -132,7 +135,8 @@ def _serve(page: Any, limits: Limits, options: dict[str, Any]) -> None:
     from page import theme
 
     host, port, hosts = options["host"], options["port"], _allowed_hosts(options)
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
+    middleware = [Middleware(_room_for_uploads, root=Path(page.GRADIO_CACHE), limits=limits)]
+    middleware += [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
     try:
         page.launch(
             server_name=host, server_port=port, auth=options["auth"], share=options["share"], prevent_thread_lock=True,
@@ -156,6 +160,22 @@ def _serve(page: Any, limits: Limits, options: dict[str, Any]) -> None:
         page.close(verbose=False)
 
 
+def _room_for_uploads(app: Any, root: Path, limits: Limits) -> Any:
+    """Refuse uploads while the disk has too little room, before any of their bytes are written."""
+    from starlette.responses import PlainTextResponse
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        then = app
+        if scope.get("path") in ("/gradio_api/upload", "/gradio_api/process_recording"):
+            try:
+                limits.check_room(root)
+            except InputError as error:
+                then = PlainTextResponse(str(error), status_code=507)
+        await then(scope, receive, send)
+
+    return answer
+
+
 def _is_loopback(host: str) -> bool:
     """Whether an address is reached from this machine alone."""
     try:
@@ -165,7 +185,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _allowed_hosts(options: dict[str, Any]) -> list[str]:
-    """Return the names under which the page may be asked for: other names may be a stranger's that lead here."""
+    """Return the host names that a request may carry: another site's name could be pointed at this machine."""
     if options["allow_host"]:
         return [*options["allow_host"], *_LOOPBACK]
     return [options["host"], *_LOOPBACK] if _is_loopback(options["host"]) and not options["share"] else []
@@ -187,14 +207,14 @@ def _free_port(host: str, port: int) -> int:
 
 @contextmanager
 def _cache_folder() -> Iterator[Path]:
-    """Give Gradio's cache, which goes at the end; also goes what a killed page has left."""
+    """Make the folder of Gradio's cache and delete it at the end, with those that killed pages have left."""
     try:
-        root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        root = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
     except OSError as error:
-        raise DeviceError(f"there is no place for temporary files ({error.strerror}). Set TMPDIR.") from error
+        raise DeviceError(f"there is no folder for temporary files ({error.strerror}). Set TMPDIR.") from error
     with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for folder in root.parent.glob(f"{_PREFIX}*"):  # of pages that were killed: nobody holds their locks
+        for folder in root.parent.glob(f"{_PREFIX}*"):  # of pages that were killed: their locks are free
             with suppress(OSError), (folder / "lock").open("r+") as other:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -204,13 +224,13 @@ def _cache_folder() -> Iterator[Path]:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def _sweep(root: Path, kept: set[Path], age: float) -> None:
-    """Delete uploads and results once they are old.
+def _sweep(root: Path, kept: Callable[[], set[Path]], age: float) -> None:
+    """Delete uploads and results once they are old and no request waits for them.
 
-    Gradio's own `delete_cache` (seen with 6.31) ends for good where a file comes while it goes through its list.
+    Gradio's own `delete_cache` (observed with 6.31) ends for good where a file comes while it goes through its list.
     """
     while root.is_dir():
-        for folder in set(root.iterdir()) - kept:
+        for folder in set(root.iterdir()) - kept():
             with suppress(OSError):
                 newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
                 if time.time() - newest > age:
@@ -219,7 +239,7 @@ def _sweep(root: Path, kept: set[Path], age: float) -> None:
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
-    """Obey the first Ctrl-C alone: a second one would interrupt the clearing up."""
+    """Ignore every Ctrl-C after the first: it would interrupt the deletion of files."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 

@@ -1,5 +1,6 @@
 """Builds the page out of Gradio's components: tabs, selectors, examples, and which action each control calls."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,16 @@ from gradio import themes
 from gradio.themes.utils import fonts
 
 import lsr_infer
-from actions import EVERY, MODEL_HEADERS, NOTHING_YET, ORIGINAL, SHARE_HEADERS, VIEWS, Actions
+from actions import EVERY, MODEL_HEADERS, NO_CLIP_YET, NOTHING_YET, ORIGINAL, SHARE_HEADERS, VIEWS, Actions
 from settings import Catalogue, Limits, file_size
 
-__all__ = ["TITLE", "build_page", "theme"]
+__all__ = ["TITLE", "Page", "build_page", "theme"]
 
 TITLE = "Road scenes before and after adaptation"
 _HEAD = (
     "<h1>What adaptation changes</h1><p>A network trained on a simulator, and adapted to a camera without labels.</p>"
 )
+_PICTURE: dict[str, Any] = {"type": "filepath", "sources": ["upload", "webcam", "clipboard"], "height": 200}
 _EXAMPLES = Path(lsr_infer.__file__).parent / "models" / "toytown"
 _API = """
 Every function of this page can be called from a program; [Gradio's own page](?view=api) lists them with their
@@ -29,7 +31,32 @@ client = Client("http://127.0.0.1:7860")  # the address of this page; auth=("nam
 result = client.predict(handle_file("street.jpg"), api_name="/segment_image")
 ```
 """
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# preprocess=False: a worker process opens the files, and models that were added later are on none of Gradio's lists.
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
+
+
+class Page(gr.Blocks):
+    """Blocks that accept files of the cache alone: no address, which the server would fetch, and no other path."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> Any:
+        """Refuse a request that names another file before Gradio opens or fetches anything."""
+        if not all(Path(path).resolve().is_relative_to(self.GRADIO_CACHE) for path in _paths(inputs)):
+            raise gr.Error("Upload the file: addresses and paths are not accepted.", print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *rest, **options)
+
+    def folders_in_use(self) -> set[Path]:
+        """Return the folders of the files that waiting and running requests name."""
+        waiting = [list(one.queue) for one in list(self._queue.event_queue_per_concurrency_id.values())]
+        events = [event for some in (*waiting, *self._queue.active_jobs) for event in some or () if event.data]
+        return {Path(path).parent for event in events for path in _paths(event.data and event.data.data)}
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """Find the files in the arguments of a request, however deep."""
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        yield value["path"]
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _paths(part)
 
 
 def theme() -> Any:
@@ -40,9 +67,9 @@ def theme() -> Any:
     return themes.Default(primary_hue="teal", neutral_hue="slate", font=text, font_mono=code, **sizes)
 
 
-def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
-    """Return the page, as Gradio's `Blocks`."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Page:
+    """Return the page."""
+    with Page(title=TITLE, analytics_enabled=False) as page:
         with gr.Row(elem_id="top"):
             gr.HTML(_HEAD, elem_id="head")
             models = _selectors(actions, catalogue)
@@ -59,7 +86,7 @@ def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
                     column_widths=["14%", "15%", "24%", "9%", "11%", "9%", "12%", "6%"], buttons=[],
                     elem_id="model-table",
                 )  # fmt: skip
-                again = gr.Button("Look into the folder again", size="md", scale=0)
+                again = gr.Button("Refresh the list", size="md", scale=0)
             with gr.Tab("API", id="api"):
                 gr.Markdown(_API)
         gr.Markdown(_footer(limits), elem_id="foot")
@@ -68,14 +95,7 @@ def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Any:
         page.unload(actions.leave)
         gr.events.api(actions.model_rows, api_name="models")
     page.queue(max_size=limits.queue, default_concurrency_limit=8)
-    return page
-
-
-def _picture(**options: Any) -> Any:
-    """Add an image whose file is not opened by the server: a worker process decodes it."""
-    image = gr.Image(type="filepath", sources=["upload", "webcam", "clipboard"], height=200, **options)
-    image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
-    return image
+    return page  # type: ignore[no-any-return]
 
 
 def _selectors(actions: Actions, catalogue: Catalogue) -> list[Any]:
@@ -85,8 +105,6 @@ def _selectors(actions: Actions, catalogue: Catalogue) -> list[Any]:
     left = gr.Dropdown([("the original picture", ORIGINAL), *choices], value=before, label="Before", min_width=140,
                        elem_id="before")  # fmt: skip
     right = gr.Dropdown(choices, value=after, label="After", min_width=140, elem_id="after")
-    for selector in (left, right):  # models that are added later are on no list that Gradio could check
-        selector.preprocess = lambda key: key or ""  # type: ignore[method-assign,assignment]
     banner = gr.HTML(actions.banner(before, after), elem_id="banner")
     gr.on([left.input, right.input], actions.banner, [left, right], banner, **_QUIET)
     return [left, right, banner]
@@ -94,15 +112,14 @@ def _selectors(actions: Actions, catalogue: Catalogue) -> list[Any]:
 
 def _picture_tab(actions: Actions, models: list[Any]) -> None:
     result = gr.State()
-    with gr.Row(elem_classes="stage"):
+    with gr.Row(elem_classes="viewer"):
         with gr.Column(scale=4, min_width=300, elem_classes="side"):
-            image = _picture(label="Your picture", buttons=["fullscreen"], elem_id="picture-input")
+            image = gr.Image(**_PICTURE, label="Your picture", buttons=["fullscreen"], elem_id="picture-input")
             point = gr.Markdown("", elem_id="point")
             _examples(image, "images/camera_*.jpg")
             shares = gr.Dataframe(
-                headers=SHARE_HEADERS, datatype=["html", "str", "str", "str"], interactive=False,
+                headers=SHARE_HEADERS, datatype=["html", "str", "str", "str"], interactive=False, elem_id="shares",
                 column_widths=["34px", "45%", "25%", "25%"], buttons=[], show_label=False, max_height=292,
-                elem_id="shares",
             )  # fmt: skip
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
             slider = gr.ImageSlider(label="Before | after", interactive=False, max_height=480, elem_id="slider",
@@ -113,14 +130,14 @@ def _picture_tab(actions: Actions, models: list[Any]) -> None:
     inputs, outputs = [image, *models[:2], view], [slider, facts, shares, *downloads, result, point]
     gr.on([image.change, models[0].input, models[1].input], actions.picture, inputs, outputs,
           api_name="segment_image", concurrency_limit=1, concurrency_id="picture", trigger_mode="always_last",
-          show_progress_on=slider)  # fmt: skip
+          show_progress_on=slider, preprocess=False)  # fmt: skip
     view.input(actions.view, [result, view], [slider, facts], api_visibility="private", concurrency_id="picture",
                trigger_mode="always_last", show_progress="minimal")  # fmt: skip
     image.select(actions.point, result, point, **_QUIET)
 
 
 def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
-    with gr.Row(elem_classes="stage"):
+    with gr.Row(elem_classes="viewer"):
         with gr.Column(scale=4, min_width=300, elem_classes="side"):
             video = gr.Video(sources=["upload"], label="Your clip", height=210, elem_id="video-input")
             every = gr.Dropdown(list(EVERY), value="every frame", label="Frames", elem_id="every")
@@ -130,20 +147,23 @@ def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
             _examples(video, "clips/*.mp4")
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
             shown = gr.Video(show_label=False, interactive=False, autoplay=True, elem_id="video-result")
-            facts = gr.Markdown("Upload a clip or choose the example.", elem_id="video-facts")
+            facts = gr.Markdown(NO_CLIP_YET, elem_id="video-facts")
             plot = gr.LinePlot(x="seconds", y="share", color="class", y_title="share, %",
                                x_title="seconds", height=300, show_label=False, elem_id="plot", buttons=[])  # fmt: skip
             downloads = _downloads("Clip", "Masks (ZIP)", "Shares (CSV)")
+    gr.on([video.change, run.click], actions.announce, video, facts, queue=False, **_QUIET)
     running = gr.on([video.change, run.click], actions.clip, [video, *models[:2], every],
                     [shown, facts, plot, *downloads], api_name="segment_video", concurrency_limit=limits.jobs,
-                    concurrency_id="video", trigger_mode="always_last", show_progress_on=shown)  # fmt: skip
+                    concurrency_id="video", trigger_mode="always_last", show_progress_on=shown,
+                    preprocess=False)  # fmt: skip
+    running.failure(lambda: NO_CLIP_YET, None, facts, queue=False, **_QUIET)
     cancel.click(lambda: "Cancelled.", None, facts, cancels=[running], queue=False, **_QUIET)
 
 
 def _compare_tab(actions: Actions, models: list[Any]) -> None:
-    with gr.Row(elem_classes="stage"):
+    with gr.Row(elem_classes="viewer"):
         with gr.Column(scale=4, min_width=300, elem_classes="side"):
-            image = _picture(label="Picture", elem_id="compare-input")
+            image = gr.Image(**_PICTURE, label="Picture", elem_id="compare-input")
             _examples(image, "images/camera_*.jpg")
             run = gr.Button("Compare the two models", variant="primary", size="md")
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
@@ -153,7 +173,7 @@ def _compare_tab(actions: Actions, models: list[Any]) -> None:
             table = gr.Dataframe(headers=["", "before", "after"], interactive=False, wrap=True, show_label=False,
                                  buttons=[], elem_id="comparison")  # fmt: skip
     gr.on([image.change, run.click], actions.compare, [image, *models[:2]], [facts, difference, table],
-          api_name="compare", concurrency_id="picture", show_progress_on=difference)  # fmt: skip
+          api_name="compare", concurrency_id="picture", show_progress_on=difference, preprocess=False)  # fmt: skip
 
 
 def _examples(component: Any, pattern: str) -> None:

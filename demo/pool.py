@@ -1,7 +1,6 @@
-"""Runs tasks in worker processes that have a time limit and are killed when they hang or are no longer wanted.
+"""Runs tasks in worker processes that are killed when they hang, take too much memory or are no longer wanted.
 
-A hostile file can make a decoder hang or fill the memory; then the process is killed, its task ends with a sentence,
-and a new process takes the next one.
+A task whose process is killed ends with a sentence, and a new process takes the next one.
 """
 
 import asyncio
@@ -27,16 +26,10 @@ _POLL_SECONDS = 0.01
 
 
 class WorkerProcess:
-    """One process, which does one task at a time.
-
-    Args:
-        seconds: that one task may take.
-        memory: bytes that the process may hold.
-    """
+    """One process, which does one task at a time, for at most `seconds` and with at most `memory` bytes."""
 
     def __init__(self, seconds: float, memory: int) -> None:
-        self._seconds = seconds
-        self._memory = memory
+        self._seconds, self._memory = seconds, memory
         self._turn = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -78,12 +71,7 @@ class WorkerProcess:
         self._process = self._connection = None
 
     async def run(self, task: str, on_progress: Callable[[Any], None] = lambda news: None, **options: Any) -> Any:
-        """Let the process do a task; where the caller is cancelled, the process is killed.
-
-        Args:
-            task: a key of `worker.TASKS`.
-            on_progress: called with what the task reports.
-            options: keyword arguments of the task.
+        """Let the process do one of `worker.TASKS`; where the caller is cancelled, the process is killed.
 
         Raises:
             InputError: the task failed, took too long or too much memory, or the process died.

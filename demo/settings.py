@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -65,6 +66,11 @@ class Limits:
             most = file_size(self.upload_bytes)
             raise InputError(f"{name} has {file_size(size)}; at most {most} are accepted. Shorten or reduce it.")
 
+    def check_room(self, folder: Path) -> None:
+        """Raise `InputError` unless the disk of a folder has room for more files."""
+        if shutil.disk_usage(folder).free < self.free_bytes:
+            raise InputError("The server has no room for files at the moment. Try again later.")
+
     def check_pixels(self, name: str, height: int, width: int) -> None:
         """Raise `InputError` unless pictures of this size are decoded."""
         if height * width > self.pixels:
@@ -80,8 +86,8 @@ class Limits:
 
 
 def file_size(size: int) -> str:
-    """Return a number of bytes in kB or MB."""
-    value, unit = (size / 1e3, "kB") if size < 1e6 else (size / 1e6, "MB")
+    """Return a number of bytes in KiB or MiB."""
+    value, unit = (size / 2**10, "KiB") if size < 2**20 else (size / 2**20, "MiB")
     return f"{value:.{0 if value >= 10 else 1}f} {unit}"
 
 
@@ -135,8 +141,7 @@ class Entry:
     size: int = 0
     manifest: Manifest | None = None
     runs_on: str = ""
-    problem: str = ""
-    """Why it cannot be used, if so."""
+    problem: str = ""  # why it cannot be used, if so
 
     @property
     def demonstration(self) -> bool:
@@ -150,29 +155,18 @@ class Entry:
         return self.manifest is not None and self.manifest.method == "source-only"
 
 
+# Opens a model in a worker process; returns its `manifest` and `runs_on`, or raises an `LsrError`.
 Opener = Callable[[ModelChoice], Awaitable[dict[str, Any]]]
-"""Opens a model in a worker process; returns its `manifest` and `runs_on`, or raises an `LsrError`."""
 
 
 class Catalogue:
-    """The models on offer: those of a folder, then those that come with the package.
-
-    Args:
-        folder: of the user's models; None offers the shipped ones alone.
-        options: how models are opened.
-        opener: opens a model where a crash does no harm.
-
-    Attributes:
-        entries: what `refresh` found last.
-    """
+    """The models on offer, `entries`: those of a folder where there is one, then those that come with the package."""
 
     def __init__(self, folder: Path | None, options: ModelChoice, opener: Opener) -> None:
         if folder is not None and not folder.is_dir():
             raise UsageError(f"--models {folder}: there is no such folder. Name one that holds exported models.")
         self.entries: list[Entry] = []
-        self._folder = folder
-        self._options = options
-        self._opener = opener
+        self._folder, self._options, self._opener = folder, options, opener
         self._known: dict[tuple[Path, int, int], Entry] = {}
         self._refreshing = asyncio.Lock()
 

@@ -1,7 +1,6 @@
 """Decodes and segments files, in a process that the page may kill at any instant.
 
-Started by `pool` with one end of a pipe. It does one task after the other, keeps the models that it has opened, and
-ends with the page. Knows files and numbers, nothing of the page.
+Started by `pool` with one end of a pipe. Does one task after the other, keeps models open, and ends with the page.
 """
 
 import csv
@@ -99,11 +98,7 @@ def segment_picture(
 
 
 def draw_view(models: Models, report: Report, *, folder: Path, view: str, choices: list[ModelChoice]) -> dict[str, Any]:
-    """Draw the confidence, or the difference of two models, of a picture that was segmented.
-
-    Returns:
-        Names of the files for the left and the right side.
-    """
+    """Draw the confidence, or the difference of two models, of a picture; returns the file names of both sides."""
     if not (folder / "original.jpg").is_file():
         raise InputError("This result is no longer here. Send the picture again.")
     frame, results = read_image(folder / "original.jpg"), []
@@ -279,9 +274,9 @@ def _answer(task: str, options: dict[str, Any], models: Models, connection: Conn
         return "done", TASKS[task](models, lambda news: connection.send(("progress", news)), **options)
     except LsrError as error:
         text = str(error)
-        places = [options.get("path"), options.get("folder"), getattr(options.get("choice"), "path", None)]
-        for place in filter(None, places):  # the server's folders are nobody's business
-            text = text.replace(str(place), place.name)
+        paths = [options.get("path"), options.get("folder"), getattr(options.get("choice"), "path", None)]
+        for path in filter(None, paths):  # the server's folders are not shown
+            text = text.replace(str(path), path.name)
         return "failed", text
     except BrokenPipeError:
         raise

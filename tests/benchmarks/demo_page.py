@@ -6,9 +6,9 @@ Prints JSON. The page runs in a process of its own with the shipped networks and
 uploads included. A picture and a clip alternate with the runtime's own work on the same files (`Segmenter`;
 `lsr-infer` with the same results), and the figures are ratios of neighbours, so that what else runs on the machine hits
 both. Without --clip a 720p clip of 10 s is made of the package's frames. The load: every client sends pictures, and now
-and then a clip that it cancels. Memory is that of all the page's processes; its level is the highest of the first
-minute (the first third of a shorter load), in which clips run as well; `memory_growth` is the highest later value over
-it. A picture's answer ends with its addresses: the client downloads no files.
+and then a clip that it cancels. Memory is that of all the page's processes. The highest value after the first minute
+(the first third of a shorter load) is given over two levels: the median of that minute's second half, and its highest
+value. A picture's answer ends with its addresses: the client downloads no files.
 """
 
 import argparse
@@ -120,11 +120,11 @@ def one_picture(page: Page, picture: Path, rounds: int) -> dict[str, float]:
 def one_clip(page: Page, clip: Path, folder: Path, rounds: int) -> dict[str, float]:
     """Compare a clip with `lsr-infer`, both with overlays side by side and masks."""
     client, number = page.client(), iter(range(rounds))
-    words = ["--model", str(ADAPTED), "--side-by-side", str(SOURCE), "--save", "overlay,mask", "--device", "cpu"]
+    argv = ["--model", str(ADAPTED), "--side-by-side", str(SOURCE), "--save", "overlay,mask", "--device", "cpu"]
 
     def bare() -> object:
         program = Path(sys.executable).with_name("lsr-infer")
-        command = [program, clip, *words, "--output", folder / f"out-{next(number)}"]
+        command = [program, clip, *argv, "--output", folder / f"out-{next(number)}"]
         return subprocess.run(command, check=True, capture_output=True)
 
     def asked() -> object:
@@ -182,7 +182,9 @@ class Load:
         for thread in threads:
             thread.join()
         settled = min(60.0, self._seconds / 3)
-        level = max(size for at, size in self._memory if at < settled)
+        median = statistics.median(size for at, size in self._memory if settled / 2 <= at < settled)
+        highest = max(size for at, size in self._memory if at < settled)
+        later = max(size for at, size in self._memory if at >= settled)
         return {
             "clients": self._clients,
             "minutes": self._seconds / 60,
@@ -190,8 +192,9 @@ class Load:
             "wait_median_seconds": statistics.median(self._waits),
             "wait_worst_seconds": max(self._waits),
             "cancel_worst_seconds": max(self._cancels, default=None),
-            "memory_mib": level / 2**20,
-            "memory_growth": max(size for at, size in self._memory if at >= settled) / level,
+            "highest_memory_mib": max(highest, later) / 2**20,
+            "memory_over_median_of_first_minute": later / median,
+            "memory_over_highest_of_first_minute": later / highest,
             "status_at_the_end": self._page.status(),
         }
 

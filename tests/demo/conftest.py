@@ -79,7 +79,7 @@ class Page:
 
 
 def _as_in_a_terminal() -> None:
-    """Receive Ctrl-C, and end with whoever started the page (1: PR_SET_PDEATHSIG)."""
+    """Receive Ctrl-C, and end with the process that started the page (1: PR_SET_PDEATHSIG)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _LIBC.prctl(1, signal.SIGTERM)
 
@@ -131,8 +131,10 @@ def running_page(folder: Path, *options: str, command: tuple[str, ...] = ()) -> 
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """The page with the shipped networks, and limits that tests can reach."""
     pytest.importorskip("gradio", reason="the extra demo is not installed")
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "models").mkdir()
     options = ("--upload-bytes", "8000000", "--seconds", "30", "--frames", "500", "--pixels", "9000000")
-    with running_page(tmp_path_factory.mktemp("page"), *options) as running:
+    with running_page(folder, "--models", str(folder / "models"), *options) as running:
         yield running
 
 

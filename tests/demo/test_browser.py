@@ -106,10 +106,10 @@ def test_a_picture_from_upload_to_downloads(visits: Visits, size: str, dark: boo
     show_picture(view)
     assert view.evaluate("scrollY") == 0
     # What has to be on the first screen: on a wide one the whole result, on a narrow one its head.
-    seen = ["#slider", "#facts", "#view"] + (["#shares", ".downloads", "#point"] if size == "wide" else [])
-    for selector in seen:
-        place = box(view, selector)
-        assert place["y"] + place["height"] <= SIZES[size][1], selector
+    visible = ["#slider", "#facts", "#view"] + (["#shares", ".downloads", "#point"] if size == "wide" else [])
+    for selector in visible:
+        area = box(view, selector)
+        assert area["y"] + area["height"] <= SIZES[size][1], selector
     check_texts(view)
     view.locator("#picture-input img").first.click(position={"x": 90, "y": 120})
     reading = view.locator("#point").get_by_text(re.compile(r"after: [a-z ]+ [\d.]+ %, then [a-z ]+ [\d.]+ %"))
@@ -178,9 +178,16 @@ def test_progress_is_shown_and_a_clip_is_cancelled(visits: Visits, clip_of: Call
     send(view, "video-input", clip_of(299))
     view.get_by_text(re.compile(r"[\d.]+ frames/s, \d+ s left")).first.wait_for()
     view.get_by_text(re.compile(r"\d+/299 frames")).first.wait_for()
+    assert view.locator("#video-facts").inner_text() == "Segmenting drive_299.mp4. Cancel ends it."
     view.get_by_role("button", name="Cancel").click()
     view.locator("#video-facts").get_by_text("Cancelled.").wait_for(timeout=2000)
     view.get_by_text(re.compile(r"\d+/299 frames")).first.wait_for(state="detached")
+    view.reload()
+    view.locator("#picture-input input[type=file]").first.wait_for(state="attached")
+    open_tab(view, "Video")
+    send(view, "video-input", clip_of(320))
+    view.get_by_text("drive_320.mp4 lasts 32 s").first.wait_for()
+    view.locator("#video-facts").get_by_text("Upload a clip or choose the example.").wait_for()
 
 
 def test_a_closed_page_ends_what_it_was_computing(visits: Visits, page: Page, clip_of: Callable[[int], Path]) -> None:
@@ -207,10 +214,31 @@ def test_models_are_compared_and_listed_and_the_api_is_found(visits: Visits, siz
     view.locator("#difference img").wait_for()
     open_tab(view, "Models")
     view.locator("#model-table .body-cell").filter(has_text="toytown_adapted.onnx").wait_for()
-    view.get_by_role("button", name="Look into the folder again").click()
     open_tab(view, "API")
     view.get_by_role("link", name="Gradio's own page").click()
     view.get_by_text("/segment_image").first.wait_for()
+
+
+def test_a_model_that_is_added_to_the_folder_appears_and_can_be_chosen(visits: Visits, page: Page) -> None:
+    view, added = visits(), page.folder / "models" / "mine.onnx"
+    open_tab(view, "Models")
+    view.locator("#model-table .body-cell").filter(has_text="toytown_adapted.onnx").wait_for()
+    row = view.locator("#model-table .body-cell").filter(has_text="mine.onnx")
+    added.write_bytes((STREET.parents[2] / "toytown_adapted.onnx").read_bytes())
+    try:
+        assert row.count() == 0
+        view.get_by_role("button", name="Refresh the list").click()
+        row.wait_for()
+        view.get_by_label("After").click()
+        view.get_by_role("option", name="mine").click()
+        open_tab(view, "Picture")
+        send(view, "picture-input", STREET)
+        view.locator("#facts").get_by_text("agree on").wait_for()
+    finally:
+        added.unlink()
+    open_tab(view, "Models")
+    view.get_by_role("button", name="Refresh the list").click()
+    row.wait_for(state="detached")
 
 
 def test_a_refusal_is_a_sentence_on_the_page(visits: Visits, tmp_path: Path) -> None:
@@ -243,7 +271,7 @@ def check_texts(view: Any) -> None:
 
 
 def contrast(view: Any, selector: str) -> float:
-    """Return the contrast of a text and what is behind it, as WCAG counts it."""
+    """Return the contrast of a text and what is behind it, as WCAG defines it."""
     colors = view.locator(selector).first.evaluate("""element => {
         const parse = text => text.match(/[\\d.]+/g).map(Number);
         const ground = [];

@@ -1,12 +1,15 @@
 """The page as a program meets it: results, refusals, limits, passwords, start and end."""
 
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -104,6 +107,45 @@ def test_pictures_and_clips_beyond_the_limits(page: Page, tmp_path: Path, clip_o
     assert page.status("/gradio_api/upload", form, head + bytes(8_100_000) + b"\r\n--x--\r\n") == 413
 
 
+def test_a_file_is_uploaded_and_never_fetched_or_read_from_elsewhere(page: Page) -> None:
+    asked: list[str] = []
+
+    class Elsewhere(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = {"path": f"http://127.0.0.1:{server.server_port}/street.jpg", "meta": {"_type": "gradio.FileData"}}
+        client, sent = page.client(), handled(STREET)
+        for name, arguments in (
+            ("/segment_image", {"image": handled(address["path"])}),
+            ("/segment_image", {"image": sent, "before": address}),
+            ("/segment_image", {"image": sent, "view": [{"path": "", "deep": address}]}),
+            ("/segment_video", {"video": handled(address["path"])}),
+            ("/compare", {"image": handled(address["path"])}),
+            ("/segment_image", {"image": {"path": str(STREET)}}),  # of the server, which has not been uploaded
+            ("/segment_image", {"image": {"path": f"{page.root}/../../{STREET}"}}),
+        ):
+            sentence = refusal(lambda: client.predict(**arguments, api_name=name))  # noqa: B023 - called at once
+            assert sentence == "Upload the file: addresses and paths are not accepted.", (name, arguments)
+        server.shutdown()
+    assert asked == []
+
+
+def test_a_disk_without_room_takes_no_upload_and_no_result(tmp_path: Path) -> None:
+    full = "The server has no room for files at the moment. Try again later."
+    with running_page(tmp_path, "--free-bytes", str(1 << 60)) as page:
+        form = {"content-type": "multipart/form-data; boundary=x"}
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+        for path in ("/gradio_api/upload", "/gradio_api/process_recording"):
+            assert page.status(path, form, head + b"\r\n--x--\r\n") == 507
+        example = next(page.root.glob("*/camera_*.jpg"))
+        assert refusal(lambda: page.client().predict({"path": str(example)}, api_name="/segment_image")) == full
+        assert page.results() == []
+
+
 def test_broken_files_get_a_sentence(page: Page, shared: Callable[[str], Path]) -> None:
     folder = shared("data/badmedia/derived")
     check_all(page, [folder / name for name in SAMPLE], refused=5)
@@ -153,7 +195,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
     folder = tmp_path_factory.mktemp("strict")
     (folder / "hash").write_text(hash_password("secret"), encoding="utf-8")
-    options = ("--auth", f"ann:{folder / 'hash'}", "--picture-seconds", "4", "--session-seconds", "3")
+    options = ("--auth", f"ann:{folder / 'hash'}", "--picture-seconds", "4", "--session-seconds", "3", "--queue", "1")
     with running_page(folder, *options) as running:
         yield running
 
@@ -188,6 +230,38 @@ def test_a_decoder_that_hangs_is_killed_and_the_page_goes_on(strict: Page) -> No
     assert client.predict(handled(STREET), api_name="/segment_image")
 
 
+def test_a_full_queue_refuses_and_what_waits_keeps_its_file(strict: Page, clip_of: Callable[[int], Path]) -> None:
+    client, workers = strict.client(auth=("ann", "secret")), strict.workers()
+
+    def send() -> Any:
+        return client.submit(handled(clip_of(12)), api_name="/segment_video")
+
+    def wait(*codes: str) -> None:
+        while [job.status().code.name for job in jobs] != list(codes):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    deadline, jobs = time.monotonic() + 20, [send()]
+    wait("PROCESSING")
+    jobs.append(send())
+    wait("PROCESSING", "IN_QUEUE")
+    with pytest.raises(Exception, match="Queue is full! Please try again"):
+        send().result()
+    time.sleep(7)  # longer than files are kept
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+    assert ["12 frames" in job.result()[1] for job in jobs] == [True, True]
+
+
+def test_a_file_that_is_gone_is_asked_for_again(strict: Page) -> None:
+    gone = strict.root / "gone" / "street.jpg"
+    client = strict.client(auth=("ann", "secret"))
+    sentence = refusal(lambda: client.predict({"path": str(gone)}, api_name="/segment_image"))
+    assert sentence == "street.jpg is no longer on the server. Send it again."
+
+
 def run(*options: str, **settings: Any) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(REPOSITORY / "demo" / "app.py"), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **settings)
@@ -203,6 +277,53 @@ def test_what_cannot_be_started_says_why(page: Page, tmp_path: Path) -> None:
     ):
         done = run("--port", "0", *options)
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+
+
+def test_share_without_an_address_ends_with_a_sentence(tmp_path: Path) -> None:
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+    environment = os.environ | nowhere | {"HF_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = run("--port", "0", "--share", env=environment)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert "--share: no public address could be opened. Start without it." in done.stderr
+    assert not list(tmp_path.glob("lsr-demo-*"))
+
+
+@pytest.mark.parametrize(("auth", "who"), [(None, "WITHOUT a password"), (print, "with the password")])
+def test_a_page_that_others_reach_says_who_can_use_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, auth: Any, who: str
+) -> None:
+    import app
+    from settings import Limits
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "threading", SimpleNamespace(Event=lambda: SimpleNamespace(wait=interrupted)))
+    address, ended = "https://a.example", []
+    launched = SimpleNamespace(  # in place of a public address, which a test does not open
+        GRADIO_CACHE=tmp_path, share_url=address, launch=lambda **_: None, close=lambda verbose: ended.append(verbose)
+    )
+    options = {"host": "0.0.0.0", "port": 7860, "share": True, "auth": auth, "allow_host": []}
+    with caplog.at_level("WARNING", "demo"), pytest.raises(KeyboardInterrupt):
+        app._serve(launched, Limits(), options)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"everybody who knows {address} can use this page {who}",
+        f"everybody who reaches 0.0.0.0, port 7860 can use this page {who}",
+    ]
+    assert ended == [False]
+
+
+def test_ctrl_c_again_and_again_is_as_good_as_once(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
+    with running_page(tmp_path) as page:
+        job = page.client().submit(handled(clip_of(299)), api_name="/segment_video")
+        while not (job.status().progress_data and job.status().progress_data[0].index):
+            time.sleep(0.05)
+        deadline = time.monotonic() + 30
+        while page.process.poll() is None:
+            assert time.monotonic() < deadline
+            os.killpg(page.process.pid, signal.SIGINT)
+            time.sleep(0.02)
+    assert page.process.returncode == 130  # running_page checks the log and the files
 
 
 def test_help_is_quick_and_needs_no_gradio() -> None:

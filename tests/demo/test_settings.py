@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer import InputError, UsageError
-from settings import Catalogue, Limits, ModelChoice, hash_password, read_password
+from settings import Catalogue, Limits, ModelChoice, file_size, hash_password, read_password
 
 SHIPPED = ["toytown_source.onnx", "toytown_adapted.onnx"]
 
@@ -20,19 +20,30 @@ def test_a_limit_is_a_finite_number_above_nothing(value: float) -> None:
 
 
 def test_each_limit_refuses_what_is_beyond_it_and_accepts_what_is_not() -> None:
-    limits = Limits(upload_bytes=1000, pixels=100, seconds=2.0, frames=20)
-    limits.check_bytes("a", 1000)
+    limits = Limits(upload_bytes=1024, pixels=100, seconds=2.0, frames=20)
+    limits.check_bytes("a", 1024)
     limits.check_pixels("a", 10, 10)
     limits.check_length("a", 2.0, 20)
     limits.check_length("a", None, None)
     for refused, sentence in (
-        (lambda: limits.check_bytes("a.mp4", 1001), "a.mp4 has 1.0 kB; at most 1.0 kB are accepted. Shorten"),
+        (lambda: limits.check_bytes("a.mp4", 2048), "a.mp4 has 2.0 KiB; at most 1.0 KiB are accepted. Shorten"),
         (lambda: limits.check_pixels("a.png", 10, 11), "a.png has 11 x 10 pixels; at most 0 million are decoded."),
         (lambda: limits.check_length("a.mp4", 2.1, None), "a.mp4 lasts 2 s; at most 2 s are accepted. Shorten it."),
         (lambda: limits.check_length("a.mp4", None, 21), "a.mp4 has 21 frames; at most 20 are accepted. Shorten it."),
     ):
         with pytest.raises(InputError, match=sentence):
             refused()
+
+
+def test_a_disk_without_room_is_refused(tmp_path: Path) -> None:
+    Limits(free_bytes=1).check_room(tmp_path)
+    with pytest.raises(InputError, match="The server has no room for files at the moment"):
+        Limits(free_bytes=1 << 60).check_room(tmp_path)
+
+
+def test_the_default_size_of_an_upload_reads_as_a_round_number() -> None:
+    assert file_size(Limits().upload_bytes) == "256 MiB"
+    assert [file_size(size) for size in (512, 1 << 20, 3 << 19)] == ["0.5 KiB", "1.0 MiB", "1.5 MiB"]
 
 
 def test_a_password_is_known_by_its_hash_alone(tmp_path: Path) -> None:
