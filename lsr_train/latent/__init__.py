@@ -1,6 +1,7 @@
 """Regularises the latent space for domain adaptation in semantic segmentation (LSR), in any training loop.
 
-One file per equation of the paper; `LatentRegularizer` calls them all and keeps the state between steps.
+One file per equation of the paper. `LatentRegularizer` keeps the state between steps and computes the same values in
+one pass; with `fused=False` it calls the equations.
 """
 
 import warnings

@@ -1,7 +1,8 @@
 """Runs the whole latent stack: labels on the feature grid, prototypes, and the losses of both domains.
 
-It owns the state between steps (prototypes and the norm reference, in buffers) and calls the equations of its
-neighbours. It weights nothing and knows no network, configuration or log.
+It owns the state between steps (prototypes and the norm reference, in buffers). With `fused=False` it calls the
+equations of its neighbours; by default it computes the same values in one pass over each feature map. It weights
+nothing and knows no network, configuration or log.
 """
 
 from typing import Literal
@@ -13,7 +14,7 @@ from lsr_train.latent.cells import cell_sums, check_features
 from lsr_train.latent.clustering import clustering_loss
 from lsr_train.latent.fused import Moments, class_moments, one_member
 from lsr_train.latent.histogram import histogram_downsample, nearest_downsample
-from lsr_train.latent.norm_alignment import align_norms, feature_norms, mean_over_cells
+from lsr_train.latent.norm_alignment import Domain, align_norms, feature_norms, mean_over_cells, norm_alignment_loss
 from lsr_train.latent.perpendicularity import cosine_perpendicularity_loss, perpendicularity_loss
 from lsr_train.latent.prototypes import Prototypes, class_means
 from lsr_train.latent.pseudo_labels import pseudo_labels
@@ -25,7 +26,7 @@ DOWNSAMPLE = {"histogram": histogram_downsample, "nearest": nearest_downsample}
 
 
 class _Plain:
-    """A feature map and the equations on it, each of which reads the map anew; the counterpart of `Moments`."""
+    """Calls the equations on a feature map, each of which reads the map again; the counterpart of `Moments`."""
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
         self._features, self._labels, self._num_classes = features, labels, num_classes
@@ -57,8 +58,9 @@ class LatentRegularizer(nn.Module):
         labels: `histogram` (the paper) or `nearest` (plain subsampling, for the ablation).
         terms: names of the losses that are computed and returned; None means all of `TERMS`. What only the others
             need is not computed.
-        fused: read each feature map once (`lsr_train.latent.fused`) instead of once for each equation. The values are
-            the same; without it second derivatives are there, too.
+        fused: compute the values in one pass over each feature map (`lsr_train.latent.fused`). False calls the
+            equations (`clustering_loss`, `perpendicularity_loss`, `norm_alignment_loss`): the values are the same, and
+            second derivatives are there, too.
 
     Raises:
         ValueError: an option or a term is unknown, or a number is out of range.
@@ -146,9 +148,14 @@ class LatentRegularizer(nn.Module):
             if self.terms & {"norm_source", "norm_target"}:
                 if source_norms is None:
                     source_norms = feature_norms(source_features)
-                if target_norms is None and "norm_target" in self.terms:
-                    target_norms = feature_norms(target_features)
-                self._norm_terms(values, source_norms, target_norms, counted)
+                reference = self._move_reference(source_norms)
+                if "norm_source" in self.terms:
+                    values["norm_source"] = self._norm_term(source_features, source_norms, reference, "source")
+                if "norm_target" in self.terms:
+                    if target_norms is None:
+                        target_norms = feature_norms(target_features)
+                    values["norm_target"] = self._norm_term(target_features, target_norms, reference, "target", counted)
+                    self._diagnose(target_norm=mean_over_cells(target_norms.detach(), counted))
         return {name: values[name] for name in TERMS if name in self.terms}
 
     def diagnostics(self) -> dict[str, Tensor]:
@@ -199,21 +206,23 @@ class LatentRegularizer(nn.Module):
         )
         return target.norms
 
-    def _norm_terms(
-        self, values: dict[str, Tensor], source_norms: Tensor, target_norms: Tensor | None, counted: Tensor | None
-    ) -> None:
-        """Add Eq. 7 and 8, and keep this batch's mean source norm for the next step."""
+    def _move_reference(self, source_norms: Tensor) -> Tensor:
+        """Return the mean source norm of the previous step, and keep this batch's for the next."""
         current = mean_over_cells(source_norms.detach())
         reference = torch.where(self.norm_known, self.norm_reference, current)
         if self.training:
             self.norm_reference = current.to(self.norm_reference.dtype)  # replaced, as the prototypes are
             self.norm_known = torch.ones_like(self.norm_known)
         self._diagnose(source_norm=current)
-        if "norm_source" in self.terms:
-            values["norm_source"] = align_norms(source_norms, reference, self.delta, "source")
-        if target_norms is not None and "norm_target" in self.terms:
-            values["norm_target"] = align_norms(target_norms, reference, self.delta, "target", mask=counted)
-            self._diagnose(target_norm=mean_over_cells(target_norms.detach(), counted))
+        return reference
+
+    def _norm_term(
+        self, features: Tensor, norms: Tensor, reference: Tensor, domain: Domain, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return Eq. 7 or 8; fused, from the norms that are there already."""
+        if self.fused:
+            return align_norms(norms, reference, self.delta, domain, mask=mask)
+        return norm_alignment_loss(features, reference, self.delta, domain, mask=mask)
 
     def _diagnose(self, **scalars: Tensor) -> None:
         """Keep detached scalars for `diagnostics`; the first of a name stays."""

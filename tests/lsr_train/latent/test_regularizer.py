@@ -1,12 +1,15 @@
 import copy
 import pickle
 import shutil
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from lsr_train import latent
 from lsr_train.latent import TERMS, LatentRegularizer
 from tests.lsr_train.latent.oracles import RegularizerOracle
 from tests.lsr_train.latent.refused import NoWaiting
@@ -224,6 +227,20 @@ def test_state_travels() -> None:
     for twin in twins:
         found = twin(*batch(1))
         assert all(torch.equal(found[name], expected[name]) for name in TERMS)
+
+
+def test_without_fused_the_equations_themselves_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("clustering_loss", "perpendicularity_loss", "norm_alignment_loss"):
+
+        def called(*args: object, name: str = name, equation: Callable[..., Tensor], **more: object) -> Tensor:
+            calls.append(name)
+            return equation(*args, **more)
+
+        place = f"lsr_train.latent.regularizer.{name}"
+        monkeypatch.setattr(place, partial(called, equation=getattr(latent, name)))
+    LatentRegularizer(C, K, fused=False)(*batch(0))
+    assert sorted(calls) == ["clustering_loss"] * 2 + ["norm_alignment_loss"] * 2 + ["perpendicularity_loss"]
 
 
 def test_two_steps_before_a_backward() -> None:
