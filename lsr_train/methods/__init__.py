@@ -5,8 +5,10 @@ file (`--method FILE.py:CLASS`), or an entry point of an installed package.
 """
 
 import importlib.util
+import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from lsr_infer.errors import InputError
 from lsr_train.config.run import ENTRY_POINTS, METHOD_SPECS, is_foreign
@@ -32,6 +34,14 @@ def method_class(name: str) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise InputError(f"method {name} is {found!r}; needed: a subclass of lsr_train.methods.Method.")
     return found
+
+
+def __getattr__(name: str) -> Any:
+    """Return METHODS, the classes by name of version 0.1.0, with a warning."""
+    if name != "METHODS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("lsr_train.methods.METHODS is now method_class(NAME)", DeprecationWarning, stacklevel=2)
+    return {method: method_class(method) for method in METHOD_SPECS}
 
 
 def _from_file(file: str, attribute: str) -> object:

@@ -9,13 +9,13 @@ from lsr_train.latent import CosineRegularizer, LatentRegularizer
 def latent_weights(config: Config, form: Literal["paper", "cosine"] = "paper") -> dict[str, float]:
     """Return the weight of each latent term of a form (paper, Eq. 4); source and target share a lambda."""
     weights = config.weights
-    last = {"paper": "norm", "cosine": "prototype"}[form]
+    last, weight = {"paper": ("norm", weights.norm), "cosine": ("prototype", weights.prototype)}[form]
     return {
         "cluster_source": weights.cluster,
         "cluster_target": weights.cluster,
         "perpendicularity": weights.perpendicularity,
-        f"{last}_source": getattr(weights, last),
-        f"{last}_target": getattr(weights, last),
+        f"{last}_source": weight,
+        f"{last}_target": weight,
     }
 
 

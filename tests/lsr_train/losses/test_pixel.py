@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsr_train.losses.pixel import cross_entropy, distillation_loss, entropy_loss, max_square_loss, upsample
+from lsr_train.losses import cross_entropy, distillation_loss, entropy_loss, max_square_loss, upsample
 from tests.lsr_train.latent import oracles
 from tests.lsr_train.latent.refused import NoWaiting
 from tests.lsr_train.latent.tolerances import GRADIENT, RELATIVE, close

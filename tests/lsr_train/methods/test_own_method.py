@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.config.run import Config
+from lsr_train import methods
+from lsr_train.config.run import METHOD_SPECS, Config
 from lsr_train.methods import method_class
 from lsr_train.methods.entropy import MinEnt
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
@@ -94,3 +95,11 @@ def test_an_installed_package_brings_its_own(tmp_path: Path, monkeypatch: pytest
     monkeypatch.syspath_prepend(str(tmp_path))
     assert Config(method="centred").method == "centred"
     assert method_class("centred").__name__ == "Centred"
+
+
+def test_the_table_of_methods_of_0_1_0_still_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match=r"METHODS is now method_class"):
+        table = methods.METHODS
+    assert table == {name: method_class(name) for name in METHOD_SPECS}
+    with pytest.raises(AttributeError, match="has no attribute 'METHOD'"):
+        _ = methods.METHOD
