@@ -15,7 +15,10 @@ import pytest
 from lsr_infer.commands.segment import read_options
 from lsr_infer.errors import InputError
 from lsr_infer.segmenter import Segmentation
+from lsr_train.analysis.options import analyze_options, report_options
 from lsr_train.commands.dispatch import expand_distill
+from lsr_train.comparison.options import AblateOptions, CompareOptions
+from lsr_train.comparison.options import read_options as table_options
 from lsr_train.config.command_line import resolve
 from lsr_train.config.recipes import recipe_names
 from lsr_train.data.classes_file import load_classes
@@ -243,3 +246,23 @@ def test_no_recipe_or_comparison_names_the_readme(path: Path) -> None:
     assert "readme" not in text.lower()
     for page in re.findall(r"\bdocs/[\w/]+\.\w+", text):
         assert (REPOSITORY / page).is_file(), page
+
+
+READERS = {
+    "compare": lambda words: table_options("compare", words, CompareOptions),
+    "ablate": lambda words: table_options("ablate", words, AblateOptions),
+    "analyze": analyze_options,
+    "report": report_options,
+}
+
+
+@pytest.mark.parametrize("line", [line for name in READERS for line in commands(f"python -m lsr_train {name}")])
+def test_commands_of_tables_and_figures_are_understood(line: str) -> None:
+    """A line that ends in … leaves out more options of the same kind, and is read without it."""
+    command, *arguments = shlex.split(line.removesuffix("…"))[3:]
+    READERS[command](arguments)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_each_command_of_tables_and_figures_is_shown(name: str) -> None:
+    assert commands(f"python -m lsr_train {name}")
