@@ -36,7 +36,7 @@ def test_a_step_takes_what_is_predicted(method: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from Linux's /proc")
 def test_an_evaluation_takes_no_more_than_is_predicted() -> None:
-    argv = ["--one", "--look", "--backbones", "resnet50", "--strides", "16", "--sizes", "384x192"]
+    argv = ["--one", "--evaluation", "--backbones", "resnet50", "--strides", "16", "--sizes", "384x192"]
     command = [sys.executable, "-m", "tests.benchmarks.step_memory", *argv]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
