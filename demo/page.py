@@ -170,8 +170,9 @@ def _compare_tab(actions: Actions, models: list[Any]) -> None:
             facts = gr.Markdown("Both models run on one picture: how long each takes, and where they differ.")
             difference = gr.Image(label="In colour: where the two differ, as the right one says", interactive=False,
                                   height=300, buttons=["fullscreen"], elem_id="difference")  # fmt: skip
-            table = gr.Dataframe(headers=["", "before", "after"], interactive=False, wrap=True, show_label=False,
-                                 buttons=[], elem_id="comparison")  # fmt: skip
+            table = gr.Dataframe(headers=["", "before", "after"], column_widths=["26%", "37%", "37%"],
+                                 interactive=False, wrap=True, show_label=False, buttons=[],
+                                 elem_id="comparison")  # fmt: skip
     gr.on([image.change, run.click], actions.compare, [image, *models[:2]], [facts, difference, table],
           api_name="compare", concurrency_id="picture", show_progress_on=difference, preprocess=False)  # fmt: skip
 

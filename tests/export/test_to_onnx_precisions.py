@@ -87,7 +87,7 @@ def test_a_runtime_that_changes_nothing_is_said_so(
 
 def test_integers_are_calibrated_on_the_runs_own_frames(run: Path, tmp_path: Path) -> None:
     path, report = tmp_path / "int8.onnx", tmp_path / "report.json"
-    words = ["--precision", "int8", "--calibration-frames", "12", "--report", report]
+    words = ["--precision", "int8", "--calibration-frames", "20", "--report", report]
     assert code(run, "-o", path, *words) == 0
     manifest = manifest_of(path)
     assert (manifest.precision, manifest.runtime) == ("int8", "onnxruntime")
@@ -96,7 +96,7 @@ def test_integers_are_calibrated_on_the_runs_own_frames(run: Path, tmp_path: Pat
     assert made.scheme == "U8S8"
     assert set(made.candidates) == set(CALIBRATIONS)
     assert "trained on (toytown-camera)" in made.calibrated_on
-    assert made.frames == 12  # and twice 8 were kept back
+    assert made.frames == 20  # and twice 8 were kept back
     assert made.in_float == ()
     assert manifest.parity is not None
     assert manifest.parity.frames_from == "8 shipped Toytown frames"
