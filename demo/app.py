@@ -135,7 +135,7 @@ def _serve(page: Any, limits: Limits, options: dict[str, Any]) -> None:
     from page import theme
 
     host, port, hosts = options["host"], options["port"], _allowed_hosts(options)
-    middleware = [Middleware(_room_for_uploads, root=Path(page.GRADIO_CACHE), limits=limits)]
+    middleware = [Middleware(_gate, root=Path(page.GRADIO_CACHE), limits=limits)]
     middleware += [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
     try:
         page.launch(
@@ -160,13 +160,15 @@ def _serve(page: Any, limits: Limits, options: dict[str, Any]) -> None:
         page.close(verbose=False)
 
 
-def _room_for_uploads(app: Any, root: Path, limits: Limits) -> Any:
-    """Refuse uploads while the disk has too little room, before any of their bytes are written."""
+def _gate(app: Any, root: Path, limits: Limits) -> Any:
+    """Refuse uploads while the disk has too little room, and files of other hosts, which Gradio would fetch."""
     from starlette.responses import PlainTextResponse
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
-        then = app
-        if scope.get("path") in ("/gradio_api/upload", "/gradio_api/process_recording"):
+        then, path = app, scope.get("path", "")
+        if path.startswith(("/gradio_api/file=http:", "/gradio_api/file=https:")):
+            then = PlainTextResponse("Files of other hosts are not handed on.", status_code=403)
+        elif path in ("/gradio_api/upload", "/gradio_api/process_recording"):
             try:
                 limits.check_room(root)
             except InputError as error:

@@ -131,6 +131,8 @@ def test_a_file_is_uploaded_and_never_fetched_or_read_from_elsewhere(page: Page)
             sentence = refusal(lambda: client.predict(**arguments, api_name=name))  # noqa: B023 - called at once
             assert sentence == "Upload the file: addresses and paths are not accepted.", (name, arguments)
         server.shutdown()
+    for scheme in ("http", "https"):
+        assert page.status(f"/gradio_api/file={scheme}://example.org/street.jpg") == 403
     assert asked == []
 
 
