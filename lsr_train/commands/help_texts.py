@@ -52,7 +52,7 @@ Options (defaults in brackets; a recipe may set others):
 
 Examples:
   python -m lsr_train pretrain --recipe toytown_source --out runs/source
-  python -m lsr_train pretrain --recipe my_footage_source --source SIMULATOR --target CLIP.mp4 --out runs/source
+  python -m lsr_train pretrain --recipe my_footage_source --source SIM --target CLIP.mp4 --out RUN
 """
     + _SECTIONS,
     "adapt": """\

@@ -218,7 +218,8 @@ def test_an_interruption_is_the_trainers_business(config: Config, source: Source
 
 def test_a_trainer_that_fails_with_an_open_loader_ends(labelled_folder: Path, repository: Path) -> None:
     code = f"""
-from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig
+from lsr_train.config.run import Config
 from lsr_train.data.loading import batches_of, build_source
 from lsr_train.data.labels import CITYSCAPES_19
 source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
@@ -236,7 +237,8 @@ raise RuntimeError("as planned")
 def test_workers_end_when_the_trainer_is_killed(labelled_folder: Path, repository: Path) -> None:
     code = f"""
 import multiprocessing, os, signal
-from lsr_train.config.run import AugmentConfig, Config, DataConfig, SourceConfig
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig
+from lsr_train.config.run import Config
 from lsr_train.data.loading import batches_of, build_source
 from lsr_train.data.labels import CITYSCAPES_19
 source = SourceConfig(root={str(labelled_folder)!r}, split="train", ids="cityscapes-trainid", height=36, width=48)
