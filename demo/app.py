@@ -13,6 +13,7 @@ import importlib.util
 import ipaddress
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -166,7 +167,7 @@ def _gate(app: Any, root: Path, limits: Limits) -> Any:
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         then, path = app, scope.get("path", "")
-        if path.startswith(("/gradio_api/file=http:", "/gradio_api/file=https:")):
+        if re.search("/file[=/]https?:", path):  # Gradio has two forms of the address
             then = PlainTextResponse("Files of other hosts are not handed on.", status_code=403)
         elif path in ("/gradio_api/upload", "/gradio_api/process_recording"):
             try:

@@ -133,9 +133,9 @@ def test_a_file_is_uploaded_and_never_fetched_or_read_from_elsewhere(page: Page)
             sentence = refusal(lambda: client.predict(**arguments, api_name=name))  # noqa: B023 - called at once
             assert sentence == "Upload the file: addresses and paths are not accepted.", (name, arguments)
         server.shutdown()
-    for scheme in ("http", "https"):
+    for form in ("file=http", "file=https", "file/http", "file/https"):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{page.address}/gradio_api/file={scheme}://example.org/street.jpg")
+            urllib.request.urlopen(f"{page.address}/gradio_api/{form}://example.org/street.jpg")
         assert refused.value.read() == b"Files of other hosts are not handed on."
     assert asked == []
 

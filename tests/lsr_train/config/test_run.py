@@ -72,7 +72,8 @@ TWO_SIZES = DataConfig(
 
 def test_a_crop_is_not_held_against_a_target_that_is_not_there() -> None:
     crop = AugmentConfig(crop_height=600, crop_width=600)
-    Config(augment=crop, data=DataConfig(source=SourceConfig(height=720, width=1280)))
+    config = Config(augment=crop, data=DataConfig(source=SourceConfig(height=720, width=1280)))
+    assert (config.augment.crop_height, config.data.target.given) == (600, False)
 
 
 @pytest.mark.parametrize(
