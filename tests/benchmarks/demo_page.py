@@ -6,9 +6,10 @@ Prints JSON. The page runs in a process of its own with the shipped networks and
 uploads included. A picture and a clip alternate with the runtime's own work on the same files (`Segmenter`;
 `lsr-infer` with the same results), and the figures are ratios of neighbours, so that what else runs on the machine hits
 both. Without --clip a 720p clip of 10 s is made of the package's frames. The load: every client sends pictures, and now
-and then a clip that it cancels. Memory is that of all the page's processes. The highest value after the first minute
-(the first third of a shorter load) is given over two levels: the median of that minute's second half, and its highest
-value. A picture's answer ends with its addresses: the client downloads no files.
+and then a clip that it cancels. Memory is that of all the page's processes, shared pages counted once. It swings with
+what is computed, so three ratios are given: the highest value after the first minute (the first third of a shorter
+load) over that minute's highest and over the median of its second half, and the last minute's median over that median,
+which would show growth. A picture's answer ends with its addresses: the client downloads no files.
 """
 
 import argparse
@@ -177,7 +178,7 @@ class Load:
         for thread in threads:
             thread.start()
         while time.monotonic() - begin < self._seconds:
-            self._memory.append((time.monotonic() - begin, resident(self._page.process.pid)))
+            self._memory.append((time.monotonic() - begin, proportional_memory(self._page.process.pid)))
             time.sleep(0.5)
         for thread in threads:
             thread.join()
@@ -185,6 +186,7 @@ class Load:
         median = statistics.median(size for at, size in self._memory if settled / 2 <= at < settled)
         highest = max(size for at, size in self._memory if at < settled)
         later = max(size for at, size in self._memory if at >= settled)
+        last = statistics.median(size for at, size in self._memory if at >= self._seconds - settled)
         return {
             "clients": self._clients,
             "minutes": self._seconds / 60,
@@ -195,6 +197,7 @@ class Load:
             "highest_memory_mib": max(highest, later) / 2**20,
             "memory_over_median_of_first_minute": later / median,
             "memory_over_highest_of_first_minute": later / highest,
+            "median_memory_of_last_over_first_minute": last / median,
             "status_at_the_end": self._page.status(),
         }
 
@@ -218,15 +221,16 @@ class Load:
             into.append(seconds)
 
 
-def resident(pid: int) -> int:
-    """Return the memory of a process and of all below it, in bytes."""
+def proportional_memory(pid: int) -> int:
+    """Return the memory of a process and of all below it, in bytes; each page shared by N of them counts 1/N each."""
     total, found = 0, [pid]
     while found:
         process = found.pop()
         try:
             for task in Path(f"/proc/{process}/task").iterdir():
                 found += map(int, (task / "children").read_text(encoding="ascii").split())
-            total += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * 4096
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
+            total += 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
         except OSError:
             continue
     return total
