@@ -249,7 +249,7 @@ def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> int:
     """Run the command line."""
-    return exit_status(lambda: run(sys.argv[1:]))
+    return exit_status(lambda: run(sys.argv[1:]), needs="demo")
 
 
 if __name__ == "__main__":

@@ -259,4 +259,4 @@ def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, 
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, needs="trt"))

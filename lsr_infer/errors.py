@@ -128,16 +128,17 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def exit_status(command: Callable[[], int | None]) -> int:
+def exit_status(command: Callable[[], int | None], *, needs: str = "") -> int:
     """Run a command and translate how it ended into a process exit code.
 
     Args:
         command: the body of a `main`; its return value is the exit code, None meaning 0.
+        needs: the extra that holds the packages the command imports; "" where the package itself does.
 
     Returns:
-        The command's own code; the code of an `LsrError`, after one line on stderr and one for each file it lists; 130
-        after Ctrl-C, SIGTERM or an interruption; 1 after any other exception, with its traceback; 141 where the reader
-        of stdout has gone.
+        The command's own code; the code of an `LsrError`, after one line on stderr and one for each file it lists; 3
+        where a package is not installed; 130 after Ctrl-C, SIGTERM or an interruption; 1 after any other exception,
+        with its traceback; 141 where the reader of stdout has gone.
     """
     _open_stderr()
     try:
@@ -151,6 +152,17 @@ def exit_status(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return 130
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "lsr_train", "lsr_infer"):  # a fault of ours
+            traceback.print_exc()
+            return 1
+        advice = extra(needs) if needs else "Install it."
+        sys.stderr.write(
+            f"error: {package} is not installed in this Python ({sys.prefix}). {advice} Or use the environment that "
+            "has it: source .venv/bin/activate.\n"
+        )
+        return DeviceError.exit_code
     except BrokenPipeError:
         return 128 + int(getattr(signal, "SIGPIPE", 13))
     except Exception:  # noqa: BLE001 - the outermost frame: whatever it is, it must end in a code and a traceback

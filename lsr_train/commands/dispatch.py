@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from lsr_infer.errors import DeviceError, UsageError, stderr_handler
+from lsr_infer.errors import UsageError, stderr_handler
 from lsr_train.commands.help_texts import HELP
 from lsr_train.config.renamed import current_argv
 
@@ -182,12 +182,4 @@ def run(argv: list[str]) -> int | None:
         print(HELP[name], end="")  # noqa: T201 - the result of --help
         return 0
     command = COMMANDS["adapt" if topic not in (None, "all") and name in _TAKE_FIELDS else name]
-    try:
-        return command(["--help", topic] if topic else current_argv(name, rest))
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("lsr_train", "lsr_infer"):
-            raise
-        raise DeviceError(
-            f"{error.name} is not installed in this Python ({sys.prefix}). Install it with pip install '.[train]', or "
-            "use the environment that has it: source .venv/bin/activate."
-        ) from error
+    return command(["--help", topic] if topic else current_argv(name, rest))

@@ -121,7 +121,9 @@ def export(
         QualityGateError: the comparison missed the bar; no file appears.
         DeviceError: a package of the extra `export` is missing.
     """
-    missing = [name for name in ("torch", "onnx", "onnxscript", "safetensors") if find_spec(name) is None]
+    missing = [
+        name for name in ("torch", "onnx", "onnxscript", "safetensors", "yaml", "filelock") if find_spec(name) is None
+    ]
     if missing:
         raise DeviceError(f"{', '.join(missing)}: not installed. {extra('export')}")
     if output.suffix.lower() != ".onnx":

@@ -59,7 +59,7 @@ def _run() -> None:
 
 def main() -> None:
     """Entry point of `python -m lsr_train.toytown`."""
-    sys.exit(exit_status(_run))
+    sys.exit(exit_status(_run, needs="train"))
 
 
 if __name__ == "__main__":

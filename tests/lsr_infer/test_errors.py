@@ -1,0 +1,24 @@
+"""How a command ends."""
+
+import importlib
+import sys
+
+import pytest
+
+from lsr_infer.errors import DeviceError, exit_status
+
+
+@pytest.mark.parametrize(("needs", "advice"), [("export", "Install lsr-road[export] "), ("", "Install it. ")])
+def test_a_package_that_is_not_installed_is_told_in_one_line(
+    needs: str, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert exit_status(lambda: importlib.import_module("yaml.nodes") and None, needs=needs) == DeviceError.exit_code
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: yaml is not installed in this Python ({sys.prefix}). {advice}")
+    assert error.count("\n") == 1
+
+
+def test_a_missing_module_of_ours_is_a_fault_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(lambda: importlib.import_module("lsr_infer.nothing") and None) == 1
+    assert "Traceback" in capsys.readouterr().err
