@@ -158,7 +158,8 @@ class PseudoLabelsConfig:
     """Labels of target cells (paper, Sec. 3).
 
     Args:
-        confidence: T_p, in [0, 1). A cell keeps its label if the mean of its pixels' peak probability is above it.
+        confidence: T_p, in [0, 1]. A cell keeps its label if the mean of its pixels' peak probability is above it; at
+            1 none does.
     """
 
     confidence: float = 0.5

@@ -101,9 +101,9 @@ SCHEMES: Mapping[str, Scheme] = {
         name="U8S8",
         signed=False,
         every_sum=True,
-        # Measured on the real pair (101 frames of CamVid val), two networks: mean IoU -.03 and -.36 points, with the
-        # classifier in float +.03 and -.39. ResNet-101 at 1024x512 takes .91 of the time in ONNX Runtime and .78 in
-        # OpenVINO.
+        # Measured on the real pair (101 frames of CamVid val), two networks: mean IoU -0.03 and -0.36 points, with
+        # the classifier in float +0.03 and -0.39. ResNet-101 at 1024x512 takes 0.91 of the time in ONNX Runtime, 0.78
+        # in OpenVINO.
         classifier=True,
         stored=True,
         choices=(
