@@ -1,4 +1,4 @@
-"""Fits this process to the machine: the cores it may use, freed memory, its parent's end, ONNX Runtime's reports."""
+"""Fits this process to the machine: cores and memory it may use, its parent's end, reports of ONNX Runtime."""
 
 import math
 import os
@@ -10,9 +10,10 @@ from typing import Any
 
 import psutil
 
-__all__ = ["STDIN", "Trimmer", "import_onnxruntime", "usable_cores", "watch_parent"]
+__all__ = ["STDIN", "Trimmer", "import_onnxruntime", "usable_bytes", "usable_cores", "watch_parent"]
 
 _SYSTEM = Path("/")
+_GROUPS = "sys/fs/cgroup"
 
 STDIN = 0
 """Read without Python's buffer, whose lock a thread that waits for more would hold when the process ends."""
@@ -37,15 +38,38 @@ def usable_cores(system: Path = _SYSTEM) -> int:
 
 def _quota(system: Path) -> float:
     """Return how many processors' time the control group grants; infinite where it sets no limit."""
-    top = system / "sys/fs/cgroup"
+    grants = [_read(group / "cpu.max").split() for group in _control_groups(system)]
+    version_1 = system / _GROUPS / "cpu"
+    grants.append([_read(version_1 / f"cpu.cfs_{name}_us") for name in ("quota", "period")])
+    shares = [int(grant[0]) / int(grant[1]) for grant in grants if len(grant) == 2 and all(map(str.isdigit, grant))]
+    return min((share for share in shares if share > 0), default=math.inf)
+
+
+def usable_bytes(system: Path = _SYSTEM) -> int:
+    """Return how much memory the machine and this process's control groups leave; for `system` see `usable_cores`."""
+    files = [[group / f"memory.{name}" for name in ("max", "current", "stat")] for group in _control_groups(system)]
+    version_1 = system / _GROUPS / "memory"
+    files.append([version_1 / f"memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")])
+    left = [_left(*map(_read, three)) for three in files]
+    return min([int(psutil.virtual_memory().available), *(number for number in left if number is not None)])
+
+
+def _left(limit: str, used: str, stat: str) -> int | None:
+    """Return what a limit leaves; pages that only cache files are given back when they are wanted."""
+    if not (limit.isdigit() and used.isdigit()):
+        return None
+    cached = next((line.split()[1] for line in stat.splitlines() if line.startswith("inactive_file ")), "0")
+    return max(0, int(limit) - int(used) + int(cached))
+
+
+def _control_groups(system: Path) -> list[Path]:
+    """Return the folders of this process's control group and of those above it (version 2)."""
+    top = system / _GROUPS
     own = next((line[3:] for line in _read(system / "proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
     folder = top / own.lstrip("/")
     if not folder.is_relative_to(top) or ".." in folder.parts:
-        folder = top
-    grants = [_read(group / "cpu.max").split() for group in (folder, *folder.parents) if group.is_relative_to(top)]
-    grants.append([_read(top / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")])  # version 1
-    shares = [int(grant[0]) / int(grant[1]) for grant in grants if len(grant) == 2 and all(map(str.isdigit, grant))]
-    return min((share for share in shares if share > 0), default=math.inf)
+        return [top]
+    return [group for group in (folder, *folder.parents) if group.is_relative_to(top)]
 
 
 def _read(path: Path) -> str:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from lsr_infer.errors import UsageError
+from lsr_infer.system.process import usable_bytes
 from lsr_train.config.fields import field_of
 from lsr_train.config.run import Config, command_of
 from lsr_train.data.loading import Batches
@@ -273,36 +273,7 @@ def available_bytes(device: torch.device, system: Path = Path("/")) -> int:
         torch.cuda.empty_cache()  # what was freed counts as free
         free, _ = torch.cuda.mem_get_info(device)
         return max(0, free - _CUDA_BYTES)
-    return min([int(psutil.virtual_memory().available), *_groups(system)])
-
-
-def _groups(system: Path) -> list[int]:
-    """Return what the control group of this process, and those above it, leave; version 2, then 1."""
-    top = system / "sys/fs/cgroup"
-    own = next((line[3:] for line in _read(system / "proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
-    folder = top / own.lstrip("/")
-    inside = folder.is_relative_to(top) and ".." not in folder.parts
-    folders = [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))] if inside else [top]
-    pairs = [(place / "memory.max", place / "memory.current", place / "memory.stat") for place in folders]
-    version_1 = top / "memory"
-    pairs.append((version_1 / "memory.limit_in_bytes", version_1 / "memory.usage_in_bytes", version_1 / "memory.stat"))
-    return [left for limit, used, stat in pairs if (left := _left(_read(limit), _read(used), _read(stat))) is not None]
-
-
-def _left(limit: str, used: str, stat: str) -> int | None:
-    """Return what a limit leaves; pages that only cache files are given back when they are wanted."""
-    if not (limit.isdigit() and used.isdigit()):
-        return None
-    cached = next((line.split()[1] for line in stat.splitlines() if line.startswith("inactive_file ")), "0")
-    return max(0, int(limit) - int(used) + int(cached))
-
-
-def _read(path: Path) -> str:
-    """Return a small file's text, empty where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    return usable_bytes(system)
 
 
 def measure_cost(prepared: RunInputs, place: Path) -> StageCost:

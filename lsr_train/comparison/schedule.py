@@ -23,12 +23,13 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.files import output_path_error, writing
+from lsr_infer.system.process import usable_cores
 from lsr_train.comparison.matrix import Training
 from lsr_train.config.fields import field_of, with_fields
 from lsr_train.config.recipes import config_from_text, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
-from lsr_train.runs.folder import RunFolder, available_cores
+from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import differing, is_finished
 
 __all__ = [
@@ -116,7 +117,7 @@ def device_slots(devices: Sequence[str], environment: Mapping[str, str]) -> list
         if colon:
             variables["CUDA_VISIBLE_DEVICES"] = visible[int(number)] if visible else number
         elif kind == "cpu" and cpus > 1:
-            threads = str(max(1, available_cores() // cpus))
+            threads = str(max(1, usable_cores() // cpus))
             variables = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name not in environment}
         slots.append(Slot(device=kind, environment=variables))
     return slots

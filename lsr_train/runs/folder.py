@@ -26,8 +26,9 @@ from filelock import FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import output_path_error, sync_folder, sync_tree, write_json, write_text, writing
+from lsr_infer.system.process import usable_cores
 
-__all__ = ["MODEL_FILE", "RunFolder", "StepTable", "available_cores", "describe_environment", "resolve_model"]
+__all__ = ["MODEL_FILE", "RunFolder", "StepTable", "describe_environment", "resolve_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "cores": available_cores(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -53,11 +54,6 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "version": _version("lsr-road"),
         "commit": _commit(),
     }
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

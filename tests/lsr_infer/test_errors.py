@@ -13,7 +13,7 @@ def test_a_package_that_is_not_installed_is_told_in_one_line(
     needs: str, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    assert exit_status(lambda: importlib.import_module("yaml.nodes") and None, needs=needs) == DeviceError.exit_code
+    assert exit_status(lambda: importlib.import_module("yaml") and None, needs=needs) == DeviceError.exit_code
     error = capsys.readouterr().err
     assert error.startswith(f"error: yaml is not installed in this Python ({sys.prefix}). {advice}")
     assert error.count("\n") == 1

@@ -1,6 +1,5 @@
 """Locks, and work shared out over devices: order, failure, and processes that never outlive who started them."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.system.process import usable_cores
 from lsr_train.comparison.schedule import (
     Busy,
     Processes,
@@ -92,7 +92,7 @@ def test_two_slots_work_at_the_same_time() -> None:
 
 
 def test_device_slots() -> None:
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     share = {"OMP_NUM_THREADS": str(max(1, cores // 2)), "MKL_NUM_THREADS": str(max(1, cores // 2))}
     assert device_slots(["auto"], {}) == [Slot(device="auto")]
     assert device_slots(["cpu", "cpu"], {}) == [Slot(device="cpu", environment=share)] * 2
