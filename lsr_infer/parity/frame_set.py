@@ -18,7 +18,9 @@ from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.manifest import Manifest
 from lsr_infer.render.draw import CITYSCAPES_NAMES
 
-__all__ = ["FrameSet", "check_labels", "read_frame_set", "shipped_frames", "shipped_frames_for", "working_image"]
+__all__ = [
+    "FrameSet", "check_labels", "evenly", "read_frame_set", "shipped_frames", "shipped_frames_for", "working_image",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,13 @@ _Read = tuple[str, NDArray[np.uint8], NDArray[np.uint8] | None]
 """A frame's name, the frame and its labels."""
 
 _SHIPPED = Path(__file__).parents[1] / "models" / "toytown"
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return `count` indices spread evenly over `total`, the middles of equal parts; all of them where it is 0."""
+    if count <= 0 or count >= total:
+        return list(range(total))
+    return [(2 * part + 1) * total // (2 * count) for part in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +56,13 @@ class FrameSet:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def part(self, places: Sequence[int]) -> "FrameSet":
+    def part(self, indices: Sequence[int]) -> "FrameSet":
         """Return some of the frames."""
         return FrameSet(
-            frames=[self.frames[n] for n in places],
-            labels=[self.labels[n] for n in places],
-            origin=f"{len(places)} of {self.origin}",
-            names=[self.names[n] for n in places] if self.names else (),
+            frames=[self.frames[n] for n in indices],
+            labels=[self.labels[n] for n in indices],
+            origin=f"{len(indices)} of {self.origin}",
+            names=[self.names[n] for n in indices] if self.names else (),
         )
 
     def pairs(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]:
@@ -102,7 +111,7 @@ def _from_folder(place: Path, count: int, labels: Path | None, split: str, label
     files = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise InputError(f"{place}: holds no image. Name a folder of images, a video or an image.")
-    chosen = [files[n] for n in _spread(len(files), count)]
+    chosen = [files[n] for n in evenly(len(files), count)]
     try:
         return [(str(path.relative_to(images)), *_pair(path, images, truth)) for path in chosen]
     except InputError as error:
@@ -112,7 +121,7 @@ def _from_folder(place: Path, count: int, labels: Path | None, split: str, label
 def _from_video(place: Path, count: int, labels: Path | None) -> list[_Read]:
     from lsr_infer.video.reader import read_frames
 
-    wanted = set(_spread(sum(1 for _ in read_frames(place)), count))  # decoding finds out how many there really are
+    wanted = set(evenly(sum(1 for _ in read_frames(place)), count))  # decoding finds out how many there really are
     numbered = [(item.index, item.frame) for item in read_frames(place) if item.index in wanted]
     files = [] if labels is None else sorted(labels.glob("*.png"))
     if labels is not None and numbered and numbered[-1][0] >= len(files):
@@ -196,8 +205,3 @@ def check_labels(frames: FrameSet, num_classes: int) -> None:
         raise InputError(
             f"the labels of {frames.origin} are void everywhere, so they prove nothing. Name others, or leave them out."
         )
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """Return at most `count` indices, evenly spread over `total`."""
-    return sorted({round(n) for n in np.linspace(0, total - 1, min(count, total)).tolist()})

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from lsr_infer.errors import UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, write_bytes, write_json, write_text
+from lsr_infer.parity.frame_set import evenly
 from lsr_train.analysis import drawings, numbers
 from lsr_train.analysis.drawings import NothingToDraw
 from lsr_train.analysis.observation import Observation, OpenedNetwork, SpreadFrames, observe_network, open_network
 from lsr_train.analysis.options import CAPTIONS, FIGURES, FORMATS, AnalyzeOptions
-from lsr_train.data.footage import evenly
 from lsr_train.data.labelled import LabelledImages
 from lsr_train.device import choose_device
 from lsr_train.evaluation.evaluate import open_data

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.parity.frame_set import evenly
 from lsr_train.analysis.options import AnalyzeOptions
 from lsr_train.data.classes_file import load_label_space
-from lsr_train.data.footage import evenly
 from lsr_train.data.labelled import LabelledImages
 from lsr_train.data.labels import LABEL_SPACES
 from lsr_train.data.samples import LabelledSample

@@ -22,6 +22,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.sources import VIDEO_SUFFIXES
+from lsr_infer.parity.frame_set import evenly
 from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
@@ -29,7 +30,7 @@ from lsr_train.data.layouts import find_images, image_files
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import scan_images, settle
 
-__all__ = ["Footage", "TargetFrames", "evenly", "footage_files", "frame_size", "open_footage"]
+__all__ = ["Footage", "TargetFrames", "footage_files", "frame_size", "open_footage"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +98,6 @@ class _ToytownFootage(Footage):
 
     def lab(self) -> NDArray[np.float64]:
         return np.stack([lab_statistics(scene.frame) for scene in self._images])
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """Return `count` indices spread evenly over `total` (the middles of equal parts); all where count is 0 or more."""
-    if count <= 0 or count >= total:
-        return list(range(total))
-    return [(2 * part + 1) * total // (2 * count) for part in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)

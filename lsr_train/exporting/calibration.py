@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest.records import Parity
-from lsr_infer.parity.frame_set import FrameSet, read_frame_set
+from lsr_infer.parity.frame_set import FrameSet, evenly, read_frame_set
 from lsr_infer.parity.meter import ParityMeter
 from lsr_infer.render.masks import upsample_argmax
 from lsr_train.exporting.graph import Watched, copy_of, logits_of, open_session
@@ -50,14 +50,14 @@ class Calibration:
                 "different ones. Name more with --calibrate."
             )
         kept_back = 2 * max(1, min(held_out, total // 3))
-        places = [(2 * part + 1) * total // (2 * kept_back) for part in range(kept_back)]
-        rest = sorted(set(range(total)) - set(places))
-        return cls(ranges=frames.part(rest), choice=frames.part(places[0::2]), proof=frames.part(places[1::2]))
+        held = evenly(total, kept_back)
+        rest = sorted(set(range(total)) - set(held))
+        return cls(ranges=frames.part(rest), choice=frames.part(held[0::2]), proof=frames.part(held[1::2]))
 
 
 def at_most(frames: FrameSet, count: int) -> FrameSet:
     """Return `count` frames of a set, evenly spread, or all where it has no more."""
-    return frames if len(frames) <= count else frames.part(_spread(len(frames), count))
+    return frames if len(frames) <= count else frames.part(evenly(len(frames), count))
 
 
 def read_labelled(
@@ -129,18 +129,12 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
             )
         toytown = chosen.layout.startswith("toytown")
         footage = open_footage(replace(chosen, limit=chosen.limit if toytown else count), on_bad="skip")
-        frames = [footage[n].frame for n in _spread(len(footage), count)]
+        frames = [footage[n].frame for n in evenly(len(footage), count)]
     except LsrError as error:
         raise UsageError(f"the training frames of {run.name} cannot be read: {error} {advice}") from error
     name = chosen.layout if toytown else Path(chosen.root).name
     origin = f"{len(frames)} frames that the checkpoint was trained on ({name})"
     return FrameSet(frames=frames, labels=[None] * len(frames), origin=origin), toytown
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """Return at most `count` indices, evenly spread over `total`."""
-    kept = min(count, total)
-    return [(2 * part + 1) * total // (2 * kept) for part in range(kept)]
 
 
 _BINS = 2048

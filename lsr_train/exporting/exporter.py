@@ -218,6 +218,8 @@ def _frames_of(
     model: Path, options: ExportOptions, frames: FramesOptions, space: LabelSpace
 ) -> tuple[FrameSet, Calibration | None]:
     """Read the frames to compare on, and for INT8 those to calibrate with."""
+    if frames.count < 1:
+        raise UsageError(f"--num-frames is {frames.count}; at least 1 is needed, or nothing is compared.")
     calibration, toytown = None, True
     if options.precision == "int8":
         wanted = frames.calibration_count + 2 * min(_HELD_OUT, frames.calibration_count)

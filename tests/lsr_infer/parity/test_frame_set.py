@@ -10,7 +10,14 @@ import pytest
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames, shipped_frames_for
+from lsr_infer.parity.frame_set import (
+    FrameSet,
+    check_labels,
+    evenly,
+    read_frame_set,
+    shipped_frames,
+    shipped_frames_for,
+)
 from lsr_infer.render.draw import CITYSCAPES_NAMES
 from lsr_infer.video.reader import read_frames
 from lsr_infer.video.writer import VideoWriter
@@ -32,13 +39,25 @@ def levels(found: FrameSet) -> list[int]:
     return [int(frame[0, 0, 0]) for frame in found.frames]
 
 
+def test_evenly_spread_indices() -> None:
+    assert evenly(5, 0) == evenly(5, 5) == evenly(5, 9) == [0, 1, 2, 3, 4]
+    assert evenly(10, 1) == [5]
+    assert evenly(10, 2) == [2, 7]
+    assert evenly(0, 3) == []
+    for total, count in ((367, 60), (1000, 7), (61, 60)):
+        chosen = np.array(evenly(total, count))
+        assert len(set(chosen.tolist())) == count
+        assert np.ptp(np.diff(chosen)) <= 1
+        assert abs((chosen[0] + chosen[-1]) - (total - 1)) <= total / count
+
+
 def test_frames_are_spread_and_keep_their_labels(tmp_path: Path) -> None:
     place = folder(tmp_path / "data")
     found = read_frame_set(place, 3)
-    assert levels(found) == [0, 4, 8]
-    assert [int(label[0, 0]) for label in found.labels if label is not None] == [0, 4, 8]
+    assert levels(found) == [1, 4, 7]
+    assert [int(label[0, 0]) for label in found.labels if label is not None] == [1, 4, 7]
     assert found.origin == "3 frames of the user's (data)"
-    assert found.names == ["00.png", "04.png", "08.png"]
+    assert found.names == ["01.png", "04.png", "07.png"]
     assert levels(read_frame_set(place, 99)) == list(range(9))
 
 
@@ -51,7 +70,7 @@ def test_a_data_set_gives_one_split_and_never_labels_as_frames(tmp_path: Path, i
         (made / kind).rename(place)
     assert levels(read_frame_set(tmp_path / "data", 99, split="train")) == list(range(9))
     labels = read_frame_set(tmp_path / "data", 2, split="train").labels
-    assert [int(label[0, 0]) for label in labels if label is not None] == [0, 8]
+    assert [int(label[0, 0]) for label in labels if label is not None] == [2, 6]
 
 
 def test_a_folder_that_mixes_labels_in_is_refused(tmp_path: Path) -> None:
@@ -65,7 +84,7 @@ def test_images_alone_have_no_labels(tmp_path: Path) -> None:
     assert read_frame_set(place, 2).labels == [None, None]
     assert levels(read_frame_set(place / "03.png", 5)) == [3]
     labelled = read_frame_set(place, 2, labels=place.parent / "labels")
-    assert [int(label[0, 0]) for label in labelled.labels if label is not None] == [0, 8]
+    assert [int(label[0, 0]) for label in labelled.labels if label is not None] == [2, 6]
 
 
 def test_a_video_takes_labels_in_the_order_of_their_names(shared: Shared) -> None:
@@ -74,7 +93,7 @@ def test_a_video_takes_labels_in_the_order_of_their_names(shared: Shared) -> Non
     assert len(found) == 4
     frames = [item.frame for item in read_frames(clip)]
     names = sorted(labels.glob("*.png"))
-    for place, (frame, label) in zip((0, 33, 67, 100), found.pairs(), strict=True):
+    for place, (frame, label) in zip((12, 37, 63, 88), found.pairs(), strict=True):
         np.testing.assert_array_equal(frame, frames[place])
         assert label is not None
         np.testing.assert_array_equal(label, cv2.imread(str(names[place]), cv2.IMREAD_UNCHANGED))

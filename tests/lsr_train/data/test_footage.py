@@ -14,7 +14,7 @@ from lsr_infer.video.reader import read_frames
 from lsr_infer.video.writer import VideoWriter
 from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
-from lsr_train.data.footage import Footage, VideoSampling, evenly, open_footage, sample_video, thinned
+from lsr_train.data.footage import Footage, VideoSampling, open_footage, sample_video, thinned
 
 
 def target(root: Path | str, **options: object) -> TargetConfig:
@@ -37,18 +37,6 @@ def video(tmp_path: Path) -> Path:
             shift = 12 * (index if index < 10 else 10 if index < 20 else index - 10)
             writer.write(np.ascontiguousarray(texture[:, shift : shift + 128]).astype(np.uint8))
     return path
-
-
-def test_evenly_spread_indices() -> None:
-    assert evenly(5, 0) == evenly(5, 5) == evenly(5, 9) == [0, 1, 2, 3, 4]
-    assert evenly(10, 1) == [5]
-    assert evenly(10, 2) == [2, 7]
-    assert evenly(0, 3) == []
-    for total, count in ((367, 60), (1000, 7), (61, 60)):
-        chosen = np.array(evenly(total, count))
-        assert len(set(chosen.tolist())) == count
-        assert np.ptp(np.diff(chosen)) <= 1
-        assert abs((chosen[0] + chosen[-1]) - (total - 1)) <= total / count
 
 
 def test_a_folder_is_searched_below_and_a_glob_is_taken_as_it_is(frames_folder: Path) -> None:
