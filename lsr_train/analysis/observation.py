@@ -21,9 +21,9 @@ from lsr_infer.parity.frame_set import evenly
 from lsr_train.analysis.options import AnalyzeOptions
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.labelled import LabelledImages
-from lsr_train.data.labels import LABEL_SPACES
 from lsr_train.data.samples import LabelledSample
 from lsr_train.device import Precision, autocast, choose_device, choose_precision
+from lsr_train.evaluation.models import predicted_space, working_size
 from lsr_train.evaluation.scores import in_eval_mode
 from lsr_train.latent import histogram_downsample, nearest_downsample, pseudo_labels
 from lsr_train.latent.pseudo_labels import peaks
@@ -41,7 +41,6 @@ BANDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Upper ends, in pixels of the labels, of the bands of distance from the nearest border; the last band has none."""
 BINS = 15
 """Equal bins of confidence (Guo et al. 2017)."""
-_FOREIGN_SIZE = (512, 1024)  # rows and columns that are fed where a checkpoint names none
 
 
 class BalancedSample:
@@ -307,20 +306,18 @@ class SpreadFrames:
 
 
 def open_network(options: AnalyzeOptions, path: Path, file: Path) -> OpenedNetwork:
-    """Open a checkpoint; raises `UsageError` where nothing says what its classes are called."""
+    """Open a checkpoint; raises `UsageError` where its classes have no names, or others than those asked for."""
     if file.suffix.lower() in (".onnx", ".engine"):
         raise UsageError(f"{file.name} is an exported file, which has no features to analyze. Name its checkpoint.")
     device = choose_device(options.device, options.precision)
     network, info = load_model(file)
-    space, count = info.label_space, network.spec.num_classes
-    if space is None and options.label_space != "auto":
-        space = load_label_space(options.label_space)
-    if space is None:
-        space = next((known for known in LABEL_SPACES.values() if known.num_classes == count), None)
-    if space is None or space.num_classes != count:
-        raise UsageError(f"{file}: {count} classes and no names for them. Set --label_space.")
-    trained = (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
-    size = (options.height, options.width) if options.height else trained
+    wanted = None if options.label_space == "auto" else load_label_space(options.label_space)
+    space = predicted_space(str(file), info.label_space, network.spec.num_classes, wanted)
+    if wanted is not None and wanted.names != space.names:
+        raise UsageError(
+            f"{file}: predicts the classes of {space.name}, --label_space asks for {wanted.name}. Leave it out."
+        )
+    size = working_size(info, options.height, options.width)
     return OpenedNetwork(path=path, file=file, network=network.to(device), info=info, size=size, space=space)
 
 

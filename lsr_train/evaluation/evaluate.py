@@ -15,9 +15,9 @@ from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.data import SourceConfig
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.labelled import LabelledImages, open_labelled
-from lsr_train.data.labels import LABEL_SPACES, translation
+from lsr_train.data.labels import translation
 from lsr_train.data.scan import user_cache_folder
-from lsr_train.evaluation.models import ScoredModel, open_scored_model
+from lsr_train.evaluation.models import ScoredModel, open_scored_model, predicted_space
 from lsr_train.evaluation.options import EvaluateOptions
 from lsr_train.evaluation.result import Supervised, read_result, result_document, result_table, terminal
 from lsr_train.evaluation.scores import check_folder, evaluate, write_worst
@@ -30,14 +30,7 @@ logger = logging.getLogger(__name__)
 def _spaces(options: EvaluateOptions, model: ScoredModel) -> tuple[LabelSpace, LabelSpace]:
     """Return the classes the network predicts and those that are scored."""
     wanted = None if options.label_space == "auto" else load_label_space(options.label_space)
-    if model.space is not None:
-        return model.space, wanted or model.space
-    candidates = (*([] if wanted is None else [wanted]), *LABEL_SPACES.values())
-    own = next((space for space in candidates if space.num_classes == model.num_classes), None)
-    if own is None:
-        raise UsageError(
-            f"{options.model} has {model.num_classes} classes and no names for them. Set --label_space to a YAML file."
-        )
+    own = predicted_space(options.model, model.space, model.num_classes, wanted)
     return own, wanted or own
 
 

@@ -18,15 +18,16 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_infer.segmenter import Segmenter
 from lsr_train.config.data import TargetConfig
 from lsr_train.data.footage import TargetFrames, open_footage
+from lsr_train.data.labels import LABEL_SPACES
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.evaluation.options import EvaluateOptions
 from lsr_train.evaluation.scores import EvaluationProtocol, NetworkPredictor, Predictor
 from lsr_train.evaluation.signals import estimate_target_statistics
-from lsr_train.runs.checkpoint import load_model, model_hash
+from lsr_train.runs.checkpoint import ModelInfo, load_model, model_hash
 from lsr_train.runs.folder import resolve_model
 
-__all__ = ["ScoredModel", "open_scored_model"]
+__all__ = ["ScoredModel", "open_scored_model", "predicted_space", "working_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,26 @@ def open_scored_model(options: EvaluateOptions) -> ScoredModel:
     return ExportedModel(file, options) if file.suffix.lower() in _EXPORTED else CheckpointModel(file, options)
 
 
+def working_size(info: ModelInfo, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns to feed: those asked for, else (0) those of the training."""
+    return (height, width) if height else (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
+
+
+def predicted_space(
+    model: str, own: LabelSpace | None, num_classes: int, wanted: LabelSpace | None = None
+) -> LabelSpace:
+    """Return the classes a model predicts: those it names itself, else those asked for, else known ones of its number.
+
+    Raises:
+        UsageError: none has its number of classes.
+    """
+    candidates = (*([] if wanted is None else [wanted]), *LABEL_SPACES.values())
+    found = own or next((space for space in candidates if space.num_classes == num_classes), None)
+    if found is None:
+        raise UsageError(f"{model} has {num_classes} classes and no names for them. Set --label_space to a YAML file.")
+    return found
+
+
 class CheckpointModel:
     """A checkpoint of ours, or one of a layout that is recognised; see `ScoredModel`."""
 
@@ -83,8 +104,7 @@ class CheckpointModel:
         what = info.origin or f"{info.method or 'unknown method'}, step {info.step}, {self._network.spec.backbone}"
         self.num_classes = self._network.spec.num_classes
         self.space = info.label_space
-        trained = (info.height or _FOREIGN_SIZE[0], info.width or _FOREIGN_SIZE[1])
-        self.size = (options.height, options.width) if options.height else trained
+        self.size = working_size(info, options.height, options.width)
         self.device = str(self._device)
         self.about: dict[str, Any] = {
             "text": f"{file.name}: {what}",

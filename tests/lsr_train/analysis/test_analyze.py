@@ -94,6 +94,7 @@ def test_the_same_command_writes_the_same_files(runs: Path, tmp_path: Path) -> N
         (["--formats", ","], "formats has empty", 2),
         (["--per_class", "0"], "Set --per_class", 2),
         (["--label_space", "nowhere.yaml", "--layout", "nothing"], "layout", 2),
+        (["--label_space", "camvid11"], "camvid11", 2),
     ],
 )
 def test_what_is_wrong_is_named(
