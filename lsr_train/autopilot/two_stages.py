@@ -152,7 +152,7 @@ def _plan_within(
     prepared = open_inputs(choices.config, accelerator)  # every file is checked before the output is
     RunFolder.check_free(request.out)
     data = data_fingerprint(source)
-    ready = find_match(request.out.parent, source, data, config_from_text, any_length=request.budget is not None)
+    ready = find_match(request.out.parent, source, data, any_length=request.budget is not None)
     if request.budget is None:
         choices.lines.append(
             f"steps {source.train.steps} and {choices.config.train.steps}: the recipes' or as stated; --budget 30m "

@@ -7,7 +7,6 @@ would take longer than many a training.
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import write_json
 from lsr_train.config.fields import fields_of
+from lsr_train.config.recipes import config_from_text
 from lsr_train.config.run import Config
 from lsr_train.data.footage import footage_files
 from lsr_train.data.layouts import find_pairs
@@ -67,9 +67,9 @@ def effective_fields(config: Config, *, with_length: bool = True) -> dict[str, A
     return {name: value for name, value in fields_of(config) if name not in left_out}
 
 
-def differing(wanted: Config, other: Config) -> list[str]:
-    """Return, as text, the fields in which another run is not the wanted one, whatever has no effect left out."""
-    mine, theirs = effective_fields(wanted), effective_fields(other)
+def differing(wanted: Config, other: Config, *, with_length: bool = True) -> list[str]:
+    """Return, as text, the `effective_fields` in which another run is not the wanted one."""
+    mine, theirs = (effective_fields(config, with_length=with_length) for config in (wanted, other))
     return [f"{name} {theirs[name]} (here {value})" for name, value in mine.items() if value != theirs[name]]
 
 
@@ -97,35 +97,30 @@ class Match:
     line: str
 
 
-def find_match(
-    place: Path, wanted: Config, data: str, read: Callable[[str, str], Config], *, any_length: bool
-) -> Match:
+def find_match(folder: Path, wanted: Config, data: str, *, any_length: bool) -> Match:
     """Look for a finished source stage that matches, or for the reason against the one that differs least.
 
     Args:
-        place: the folder that run folders lie in.
+        folder: it holds run folders.
         wanted: the source stage.
         data: its `data_fingerprint`.
-        read: turns the text of a config.yaml and its name into a `Config`; raises `InputError`.
         any_length: leave the length out of the comparison, as where a budget sets it; the longest is taken.
     """
-    fields = effective_fields(wanted, with_length=not any_length)
     reasons: list[tuple[int, str]] = []
     ready: list[tuple[int, Path]] = []
-    for run in sorted(place.glob(f"{_PREFIX}*")):
+    for run in sorted(folder.glob(f"{_PREFIX}*")):
         if not re.fullmatch(rf"{_PREFIX}[0-9a-f]{{12}}", run.name) or not (run / "config.yaml").is_file():
             continue
         try:
-            config = read((run / "config.yaml").read_text(encoding="utf-8"), str(run / "config.yaml"))
+            config = config_from_text((run / "config.yaml").read_text(encoding="utf-8"), str(run / "config.yaml"))
             theirs = json.loads((run / _DATA_FILE).read_text(encoding="utf-8"))["data"]
         except (InputError, OSError, ValueError, KeyError, TypeError):
             reasons.append((1000, f"{run} is of another version or damaged"))
             continue
-        other = effective_fields(config, with_length=not any_length)
-        differing = [name for name in fields if fields[name] != other[name]]
-        if differing:
-            shown = ", ".join(f"{name} {other[name]} (here {fields[name]})" for name in differing[:3])
-            reasons.append((10 * len(differing), f"{run} has {shown}{' and more' if len(differing) > 3 else ''}"))
+        others = differing(wanted, config, with_length=not any_length)
+        if others:
+            shown = ", ".join(others[:3])
+            reasons.append((10 * len(others), f"{run} has {shown}{' and more' if len(others) > 3 else ''}"))
         elif theirs != data:
             reasons.append((5, f"{run} was trained on other files, or they have changed since"))
         elif not is_finished(run):
@@ -135,7 +130,7 @@ def find_match(
     if ready:
         steps, run = max(ready)
         return Match(run=run, steps=steps, line=f"the source stage {run} is used again: same configuration, same files")
-    why = min(reasons)[1] if reasons else f"none is in {place}"
+    why = min(reasons)[1] if reasons else f"none is in {folder}"
     return Match(run=None, steps=0, line=f"the source stage is trained: {why}")
 
 
