@@ -27,7 +27,7 @@ from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
 from lsr_infer.manifest.records import FLAVOURS, HARDWARE_LEVELS
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for
 from lsr_infer.parity.meter import ParityCheck, add_parity_options, bar_for
-from lsr_infer.system.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
+from lsr_infer.system.cuda import CudaDevice, CudaProbe, choose_cuda_device, probe_cuda
 from lsr_infer.tensorrt.admission import engine_manifest, manifest_path
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, terminal_progress
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
@@ -122,7 +122,7 @@ def read_model(path: Path) -> OnnxModel:
     return OnnxModel.read(path, read_model_file(path).manifest)
 
 
-def read_frames(place: Path | None, labels: Path | None, count: int, manifest: Manifest) -> FrameSet:
+def frames_to_compare(place: Path | None, labels: Path | None, count: int, manifest: Manifest) -> FrameSet:
     """Read the frames to compare on: the user's, else the shipped ones."""
     if place is not None:
         read = read_frame_set(place, count, labels=labels)
@@ -140,7 +140,7 @@ def device_to_compare_on(
     if device == "cpu":
         instead = ": it then builds ahead of time where there is none" if library.flavour == "rtx" else ""
         raise DeviceError(f"--device cpu: {library.title} builds for GPUs alone. Leave --device out{instead}.")
-    gpu = choose_device(device, probe, f"building with {library.title}")
+    gpu = choose_cuda_device(device, probe, f"building with {library.title}")
     if targets and "{}{}".format(*gpu.compute_capability) not in targets:
         logger.warning("%s is not among the targets %s", gpu, ", ".join(targets))
         return None
@@ -218,7 +218,7 @@ def _verify(options: argparse.Namespace) -> Manifest:
     """Compare the engine that the command line names."""
     _, _, facts = engine_manifest(options.verify)
     library = load_library(facts.flavour)
-    gpu = choose_device(options.device, probe_cuda(), f"{options.verify.name}, a TensorRT engine,")
+    gpu = choose_cuda_device(options.device, probe_cuda(), f"{options.verify.name}, a TensorRT engine,")
     model = read_model(options.model)
     comparison = _comparison(options, model.manifest)
     return verify_engine(library, model, options.verify, comparison=comparison, gpu=gpu)
@@ -227,7 +227,7 @@ def _verify(options: argparse.Namespace) -> Manifest:
 def _comparison(options: argparse.Namespace, manifest: Manifest) -> ParityCheck:
     """Read what the engine has to pass, and check the place of its report."""
     bar = bar_for(**vars(options) | {"precision": manifest.precision})
-    frames = read_frames(options.frames, options.labels, options.num_frames, manifest)
+    frames = frames_to_compare(options.frames, options.labels, options.num_frames, manifest)
     if options.report is not None:
         refuse_existing(options.report, overwrite=options.overwrite)
         check_output_folder(options.report.parent)

@@ -184,6 +184,19 @@ SAME_MEANING = {
 }
 """Names that several modules share, since they mean one thing by them."""
 
+SAME_PUBLIC_NAME = {
+    "logger": "the log of a module",
+    "main": "the body of a command",
+    "run": "runs what a command line says",
+    "build_parser": "the parser of a command line",
+    "read_options": "the options of a command line",
+    "Options": "stands for the options of a command",
+    "FORMAT": "the version of a file's format",
+    **dict.fromkeys(("ablate", "analyze", "compare", "evaluate", "report"), "a command, and the function it calls"),
+    "Domain": "where images come from: one of the two, or a rendered one",
+}
+"""Public names that several modules define, since they mean one thing by them."""
+
 NOT_A_SENTENCE = ("what", "how", "which", "whether", "where")
 
 
@@ -205,9 +218,29 @@ def functions() -> list[tuple[str, int, int]]:
 
 def test_no_two_modules_share_a_name_with_different_meanings() -> None:
     names: dict[str, list[str]] = {}
-    for module, path in modules().items():
+    for module in modules():
         names.setdefault(module.rpartition(".")[2], []).append(module)
     assert {name: where for name, where in names.items() if len(where) > 1 and name not in SAME_MEANING} == {}
+
+
+def public_names(path: Path) -> set[str]:
+    """Return the public classes, functions and constants that a module defines."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_no_public_name_has_two_meanings() -> None:
+    names: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        for name in public_names(path):
+            names.setdefault(name, []).append(module)
+    assert {name: where for name, where in names.items() if len(where) > 1 and name not in SAME_PUBLIC_NAME} == {}
 
 
 def test_no_folder_is_a_crowd() -> None:

@@ -18,9 +18,9 @@ from lsr_infer.backends.model_file import TensorPort, read_onnx
 from lsr_infer.errors import DeviceError, InputError, UsageError, extra
 from lsr_infer.system.process import usable_cores
 
-__all__ = ["PRECISIONS", "OpenVinoBackend"]
+__all__ = ["INFERENCE_PRECISIONS", "OpenVinoBackend"]
 
-PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
+INFERENCE_PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's name of each arithmetic that may be asked for. Layers between Q and DQ stay INT8 in both."""
 
 _COMPUTES_IN = {"u8": "int8", "i8": "int8", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
@@ -54,8 +54,8 @@ class OpenVinoBackend:
                 raise UsageError(f"there is no device {options.device}; allowed: auto, cpu, cuda:N.")
             raise DeviceError(f"{options.device}: OpenVINO does not run on CUDA devices. Pass --backend onnxruntime.")
         asked = options.precision or "fp32"
-        if asked not in PRECISIONS:
-            raise UsageError(f"OpenVINO computes in {' or '.join(PRECISIONS)}; {asked} is not available.")
+        if asked not in INFERENCE_PRECISIONS:
+            raise UsageError(f"OpenVINO computes in {' or '.join(INFERENCE_PRECISIONS)}; {asked} is not available.")
         self.metadata: Mapping[str, str] = read_onnx(path).metadata
         try:
             import openvino
@@ -64,7 +64,7 @@ class OpenVinoBackend:
         self.name = "openvino"
         self._path = path
         settings = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[asked],
+            "INFERENCE_PRECISION_HINT": INFERENCE_PRECISIONS[asked],
             "INFERENCE_NUM_THREADS": options.threads or usable_cores(),
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
@@ -77,7 +77,7 @@ class OpenVinoBackend:
             raise InputError(f"{path}: OpenVINO cannot load it: {_last_line(error)}") from error
         self.device = ",".join(compiled.get_property("EXECUTION_DEVICES")).lower()
         found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if found != PRECISIONS[asked]:
+        if found != INFERENCE_PRECISIONS[asked]:
             raise DeviceError(f"OpenVINO computes in {found} here, not in {asked}. Pass another --precision.")
         self.precision: str | None = _precision(compiled) or asked
         self.inputs = tuple(_port(port) for port in compiled.inputs)

@@ -14,7 +14,7 @@ from lsr_infer.backends import BackendOptions
 from lsr_infer.backends.model_file import TensorPort
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
-from lsr_infer.system.cuda import choose_device, probe_cuda
+from lsr_infer.system.cuda import choose_cuda_device, probe_cuda
 from lsr_infer.tensorrt import admission
 from lsr_infer.tensorrt.admission import rebuild_command
 from lsr_infer.tensorrt.flavour import BACKEND_NAMES, load_library, platform_name
@@ -54,7 +54,7 @@ class TensorRtBackend:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
         admission.check_bytes(path, facts, admission.sha256_of(plan))
         admission.check_flavour(path, facts, flavour)
-        gpu = choose_device(options.device, probe_cuda(), f"{path.name}, a TensorRT engine,")
+        gpu = choose_cuda_device(options.device, probe_cuda(), f"{path.name}, a TensorRT engine,")
         library = load_library(flavour)
         host = admission.Host(flavour=flavour, version=library.version, platform=platform_name(), gpu=gpu)
         admission.check_host(path, facts, host)

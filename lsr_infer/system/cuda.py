@@ -13,7 +13,7 @@ from typing import Any
 
 from lsr_infer.errors import DeviceError, UsageError
 
-__all__ = ["CudaDevice", "CudaProbe", "choose_device", "device_index", "probe_cuda"]
+__all__ = ["CudaDevice", "CudaProbe", "choose_cuda_device", "device_index", "probe_cuda"]
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
@@ -101,7 +101,7 @@ def device_index(name: str) -> int:
     return int(match[1] or 0)
 
 
-def choose_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
+def choose_cuda_device(name: str, probe: CudaProbe, what: str) -> CudaDevice:
     """Return the GPU that a device's name means, `auto` and `cuda` the first one; `DeviceError` says what needs it."""
     index = device_index(name)
     if name == "cpu":

@@ -139,9 +139,9 @@ def evaluate(argv: list[str]) -> int | None:
     from lsr_train.evaluation.options import evaluate_options
 
     options = evaluate_options(argv)
-    from lsr_train.evaluation.evaluate import score
+    from lsr_train.evaluation import evaluate
 
-    return score(options)
+    return evaluate.evaluate(options)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {

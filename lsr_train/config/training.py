@@ -9,7 +9,7 @@ from lsr_infer.errors import UsageError
 from lsr_train.config.fields import ABOVE_0, check_fields, one_of
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
-BACKBONES: tuple[str, ...] = get_args(Backbone)
+BACKBONE_NAMES: tuple[str, ...] = get_args(Backbone)
 
 
 @dataclass(frozen=True, kw_only=True)

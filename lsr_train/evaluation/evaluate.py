@@ -20,9 +20,9 @@ from lsr_train.data.scan import user_cache_folder
 from lsr_train.evaluation.models import ScoredModel, open_scored_model, predicted_space
 from lsr_train.evaluation.options import EvaluateOptions
 from lsr_train.evaluation.result import Supervised, read_result, result_document, result_table, terminal
-from lsr_train.evaluation.scores import check_folder, evaluate, write_worst
+from lsr_train.evaluation.scores import check_folder, score, write_worst
 
-__all__ = ["open_data", "score"]
+__all__ = ["evaluate", "open_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _warn_where_different(supervised: Supervised, about: dict[str, Any], protoco
         logger.warning("%s was made differently: %s. mASR divides by it.", supervised.name, ", ".join(found))
 
 
-def score(options: EvaluateOptions) -> int:
+def evaluate(options: EvaluateOptions) -> int:
     """Score a checkpoint or an exported file and write what was asked for.
 
     Returns:
@@ -118,7 +118,7 @@ def score(options: EvaluateOptions) -> int:
         _warn_where_different(supervised, about, shown)
     logger.info("%s on %s: %s; %s", model.about["text"], model.device, about["text"], shown["text"])
     try:
-        evaluation = evaluate(
+        evaluation = score(
             ready.predict,
             tqdm(frames, unit="frame", disable=None),
             space.num_classes,

@@ -1,6 +1,6 @@
 """Scores a network's predictions against labels, and draws the frames it did worst on.
 
-Labels come in through `evaluate` alone, which knows no data set and no file format of a network; frames are never
+Labels come in through `score` alone, which knows no data set and no file format of a network; frames are never
 augmented. A network's training mode is put back as it was.
 """
 
@@ -30,7 +30,7 @@ from lsr_train.metrics import ConfusionMatrix, iou, mean_iou
 
 __all__ = [
     "Evaluation", "EvaluationProtocol", "NetworkPredictor", "Predictor", "ScoredFrame", "SegmentationNetwork",
-    "check_folder", "classes_of", "comparison", "evaluate", "in_eval_mode", "logits_of", "score_frames", "write_worst",
+    "check_folder", "classes_of", "comparison", "in_eval_mode", "logits_of", "score", "score_frames", "write_worst",
 ]  # fmt: skip
 
 
@@ -212,7 +212,7 @@ def _prefetched(frames: Iterable[LabelledSample]) -> Iterator[LabelledSample]:
             yield item
 
 
-def evaluate(
+def score(
     predict: Predictor,
     frames: Iterable[LabelledSample],
     num_classes: int,
@@ -275,9 +275,9 @@ def score_frames(
     *,
     precision: Precision = "fp32",
 ) -> float:
-    """Mean IoU of a network on labelled frames, by the native protocol in one view of `size`; raises as `evaluate`."""
+    """Mean IoU of a network on labelled frames, by the native protocol in one view of `size`; raises as `score`."""
     protocol = EvaluationProtocol(height=size[0], width=size[1], precision=precision)
-    return mean_iou(evaluate(NetworkPredictor(network, protocol), frames, num_classes).iou)
+    return mean_iou(score(NetworkPredictor(network, protocol), frames, num_classes).iou)
 
 
 def check_folder(folder: Path, *, overwrite: bool, flag: str = "--overlay_dir") -> None:

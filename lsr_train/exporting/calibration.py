@@ -20,11 +20,13 @@ from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet, evenly, read_frame_set
 from lsr_infer.parity.meter import ParityMeter
 from lsr_infer.render.masks import upsample_argmax
-from lsr_train.exporting.graph import Watched, copy_of, logits_of, open_session
-from lsr_train.exporting.precisions import LARGEST_HALF, Range, Rewriting, quantise, tensors_to_quantise
+from lsr_train.exporting.graph import Watched, copy_of, logits_name, open_session
+from lsr_train.exporting.precisions import LARGEST_HALF, Rewriting, ValueRange, quantise, tensors_to_quantise
 
-__all__ = ["CALIBRATIONS", "LABEL_IDS", "Calibration", "Candidate", "Spread", "at_most", "best_of", "candidates",
-           "check_reach", "gather", "read_labelled", "training_frames", "without"]  # fmt: skip
+__all__ = [
+    "CALIBRATIONS", "LABEL_IDS", "Calibration", "Candidate", "ValueHistogram", "at_most", "best_of", "candidates",
+    "check_reach", "gather", "read_labelled", "training_frames", "without",
+]  # fmt: skip
 
 LABEL_IDS = ("classes", "cityscapes-id", "cityscapes-trainid")
 """What label files may hold: class indices of the model, or ids that are grouped into its classes."""
@@ -144,7 +146,7 @@ _ENTROPY_STEP = 16
 
 
 @dataclass
-class Spread:
+class ValueHistogram:
     """How the values of one tensor are spread: extremes, and a histogram of sampled magnitudes up to `width`."""
 
     least: float = np.inf
@@ -169,34 +171,34 @@ class Spread:
         bins = (np.abs(sample).ravel() * (_BINS / self.width)).astype(np.int64)
         self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
 
-    def within(self, bins: int) -> Range:
+    def within(self, bins: int) -> ValueRange:
         """Return the range that ends with the first `bins` of the histogram, or where the values end."""
         reach = self.width * bins / _BINS
         return max(self.least, -reach), min(self.largest, reach)
 
 
-def gather(model: Any, tensors: Sequence[str], images: Iterable[NDArray[np.uint8]]) -> dict[str, Spread]:
+def gather(model: Any, tensors: Sequence[str], images: Iterable[NDArray[np.uint8]]) -> dict[str, ValueHistogram]:
     """Run images uint8 [1,H,W,3] through a float32 graph, and note how the values of tensors [N,C,h,w] are spread."""
     watched = Watched(model, tensors)
-    spreads = {tensor: Spread() for tensor in tensors}
+    spreads = {tensor: ValueHistogram() for tensor in tensors}
     for image in images:
         for tensor, (least, largest, sample) in watched.run(image).items():
             spreads[tensor].add(least, largest, sample)
     return spreads
 
 
-def _min_max(spread: Spread) -> Range:
+def _min_max(spread: ValueHistogram) -> ValueRange:
     """Everything that was seen."""
     return spread.least, spread.largest
 
 
-def _percentile(share: float, spread: Spread) -> Range:
+def _percentile(share: float, spread: ValueHistogram) -> ValueRange:
     """The range that holds a share of the magnitudes."""
     total = np.cumsum(spread.counts)
     return spread.within(1 + int(np.searchsorted(total, share * total[-1])))
 
 
-def _entropy(spread: Spread) -> Range:
+def _entropy(spread: ValueHistogram) -> ValueRange:
     """The range whose quantised histogram diverges least from the histogram (Migacz, GTC 2017: TensorRT's method).
 
     Zeros, which a ReLU leaves plenty of and every scale represents exactly, are not counted.
@@ -228,7 +230,7 @@ def _divergence(counts: NDArray[np.float64], bins: int) -> float:
     return float((one[kept] * np.log(one[kept] / other[kept])).sum())
 
 
-CALIBRATIONS: Mapping[str, Callable[[Spread], Range]] = {
+CALIBRATIONS: Mapping[str, Callable[[ValueHistogram], ValueRange]] = {
     "minmax": _min_max,
     "entropy": _entropy,
     "percentile": partial(_percentile, 0.9999),
@@ -243,7 +245,7 @@ class Candidate:
 
     calibration: str
     parity: Parity
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, ValueRange]
 
     def rank(self) -> tuple[float, float]:
         """Clear agreement first, then overall agreement; more is better."""
@@ -292,7 +294,7 @@ def _logits(model: Any, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.
     """Run frames through a graph; logits [C,h,w] also of a graph that gives classes."""
     import onnx
 
-    shown, logits = copy_of(model), logits_of(model)
+    shown, logits = copy_of(model), logits_name(model)
     del shown.graph.output[:]
     shown.graph.output.append(onnx.helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, None))
     session = open_session(shown)

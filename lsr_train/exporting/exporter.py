@@ -30,7 +30,7 @@ from lsr_train.exporting.calibration import (
     without,
 )
 from lsr_train.exporting.checkpoint_parity import Written, judge_export
-from lsr_train.exporting.graph import LARGEST_FILE, OPSET, OPSETS, save, trace
+from lsr_train.exporting.graph import LARGEST_ONNX, OPSET, OPSETS, save, trace
 from lsr_train.exporting.precisions import FP16_CHOICES, SCHEMES, Rewriting, quantise, to_half
 
 __all__ = ["ExportOptions", "FramesOptions", "export"]
@@ -179,7 +179,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
             "%s was trained at %dx%d and will work at %dx%d: check its scores there",
             model.name, info.width, info.height, width, height,
         )  # fmt: skip
-    if 4 * sum(value.numel() for value in network.state_dict().values()) > LARGEST_FILE:
+    if 4 * sum(value.numel() for value in network.state_dict().values()) > LARGEST_ONNX:
         raise InputError(f"{model}: its weights exceed the 2 GB that one ONNX file can hold.")
     fixed = options.size is not None
     manifest = Manifest(

@@ -15,14 +15,16 @@ from lsr_infer.errors import InputError
 from lsr_infer.manifest import METADATA_KEY, Manifest
 from lsr_infer.system.process import import_onnxruntime, usable_cores
 
-__all__ = ["LARGEST_FILE", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "copy_of", "layers", "logits_of",
-           "open_session", "save", "trace"]  # fmt: skip
+__all__ = [
+    "LARGEST_ONNX", "OPSET", "OPSETS", "SAMPLED", "Producers", "Watched", "copy_of", "layers", "logits_name",
+    "open_session", "save", "trace",
+]  # fmt: skip
 
 OPSET = 20
 OPSETS = (18, 19, 20, 21)
 """Opsets a graph can be written in: from 18 torch's exporter writes them, up to 21 they are what is tested here."""
 
-LARGEST_FILE = 2**31 - 2**20
+LARGEST_ONNX = 2**31 - 2**20
 """Bytes of weights that one ONNX file holds with room for the rest; protobuf ends at 2 GiB."""
 
 SAMPLED = 3
@@ -115,7 +117,7 @@ def save(model: Any, manifest: Manifest, path: Path) -> None:
         model.metadata_props.remove(entry)
     model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
     model.producer_name = "lsr-road"
-    if model.ByteSize() > LARGEST_FILE:
+    if model.ByteSize() > LARGEST_ONNX:
         raise InputError(f"the graph has {model.ByteSize() / 1e9:.1f} GB, an ONNX file holds 2. Export a smaller one.")
     onnx.save(model, str(path))
 
@@ -141,7 +143,7 @@ def layers(model: Any) -> dict[str, str]:
     return {node.name: node.output[0] for node in model.graph.node if node.op_type == "Conv"}
 
 
-def logits_of(model: Any) -> str:
+def logits_name(model: Any) -> str:
     """Return the tensor that holds the logits at feature size, whichever of the two outputs the graph has."""
     for node in model.graph.node:
         if node.op_type == "Resize":

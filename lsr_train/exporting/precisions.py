@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_train.exporting.graph import Producers, copy_of, layers, logits_of
+from lsr_train.exporting.graph import Producers, copy_of, layers, logits_name
 
-__all__ = ["FP16_CHOICES", "LARGEST_HALF", "SCHEMES", "Range", "Rewriting", "Scheme", "quantise",
-           "tensors_to_quantise", "to_half"]  # fmt: skip
+__all__ = [
+    "FP16_CHOICES", "LARGEST_HALF", "SCHEMES", "Rewriting", "Scheme", "ValueRange", "quantise", "tensors_to_quantise",
+    "to_half",
+]  # fmt: skip
 
-Range = tuple[float, float]
+ValueRange = tuple[float, float]
 """Least and largest value that a quantised tensor represents."""
 
 LARGEST_HALF = 65504.0
@@ -47,7 +49,7 @@ def to_half(model: Any) -> Any:
     result = copy_of(model)
     graph = result.graph
     first = next(node.input[0] for node in graph.node if node.op_type == "Conv")
-    logits = logits_of(result)
+    logits = logits_name(result)
     inside, read = set(), {first}
     for node in graph.node:  # in the order of the graph, so that what a node reads is known by then
         if read & set(node.input) and logits not in read:
@@ -179,7 +181,7 @@ def _inputs_to_quantise(model: Any, how: Rewriting) -> list[tuple[Any, int]]:
     return found
 
 
-def quantise(model: Any, ranges: Mapping[str, Range], how: Rewriting) -> Any:
+def quantise(model: Any, ranges: Mapping[str, ValueRange], how: Rewriting) -> Any:
     """Return a copy of a float32 graph that computes in INT8, with a range for each of `tensors_to_quantise`."""
     result = copy_of(model)
     writer = _Writer(result, how.scheme, ranges, 2 ** (how.weight_bits - 1) - 1)
@@ -197,7 +199,7 @@ def quantise(model: Any, ranges: Mapping[str, Range], how: Rewriting) -> Any:
 class _Writer:
     """Adds quantise/dequantise pairs and their numbers to a graph."""
 
-    def __init__(self, model: Any, scheme: Scheme, ranges: Mapping[str, Range], largest_weight: int) -> None:
+    def __init__(self, model: Any, scheme: Scheme, ranges: Mapping[str, ValueRange], largest_weight: int) -> None:
         self._graph, self._scheme, self._ranges, self._largest = model.graph, scheme, ranges, largest_weight
         self._floats = {item.name: item for item in model.graph.initializer}
         self._scales: dict[str, float] = {}
@@ -279,7 +281,7 @@ class _Writer:
         return [*(first if tensor else []), second]
 
 
-def _scale_of(found: Range, *, signed: bool) -> tuple[float, NDArray[Any]]:
+def _scale_of(found: ValueRange, *, signed: bool) -> tuple[float, NDArray[Any]]:
     """Return scale and zero point of a range, which is widened to hold 0."""
     low, high = min(found[0], 0.0), max(found[1], 0.0)
     if signed:

@@ -42,8 +42,8 @@ from lsr_train.metrics import mean_iou
 from lsr_train.runs.folder import resolve_model
 
 __all__ = [
-    "Page", "Section", "ShownRun", "configuration_section", "curves_section", "environment_section",
-    "network_sections", "render", "summary_section",
+    "ReportPage", "Section", "ShownRun", "configuration_section", "curves_section", "environment_section",
+    "network_sections", "render_page", "summary_section",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class ReportPage:
     """A page; `left_out` has one line for each thing that is not in it."""
 
     title: str
@@ -110,7 +110,7 @@ class Page:
     sections: Sequence[Section] = ()
 
 
-def render(page: Page) -> str:
+def render_page(page: ReportPage) -> str:
     """Return the page as HTML; every text in it is escaped."""
     from jinja2 import Environment, StrictUndefined
 

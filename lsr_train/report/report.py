@@ -17,14 +17,14 @@ from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
 from lsr_train.config.recipes import config_from_text
 from lsr_train.device import choose_device
 from lsr_train.report.html import (
-    Page,
+    ReportPage,
     Section,
     ShownRun,
     configuration_section,
     curves_section,
     environment_section,
     network_sections,
-    render,
+    render_page,
     summary_section,
 )
 from lsr_train.runs.folder import RunFolder, describe_environment
@@ -63,8 +63,10 @@ def report(options: ReportOptions) -> int:
             if options.uses_labels:
                 sections += network_sections(options, {name: run.path for name, run in runs.items()}, left_out)
         sections += [configuration_section(runs), environment_section(runs)]
-    page = Page(title=" · ".join([*runs, *tables]), subtitle=_subtitle(options), left_out=left_out, sections=sections)
-    text = render(page)
+    page = ReportPage(
+        title=" · ".join([*runs, *tables]), subtitle=_subtitle(options), left_out=left_out, sections=sections
+    )
+    text = render_page(page)
     write_text(out, text, overwrite=options.overwrite)
     logger.info("%s: %d runs, %.1f MB", out, len(runs) + len(tables), len(text.encode()) / 1e6)
     return 6 if left_out else 0

@@ -38,7 +38,7 @@ def choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
     return list(weights)[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
 
 
-def evenly(rng: np.random.Generator, span: Span, per_hundred: float, *, gap: float = 0.0) -> list[float]:
+def spread_out(rng: np.random.Generator, span: Span, per_hundred: float, *, gap: float = 0.0) -> list[float]:
     """Draw places along a span, `per_hundred` in 100 m on average, rising and more than `gap` apart."""
     count = int(rng.poisson(max(span[1] - span[0], 0) * per_hundred / 100))
     places = span[0] + (np.arange(count) + rng.uniform(0.1, 0.9, count)) * (span[1] - span[0]) / max(count, 1)
@@ -294,7 +294,7 @@ class _Builder:
         if choice < 0.4:
             self._facade("house", sign, offset + rng.uniform(6, 14), z, length, behind=0.02)
         if choice > 0.25:
-            for spot in reversed(evenly(rng, (z - length / 2, z + length / 2), 18)):
+            for spot in reversed(spread_out(rng, (z - length / 2, z + length / 2), 18)):
                 x, kind = sign * (offset + rng.uniform(2.5, 6)), str(rng.choice(("round", "tall", "conifer")))
                 self._grow(kind, x, spot, 0.75, 1.25, behind=FACADES + z + 0.01 - spot)
 
@@ -312,7 +312,7 @@ class _Builder:
                 self._grow(side.tree, sign * x, z, 0.75, 1.25)
         if verge or rng.random() < 0.2:
             x = (side.kerb + side.path) / 2 if verge else side.front - 0.2
-            for z in evenly(rng, (self.first + 1, self.end), 12):
+            for z in spread_out(rng, (self.first + 1, self.end), 12):
                 self._grow("bush", sign * x, z, 0.6, 1)
 
     def _stand(self, mesh: Mesh, x: float, z: float, mirror: float = 1.0) -> None:
@@ -326,16 +326,16 @@ class _Builder:
         span, edge = (self.first + 1, self.end), sign * (side.kerb + 0.5)
         for z in np.arange(self.start + 18, self.end, 24) if side.lamps else ():
             self._stand(objects.shape("lamp"), edge, z, -sign)
-        for z in evenly(rng, span, domain.signs):
+        for z in spread_out(rng, span, domain.signs):
             self._stand(objects.shape(choose(rng, objects.SIGNS)), edge + sign * rng.uniform(0, 0.5), z)
         for z in np.arange(*span, 3) if rng.random() < 0.25 else ():
             self._stand(objects.shape("bollard"), edge, z)
-        for z in evenly(rng, span, domain.parked_bikes):
+        for z in spread_out(rng, span, domain.parked_bikes):
             x, size = rng.uniform(side.kerb + 0.6, max(side.kerb + 0.9, side.front - 1)), rng.uniform(1, 1.12)
             mesh = objects.shape(f"{self._ride()} {'side' if rng.random() < 0.65 else 'end'}")
             scale, colors = (size * self._sign(), size, size), self.palette.pick(*objects.PERSON_COLORS)
             self._put(mesh, colors, sign * x, z, scale=scale, shadow=(0.5, 0.3, 0, 0.8))
-        for z in evenly(rng, span, domain.walkers):
+        for z in spread_out(rng, span, domain.walkers):
             x = sign * rng.uniform(side.path + 0.5, side.front - 0.3)
             for step in range(1 + (rng.random() < 0.25)):  # some in pairs
                 self._person(x + 0.6 * step, z + 0.1 * step, _PAVEMENT)
@@ -400,12 +400,12 @@ class _Builder:
         """Add what comes towards the camera, riders and parked cars; `convoy` has what drives ahead."""
         street, rng, span = self.street, self.rng, (self.first + 2, self.end)
         for lane in range(1 if street.tram == 0 else 0, street.lanes):
-            for z in evenly(rng, span, street.domain.traffic, gap=11):
+            for z in spread_out(rng, span, street.domain.traffic, gap=11):
                 x = -(lane + 0.5) * street.lane + rng.uniform(-0.25, 0.25)
                 self.vehicle(x, z, (0, -street.speed), np.pi)
         for sign, side in street.sides.items():
             view, yaw = ("front", np.pi) if sign < 0 else ("back", 0.0)
-            for z in evenly(rng, span, street.domain.riders):
+            for z in spread_out(rng, span, street.domain.riders):
                 self._person(sign * (street.edge - rng.uniform(0.3, 0.8)), z, ride=self._ride(), view=view)
             for z in np.arange(self.first + 5, self.end - 2, 6) if side.parking else ():
                 if rng.random() < 0.62:
@@ -437,7 +437,7 @@ def convoy(street: Street) -> list[Placed]:
     for lane in range(street.lanes):
         x = (lane + 0.5) * street.lane
         own = 4.0 if abs(x - street.eye) < 1.5 else 0.0
-        for gap in evenly(builder.rng, (4 + 1.5 * own, 130), street.domain.traffic, gap=11):
+        for gap in spread_out(builder.rng, (4 + 1.5 * own, 130), street.domain.traffic, gap=11):
             builder.vehicle(x + builder.rng.uniform(-0.25, 0.25), street.start + gap + own, (0, street.speed), 0.0)
     return builder.agents
 

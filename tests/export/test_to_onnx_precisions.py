@@ -168,7 +168,7 @@ def test_without_frames_to_calibrate_on_there_is_no_file(tmp_path: Path, capsys:
 def test_what_exceeds_one_file_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lsr_infer.errors import InputError
 
-    monkeypatch.setattr("lsr_train.exporting.exporter.LARGEST_FILE", 1000)
+    monkeypatch.setattr("lsr_train.exporting.exporter.LARGEST_ONNX", 1000)
     with pytest.raises(InputError, match="2 GB"):
         export(run, tmp_path / "model.onnx")
     with pytest.raises(UsageError, match="--opset"):

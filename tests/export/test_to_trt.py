@@ -13,7 +13,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra trt-rtx)")
 
-from export.to_trt import build_parser, main, parse_shapes, read_frames  # noqa: E402
+from export.to_trt import build_parser, frames_to_compare, main, parse_shapes  # noqa: E402
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, exit_status  # noqa: E402
 from lsr_infer.labelspace import LabelSpace  # noqa: E402
 from lsr_infer.manifest import Manifest  # noqa: E402
@@ -265,11 +265,11 @@ def test_shapes_are_written_as_sizes_are() -> None:
 
 
 def test_shipped_labels_are_for_shipped_classes_alone() -> None:
-    own = read_frames(None, None, 3, manifest())
+    own = frames_to_compare(None, None, 3, manifest())
     assert len(own) == 3
     assert list(own.labels) == [None] * 3
     space = LabelSpace(name="mine", names=CITYSCAPES_NAMES, colors=((0, 0, 0),) * 19)
-    shipped = read_frames(None, None, 3, manifest(label_space=space))
+    shipped = frames_to_compare(None, None, 3, manifest(label_space=space))
     assert all(label is not None and label.shape == frame.shape[:2] for frame, label in shipped.pairs())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import DeviceError, UsageError
-from lsr_infer.system.cuda import CudaDevice, CudaProbe, choose_device, probe_cuda
+from lsr_infer.system.cuda import CudaDevice, CudaProbe, choose_cuda_device, probe_cuda
 
 DRIVER = """
 #include <string.h>
@@ -55,13 +55,13 @@ def test_a_driver_tells_its_devices(compiled: Path) -> None:
         ),
         driver=(13, 1),
     )
-    assert choose_device("auto", probe, "it").name == "NVIDIA Orin"
-    assert choose_device("cuda", probe, "it").index == 0
-    assert choose_device("cuda:1", probe, "it").compute_capability == (8, 9)
+    assert choose_cuda_device("auto", probe, "it").name == "NVIDIA Orin"
+    assert choose_cuda_device("cuda", probe, "it").index == 0
+    assert choose_cuda_device("cuda:1", probe, "it").compute_capability == (8, 9)
     with pytest.raises(
         DeviceError, match=r"it needs cuda:2, and cuda:0 \(NVIDIA Orin, compute capability 8.7\), cuda:1"
     ):
-        choose_device("cuda:2", probe, "it")
+        choose_cuda_device("cuda:2", probe, "it")
 
 
 def test_a_driver_without_devices(compiled: Path) -> None:
@@ -86,11 +86,11 @@ def test_no_driver_and_what_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["cuda:x", "gpu", "cuda:-1", "cuda:0000", "CUDA:0", ""])
 def test_names_that_are_no_device(name: str) -> None:
     with pytest.raises(UsageError, match="there is no device"):
-        choose_device(name, CudaProbe(reason="none"), "it")
+        choose_cuda_device(name, CudaProbe(reason="none"), "it")
 
 
 def test_an_engine_does_not_run_on_the_cpu() -> None:
     with pytest.raises(DeviceError, match="only on an NVIDIA GPU"):
-        choose_device("cpu", CudaProbe(), "it")
+        choose_cuda_device("cpu", CudaProbe(), "it")
     with pytest.raises(DeviceError, match="it needs a CUDA device, and nothing answers"):
-        choose_device("auto", CudaProbe(reason="nothing answers"), "it")
+        choose_cuda_device("auto", CudaProbe(reason="nothing answers"), "it")

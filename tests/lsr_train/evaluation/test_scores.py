@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_train.data.samples import LabelledSample
-from lsr_train.evaluation.scores import EvaluationProtocol, NetworkPredictor, evaluate, score_frames
+from lsr_train.evaluation.scores import EvaluationProtocol, NetworkPredictor, score, score_frames
 from lsr_train.metrics import mean_iou
 from tests.lsr_train.fake_network import ConvNetwork, PixelNetwork
 
@@ -58,11 +58,11 @@ def test_native_protocol_equals_its_oracle() -> None:
     network, data = ConvNetwork().eval(), samples()
     pairs = [(labels, view(network, frame, (16, 24), (20, 27)).argmax(0).numpy()) for frame, labels in pixels(data)]
     protocol = EvaluationProtocol(height=16, width=24)
-    result = evaluate(NetworkPredictor(network, protocol), data, 4)
+    result = score(NetworkPredictor(network, protocol), data, 4)
     assert np.array_equal(result.matrix.numpy(), matrix_oracle(pairs, 4))
     assert (result.frames, result.void) == (3, 15)
     assert score_frames(network, data, (16, 24), 4) == mean_iou(result.iou)
-    per_frame = [mean_iou(evaluate(NetworkPredictor(network, protocol), [sample], 4).iou) for sample in data]
+    per_frame = [mean_iou(score(NetworkPredictor(network, protocol), [sample], 4).iou) for sample in data]
     assert [score for _, score in result.frame_miou] == per_frame
     assert mean_iou(result.iou) != pytest.approx(np.mean(per_frame), abs=1e-9)  # dataset-wide, no mean of means
 
@@ -74,7 +74,7 @@ def test_resized_protocol_resizes_the_labels() -> None:
         for frame, labels in pixels(data)
     ]
     protocol = EvaluationProtocol(kind="resized", height=16, width=24)
-    result = evaluate(NetworkPredictor(network, protocol), data, 4, resized=(16, 24))
+    result = score(NetworkPredictor(network, protocol), data, 4, resized=(16, 24))
     assert np.array_equal(result.matrix.numpy(), matrix_oracle(pairs, 4))
 
 
@@ -96,7 +96,7 @@ def test_a_perfect_prediction_scores_one_and_flipping_changes_nothing() -> None:
     for flip in (False, True):
         protocol = EvaluationProtocol(height=20, width=27, flip=flip)
         predictor = NetworkPredictor(PixelNetwork(4), protocol)
-        assert mean_iou(evaluate(predictor, data, 4).iou) == 1
+        assert mean_iou(score(predictor, data, 4).iou) == 1
 
 
 def test_worst_frames_come_worst_first() -> None:
@@ -108,12 +108,12 @@ def test_worst_frames_come_worst_first() -> None:
         data.append(scene(exact(painted), labels, f"{wrong}-{len(data)}"))
     data.append(scene(exact(labels), np.full_like(labels, 255), "void"))
     predictor = NetworkPredictor(PixelNetwork(4), EvaluationProtocol(height=20, width=27))
-    result = evaluate(predictor, data, 4, worst=3)
+    result = score(predictor, data, 4, worst=3)
     assert [scored.file for scored in result.worst] == ["9-2", "9-4", "5-3"]
     assert result.worst[0].miou == dict(result.frame_miou)["9-2"]
     assert np.array_equal(result.worst[0].classes[1:], data[2].frame[1:, :, 0])
     assert math.isnan(dict(result.frame_miou)["void"])
-    assert evaluate(predictor, data, 4).worst == ()
+    assert score(predictor, data, 4).worst == ()
 
 
 def test_predictions_are_relabelled() -> None:
@@ -121,7 +121,7 @@ def test_predictions_are_relabelled() -> None:
     table = np.full(256, 255, dtype=np.uint8)
     table[:4] = [0, 0, 1, 1]
     predictor = NetworkPredictor(PixelNetwork(4), EvaluationProtocol(height=20, width=27))
-    result = evaluate(predictor, [scene(exact(labels), table[labels], "a")], 2, relabel=table)
+    result = score(predictor, [scene(exact(labels), table[labels], "a")], 2, relabel=table)
     assert result.iou.tolist() == [1, 1]
 
 
@@ -129,11 +129,11 @@ def test_errors_name_the_frame() -> None:
     first = samples(1)[0]
     predictor = NetworkPredictor(ConvNetwork(), EvaluationProtocol(height=16, width=24))
     with pytest.raises(ValueError, match="frame0: frame"):
-        evaluate(predictor, [replace(first, frame=first.frame[1:])], 4)
+        score(predictor, [replace(first, frame=first.frame[1:])], 4)
     with pytest.raises(ValueError, match=r"frame0: .*outside"):
-        evaluate(predictor, [first], 3)
+        score(predictor, [first], 3)
     with pytest.raises(ValueError, match="no frame"):
-        evaluate(predictor, [], 4)
+        score(predictor, [], 4)
 
 
 def test_an_error_while_reading_arrives() -> None:
@@ -142,7 +142,7 @@ def test_an_error_while_reading_arrives() -> None:
         raise OSError("unreadable")
 
     with pytest.raises(OSError, match="unreadable"):
-        evaluate(NetworkPredictor(ConvNetwork(), EvaluationProtocol(height=16, width=24)), broken(), 4)
+        score(NetworkPredictor(ConvNetwork(), EvaluationProtocol(height=16, width=24)), broken(), 4)
 
 
 def test_protocol_checks_and_describes_itself() -> None:

@@ -7,12 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from lsr_train.exporting.calibration import CALIBRATIONS, Spread, gather
+from lsr_train.exporting.calibration import CALIBRATIONS, ValueHistogram, gather
 from lsr_train.exporting.graph import SAMPLED
 
 
-def spread_of(*frames: np.ndarray) -> Spread:
-    spread = Spread()
+def spread_of(*frames: np.ndarray) -> ValueHistogram:
+    spread = ValueHistogram()
     for frame in frames:
         spread.add(float(frame.min()), float(frame.max()), frame.astype(np.float32))
     return spread

@@ -25,7 +25,7 @@ from lsr_train.toytown.geometry import (
     shadows,
 )
 from lsr_train.toytown.objects import MATERIALS, PHASES, code, person, vehicle
-from lsr_train.toytown.street import BLOCK, Street, build_block, choose, evenly
+from lsr_train.toytown.street import BLOCK, Street, build_block, choose, spread_out
 
 SIZE = {"height": 64, "width": 128}
 NOON = Light(direction=(0.0, 1.0, 0.0), ambient=1.0, diffuse=0.0)
@@ -150,7 +150,7 @@ def test_names_are_drawn_by_weight_and_places_spread_out() -> None:
     names = [choose(rng, {"rare": 1, "never": 0, "often": 3}) for _ in range(2000)]
     assert names.count("often") == pytest.approx(1500, abs=80)
     assert "never" not in names
-    places = [evenly(rng, (10, 60), 8, gap=3) for _ in range(500)]
+    places = [spread_out(rng, (10, 60), 8, gap=3) for _ in range(500)]
     assert np.mean([len(some) for some in places]) == pytest.approx(4, abs=0.3)
     assert all(some[0] >= 10 and some[-1] <= 60 and (np.diff(some) > 3).all() for some in places if some)
 
