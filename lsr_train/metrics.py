@@ -80,11 +80,6 @@ class ConfusionMatrix:
             raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
         self._counts += other._counts.to(self._counts.device)
 
-    def all_reduce(self) -> None:
-        """Replace the counts by their sum over all ranks; nothing happens where torch.distributed is not running."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self._counts)
-
     @property
     def matrix(self) -> Tensor:
         """Counts [C,C], int64, true class by row and predicted class by column; a copy.

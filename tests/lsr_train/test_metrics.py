@@ -1,7 +1,4 @@
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -171,28 +168,3 @@ def test_masr_of_itself_is_one_and_wrong_input_raises() -> None:
         mean_adapted_to_supervised_ratio(values, values[:3])
     with pytest.raises(ValueError, match="floor"):
         mean_adapted_to_supervised_ratio(values, values, -1.0)
-
-
-RANK = """
-import sys, torch
-from lsr_train.metrics import ConfusionMatrix
-rank = int(sys.argv[1])
-torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-confusion = ConfusionMatrix(2)
-confusion.update(torch.tensor([0, 1, 255])[rank:], torch.tensor([0, 0, 0])[rank:])
-confusion.all_reduce()
-print(confusion.matrix.tolist(), confusion.void)
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_ranks_add_up(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*words, str(rank), str(tmp_path / "meet")], stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    assert {rank.communicate(timeout=120)[0].strip() for rank in ranks} == {"[[1, 0], [2, 0]] 2"}
-    confusion = counted(torch.tensor([0]), torch.tensor([0]), 2)
-    confusion.all_reduce()  # alone: nothing happens
-    assert confusion.matrix.tolist() == [[1, 0], [0, 0]]
