@@ -117,7 +117,7 @@ class RunReport:
 
     def document(self, segmenter: Segmenter) -> dict[str, Any]:
         """Return what `--json` puts on stdout."""
-        seconds = time.monotonic() - self._started
+        seconds, not_started = time.monotonic() - self._started, len(self.sources) - len(self._reports)
         return {
             "model": segmenter.path.name,
             "backend": segmenter.backend,
@@ -129,7 +129,8 @@ class RunReport:
             "done": self.count("done"),
             "partial": self.count("partial"),
             "failed": self.count("failed"),
-            "not_begun": len(self.sources) - len(self._reports),
+            "not_started": not_started,
+            "not_begun": not_started,  # the key of 0.1.0
             "left_out": self.left_out,
             "passed_over": self.passed_over,
             "unsearched": self.unsearched,

@@ -65,7 +65,7 @@ def comparison_document(
     rows = []
     for run in comparison.runs:
         entries = [_entry(item, results, space, bound, diverged) for item in scored if item.run.name == run.name]
-        rows.append({"row": run.name, "seeds": entries, **_means(entries)})
+        rows.append({"run": run.name, "seeds": entries, **_means(entries)})
     first = next(iter(results.values()), None)
     return {
         "kind": "comparison",
@@ -254,8 +254,9 @@ def comparison_table(
     cells = []
     for row in rows:
         figures = [_cell(row, column) for column in columns]
-        theirs = [f"{published[row['row']]:.1f}" if row["row"] in published else "-"] if published else []
-        cells.append((row["row"], _state(row), *figures, *theirs))
+        name = _name(row)
+        theirs = [f"{published[name]:.1f}" if name in published else "-"] if published else []
+        cells.append((name, _state(row), *figures, *theirs))
     best: set[tuple[int, int]] = set()
     second: set[tuple[int, int]] = set()
     for position, column in enumerate(columns, start=2):
@@ -269,10 +270,15 @@ def comparison_table(
     )  # fmt: skip
 
 
+def _name(row: Mapping[str, Any]) -> str:
+    """Return the name of the run in a row; files of 0.1.0 call it `row`."""
+    return str(row["run"] if "run" in row else row["row"])
+
+
 def _notes(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return how the figures were made, and what is not among them."""
     rows = document["rows"]
-    means = {row["row"]: row["mean"] for row in rows if row["mean"] is not None}
+    means = {_name(row): row["mean"] for row in rows if row["mean"] is not None}
     notes = []
     if document["protocol"] is not None:
         notes += [f"protocol: {document['protocol']['text']}", f"data: {document['data']['text']}"]
@@ -288,7 +294,7 @@ def _notes(document: Mapping[str, Any]) -> tuple[str, ...]:
     if len(document.get("precisions", ())) > 1:
         notes.append(f"scored in {', '.join(document['precisions'])}: not all in the same precision.")
     if len({entry["steps"] for row in rows for entry in row["seeds"] if entry.get("steps")}) > 1:
-        lengths = {row["row"]: row["seeds"][0]["steps"] for row in rows if row["seeds"][0].get("steps")}
+        lengths = {_name(row): row["seeds"][0]["steps"] for row in rows if row["seeds"][0].get("steps")}
         notes.append(f"steps: {', '.join(f'{name} {count}' for name, count in lengths.items())}.")
     if document["published"]["miou"]:
         notes.append(f"published mIoU: not ours, printed in {document['published']['source']}.")
@@ -299,6 +305,6 @@ def _notes(document: Mapping[str, Any]) -> tuple[str, ...]:
                 + (f"mIoU {100 * entry['miou']:.1f} %" if entry["state"] == "done" else entry["state"])
                 for entry in row["seeds"]
             ]
-            notes.append(f"{row['row']}: {', '.join(states)}; no mean is given.")
+            notes.append(f"{_name(row)}: {', '.join(states)}; no mean is given.")
     notes += [f"left out: {item['name']}: {item['why']}" for item in document["left_out"]]
     return tuple(notes)

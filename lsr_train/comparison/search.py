@@ -96,7 +96,8 @@ class SharedStudy:
                     if all(item.low <= item.current <= item.high for item in ranges):
                         self.study.enqueue_trial({item.field: item.current for item in ranges})
                     self.study.set_user_attr(_ABOUT, wanted)
-                existing = self.study.user_attrs[_ABOUT]
+                about = self.study.user_attrs[_ABOUT]
+                existing = {"run" if name == "row" else name: value for name, value in about.items()}  # 0.1.0: row
             except Exception as error:  # whatever SQLAlchemy makes of a file that is no database
                 raise InputError(
                     f"{folder / STUDY_FILE}: cannot be used ({' '.join(str(error).split())[:200]}). Move it away."
@@ -218,7 +219,7 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
     check_output_folder(plan.out)
     runs = _SearchRuns(plan=plan, run=run, ranges=ranges, seeds=seeds, trials=options.trials, config=config)
     about = {
-        "row": run.name, "seeds": list(seeds), "start": [str(model) for _, model in starts],
+        "run": run.name, "seeds": list(seeds), "start": [str(model) for _, model in starts],
         **{name: value for name, value in effective_fields(config).items() if name not in _NOT_COMPARED},
     }  # fmt: skip
     study = SharedStudy(plan.out, ranges, about, seeds[0], lambda: runs.processes.stopping)
@@ -314,7 +315,7 @@ def _write(runs: _SearchRuns, trials: Sequence[Trial], *, as_json: bool) -> None
     document = {
         "kind": "search",
         "format": 1,
-        "row": runs.run.name,
+        "run": runs.run.name,
         "signal": runs.config.selection.signal,
         "steps": runs.config.train.steps,
         "seeds": list(runs.seeds),

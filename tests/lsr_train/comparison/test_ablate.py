@@ -49,7 +49,7 @@ def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:
     assert run(arguments(folder, out, "--run", "minent", "--sweep", "weights.entropy=0.001,0.5")) == 0
     document = json.loads((out / "table.json").read_text(encoding="utf-8"))
     names = ["minent, weights.entropy=0.001", "minent, weights.entropy=0.5"]
-    assert [row["row"] for row in document["rows"]] == names
+    assert [row["run"] for row in document["rows"]] == names
     assert [row["seeds"][0]["state"] for row in document["rows"]] == ["done", "done"]
     found = sorted(out.glob("minent*/seed-0/config.yaml"))
     weights = [yaml.safe_load(file.read_text(encoding="utf-8"))["weights"]["entropy"] for file in found]

@@ -73,7 +73,7 @@ def document(out: Path) -> dict[str, Any]:
 
 def figures(out: Path) -> dict[str, Any]:
     """Return every row's seeds."""
-    return {row["row"]: row["seeds"] for row in document(out)["rows"]}
+    return {row["run"]: row["seeds"] for row in document(out)["rows"]}
 
 
 def copied(table: Path, folder: Path) -> Path:

@@ -58,7 +58,7 @@ def comparison() -> ComparisonSpec:
 
 
 def rows_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["row"]: row for row in document["rows"]}
+    return {row["run"]: row for row in document["rows"]}
 
 
 def test_means_spreads_and_ratios(scores: list[ScoredRun]) -> None:
@@ -133,7 +133,7 @@ def test_a_damaged_result_is_named_and_left_out(scores: list[ScoredRun], damage:
     document = comparison_document(comparison(), scores, left_out, {})
     assert [item.name for item in left_out] == [scores[which].name]
     assert str(scores[which].result) in left_out[0].why
-    assert [row["row"] for row in document["rows"] if row["mean"] is None] == [scores[which].run.name]
+    assert [row["run"] for row in document["rows"] if row["mean"] is None] == [scores[which].run.name]
 
 
 def test_results_on_other_classes_are_left_out(scores: list[ScoredRun]) -> None:

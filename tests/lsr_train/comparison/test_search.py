@@ -19,7 +19,7 @@ RANGES = (
     SearchRange(field="weights.cluster", low=1e-6, high=1e-2, log=True, current=1e-5),
     SearchRange(field="optim.warmup_steps", low=1, high=30, log=False, current=20),
 )
-ABOUT = {"row": "lsr", "signal": "flip"}
+ABOUT = {"run": "lsr", "signal": "flip"}
 
 
 def opened(folder: Path, seed: int = 0) -> SharedStudy:
@@ -125,8 +125,8 @@ def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
     opened(tmp_path)
     with pytest.raises(UsageError, match="another search: space differ"):
         SharedStudy(tmp_path, RANGES[:1], ABOUT, 0, lambda: False)
-    with pytest.raises(UsageError, match="another search: row differ"):
-        SharedStudy(tmp_path, RANGES, {**ABOUT, "row": "oce"}, 0, lambda: False)
+    with pytest.raises(UsageError, match="another search: run differ"):
+        SharedStudy(tmp_path, RANGES, {**ABOUT, "run": "oce"}, 0, lambda: False)
 
 
 def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
