@@ -81,10 +81,10 @@ def bar_for(precision: str, **asked: Any) -> Bar:
     """
     given = {name: asked[name] for name in _ALLOWED if asked.get(name) is not None}
     for name, value in given.items():
-        most, words = _ALLOWED[name]
+        most, allowed = _ALLOWED[name]
         least_fits = value > 0 if name.endswith("agreement") else value >= 0
         if not (least_fits and value <= most):
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {words}.")
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {allowed}.")
     return replace(BARS[precision], **given)
 
 

@@ -56,8 +56,8 @@ def sha256_of(data: bytes) -> str:
 
 def build_command(engine: Path, *options: str) -> str:
     """Return "build it again: COMMAND" for an engine."""
-    words = ["python", "export/to_trt.py", engine.with_suffix(".onnx").name, "-o", engine.name, *options, "--overwrite"]
-    return f"build it again: {shlex.join(words)}"
+    argv = ["python", "export/to_trt.py", engine.with_suffix(".onnx").name, "-o", engine.name, *options, "--overwrite"]
+    return f"build it again: {shlex.join(argv)}"
 
 
 def rebuild_command(engine: Path, facts: EngineFacts, *, flavour: str | None = None, add_target: str = "") -> str:

@@ -276,10 +276,10 @@ def available_bytes(device: torch.device, system: Path = Path("/")) -> int:
     return usable_bytes(system)
 
 
-def measure_cost(prepared: RunInputs, place: Path) -> StageCost:
+def measure_cost(prepared: RunInputs, folder: Path) -> StageCost:
     """Measure the seconds of a run's steps and evaluations on this machine, waiting for the loader included.
 
-    One step before is not counted, which builds what is built once. Nothing of it remains: `place` is a folder name
+    One step before is not counted, which builds what is built once. Nothing of it remains: `folder` is a name
     where nothing is written, and a run seeds its generators itself when it starts.
     """
     config = replace(prepared.config, init="")
@@ -289,7 +289,7 @@ def measure_cost(prepared: RunInputs, place: Path) -> StageCost:
     accelerator = build_accelerator(config, prepared.accelerator.device)
     network = DeepLabV2(network_spec(config, prepared.space)).to(accelerator.device)
     networks, selector = Networks(network=network), Selector(config.selection, None)
-    engine = Engine(config, prepared.space, networks, accelerator, RunFolder(place), selector)
+    engine = Engine(config, prepared.space, networks, accelerator, RunFolder(folder), selector)
     engine.model.train()
     engine.method.train()
     times: list[float] = []

@@ -77,15 +77,15 @@ def expand_distill(argv: list[str]) -> list[str]:
         UsageError: the size is not written as width x height.
     """
     expanded: list[str] = []
-    words = iter(argv)
-    for position, word in enumerate(words):
+    rest = iter(argv)
+    for position, word in enumerate(rest):
         option, equals, value = word.partition("=")
         if position == 0 and not word.startswith("-"):
             expanded.append(f"--distill.teacher={word}")
         elif option != "--size":
             expanded.append(word)
         else:
-            value = value if equals else next(words, "")
+            value = value if equals else next(rest, "")
             match = re.fullmatch(r"(\d+)x(\d+)", value)
             if match is None:
                 raise UsageError(f"--size is {value!r}; write the student's input as width x height, such as 320x240.")

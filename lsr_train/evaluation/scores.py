@@ -29,9 +29,13 @@ from lsr_train.losses.pixel import upsample
 from lsr_train.metrics import ConfusionMatrix, iou, mean_iou
 
 __all__ = [
-    "Evaluation", "EvaluationProtocol", "NetworkPredictor", "Predictor", "ScoredFrame", "SegmentationNetwork",
-    "check_folder", "classes_of", "comparison", "in_eval_mode", "logits_of", "score", "score_frames", "write_worst",
+    "OVERLAY_ALPHA", "Evaluation", "EvaluationProtocol", "NetworkPredictor", "Predictor", "ScoredFrame",
+    "SegmentationNetwork", "check_folder", "classes_of", "comparison", "in_eval_mode", "logits_of", "score",
+    "score_frames", "write_worst",
 ]  # fmt: skip
+
+OVERLAY_ALPHA = 0.55
+"""The share of the classes' colours where they are drawn over a frame."""
 
 
 class SegmentationNetwork(Protocol):
@@ -294,9 +298,9 @@ def check_folder(folder: Path, *, overwrite: bool, flag: str = "--overlay_dir") 
         raise InputError(f"{folder}: cannot be used as a folder ({error.strerror}).") from error
 
 
-def comparison(scored: ScoredFrame, space: LabelSpace, alpha: float = 0.55) -> NDArray[np.uint8]:
+def comparison(scored: ScoredFrame, space: LabelSpace) -> NDArray[np.uint8]:
     """Draw the frame, its labels over it and the prediction over it, from left to right, in BGR."""
-    drawn = [overlay(scored.frame, classes, space, alpha) for classes in (scored.labels, scored.classes)]
+    drawn = [overlay(scored.frame, classes, space, OVERLAY_ALPHA) for classes in (scored.labels, scored.classes)]
     return side_by_side(scored.frame, *drawn)
 
 

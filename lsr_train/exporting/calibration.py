@@ -63,7 +63,7 @@ def at_most(frames: FrameSet, count: int) -> FrameSet:
 
 
 def read_labelled(
-    place: Path, count: int, space: LabelSpace, *, labels: Path | None = None, label_ids: str = "classes"
+    path: Path, count: int, space: LabelSpace, *, labels: Path | None = None, label_ids: str = "classes"
 ) -> FrameSet:
     """Read frames of the user's, with labels in a model's classes where there are some.
 
@@ -73,7 +73,7 @@ def read_labelled(
 
     if label_ids not in LABEL_IDS:
         raise UsageError(f"--label-ids is {label_ids!r}; allowed: {', '.join(LABEL_IDS)}.")
-    read = read_frame_set(place, count, labels=labels)
+    read = read_frame_set(path, count, labels=labels)
     id_map = encoding_map(label_ids, space)
     found = []
     for name, label in zip(read.names, read.labels, strict=True):
@@ -81,7 +81,7 @@ def read_labelled(
             found.append(None if label is None else id_map.apply(label))
         except InputError as error:
             what = str(error).split(". Set ")[0]
-            raise InputError(f"{place}: labels of {name}: {what}. Say what they hold with --label-ids.") from error
+            raise InputError(f"{path}: labels of {name}: {what}. Say what they hold with --label-ids.") from error
     return replace(read, labels=found)
 
 
@@ -92,14 +92,14 @@ def without(frames: FrameSet, taken: Sequence[FrameSet]) -> FrameSet:
         return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).digest()
 
     known = {content(frame) for part in taken for frame in part.frames}
-    places = [n for n, frame in enumerate(frames.frames) if content(frame) not in known]
-    if len(places) == len(frames):
+    indices = [n for n, frame in enumerate(frames.frames) if content(frame) not in known]
+    if len(indices) == len(frames):
         return frames
-    if not places:
+    if not indices:
         raise UsageError(
             f"all of {frames.origin} also calibrate, so they prove nothing. Name other frames with --frames."
         )
-    return frames.part(places)
+    return frames.part(indices)
 
 
 def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:

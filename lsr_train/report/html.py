@@ -38,6 +38,7 @@ from lsr_train.config.fields import fields_of
 from lsr_train.config.run import Config
 from lsr_train.evaluation.evaluate import open_data
 from lsr_train.evaluation.result import TextTable
+from lsr_train.evaluation.scores import OVERLAY_ALPHA
 from lsr_train.metrics import mean_iou
 from lsr_train.runs.folder import resolve_model
 
@@ -50,7 +51,6 @@ logger = logging.getLogger(__name__)
 
 _PICTURE_WIDTH = 720
 _JPEG_QUALITY = 82
-_ALPHA = 0.55
 _FIGURES = {
     "reliability": "Reliability", "borders": "Borders", "pseudo_labels": "Pseudo-labels",
     "angles": "Angles between prototypes", "norms": "Norms and angles", "tsne": "t-SNE",
@@ -287,7 +287,7 @@ def _layered_frame(shown: Mapping[str, ShownFrame], scores: str, space: LabelSpa
     first = next(iter(shown.values()))
     classes = [("labels", first.labels), *((name, item.classes) for name, item in shown.items())]
     layers = [_jpeg("frame", first.frame)]
-    layers += [_jpeg(name, overlay(first.frame, drawn, space, _ALPHA)) for name, drawn in classes]
+    layers += [_jpeg(name, overlay(first.frame, drawn, space, OVERLAY_ALPHA)) for name, drawn in classes]
     before = 2 if len(shown) > 1 else 1  # against the labels where there is one network
     title = f"{Path(first.file).name}: mIoU {scores}"
     return _LayeredFrame(title=title, layers=layers, left=before, right=len(layers) - 1)

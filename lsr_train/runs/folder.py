@@ -76,8 +76,8 @@ def _version(package: str) -> str | None:
 def _commit() -> str | None:
     """Return the commit of the checkout that this package lies in, with `+` where files differ; None outside one."""
 
-    def git(*words: str) -> str:
-        line = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+    def git(*argv: str) -> str:
+        line = ["git", "-C", str(Path(__file__).resolve().parent), *argv]
         return subprocess.run(line, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:

@@ -19,10 +19,10 @@ def scored(name: str, miou: float) -> ScoredFrame:
 
 
 def test_comparison_shows_frame_labels_and_prediction() -> None:
-    picture = comparison(scored("x", 0.1), SPACE, alpha=1.0)
+    picture = comparison(scored("x", 0.1), SPACE)
     assert picture[0, 0].tolist() == [100, 100, 100]
-    assert picture[0, picture.shape[1] // 2].tolist() == [0, 0, 255]  # BGR
-    assert picture[0, -1].tolist() == [0, 255, 0]
+    assert picture[0, picture.shape[1] // 2].tolist() == [45, 45, 185]  # BGR
+    assert picture[0, -1].tolist() == [45, 185, 45]
 
 
 def test_pictures_are_written_in_order_under_harmless_names(tmp_path: Path) -> None:
