@@ -18,13 +18,20 @@ from lsr_infer import InputError, LsrError, Manifest
 from pool import WorkerProcess
 from settings import Catalogue, Entry, Limits, file_size
 
-__all__ = ["EVERY", "MODEL_HEADERS", "NOTHING_YET", "NO_CLIP_YET", "ORIGINAL", "SHARE_HEADERS", "VIEWS", "Actions"]
+__all__ = [
+    "CANCELLED", "COMPARES", "EVERY", "MODEL_HEADERS", "NOTHING_YET", "NO_CLIP_YET", "ORIGINAL", "SHARE_HEADERS",
+    "VIEWS", "Actions",
+]  # fmt: skip
 
 ORIGINAL = ""  # key of the original picture, in place of a model
 VIEWS = ["classes", "confidence", "difference"]
 EVERY = {"every frame": 1, "every 2nd frame": 2, "every 5th frame": 5, "every 10th frame": 10}
 NOTHING_YET = "Upload a picture, paste one, use the camera, or choose an example."
 NO_CLIP_YET = "Upload a clip or choose the example."
+COMPARES = (
+    "Upload a picture or choose an example: both models run on it. You see how long each takes and where they differ."
+)
+CANCELLED = "Cancelled. Segment starts again."
 SHARE_HEADERS = ["", "class", "before", "after"]
 _POINT_HINT = "Click a point of this picture to read its class, the confidence and the runner-up."
 _PLOTTED_CLASSES = 8
@@ -109,6 +116,12 @@ class Actions:
         """Return what is shown while a clip runs."""
         return f"Segmenting **{escape(Path(video['path']).name)}**. Cancel ends it." if video else NO_CLIP_YET
 
+    def after_failure(self, video: Upload, facts: str) -> str:
+        """Return what is shown where a clip was not finished: that it was cancelled, or what to do."""
+        if not video or facts == CANCELLED:
+            return CANCELLED if video else NO_CLIP_YET
+        return f"**{escape(Path(video['path']).name)}** was not segmented. Choose another clip, or try again."
+
     async def leave(self, request: gr.Request) -> None:
         """End what a closed page was computing."""
         if (task := self._running.get(request.session_hash)) is not None:
@@ -117,7 +130,7 @@ class Actions:
     async def compare(self, image: Upload, before: str, after: str) -> tuple[Any, Any, Any]:
         """Run two models on one picture; returns the facts, the picture of differences, and a table."""
         if not image or not image["path"]:
-            return "", None, None
+            return COMPARES, None, None
         with _sentences():
             if not before or before == after:
                 raise InputError("Choose two different models above, one on the left and one on the right.")

@@ -9,7 +9,18 @@ from gradio import themes
 from gradio.themes.utils import fonts
 
 import lsr_infer
-from actions import EVERY, MODEL_HEADERS, NO_CLIP_YET, NOTHING_YET, ORIGINAL, SHARE_HEADERS, VIEWS, Actions
+from actions import (
+    CANCELLED,
+    COMPARES,
+    EVERY,
+    MODEL_HEADERS,
+    NO_CLIP_YET,
+    NOTHING_YET,
+    ORIGINAL,
+    SHARE_HEADERS,
+    VIEWS,
+    Actions,
+)
 from settings import Catalogue, Limits, file_size
 
 __all__ = ["TITLE", "Page", "build_page", "theme"]
@@ -21,8 +32,8 @@ _HEAD = (
 _PICTURE: dict[str, Any] = {"type": "filepath", "sources": ["upload", "webcam", "clipboard"], "height": 200}
 _EXAMPLES = Path(lsr_infer.__file__).parent / "models" / "toytown"
 _API = """
-Every function of this page can be called from a program; [Gradio's own page](?view=api) lists them with their
-arguments, for Python, JavaScript and curl.
+Every function of this page can be called from a program. On a wide screen, **Use via API** at the foot of the page
+lists them with their arguments, for Python, JavaScript and curl.
 
 ```python
 from gradio_client import Client, handle_file
@@ -128,9 +139,10 @@ def _picture_tab(actions: Actions, models: list[Any]) -> None:
             view = gr.Radio(VIEWS, value="classes", label="View", container=False, elem_id="view")
             downloads = _downloads("Overlay", "Mask", "Shares", "All (ZIP)")
     inputs, outputs = [image, *models[:2], view], [slider, facts, shares, *downloads, result, point]
-    gr.on([image.change, models[0].input, models[1].input], actions.picture, inputs, outputs,
-          api_name="segment_image", concurrency_limit=1, concurrency_id="picture", trigger_mode="always_last",
-          show_progress_on=slider, preprocess=False)  # fmt: skip
+    running = gr.on([image.change, models[0].input, models[1].input], actions.picture, inputs, outputs,
+                    api_name="segment_image", concurrency_limit=1, concurrency_id="picture", trigger_mode="always_last",
+                    show_progress_on=slider, preprocess=False)  # fmt: skip
+    _enable(running.then, result, downloads)
     view.input(actions.view, [result, view], [slider, facts], api_visibility="private", concurrency_id="picture",
                trigger_mode="always_last", show_progress="minimal")  # fmt: skip
     image.select(actions.point, result, point, **_QUIET)
@@ -142,8 +154,8 @@ def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
             video = gr.Video(sources=["upload"], label="Your clip", height=210, elem_id="video-input")
             every = gr.Dropdown(list(EVERY), value="every frame", label="Frames", elem_id="every")
             with gr.Row():
-                run = gr.Button("Segment", variant="primary", size="md", min_width=120)
-                cancel = gr.Button("Cancel", size="md", min_width=120)
+                run = gr.Button("Segment", variant="primary", size="md", min_width=120, interactive=False)
+                cancel = gr.Button("Cancel", size="md", min_width=120, interactive=False)
             _examples(video, "clips/*.mp4")
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
             shown = gr.Video(show_label=False, interactive=False, autoplay=True, elem_id="video-result")
@@ -156,8 +168,10 @@ def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
                     [shown, facts, plot, *downloads], api_name="segment_video", concurrency_limit=limits.jobs,
                     concurrency_id="video", trigger_mode="always_last", show_progress_on=shown,
                     preprocess=False)  # fmt: skip
-    running.failure(lambda: NO_CLIP_YET, None, facts, queue=False, **_QUIET)
-    cancel.click(lambda: "Cancelled.", None, facts, cancels=[running], queue=False, **_QUIET)
+    _enable(video.change, video, [run, cancel])
+    _enable(running.then, shown, downloads)
+    running.failure(actions.after_failure, [video, facts], facts, queue=False, **_QUIET)
+    cancel.click(lambda: CANCELLED, None, facts, cancels=[running], queue=False, **_QUIET)
 
 
 def _compare_tab(actions: Actions, models: list[Any]) -> None:
@@ -165,9 +179,9 @@ def _compare_tab(actions: Actions, models: list[Any]) -> None:
         with gr.Column(scale=4, min_width=300, elem_classes="side"):
             image = gr.Image(**_PICTURE, label="Picture", elem_id="compare-input")
             _examples(image, "images/camera_*.jpg")
-            run = gr.Button("Compare the two models", variant="primary", size="md")
+            run = gr.Button("Compare the two models", variant="primary", size="md", interactive=False)
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
-            facts = gr.Markdown("Both models run on one picture: how long each takes, and where they differ.")
+            facts = gr.Markdown(COMPARES)
             difference = gr.Image(label="In colour: where the two differ, as the right one says", interactive=False,
                                   height=300, buttons=["fullscreen"], elem_id="difference")  # fmt: skip
             table = gr.Dataframe(headers=["", "before", "after"], column_widths=["26%", "37%", "37%"],
@@ -175,6 +189,7 @@ def _compare_tab(actions: Actions, models: list[Any]) -> None:
                                  elem_id="comparison")  # fmt: skip
     gr.on([image.change, run.click], actions.compare, [image, *models[:2]], [facts, difference, table],
           api_name="compare", concurrency_id="picture", show_progress_on=difference, preprocess=False)  # fmt: skip
+    _enable(image.change, image, [run])
 
 
 def _examples(component: Any, pattern: str) -> None:
@@ -186,9 +201,19 @@ def _examples(component: Any, pattern: str) -> None:
 
 
 def _downloads(*labels: str) -> list[Any]:
-    """Add a row of buttons, which do something once there is a result."""
+    """Add a row of buttons, which can be pressed once there is a result."""
     with gr.Row(elem_classes="downloads"):
-        return [gr.DownloadButton(label, size="sm", min_width=90) for label in labels]
+        return [gr.DownloadButton(label, size="sm", min_width=90, interactive=False) for label in labels]
+
+
+def _enable(event: Any, needed: Any, buttons: list[Any]) -> None:
+    """Let buttons be pressed while the component that they work on holds something."""
+
+    def update(value: Any) -> Any:
+        changed = [gr.update(interactive=bool(value)) for _ in buttons]
+        return changed if len(buttons) > 1 else changed[0]
+
+    event(update, needed, buttons, queue=False, **_QUIET)
 
 
 def _footer(limits: Limits) -> str:

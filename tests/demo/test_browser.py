@@ -182,12 +182,14 @@ def test_progress_is_shown_and_a_clip_is_cancelled(visits: Visits, clip_of: Call
     view.get_by_role("button", name="Cancel").click()
     view.locator("#video-facts").get_by_text("Cancelled.").wait_for(timeout=2000)
     view.get_by_text(re.compile(r"\d+/299 frames")).first.wait_for(state="detached")
+    view.wait_for_timeout(700)
+    assert view.locator("#video-facts").inner_text() == "Cancelled. Segment starts again."
     view.reload()
     view.locator("#picture-input input[type=file]").first.wait_for(state="attached")
     open_tab(view, "Video")
     send(view, "video-input", clip_of(320))
     view.get_by_text("drive_320.mp4 lasts 32 s").first.wait_for()
-    view.locator("#video-facts").get_by_text("Upload a clip or choose the example.").wait_for()
+    view.locator("#video-facts").get_by_text("drive_320.mp4 was not segmented.").wait_for()
 
 
 def test_a_closed_page_ends_what_it_was_computing(visits: Visits, page: Page, clip_of: Callable[[int], Path]) -> None:
@@ -215,8 +217,27 @@ def test_models_are_compared_and_listed_and_the_api_is_found(visits: Visits, siz
     open_tab(view, "Models")
     view.locator("#model-table .body-cell").filter(has_text="toytown_adapted.onnx").wait_for()
     open_tab(view, "API")
-    view.get_by_role("link", name="Gradio's own page").click()
-    view.get_by_text("/segment_image").first.wait_for()
+    if size == "wide":
+        view.get_by_role("button", name="Use via API").click()
+        view.locator(".api-docs, .api-docs-wrap").get_by_text("/segment_video").first.wait_for()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_empty_page_fits_its_window_and_what_has_nothing_to_work_on_cannot_be_pressed(
+    visits: Visits, size: str
+) -> None:
+    view = visits(size)
+    buttons = {"Picture": ["Overlay", "Mask"], "Video": ["Segment", "Cancel", "Clip"], "Compare": ["Compare the two"]}
+    for tab, names in buttons.items():
+        open_tab(view, tab)
+        for column in view.locator(".viewer > *, .viewer > * > *").filter(visible=True).all():
+            area = column.bounding_box()
+            assert area["x"] >= 0, tab
+            assert area["x"] + area["width"] <= SIZES[size][0], tab
+        for name in names:
+            assert view.get_by_role("button", name=name).filter(visible=True).first.is_disabled(), name
+    send(view, "compare-input", STREET)
+    view.get_by_role("button", name="Compare the two").and_(view.locator(":enabled")).wait_for()
 
 
 def test_a_model_that_is_added_to_the_folder_appears_and_can_be_chosen(visits: Visits, page: Page) -> None:
