@@ -30,6 +30,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from lsr_infer import DeviceError, InputError, UsageError
+from lsr_infer.commands.parser import StrictParser
 from lsr_infer.errors import exit_status, extra, stderr_handler
 from pool import WorkerProcess
 from settings import Catalogue, Limits, ModelChoice, hash_password, read_password
@@ -43,7 +44,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="demo/app.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
     )
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")  # a Gradio Space sets both

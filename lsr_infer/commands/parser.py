@@ -3,16 +3,40 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from lsr_infer.errors import UsageError
 
-__all__ = ["ArgumentParser", "add_network_options", "parse_size"]
+__all__ = ["ArgumentParser", "StrictParser", "add_network_options", "parse_size"]
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """argparse that takes no abbreviations, shows its help in sections, and raises `UsageError` on a mistake.
+class StrictParser(argparse.ArgumentParser):
+    """argparse that raises `UsageError` on a mistake: an unknown option first, with the nearest one there is."""
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: D102 - argparse's own
+        self._given = sys.argv[1:] if args is None else args
+        return super().parse_known_args(self._given, namespace)
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102 - argparse's own
+        from difflib import get_close_matches
+
+        options = [word.partition("=")[0] for word in self._given if re.match(r"--[\w-]+", word)]
+        unknown = next((option for option in options if option not in self._option_string_actions), "")
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if unknown:
+            message = message if "unrecognized" in message else f"unrecognized arguments: {unknown}"
+            near = get_close_matches(unknown, self._option_string_actions, n=1)
+        else:
+            near = get_close_matches(choice[1], choice[2].replace("'", "").split(", "), n=1) if choice else []
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"{message.rstrip('.')}.{hint} See {self.prog} --help.")
+
+
+class ArgumentParser(StrictParser):
+    """A parser that takes no abbreviations and shows its help in sections.
 
     Lines of the description, of whole examples and of notes (exit codes, where more is written) are short enough for a
     screen.
@@ -72,7 +96,7 @@ class ArgumentParser(argparse.ArgumentParser):
             raise UsageError(
                 f"a name is empty among the arguments of {self.prog}. Was a variable of the shell not set?"
             )
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(args, namespace)  # type: ignore[no-untyped-call]  # argparse's own
 
     def show_help(self, section: str) -> NoReturn:
         """Print a part of the help and end the command."""
@@ -80,14 +104,6 @@ class ArgumentParser(argparse.ArgumentParser):
             raise UsageError(f"--help {section}: there is no such section; known: {', '.join(self._sections)}, all.")
         print(self.format_help(section), end="")  # noqa: T201 - what was asked for
         self.exit()
-
-    def error(self, message: str) -> NoReturn:  # noqa: D102 - argparse's own
-        from difflib import get_close_matches
-
-        unknown = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
-        near = get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"{message.rstrip('.')}.{hint} See {self.prog} --help.")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

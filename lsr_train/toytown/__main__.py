@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 
+from lsr_infer.commands.parser import StrictParser
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.io.files import refuse_existing, write_bytes
 from lsr_infer.video.writer import VideoWriter
@@ -14,7 +15,7 @@ from lsr_train.toytown import clip, render
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="python -m lsr_train.toytown", description="Write frames or a clip of Toytown.", allow_abbrev=False
     )
     parser.add_argument("what", choices=("clip", "frames"), help="an H.264 video, or images/ and labels/ of PNG files")

@@ -280,6 +280,7 @@ def test_what_cannot_be_started_says_why(page: Page, tmp_path: Path) -> None:
         (("--pixels", "0"), 2, "--pixels is 0; allowed"),
         (("--auth", "ann"), 2, "--auth is USER:FILE"),
         (("--upload", "1"), 2, "unrecognized arguments"),
+        (("--prot", "7"), 2, "error: unrecognized arguments: --prot 7. Did you mean --port?"),
     ):
         done = run("--port", "0", *options)
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr

@@ -37,3 +37,14 @@ def test_frames_are_those_of_render(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert np.array_equal(read_label(tmp_path / "labels/game_00004.png"), labels)
     assert run(monkeypatch, *words, "-o", str(tmp_path)) == 2
     assert run(monkeypatch, *words[:-4], "--frames", "0", "-o", str(tmp_path)) == 2
+
+
+def test_a_mistyped_option_or_word_is_named_before_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, sentence in (
+        (("frames", "--doman", "game"), "unrecognized arguments: --doman. Did you mean --domain?"),
+        (("frams", "-o", "x"), "Did you mean frames?"),
+    ):
+        assert run(monkeypatch, *words) == 2
+        assert sentence in capsys.readouterr().err
