@@ -5,8 +5,10 @@ runs is always the resolved tree; it is changed through `dataclasses.replace`, w
 live in the recipes, not here.
 """
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from math import inf
 from pathlib import Path
@@ -97,13 +99,36 @@ def check_name(name: str) -> None:
     if colon and file.endswith(".py") and attribute.isidentifier():
         if not Path(file).is_file():
             raise UsageError(f"method is {name!r}, and there is no file {file}. Set --method.")
+        _check_holds(Path(file), attribute)
         return
     others = sorted(point.name for point in entry_points(group=ENTRY_POINTS))
     if name not in others:
         raise UsageError(
-            f"method is {name!r}; allowed: {', '.join((*METHOD_SPECS, *others))}, or FILE.py:CLASS for your own. Set "
-            "--method."
+            f"method is {name!r}.{_near(name, (*METHOD_SPECS, *others))} Allowed: "
+            f"{', '.join((*METHOD_SPECS, *others))}, or FILE.py:CLASS for your own. Set --method."
         )
+
+
+def _check_holds(file: Path, attribute: str) -> None:
+    """Raise where a Python file plainly has no such name, before anything slow; a doubtful one is left to loading."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return
+    names = {getattr(node, "name", None) for node in nodes} | {getattr(node, "id", None) for node in nodes}
+    names |= {getattr(node, "asname", None) for node in nodes}
+    if attribute in names or names & {"*", "__getattr__", "globals", "exec"}:
+        return
+    classes = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
+    raise UsageError(
+        f"{file} holds no method {attribute}.{_near(attribute, classes)} Classes in it: "
+        f"{', '.join(classes) or 'none'}. Set --method."
+    )
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    found = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {found[0]}?" if found else ""
 
 
 @dataclass(frozen=True, kw_only=True)

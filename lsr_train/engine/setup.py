@@ -207,7 +207,9 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
         found = [(key, value) for key, value in loaded.spec.to_dict().items() if wanted[key] != value]
         if found:
             shown = ", ".join(f"{key} {value} (here {wanted[key]})" for key, value in found)
-            raise InputError(f"{path}: another architecture: {shown}. Set the --network fields to match.")
+            flags = [f"--network.{key} '{value}'" for key, value in found if hasattr(config.network, key)]
+            flags = [flag if " " in flag[flag.index("'") :] else flag.replace("'", "") for flag in flags]
+            raise InputError(f"{path}: another architecture: {shown}. Set {' '.join(flags) or '--label_space'}.")
         if info.label_space is not None and info.label_space.names != inputs.space.names:
             raise InputError(
                 f"{path}: trained on the classes of {info.label_space.name}, this run has those of "

@@ -71,6 +71,10 @@ def test_it_trains_is_killed_resumed_and_exported(own: str, tmp_path: Path) -> N
 def test_what_cannot_be_loaded_is_said(own: str, tmp_path: Path) -> None:
     assert method_class("minent") is MinEnt
     assert method_class(own).__name__ == "Centred"
+    with pytest.raises(UsageError, match=r"holds no method Centrd. Did you mean Centred\? Classes in it: Centred"):
+        Config(method=own.replace("Centred", "Centrd"))
+    with pytest.raises(UsageError, match=r"Did you mean lsr-st\?"):
+        Config(method="lsr-sst")
     for name, message in (
         (own.replace("Centred", "Other"), "has no attribute 'Other'"),
         (own.replace("Centred", "torch"), "needed: a subclass"),
