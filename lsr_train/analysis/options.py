@@ -139,7 +139,7 @@ class AnalyzeOptions:
     @property
     def usage(self) -> str:
         """The message where no network is named."""
-        return "no checkpoint is named. Usage: analyze [NAME=]RUN_OR_FILE… --data FOLDER --layout LAYOUT."
+        return "no checkpoint is named. Usage: analyze [NAME=]RUN_OR_FILE… --data FOLDER [--layout LAYOUT]."
 
     @property
     def uses_labels(self) -> bool:
@@ -200,7 +200,7 @@ class ReportOptions(AnalyzeOptions):
     @property
     def usage(self) -> str:
         """The message where no run is named."""
-        return "no run is named. Usage: report [NAME=]RUN… [--data FOLDER --layout LAYOUT] --out report.html."
+        return "no run is named. Usage: report [NAME=]RUN… [--data FOLDER [--layout LAYOUT]] --out report.html."
 
     @property
     def uses_labels(self) -> bool:

@@ -161,7 +161,12 @@ def _help_topic(argv: list[str]) -> str | None:
 
 def run(argv: list[str]) -> int | None:
     """Find a command by its name, hand it the rest, and return its exit code, None meaning 0; raises `LsrError`."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv[:1] == ["--version"]:
+        from importlib import metadata
+
+        print(f"lsr_train {metadata.version('lsr-road')}")  # noqa: T201 - what was asked for
+        return 0
+    if not argv or argv[0] in ("-h", "--help", "help"):
         lines = {name: (command.__doc__ or "").rstrip(".") for name, command in COMMANDS.items()}
         table = "\n".join(f"  {name:<10} {text[:1].lower()}{text[1:]}" for name, text in lines.items())
         print(USAGE.format(commands=table), end="", file=sys.stdout if argv else sys.stderr)

@@ -163,7 +163,7 @@ Examples:
 """
     + _SECTIONS,
     "analyze": """\
-usage: python -m lsr_train analyze [NAME=]RUN|FILE… --data DIR --layout LAYOUT [OPTIONS]
+usage: python -m lsr_train analyze [NAME=]RUN|FILE… --data DIR [--layout LAYOUT] [OPTIONS]
 
 Draws the figures of the paper, and more, of one network or several on labelled images: classes,
 feature labels, norms and angles, t-SNE, pseudo-labels, reliability, borders, training curves and
@@ -193,7 +193,7 @@ Examples:
 """
     + _MORE,
     "report": """\
-usage: python -m lsr_train report [NAME=]RUN… [--data DIR --layout LAYOUT] [OPTIONS]
+usage: python -m lsr_train report [NAME=]RUN… [--data DIR [--layout LAYOUT]] [OPTIONS]
 
 Shows runs side by side in one HTML file that opens from disk and loads nothing from elsewhere:
 curves, configurations, hardware and versions, and with labelled images scores, figures and the
@@ -219,7 +219,7 @@ Examples:
 """
     + _MORE,
     "evaluate": """\
-usage: python -m lsr_train evaluate MODEL --data DIR --layout LAYOUT [OPTIONS]
+usage: python -m lsr_train evaluate MODEL --data DIR [--layout LAYOUT] [OPTIONS]
 
 Scores a network on labelled images: IoU of each class, their mean, and mASR against a supervised
 result. MODEL is a run folder (its selected checkpoint, else its last), a .safetensors or .pth

@@ -82,7 +82,7 @@ def parse(parser: ArgumentParser, argv: list[str], short: Collection[str] = ()) 
     try:
         return parser.parse_args(argv)
     except ArgumentError as error:
-        raise UsageError(_one_line(error.message)) from error
+        raise UsageError(_one_line(error.message, parser, known | set(short))) from error
 
 
 def unknown_option(name: str, known: Iterable[str], program: str) -> UsageError:
@@ -115,16 +115,29 @@ def _with_checked_files(parser: ArgumentParser, argv: list[str]) -> list[str]:
     return checked
 
 
-def _one_line(message: str) -> str:
-    """Return an error of jsonargparse in one line, without Python's spelling of types."""
+def _one_line(message: str, parser: ArgumentParser, known: Iterable[str]) -> str:
+    """Return an error of jsonargparse in one line, without Python's spelling of types, and with what to do."""
+    if stray := re.search(r"unrecognized arguments: (.+)", message):
+        word = stray[1].split()[0]
+        if word.startswith("-"):
+            near = hint(word.strip("-"), known, "--")
+            return f"there is no option {word}.{near} `{parser.prog} --help all` lists all of them."
+        return (
+            f"{stray[1]!r} belongs to no option. Write an option's name before each value, such as --out FOLDER, and "
+            f"quotes around a value with a space in it. See {parser.prog} --help."
+        )
+    if missing := re.search(r"argument (?:-\w, )?(--[\w.]+): expected one argument", message):
+        shorter = [f" ({short})" for short, long in SHORT_NAMES.items() if long == missing[1]]
+        return f"{missing[1]}{''.join(shorter)} needs a value after it."
     match = _WRONG_VALUE.search(message)
     if match is None:
         return " ".join(message.split())
-    wanted = match["type"] or match["other"]
+    wanted, near = match["type"] or match["other"], ""
     if literal := _LITERAL.search(wanted):
-        wanted = "one of " + literal["names"].replace("'", "")
+        names = literal["names"].replace("'", "")
+        wanted, near = f"one of {names}", hint(match["value"].strip(), names.split(", "))
     wanted = _TYPES.get(wanted, wanted)
-    return f"{match['key']} is {match['value'].strip()!r}; {wanted} is needed. Set --{match['key']}."
+    return f"{match['key']} is {match['value'].strip()!r}; {wanted} is needed.{near} Set --{match['key']}."
 
 
 def _help_on(parser: ArgumentParser, topic: str) -> str:

@@ -88,7 +88,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise UsageError("no checkpoint is named. Usage: evaluate FILE.safetensors --data FOLDER --layout LAYOUT.")
+            raise UsageError("no model is named. Usage: evaluate MODEL --data FOLDER [--layout LAYOUT].")
         sides = {"height": (32, 8192), "width": (32, 8192)} if self.height or self.width else {}
         check_fields(
             self, "", limit=(0, 10**9), overlays=(0, 10_000), threads=(0, 1024), batch_norm_frames=(1, 10**6), **sides

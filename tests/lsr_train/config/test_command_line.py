@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,24 @@ def test_unknown_flag_names_the_nearest(arguments: list[str], wanted: str) -> No
     with pytest.raises(UsageError, match=wanted.replace("?", r"\?")) as caught:
         parse(config_parser(), arguments)
     assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["simulator", "drive.mp4"], "'simulator drive.mp4' belongs to no option. Write an option's name before"),
+        (["--out", "a", "b"], "'b' belongs to no option"),
+        (["-seed", "1"], "there is no option -seed. Did you mean --seed?"),
+        (["--data.source.root", "--seed", "1"], "--data.source.root (--source) needs a value after it."),
+        (["--out"], "--out needs a value after it."),
+        (["--network.backbone", "resnet52"], "Did you mean resnet50?"),
+        (["--data.source.layout", "gta"], "Did you mean gta5?"),
+    ],
+)
+def test_a_mistake_is_named_as_it_was_typed_with_what_to_do(arguments: list[str], wanted: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(wanted)) as caught:
+        parse(config_parser(), arguments)
     assert "\n" not in str(caught.value)
 
 
