@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 __all__ = [
-    "MAX_PIXELS", "BrokenImageError", "ImageHeader", "Pictures", "PngHeader", "check_claimed_size", "inspect_image",
-    "inspect_png", "is_one_picture", "silence_decoders", "walk_pictures",
+    "MAX_PIXELS", "UNCROPPED", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader",
+    "check_claimed_size", "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still",
+    "silence_decoders", "walk_pictures",
 ]  # fmt: skip
 
 MAX_PIXELS = 1 << 26
@@ -30,9 +31,40 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _VIDEO_STARTS = re.compile(rb".{4}ftyp(?!avi[fs]|he[iv][cx]|m[is]f1)|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)
 """Of MP4 and QuickTime (whose container pictures share, ISO/IEC 23008-12), Matroska and WebM, and AVI."""
 _HEIC_START = re.compile(rb".{4}ftyp(?:he[iv][cx]|m[is]f1)", re.DOTALL)
+_STILL_START = re.compile(rb".{4}ftyp(?:avif|hei[cx]|mif1)|II\*\0|MM\0\*", re.DOTALL)
 _ORIENTATION = 0x0112
+_SAMPLE_FORMAT = 339
 _STRIPS, _TILES = (273, 279), (324, 325)
 """TIFF's tags for the offsets and lengths of its pieces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Rows and columns at the edges of the stored picture that are not shown."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
+UNCROPPED = Crop()
+
+
+def clean_aperture(data: bytes, width: int, height: int) -> Crop:
+    """Return the edges that the first box `clap` hides (ISO/IEC 14496-12): width, height, offsets, as fractions."""
+    at = data.find(b"\0\0\0\x28clap")
+    if at < 0 or len(data) < at + 40:
+        return UNCROPPED
+    numbers = struct.unpack_from(">IIIIiIiI", data, at + 8)
+    if not all(numbers[1::2]):
+        return UNCROPPED
+    shown_width, shown_height, right, down = (numbers[at] / numbers[at + 1] for at in range(0, 8, 2))
+    left, top = round((width - shown_width) / 2 + right), round((height - shown_height) / 2 + down)
+    edges = (top, height - round(shown_height) - top, left, width - round(shown_width) - left)
+    if min(edges) < 0 or min(shown_width, shown_height) < 1:
+        return UNCROPPED
+    return Crop(top=edges[0], bottom=edges[1], left=edges[2], right=edges[3])
 
 
 class BrokenImageError(ValueError):
@@ -154,7 +186,21 @@ def _claimed_size(data: bytes) -> tuple[int, int]:
         if sizes:
             width, height = max(sizes, key=math.prod)
             return height, width
+    if data.startswith((b"II*\0", b"MM\0*")) and _holds_floats(data):
+        raise BrokenImageError("holds floating-point samples, which are not read")
     raise BrokenImageError("is no image, or damaged (JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, AVIF and HEIC are read)")
+
+
+def _holds_floats(data: bytes) -> bool:
+    """Whether the first page of a TIFF has floating-point samples; Pillow opens few kinds of them."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    try:
+        content = BytesIO(data)
+        content.seek(tags.next)
+        tags.load(content)
+        return 3 in tags.get(_SAMPLE_FORMAT, ())
+    except Exception:  # noqa: BLE001 - its reader raises many types on damaged files
+        return False
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -227,6 +273,15 @@ def walk_pictures(data: bytes) -> Pictures:
     except (BrokenImageError, struct.error, IndexError, OSError, SyntaxError, ValueError):
         whole = False
     return Pictures(count=max(1, count), whole=whole)
+
+
+def is_still(path: Path) -> bool:
+    """Whether a file begins as HEIC, AVIF and TIFF do, whose pictures, or tiles, video readers take for a video's."""
+    try:
+        with path.open("rb") as file:
+            return _STILL_START.match(file.read(16)) is not None
+    except OSError:
+        return False
 
 
 def is_one_picture(path: Path) -> bool:

@@ -4,7 +4,10 @@ A file is either decoded whole or refused with one line. Pixels are OpenCV's; wh
 JPEGs) or gets wrong (palette labels become colours) is handled here.
 """
 
+import logging
 import stat
+from contextlib import suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lsr_infer.errors import InputError
 from lsr_infer.io import image_headers as headers
@@ -22,6 +25,8 @@ __all__ = [
     "IMAGE_SUFFIXES", "decode_image", "extra_pictures", "fit_mask", "image_size", "palette_png", "read_image",
     "read_label", "read_mask", "resize_frame", "resize_labels", "stretch_of",
 ]  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif")
 """Names, in lower case, that are looked for in a folder of frames."""
@@ -52,12 +57,71 @@ def _decode(data: bytes, flags: int) -> NDArray[Any]:
     return image
 
 
+def _decode_frame(data: bytes, name: Path | str) -> NDArray[np.uint8]:
+    """Decode to 8 bits; the low bits of deeper samples are dropped."""
+    image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype != np.uint16:
+        raise BrokenImageError(f"holds samples of type {image.dtype}; 8 and 16 bits are read, floating point is not")
+    return np.asarray(image >> (_sample_bits(image, name) - 8), dtype=np.uint8)
+
+
+_DEPTHS = (10, 12, 16)
+_NEIGHBOURS = 16
+"""Files of a folder that are looked at to tell how many of 16 bits its camera uses."""
+
+
+def _sample_bits(image: NDArray[np.uint16], name: Path | str) -> int:
+    """Return how many bits of 16-bit samples are used: cameras of 10 or 12 bits store them as they are.
+
+    The brightest of the files beside it decides with it, so that all of a folder are read alike.
+    """
+    own = _bits_of(image)
+    if own == _DEPTHS[-1] or not isinstance(name, Path):
+        return own
+    return max(own, _folder_bits(name.parent, name.suffix))
+
+
+def _bits_of(image: NDArray[np.uint16]) -> int:
+    highest = int(image.max())
+    return next(bits for bits in _DEPTHS if highest < 1 << bits)
+
+
+@cache
+def _folder_bits(folder: Path, suffix: str) -> int:
+    """Return the most bits that samples of a folder use, of files evenly spread over it."""
+    files = sorted(path for path in folder.iterdir() if path.suffix == suffix and path.is_file())
+    bits = _DEPTHS[0]
+    for path in files[:: -(-len(files) // _NEIGHBOURS)]:
+        with suppress(BrokenImageError, OSError):
+            image = _decode(path.read_bytes(), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+            bits = max(bits, _bits_of(image)) if image.dtype == np.uint16 else bits
+    if bits < _DEPTHS[-1]:
+        logger.warning(
+            "%s: its images of 16 bits hold nothing above %d and are read as of %d bits", folder, 2**bits - 1, bits
+        )
+    return bits
+
+
+def _decode_avif(data: bytes) -> NDArray[np.uint8]:
+    """Decode with libavif; crop, mirror and turn as the file says, which OpenCV does not."""
+    try:
+        image = Image.open(BytesIO(data), formats=["AVIF"])
+        crop = headers.clean_aperture(data, image.width, image.height)
+        shown = image.crop((crop.left, crop.top, image.width - crop.right, image.height - crop.bottom))
+        upright = ImageOps.exif_transpose(shown).convert("RGB")
+    except Exception as error:
+        raise BrokenImageError("cannot be decoded") from error
+    return np.ascontiguousarray(np.asarray(upright)[..., ::-1])
+
+
 def _decode_heic(data: bytes) -> NDArray[np.uint8]:
-    """Decode with libheif, which turns the picture upright."""
+    """Decode with libheif, which crops and turns the picture upright."""
     import pillow_heif
 
     try:
-        return np.ascontiguousarray(np.asarray(pillow_heif.open_heif(data, bgr_mode=True))[..., :3])
+        return np.ascontiguousarray(np.asarray(pillow_heif.open_heif(data).to_pillow().convert("RGB"))[..., ::-1])
     except Exception as error:
         raise BrokenImageError("cannot be decoded") from error
 
@@ -73,13 +137,15 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     """Decode the content of an image file, which messages call `name`; `InputError` where it is not a whole image.
 
     Returns:
-        Frame uint8 [H,W,3], BGR, turned as its EXIF orientation says. Deeper samples are reduced to 8 bits, alpha is
-        dropped.
+        Frame uint8 [H,W,3], BGR, cropped, mirrored and turned as the file says. Deeper samples are reduced to 8 bits:
+        those of 16 bits of which none in the image, and of a file none beside it, is above 1023 or 4095 count as of 10
+        or 12 bits. Alpha is dropped.
     """
     try:
-        if headers.inspect_image(data).format == "HEIF":
-            return _decode_heic(data)
-        return _decode(data, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+        kind = headers.inspect_image(data).format
+        if kind in ("HEIF", "AVIF"):
+            return _decode_heic(data) if kind == "HEIF" else _decode_avif(data)
+        return _decode_frame(data, name)
     except BrokenImageError as error:
         raise InputError(f"{name}: {error}. Replace the file, or leave it out.") from error
 

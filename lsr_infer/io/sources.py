@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import file_status
-from lsr_infer.io.image_headers import is_one_picture
+from lsr_infer.io.image_headers import is_one_picture, is_still
 from lsr_infer.io.images import IMAGE_SUFFIXES
 
 __all__ = [
@@ -135,10 +135,13 @@ def _kind_of(address: str) -> _Kind:
 
 
 def _file(path: Path, place: Path) -> tuple[Path, _Kind]:
-    """Return a file's relative place and its kind; a GIF of one picture is an image."""
+    """Return a file's relative place and its kind; a GIF of one picture is an image, and a HEIC by any name."""
     suffix = path.suffix.lower()
-    one = suffix in (".gif", ".apng") and os.path.isfile(path) and is_one_picture(path)  # a pipe would be waited for
-    return place, "image" if one or suffix in IMAGE_SUFFIXES else "video"
+    if suffix in IMAGE_SUFFIXES:
+        return place, "image"
+    readable = os.path.isfile(path)  # a pipe would be waited for
+    one = suffix in (".gif", ".apng") and readable and is_one_picture(path)
+    return place, "image" if one or (readable and is_still(path)) else "video"
 
 
 def _expand(argument: str) -> list[Path]:

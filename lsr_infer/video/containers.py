@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import file_status
+from lsr_infer.io.image_headers import is_still
 from lsr_infer.io.sources import is_address, label, protocols
 
 __all__ = [
@@ -62,6 +63,8 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
             raise InputError(f"{place}: does not exist.")
         if not Path(place).is_file():
             raise InputError(f"{place}: is no file, so no video.")
+        if is_still(Path(place)):
+            raise InputError(f"{place}: is a still picture, no video. Give it the ending of its format, such as .heic.")
     try:
         # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
         return av.open(name, options=options, timeout=timeout, metadata_errors="ignore")

@@ -18,7 +18,6 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
@@ -27,7 +26,8 @@ from lsr_infer.io.sources import without_secrets
 from lsr_infer.system.threads import prefetch
 from lsr_infer.video import containers
 from lsr_infer.video.containers import BT709, VideoFrame, VideoInfo
-from lsr_infer.video.reader import describe, picture_stream, to_bgr
+from lsr_infer.video.display import DisplayConverter
+from lsr_infer.video.reader import describe, picture_stream, warn_of_several
 
 __all__ = ["Connect", "LiveOptions", "LivePicture", "LiveReader", "camera_pictures", "stream_pictures"]
 
@@ -75,6 +75,7 @@ def stream_pictures(address: str, timeout_seconds: float) -> Generator[LivePictu
     try:
         with containers.open_container(address, timeout_seconds) as container:
             stream = picture_stream(container, name)
+            warn_of_several(container, stream, name)
             stream.thread_type = "SLICE"  # threads by frame would hold as many frames back
             info: VideoInfo | None = None
             bad = 0
@@ -177,7 +178,7 @@ class LiveReader:
 
         `InputError` where the source is lost for good.
         """
-        reformatter = VideoReformatter()
+        convert = DisplayConverter()
         index, start = 0, None
         while True:
             with self._changed:
@@ -190,7 +191,7 @@ class LiveReader:
                 newest, at = self._newest
                 self._newest = None
             picture = newest.picture
-            frame = to_bgr(picture, reformatter) if isinstance(picture, av.VideoFrame) else picture
+            frame = convert(picture) if isinstance(picture, av.VideoFrame) else picture
             start = at if start is None else start
             yield VideoFrame(frame, at - start, index)
             index += 1

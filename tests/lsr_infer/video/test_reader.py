@@ -86,7 +86,7 @@ def test_claimed_and_unreadable_frames_are_counted(shared: Shared) -> None:
     with pytest.raises(InputError, match=r"no readable frame.*5544 claimed"):
         list(read_frames(folder / "invalid_userdata.mp4"))
     good: list[VideoFrame] = []
-    with pytest.raises(InputError, match="broken after 8 frames"):
+    with pytest.raises(InputError, match="12 packets could not be decoded"):
         good.extend(read_frames(folder / "no_timescale.mp4"))
     with pytest.raises(InputError):
         probe(folder / "invalid_userdata.mp4")
@@ -175,8 +175,9 @@ def test_a_file_whose_last_frames_cannot_be_found_says_so(tmp_path: Path, hurt: 
     data[place - 8 : place - 2] = b"\xff\x01\x02\xff\xaa\x00"  # the head of a block
     path.write_bytes(bytes(data))
     good: list[VideoFrame] = []
-    with pytest.raises(InputError, match=r"ends after \d+ frames \(2\.0 s claimed\)"):
+    with pytest.raises(InputError, match=rf"ends after {hurt} frames \(damaged at byte \d+\)") as raised:
         good.extend(read_frames(path))
+    assert place - 8 <= int(str(raised.value).split("byte ")[1].split(")")[0]) < place
     assert len(good) == hurt
 
 
@@ -194,8 +195,9 @@ def test_frames_lost_in_the_middle_of_a_file_are_missed(tmp_path: Path, kind: st
     data[places[32] - 8 : places[32] - 2] = b"\xff\x01\x02\xff\xaa\x00"  # the head of a block
     path.write_bytes(bytes(data))
     good: list[VideoFrame] = []
-    with pytest.raises(InputError, match=r"\d+ bytes before 1\.[1-5] s cannot be read"):
+    with pytest.raises(InputError, match=r"\(damaged at byte \d+\)") as raised:
         good.extend(read_frames(path))
+    assert places[32] - 8 <= int(str(raised.value).split("byte ")[1].split(")")[0]) < places[32]
     assert 32 < len(good) < 60
     assert good[-1].time == pytest.approx(59 / 30, abs=1e-3)
 
