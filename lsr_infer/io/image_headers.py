@@ -193,8 +193,8 @@ def _claimed_size(data: bytes) -> tuple[int, int]:
 
 def _holds_floats(data: bytes) -> bool:
     """Whether the first page of a TIFF has floating-point samples; Pillow opens few kinds of them."""
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         content = BytesIO(data)
         content.seek(tags.next)
         tags.load(content)

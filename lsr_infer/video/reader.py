@@ -198,7 +198,8 @@ def read_frames(
             if missing := check.missing():
                 raise InputError(f"{name}: ends after {seen} frames ({missing}); the file is cut off or damaged.")
             if check.undecodable:
-                raise InputError(f"{name}: {_count(check.undecodable, 'packet')} could not be decoded.")
+                packets = f"{check.undecodable} packet{'s' if check.undecodable > 1 else ''}"
+                raise InputError(f"{name}: {packets} could not be decoded; the other {seen} frames are kept.")
     except FFmpegError as error:
         raise _broken(name, seen, error, timeout_seconds) from error
 
@@ -331,7 +332,3 @@ def _broken(name: str, index: int, error: FFmpegError, timeout_seconds: float) -
             why = "it is none, or damaged at its beginning"
         return InputError(f"{name}: cannot be read as video, {why}. {advice}.")
     return InputError(f"{name}: {after}, {containers.error_text(error)}.")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
