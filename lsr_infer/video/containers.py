@@ -54,7 +54,7 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
         scheme, allowed = protocols(place)
         options = {"protocol_whitelist": allowed, "format_whitelist": _FORMATS[scheme]}
         if scheme.startswith("rtsp"):
-            options["rtsp_transport"] = "tcp"  # UDP loses packets silently and is stopped by most firewalls
+            options["rtsp_flags"] = "prefer_tcp"  # UDP loses packets silently and is stopped by most firewalls
         timeout = (timeout_seconds, timeout_seconds)
     else:
         name = f"file:{place}"
