@@ -35,6 +35,9 @@ _BY_FILE = frozenset({"matroska", "flv"})
 """Formats that state the length of the file with its sound, counted from 0. All others state none, or one that whole
 files miss (ASF); libav then measures it at the end of what there is, or guesses."""
 _PLAYLIST_ROUNDING_SECONDS = 0.5
+_ONE_TO_ONE = frozenset({"h264", "hevc", "mjpeg", "mpeg4"})
+"""Codecs of which every packet gives one picture at its own time, unless it is one of two fields."""
+_EMPTY_BYTES = 32  # at most, of a packet that repeats the last picture
 _ROUNDING_SECONDS = 0.1
 _ROUNDING_FRAMES = 2
 
@@ -52,7 +55,10 @@ class _CompletenessCheck:
         self._length = 0
         self._end = self._file_end = float("-inf")
         self._delay: int | None = None
-        self.undecodable = 0
+        self._is_one_to_one = stream.codec_context.name in _ONE_TO_ONE
+        self._expected: set[int] = set()
+        self._begin: int | None = None
+        self._sent = self._shown = self._unshown = self._undecodable = 0
 
     def add(self, packet: Any) -> None:
         """Count a packet of any stream, in the order of the file."""
@@ -70,6 +76,38 @@ class _CompletenessCheck:
                 # Headers count in the order of decoding; the delay moves its end to the clock of showing.
                 decoded = (packet.dts + self._delay + (packet.duration or 0)) * packet.time_base
                 self._end = max(self._end, float(decoded))
+
+    def expect(self, packet: Any) -> None:
+        """Note the time of a picture that a packet must give, on our clock."""
+        if packet.size <= _EMPTY_BYTES or packet.is_discard:
+            return
+        self._sent += 1
+        if packet.pts is None:
+            self._is_one_to_one = False
+        elif self._begin is None and packet.is_keyframe:
+            self._begin = packet.pts
+        if self._begin is not None and packet.pts is not None and packet.pts >= self._begin:
+            self._expected.add(packet.pts)  # earlier ones may need others, from before the file begins
+
+    def fail(self) -> None:
+        """Count a packet that cannot be decoded."""
+        self._undecodable += 1
+
+    def show(self, picture: Any) -> None:
+        """Note a picture; those that should have come before it are lost, which decoders do silently."""
+        self._shown += 1
+        if picture.interlaced_frame or picture.pts is None:
+            self._is_one_to_one = False
+        elif self._is_one_to_one:
+            passed = {stamp for stamp in self._expected if stamp <= picture.pts}
+            self._expected -= passed
+            self._unshown += len(passed - {picture.pts})
+
+    def lost(self) -> int:
+        """Return how many packets gave no picture."""
+        if not self._is_one_to_one:
+            return self._undecodable
+        return max(self._undecodable, min(self._unshown + len(self._expected), self._sent - self._shown))
 
     def missing(self) -> str | None:
         """Return what is missing of a container that was read to its end; None where it seems complete."""
@@ -183,6 +221,7 @@ def read_frames(
                 nominal = decoded / float(stream.average_rate or 25)  # where it has no stamp
                 time = nominal if picture.time is None else float(picture.time)
                 decoded += 1
+                check.show(picture)
                 if first is not None and time < first - 1e-6:
                     continue
                 if last is not None and time >= last - 1e-6:
@@ -197,8 +236,8 @@ def read_frames(
                 raise _no_frame(name, stream)
             if missing := check.missing():
                 raise InputError(f"{name}: ends after {seen} frames ({missing}); the file is cut off or damaged.")
-            if check.undecodable:
-                packets = f"{check.undecodable} packet{'s' if check.undecodable > 1 else ''}"
+            if lost := check.lost():
+                packets = f"{lost} packet{'s' if lost > 1 else ''}"
                 raise InputError(f"{name}: {packets} could not be decoded; the other {seen} frames are kept.")
     except FFmpegError as error:
         raise _broken(name, seen, error, timeout_seconds) from error
@@ -240,12 +279,15 @@ def _pictures(
         if timeline.clocks and not warned:
             warned = True
             logger.warning("%s: its clock starts again in the middle; the times of its frames continue", name)
-        if packet.stream.index == stream.index:
-            try:
-                yield from packet.decode()
-            except FFmpegError:
-                if check is not None:
-                    check.undecodable += 1
+        if packet.stream.index != stream.index:
+            continue
+        if check is not None:
+            check.expect(packet)
+        try:
+            yield from packet.decode()
+        except FFmpegError:
+            if check is not None:
+                check.fail()
 
 
 def _held_back(stream: VideoStream) -> Iterator[Any]:
@@ -272,7 +314,7 @@ def warn_of_several(container: "av.container.InputContainer", stream: VideoStrea
     """Say which one is read where a container holds several video streams."""
     streams = _streams(container)
     if len(streams) > 1:
-        sizes = ", ".join(f"{each.width}x{each.height}" for each in streams)
+        sizes = ", ".join(f"{each.width}x{each.height}" if each.codec_context else "unknown" for each in streams)
         number = streams.index(stream) + 1
         logger.warning("%s: holds %d video streams (%s); number %d is read", name, len(streams), sizes, number)
 

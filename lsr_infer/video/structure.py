@@ -271,7 +271,7 @@ def _boxes(pieces: _Pieces, end: int) -> Iterator[tuple[bytes, int]]:
         box_end = at + length if length else end
         if box_end > end and end == pieces.size:
             raise _StructureError(_CUT_OFF)
-        if not pieces.place <= box_end <= end:
+        if not pieces.place <= box_end <= end or not name.strip(b"\0"):
             raise _damaged(at)
         yield name, box_end
         if name in _HELD_BOXES:
@@ -329,14 +329,20 @@ def _walk_asf(pieces: _Pieces, found: FileStructure) -> None:
 
 _TS_PACKETS = {188: 0, 192: 4, 204: 0}
 """Sizes of the packets of transport streams, and where in them the mark 0x47 stands."""
+_TS_START, _TS_BLOCK = 1 << 16, 1 << 15
 
 
 def _walk_transport_stream(pieces: _Pieces, found: FileStructure) -> None:
-    """Check that a transport stream ends with a whole packet."""
-    start = pieces.take(min(pieces.size, 5 * 204))
-    for size, mark in _TS_PACKETS.items():
-        if set(start[mark::size]) == {0x47} and pieces.size % size:
-            raise _StructureError(_CUT_OFF)
+    """Check that a transport stream is made of whole packets."""
+    start = pieces.take(min(pieces.size, _TS_START))
+    size, mark = max(_TS_PACKETS.items(), key=lambda each: start[each[1] :: each[0]].count(0x47) * each[0])
+    for at in range(0, pieces.size - size + 1, _TS_BLOCK * size):
+        pieces.move(at)
+        marks = pieces.take(min(_TS_BLOCK, (pieces.size - at) // size) * size)[mark::size]
+        if (whole := len(marks) - len(marks.lstrip(b"\x47"))) < len(marks):
+            raise _damaged(at + whole * size)
+    if pieces.size % size:
+        raise _StructureError(_CUT_OFF)
 
 
 _PS_TAIL = 1 << 18
