@@ -5,6 +5,7 @@ therefore checked here first, against what the parser knows, and whatever is wro
 """
 
 import argparse
+import logging
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.config.fields import fields_of
+from lsr_train.config.method_values import fitted
 from lsr_train.config.recipes import (
     build,
     check_keys,
@@ -32,6 +34,8 @@ __all__ = [
     "DEFAULT_RECIPES", "SHORT_NAMES", "Request", "parse", "parse_duration", "resolve", "run_options",
     "training_request", "unknown_option",
 ]  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 SHORT_NAMES = {
     "--source": "--data.source.root",
@@ -253,10 +257,23 @@ def _without_source_stage(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _set_by(argv: list[str]) -> frozenset[str]:
-    """Return the dotted names that flags set; a section sets all below it."""
-    options = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    fields = {name for name, _ in fields_of(Config()) if any(name.startswith(f"{option}.") for option in options)}
-    return frozenset(options | fields)
+    """Return the dotted names that flags set; a section sets what its value holds."""
+    names: set[str] = set()
+    for position, word in enumerate(argv):
+        option, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            continue
+        names.add(option)
+        below = [name for name, _ in fields_of(Config()) if name.startswith(f"{option}.")]
+        if below:
+            try:
+                held = flat(
+                    yaml.safe_load(value if equals else "".join(argv[position + 1 : position + 2])), f"{option}."
+                )
+            except (yaml.YAMLError, AttributeError):
+                continue  # the parser reports it
+            names.update(name for name in below if name in held)
+    return frozenset(names)
 
 
 def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
@@ -268,6 +285,21 @@ def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
         images = (namespace[f"data.source.{side}"], namespace[f"data.target.{side}"])
         crop = f"augment.crop_{side}"
         namespace[crop] = min(namespace[crop], *(max(0, int(image * scale)) for image in images))
+
+
+def _take_method(namespace: Namespace, recipe: Path, flags: frozenset[str]) -> None:
+    """Fit what a recipe says to the method that the command line names, and log how."""
+    defaults = dict(fields_of(Config()))
+    changes = fitted({name: namespace[name] for name in defaults}, flat(read_document(recipe)), flags)
+    if not changes:
+        return
+    for name, value in changes.items():
+        namespace[name] = value
+    taken = [f"{name} {value}" for name, value in changes.items() if value != defaults[name]]
+    fallen = [name for name, value in changes.items() if value == defaults[name]]
+    parts = (("takes", taken), ("leaves out its", fallen))
+    how = " and ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
+    logger.info("method %s with the recipe %s: %s", namespace.method, recipe.stem, how)
 
 
 def _resumed(folder: Path, argv: list[str]) -> Request:
@@ -305,6 +337,8 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         return _resumed(Path(namespace.resume), argv)
     if not named and default_recipe is not None:
         _cut_default_crop(namespace, flags)
+    if expanded[:1] == ["--recipe"]:
+        _take_method(namespace, Path(expanded[1]), flags)
     config = build(parser, namespace)
     budget = getattr(namespace, "budget", "")
     return Request(

@@ -21,7 +21,7 @@ from lsr_train.config.fields import at_default, check_fields, fields_of, in_rang
 
 __all__ = [
     "ENTRY_POINTS", "METHOD_SPECS", "WEIGHT_NAMES", "Config", "LogConfig", "MethodSpec", "SelectionConfig",
-    "check_name", "command_of", "is_about_terms", "is_foreign", "is_of_all_stages", "with_method",
+    "check_name", "command_of", "is_about_terms", "is_foreign", "is_of_all_stages", "is_read", "with_method",
 ]  # fmt: skip
 
 
@@ -269,11 +269,11 @@ def _check_method(config: Config) -> None:
         )
     if config.network.weights == "teacher":
         _check_start_from_teacher(config)
-    reader, spec = f"method {config.method}", METHOD_SPECS[config.method]
-    names = (f"{part}.{item.name}" for part in sorted(_OPTION_SECTIONS) for item in fields(getattr(config, part)))
-    at_default(config, (name for name in names if not {name, name.partition(".")[0]} & set(spec.options)), reader)
-    if config.method == "lsr-st" and config.latent.form == "cosine":
-        at_default(config, ("histogram.mode", "prototypes.init", "norm.delta"), "latent.form cosine")
+    reader, spec, form = f"method {config.method}", METHOD_SPECS[config.method], config.latent.form
+    names = [f"{part}.{item.name}" for part in sorted(_OPTION_SECTIONS) for item in fields(getattr(config, part))]
+    of_method = [name for name in names if {name, name.partition(".")[0]} & set(spec.options)]
+    at_default(config, (name for name in names if name not in of_method), reader)
+    at_default(config, (name for name in of_method if not is_read(name, config.method, form)), f"latent.form {form}")
     if "self_training" in spec.weights:
         _check_teaching(config)
         _check_constraints(config)
@@ -323,7 +323,7 @@ def _check_constraints(config: Config) -> None:
             "the teacher's labels on the images it trains on. Set --latent.form cosine, --latent.labels teacher and "
             "--latent.image mixed."
         )
-    foreign = {"cosine": "norm", "paper": "prototype"}[form]
+    foreign = next(name.removeprefix("weights.") for name in _NOT_OF_FORM[form] if name.startswith("weights."))
     if getattr(weights, foreign):
         raise UsageError(
             f"weights.{foreign} is {getattr(weights, foreign)}, and latent.form {form} has no such "
@@ -346,6 +346,24 @@ def is_of_all_stages(name: str) -> bool:
 def is_about_terms(name: str) -> bool:
     """Whether a field, by its dotted name, belongs to the loss terms of methods: their weights and their options."""
     return name.partition(".")[0] in {"weights", *_OPTION_SECTIONS}
+
+
+_NOT_OF_FORM = {
+    "cosine": ("histogram.mode", "prototypes.init", "norm.delta", "weights.norm"),
+    "paper": ("weights.prototype",),
+}
+"""For each form of the constraints beside a teacher, what only the other one reads."""
+
+
+def is_read(name: str, method: str, form: str) -> bool:
+    """Whether a method of this package reads a field about loss terms, by its dotted name, in a `latent.form`."""
+    spec = METHOD_SPECS[method]
+    section, _, field = name.partition(".")
+    if "self_training" in spec.weights and name in _NOT_OF_FORM[form]:
+        return False
+    if section == "weights":
+        return field in spec.weights or field not in WEIGHT_NAMES
+    return bool({name, section} & set(spec.options))
 
 
 def with_method(config: Config, method: str, values: Mapping[str, Any]) -> Config:
