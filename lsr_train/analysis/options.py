@@ -64,6 +64,8 @@ class AnalyzeOptions:
         layout: how that folder is arranged.
         split: a split by the layout's own name; empty means everything there is.
         ids: what the label files hold, or `auto` for what the layout's publisher wrote.
+        image_suffix: what the names of image files end in after the part that labels share, such as _leftImg8bit.
+        label_suffix: what the names of label files end in, such as _labelTrainIds.
         label_space: the classes, where a checkpoint names none: a name or a YAML file; `auto` is the checkpoint's own.
         limit: only the first so many images; 0 means all.
         frames: how many frames of them, evenly spread; 0 means all.
@@ -94,6 +96,8 @@ class AnalyzeOptions:
     layout: Layout = "folder"
     split: str = ""
     ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
+    image_suffix: str = ""
+    label_suffix: str = ""
     label_space: str = "auto"
     limit: int = 0
     frames: int = 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lsr_infer.errors import UsageError, stderr_handler
 from lsr_train.commands.help_texts import HELP
+from lsr_train.commands.option_names import with_own_names
 from lsr_train.config.renamed import current_argv
 
 __all__ = ["COMMANDS", "expand_distill", "run"]
@@ -114,6 +115,7 @@ def ablate(argv: list[str]) -> int | None:
     return tables.ablate(options, arguments)
 
 
+@with_own_names()
 def analyze(argv: list[str]) -> int | None:
     """Draw the paper's figures of one network or several."""
     from lsr_train.analysis.options import analyze_options
@@ -124,6 +126,7 @@ def analyze(argv: list[str]) -> int | None:
     return analyze.analyze(options)
 
 
+@with_own_names()
 def report(argv: list[str]) -> int | None:
     """Show runs side by side on one page that opens from disk."""
     from lsr_train.analysis.options import report_options
@@ -134,6 +137,7 @@ def report(argv: list[str]) -> int | None:
     return report.report(options)
 
 
+@with_own_names()
 def evaluate(argv: list[str]) -> int | None:
     """Score a checkpoint or an exported file on labelled images."""
     from lsr_train.evaluation.options import evaluate_options

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _FOLDER = resources.files("lsr_train") / "comparisons"
 _EVALUATE = (
     "layout", "split", "ids", "label_space", "limit", "ignore_mask", "on_bad", "protocol", "height", "width", "scales",
-    "flip", "batch_norm_frames", "precision",
+    "flip", "batch_norm_frames", "precision", "image_suffix", "label_suffix",
 )  # fmt: skip
 """Options of `evaluate` that all runs of a table have in common."""
 _FIELDS = frozenset(name for name, _ in fields_of(Config()))

@@ -23,6 +23,9 @@ class SourceConfig:
         split: a split by the layout's own name (`train`, `val`); empty means everything there is.
         ids: what the label files hold: `auto` (what the layout's publisher wrote), `cityscapes-id`,
             `cityscapes-trainid`, `synthia-id`, or `classes` (as classes.yaml or the label space has them).
+        image_suffix: what the names of image files end in after the part that labels share, such as _leftImg8bit; files
+            without it are left out.
+        label_suffix: what the names of label files end in, such as _labelTrainIds, likewise.
         height: training height in pixels, before any crop.
         width: training width in pixels, before any crop.
         limit: use only the first so many images in name order; 0 means all. For Toytown: how many scenes there are.
@@ -33,6 +36,8 @@ class SourceConfig:
     root: str = ""
     split: str = ""
     ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
+    image_suffix: str = ""
+    label_suffix: str = ""
     height: int = 512
     width: int = 1024
     limit: int = 0

@@ -27,8 +27,10 @@ from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files
+from lsr_train.data.pairing import without_labels
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import scan_images, settle
+from lsr_train.data.shares import report_frames
 
 __all__ = ["Footage", "TargetFrames", "footage_files", "frame_size", "open_footage"]
 
@@ -247,7 +249,7 @@ def footage_files(target: TargetConfig) -> list[Path]:
     if not target.root:
         raise UsageError("there are no target frames. Set --data.target.root (or --target).")
     if target.layout == "frames":
-        return _frame_files(target.root)
+        return without_labels(_frame_files(target.root))[0]
     return list(find_images(target.layout, target.root, target.split))
 
 
@@ -288,6 +290,8 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     good = [index for index in range(len(images)) if index not in bad]
     frames: list[Path | NDArray[np.uint8]] = [images[index] for index in good]
     names = [str(images[index]) for index in good]
+    labels = without_labels(_frame_files(target.root))[1] if target.layout == "frames" else []
+    report_frames(target.root, files, labels, [images[index] for index in good if scan.flat[index]])
     lab = [scan.lab[good]]
     sampling = VideoSampling(seconds=target.seconds, static=target.static, height=target.height, width=target.width)
     for video in videos:

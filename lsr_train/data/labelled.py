@@ -4,6 +4,7 @@ A sample has its file's own size and labels of the wanted space; resizing and au
 """
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
@@ -20,9 +21,11 @@ from lsr_train.config.data import SourceConfig
 from lsr_train.config.run import Config
 from lsr_train.data.classes_file import load_classes, load_label_space
 from lsr_train.data.labels import CITYSCAPES_19, IdMap, encoding_map, translation
-from lsr_train.data.layouts import Pair, find_pairs
+from lsr_train.data.layouts import find_classes, find_pairs
+from lsr_train.data.pairing import Pair, Suffixes
 from lsr_train.data.samples import LabelledSample
 from lsr_train.data.scan import scan_pairs, settle
+from lsr_train.data.shares import report_labels
 
 __all__ = ["LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
 
@@ -164,10 +167,15 @@ def choose_label_space(config: Config) -> LabelSpace:
     if config.label_space != "auto":
         return load_label_space(config.label_space)
     source = config.data.source
-    classes = Path(source.root) / "classes.yaml"
-    if source.layout == "folder" and source.root and classes.exists():
-        return load_classes(classes).space
-    return CITYSCAPES_19
+    classes = find_classes(Path(source.root)) if source.layout == "folder" and source.root else None
+    return CITYSCAPES_19 if classes is None else load_classes(classes).space
+
+
+def _warn_of_other_names(root: Path) -> None:
+    """Warn of files in a labelled folder that may be meant to name its classes, and are not read."""
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() in (".yaml", ".yml", ".json", ".txt") and re.search("class|label", path.stem.lower()):
+            logger.warning("%s: is not read. Name classes in %s/classes.yaml, or set --label_space.", path, root)
 
 
 def open_labelled(
@@ -192,7 +200,10 @@ def open_labelled(
         domain = source.layout.removeprefix("toytown-")
         seeds = toytown_seeds(domain, source.split, source.limit)
         return ToytownImages(domain, seeds, source.height, source.width, space, mask)
-    found = find_pairs(source.layout, source.root, source.split, source.ids)
+    suffixes = Suffixes(image=source.image_suffix, label=source.label_suffix)
+    found = find_pairs(source.layout, source.root, source.split, source.ids, suffixes)
+    if source.layout == "folder" and found.classes is None and label_space == "auto":
+        _warn_of_other_names(Path(source.root))
     file = found.classes or (Path(label_space) if label_space.endswith((".yaml", ".yml")) else None)
     classes = load_classes(file) if file is not None and found.ids == "classes" else None
     id_map = encoding_map(found.ids, space, classes)
@@ -200,9 +211,12 @@ def open_labelled(
     pairs = found.pairs[: source.limit] if source.limit else found.pairs
     scan = scan_pairs(pairs, id_map, space.num_classes, mask=mask, cache=cache)
     problems = (*found.problems, *(line for _, line in scan.problems))
-    settle(problems, len(pairs) + len(found.problems), on_bad, f"files of {source.root}")
+    settle(problems, len(pairs) + len(found.problems), on_bad, f"files of {source.root}", found.matched.advice)
     bad = {index for index, _ in scan.problems}
     good = [index for index in range(len(pairs)) if index not in bad]
     if not scan.counts[good].any():
         raise InputError(f"{source.root}: every pixel is void in {space.name}. Set data.source.ids or the label space.")
+    report_labels(
+        source.root, [pairs[index] for index in good], space, scan.counts[good], scan.void[good], found.matched.left_out
+    )
     return _FolderImages(tuple(pairs[index] for index in good), id_map, scan.counts[good], mask, problems)

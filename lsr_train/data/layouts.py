@@ -5,22 +5,18 @@ inside the files is `scan`'s business, what the numbers mean is `lsr_train.data.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import IMAGE_SUFFIXES
+from lsr_train.data.pairing import Matched, Pair, Suffixes, keyed, match
 
-__all__ = ["FOLDER_LAYOUTS", "FoundPairs", "Pair", "find_images", "find_pairs", "image_files"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Image and label file."""
-
-    image: Path
-    labels: Path
+__all__ = ["FOLDER_LAYOUTS", "FoundPairs", "find_classes", "find_images", "find_pairs", "image_files"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +24,35 @@ class FoundPairs:
     """What a layout found in a folder.
 
     Args:
-        pairs: images with their label files, in name order.
+        matched: images with their label files, in name order, and what has no partner.
         ids: what the label files hold, a key of `lsr_train.data.labels.ENCODINGS` or `classes`.
-        problems: one line for each image without labels and each label file without an image.
         classes: the folder's classes.yaml, where there is one.
     """
 
-    pairs: tuple[Pair, ...]
+    matched: Matched
     ids: str
-    problems: tuple[str, ...] = ()
     classes: Path | None = None
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Images with their label files."""
+        return self.matched.pairs
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One line for each file without a partner."""
+        return self.matched.problems
+
+
+def find_classes(root: Path) -> Path | None:
+    """Return the file of a labelled folder's own classes; `InputError` where there are several."""
+    try:
+        found = sorted(path for path in root.iterdir() if path.name.lower() in ("classes.yaml", "classes.yml"))
+    except OSError:  # whoever looks for images there reports it
+        return None
+    if len(found) > 1:
+        raise InputError(f"{root}: has {' and '.join(path.name for path in found)}. Keep one of them.")
+    return found[0] if found else None
 
 
 def image_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -80,6 +95,10 @@ def _folder(root: Path) -> Path:
     return root
 
 
+_FIRST_FOLDERS = {"cityscapes": "leftImg8bit", "synthia": "RGB", "camvid": "701_StillsRaw_full"}
+"""What tells a published layout by its name."""
+
+
 def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path, Path]]:
     """Return the pairs of folders that hold images and labels of a split; raises `InputError` where there are none.
 
@@ -93,121 +112,121 @@ def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path,
     found = [(image, label) for image, label in shapes if image.is_dir()]
     if not found:
         missing = " nor ".join(str(image) for image, _ in shapes[:2])
+        like = next((name for name, folder in _FIRST_FOLDERS.items() if (root / folder).is_dir()), None)
         hint = "Set another split, or leave it empty" if split else "Set the layout or the folder"
+        if like is not None:
+            hint = f"It looks like layout {like}: set that one"
         raise InputError(f"{root}: there is no {missing}. {hint}.")
+    if labels and not any(label.is_dir() for _, label in found):
+        beside = sorted(path.name for path in found[0][1].parent.iterdir() if path.is_dir())
+        raise InputError(f"{found[0][1]}: there is no such folder for labels; beside it are {', '.join(beside)}.")
     return found
 
 
-def _match(
-    images: Iterable[tuple[str, Path]], labels: Iterable[tuple[str, Path]]
-) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
-    """Pair images and label files by the key before each, and complain about every one that is alone or double."""
-    problems: list[str] = []
+def _by_stem_with(images: str, labels: str, usual_ids: str) -> "_Finder":
+    """Build the layout of two sides whose files have the same path but for the suffixes, usually with `usual_ids`."""
 
-    def by_key(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-        named: dict[str, Path] = {}
-        for key, path in files:
-            first = named.setdefault(key, path)
-            if first is not path:
-                problems.append(f"{path}: has the same name as {first}, so its partner is not clear")
-        return named
-
-    by_image, by_label = by_key(images), by_key(labels)
-    problems += [f"{path}: has no label file" for key, path in by_image.items() if key not in by_label]
-    problems += [f"{path}: is a label file without an image" for key, path in by_label.items() if key not in by_image]
-    pairs = [Pair(image=path, labels=by_label[key]) for key, path in by_image.items() if key in by_label]
-    return tuple(pairs), tuple(problems)
-
-
-def _by_stem_with(images: str, labels: str, usual_ids: str) -> Callable[[Path, str, str], FoundPairs]:
-    """Build the layout of two sides whose files have the same path but for the suffix, usually with `usual_ids`."""
-
-    def keyed(folder: Path, *suffixes: str) -> list[tuple[str, Path]]:
-        files = image_files(folder, suffixes or IMAGE_SUFFIXES)
-        return [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in files]
-
-    def find(root: Path, split: str, ids: str) -> FoundPairs:
-        found = [_match(keyed(image), keyed(label, ".png")) for image, label in _sides(root, split, images, labels)]
-        pairs = tuple(pair for more, _ in found for pair in more)
-        problems = tuple(problem for _, more in found for problem in more)
-        return FoundPairs(pairs=pairs, ids=usual_ids if ids == "auto" else ids, problems=problems)
+    def find(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
+        matched = Matched()
+        for image, label in _sides(root, split, images, labels):
+            on_image, on_label = image_files(image), image_files(label)
+            found = match(keyed(on_image, image, suffixes.image), keyed(on_label, label, suffixes.label))
+            others = [path for path in on_image if not path.stem.endswith(suffixes.image)]
+            others += [path for path in on_label if not path.stem.endswith(suffixes.label)]
+            matched += found + Matched(left_out=tuple(others))
+        return FoundPairs(matched=matched, ids=usual_ids if ids == "auto" else ids)
 
     return find
 
 
-def _plain(root: Path, split: str, ids: str) -> FoundPairs:
+def _plain(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
     """images/ and labels/, matched by stem, with the user's classes.yaml."""
-    classes = root / "classes.yaml"
-    found = _by_stem_with("images", "labels", "classes")(root, split, ids)
-    return replace(found, classes=classes) if classes.exists() else found
+    found = _by_stem_with("images", "labels", "classes")(root, split, ids, suffixes)
+    return replace(found, classes=find_classes(root))
 
 
 _CITYSCAPES_KINDS = {"cityscapes-id": "labelIds", "cityscapes-trainid": "labelTrainIds"}
 
 
 def _cityscapes_splits(root: Path, split: str, *, labelled: bool) -> list[str]:
-    """Return the splits to read; `test` has no real labels, so it is read with labels only where it is named."""
+    """Return the splits to read; `test` has no real labels, so it is read with labels only where it is named.
+
+    Where leftImg8bit/ has no folders, its own files are the one split, which has an empty name.
+    """
     base = root / "leftImg8bit" / split
     if not base.is_dir():
         remedy = "Set the layout, or another split." if split else "Set the layout or the folder."
         raise InputError(f"{root}: there is no {base}, which layout cityscapes needs. {remedy}")
     found = sorted(path.name for path in base.iterdir() if path.is_dir())
-    return [split] if split else [name for name in found if not (labelled and name == "test")]
+    return [split] if split or not found else [name for name in found if not (labelled and name == "test")]
 
 
-def _cityscapes(root: Path, split: str, ids: str) -> FoundPairs:
-    """leftImg8bit/ and gtFine/, by split and city; labelIds before labelTrainIds where both are there."""
-
-    def key(path: Path, name: str) -> str:
-        return f"{path.parent.parent.name}/{path.parent.name}/{name}"
-
-    images: list[tuple[str, Path]] = []
-    labels: dict[str, list[tuple[str, Path]]] = {kind: [] for kind in _CITYSCAPES_KINDS}
+def _cityscapes(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
+    """leftImg8bit/ and gtFine/, by split, with cities or not; labelIds before labelTrainIds where both are there."""
+    if suffixes != Suffixes():
+        raise UsageError(
+            "layout cityscapes has suffixes of its own. Leave --data.source.image_suffix and label_suffix out."
+        )
+    sides = []
     for name in _cityscapes_splits(root, split, labelled=True):
-        files = image_files(root / "leftImg8bit" / name, (".png",))
-        images += [
-            (key(path, path.stem.removesuffix("_leftImg8bit")), path) for path in files if "_leftImg8bit" in path.stem
-        ]
-        for path in image_files(root / "gtFine" / name, (".png",)):
-            for encoding, kind in _CITYSCAPES_KINDS.items():
-                if path.stem.endswith(f"_gtFine_{kind}"):
-                    labels[encoding].append((key(path, path.stem.partition("_gtFine_")[0]), path))
+        image_root, label_root = root / "leftImg8bit" / name, root / "gtFine" / name
+        images, labels = image_files(image_root), image_files(label_root, (".png",))
+        flat = {image_root} == {path.parent for path in images} or {label_root} == {path.parent for path in labels}
+
+        def key(path: Path, folder: Path, *, flat: bool = flat) -> str:
+            stem = re.split("_leftImg8bit|_gtFine_", path.stem)[0]
+            return stem if flat else (path.relative_to(folder).parent / stem).as_posix()
+
+        sides.append((
+            [(key(path, image_root), path) for path in images],
+            {
+                encoding: [(key(path, label_root), path) for path in labels if path.stem.endswith(f"_gtFine_{kind}")]
+                for encoding, kind in _CITYSCAPES_KINDS.items()
+            },
+        ))  # fmt: skip
     if ids == "auto":
-        ids = next((encoding for encoding, files in labels.items() if files), "cityscapes-id")
+        found = (encoding for encoding in _CITYSCAPES_KINDS if any(labels[encoding] for _, labels in sides))
+        ids = next(found, "cityscapes-id")
     if ids not in _CITYSCAPES_KINDS:
         raise UsageError(f"data.source.ids is {ids}; the cityscapes layout has {', '.join(_CITYSCAPES_KINDS)} or auto.")
-    pairs, problems = _match(images, labels[ids])
-    return FoundPairs(pairs=pairs, ids=ids, problems=problems)
+    return FoundPairs(matched=reduce(add, (match(images, labels[ids]) for images, labels in sides), Matched()), ids=ids)
 
 
 _CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 
 
-def _camvid(root: Path, split: str, ids: str) -> FoundPairs:
+def _camvid(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
     """images/ and labels/ with Cityscapes train ids; or the images and colour labels as CamVid publishes them."""
     if (root / _CAMVID_IMAGES).is_dir() and not (root / "images").is_dir():
         if split:
             raise InputError(f"{root}: CamVid as published has no splits. Leave the split empty.")
-        pairs, problems = _match(
+        matched = match(
             [(path.stem, path) for path in image_files(root / _CAMVID_IMAGES)],
             [(path.stem.removesuffix("_L"), path) for path in image_files(root / _CAMVID_LABELS, (".png",))],
         )
-        return FoundPairs(pairs=pairs, ids="camvid-color" if ids == "auto" else ids, problems=problems)
-    return _by_stem_with("images", "labels", "cityscapes-trainid")(root, split, ids)
+        return FoundPairs(matched=matched, ids="camvid-color" if ids == "auto" else ids)
+    return _by_stem_with("images", "labels", "cityscapes-trainid")(root, split, ids, suffixes)
 
 
-FOLDER_LAYOUTS: dict[str, Callable[[Path, str, str], FoundPairs]] = {
+_Finder = Callable[[Path, str, str, Suffixes], FoundPairs]
+
+FOLDER_LAYOUTS: dict[str, _Finder] = {
     "gta5": _by_stem_with("images", "labels", "gta5-id"),
     "synthia": _by_stem_with("RGB", "GT/LABELS", "synthia-id"),
     "cityscapes": _cityscapes,
     "camvid": _camvid,
     "folder": _plain,
 }
-"""Layouts on a disk, by the name the configuration uses: (root, split, ids) -> what is there."""
+"""Layouts on a disk, by the name the configuration uses: (root, split, ids, suffixes) -> what is there."""
 
 
-def find_pairs(layout: str, root: str, split: str, ids: str) -> FoundPairs:
+_NO_SUFFIXES = Suffixes()
+
+
+def find_pairs(layout: str, root: str, split: str, ids: str, suffixes: Suffixes = _NO_SUFFIXES) -> FoundPairs:
     """Find the labelled images of a data set, whose label files hold `ids` (`auto`: what the layout usually has).
+
+    File names end in `suffixes` after what images and labels share.
 
     Raises:
         UsageError: no folder is named, or the layout cannot have such ids.
@@ -215,7 +234,7 @@ def find_pairs(layout: str, root: str, split: str, ids: str) -> FoundPairs:
     """
     if not root:
         raise UsageError(f"layout {layout} needs a folder. Set --data.source.root (or --source).")
-    found = FOLDER_LAYOUTS[layout](_folder(Path(root)), split, ids)
+    found = FOLDER_LAYOUTS[layout](_folder(Path(root)), split, ids, suffixes)
     if not found.pairs and not found.problems:
         raise InputError(f"{root}: holds no images in layout {layout}{f', split {split}' if split else ''}.")
     return found

@@ -25,17 +25,18 @@ from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
 from lsr_infer.system.process import usable_cores
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labels import IGNORE_INDEX, IdMap
-from lsr_train.data.layouts import Pair
+from lsr_train.data.pairing import Pair
 
-__all__ = ["ImageScan", "PairScan", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
+__all__ = ["ImageScan", "PairScan", "cut", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
 
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
-_VERSION = 1
+_VERSION = 2
 _MOST_VALUES = 4096
 _LINE_SECONDS = 30.0
+_LISTED = 20
 
 
 def user_cache_folder() -> Path:
@@ -45,37 +46,60 @@ def user_cache_folder() -> Path:
 
 
 class PairScan(NamedTuple):
-    """Pixels of each class in each image [N,C] without void ones, and (index, line) of each pair that is unusable."""
+    """Pixels of each class in each image [N,C], void ones in each [N], and (index, line) of each pair that is unusable.
+
+    What a mask leaves out is neither.
+    """
 
     counts: NDArray[np.int64]
+    void: NDArray[np.int64]
     problems: tuple[tuple[int, str], ...]
 
 
 class ImageScan(NamedTuple):
-    """`lab_statistics` of each image at training size [N,2,3], and (index, line) of each that is unusable."""
+    """`lab_statistics` of each image at training size [N,2,3], and (index, line) of each that is unusable.
+
+    `flat` [N] is true where an image has so few colours as a label image has, and no photograph.
+    """
 
     lab: NDArray[np.float64]
+    flat: NDArray[np.bool_]
     problems: tuple[tuple[int, str], ...]
 
 
-def settle(problems: Sequence[str], total: int, on_bad: str, what: str) -> None:
+def settle(problems: Sequence[str], total: int, on_bad: str, what: str, advice: Sequence[str] = ()) -> None:
     """Stop over unusable files (one line each, of `total` files), or log that they are left out.
+
+    Args:
+        problems: one line a file; the first 20 are shown, and how many more there are.
+        total: how many files there are.
+        on_bad: `stop` or `skip`.
+        what: what the files are called.
+        advice: sentences on what would mend them.
 
     Raises:
         UnusableFilesError: there are problems and `on_bad` is `stop`, or nothing usable is left; lists them.
     """
     if not problems:
         return
-    listed = "\n".join(f"  {line}" for line in problems)
+    lines = [f"  {line}" for line in cut(problems)]
+    listed = "\n".join(lines)
+    hints = "".join(f" {sentence}" for sentence in advice)
     if len(problems) >= total:
-        raise UnusableFilesError(f"none of {total} {what} can be used:\n{listed}")
+        raise UnusableFilesError(f"none of {total} {what} can be used.{hints}\n{listed}")
     if on_bad == "stop":
         raise UnusableFilesError(
-            f"{len(problems)} of {total} {what} cannot be used (--data.on_bad skip leaves them out):\n{listed}"
+            f"{len(problems)} of {total} {what} cannot be used (--data.on_bad skip leaves them out).{hints}\n{listed}"
         )
-    logger.warning("%d of %d %s are left out (--data.on_bad skip):", len(problems), total, what)
-    for line in problems:
-        logger.warning("  %s", line)
+    logger.warning("%d of %d %s are left out (--data.on_bad skip).%s", len(problems), total, what, hints)
+    for line in lines:
+        logger.warning("%s", line)
+
+
+def cut(lines: Sequence[str]) -> list[str]:
+    """Return the first 20 lines, and one that counts the rest."""
+    rest = len(lines) - _LISTED
+    return [*lines] if rest <= 0 else [*lines[:_LISTED], f"and {rest} more"]
 
 
 class _Cache:
@@ -165,9 +189,18 @@ def _pair_record(pair: Pair, *, colors: bool, id_map: IdMap, mask: NDArray[np.bo
 
 
 def _values(path: Path, id_map: IdMap) -> NDArray[Any]:
-    """Read a label file as raw values."""
+    """Read a label file as raw values; `InputError` where its ids cannot be in the channel that is read."""
+    raw = read_label(path)
+    if raw.ndim == 3 and not id_map.colors:
+        spread = [int(np.ptp(raw[..., channel])) for channel in range(3)]
+        if not spread[0] and any(spread):
+            other = "green" if spread[1] else "blue"
+            raise InputError(
+                f"{path}: its red channel, where ids are read, holds {raw[0, 0, 0]} everywhere, and {other} does not. "
+                "Save the ids as a grey PNG, or give RGB colours as label_colors in classes.yaml"
+            )
     try:
-        return id_map.raw_values(read_label(path))
+        return id_map.raw_values(raw)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -195,7 +228,8 @@ def scan_pairs(
 ) -> PairScan:
     """Read every image and label file of a data set; found records are kept in the folder `cache`, where one is given.
 
-    A pair is unusable that is missing, unreadable, of two sizes, or holds a value outside the map. Where `mask` (bool
+    A pair is unusable that is missing, unreadable, of two sizes, without ids in the channel that is read, or with a
+    value outside the map. Where `mask` (bool
     [H,W], resized to each image) is true, pixels are ignored.
     """
     digest = "" if mask is None else hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
@@ -205,7 +239,7 @@ def scan_pairs(
         "labelled images", keys, known,
         lambda index: _pair_record(pairs[index], colors=id_map.colors, id_map=id_map, mask=mask),
     )  # fmt: skip
-    counts = np.zeros((len(pairs), num_classes), dtype=np.int64)
+    counts, void = np.zeros((len(pairs), num_classes), dtype=np.int64), np.zeros(len(pairs), dtype=np.int64)
     problems: list[tuple[int, str]] = []
     for index, record in enumerate(records):
         if isinstance(record, InputError):
@@ -219,7 +253,8 @@ def scan_pairs(
             continue
         inside = labels != IGNORE_INDEX
         np.add.at(counts[index], labels[inside], values[inside, 1])
-    return PairScan(counts, tuple(problems))
+        void[index] = values[~inside, 1].sum()
+    return PairScan(counts, void, tuple(problems))
 
 
 def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path | None = None) -> ImageScan:
@@ -227,14 +262,22 @@ def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path |
     known = _Cache(cache, "images", height, width)
 
     def read(index: int) -> Record:
-        return {"lab": lab_statistics(resize_frame(read_image(files[index]), height, width)).tolist()}
+        frame = read_image(files[index])
+        return {"lab": lab_statistics(resize_frame(frame, height, width)).tolist(), "flat": _is_flat(frame)}
 
     records = _read_all("images", [known.key(path) for path in files], known, read)
-    lab = np.zeros((len(files), 2, 3))
+    lab, flat = np.zeros((len(files), 2, 3)), np.zeros(len(files), dtype=bool)
     problems: list[tuple[int, str]] = []
     for index, record in enumerate(records):
         if isinstance(record, InputError):
             problems.append((index, str(record)))
         else:
-            lab[index] = record["lab"]
-    return ImageScan(lab, tuple(problems))
+            lab[index], flat[index] = record["lab"], record["flat"]
+    return ImageScan(lab, flat, tuple(problems))
+
+
+def _is_flat(frame: NDArray[np.uint8]) -> bool:
+    """Whether a frame has at least 2 and at most 64 colours, among about 16,384 pixels of it. Ours."""
+    step = max(1, round((frame.shape[0] * frame.shape[1] / 16384) ** 0.5))
+    pixels = frame[::step, ::step].reshape(-1, 3).astype(np.int64) @ (1, 256, 65536)
+    return 2 <= len(np.unique(pixels)) <= 64

@@ -49,17 +49,15 @@ def _relabel(own: LabelSpace, space: LabelSpace) -> NDArray[np.uint8] | None:
 
 
 def open_data(options: EvaluateOptions, size: tuple[int, int], space: LabelSpace) -> LabelledImages:
-    """Open the labelled frames that are scored (Toytown is rendered at `size`), and name those that are left out."""
+    """Open the labelled frames that are scored (Toytown is rendered at `size`)."""
     source = SourceConfig(
         layout=options.layout, root=options.data, split=options.split, ids=options.ids, height=size[0], width=size[1],
-        limit=options.limit, ignore_mask=options.ignore_mask,
+        limit=options.limit, ignore_mask=options.ignore_mask, image_suffix=options.image_suffix,
+        label_suffix=options.label_suffix,
     )  # fmt: skip
-    frames = open_labelled(
+    return open_labelled(
         source, space, label_space=options.label_space, on_bad=options.on_bad, cache=user_cache_folder()
     )
-    for line in frames.left_out:
-        logger.warning("left out: %s", line)
-    return frames
 
 
 def _about_data(options: EvaluateOptions, frames: LabelledImages, space: LabelSpace) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class EvaluateOptions:
         layout: how that folder is arranged.
         split: a split by the layout's own name; empty means everything there is.
         ids: what the label files hold, or `auto` for what the layout's publisher wrote.
+        image_suffix: what the names of image files end in after the part that labels share, such as _leftImg8bit.
+        label_suffix: what the names of label files end in, such as _labelTrainIds.
         label_space: classes to score in: a name, a YAML file, or `auto` for the checkpoint's own.
         limit: only the first so many images; 0 means all.
         ignore_mask: PNG whose non-zero pixels count as void in every image.
@@ -62,6 +64,8 @@ class EvaluateOptions:
     layout: Layout = "folder"
     split: str = ""
     ids: Literal["auto", "cityscapes-id", "cityscapes-trainid", "synthia-id", "classes"] = "auto"
+    image_suffix: str = ""
+    label_suffix: str = ""
     label_space: str = "auto"
     limit: int = 0
     ignore_mask: str = ""

@@ -36,6 +36,7 @@ from lsr_train.analysis.observation import (
 from lsr_train.analysis.options import CAPTIONS, ReportOptions
 from lsr_train.config.fields import fields_of
 from lsr_train.config.run import Config
+from lsr_train.data.scan import cut
 from lsr_train.evaluation.evaluate import open_data
 from lsr_train.evaluation.result import TextTable
 from lsr_train.evaluation.scores import OVERLAY_ALPHA
@@ -223,7 +224,7 @@ def network_sections(options: ReportOptions, runs: Mapping[str, Path], left_out:
         return []
     first = next(iter(opened.values()))
     frames = open_data(options.scoring("-"), first.size, first.space)
-    left_out += [f"frame {line}" for line in frames.left_out]
+    left_out += cut([f"frame {line}" for line in frames.left_out])
     chosen = SpreadFrames(frames, options.frames)
     observed = {name: observe_network(options, item, chosen, name, ()) for name, item in opened.items()}
     miou = next(reversed(observed.values())).frame_miou

@@ -18,6 +18,7 @@ from lsr_train.config.recipes import config_from_text
 from lsr_train.config.run import Config
 from lsr_train.data.footage import footage_files
 from lsr_train.data.layouts import find_pairs
+from lsr_train.data.pairing import Suffixes
 from lsr_train.runs.folder import RunFolder
 
 __all__ = [
@@ -43,7 +44,10 @@ def data_fingerprint(config: Config) -> str:
     source, target = config.data.source, config.data.target
     files: list[Path] = []
     if not source.layout.startswith("toytown"):
-        found = find_pairs(source.layout, source.root, source.split, source.ids)
+        found = find_pairs(
+            source.layout, source.root, source.split, source.ids,
+            Suffixes(image=source.image_suffix, label=source.label_suffix),
+        )  # fmt: skip
         files += [path for pair in found.pairs for path in (pair.image, pair.labels)]
         files += [found.classes] if found.classes is not None else []
     if target.given:

@@ -200,6 +200,21 @@ def test_a_users_folder_and_what_is_left_out(model: Path, tmp_path: Path, capsys
     assert (data["frames"], data["left_out"]) == (2, 1)
 
 
+def test_labels_with_a_suffix_are_named_with_the_options_of_this_command(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = labelled_folder(tmp_path / "mine", 25)
+    for path in sorted((root / "labels").iterdir()):
+        path.rename(path.with_stem(f"{path.stem}_trainIds"))
+    words = [str(model), "--data", str(root), "--ids", "cityscapes-trainid", "--json"]
+    assert run(words) == 4
+    said = capsys.readouterr().err
+    assert "Set --label_suffix _trainIds to pair such names." in said
+    assert (said.count("has no label file"), "and 5 more" in said, "data." in said) == (20, True, False)
+    assert run([*words, "--label_suffix", "_trainIds", "--limit", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["frames"] == 3
+
+
 def test_existing_outputs_are_refused_before_any_work(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,190 @@
+"""Pairs image files with label files by name, and names what may have been meant where a file has no partner."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Matched", "Pair", "Suffixes", "folders_of", "keyed", "match", "without_labels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Image and label file."""
+
+    image: Path
+    labels: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suffixes:
+    """What the stems of image and label files end in after the name that both share, such as `_labelTrainIds`."""
+
+    image: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """What belongs together.
+
+    Args:
+        pairs: images with their label files, in the order of the images.
+        problems: one line for each file without a partner, or with an unclear one.
+        advice: a sentence each on what would mend problems.
+        left_out: files that are no label files of images here and are not needed either.
+    """
+
+    pairs: tuple[Pair, ...] = ()
+    problems: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+    left_out: tuple[Path, ...] = ()
+
+    def __add__(self, other: "Matched") -> "Matched":
+        return Matched(
+            pairs=self.pairs + other.pairs,
+            problems=self.problems + other.problems,
+            advice=(*self.advice, *(line for line in other.advice if line not in self.advice)),
+            left_out=self.left_out + other.left_out,
+        )
+
+
+Keyed = Iterable[tuple[str, Path]]
+"""Files, each after the name by which it finds its partner."""
+
+
+def keyed(files: Iterable[Path], folder: Path, suffix: str = "") -> list[tuple[str, Path]]:
+    """Return files after their paths below a folder, without the file type and a suffix; others than those are left."""
+    found = []
+    for path in files:
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name.endswith(suffix):
+            found.append((name.removesuffix(suffix), path))
+    return found
+
+
+def match(images: Keyed, labels: Keyed) -> Matched:
+    """Pair images and label files by the key before each, and name every one that is alone or double.
+
+    Label files are PNG. One whose name only continues that of another which has an image, such as NAME_color.png beside
+    NAME.png, is derived from it and left out.
+    """
+    problems: list[str] = []
+
+    def by_key(files: Keyed) -> dict[str, Path]:
+        named: dict[str, Path] = {}
+        for key, path in files:
+            first = named.setdefault(key, path)
+            if first is not path:
+                problems.append(f"{path}: has the same name as {first}, so its partner is not clear")
+        return named
+
+    every_label = list(labels)
+    by_image, by_label = by_key(images), by_key(item for item in every_label if item[1].suffix.lower() == ".png")
+    both = by_image.keys() & by_label.keys()
+    derived = {key for key in by_label.keys() - both if _origins(key) & both}
+    alone = {key: path for key, path in by_image.items() if key not in both}
+    rest = {key: path for key, path in by_label.items() if key not in both | derived}
+    others = {key: path for key, path in every_label if path.suffix.lower() != ".png"}
+    near, advice = _near(alone, rest, others)
+    for key, path in alone.items():
+        problems.append(f"{path}: has no label file" + (f"; {near[key]} is near" if key in near else ""))
+    claimed = {*near.values(), *(path for key, path in rest.items() if _origins(key) & alone.keys())}
+    problems += [f"{path}: is a label file without an image" for path in rest.values() if path not in claimed]
+    left_out = [*(by_label[key] for key in derived), *(path for path in others.values() if path not in claimed)]
+    pairs = tuple(Pair(image=path, labels=by_label[key]) for key, path in by_image.items() if key in both)
+    return Matched(pairs=pairs, problems=tuple(problems), advice=advice, left_out=tuple(sorted(left_out)))
+
+
+_SUFFIX_OPTIONS = ("--data.source.image_suffix", "--data.source.label_suffix")
+_SEPARATED = re.compile(r"[_.\-](?=[^/]*[^\W\d_][^/]*$)")
+"""Before what may be added to a name: a word, but no mere number, which would be another image's."""
+
+
+def _origins(key: str) -> set[str]:
+    """Return the names that a key may continue: NAME of NAME_color."""
+    return {key[: found.start()] for found in _SEPARATED.finditer(key)}
+
+
+def _near(
+    images: Mapping[str, Path], labels: Mapping[str, Path], others: Mapping[str, Path]
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Return the file that may be meant as the label of images without one, by key, and advice on what pairs them.
+
+    `labels` are without an image, `others` no PNG.
+    """
+    near = {key: others[key] for key in images if key in others}
+    advice = ["Save labels as PNG; JPEG changes the class ids at every border."] if near else []
+    endings = _endings(images, labels)
+    for of_image, of_label in endings[:1]:
+        for key in images:
+            if key.endswith(of_image) and (name := key.removesuffix(of_image) + of_label) in labels:
+                near.setdefault(key, labels[name])
+    if endings:
+        choices = (
+            " ".join(f"{option} {ending}" for option, ending in zip(_SUFFIX_OPTIONS, both, strict=True) if ending)
+            for both in endings[:3]
+        )
+        advice.append(f"Set {' or '.join(choices)} to pair such names.")
+    elsewhere = {key.rpartition("/")[2]: path for key, path in labels.items()}
+    moved = {
+        key: elsewhere[name] for key in images if (name := key.rpartition("/")[2]) in elsewhere and key not in near
+    }
+    if moved:
+        advice.append("Put images and labels into folders of the same names.")
+    return near | moved, tuple(advice)
+
+
+def _endings(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Return the endings of image and label names that pair most of them, shortest first; none where none pairs any."""
+    candidates: set[tuple[str, str]] = set()
+    for key in list(images)[:3]:
+        stems = {key} | _origins(key)
+        for other in labels:
+            candidates |= {
+                (key.removeprefix(stem), other.removeprefix(stem)) for stem in stems & ({other} | _origins(other))
+            }
+    counts = {
+        (of_image, of_label): sum(
+            key.endswith(of_image) and key.removesuffix(of_image) + of_label in labels for key in images
+        )
+        for of_image, of_label in candidates
+    }
+    most = max(counts.values(), default=0)
+    return sorted(
+        (ending for ending, count in counts.items() if count == most), key=lambda both: (len(both[0] + both[1]), both)
+    )
+
+
+_IMAGE_FOLDER = re.compile(
+    r"images?|imgs?|img_dir|rgb|jpegimages|frames|(left|right)img8bit.*|701_stillsraw.*", re.IGNORECASE
+)
+_LABEL_FOLDER = re.compile(
+    r"gt|gt(fine|coarse).*|labels?|ann(otations?|_dir)?|masks?|seg(mentations?|_.*)?|semantic.*|instances?.*|panoptic.*|"
+    r"depth.*|disparity.*|labeledapproved.*|segmentationclass.*",
+    re.IGNORECASE,
+)
+_LABEL_NAME = re.compile(r".*_(gt(fine|coarse)_\w+|label(train)?ids|instance(train)?ids)", re.IGNORECASE)
+
+
+def without_labels(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide files into camera frames and what is known by its name to be labels beside them.
+
+    Labels are what lies in a folder such as labels/, GT/ or gtFine/ beside one such as images/, RGB/ or leftImg8bit/,
+    and what is named like NAME_labelIds.png. Where nothing else is there, everything counts as frames.
+    """
+    places = {place for folder in {path.parent for path in files} for place in (folder, *folder.parents)}
+    with_images = {place.parent for place in places if _IMAGE_FOLDER.fullmatch(place.name)}
+    of_labels = {place for place in places if place.parent in with_images and _LABEL_FOLDER.fullmatch(place.name)}
+    labels = {path for path in files if not of_labels.isdisjoint(path.parents) or _LABEL_NAME.fullmatch(path.stem)}
+    frames = [path for path in files if path not in labels]
+    return (frames, sorted(labels)) if frames else (list(files), [])
+
+
+def folders_of(files: Iterable[Path]) -> str:
+    """Name the folders that files lie in: each of up to three, else the one above all of them."""
+    folders = sorted({str(path.parent) for path in files})
+    if len(folders) <= 3:
+        return ", ".join(folders)
+    return f"{os.path.commonpath(folders)} ({len(folders)} folders below)"

@@ -1,0 +1,89 @@
+"""Reports what a data set holds: the folders it came from, the share of each class, and what is unusual about them."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.labelspace import LabelSpace
+from lsr_train.data.pairing import Pair, folders_of
+
+__all__ = ["report_frames", "report_labels"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_VOID = 0.5
+_told: set[str] = set()
+
+
+def _tell(level: int, line: str) -> None:
+    """Log a line, once in a process, since a data set may be opened several times."""
+    if line not in _told:
+        _told.add(line)
+        logger.log(level, "%s", line)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def report_labels(
+    root: str,
+    pairs: Sequence[Pair],
+    space: LabelSpace,
+    counts: NDArray[np.int64],
+    void: NDArray[np.int64],
+    left_out: Sequence[Path] = (),
+) -> None:
+    """Log what labelled images hold, and warn of what is unusual.
+
+    Args:
+        root: what the data set is called.
+        pairs: its images and labels.
+        space: its classes.
+        counts: pixels of each class in each image [N,C], at least one of them labelled.
+        void: void pixels of each image [N].
+        left_out: files beside them that were not needed.
+    """
+    of_class, all_void = counts.sum(axis=0), int(void.sum())
+    labelled = int(of_class.sum())
+    images, labels = folders_of(pair.image for pair in pairs), folders_of(pair.labels for pair in pairs)
+    _tell(logging.INFO, f"{root}: {len(pairs)} images from {images}; labels from {labels}")
+    if left_out:
+        kind = f"such as {left_out[0].name}"
+        _tell(
+            logging.INFO, f"{root}: {len(left_out)} files beside these, {kind}, belong to none by name and are left out"
+        )
+    present = [index for index in range(space.num_classes) if of_class[index]]
+    shares = ", ".join(f"{space.names[index]} {_percent(of_class[index] / labelled)}" for index in present)
+    share_void = all_void / (labelled + all_void)
+    _tell(logging.INFO, f"{root}: {_percent(share_void)} of all pixels are void (255); of the others {shares}")
+    remedy = "Check --data.source.ids, and ids in classes.yaml"
+    if len(present) == 1 < space.num_classes:
+        only = f"every labelled pixel is {space.names[present[0]]}, one of {space.num_classes} classes of {space.name}"
+        _tell(logging.WARNING, f"{root}: {only}. {remedy}: the label files may hold other numbers.")
+    elif len(present) < space.num_classes:
+        absent = ", ".join(name for index, name in enumerate(space.names) if index not in present)
+        _tell(logging.WARNING, f"{root}: no pixel is {absent}. {remedy}, or set --label_space to one without.")
+    if share_void > _MOST_VOID:
+        most = f"{_percent(share_void)} of all pixels are void, and nothing is learned there"
+        _tell(logging.WARNING, f"{root}: {most}. {remedy}, and what is listed under `ignore`.")
+
+
+def report_frames(root: str, frames: Sequence[Path], labels: Sequence[Path], flat: Sequence[Path]) -> None:
+    """Log where target frames come from, and warn where some look like label images.
+
+    Args:
+        root: what the target is called.
+        frames: the files that frames are taken from.
+        labels: files beside them that are labels by name, and left out.
+        flat: frames that have so few colours as label images have.
+    """
+    _tell(logging.INFO, f"{root}: {len(frames)} files with frames from {folders_of(frames)}")
+    if labels:
+        _tell(logging.INFO, f"{root}: {len(labels)} label images in {folders_of(labels)} are left out")
+    if flat:
+        line = f"{root}: {len(flat)} of {len(frames)} frames have as few colours as label images, in {folders_of(flat)}"
+        _tell(logging.WARNING, f"{line}. If they are labels, name the folder of the images alone (--target).")

@@ -1,0 +1,332 @@
+"""Folders as users have them: what belongs together is found, what cannot is named, and what is unusual is said."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.data import SourceConfig, TargetConfig
+from lsr_train.config.run import Config, DataConfig
+from lsr_train.data import shares
+from lsr_train.data.footage import footage_files, open_footage
+from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
+from lsr_train.data.labels import CITYSCAPES_19
+from lsr_train.data.layouts import find_pairs
+from lsr_train.data.pairing import Suffixes, folders_of, without_labels
+from lsr_train.data.scan import settle
+
+Shared = Callable[[str], Path]
+CASES = "data/cases/folders"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "_told", set())
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def warnings(log: pytest.LogCaptureFixture) -> str:
+    return "\n".join(record.getMessage() for record in log.records if record.levelno >= logging.WARNING)
+
+
+def opened(root: Path, **options: object) -> LabelledImages:
+    source = SourceConfig(**{"root": str(root), "height": 36, "width": 48, **options})  # type: ignore[arg-type]
+    return open_labelled(source, choose_label_space(Config(data=DataConfig(source=source))))
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def names(files: list[Path], root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in files]
+
+
+# -- the target -------------------------------------------------------------------------------------------------------
+
+
+def test_labels_beside_the_images_of_a_target_are_no_frames(shared: Shared, log: pytest.LogCaptureFixture) -> None:
+    root = shared(f"{CASES}/target_with_labels")
+    footage = open_footage(TargetConfig(root=str(root), height=36, width=48))
+    assert [footage[index].file for index in range(len(footage))] == [
+        str(root / "images/00000.png"), str(root / "images/00001.png"),
+    ]  # fmt: skip
+    assert f"2 files with frames from {root}/images" in log.text
+    assert f"2 label images in {root}/labels are left out" in log.text
+    assert not warnings(log)
+
+
+@pytest.mark.parametrize(
+    ("frames", "labels"),
+    [
+        (("leftImg8bit/train/aachen/a_leftImg8bit.png", "leftImg8bit/val/b_leftImg8bit.png"),
+         ("gtFine/train/aachen/a_gtFine_color.png", "gtFine/train/aachen/a_gtFine_labelIds.png")),
+        (("leftImg8bit_trainvaltest/leftImg8bit/val/x/b.png",), ("gtFine_trainvaltest/gtFine/val/x/b.png",)),
+        (("RGB/1.png",), ("GT/LABELS/1.png", "GT/COLOR/1.png")),
+        (("train/images/1.jpg", "val/images/2.jpg"), ("train/labels/1.png", "val/labels/2.png")),
+        (("images/train/1.jpg", "images/val/2.jpg"), ("labels/train/1.png", "labels/val/2.png")),
+        (("drives/a/images/1.jpg", "drives/b/2.jpg"), ("drives/a/masks/1.png",)),
+        (("img_dir/1.jpg",), ("ann_dir/1.png", "depth/1.png")),
+        (("701_StillsRaw_full/1.png",), ("LabeledApproved_full/1_L.png",)),
+        (("1_leftImg8bit.png", "2.png"), ("1_gtFine_labelTrainIds.png", "2_labelIds.png", "2_instanceIds.png")),
+        (("labels/1.png", "labels/2.png"), ()),
+        (("seg/masks/1.png",), ()),
+        (("images/labels_of_my_shop/1.png",), ()),
+    ],
+)  # fmt: skip
+def test_labels_are_told_from_frames_by_their_names(
+    tmp_path: Path, frames: tuple[str, ...], labels: tuple[str, ...]
+) -> None:
+    touch(tmp_path, *frames, *labels)
+    assert names(footage_files(TargetConfig(root=str(tmp_path))), tmp_path) == sorted(frames)
+    every = [path for path in footage_files(TargetConfig(root=f"{tmp_path}/**/*.*")) if path.is_file()]
+    assert sorted(names(every, tmp_path)) == sorted(frames), "a glob may name labels, too"
+    assert names(
+        without_labels(sorted(path for path in tmp_path.rglob("*.*") if path.is_file()))[1], tmp_path
+    ) == sorted(labels)
+
+
+def test_frames_that_look_like_labels_are_warned_of(
+    tmp_path: Path, write_image: Callable[..., None], write_labels: Callable[..., None], log: pytest.LogCaptureFixture
+) -> None:
+    for index in range(3):
+        write_image(tmp_path / f"cam/{index}.png", seed=index, height=200, width=300)
+        write_labels(tmp_path / f"cam_classes/{index}.png", range(19), height=200, width=300)
+    cv2.imwrite(str(tmp_path / "cam/lens_cap.png"), np.zeros((200, 300, 3), np.uint8))
+    assert len(open_footage(TargetConfig(root=str(tmp_path), height=36, width=48))) == 7
+    assert f"3 of 7 frames have as few colours as label images, in {tmp_path}/cam_classes" in warnings(log)
+    assert "--target" in warnings(log)
+
+
+# -- pairs ------------------------------------------------------------------------------------------------------------
+
+
+def test_label_files_derived_from_others_are_left_out_and_said(shared: Shared, log: pytest.LogCaptureFixture) -> None:
+    root = shared(f"{CASES}/gta_daformer")
+    images = opened(root, layout="gta5")
+    assert len(images) == 4
+    assert "4 files beside these, such as 00001_labelTrainIds.png, belong to none by name and are left out" in log.text
+    derived = find_pairs("gta5", str(root), "", "cityscapes-trainid", Suffixes(label="_labelTrainIds"))
+    assert [pair.labels.name for pair in derived.pairs] == [f"0000{index}_labelTrainIds.png" for index in range(1, 5)]
+    assert not derived.problems
+
+
+def test_a_number_behind_a_name_is_another_image(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "labels/a.png", "labels/a_2.png", "labels/a_color.png", "labels/a-train.ids.png")
+    found = find_pairs("folder", str(tmp_path), "", "auto").matched
+    assert found.problems == (f"{tmp_path}/labels/a_2.png: is a label file without an image",)
+    assert names(list(found.left_out), tmp_path) == ["labels/a-train.ids.png", "labels/a_color.png"]
+
+
+def test_cityscapes_without_cities_pairs(shared: Shared) -> None:
+    root = shared(f"{CASES}/cs_flat")
+    for split in ("", "train"):
+        found = find_pairs("cityscapes", str(root), split, "auto")
+        assert [pair.labels.name for pair in found.pairs] == [f"a{index}_gtFine_labelIds.png" for index in range(4)]
+        assert not found.problems
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("", ""), ("train/", "train/"), ("train/", "train/aachen/"), ("train/aachen/", "train/"), ("aachen/", "aachen/")],
+)
+@pytest.mark.parametrize("kind", ["labelIds", "labelTrainIds"])
+def test_cityscapes_trees_of_other_depths_pair(tmp_path: Path, images: str, labels: str, kind: str) -> None:
+    for name in ("aachen_0_1", "aachen_0_2"):
+        touch(tmp_path, f"leftImg8bit/{images}{name}_leftImg8bit.jpg", f"gtFine/{labels}{name}_gtFine_{kind}.png")
+    found = find_pairs("cityscapes", str(tmp_path), "", "auto")
+    assert (len(found.pairs), found.problems) == (2, ())
+
+
+def test_cities_may_number_their_images_alike(tmp_path: Path) -> None:
+    for city in ("a", "b"):
+        touch(tmp_path, f"leftImg8bit/train/{city}/1_leftImg8bit.png", f"gtFine/train/{city}/1_gtFine_labelIds.png")
+    found = find_pairs("cityscapes", str(tmp_path), "", "auto")
+    assert all(pair.image.parent.name == pair.labels.parent.name for pair in found.pairs)
+    assert (len(found.pairs), found.problems) == (2, ())
+
+
+def test_the_near_match_and_its_option_are_named(shared: Shared) -> None:
+    root = shared(f"{CASES}/suffix")
+    with pytest.raises(InputError) as caught:
+        opened(root)
+    text = str(caught.value)
+    assert text.startswith("none of 4 files of")
+    assert "Set --data.source.label_suffix _labelTrainIds to pair such names." in text
+    assert f"{root}/images/00000.png: has no label file; {root}/labels/00000_labelTrainIds.png is near" in text
+    assert len(opened(root, label_suffix="_labelTrainIds")) == 4
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "suffixes"),
+    [
+        ("{}_leftImg8bit", "{}_gtFine_labelIds", Suffixes(image="_leftImg8bit", label="_gtFine_labelIds")),
+        ("{}_rgb", "{}_seg", Suffixes(image="_rgb", label="_seg")),
+        ("{}", "{}_L", Suffixes(label="_L")),
+        ("{}.camera", "{}", Suffixes(image=".camera")),
+        ("seq/{}", "seq/{}-mask", Suffixes(label="-mask")),
+    ],
+)
+def test_suffixes_are_found_and_taken(tmp_path: Path, image: str, label: str, suffixes: Suffixes) -> None:
+    for index in ("0001", "0002", "0010"):
+        touch(tmp_path, f"images/{image.format(index)}.jpg", f"labels/{label.format(index)}.png")
+    found = find_pairs("folder", str(tmp_path), "", "auto").matched
+    options = [f"--data.source.{side}_suffix {ending}" for side, ending in vars(suffixes).items() if ending]
+    assert found.advice == (f"Set {' '.join(options)} to pair such names.",)
+    assert len(found.problems) == 3
+    taken = find_pairs("folder", str(tmp_path), "", "auto", suffixes)
+    assert (len(taken.pairs), taken.problems) == (3, ())
+
+
+def test_several_kinds_of_labels_are_all_offered(tmp_path: Path) -> None:
+    for index in range(3):
+        touch(tmp_path, f"images/{index}.png", f"labels/{index}_ids.png", f"labels/{index}_color.png", "labels/x.png")
+    found = find_pairs("folder", str(tmp_path), "", "auto").matched
+    assert found.advice == (
+        "Set --data.source.label_suffix _ids or --data.source.label_suffix _color to pair such names.",
+    )
+    assert [line for line in found.problems if "without an image" in line] == [
+        f"{tmp_path}/labels/x.png: is a label file without an image"
+    ]
+
+
+def test_labels_in_jpeg_and_in_other_folders_are_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a/images/1.png", "a/labels/1.jpg", "a/images/2.png", "a/labels/2.png", "a/labels/2.jpg")
+    found = find_pairs("folder", str(tmp_path / "a"), "", "auto").matched
+    assert found.advice == ("Save labels as PNG; JPEG changes the class ids at every border.",)
+    assert found.problems == (f"{tmp_path}/a/images/1.png: has no label file; {tmp_path}/a/labels/1.jpg is near",)
+    assert names(list(found.left_out), tmp_path) == ["a/labels/2.jpg"]
+    touch(tmp_path, "b/images/train/1.png", "b/labels/1.png")
+    found = find_pairs("folder", str(tmp_path / "b"), "", "auto").matched
+    assert found.advice == ("Put images and labels into folders of the same names.",)
+    assert f"{tmp_path}/b/labels/1.png is near" in found.problems[0]
+
+
+def test_a_layout_is_recognised_in_place_of_another(tmp_path: Path) -> None:
+    touch(tmp_path, "leftImg8bit/train/a_leftImg8bit.png")
+    with pytest.raises(InputError, match="It looks like layout cityscapes"):
+        find_pairs("folder", str(tmp_path), "", "auto")
+    touch(tmp_path, "images/train/a.png", "masks/train/a.png")
+    for split, beside in (("", "images, leftImg8bit, masks"), ("train", "val")):
+        with pytest.raises(InputError, match=f"labels.*: there is no such folder for labels; beside it are {beside}"):
+            find_pairs("folder", str(tmp_path), split, "auto")
+        (tmp_path / "labels/val").mkdir(parents=True, exist_ok=True)
+    with pytest.raises(UsageError, match="suffixes of its own"):
+        find_pairs("cityscapes", str(tmp_path), "", "auto", Suffixes(label="_x"))
+
+
+def test_long_lists_are_cut_with_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    problems = [f"{index}.png: has no label file" for index in range(1234)]
+    with pytest.raises(InputError) as caught:
+        settle(problems, 2000, "stop", "files", ["Do this."])
+    lines = str(caught.value).splitlines()
+    assert (len(lines), lines[-1]) == (22, "  and 1214 more")
+    assert lines[0].endswith("Do this.")
+    settle(problems, 2000, "skip", "files")
+    assert len(caplog.records) == 22
+    with pytest.raises(InputError) as caught:
+        settle(problems[:20], 20, "skip", "files")
+    assert len(str(caught.value).splitlines()) == 21
+
+
+def test_folders_are_named_until_they_are_many() -> None:
+    files = [Path(f"/d/{city}/{index}.png") for city in "abc" for index in range(2)]
+    assert folders_of(files) == "/d/a, /d/b, /d/c"
+    assert folders_of([*files, Path("/d/e/f/1.png")]) == "/d (4 folders below)"
+
+
+# -- classes ----------------------------------------------------------------------------------------------------------
+
+CLASSES = "classes:\n  - {name: lane, color: [1, 2, 3], ids: [0, 1]}\n  - {name: kerb, color: [3, 2, 1], ids: [13]}\n"
+
+
+@pytest.mark.parametrize("name", ["classes.yaml", "classes.yml", "Classes.YML"])
+def test_the_file_of_classes_may_be_called_yml(labelled_folder: Path, name: str) -> None:
+    (labelled_folder / name).write_text(CLASSES + "ignore: [2, 3, 4]\n", encoding="utf-8")
+    source = SourceConfig(root=str(labelled_folder), height=36, width=48)
+    assert choose_label_space(Config(data=DataConfig(source=source))).names == ("lane", "kerb")
+    assert opened(labelled_folder).counts.shape == (11, 2)
+
+
+def test_two_files_of_classes_are_refused_and_one_by_another_name_is_said(
+    labelled_folder: Path, log: pytest.LogCaptureFixture
+) -> None:
+    (labelled_folder / "label_map.json").write_text("{}", encoding="utf-8")
+    opened(labelled_folder)
+    assert "label_map.json: is not read. Name classes in" in warnings(log)
+    for name in ("classes.yaml", "classes.yml"):
+        (labelled_folder / name).write_text(CLASSES, encoding="utf-8")
+    with pytest.raises(InputError, match=r"has classes\.yaml and classes\.yml\. Keep one"):
+        opened(labelled_folder)
+
+
+# -- what the labels hold ---------------------------------------------------------------------------------------------
+
+
+def test_labels_of_0_and_255_are_one_class_and_void(shared: Shared, log: pytest.LogCaptureFixture) -> None:
+    root = shared(f"{CASES}/bin255")
+    images = opened(root)
+    assert images.counts[:, 1:].sum() == 0
+    void = 1 - images.counts.sum() / (4 * 64 * 128)
+    assert f"{root}: {100 * void:.3g} % of all pixels are void (255); of the others road 100 %" in log.text
+    assert f"every labelled pixel is road, one of 19 classes of {CITYSCAPES_19.name}" in warnings(log)
+    assert f"4 images from {root}/images; labels from {root}/labels" in log.text
+
+
+def test_ids_in_another_channel_are_refused(shared: Shared) -> None:
+    root = shared(f"{CASES}/carla_blue")
+    with pytest.raises(
+        InputError, match=r"none of 4 files.*\n.*its red channel, where ids are read, holds 0 everywhere, and blue"
+    ):
+        opened(root)
+
+
+@pytest.mark.parametrize(("channel", "other"), [(1, "green"), (2, "blue")])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_ids_in_any_other_channel_are_refused_and_in_the_first_they_are_read(
+    tmp_path: Path, write_image: Callable[..., None], channel: int, other: str, kind: type
+) -> None:
+    write_image(tmp_path / "images/1.png")
+    (tmp_path / "labels").mkdir()
+    colors = np.full((36, 48, 3), 7, dtype=kind)
+    colors[:, 20:, channel] = 3
+    cv2.imwrite(str(tmp_path / "labels/1.png"), colors[..., ::-1])
+    with pytest.raises(InputError, match=f"holds 7 everywhere, and {other} does not"):
+        opened(tmp_path)
+    cv2.imwrite(str(tmp_path / "labels/1.png"), np.roll(colors, -channel, axis=2)[..., ::-1])
+    assert opened(tmp_path).counts[0, [3, 7]].tolist() == [36 * 28, 36 * 20]
+    cv2.imwrite(str(tmp_path / "labels/1.png"), np.full((36, 48, 3), (9, 5, 7), dtype=kind))
+    assert opened(tmp_path).counts[0, 7] == 36 * 48, "one class, and one instance, all over"
+
+
+def test_shares_absent_classes_and_much_void_are_said(
+    tmp_path: Path, write_image: Callable[..., None], write_labels: Callable[..., None], log: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "images/1.png", height=40, width=100)
+    write_labels(tmp_path / "labels/1.png", [*[0] * 3, 13, *[255] * 6], height=40, width=100)
+    opened(tmp_path)
+    assert "60 % of all pixels are void (255); of the others road 75 %, car 25 %" in log.text
+    said = warnings(log)
+    assert "no pixel is sidewalk, building, wall, fence, pole" in said
+    assert "60 % of all pixels are void, and nothing is learned there" in said
+    assert "every labelled pixel" not in said
+    count = len(log.records)
+    opened(tmp_path)
+    assert [record.levelno for record in log.records[count:]] == [logging.INFO], "the report comes once in a process"
+
+
+def test_what_is_usual_is_no_warning(shared: Shared, log: pytest.LogCaptureFixture) -> None:
+    opened(shared("data/streets"), split="val", ids="cityscapes-trainid")
+    lines = warnings(log).splitlines()
+    assert all("no pixel is" in line for line in lines), lines
