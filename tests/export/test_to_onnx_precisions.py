@@ -175,8 +175,14 @@ def test_what_exceeds_one_file_is_refused(run: Path, tmp_path: Path, monkeypatch
         ExportOptions(opset=9)
 
 
-@pytest.mark.parametrize("outputs", ["logits", "classes"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    ("precision", "outputs"),
+    [
+        ("fp32", "classes"), ("fp16", "logits"), ("int8", "classes"),
+        pytest.param("fp32", "logits", marks=pytest.mark.slow), pytest.param("fp16", "classes", marks=pytest.mark.slow),
+        pytest.param("int8", "logits", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_one_dilation_in_every_precision(tmp_path: Path, precision: str, outputs: str) -> None:
     made = tmp_path / "one.safetensors"
     write_checkpoint(made, network(num_classes=19, dilations=(2,)), CITYSCAPES_19)

@@ -77,8 +77,8 @@ def test_a_critic_learns_to_tell_two_domains(name: str) -> None:
     offset = torch.tensor([0.5, 0, -0.5, 0])[:, None, None]
     losses = []
     for _ in range(60):
-        domains = torch.cat([torch.rand(2, 4, 33, 33), torch.rand(2, 4, 33, 33) + offset])
-        scores = critic(domains) if name == "feature" else critic(domains, torch.zeros(4, 3, 33, 33))
+        domains = torch.cat([torch.rand(2, 4, 17, 17), torch.rand(2, 4, 17, 17) + offset])
+        scores = critic(domains) if name == "feature" else critic(domains, torch.zeros(4, 3, 17, 17))
         loss = (domain_loss(scores[:2], SOURCE) + domain_loss(scores[2:], TARGET)) / 2
         optimizer.zero_grad()
         loss.backward()

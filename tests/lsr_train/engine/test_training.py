@@ -98,7 +98,14 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
         assert all(float(rows[-1][name]) > 0 for name in ("target_dose", "masked", "self_training", "distance"))
 
 
-@pytest.mark.parametrize("method", METHOD_SPECS)
+LONGER = pytest.mark.slow
+"""Methods whose state is part of another's, which the quick tests hold."""
+ALIKE = {"minent", "maxsquare-iw", "lsr", "lsr-em", "self-training", "adaptsegnet-feat"}
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(method, marks=[LONGER] if method in ALIKE else []) for method in METHOD_SPECS]
+)
 def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     more = ["--log.every", "3", "--selection.signal", "flip", "--train.steps", "24"]
@@ -364,7 +371,9 @@ def test_micro_batches_have_numbers_of_their_own_and_resume(
     assert begun[12:] == [(step, 4 * step + micro) for step in range(2, 6) for micro in (0, 2)]
 
 
-@pytest.mark.parametrize("method", ["lsr-em", "lsr-st", "adaptsegnet-feat", "oce"])
+@pytest.mark.parametrize(
+    "method", ["lsr-st", "adaptsegnet-feat", pytest.param("lsr-em", marks=LONGER), pytest.param("oce", marks=LONGER)]
+)
 def test_two_processes_equal_one(method: str, source: Path, tmp_path: Path) -> None:
     """Two ranks with one image each give the losses of one rank with two (gloo, real processes)."""
     more = ["--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none"]
