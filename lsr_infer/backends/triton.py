@@ -14,7 +14,7 @@ from typing import Any
 
 from lsr_infer.backends.model_file import ModelFile, TensorPort
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.files import refuse_existing, whole_folder
+from lsr_infer.io.files import check_output_folder, refuse_existing, whole_folder
 from lsr_infer.manifest import LARGEST_BATCH
 from lsr_infer.tensorrt.admission import check_bytes, check_parity, sha256_of
 
@@ -174,10 +174,7 @@ def write_repository(
         check_parity(model.path, model.manifest, None, allow_unverified=allow_unverified)
     folder = repository / serving.name
     refuse_existing(folder, overwrite=overwrite, own=_OWN)
-    try:
-        repository.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{repository}: cannot be made ({error.strerror}). Choose another place.") from error
+    check_output_folder(repository)
     with whole_folder(folder, overwrite=overwrite, own=_OWN) as temporary:
         (temporary / "1").mkdir()
         shutil.copyfile(model.path, temporary / "1" / ("model.onnx" if model.kind == "onnx" else "model.plan"))

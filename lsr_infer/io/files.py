@@ -8,17 +8,15 @@ import errno
 import json
 import os
 import re
-import secrets
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.temporary import HeldPath, exchange, sweep
 
 __all__ = [
     "AtomicOutputs", "OutputPathError", "check_output_folder", "file_status", "is_file", "is_folder",
@@ -98,11 +96,16 @@ def _describe_written(written: Sequence[Path]) -> str:
 
 
 def check_output_folder(folder: Path) -> None:
-    """Make a folder where it is missing, and raise `InputError` unless a file can be written in it."""
+    """Make a folder where it is missing, and sweep it; raises `InputError` unless a file can be written in it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
+        sweep(folder)
+        held = HeldPath(folder / "check")
+        try:
+            held.create(lambda path: os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+            held.path.write_bytes(b"\0")
+        finally:
+            held.clear()
 
 
 def refuse_existing(path: Path, *, overwrite: bool, own: re.Pattern[str] | None = None) -> None:
@@ -171,74 +174,73 @@ class _File:
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         self.path = path
         self.overwrite = overwrite
-        # The name is known before there is a file, so that an interruption at any instant clears it away.
-        self.temporary = path.parent / f".{path.stem[:40]}.{secrets.token_hex(8)}.part{path.suffix}"
+        self._held = HeldPath(path, path.suffix)
         self._mode = 0
 
-    def create(self) -> None:
+    def create(self) -> Path:
         _check_name(self.path)
-        descriptor = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        os.close(descriptor)
+        self._mode = self._held.create(lambda path: os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        return self._held.path
 
     def flush(self) -> None:
-        with self.temporary.open("rb") as file:
+        with self._held.path.open("rb") as file:
             os.fsync(file.fileno())
-        self.temporary.chmod(self._mode)  # a writer may have replaced the file
+        self._held.path.chmod(self._mode)  # a writer may have replaced the file
 
     def publish(self) -> None:
         if self.overwrite:
-            os.replace(self.temporary, self.path)
+            os.replace(self._held.path, self.path)
         else:
-            _rename_new(self.temporary, self.path)
+            _rename_new(self._held.path, self.path)
         sync_folder(self.path.parent)
 
     def clear(self) -> None:
-        with suppress(OSError):  # it was renamed, or never there
-            self.temporary.unlink()
+        self._held.clear()
 
 
 class _Folder:
-    """A folder that is written under a temporary name; what it replaces is moved aside until it is in its place."""
+    """A folder that is written under a temporary name, and exchanged with what it replaces."""
 
     def __init__(self, path: Path, *, overwrite: bool, own: re.Pattern[str]) -> None:
         self.path = path
         self.overwrite = overwrite
         self._own = own
-        self.temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}.part"
-        self._aside = self.temporary.with_name(f"{self.temporary.name}.old")
+        self._held = HeldPath(path)
+        self._aside = self._held.aside()
 
-    def create(self) -> None:
+    def create(self) -> Path:
         _check_name(self.path)
         if self.overwrite:
             refuse_existing(self.path, overwrite=True, own=self._own)  # before the work
-        self.temporary.mkdir()
+
+        def make(path: Path) -> int:
+            path.mkdir()
+            return os.open(path, os.O_RDONLY)
+
+        self._held.create(make)
+        return self._held.path
 
     def flush(self) -> None:
-        sync_tree(self.temporary)
+        sync_tree(self._held.path)
         if self.overwrite:
             refuse_existing(self.path, overwrite=True, own=self._own)  # again: it may have changed meanwhile
 
     def publish(self) -> None:
-        """Rename it to the final name; without `overwrite` nothing but an empty folder can be lost."""
-        if os.path.lexists(self.path):
-            if not self.overwrite:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
-            self.path.rename(self._aside)
-        self.temporary.rename(self.path)
+        """Give it the final name; without `overwrite` nothing but an empty folder can be lost."""
+        if not os.path.lexists(self.path):
+            self._held.path.rename(self.path)
+        elif not self.overwrite:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
+        elif not exchange(self._held.path, self.path):
+            self.path.rename(self._aside)  # a kill before the next line: `sweep` puts it back
+            self._held.path.rename(self.path)
         sync_folder(self.path.parent)
 
     def clear(self) -> None:
-        """Remove what is left of it, and restore what was moved aside if its path is free."""
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        if not os.path.lexists(self._aside):
-            return
-        if not os.path.lexists(self.path):
-            self._aside.rename(self.path)
-        elif self._aside.is_dir() and not self._aside.is_symlink():
-            shutil.rmtree(self._aside, ignore_errors=True)
-        else:
-            self._aside.unlink()
+        """Remove what is left of it and what it replaced, and restore what was moved aside if its path is free."""
+        self._held.clear()
+        if os.path.lexists(self._aside):
+            sweep(self.path.parent)
 
 
 def _check_name(path: Path) -> None:
@@ -286,8 +288,7 @@ class AtomicOutputs:
     def _add(self, item: _File | _Folder) -> Path:
         self._items.append(item)
         with writing(item.path):
-            item.create()
-        return item.temporary
+            return item.create()
 
     def __enter__(self) -> Self:
         return self

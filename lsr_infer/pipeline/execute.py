@@ -20,6 +20,7 @@ from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.files import OutputPathError, check_output_folder, file_status, refuse_existing
 from lsr_infer.io.images import read_image, read_mask
 from lsr_infer.io.sources import Source, find_sources
+from lsr_infer.io.temporary import sweep
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.pipeline.outputs import FRAME_FILES, Outputs, plan_all
@@ -198,6 +199,8 @@ def segment_sources(options: SegmentOptions) -> None:
             check_output_folder(
                 next(place for place in (options.output, *options.output.absolute().parents) if file_status(place))
             )
+        for folder in {path.parent for plan in planned for path in plan.outputs.values()}:
+            sweep(folder)
         broken_place = SourceThreads(planned, task, report, display).wait()
         if options.json:
             text = json.dumps(report.document(segmenter), indent=2, ensure_ascii=False)

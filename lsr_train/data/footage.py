@@ -22,6 +22,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.sources import VIDEO_SUFFIXES
+from lsr_infer.io.temporary import sweep
 from lsr_infer.parity.frame_set import evenly
 from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
@@ -206,6 +207,7 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
                 return cached
             list_file = folder / _FRAME_LIST
             list_file.unlink(missing_ok=True)
+            sweep(folder)
             sampled = _sample(path, sampling, folder)
             if sampled.frames:
                 document = {"times": sampled.times, "lab": sampled.lab, "problem": sampled.problem}

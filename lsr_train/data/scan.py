@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, LsrError, UnusableFilesError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
+from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labels import IGNORE_INDEX, IdMap
@@ -129,6 +130,7 @@ class _Cache:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.path.parent)
             write_json(self.path, self.records)
         except (OSError, InputError) as error:
             logger.warning("the scan is not cached: %s", error)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.files import output_path_error, whole_file
+from lsr_infer.io.files import check_output_folder, whole_file
 
 _PREFIXES = ("module.", "Scale.")
 _COUNTER = "num_batches_tracked"
@@ -175,10 +175,7 @@ def fetch_imagenet(backbone: str, cache: Path | None = None, base_url: str = BAS
     if path.is_file():
         _check(path, path, name, f"Delete {path} and start again.")
         return path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_path_error(path, error) from error
+    check_output_folder(folder)
     url = f"{base_url.rstrip('/')}/{name}"
     with whole_file(path, overwrite=True) as temporary:
         _download(url, temporary, path)

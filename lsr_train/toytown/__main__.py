@@ -9,7 +9,7 @@ import cv2
 
 from lsr_infer.commands.parser import StrictParser
 from lsr_infer.errors import UsageError, exit_status
-from lsr_infer.io.files import refuse_existing, write_bytes
+from lsr_infer.io.files import check_output_folder, refuse_existing, write_bytes
 from lsr_infer.video.writer import VideoWriter
 from lsr_train.toytown import clip, render
 
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _write_clip(options: argparse.Namespace) -> None:
     size = {"height": options.height, "width": options.width}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    check_output_folder(options.output.parent)
     with VideoWriter(options.output, fps=Fraction(options.fps), overwrite=options.overwrite, **size) as writer:
         for frame, _ in clip(options.domain, options.seed, frames=options.frames, fps=options.fps, **size):
             writer.write(frame)
@@ -42,11 +42,12 @@ def _write_clip(options: argparse.Namespace) -> None:
 def _write_frames(options: argparse.Namespace) -> None:
     """Write one scene a frame, with its labels (Cityscapes train ids)."""
     suffixes = {"images": ".jpg" if options.jpeg else ".png", "labels": ".png"}
+    for folder in suffixes:
+        check_output_folder(options.output / folder)
     for seed in range(options.seed, options.seed + options.frames):
         arrays = render(options.domain, seed, height=options.height, width=options.width)
         for (folder, suffix), array in zip(suffixes.items(), arrays, strict=True):
             path = options.output / folder / f"{options.domain}_{seed:05d}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
             refuse_existing(path, overwrite=options.overwrite)
             write_bytes(path, cv2.imencode(suffix, array)[1].tobytes(), overwrite=options.overwrite)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io import files
 from lsr_infer.io.files import (
     AtomicOutputs,
     OutputPathError,
@@ -64,6 +65,7 @@ def test_the_old_folder_comes_back_when_its_place_cannot_be_taken(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)  # as on a file system that cannot
     with pytest.raises(InputError, match="cannot be written"), whole_folder(path, overwrite=True, own=TEXTS):
         pass
     monkeypatch.undo()
