@@ -8,13 +8,15 @@ copy of the weights.
 
 import logging
 import mmap
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.digests import digest_holds
 from lsr_infer.io.files import is_file, is_folder
-from lsr_infer.manifest import Manifest
+from lsr_infer.manifest import METADATA_KEY, Manifest
 from lsr_infer.tensorrt.admission import engine_manifest
 
 __all__ = [
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 LARGEST_FILE = 2**31 - 1
 """Largest file that is read: protobuf ends there."""
 
+_DIGEST = re.compile(r'"digest":\s*"(sha256:[0-9a-f]{64})"')
 _LARGEST_TEXT = 1 << 24
 _DEEPEST = 32
 
@@ -72,7 +75,8 @@ def read_onnx(path: Path) -> OnnxFile:
     """Scan an ONNX file.
 
     Raises:
-        InputError: it cannot be read, is empty, above 2 GB, no protobuf, holds no graph, or keeps weights elsewhere.
+        InputError: it cannot be read, is empty, above 2 GB, no protobuf, holds no graph, keeps weights elsewhere, or
+            has not the digest that its Manifest states.
     """
     try:
         with path.open("rb") as file:
@@ -82,7 +86,14 @@ def read_onnx(path: Path) -> OnnxFile:
             if not size:
                 raise InputError(f"{path}: is empty. Export the model again.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Scan(content).model(size)
+                found = _Scan(content).model(size)
+                stated = _DIGEST.search(found.metadata.get(METADATA_KEY, ""))
+                if stated is not None and not digest_holds(content, stated[1]):
+                    raise InputError(
+                        f"{path}: is damaged, its content is not what the digest in its Manifest is of. Copy it again, "
+                        "or export the model again."
+                    )
+                return found
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except _NoProtobufError as error:

@@ -55,6 +55,8 @@ class Manifest:
         precision: of the weights and the arithmetic.
         normalization: name of the normalisation inside the graph, for display.
         checkpoint: SHA-256 of the checkpoint the model was made from.
+        digest: of the ONNX file that the Manifest stands in, see `lsr_infer.io.digests`; empty for an engine, and in
+            files of 0.1.0.
         method: how the network was trained.
         scores: figures of the checkpoint, by name.
         teacher: of a distilled network, else None.
@@ -85,6 +87,7 @@ class Manifest:
     precision: str = "fp32"
     normalization: str = ""
     checkpoint: str = ""
+    digest: str = ""
     method: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     teacher: TeacherFacts | None = None
@@ -259,6 +262,7 @@ class _Document(msgspec.Struct, kw_only=True):
     output: _Output
     precision: str
     checkpoint: str
+    digest: str = ""
     method: str
     scores: dict[str, float]
     teacher: dict[str, Any] | None = None

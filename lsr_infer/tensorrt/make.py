@@ -79,7 +79,7 @@ def engine_contract(manifest: Manifest, shapes: Shapes) -> Manifest:
         raise UsageError(f"--shapes: this graph takes {batch} frames at a time. Write that number first.")
     fixed, batch = least[1:] == most[1:], best[0] if least[0] == most[0] else None
     return replace(
-        manifest, runtime="tensorrt", height=best[1], width=best[2], fixed_size=fixed, fixed_batch=batch,
+        manifest, digest="", runtime="tensorrt", height=best[1], width=best[2], fixed_size=fixed, fixed_batch=batch,
         resize="stretch" if fixed else manifest.resize,
     )  # fmt: skip
 

@@ -156,9 +156,7 @@ def export(
             logger.info("all figures are in %s", options.report)
         if verdict.failure is not None:
             raise verdict.failure
-        manifest = replace(state.manifest, parity=verdict.parity)
-        save(model, manifest, temporary)
-    return manifest
+        return save(model, replace(state.manifest, parity=verdict.parity), temporary)
 
 
 def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) -> _ExportState:

@@ -5,6 +5,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.digests import BLANK, seal
 from lsr_infer.manifest import METADATA_KEY, Manifest
 from lsr_infer.system.process import import_onnxruntime, usable_cores
 
@@ -109,17 +111,18 @@ def _name_layers(model: Any) -> None:
         node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
-def save(model: Any, manifest: Manifest, path: Path) -> None:
-    """Write a model with its Manifest in the metadata."""
+def save(model: Any, manifest: Manifest, path: Path) -> Manifest:
+    """Write a model with its Manifest in the metadata, and return that with the digest of the file."""
     import onnx
 
     for entry in [entry for entry in model.metadata_props if entry.key == METADATA_KEY]:
         model.metadata_props.remove(entry)
-    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+    model.metadata_props.add(key=METADATA_KEY, value=replace(manifest, digest=BLANK).to_json())
     model.producer_name = "lsr-road"
     if model.ByteSize() > LARGEST_ONNX:
         raise InputError(f"the graph has {model.ByteSize() / 1e9:.1f} GB, an ONNX file holds 2. Export a smaller one.")
     onnx.save(model, str(path))
+    return replace(manifest, digest=seal(path))
 
 
 def copy_of(model: Any) -> Any:

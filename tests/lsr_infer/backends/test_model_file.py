@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from lsr_infer.backends.model_file import LARGEST_FILE, TensorPort, read_onnx
 from lsr_infer.errors import InputError
+from lsr_infer.io.digests import BLANK, seal
 from lsr_infer.manifest import METADATA_KEY
+from lsr_infer.segmenter import Segmenter
 from tests.lsr_infer.onnxfile import block, colour_model, manifest, node, number, tensor
 from tests.lsr_infer.onnxfile import model as encode
 
@@ -29,6 +31,28 @@ def test_what_a_file_holds(model: Path, tmp_path: Path) -> None:
     assert found.weights == 9 + 3
     fixed = read_onnx(colour_model(tmp_path / "fixed.onnx", manifest(fixed_size=True)))
     assert fixed.inputs[0].shape == (None, 64, 96, 3)
+
+
+def test_a_byte_that_changed_is_noticed_in_weights_graph_and_manifest(tmp_path: Path) -> None:
+    path = colour_model(tmp_path / "m.onnx", manifest(digest=BLANK))
+    digest = seal(path)
+    data = path.read_bytes()
+    assert digest in read_onnx(path).metadata[METADATA_KEY]
+    weights = data.index(EYE.tobytes())
+    for place in (weights, weights + 3, weights + 20, data.index(b"Conv"), data.index(b"green"), len(data) - 2):
+        for bit in (1, 64):
+            changed = bytearray(data)
+            changed[place] ^= bit
+            path.write_bytes(changed)
+            with pytest.raises(InputError, match=r"m\.onnx"):
+                read_onnx(path)
+    changed = bytearray(data)
+    changed[weights + 2] ^= 4
+    path.write_bytes(changed)
+    with pytest.raises(InputError, match="is damaged, its content is not what the digest"):
+        Segmenter(path, device="cpu")
+    path.write_bytes(data)
+    Segmenter(path, device="cpu").close()
 
 
 def test_it_reads_what_the_onnx_package_writes(tmp_path: Path) -> None:
@@ -197,7 +221,7 @@ def test_a_damaged_model_ends_no_process(tmp_path: Path, backend: str) -> None:
     pytest.importorskip(backend, reason=f"{backend} is not installed")
     colour_model(tmp_path / "good.onnx")
     done = subprocess.run(
-        [sys.executable, "-c", NOISE, str(tmp_path), backend, "200"], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-c", NOISE, str(tmp_path), backend, "300"], cwd=ROOT, capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -144,7 +144,7 @@ FULL = manifest(
 OPTIONAL = {
     "fixed_batch", "parity", "subsets", "clear_agreement", "clear_share", "proved_on",
     "miou", "miou_reference", "scores", "quantization", "engine", "teacher",
-    "compute_capability", "class_iou_difference",
+    "compute_capability", "class_iou_difference", "digest",
 }  # fmt: skip
 
 

@@ -1,0 +1,64 @@
+"""Writes the SHA-256 of a file into the file itself, and checks it.
+
+The digest counts its own digits as zeros, so that every byte of the file is under it.
+"""
+
+import hashlib
+import mmap
+import re
+from pathlib import Path
+
+__all__ = ["BLANK", "digest_holds", "seal", "stated_digest"]
+
+BLANK = f"sha256:{'0' * 64}"
+"""Stands in a file where its digest will."""
+_DIGEST = r'\\?"digest\\?":\s*\\?"(sha256:[0-9a-f]{64})'  # in JSON, or in JSON that is a string of JSON
+_SEARCHED = 1 << 24
+"""Bytes of a file in which its digest is looked for, where it is not known."""
+
+
+def seal(path: Path) -> str:
+    """Put the digest of a file in the place of `BLANK`, which stands in it once, and return it; `OSError` as it comes.
+
+    Raises:
+        ValueError: `BLANK` is not there.
+    """
+    with path.open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start = content.rfind(BLANK.encode())
+            if start < 0:
+                raise ValueError(f"{path} has no place for a digest")
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        file.seek(start)
+        file.write(digest.encode())
+    return digest
+
+
+def digest_holds(content: mmap.mmap, digest: str) -> bool:
+    """Whether a file's content has the digest that it states."""
+    start = content.rfind(digest.encode())
+    found = hashlib.sha256()
+    with memoryview(content) as view:
+        found.update(view[: max(start, 0)])
+        found.update(BLANK.encode())
+        found.update(view[start + len(BLANK) :])
+    return start >= 0 and digest == f"sha256:{found.hexdigest()}"
+
+
+def stated_digest(path: Path) -> str | None:
+    """Return the digest that the beginning of a file states, None where there is none; `OSError` as it comes.
+
+    Raises:
+        ValueError: the file has another: it is damaged.
+    """
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            stated = re.compile(_DIGEST.encode()).search(content, 0, _SEARCHED)
+            if stated is None:
+                return None
+            digest = stated[1].decode()
+            if not digest_holds(content, digest):
+                raise ValueError(f"{path}: its content is not what its digest is of")
+            return digest
