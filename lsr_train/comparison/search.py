@@ -8,7 +8,8 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,12 @@ import optuna
 import yaml
 from filelock import AcquireReturnProxy
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
-from lsr_infer.io.files import check_output_folder, write_json, write_text
+from lsr_infer.io.files import check_output_folder, whole_file, write_json, write_text
 from lsr_train.comparison import schedule
 from lsr_train.comparison.matrix import TablePlan, Training
 from lsr_train.comparison.options import AblateOptions
@@ -55,7 +58,7 @@ class Trial:
 
     number: int
     values: Mapping[str, int | float]  # by dotted name of the field
-    state: str = "open"  # or `done`, or `failed`: it diverged, a class died, or the run broke
+    state: str = "open"  # or `done`, or `failed`: it diverged or a class died
     signal: float | None = None  # what the search maximises; None unless done
     more: Mapping[str, Any] = field(default_factory=dict)  # further figures, and why it failed
 
@@ -82,23 +85,21 @@ class SharedStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self.space = {item.field: _distribution(item) for item in ranges}
+        inside = all(item.low <= item.current <= item.high for item in ranges)
+        self.own = {item.field: item.current for item in ranges} if inside else None
         self.seed = seed
         self.stopping = stopping
+        self._broken: dict[int, str] = {}  # trials whose run broke in this process, and why
         document = {**about, "space": {item.field: item.to_dict() for item in ranges}}
         wanted = json.loads(json.dumps(document, default=str))
         with self._exclusive():
+            if not (folder / STUDY_FILE).exists():
+                _create_study(folder / STUDY_FILE, wanted)
             try:
-                self.study = optuna.create_study(
-                    storage=f"sqlite:///{folder / STUDY_FILE}", study_name=_NAME, direction="maximize",
-                    load_if_exists=True,
-                )  # fmt: skip
-                if _ABOUT not in self.study.user_attrs:
-                    if all(item.low <= item.current <= item.high for item in ranges):
-                        self.study.enqueue_trial({item.field: item.current for item in ranges})
-                    self.study.set_user_attr(_ABOUT, wanted)
+                self.study = optuna.load_study(study_name=_NAME, storage=f"sqlite:///{folder / STUDY_FILE}")
                 about = self.study.user_attrs[_ABOUT]
                 existing = {"run" if name == "row" else name: value for name, value in about.items()}  # 0.1.0: row
-            except Exception as error:  # whatever SQLAlchemy makes of a file that is no database
+            except Exception as error:  # whatever is made of a file that is no database
                 raise InputError(
                     f"{folder / STUDY_FILE}: cannot be used ({' '.join(str(error).split())[:200]}). Move it away."
                 ) from error
@@ -106,9 +107,16 @@ class SharedStudy:
             names = ", ".join(sorted(name for name in {*wanted, *existing} if wanted.get(name) != existing.get(name)))
             raise UsageError(f"{folder} is another search: {names} differ. Choose another --out.")
 
-    def _exclusive(self) -> AcquireReturnProxy[Any]:
-        """Keep other processes and threads from choosing at the same time."""
-        return schedule.acquire(self.folder / ".search.lock", blocking=True)
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep other processes and threads from choosing at the same time; `InputError` where the study fails."""
+        file = self.folder / STUDY_FILE
+        with schedule.acquire(self.folder / ".search.lock", blocking=True):
+            try:
+                yield
+            except (StorageInternalError, SQLAlchemyError) as error:
+                reason = " ".join(str(error.__cause__ or error).split())[:200]
+                raise InputError(f"{file}: cannot be used ({reason}). Free space, or move it away.") from error
 
     def lock_file(self, number: int) -> Path:
         """Return the file that is locked while somebody works on a trial."""
@@ -125,19 +133,31 @@ class SharedStudy:
                 return None
             started = self._started()
             for left in started:
-                if left.state == TrialState.RUNNING:
+                if left.state == TrialState.RUNNING and left.number not in self._broken:
                     try:
                         return _plain(left, {}), schedule.acquire(self.lock_file(left.number))
                     except schedule.Busy:
                         continue
             if len(started) >= trials:
                 return None
-            # a seed of its own for each trial: an interrupted search proposes what an uninterrupted one does
-            self.study.sampler = optuna.samplers.TPESampler(
-                seed=self.seed * 100_003 + len(started), n_startup_trials=_TRIALS_BEFORE_MODEL, constant_liar=True
-            )
-            trial = self.study.ask(self.space)
-            return Trial(number=trial.number, values=dict(trial.params)), schedule.acquire(self.lock_file(trial.number))
+            self.study.add_trial(self._proposal(started))  # in one transaction: a kill leaves all of it or nothing
+            new = _plain(self._started()[-1], {})
+            return new, schedule.acquire(self.lock_file(new.number))
+
+    def _proposal(self, started: Sequence[FrozenTrial]) -> FrozenTrial:
+        """Return the next trial: the run's own values first, where they lie in the ranges, then what Optuna proposes.
+
+        It is asked of a copy in memory, since the study itself would store one value after the other.
+        """
+        # a seed of its own for each trial: an interrupted search proposes what an uninterrupted one does
+        sampler = optuna.samplers.TPESampler(
+            seed=self.seed * 100_003 + len(started), n_startup_trials=_TRIALS_BEFORE_MODEL, constant_liar=True
+        )
+        copy = optuna.create_study(sampler=sampler, direction="maximize")
+        copy.add_trials(started)
+        own = None if started else self.own
+        values = copy.ask(self.space).params if own is None else own
+        return optuna.trial.create_trial(state=TrialState.RUNNING, params=values, distributions=self.space)
 
     def tell(self, trial: Trial, signal: float | None, more: Mapping[str, Any]) -> None:
         """Record the result of a trial; `signal` is None where it failed, which counts as worse than anything."""
@@ -146,13 +166,25 @@ class SharedStudy:
             state = TrialState.PRUNED if signal is None else TrialState.COMPLETE
             self.study.tell(trial.number, signal, state=state)
 
+    def leave(self, trial: Trial, why: str) -> None:
+        """Let a trial whose run broke, such as by a kill or a full disk, be taken up by the next command."""
+        self._broken[trial.number] = why
+
     def trials(self) -> list[Trial]:
         """Return all trials that were started, by number."""
-        more = self.study.user_attrs
+        more = {f"trial {number}": {"why": why} for number, why in self._broken.items()} | self.study.user_attrs
         return [_plain(item, more.get(f"trial {item.number}", {})) for item in self._started()]
 
     def _started(self) -> list[FrozenTrial]:
         return [item for item in self.study.get_trials(deepcopy=False) if item.state != TrialState.WAITING]
+
+
+def _create_study(path: Path, about: Mapping[str, Any]) -> None:
+    """Write an empty study, whole or not at all: a half-made one lacks indices that nothing would make later."""
+    with whole_file(path, overwrite=False) as temporary:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
+        optuna.create_study(storage=storage, study_name=_NAME, direction="maximize").set_user_attr(_ABOUT, about)
+        storage.engine.dispose()
 
 
 def _distribution(item: SearchRange) -> BaseDistribution:
@@ -269,7 +301,7 @@ def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) 
         logger.info("%s: %s", shown, error)
         return
     except LsrError as error:
-        study.tell(trial, None, {"why": str(error)})
+        study.leave(trial, str(error))
         runs.failures.append(f"trial {trial.number}: {error}")
         logger.error("%s failed: %s", shown, error)
         return

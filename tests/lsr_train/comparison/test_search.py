@@ -1,13 +1,16 @@
 """A search over fields: proposals, what a killed process leaves, and files that are something else."""
 
+import contextlib
 import math
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.engine.default import DefaultDialect
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.comparison.schedule import Busy, acquire
@@ -66,6 +69,37 @@ def test_interrupted_it_proposes_what_an_uninterrupted_one_does(tmp_path: Path) 
     for trials in (3, 8, 12):
         work(opened(tmp_path / "parts"), trials)
     assert points(opened(tmp_path / "parts")) == points(whole)
+
+
+class Killed(BaseException):
+    """Ends a statement of SQLite as a kill would: what it belongs to is rolled back."""
+
+
+def test_a_kill_while_a_trial_is_stored_leaves_all_of_it_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    work(opened(tmp_path / "whole"), 3)
+    execute, left = DefaultDialect.do_execute, 0
+
+    def dying(self: DefaultDialect, *words: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Killed
+        execute(self, *words)
+
+    monkeypatch.setattr(DefaultDialect, "do_execute", dying)
+    for statement in range(1, 200, 7):
+        left = statement
+        with contextlib.suppress(Killed):
+            opened(tmp_path / "killed").take(9)[1].lock.release()
+            break  # there was no further statement to die at
+    monkeypatch.undo()
+    assert statement > 20
+    work(opened(tmp_path / "killed"), 3)
+    assert points(opened(tmp_path / "killed")) == points(opened(tmp_path / "whole"))
 
 
 def test_a_failed_trial_counts_as_worse_than_any(tmp_path: Path) -> None:
@@ -138,3 +172,17 @@ def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
 def test_once_stopped_nothing_is_taken(tmp_path: Path) -> None:
     search = SharedStudy(tmp_path, RANGES, ABOUT, 0, lambda: True)
     assert search.take(5) is None
+
+
+def test_a_trial_whose_run_broke_is_left_to_the_next_command(tmp_path: Path) -> None:
+    search = opened(tmp_path)
+    taken = search.take(2)
+    assert taken is not None
+    with taken[1]:
+        search.leave(taken[0], "its process was killed")
+    (trial,) = search.trials()
+    assert (trial.state, trial.signal, trial.more) == ("open", None, {"why": "its process was killed"})
+    work(search, 2)
+    assert [item.state for item in search.trials()] == ["open", "done"]  # not tried again at once
+    work(opened(tmp_path), 2)
+    assert [item.state for item in opened(tmp_path).trials()] == ["done", "done"]
