@@ -4,13 +4,18 @@ The sums are read in one transfer a row, and with them the first step at which e
 """
 
 import math
+import os
+import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lsr_infer.io.files import writing
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.engine.selection import SelectionSignals
 from lsr_train.runs.folder import RunFolder
@@ -132,16 +137,54 @@ class StepClock:
         }
 
 
-class RunLog:
-    """Writes the tables of a run, and with `tensorboard` the same as scalars.
+class _EventFile:
+    """A file of TensorBoard's, written on this thread.
 
-    TensorBoard's writer is made at the first row, whose step is where older events are replaced from.
+    torch's `SummaryWriter` writes on one of its own, where a full disk is a traceback and not the run's error.
+
+    Args:
+        folder: where the files of all starts of the run lie.
+        step: the first one that is written; TensorBoard drops what older files have from there on.
     """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        # TensorBoard reads files in the order of their names, also where the clock has jumped back since the last one.
+        older = [int(match[1]) for path in folder.iterdir() if (match := re.match(r"events\S*?\.(\d+)\.", path.name))]
+        now = max([int(time.time()), *(second + 1 for second in older)])
+        name = f"events.out.tfevents.{now:010d}.{platform.node() or 'host'}.{os.getpid()}.0"
+        self._file = (folder / name).open("ab")
+        self._records = RecordWriter(self._file)
+        self._event = Event
+        for event in (Event(file_version="brain.Event:2"), Event(session_log=SessionLog(status=SessionLog.START))):
+            self._write(step, event)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add the scalars of a step."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(step, self._event(summary=Summary(value=values)))
+
+    def _write(self, step: int, event: Any) -> None:
+        event.wall_time, event.step = time.time(), step
+        self._records.write(event.SerializeToString())
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RunLog:
+    """Writes the tables of a run, and with `tensorboard` the same as scalars."""
 
     def __init__(self, run: RunFolder, *, tensorboard: bool) -> None:
         self._run = run
         self._tensorboard = tensorboard
-        self._writer: Any = None
+        self._events: _EventFile | None = None
 
     def row(self, step: int, means: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Write a row of metrics.csv: means of the terms and diagnostics, and what measures time."""
@@ -166,16 +209,14 @@ class RunLog:
         self._scalars(step, {f"gradient/{name}": value for name, value in norms.items() if math.isfinite(value)})
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds back."""
-        if self._writer is not None:
-            self._writer.close()
+        """Close TensorBoard's file."""
+        if self._events is not None:
+            self._events.close()
 
     def _scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         if not self._tensorboard:
             return
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._run.path / "tensorboard"), purge_step=step)
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+        with writing(self._run.path / "tensorboard"):
+            if self._events is None:
+                self._events = _EventFile(self._run.path / "tensorboard", step)
+            self._events.write(step, scalars)
