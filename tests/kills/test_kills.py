@@ -1,0 +1,55 @@
+"""Kills at file-system calls: what the supervisor does, and a short series of every command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kills.supervisor import available, run
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("pretrain", "adapt", "distill", "compare", "search", "export", "lsr-infer")
+
+pytestmark = pytest.mark.skipif(not available(), reason="no seccomp notifications here")
+
+
+def write_three_and_rename(folder: Path) -> int:
+    for name in "abc":
+        (folder / name).write_text(name, encoding="utf-8")
+    os.rename(folder / "a", folder / "d")
+    code = "import sys; open(sys.argv[1], 'w').write('e')"
+    subprocess.run([sys.executable, "-S", "-c", code, str(folder / "e")], check=False)
+    return 3
+
+
+def test_it_ends_before_the_call_that_was_chosen(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "whole").mkdir()
+    whole = run(lambda: write_three_and_rename(tmp_path / "whole"), log)
+    assert whole.code == 3
+    states = []
+    for call in range(1, whole.calls + 1):
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        ended = run(lambda folder=folder: write_three_and_rename(folder), log, kill_at=call, kill_all=True)
+        assert ended.code == -9
+        assert ended.calls >= call
+        states.append("".join(sorted(path.name for path in folder.iterdir() if path.stat().st_size)))
+    assert states[:3] == ["", "", "a"]
+    assert "abc" in states  # right before the rename
+    assert states == sorted(states, key=len)
+
+
+@pytest.mark.slow  # minutes of trainings that are killed and resumed
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_is_lost_by_kills(tmp_path: Path, command: str) -> None:
+    argv = [sys.executable, "-m", "tests.kills", "--kills", "12", "--only", command, "--out", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    counts = json.loads(done.stdout)[command]
+    assert counts.pop("kills") >= 12
+    assert set(counts.values()) == {0}, counts
+    assert done.returncode == 0
