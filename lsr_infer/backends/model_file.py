@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 LARGEST_FILE = 2**31 - 1
 """Largest file that is read: protobuf ends there."""
 
-_DIGEST = re.compile(r'"digest":\s*"(sha256:[0-9a-f]{64})"')
+_DIGEST = re.compile(r'"digest":\s*"([^"]+)"')
 _LARGEST_TEXT = 1 << 24
 _DEEPEST = 32
 

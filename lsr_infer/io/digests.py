@@ -12,7 +12,7 @@ __all__ = ["BLANK", "digest_holds", "seal", "stated_digest"]
 
 BLANK = f"sha256:{'0' * 64}"
 """Stands in a file where its digest will."""
-_DIGEST = r'\\?"digest\\?":\s*\\?"(sha256:[0-9a-f]{64})'  # in JSON, or in JSON that is a string of JSON
+_STATED = re.compile(rb'\\?"digest\\?":\s*\\?"([^"\\]+)')  # in JSON, or in JSON that is a string of JSON
 _SEARCHED = 1 << 24
 """Bytes of a file in which its digest is looked for, where it is not known."""
 
@@ -55,10 +55,10 @@ def stated_digest(path: Path) -> str | None:
         if not file.seek(0, 2):
             return None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            stated = re.compile(_DIGEST.encode()).search(content, 0, _SEARCHED)
+            stated = _STATED.search(content, 0, _SEARCHED)
             if stated is None:
                 return None
-            digest = stated[1].decode()
+            digest = stated[1].decode("utf-8", "replace")
             if not digest_holds(content, digest):
                 raise ValueError(f"{path}: its content is not what its digest is of")
             return digest

@@ -15,13 +15,11 @@ from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.run import Config, is_of_all_stages
 
 __all__ = [
-    "MEMORY_SHARE", "SOURCE_RECIPE", "STAGES_FILE", "WIDEST", "Choices", "SourceStage", "fitting", "narrower",
+    "MEMORY_SHARE", "SOURCE_RECIPE", "WIDEST", "Choices", "SourceStage", "fitting", "narrower",
     "narrowest", "network_of_file", "source_stage", "split_of_folder", "stages_wanted", "training_size",
 ]  # fmt: skip
 
 SOURCE_RECIPE = "my_footage_source"
-STAGES_FILE = "stages.json"
-"""In the run folder of an adaptation that has a source stage: what was chosen."""
 WIDEST = {"cuda": 1024, "cpu": 512}
 """Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
 MEMORY_SHARE = 0.8

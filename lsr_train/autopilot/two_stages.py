@@ -27,7 +27,6 @@ from lsr_train.autopilot.budget import (
     with_length,
 )
 from lsr_train.autopilot.choices import (
-    STAGES_FILE,
     Choices,
     SourceStage,
     fitting,
@@ -40,7 +39,7 @@ from lsr_train.autopilot.choices import (
 from lsr_train.autopilot.summary import write_summary
 from lsr_train.config.command_line import Request
 from lsr_train.config.fields import with_fields
-from lsr_train.config.recipes import config_from_text, to_yaml
+from lsr_train.config.recipes import read_config, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.data.footage import frame_size
 from lsr_train.data.labelled import choose_label_space
@@ -84,13 +83,13 @@ def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
             RunFolder.create(source, to_yaml(plan.source)).close()
         note_data(source, plan.data)
     adapted = with_fields(plan.adapted, {"init": str(source)})
-    RunFolder.create(request.out, to_yaml(adapted), record={STAGES_FILE: {"choices": plan.lines}}).close()
+    RunFolder.create(request.out, to_yaml(adapted), stages={"choices": plan.lines}).close()
     return resume_stages(request.out)
 
 
 def resume_stages(out: Path) -> int:
     """Do what is left of both stages, and write the summary; returns the greater exit code."""
-    config = _configuration(out)
+    config = read_config(out / "config.yaml")
     source = Path(config.init)
     if not (source / "config.yaml").is_file():
         raise InputError(f"{out}: its source stage {source} is not there. Put it back, or start again.")
@@ -100,18 +99,13 @@ def resume_stages(out: Path) -> int:
         if run == source and is_finished(run):
             continue
         start = time.monotonic()
-        codes.append(train(Request(config=_configuration(run), out=None, resume=run, print_config=False)))
+        codes.append(train(Request(config=read_config(run / "config.yaml"), out=None, resume=run, print_config=False)))
         seconds[name] = time.monotonic() - start
         if codes[-1] == 130:
             logger.info("interrupted in the %s; resume with: python -m lsr_train adapt --resume %s", name, out)
             return 130
     write_summary(out, config, seconds)
     return max(codes)
-
-
-def _configuration(run: Path) -> Config:
-    file = run / "config.yaml"
-    return config_from_text(file.read_text(encoding="utf-8"), str(file))
 
 
 def _plan(request: Request, stage: SourceStage, started: float) -> _StagePlan:

@@ -46,16 +46,19 @@ def pretrain(argv: list[str]) -> int | None:
 
 def adapt(argv: list[str]) -> int | None:
     """Adapt a network to unlabelled footage, from labelled images or a source checkpoint."""
-    from lsr_train.autopilot.choices import STAGES_FILE, source_stage, stages_wanted
+    from lsr_train.autopilot.choices import source_stage, stages_wanted
     from lsr_train.config.command_line import training_request
 
     request = training_request("adapt", argv)
     if request is None:
         return 0
-    if request.resume is not None and (request.resume / STAGES_FILE).is_file():
-        from lsr_train.autopilot.two_stages import resume_stages
+    if request.resume is not None:
+        from lsr_train.runs.folder import STAGES_FILE
 
-        return resume_stages(request.resume)
+        if (request.resume / STAGES_FILE).is_file():
+            from lsr_train.autopilot.two_stages import resume_stages
+
+            return resume_stages(request.resume)
     if stages_wanted(request):
         source = source_stage(request)
         from lsr_train.autopilot.two_stages import adapt_from_scratch

@@ -6,7 +6,6 @@ Whatever a task ends in, the others continue; an interruption asks every process
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,11 +21,12 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.io.files import output_path_error, writing
+from lsr_infer.io.files import check_output_folder, output_path_error, writing
+from lsr_infer.io.temporary import discard
 from lsr_infer.system.process import usable_cores
 from lsr_train.comparison.matrix import Training
 from lsr_train.config.fields import field_of, with_fields
-from lsr_train.config.recipes import config_from_text, to_yaml
+from lsr_train.config.recipes import read_config, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.runs.folder import RunFolder
@@ -282,13 +282,12 @@ def train_run(training: Training, slot: Slot, processes: Processes) -> int:
         Diverged: a loss was not finite.
     """
     folder = training.folder
-    with writing(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    check_output_folder(folder.parent)
     with acquire(folder.with_name(f".{folder.name}.lock")):
         if is_locked(folder / ".lock"):  # the process of a killed command, for an instant, or who resumed it by hand
             raise Busy
         if _has_content(folder) and _is_without_checkpoint(training):
-            shutil.rmtree(folder)  # of other settings, and nothing in it that could be missed
+            discard(folder)  # of other settings, and nothing in it that could be missed
         if _has_content(folder):
             _check(training)
             if is_finished(folder):
@@ -338,11 +337,7 @@ def _check(training: Training) -> None:
     file = training.folder / "config.yaml"
     if not file.is_file():
         raise InputError(f"{training.folder}: this is no run (no config.yaml in it). Move it away.")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read. Move {training.folder} away.") from error
-    theirs = config_from_text(text, str(file))
+    theirs = read_config(file)
     device = {"train.device": theirs.train.device}
     if training.config.train.precision == "auto":
         device["train.precision"] = theirs.train.precision

@@ -21,9 +21,9 @@ from lsr_train.config.method_values import fitted
 from lsr_train.config.recipes import (
     build,
     check_keys,
-    config_from_text,
     flat,
     hint,
+    read_config,
     read_document,
     recipe_path,
     to_yaml,
@@ -309,7 +309,7 @@ def _resumed(folder: Path, argv: list[str]) -> Request:
     file = folder / "config.yaml"
     if not file.is_file():
         raise InputError(f"{folder}: no run to resume (no config.yaml in it). Start one with --out.")
-    config = config_from_text(file.read_text(encoding="utf-8"), str(file))
+    config = read_config(file)
     return Request(config=config, out=None, resume=folder, print_config=False)
 
 

@@ -16,8 +16,8 @@ from lsr_train.config.renamed import current_document
 from lsr_train.config.run import Config
 
 __all__ = [
-    "build", "check_keys", "config_from_text", "flat", "hint", "nearest", "read_document", "read_yaml", "recipe_names",
-    "recipe_path", "to_yaml",
+    "build", "check_keys", "config_from_text", "flat", "hint", "nearest", "read_config", "read_document", "read_yaml",
+    "recipe_names", "recipe_path", "to_yaml",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -135,6 +135,16 @@ def to_yaml(config: Config) -> str:
     """Return the whole resolved tree as YAML; reading it back gives an equal object."""
     text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, width=120)
     return f"{_FIRST_LINE.format(FORMAT)}\n{text}{_LAST_LINE}\n"
+
+
+def read_config(file: Path) -> Config:
+    """Read the `config.yaml` of a run; raises as `config_from_text`, and `InputError` where it cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged, no UTF-8 text"
+        raise InputError(f"{file}: cannot be read ({reason}). Put a copy of it back.") from error
+    return config_from_text(text, str(file))
 
 
 def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:

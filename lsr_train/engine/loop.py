@@ -4,6 +4,7 @@ It is the only place that calls `backward` and writes checkpoints. It knows meth
 two batch types.
 """
 
+import hashlib
 import logging
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.labelspace import LabelSpace
+from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
@@ -98,6 +100,7 @@ class Engine:
         self.state = RunState(
             network=network, method=self.method, optimizer=self.optimizer, critics=self.critics, monitor=self.monitor,
             selector=selector, scaler=accelerator.scaler, device=accelerator.device,
+            config=hashlib.sha256(to_yaml(config).encode()).hexdigest(),
         )  # fmt: skip
         self._recent: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=config.log.every * config.train.accumulate + 1)
 

@@ -115,14 +115,14 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
         raise UsageError(f"{model}: lies in no run folder, so its training frames are unknown. {advice}")
     try:
         from lsr_train.config.data import TargetConfig
-        from lsr_train.config.recipes import config_from_text
+        from lsr_train.config.recipes import read_config
         from lsr_train.data.footage import open_footage
     except ImportError as error:
         raise UsageError(
             f"{run.name}: its configuration cannot be read ({error.name} is not installed: lsr-road[train]). {advice}"
         ) from error
     try:
-        data = config_from_text(file.read_text(encoding="utf-8"), str(file)).data
+        data = read_config(file).data
         chosen = data.target
         if not chosen.given:
             source = data.source

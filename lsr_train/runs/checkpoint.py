@@ -1,7 +1,7 @@
 """Writes and reads model files: safetensors with everything a reader needs to know as JSON in their header.
 
 Nothing in such a file can run. It holds no path of the machine that made it, and the same network and facts give the
-same bytes.
+same bytes. It carries its own digest (`lsr_infer.io.digests`), so that damage is noticed; files of 0.1.0 carry none.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.digests import BLANK, seal, stated_digest
 from lsr_infer.io.files import whole_file
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest.records import TeacherFacts
@@ -24,8 +25,12 @@ from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.spec import NORMALIZATIONS, NetworkSpec
 from lsr_train.network.weight_files import load_checked
 from lsr_train.network.weights import recognise
+from lsr_train.runs.folder import MODEL_FILE
 
-__all__ = ["ModelInfo", "TeacherFacts", "load_model", "model_hash", "save_model", "save_tensors"]
+__all__ = [
+    "ModelInfo", "TeacherFacts", "checked_digest", "load_model", "model_hash", "newest_whole", "save_model",
+    "save_tensors",
+]  # fmt: skip
 
 FORMAT = 1
 """Version of the metadata."""
@@ -95,8 +100,8 @@ class ModelInfo:
             raise InputError(f"the model's description is damaged: {type(error).__name__} {error}.") from error
 
 
-def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> None:
-    """Write a network as a `.safetensors` file, whole or not at all; an existing file is replaced.
+def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> str:
+    """Write a network as a `.safetensors` file, whole or not at all, and return its digest; a file there is replaced.
 
     Raises:
         ValueError: the label space has another number of classes than the network, or a score is not finite.
@@ -111,12 +116,13 @@ def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> None:
         "batch_norm": network.batch_norm,
         "normalization": NORMALIZATIONS[network.spec.normalization].to_dict(),
         "info": info.to_dict(),
+        "digest": BLANK,
     }
     # One key only: the writer orders several as it likes, and equal models shall be equal files.
     metadata = {_KEY: json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(path, overwrite=True) as temporary:
-        save_tensors(temporary, tensors, metadata)
+        return save_tensors(temporary, tensors, metadata)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV2, ModelInfo]:
@@ -135,6 +141,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV
     if path.suffix != ".safetensors":
         network, text = recognise(path)
         return network.to(device), ModelInfo(label_space=None, origin=text)
+    checked_digest(path)
     document, weights = _read(path)
     try:
         spec = NetworkSpec.from_dict(document["network"])
@@ -187,10 +194,51 @@ def model_hash(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write contiguous CPU tensors to `path`; call it on a temporary name and rename."""
+def checked_digest(path: Path) -> str | None:
+    """Return the digest that a file of a checkpoint states, None where it states none.
+
+    Raises:
+        InputError: it is damaged, or cannot be read; names the newest checkpoint of the run that is whole.
+    """
     try:
-        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+        return stated_digest(path)
+    except ValueError as error:
+        other = newest_whole(path)
+        advice = "Use another copy" if other is None else f"Use another copy, or {other}, the newest that is whole"
+        raise InputError(f"{path}: it is damaged, its content is not what its digest is of. {advice}.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Use another copy.") from error
+
+
+def newest_whole(path: Path) -> Path | None:
+    """Return the newest other checkpoint of a run all of whose files have their digests; None where none is known.
+
+    `path` is a file in a checkpoint folder; anywhere else there is no other checkpoint.
+    """
+    found = {}
+    for folder in path.parent.parent.glob("step-*") if path.parent.parent.name == "checkpoints" else ():
+        number = folder.name.removeprefix("step-")
+        files = [folder / name for name in (MODEL_FILE, "state.safetensors", "state.json")]
+        if folder != path.parent and number.isdecimal() and all(map(_is_whole, files)):
+            found[int(number)] = folder
+    return found[max(found)] if found else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return stated_digest(path) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write contiguous CPU tensors to `path`, and return the digest; call it on a temporary name and rename.
+
+    A text of `metadata` has a place for the digest.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata))
+        return seal(path)
     except SafetensorError as error:
         reason = "the disk is full" if "os error 28" in str(error) else str(error)
         raise InputError(

@@ -26,14 +26,17 @@ from filelock import FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import output_path_error, sync_folder, sync_tree, write_json, write_text, writing
+from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
 
-__all__ = ["MODEL_FILE", "RunFolder", "StepTable", "describe_environment", "resolve_model"]
+__all__ = ["MODEL_FILE", "STAGES_FILE", "RunFolder", "StepTable", "describe_environment", "resolve_model"]
 
 logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 """The network inside a checkpoint folder."""
+STAGES_FILE = "stages.json"
+"""Beside the configuration of an adaptation that has a source stage, and there before it."""
 _ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = ("torch", "accelerate", "numpy", "opencv-python", "av")
 _POINTERS = ("best", "last")
@@ -106,15 +109,11 @@ def resolve_model(path: Path) -> Path:
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
     for pointer in _POINTERS:
-        file = path / "checkpoints" / pointer
-        if file.is_file():
-            model = path / "checkpoints" / file.read_text(encoding="utf-8").strip() / MODEL_FILE
-            if model.is_file():
-                if pointer == "last":
-                    logger.info(
-                        "%s: no checkpoint was selected in it; the last one is taken, %s", path, model.parent.name
-                    )
-                return model
+        step = RunFolder(path).pointer(pointer)
+        if step is not None:
+            if pointer == "last":
+                logger.info("%s: no checkpoint was selected in it; the last one is taken, step-%d", path, step)
+            return RunFolder(path).checkpoint(step) / MODEL_FILE
     if path.exists():
         raise InputError(
             f"{path}: no checkpoint in it. Name a .safetensors or .pth file, or a run folder with checkpoints."
@@ -128,17 +127,23 @@ class StepTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] | None = None
+        self._resumed = False  # the columns are those of a file that was there
 
     def cut(self, step: int) -> None:
         """Drop rows after `step`, and a last row that a kill left unfinished; `InputError` where one is damaged."""
         if not self.path.is_file():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.path}: it is damaged, no UTF-8 text. Remove it; the rows in it are lost."
+            ) from error
         rows = [line for line in lines if line.endswith("\n")]
         if not rows:
             write_text(self.path, "")
             return
-        self.columns = next(csv.reader([rows[0]]))
+        self.columns, self._resumed = next(csv.reader([rows[0]])), True
         try:
             kept = [row for row in rows[1:] if int(row.split(",", 1)[0]) <= step]
         except ValueError as error:
@@ -152,6 +157,8 @@ class StepTable:
         if self.columns is None:
             self.columns = list(row)
             writer.writerow(self.columns)
+        if list(row) != self.columns and self._resumed:
+            raise InputError(f"{self.path}: its columns are not those of this run. Move it away; the run needs none.")
         if list(row) != self.columns:
             raise ValueError(f"{self.path.name} has columns {self.columns}, the row {list(row)}")
         writer.writerow(row.values())
@@ -190,15 +197,15 @@ class RunFolder:
             raise UsageError(f"{what}. Continue it with --resume {path}, or choose another --out.")
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file. Choose another --out.")
-        if path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()):
+        if path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir() if item.name != STAGES_FILE):
             raise UsageError(f"{path} is not empty and no run. Choose another --out.")
 
     @classmethod
-    def create(cls, path: Path, config_text: str, record: Mapping[str, Any] | None = None) -> "RunFolder":
-        """Start a new run; the JSON documents of `record`, by file name, are there whenever the configuration is.
+    def create(cls, path: Path, config_text: str, stages: Mapping[str, Any] | None = None) -> "RunFolder":
+        """Start a new run; what `stages` states of one with a source stage is there whenever the configuration is.
 
         Raises:
-            UsageError: there is a run, or anything else, at `path`.
+            UsageError: there is a run, or anything else, at `path`, or another process is starting one there.
             InputError: the place cannot be written.
         """
         cls.check_free(path, config_text)
@@ -206,10 +213,18 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         run._acquire()
-        for name, document in (record or {}).items():
-            write_json(path / name, document)
-        write_text(path / "config.yaml", config_text)  # from here on the folder can be resumed
-        run._make_checkpoints()
+        try:
+            cls.check_free(path, config_text)  # again: another process may have started a run meanwhile
+            sweep(path)
+            if stages is not None:
+                write_json(path / STAGES_FILE, stages)
+            else:
+                (path / STAGES_FILE).unlink(missing_ok=True)  # of a start that was killed before it had a configuration
+            write_text(path / "config.yaml", config_text)  # from here on the folder can be resumed
+            run._make_checkpoints()
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -237,11 +252,21 @@ class RunFolder:
             )
         for leftover in (path / "checkpoints").glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        for leftover in path.glob(".*.part*"):
-            leftover.unlink(missing_ok=True)
+        sweep(path)
         for step in newer:  # renamed, but the kill came before `last` pointed at it
             run._remove(step)
+        run._forget_newer_best(last)
         return run
+
+    def _forget_newer_best(self, last: int | None) -> None:
+        """Remove the pointer `best` where it leads to a checkpoint that is gone, which was newer than the last one.
+
+        The engine points it at the best of the older ones.
+        """
+        file = self.path / "checkpoints" / "best"
+        match = re.fullmatch(r"step-(\d+)\s*", file.read_text(errors="replace")) if file.is_file() else None
+        if match and last is not None and int(match[1]) > last and not self.checkpoint(int(match[1])).exists():
+            file.unlink()
 
     def _make_checkpoints(self) -> None:
         with writing(self.path / "checkpoints"):

@@ -18,16 +18,18 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.digests import BLANK, seal
 from lsr_infer.io.files import write_json
 from lsr_train.methods import Method
 from lsr_train.network import DeepLabV2
-from lsr_train.runs.checkpoint import ModelInfo, load_model, save_model, save_tensors
+from lsr_train.runs.checkpoint import ModelInfo, checked_digest, load_model, newest_whole, save_model, save_tensors
 from lsr_train.runs.folder import MODEL_FILE
 
 __all__ = ["RunState"]
 
 logger = logging.getLogger(__name__)
 
+_TENSORS, _DOCUMENT = "state.safetensors", "state.json"
 STATE_FORMAT = 1
 """Version of `state.json`."""
 
@@ -50,7 +52,13 @@ class SelectorState(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunState:
-    """What changes from step to step; `critics` are the method's further optimisers, `scaler` is fp16's alone."""
+    """What changes from step to step.
+
+    Args:
+        critics: the method's further optimisers.
+        scaler: fp16's alone.
+        config: what tells the run's configuration from another, such as a hash of it.
+    """
 
     network: DeepLabV2
     method: Method
@@ -60,6 +68,7 @@ class RunState:
     selector: SelectorState
     scaler: GradScaler | None
     device: torch.device
+    config: str
 
     @property
     def result(self) -> DeepLabV2:
@@ -72,7 +81,7 @@ class RunState:
 
     def write(self, folder: Path, info: ModelInfo) -> None:
         """Write the files of a checkpoint, whose step is the model's, into an empty folder."""
-        save_model(folder / MODEL_FILE, self.result, info)
+        files = {MODEL_FILE: save_model(folder / MODEL_FILE, self.result, info)}
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -86,31 +95,34 @@ class RunState:
             tensors |= with_prefix("network", self.network.state_dict())  # the model file holds another
         for name, critic in self.critics.items():
             tensors |= with_prefix(f"critic.{name}", optimizer_tensors(critic.optimizer, self._modules))
-        save_tensors(folder / "state.safetensors", tensors)
+        files[_TENSORS] = save_tensors(folder / _TENSORS, tensors, {"digest": BLANK})
         document = {
             "format": STATE_FORMAT,
+            "digest": BLANK,
+            "files": files,
+            "config": self.config,
             "step": info.step,
             "device": self.device.type,
             "monitor": self.monitor.names,
             "selection": self.selector.state(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
-        write_json(folder / "state.json", document)
+        write_json(folder / _DOCUMENT, document)
+        seal(folder / _DOCUMENT)
 
     def read(self, folder: Path) -> int:
         """Restore a checkpoint and return its step; `InputError` where it is damaged or of another network."""
+        document, tensors = _read_whole(folder)
         saved, _ = load_model(folder / MODEL_FILE)
         if saved.spec != self.network.spec:
             raise InputError(f"{folder}: another architecture than config.yaml says. Put the configuration back.")
-        try:
-            document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "state.safetensors")
-        except Exception as error:
-            raise InputError(
-                f"{folder}: the checkpoint cannot be read ({error}). Resume from a copy, or start again."
-            ) from error
         if document.get("format") != STATE_FORMAT:
             raise InputError(f"{folder}: state of format {document.get('format')}; this version reads {STATE_FORMAT}.")
+        if document.get("config", self.config) != self.config:
+            logger.warning(
+                "%s was written with another config.yaml than the one that is there: the run goes on as that says",
+                folder,
+            )
         self.network.load_state_dict(saved.state_dict())
         try:
             return self._restore(document, tensors)
@@ -140,6 +152,35 @@ class RunState:
                 "resumed on %s what ran on %s: it continues, not bit-equally", self.device.type, document["device"]
             )
         return int(document["step"])
+
+
+def _read_whole(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the state of a checkpoint, whose files have the digests that they state.
+
+    Raises:
+        InputError: a file is missing, damaged, or of another checkpoint; says how to go on from one that is whole.
+    """
+    try:
+        own = checked_digest(folder / _DOCUMENT)
+        document = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))
+        if own is not None:
+            for name, digest in document["files"].items():
+                if checked_digest(folder / name) != digest:
+                    raise InputError(f"{folder / name}: it is damaged, or of another checkpoint.")
+        return document, load_file(folder / _TENSORS)
+    except Exception as error:
+        what = str(error) if isinstance(error, InputError) else f"{folder}: the checkpoint cannot be read ({error})."
+        raise InputError(f"{what} {_way_on(folder)}") from error
+
+
+def _way_on(folder: Path) -> str:
+    """Say what to do about a damaged checkpoint: how to go on from the newest whole one, where there is one."""
+    other = newest_whole(folder / _DOCUMENT)
+    if other is None:
+        return "Put a copy of the checkpoint back, or start a new run; no other one of this run is whole."
+    later = [int(item.name.removeprefix("step-")) for item in folder.parent.glob("step-*") if item.is_dir()]
+    gone = [f"step-{step}" for step in sorted(later) if step > int(other.name.removeprefix("step-"))]
+    return f"To go on from {other.name}, write its name into {folder.parent / 'last'} and remove {', '.join(gone)}."
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ LOADED = (
     "lsr_train.comparison.tables", "lsr_train.engine.train", "lsr_train.evaluation.evaluate",
 )  # fmt: skip
 """What commands import when they need it; loaded once, before the forks."""
-MOST = 3  # kills of one run, before it is let go on to its end
+MOST = 6  # kills of one run, before it is let go on to its end
 
 
 def known_checkpoints(folder: Path) -> dict[Path, int]:
@@ -100,14 +100,16 @@ def kill_series(name: str, scenario: Scenario, place: Path, kills: int, draw: ra
     print(f"{name}: {ended.calls} calls, {len(expected)} results", file=sys.stderr, flush=True)
     while counts["kills"] < kills:
         trial = Trial(name, scenario, place, counts)
+        last = None
         for _ in range(draw.randint(1, MOST)):
             at = draw.randint(1, ended.calls)
-            one = trial.go(at, kill_all=draw.random() < 0.5)
-            if one.calls < at:  # it ended before
+            last = trial.go(at, kill_all=draw.random() < 0.5)
+            if last.calls < at:  # it ended before
                 break
             counts["kills"] += 1
             trial.check_known()
-        last = trial.go()
+            last = None
+        last = last or trial.go()
         if last.code == 6:  # a command that had lost one of its processes says so; the next one does the rest
             last = trial.go()
         if last.code:

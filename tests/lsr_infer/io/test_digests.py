@@ -47,7 +47,11 @@ def test_a_damaged_file_is_told_from_one_without_a_digest(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes().replace(b"before", b"befork"))
     with pytest.raises(ValueError, match="its digest"):
         stated_digest(path)
-    for data in (b"", b"no digest here", b'{"digest": "sha256:12"}'):
+    for data in (b'{"digest": "sha256:12"}', b'{"digest": "another"}'):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="its digest"):
+            stated_digest(path)
+    for data in (b"", b"no digest here", b'{"digest": ""}'):
         path.write_bytes(data)
         assert stated_digest(path) is None
     with pytest.raises(ValueError, match="no place"):

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import lsr_train.runs.checkpoint as checkpoint
 from lsr_infer.errors import InputError
+from lsr_infer.io.digests import BLANK, seal, stated_digest
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.network import DeepLabV2
-from lsr_train.runs.checkpoint import ModelInfo, load_model, model_hash, save_model
+from lsr_train.runs.checkpoint import ModelInfo, load_model, model_hash, save_model, save_tensors
 from tests.lsr_train.network.small import small_network
 from tests.lsr_train.network.test_weights import adaptsegnet_weights
 
@@ -139,21 +140,22 @@ def test_contradictions_are_refused_on_writing(tmp_path: Path, info: ModelInfo) 
 
 
 def rewrite(path: Path, change: dict[str, Any] | str | None, **tensors: torch.Tensor | None) -> Path:
-    """Write the model again with another description or other tensors."""
+    """Write the model again with another description or other tensors, without a digest."""
     weights: dict[str, torch.Tensor | None] = {**load_file(path), **tensors}
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     text = json.loads(data[8 : 8 + length])["__metadata__"]["lsr_road"]
-    if isinstance(change, dict):
+    if not isinstance(change, str):
         document = json.loads(text)
-        for key, value in change.items():
+        del document["digest"]  # as in 0.1.0
+        for key, value in (change or {}).items():
             place = document
             *parents, last = key.split(".")
             for parent in parents:
                 place = place[parent]
             place[last] = value
         text = json.dumps(document)
-    elif change is not None:
+    else:
         text = change
     kept = {name: value for name, value in weights.items() if value is not None}
     save_file(kept, path, metadata={"lsr_road": text})
@@ -277,3 +279,54 @@ def test_a_foreign_checkpoint_survives_as_ours(tmp_path: Path) -> None:
     assert facts == info
     assert same_weights(again, found)
     assert again.batch_norm == "frozen"
+
+
+def test_any_byte_that_changes_is_noticed(model: Path) -> None:
+    data = model.read_bytes()
+    digest = stated_digest(model)
+    assert digest is not None
+    start = data.index(digest.encode())
+    spread = (place for place in range(0, len(data), len(data) // 40) if not start - 20 < place < start)  # its own name
+    for place in (*spread, len(data) - 1, start, start + 5, start + 20):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        model.write_bytes(changed)
+        with pytest.raises(InputError, match=r"model\.safetensors"):
+            load_model(model)
+    model.write_bytes(data[:-1])
+    with pytest.raises(InputError, match="damaged"):
+        load_model(model)
+    model.write_bytes(data)
+    load_model(model)
+
+
+def checkpoints(tmp_path: Path, info: ModelInfo, *steps: int) -> list[Path]:
+    """Write checkpoints of a run."""
+    folders = [tmp_path / "checkpoints" / f"step-{step}" for step in steps]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        save_model(folder / "model.safetensors", small_network(), info)
+        save_tensors(folder / "state.safetensors", {"a": torch.zeros(3)}, {"digest": BLANK})
+        (folder / "state.json").write_text(json.dumps({"digest": BLANK}), encoding="utf-8")
+        seal(folder / "state.json")
+    return folders
+
+
+def flip(path: Path, place: int = -2) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+
+
+def test_the_newest_whole_checkpoint_is_named(tmp_path: Path, info: ModelInfo) -> None:
+    old, middle, new, newest = checkpoints(tmp_path, info, 8, 9, 10, 11)
+    flip(newest / "model.safetensors")
+    with pytest.raises(InputError, match=r"step-11/model\.safetensors: it is damaged.*step-10, the newest that is"):
+        load_model(newest / "model.safetensors")
+    flip(new / "state.json", 5)
+    (middle / "state.safetensors").unlink()
+    with pytest.raises(InputError, match="step-8, the newest"):
+        load_model(newest / "model.safetensors")
+    flip(old / "state.safetensors")
+    with pytest.raises(InputError, match=r"Use another copy\.$"):
+        load_model(newest / "model.safetensors")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.runs.folder import MODEL_FILE, RunFolder, StepTable, resolve_model
+from lsr_train.runs.folder import MODEL_FILE, STAGES_FILE, RunFolder, StepTable, resolve_model
 
 
 def fill(folder: Path) -> None:
@@ -50,6 +50,34 @@ def test_another_run_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "a: 1\n"
 
 
+def test_a_start_that_was_killed_before_its_configuration_gives_way(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "a: 1\n", stages={"choices": ["one"]}):
+        pass
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "checkpoints").rmdir()
+    RunFolder.create(tmp_path, "a: 2\n", stages={"choices": ["another"]}).close()
+    assert "another" in (tmp_path / STAGES_FILE).read_text(encoding="utf-8")
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "checkpoints").rmdir()
+    RunFolder.create(tmp_path, "a: 3\n").close()  # of one stage
+    assert not (tmp_path / STAGES_FILE).exists()
+
+
+def test_of_two_starts_in_one_new_folder_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire = RunFolder._acquire
+
+    def other_first(self: RunFolder) -> None:
+        monkeypatch.setattr(RunFolder, "_acquire", acquire)
+        RunFolder.create(tmp_path, "a: 1\n").close()  # as another process, after this one found the folder free
+        acquire(self)
+
+    monkeypatch.setattr(RunFolder, "_acquire", other_first)
+    with pytest.raises(UsageError, match="another configuration"):
+        RunFolder.create(tmp_path, "a: 2\n")
+    assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "a: 1\n"
+    RunFolder.open(tmp_path).close()  # nobody holds it
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="not empty"):
@@ -79,7 +107,8 @@ def test_opening_removes_what_a_kill_left(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path, "a: 1\n") as run:
         run.save(10, fill, best=False, keep=2)
         (tmp_path / "checkpoints" / ".step-20.part").mkdir()
-        (tmp_path / ".config.x.part.yaml").write_text("half", encoding="utf-8")
+        (tmp_path / ".config.0123456789abcdef.part.yaml").write_text("half", encoding="utf-8")
+        (tmp_path / ".before_after.0123456789abcdef.part").mkdir()  # killed while it drew the pictures
         run.checkpoint(30).mkdir()  # renamed, and killed before `last` was written
     with RunFolder.open(tmp_path) as run:
         assert run.steps() == [10]
@@ -98,8 +127,12 @@ def test_a_table_is_cut_back_and_goes_on(tmp_path: Path) -> None:
     again.append({"step": 12, "loss": 0.5})
     assert [row["step"] for row in again.read()] == ["5", "10", "12"]
     assert float(again.read()[1]["loss"]) == 10 / 3
-    with pytest.raises(ValueError, match="columns"):
+    with pytest.raises(InputError, match=r"t\.csv: its columns are not those of this run"):  # its header is damaged
         again.append({"step": 13, "other": 1})
+    fresh = StepTable(tmp_path / "u.csv")
+    fresh.append({"step": 5, "loss": 1})
+    with pytest.raises(ValueError, match="columns"):
+        fresh.append({"step": 13, "other": 1})
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
