@@ -1,4 +1,4 @@
-"""Take the pictures of the demo page for the documents, in a real Chromium: `make page-pictures`.
+"""Takes the pictures of the demo page for the documents, in a real Chromium: `make page-pictures`.
 
 The page runs with the shipped networks, so that the pictures show nothing that a reader cannot try.
 """

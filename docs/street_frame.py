@@ -1,4 +1,4 @@
-"""Draw one street frame, segmented by several networks, each with its name: docs/methods.png and before_after.png.
+"""Draws one street frame, segmented by several networks, each with its name: docs/methods.png and before_after.png.
 
     python docs/street_frame.py CLIP.mp4 "source-only=source.onnx" "LSR=lsr.onnx" … --output PICTURE.png [--frame 100]
 

@@ -1,4 +1,4 @@
-"""Remake docs/student_curve.png from what `tests/benchmarks/student_curve.py` printed (`make student-plot`).
+"""Remakes docs/student_curve.png from what `tests/benchmarks/student_curve.py` printed (`make student-plot`).
 
 python docs/student_curve.py CURVE.json
 """

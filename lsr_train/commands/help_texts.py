@@ -188,7 +188,7 @@ Options (defaults in brackets):
   --seed N                  of the sample and of t-SNE [0]
 
 Examples:
-  python -m lsr_train analyze runs/adapted --layout toytown-camera --split val --limit 60
+  python -m lsr_train analyze runs/adapted --layout toytown-camera --split val --frames 60
   python -m lsr_train analyze before=runs/source after=runs/adapted --data DIR --split val
 """
     + _MORE,
