@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.plain_yaml import load_yaml
 from lsr_train.config.renamed import current_document
 from lsr_train.config.run import Config
 
@@ -81,11 +82,11 @@ def read_yaml(path: Path) -> Any:
         InputError: it cannot be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise InputError(f"{path}: cannot be read ({reason}). Name a YAML file.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: this is no plain YAML ({' '.join(str(error).split())[:200]}).") from error
 
 
@@ -156,7 +157,7 @@ def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
         InputError: it is no YAML, breaks off, or a field is unknown or not allowed.
     """
     try:
-        document = yaml.safe_load(text)
+        document = load_yaml(text)
         if not isinstance(document, dict) or "method" not in document:
             raise InputError(f"{where}: this is no configuration of a run (no method in it).")
         _check_whole(text, document, where)

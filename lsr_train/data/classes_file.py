@@ -9,6 +9,7 @@ import yaml
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_train.config.plain_yaml import load_yaml
 from lsr_train.data.labels import LABEL_SPACES, Classes, Color, IdMap
 
 __all__ = ["load_classes", "load_label_space"]
@@ -60,12 +61,12 @@ def load_classes(path: Path) -> Classes:
         InputError: the file is missing, no YAML, or not of this form; names the entry.
     """
     try:
-        file = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), _ClassesFile)
+        file = msgspec.convert(load_yaml(path.read_text(encoding="utf-8")), _ClassesFile)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Set --label_space or make the file.") from error
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: is no readable YAML: {line}") from error
     names = [entry.name for entry in file.classes]

@@ -96,7 +96,7 @@ def test_wrong_values_are_one_line(arguments: list[str], wanted: str) -> None:
         ("optim: [1,\n", InputError, "no plain YAML"),
         ("!!python/object/apply:os.system ['true']\n", InputError, "no plain YAML"),
         ("optim: &a\n  lr: *b\n", InputError, "no plain YAML"),
-        ("a: &a\n  b: *a\n", UsageError, "no field a"),
+        ("a: &a\n  b: *a\n", InputError, "within what it repeats"),
     ],
 )
 def test_bad_recipe(tmp_path: Path, text: str, kind: type[LsrError], wanted: str) -> None:
