@@ -64,8 +64,14 @@ class PartialResultError(LsrError):
     exit_code = 6
 
 
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, marks that change the direction of writing, and bytes of a name that are no text."""
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+"""Control characters, marks that change the direction of writing or cannot be seen, and bytes of a name that are no
+text."""
+_USER = re.compile(r"([A-Za-z][\w+.-]*:/+)\S*@")
+"""User and password of an address, be it a malformed one or the value of another option."""
 
 
 def printable(text: str) -> str:
@@ -76,11 +82,16 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def _message(text: str) -> str:
+    """Return a message in one printable line, without the users and passwords of addresses."""
+    return printable(_USER.sub(r"\1", text))
+
+
 class _Printable(logging.Formatter):
     """Writes each message in one printable line; a traceback keeps its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own
-        return printable(super().formatMessage(record))
+        return _message(super().formatMessage(record))
 
 
 def stderr_handler() -> logging.Handler:
@@ -146,7 +157,7 @@ def exit_status(command: Callable[[], int | None], *, needs: str = "") -> int:
             return command() or 0
     except LsrError as error:
         lines = str(error).split("\n") if error.keeps_lines else [" ".join(str(error).splitlines())]
-        text = "\n".join(map(printable, lines))
+        text = "\n".join(map(_message, lines))
         sys.stderr.write(f"error: {text}\n")  # at once, so that the lines of several processes stay whole
         return error.exit_code
     except KeyboardInterrupt:

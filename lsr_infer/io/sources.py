@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import file_status
@@ -130,8 +130,10 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
 
 def _kind_of(address: str) -> _Kind:
     """Return what an address is taken for by its name; see `Source.opened`."""
-    named = urlsplit(address).path.lower().endswith(VIDEO_SUFFIXES)
-    return "video" if named and not _is_live_only(address) else "stream"
+    path = urlsplit(address).path.lower()
+    if _is_live_only(address) or not path.endswith(_SUFFIXES):
+        return "stream"
+    return "image" if path.endswith(IMAGE_SUFFIXES) else "video"
 
 
 def _file(path: Path, place: Path) -> tuple[Path, _Kind]:
@@ -240,30 +242,42 @@ _PROTOCOLS = {
 """What libav may use for an address, by its scheme."""
 
 _PARTS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<path>[^?#]*)", re.DOTALL)
+_HOST = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
+_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def is_address(argument: str) -> bool:
-    """Whether an argument is a network address; `UsageError` where it is malformed or of an unknown scheme."""
+    """Whether an argument is a network address; `UsageError` where it is malformed or of an unknown scheme.
+
+    A password with a / ? or # in it would end the host too early and be asked for as a path: an address with an @
+    behind its host is refused.
+    """
     match = _PARTS.match(argument)
     if match is None:
         return False
     if match["scheme"].lower() not in _PROTOCOLS:
         raise UsageError(
-            f"{without_secrets(argument)}: addresses are {', '.join(f'{scheme}://' for scheme in _PROTOCOLS)}."
+            f"{_scheme_and_host(argument)}: addresses are {', '.join(f'{scheme}://' for scheme in _PROTOCOLS)}."
         )
     try:
         parts = urlsplit(argument)
         whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:  # brackets that do not match, a port that is no number
         whole = False
-    if not whole:
-        # A password with a / in it ends the host too early: what stands before any @ is not repeated.
-        secretless = re.sub(r"://.*@", "://", without_secrets(argument), flags=re.DOTALL)
+    who = match["host"].rpartition("@")[0]
+    if not whole or "@" in argument[match.end("host") :] or _NO_ESCAPE.search(who):
         raise UsageError(
-            f"{secretless}: is no address. Write {match['scheme']}://HOST:PORT/PATH; in a user name or password, "
-            "/ is %2F, @ is %40 and : is %3A."
+            f"{_scheme_and_host(argument)}: is no address. Write {match['scheme']}://HOST:PORT/PATH; in a user name or "
+            "password, / is %2F, ? is %3F, # is %23, @ is %40, : is %3A and % is %25; behind the host, @ is %40 too."
         )
     return True
+
+
+def _scheme_and_host(address: str) -> str:
+    """Return of a malformed address what holds no part of a password, wherever it ends: what follows the last @."""
+    scheme, _, rest = address.partition("://")
+    host = _HOST.match(rest.rpartition("@")[2])
+    return f"{scheme.lower()}://{host[0] if host else ''}"
 
 
 def _is_live_only(address: str) -> bool:
@@ -277,10 +291,16 @@ def protocols(address: str) -> tuple[str, str]:
 
 
 def without_secrets(address: str) -> str:
-    """Return an address, even a malformed one, without what may be a secret: user, password and query."""
+    """Return an address without what may be a secret: user, password, query, and parameters within the path."""
     match = _PARTS.match(address)
     assert match is not None
-    return f"{match['scheme'].lower()}://{match['host'].rpartition('@')[2]}{match['path']}"
+    path = "/".join(map(_without_parameters, match["path"].split("/")))
+    return f"{match['scheme'].lower()}://{match['host'].rpartition('@')[2]}{path}"
+
+
+def _without_parameters(part: str) -> str:
+    """Return a part of a path as it is, or empty where it is a list such as `user=me&password=word`."""
+    return "" if "=" in unquote(part) else part
 
 
 def label(place: Path | str) -> str:
@@ -289,8 +309,7 @@ def label(place: Path | str) -> str:
 
 
 def file_name_for(address: str) -> str:
-    """Return a file name for what an address gives."""
-    parts = urlsplit(address)
-    place = re.sub(r"\.\w{1,5}$", "", parts.path)
-    text = f"{parts.netloc.rpartition('@')[2]}{place}"
+    """Return a file name for what an address gives, without secrets."""
+    host, _, path = without_secrets(address).partition("://")[2].partition("/")
+    text = f"{host}/{re.sub(r'[.][a-zA-Z0-9_]{1,5}$', '', path)}"
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "stream"

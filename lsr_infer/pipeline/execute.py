@@ -18,14 +18,14 @@ from pathlib import Path
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.files import OutputPathError, check_output_folder, file_status, refuse_existing
-from lsr_infer.io.images import read_image, read_mask
+from lsr_infer.io.images import read_mask
 from lsr_infer.io.sources import Source, find_sources
 from lsr_infer.io.temporary import sweep
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.pipeline.outputs import FRAME_FILES, Outputs, plan_all
 from lsr_infer.pipeline.progress import Display, Progress, RunReport
-from lsr_infer.pipeline.task import SourceResult, Task, segment_images, segment_video
+from lsr_infer.pipeline.task import SourceResult, Task, read_source_image, segment_images, segment_video
 from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.process import Trimmer
@@ -270,7 +270,7 @@ def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack:
         if not source.live and (len(report.sources) == 1 or refusal is not None):
             try:  # the input is checked before the output is
                 if source.kind == "image":
-                    read_image(Path(source.file))
+                    read_source_image(source, task.timeout_seconds)
                 else:
                     probe(source.file, timeout_seconds=task.timeout_seconds)
             except InputError as error:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, LsrError, UsageError
+from lsr_infer.io.download import download
 from lsr_infer.io.files import AtomicOutputs, OutputPathError
-from lsr_infer.io.images import extra_pictures, read_image, resize_frame
+from lsr_infer.io.images import decode_image, extra_pictures, read_image, resize_frame
 from lsr_infer.io.sources import Source
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection
@@ -30,7 +31,7 @@ from lsr_infer.video.live import LiveReader
 from lsr_infer.video.reader import probe, read_frames
 from lsr_infer.video.writer import AudioSource
 
-__all__ = ["SourceResult", "Task", "of_one_size", "segment_images", "segment_video"]
+__all__ = ["SourceResult", "Task", "of_one_size", "read_source_image", "segment_images", "segment_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def segment_images(
         else:
             done(source, SourceResult(1, extra=_extra(source)))
 
-    reader = prefetch(_read_images(planned, task.stop), _DEPTH)
+    reader = prefetch(_read_images(planned, task.timeout_seconds, task.stop), _DEPTH)
     with ExitStack() as stack:
         writer = stack.enter_context(BackgroundWriter(write, _DEPTH))
         stack.callback(reader.close)
@@ -127,14 +128,21 @@ def segment_images(
                 writer.put((source, outputs, SegmentedFrame(VideoFrame(frame, 0.0, 0), 0, 0.0, found, other)))
 
 
+def read_source_image(source: Source, timeout_seconds: float) -> NDArray[np.uint8]:
+    """Read an image, a file or the address of one; raises `InputError`."""
+    if isinstance(source.file, Path):
+        return read_image(source.file)
+    return decode_image(download(source.file, timeout_seconds), source.label)
+
+
 def _read_images(
-    planned: Iterable[tuple[Source, Outputs]], stop: threading.Event
+    planned: Iterable[tuple[Source, Outputs]], timeout_seconds: float, stop: threading.Event
 ) -> Iterator[tuple[Source, Outputs, NDArray[np.uint8] | InputError]]:
     for source, outputs in planned:
         if stop.is_set():
             return
         try:
-            frame: NDArray[np.uint8] | InputError = read_image(Path(str(source.place)))
+            frame: NDArray[np.uint8] | InputError = read_source_image(source, timeout_seconds)
         except InputError as error:
             frame = error
         yield source, outputs, frame
@@ -150,8 +158,10 @@ def _inferred(source: Source, frame: NDArray[np.uint8], task: Task) -> tuple[Seg
 
 def _extra(source: Source) -> int:
     """Return how many further pictures of a file were left out, and warn about them."""
+    if not isinstance(source.place, Path):
+        return 0
     try:
-        extra = extra_pictures(Path(str(source.place)))
+        extra = extra_pictures(source.place)
     except InputError as error:  # the picture itself was read before, and its results are there
         logger.warning("%s; whether it holds further pictures is unknown", str(error).rstrip("."))
         return 0

@@ -18,6 +18,7 @@ from av.format import Flags
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.download import refuse_other_scheme
 from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_still
 from lsr_infer.io.sources import is_address, label, protocols
@@ -68,7 +69,9 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
     try:
         # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
         return av.open(name, options=options, timeout=timeout, metadata_errors="ignore")
-    except av.ArgumentError as error:  # the error of libav for a format that is not on the list
+    except av.ArgumentError as error:  # the error of libav for a format or a protocol that is not on the list
+        if name.lower().startswith("http"):
+            refuse_other_scheme(name, timeout_seconds)
         raise InputError(
             f"{label(place)}: cannot be read as video: it is damaged, of an unusual format, or only leads to other "
             "places, as a playlist, a script or a numbered name does. Name the video itself."
