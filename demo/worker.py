@@ -28,6 +28,7 @@ from lsr_infer.io.images import extra_pictures, image_size, read_image, resize_f
 from lsr_infer.render.overlay import captioned, side_by_side
 from lsr_infer.system.process import Trimmer, watch_parent
 from lsr_infer.system.threads import BackgroundWriter, prefetch
+from lsr_infer.text import csv_cell
 from lsr_infer.video.containers import VideoFrame, VideoInfo
 from lsr_infer.video.reader import probe, read_frames
 from lsr_infer.video.writer import AudioSource, VideoOptions, VideoWriter
@@ -237,7 +238,7 @@ def _agreement(results: list[Segmentation]) -> float | None:
 
 def _write_table(path: Path, head: list[str], rows: Iterable[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([head, *rows])
+        csv.writer(file).writerows(map(csv_cell, row) for row in (head, *rows))
 
 
 def _write_image(path: Path, picture: NDArray[Any]) -> None:

@@ -32,6 +32,7 @@ from lsr_infer.tensorrt.admission import engine_manifest, manifest_path
 from lsr_infer.tensorrt.build import Builder, BuildOptions, Shapes, terminal_progress
 from lsr_infer.tensorrt.flavour import Library, load_library, resolve_flavour
 from lsr_infer.tensorrt.make import OnnxModel, default_shapes, make_engine, verify_engine
+from lsr_infer.text import printable_json
 
 logger = logging.getLogger("to_trt")
 
@@ -255,7 +256,7 @@ def _report(output: Path, manifest: Manifest, seconds: float, *, as_json: bool, 
     if as_json:
         document = {"engine": str(output), "bytes": size, "seconds": round(seconds, 2),
                     "manifest": json.loads(manifest.to_json())}  # fmt: skip
-        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - the result
+        print(printable_json(document, indent=2, ensure_ascii=False))  # noqa: T201 - the result
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Defines the errors of all packages with their exit codes, and turns what ends a command into one.
 
-A message says what happened, where, and what to do about it. Nothing here needs another package.
+A message says what happened, where, and what to do about it. Nothing here needs another library.
 """
 
 import logging
@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from lsr_infer.text import printable
+
 __all__ = [
     "DeviceError", "InputError", "LsrError", "PartialResultError", "QualityGateError", "UnusableFilesError",
-    "UsageError", "exit_status", "extra", "printable", "stderr_handler",
+    "UsageError", "exit_status", "extra", "stderr_handler",
 ]  # fmt: skip
 
 
@@ -64,22 +66,8 @@ class PartialResultError(LsrError):
     exit_code = 6
 
 
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-    "\U000e0000-\U000e007f]"
-)
-"""Control characters, marks that change the direction of writing or cannot be seen, and bytes of a name that are no
-text."""
 _USER = re.compile(r"([A-Za-z][\w+.-]*:/+)\S*@")
 """User and password of an address, be it a malformed one or the value of another option."""
-
-
-def printable(text: str) -> str:
-    """Return a text in one line with control characters escaped as Python writes them, such as a backslash and `x1b`.
-
-    Names of files, classes and streams come from elsewhere, and a terminal obeys what it is sent.
-    """
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def _message(text: str) -> str:

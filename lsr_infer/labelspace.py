@@ -32,8 +32,8 @@ class LabelSpace:
         subsets: named groups of class indices that are reported beside the whole, such as SYNTHIA's 13 classes.
 
     Raises:
-        InputError: the lengths differ, a name repeats, there are no classes or more than 255, a colour is out of range,
-            or a subset names a class that is not there.
+        InputError: the lengths differ, a name repeats or is no text, there are no classes or more than 255, a colour is
+            out of range, or a subset names a class that is not there.
     """
 
     name: str
@@ -46,6 +46,10 @@ class LabelSpace:
             raise InputError(f"label space {self.name} has {len(self.names)} classes; allowed: 1 to {IGNORE_INDEX}.")
         if len(self.colors) != len(self.names):
             raise InputError(f"label space {self.name} has {len(self.names)} names and {len(self.colors)} colours.")
+        try:
+            "".join((self.name, *self.names, *self.subsets)).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"label space {self.name}: {error.object!r:.80} has half a character in it.") from error
         if len(set(self.names)) != len(self.names):
             repeated = sorted({name for name in self.names if self.names.count(name) > 1})
             raise InputError(f"label space {self.name} names a class twice: {', '.join(repeated)}.")

@@ -1,6 +1,5 @@
 """Runs `lsr-infer bench MODEL`: times a model on this machine, step by step."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from lsr_infer.commands.parser import ArgumentParser, add_network_options, parse_size
 from lsr_infer.errors import UsageError
+from lsr_infer.text import printable, printable_json
 
 __all__ = ["main"]
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
             "latency_ms": timing.latency(),
             "throughput": timing.throughput(),
         }
-    text = json.dumps(report, indent=2) if values.json else "\n".join(_lines(report))
+    text = printable_json(report, indent=2) if values.json else "\n".join(map(printable, _lines(report)))
     print(text)  # noqa: T201 - the result
 
 

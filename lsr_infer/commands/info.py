@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsr_infer.commands.parser import ArgumentParser
+from lsr_infer.text import printable, printable_json
 
 if TYPE_CHECKING:
     from lsr_infer.backends.model_file import ModelFile
@@ -37,8 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
     model = read_model_file(values.model)
     shown = json.loads(model.manifest.to_json()) if values.manifest else document(model) if values.json else None
-    # Escaped beyond ASCII: the text is the file's, and a terminal obeys some characters.
-    text = "\n".join(_lines(model)) if shown is None else json.dumps(shown, indent=2)
+    text = "\n".join(_lines(model)) if shown is None else printable_json(shown, indent=2)
     print(text)  # noqa: T201 - the result
 
 
@@ -72,8 +72,7 @@ def _worst(parity: "Parity") -> dict[str, float]:
 def _lines(model: "ModelFile") -> Iterator[str]:
     """Yield the lines of the table."""
     for name, text in _rows(model):
-        shown = "".join(letter if letter.isprintable() else "?" for letter in text)
-        yield f"{name:<13}{shown}".rstrip()
+        yield f"{name:<13}{printable(text)}".rstrip()
 
 
 def _rows(model: "ModelFile") -> Iterator[tuple[str, str]]:

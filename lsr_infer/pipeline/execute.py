@@ -3,7 +3,6 @@
 Ctrl-C and windows belong to the main thread; the others are told by an event, so that they end between two frames.
 """
 
-import json
 import logging
 import os
 import signal
@@ -29,6 +28,7 @@ from lsr_infer.pipeline.task import SourceResult, Task, read_source_image, segme
 from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.process import Trimmer
+from lsr_infer.text import printable_json
 from lsr_infer.video.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
 from lsr_infer.video.reader import probe
 
@@ -203,10 +203,7 @@ def segment_sources(options: SegmentOptions) -> None:
             sweep(folder)
         broken_place = SourceThreads(planned, task, report, display).wait()
         if options.json:
-            text = json.dumps(report.document(segmenter), indent=2, ensure_ascii=False)
-            # A file's name may hold bytes that are no UTF-8; they become JSON's own escapes.
-            text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-            print(text)  # noqa: T201 - the one result on stdout
+            print(printable_json(report.document(segmenter), indent=2, ensure_ascii=False))  # noqa: T201 - the one result on stdout
     report.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
 
 

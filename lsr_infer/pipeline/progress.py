@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import DeviceError, InputError, LsrError, PartialResultError, printable
+from lsr_infer.errors import DeviceError, InputError, LsrError, PartialResultError
 from lsr_infer.io.sources import Source
 from lsr_infer.pipeline.outputs import Outputs
 from lsr_infer.pipeline.task import SourceResult
 from lsr_infer.segmenter import Segmenter
+from lsr_infer.text import printable
 
 __all__ = ["Display", "Progress", "RunReport"]
 

@@ -1,7 +1,6 @@
 """Draws the figures of the paper, and what they leave out, of one network or several."""
 
 import io
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from lsr_infer.errors import UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, write_bytes, write_json, write_text
 from lsr_infer.parity.frame_set import evenly
+from lsr_infer.text import markdown_text, printable_json
 from lsr_train.analysis import drawings, numbers
 from lsr_train.analysis.drawings import NothingToDraw
 from lsr_train.analysis.observation import Observation, OpenedNetwork, SpreadFrames, observe_network, open_network
@@ -72,7 +72,7 @@ def analyze(options: AnalyzeOptions) -> int:
     write_text(out / "captions.md", _captions(options, drawn, analyzed))
     logger.info("%d figures, captions.md and analysis.json are in %s", len(drawn), out)
     if options.json:
-        print(json.dumps(document, allow_nan=False))  # noqa: T201 - the result
+        print(printable_json(document, allow_nan=False))  # noqa: T201 - the result
     missing = options.figures != "all" and set(options.figure_names) - set(drawn)
     return 6 if frames.left_out or missing else 0
 
@@ -239,7 +239,8 @@ def _captions(options: AnalyzeOptions, drawn: dict[str, Figure], analyzed: dict[
     """Return the captions of the figures, under a title with networks and data."""
     frames = next(iter(analyzed.values())).observation.frames
     data = Path(options.data).name if options.data else options.layout
-    lines = [f"# {', '.join(analyzed)} on {data}{f' {options.split}' * bool(options.split)}, {frames} frames", ""]
+    names, split = markdown_text(f"{', '.join(analyzed)} on {data}"), f" {options.split}" * bool(options.split)
+    lines = [f"# {names}{split}, {frames} frames", ""]
     for name in drawn:
         sample = f" {options.per_class} vectors of each class at most." if name in ("norms", "tsne") else ""
         lines += [f"**{FIGURES[name]}**: {CAPTIONS[name]}{sample}", ""]

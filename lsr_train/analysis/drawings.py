@@ -15,12 +15,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import colorize
+from lsr_infer.text import printable
 from lsr_train.analysis.numbers import Polar
 from lsr_train.analysis.observation import BANDS, ShownFrame
 
@@ -50,6 +51,8 @@ _STYLE: Any = {  # matplotlib types its keys one by one
     "lines.markersize": 4,
     "pdf.fonttype": 42,  # letters stay letters, which publishers ask for
     "svg.hashsalt": "lsr",  # the same figure is the same file
+    "text.parse_math": False,  # names of classes and networks may hold a $
+    "text.usetex": False,
 }
 
 
@@ -79,6 +82,17 @@ def _panels(count: int, columns: int, width: float, height: float, **more: Any) 
     for spare in axes[count:]:
         spare.remove()
     return drawn, axes[:count]
+
+
+def _names(space: LabelSpace) -> list[str]:
+    return [printable(name) for name in space.names]
+
+
+def _logarithmic(axis: Any) -> None:
+    """Give the y axis a scale of powers of ten, whose ticks are written without mathematical markup."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(LogFormatter())
+    axis.yaxis.set_minor_formatter(LogFormatter())
 
 
 def _class_colors(space: LabelSpace) -> NDArray[np.float64]:
@@ -116,7 +130,7 @@ def _show(axes: Any, picture: NDArray[np.uint8], title: str = "") -> None:
 def _swatches(drawn: Figure, space: LabelSpace) -> None:
     """Put the classes' colours and names below all axes."""
     handles = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.3) for color in _class_colors(space)]
-    _legend_below(drawn, handles, space.names)
+    _legend_below(drawn, handles, _names(space))
 
 
 def downsampling_figure(picture: ShownFrame, space: LabelSpace) -> Figure:
@@ -148,9 +162,9 @@ def shares_figure(
     for shift, (name, values, color, hatch) in zip((-0.27, 0.0, 0.27), bars, strict=True):
         style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
         axes.bar(places + shift, 100 * values.numpy(), 0.26, label=name, **style)
-    axes.set_yscale("log")
+    _logarithmic(axes)
     axes.set_ylabel("share of what is labelled, %")
-    axes.set_xticks(places, space.names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_xticks(places, _names(space), rotation=35, ha="right", rotation_mode="anchor")
     axes.grid(visible=False, axis="x")
     drawn.legend(loc="outside upper center", ncols=3)
     return drawn
@@ -186,7 +200,7 @@ def polar_figure(spreads: Mapping[str, Polar], space: LabelSpace) -> Figure:
         axis.fill_between(around, inner, outer, color="0.5", alpha=0.2, linewidth=0)
         axis.plot(around, np.full_like(around, middle), color="0.25")
         axis.set_ylim(low - margin, high + margin)
-        axis.set_xticks(np.arange(space.num_classes) * sector, space.names, fontsize=6)
+        axis.set_xticks(np.arange(space.num_classes) * sector, _names(space), fontsize=6)
         axis.yaxis.set_major_locator(MaxNLocator(4))
         axis.yaxis.set_major_formatter(lambda value, _: f"{10**value:.0f}" if value >= 1 else f"{10**value:.2g}")
         axis.tick_params(axis="y", labelsize=5.5)
@@ -217,14 +231,14 @@ def angles_figure(angles: Mapping[str, Tensor]) -> Figure:
 def embedding_figure(embeddings: Mapping[str, tuple[NDArray[np.float32], Tensor]], space: LabelSpace) -> Figure:
     """Draw t-SNE points [N,2] with their classes [N], each class named at its median (Fig. 7)."""
     drawn, axes = _panels(len(embeddings), 2, _PAGE if len(embeddings) > 1 else _COLUMN, 3.2)
-    colors = _class_colors(space)
+    colors, names = _class_colors(space), _names(space)
     for axis, (name, (points, labels)) in zip(axes, embeddings.items(), strict=True):
         classes = labels.numpy()
         axis.scatter(points[:, 0], points[:, 1], s=2, c=colors[classes], linewidths=0, rasterized=True)
         for index in np.unique(classes):
             x, y = np.median(points[classes == index], axis=0)
             box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.6}
-            axis.text(x, y, space.names[index], fontsize=5.5, ha="center", va="center", bbox=box)
+            axis.text(x, y, names[index], fontsize=5.5, ha="center", va="center", bbox=box)
         axis.set_title(name)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -254,15 +268,18 @@ def reliability_figure(curves: Mapping[str, tuple[Tensor, Tensor, Tensor, float]
     drawn = _figure(_COLUMN, 3.2)
     above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot((0, 1), (0, 1), color="0.5", linestyle="--", linewidth=1)
+    handles: list[Any] = []
+    names: list[str] = []  # not as labels of the lines, of which a legend leaves out those that begin with _
     for place, (name, (confidence, accuracy, shares, error)) in enumerate(curves.items()):
         style = _style(place)
-        above.plot(confidence.numpy(), accuracy.numpy(), label=f"{name}: ECE {100 * error:.1f} %", **style)
+        handles += above.plot(confidence.numpy(), accuracy.numpy(), **style)
+        names.append(f"{name}: ECE {100 * error:.1f} %")
         below.plot(confidence.numpy(), 100 * shares.numpy(), **style)
     above.set_ylabel("share that is right")
     above.set_ylim(-0.02, 1.02)
     above.set_xlim(-0.02, 1.02)
-    above.legend(loc="upper left")
-    below.set_yscale("log")
+    above.legend(handles, names, loc="upper left")
+    _logarithmic(below)
     below.set_ylabel("pixels, %")
     below.set_xlabel("confidence")
     return drawn
@@ -275,12 +292,14 @@ def borders_figure(scores: Mapping[str, Tensor], shares: Tensor) -> Figure:
     names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(ends)] + [f"> {BANDS[-1]:g}"]
     names[0] = f"≤ {BANDS[0]:g}"
     ticks = [f"{name}\n{100 * value:.0f} %" for name, value in zip(names, shares.tolist(), strict=True)]
-    for place, (name, values) in enumerate(scores.items()):
-        axes.plot(range(len(values)), 100 * values.numpy(), label=name, **_style(place))
+    lines = [
+        axes.plot(range(len(values)), 100 * values.numpy(), **_style(place))[0]
+        for place, values in enumerate(scores.values())
+    ]
     axes.set_xticks(range(len(names)), ticks)
     axes.set_xlabel("pixels from the nearest border; share of all pixels")
     axes.set_ylabel("mIoU within the band, %")
-    axes.legend()
+    axes.legend(lines, list(scores))
     return drawn
 
 
@@ -300,6 +319,7 @@ def class_lines_figure(
         label: of the axis of figures.
     """
     over_steps = any(len(each) > 1 for each in steps.values())
+    handles: dict[str, Any] = {}
     drawn, axes = _panels(space.num_classes, 4, _PAGE, 1.35, sharey=True, sharex=True)
     for index, axis in enumerate(axes):
         for kind, (what, series) in enumerate(values.items()):
@@ -307,16 +327,15 @@ def class_lines_figure(
                 shown = [100 * float(item[index]) for item in found]
                 if over_steps:
                     style = {**_style(place), "linestyle": _LINES[kind]}
-                    axis.plot(steps[name], shown, label=f"{name}, {what}", **style)
+                    (handles[f"{name}, {what}"],) = axis.plot(steps[name], shown, **style)
                 else:
                     style = {"color": _COLORS[place % len(_COLORS)], "hatch": _HATCHES[kind], "edgecolor": "white"}
-                    axis.bar(place * len(values) + kind, shown[0], label=f"{name}, {what}", **style)
+                    handles[f"{name}, {what}"] = axis.bar(place * len(values) + kind, shown[0], **style)
         if not over_steps:
             axis.set_xticks([])
-        axis.set_title(space.names[index])
+        axis.set_title(_names(space)[index])
         axis.set_ylim(0, 100)
-    handles, names = axes[0].get_legend_handles_labels()
-    _legend_below(drawn, handles, names)
+    _legend_below(drawn, list(handles.values()), list(handles))
     drawn.supylabel(label, fontsize=8)
     for axis in axes[-4:] if over_steps else ():
         axis.set_xlabel("step")
@@ -330,12 +349,13 @@ def terms_figure(
     terms = list(dict.fromkeys(name for series in runs.values() for name in series))
     drawn, axes = _panels(len(terms), 3, _PAGE, 1.5)
     for axis, term in zip(axes, terms, strict=True):
-        for place, (name, series) in enumerate(runs.items()):
+        for place, series in enumerate(runs.values()):
             if term in series:
                 markers = max(1, len(series[term][0]) // 6)
-                axis.plot(*series[term], label=name, markevery=markers, **_style(place))
-        axis.set_title(term)
-        axis.set_yscale("log" if log else "linear")
+                axis.plot(*series[term], markevery=markers, **_style(place))
+        axis.set_title(printable(term))
+        if log:
+            _logarithmic(axis)
     _legend_below(drawn, [Line2D([], [], **_style(place)) for place in range(len(runs))], list(runs))
     for axis in axes[-3:]:
         axis.set_xlabel("step")

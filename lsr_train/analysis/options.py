@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from jsonargparse import ArgumentParser
 
 from lsr_infer.errors import UsageError
+from lsr_infer.text import printable
 from lsr_train.config.command_line import parse
 from lsr_train.config.data import Layout
 from lsr_train.evaluation.options import EvaluateOptions
@@ -157,9 +158,9 @@ class AnalyzeOptions:
         for text in self.models:
             name, equals, path = text.partition("=")
             if equals and name and "/" not in name:
-                found[name] = Path(path)
+                found[printable(name)] = Path(path)
             else:
-                found[Path(text).resolve().name] = Path(text)
+                found[printable(Path(text).resolve().name)] = Path(text)
         return found
 
     @property

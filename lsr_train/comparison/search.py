@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
 from lsr_infer.io.files import check_output_folder, whole_file, write_json, write_text
+from lsr_infer.text import printable_json
 from lsr_train.comparison import schedule
 from lsr_train.comparison.matrix import TablePlan, Training
 from lsr_train.comparison.options import AblateOptions
@@ -363,7 +364,7 @@ def _write(runs: _SearchRuns, trials: Sequence[Trial], *, as_json: bool) -> None
     write_json(out / "search.json", document)
     write_text(out / "search.md", markdown(shown))
     write_text(out / "search.csv", comma_separated(shown))
-    print(json.dumps(document, allow_nan=False) if as_json else terminal(shown), end="\n" if as_json else "")  # noqa: T201 - the result
+    print(printable_json(document, allow_nan=False) if as_json else terminal(shown), end="\n" if as_json else "")  # noqa: T201 - the result
     if ordered and ordered[0].signal is not None:
         text = "# Found on unlabelled frames alone; goes under a run of a comparison file.\n"
         write_text(out / "best.yaml", text + yaml.safe_dump({"set": dict(ordered[0].values)}, sort_keys=False))

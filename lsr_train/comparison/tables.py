@@ -12,6 +12,7 @@ from typing import Any
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, write_json, write_text
+from lsr_infer.text import printable_json
 from lsr_train.comparison import schedule
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
@@ -256,7 +257,7 @@ def _write(table: _TableRuns, options: TableOptions) -> int:
     write_text(table.out / "table.tex", latex(shown))
     write_text(table.out / "table.csv", comma_separated(comparison_table(document, numbers=True)))
     parts = (comparison_table(document, "figures"), comparison_table(document, "classes"))
-    text = json.dumps(document, allow_nan=False) + "\n" if options.json else "\n".join(map(terminal, parts))
+    text = printable_json(document, allow_nan=False) + "\n" if options.json else "\n".join(map(terminal, parts))
     print(text, end="")  # noqa: T201 - the result
     logger.info("table.md, table.tex, table.csv and table.json are in %s", table.out)
     for name in table.partial:

@@ -1,6 +1,5 @@
 """Runs `evaluate`: opens device, model and data, checks the outputs, scores, and writes the result."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.text import printable_json
 from lsr_train.config.data import SourceConfig
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.labelled import LabelledImages, open_labelled
@@ -135,7 +135,7 @@ def evaluate(options: EvaluateOptions) -> int:
     if options.out:
         write_json(Path(options.out), document, overwrite=options.overwrite)
         logger.info("result written to %s", options.out)
-    text = json.dumps(document, allow_nan=False) + "\n" if options.json else terminal(result_table(document))
+    text = printable_json(document, allow_nan=False) + "\n" if options.json else terminal(result_table(document))
     print(text, end="")  # noqa: T201 - the result
     if options.overlays:
         written = write_worst(Path(options.overlay_dir), evaluation.worst, space)

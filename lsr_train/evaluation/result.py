@@ -7,7 +7,6 @@ no value, and no path of the machine it was made on. A table is text for a termi
 import csv
 import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.text import csv_cell, markdown_text, printable
 from lsr_train.evaluation.scores import Evaluation
 from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio, mean_iou, standard_deviation
 
@@ -76,6 +76,7 @@ class TextTable:
 
 def terminal(table: TextTable) -> str:
     """Return the table as aligned text; names to the left, figures to the right, `*` at the best, `+` at the second."""
+    table = table.escaped(printable)
     if table.best or table.second:
         table = table.marked("*{}", "+{}")
         table = replace(table, notes=(*table.notes, "* best, + runner-up"))
@@ -94,8 +95,7 @@ def terminal(table: TextTable) -> str:
 
 def markdown(table: TextTable) -> str:
     """Return the table in GitHub's Markdown, best bold and second underlined; lines between groups are left out."""
-    table = table.escaped(lambda cell: re.sub(r"[\\|]", r"\\\g<0>", cell).replace("\n", " "))
-    table = table.marked("**{}**", "<u>{}</u>")
+    table = table.escaped(markdown_text).marked("**{}**", "<u>{}</u>")
 
     def line(cells: tuple[str, ...]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -109,7 +109,8 @@ def markdown(table: TextTable) -> str:
 
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\n": " ",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "[": "{[}", "*": "{*}",  # the last two would belong to the \\ before them
 })  # fmt: skip
 
 
@@ -118,7 +119,9 @@ def latex(table: TextTable) -> str:
 
     Title and notes are comments, for a caption to be written from.
     """
-    table = table.escaped(lambda cell: cell.translate(_LATEX)).marked(r"\textbf{{{}}}", r"\underline{{{}}}")
+    table = table.escaped(lambda cell: printable(cell.replace("\n", " ")).translate(_LATEX)).marked(
+        r"\textbf{{{}}}", r"\underline{{{}}}"
+    )
 
     def line(cells: tuple[str, ...]) -> str:
         return " & ".join(cells) + r" \\"
@@ -134,7 +137,8 @@ def latex(table: TextTable) -> str:
 def comma_separated(table: TextTable) -> str:
     """Return header and rows as CSV, without marks, title and notes."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.header, *(row for row in table.rows if row is not None)])
+    rows = [table.header, *(row for row in table.rows if row is not None)]
+    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
     return text.getvalue()
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay
+from lsr_infer.text import printable
 from lsr_train.analysis.analyze import figure_of, logged_curves
 from lsr_train.analysis.drawings import NothingToDraw, terms_figure
 from lsr_train.analysis.observation import (
@@ -112,10 +113,18 @@ class ReportPage:
 
 
 def render_page(page: ReportPage) -> str:
-    """Return the page as HTML; every text in it is escaped."""
+    """Return the page as HTML; every text in it is printable and escaped."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import escape
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    def shown(value: Any) -> Any:
+        return printable(value) if type(value) is str else value  # what is escaped already is of another type
+
+    def lines(text: str) -> Any:
+        return escape("\n".join(map(printable, text.split("\n"))))
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=shown)
+    environment.filters["lines"] = lines
     text = (resources.files("lsr_train.report") / "page.html").read_text(encoding="utf-8")
     return environment.from_string(text).render(page=page)
 

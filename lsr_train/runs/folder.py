@@ -28,6 +28,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import output_path_error, sync_folder, sync_tree, write_json, write_text, writing
 from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
+from lsr_infer.text import csv_cell, from_csv_cell
 
 __all__ = ["MODEL_FILE", "STAGES_FILE", "RunFolder", "StepTable", "describe_environment", "resolve_model"]
 
@@ -154,14 +155,15 @@ class StepTable:
         """Add a row, whose columns are the table's; the first one writes the header."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
+        names = [csv_cell(name) for name in row]
         if self.columns is None:
-            self.columns = list(row)
-            writer.writerow(self.columns)
-        if list(row) != self.columns and self._resumed:
+            self.columns = names
+            writer.writerow(names)
+        if names != self.columns and self._resumed:
             raise InputError(f"{self.path}: its columns are not those of this run. Move it away; the run needs none.")
-        if list(row) != self.columns:
-            raise ValueError(f"{self.path.name} has columns {self.columns}, the row {list(row)}")
-        writer.writerow(row.values())
+        if names != self.columns:
+            raise ValueError(f"{self.path.name} has columns {self.columns}, the row {names}")
+        writer.writerow(map(csv_cell, row.values()))
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(text.getvalue())
 
@@ -170,7 +172,8 @@ class StepTable:
         if not self.path.is_file():
             return []
         with self.path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
+        return [{from_csv_cell(name): from_csv_cell(cell) for name, cell in row.items()} for row in rows]
 
 
 class RunFolder:

@@ -39,10 +39,28 @@ def test_latex() -> None:
     assert latex(MARKED).splitlines() == [
         r"% 50\% ", r"% \# note", r"% needs \usepackage{booktabs}",
         r"\begin{tabular}{lr}", r"\toprule", r"a\_b & IoU \\", r"\midrule",
-        r"x|y \& z & \textbf{50 $\pm$ 1} \\", r"\midrule", r"\{\textasciitilde{}\} & \underline{40\%} \\",
+        r"x\textbar{}y \& z & \textbf{50 $\pm$ 1} \\", r"\midrule", r"\{\textasciitilde{}\} & \underline{40\%} \\",
         r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
 
 
 def test_comma_separated() -> None:
     assert comma_separated(MARKED) == "a_b,IoU\nx|y & z,50 ± 1\n{~},40%\n"
+
+
+HOSTILE = TextTable(
+    header=("=cmd()", "\x1b[31m"), rows=(("[3ex]", "-"), ("*", "-1.5"), ("a\nb\r% c", "+x")), title="$t\r\\input{x}",
+    notes=("\x9b1m\u202e", "\rnote"),
+)  # fmt: skip
+
+
+def test_names_command_nothing() -> None:
+    for text in (terminal(HOSTILE), markdown(HOSTILE), latex(HOSTILE), comma_separated(HOSTILE)):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert terminal(HOSTILE).splitlines()[1].split() == ["=cmd()", r"\x1b[31m"]
+    for line in latex(HOSTILE).splitlines():
+        assert not line.startswith(("[", "*"))
+        assert line.startswith("%") or "input" not in line
+    assert comma_separated(HOSTILE).splitlines() == [
+        r"'=cmd(),\x1b[31m", "[3ex],-", "*,-1.5", r"a\nb\r% c,'+x",
+    ]  # fmt: skip
