@@ -167,7 +167,7 @@ def _session(model: bytes) -> Any:
     onnxruntime = import_onnxruntime()
 
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # its errors come as exceptions
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception

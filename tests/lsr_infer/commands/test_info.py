@@ -6,9 +6,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from lsr_infer.cli import main
+from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import Manifest
 from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, TeacherFacts
 from lsr_infer.segmenter import Segmenter
@@ -92,13 +95,27 @@ def test_an_engine_without_its_manifest(
     assert "m.engine" in line
 
 
-def test_the_files_text_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = colour_model(tmp_path / "m.onnx", manifest(licence="\x1b[2J\x9b31mred\n\rnext\u202e", method="\x07"))
-    for words in (["info", str(path)], ["info", str(path), "--json"]):
-        assert main(words) == 0
-        text = capsys.readouterr().out
-        assert not set(text) & set("\x1b\x9b\r\x07\u202e")
-    assert "next" in text
+def test_the_files_text_cannot_command_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = "\x1b[2J\x9b31mred\n\rnext\u202e\x7f"
+    space = LabelSpace(name=text, names=(text, f"{text}2", "b"), colors=((0, 0, 0),) * 3, subsets={text: (0,)})
+    document = manifest(
+        space, licence=text, method="\x07", scores={text: 0.5}, choices=(text,), intended_use=text, exporter=text
+    )
+    path, picture = colour_model(tmp_path / "m\x1b[5m.onnx", document), tmp_path / "a\x1b[6m.png"
+    assert cv2.imwrite(str(picture), np.zeros((40, 60, 3), np.uint8))
+    out = ["-o", str(tmp_path / "out"), "--overwrite"]
+    for words in (
+        ["info", str(path)], ["info", str(path), "--json"], ["info", str(path), "--manifest"],
+        ["bench", str(path), "--frames", "2"], ["bench", str(path), "--frames", "2", "--json"],
+        [str(picture), "-m", str(path), *out, "--json"], [str(picture), "-m", str(path), "--mask-ids", text, *out],
+        ["serve-config", str(path), "-o", str(tmp_path / "repository")],
+    ):  # fmt: skip
+        code = main(words)
+        assert code == (2 if "--mask-ids" in words else 0), words
+        shown = "".join(capfd.readouterr())
+        assert all(line.isprintable() for line in shown.split("\n")), (words, shown)
+    assert main(["info", str(path)]) == 0
+    assert r"\x1b[2J\x9b31mred\n\rnext\u202e\x7f" in capfd.readouterr().out
 
 
 def test_info_loads_no_engine(model: Path) -> None:
