@@ -317,8 +317,10 @@ class Engine:
             return
         self.step = self.state.read(self.run_folder.checkpoint(step))
         best = self.selector.best_step
-        if self._is_main and best is not None and best in self.run_folder.steps():
-            self.run_folder.point("best", best)  # a kill may have come between the checkpoint and this pointer
+        if self._is_main:  # a kill may have come between the last checkpoint and what is done after it
+            if best is not None and best in self.run_folder.steps():
+                self.run_folder.point("best", best)
+            self.run_folder.prune(self.config.train.keep)
 
 
 def build_accelerator(config: Config, device: torch.device) -> Accelerator:

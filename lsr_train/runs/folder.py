@@ -381,8 +381,11 @@ class RunFolder:
         self.point("last", step)  # a kill from here to `best` is made good by the engine on resumption
         if best:
             self.point("best", step)
-        steps = self.steps()
-        for old in {*steps[:-keep]} - {self.pointer("best"), self.pointer("last")}:
+        self.prune(keep)
+
+    def prune(self, keep: int) -> None:
+        """Remove all checkpoints but the newest `keep`, the selected and the last one."""
+        for old in {*self.steps()[:-keep]} - {self.pointer("best"), self.pointer("last")}:
             self._remove(old)
 
     def _remove(self, step: int) -> None:

@@ -83,6 +83,13 @@ def test_evaluate_does_not_score_a_damaged_checkpoint(run: Path, capsys: pytest.
     assert "step-2, the newest that is whole" in capsys.readouterr().err
 
 
+def test_what_a_kill_kept_from_being_removed_goes_on_resumption(run: Path) -> None:
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    (run / "config.yaml").write_text(text.replace("keep: 3\n", "keep: 1\n", 1), encoding="utf-8")
+    assert resume(run) == 0
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-4"]
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "checkpoints/last"])
 def test_a_file_that_is_no_text_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     (run / name).write_bytes(b"\xff\xfe\x00")
