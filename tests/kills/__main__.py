@@ -99,6 +99,7 @@ def kill_series(name: str, scenario: Scenario, place: Path, kills: int, draw: ra
     expected, there = results(whole.folder), names(whole.folder)
     print(f"{name}: {ended.calls} calls, {len(expected)} results", file=sys.stderr, flush=True)
     while counts["kills"] < kills:
+        (place / f"{name}.json").write_text(json.dumps(counts), encoding="utf-8")  # so far
         trial = Trial(name, scenario, place, counts)
         last = None
         for _ in range(draw.randint(1, MOST)):
