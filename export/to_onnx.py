@@ -15,6 +15,8 @@ from lsr_infer.commands.parser import ArgumentParser, parse_size
 from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
 from lsr_infer.parity.meter import add_parity_options, bar_for
+from lsr_train.commands.option_names import with_own_names
+from lsr_train.config.fields import whole_numbers
 from lsr_train.exporting import ExportOptions, FramesOptions, export
 from lsr_train.exporting.calibration import LABEL_IDS
 from lsr_train.exporting.graph import OPSET, OPSETS
@@ -45,6 +47,8 @@ def build_parser() -> ArgumentParser:
     add("--overwrite", action="store_true", common=True, help="replace existing files")
     add("--label-space", metavar="NAME|YAML", help="classes of a checkpoint that does not name its own, such as "
         "cityscapes19, or a classes.yaml")  # fmt: skip
+    add("--dilations", metavar="A,B", help="of the classifier of a published .pth, whose names do not tell them: "
+        "6,12,18,24 as in ADVENT's code, or 6,12 as in AdaptSegNet's (6,12)")  # fmt: skip
     add = parser.section("graph")
     add("--precision", choices=PRECISIONS, default="fp32", common=True, help="of weights and arithmetic (fp32); int8 "
         "needs frames to calibrate on")  # fmt: skip
@@ -87,13 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         size=parse_size(options.size) if options.size else None,
         working_size=parse_size(options.working_size) if options.working_size else None, opset=options.opset,
         weight_bits=options.weight_bits, bar=bar_for(**vars(options)), label_space=space, overwrite=options.overwrite,
-        report=options.report,
+        report=options.report, dilations=whole_numbers("dilations", options.dilations or ""),
     )  # fmt: skip
     frames = FramesOptions(
         compare=options.frames, labels=options.labels, label_ids=options.label_ids, count=options.num_frames,
         calibrate=options.calibrate, calibration_count=options.calibration_frames,
     )  # fmt: skip
-    manifest = export(options.checkpoint, options.output, how, frames)
+    with with_own_names():
+        manifest = export(options.checkpoint, options.output, how, frames)
     parity = manifest.parity
     assert parity is not None
     logger.info("parity with the checkpoint on %s: %s", parity.frames_from, parity.describe())

@@ -310,7 +310,7 @@ def open_network(options: AnalyzeOptions, path: Path, file: Path) -> OpenedNetwo
     if file.suffix.lower() in (".onnx", ".engine"):
         raise UsageError(f"{file.name} is an exported file, which has no features to analyze. Name its checkpoint.")
     device = choose_device(options.device, options.precision)
-    network, info = load_model(file)
+    network, info = load_model(file, dilations=options.scoring(str(file)).branches)
     wanted = None if options.label_space == "auto" else load_label_space(options.label_space)
     space = predicted_space(str(file), info.label_space, network.spec.num_classes, wanted)
     if wanted is not None and wanted.names != space.names:

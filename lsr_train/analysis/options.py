@@ -72,6 +72,8 @@ class AnalyzeOptions:
         frames: how many frames of them, evenly spread; 0 means all.
         ignore_mask: PNG whose non-zero pixels count as void in every image.
         on_bad: `stop` or `skip` over unusable files.
+        dilations: of the classifier of a published .pth, whose names do not tell them, such as 6,12,18,24; empty takes
+            6,12, which act in AdaptSegNet's code.
         height: rows fed to the network; 0 is the checkpoint's training size.
         width: columns fed to the network; 0 likewise.
         per_class: feature vectors of each class in the figures of norms, angles and t-SNE.
@@ -104,6 +106,7 @@ class AnalyzeOptions:
     frames: int = 0
     ignore_mask: str = ""
     on_bad: Literal["stop", "skip"] = "stop"
+    dilations: str = ""
     height: int = 0
     width: int = 0
     per_class: int = 350

@@ -29,6 +29,7 @@ _WIDTHS = (768, 512, 384, 256)
 """Columns that are tried where a budget is too short for the footage's own. Ours."""
 _SIZE = ("data.source.height", "data.source.width", "data.target.height", "data.target.width")
 _CROP = ("augment.crop_height", "augment.crop_width")
+_FORM = ("network.stem", "network.normalization")
 _CROPS = (0, 512, 320, 224)
 """Sides of the crops that are tried; 0 is the whole image. Ours."""
 
@@ -100,8 +101,11 @@ def _narrower_widths(choices: Choices) -> dict[int, float]:
     return {wide: (wide / now) ** 2 for wide in _WIDTHS if wide < now}
 
 
-def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] | None]) -> None:
-    """Take backbone and width from the file of starting weights; `shape` reads them, None where they are not known."""
+def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float, bool] | None]) -> None:
+    """Take the network from the file of starting weights.
+
+    `shape` reads backbone, width and whether the names are those of Caffe's line; None where they are not known.
+    """
     weights = choices.config.network.weights
     if weights in ("imagenet", "none"):
         network = choices.config.network
@@ -110,14 +114,16 @@ def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float] 
         return
     found = shape(Path(weights)) if choices.free("network.backbone", "network.width") else None
     if found is not None:
-        values = {"network.backbone": found[0], "network.width": found[1]}
-        network = choices.config.network
-        form = f"stem {network.stem}, normalization {network.normalization}"
+        values: dict[str, Any] = {"network.backbone": found[0], "network.width": found[1]}
         line = f"network {found[0]}, width {found[1]:g}: what {weights} holds"
-        if choices.free("network.stem", "network.normalization"):
+        if choices.free(*_FORM) and found[2]:
+            values |= dict(zip(_FORM, ("caffe", "caffe-bgr"), strict=True))
+            line += "; stem caffe, normalization caffe-bgr: its names are those of weights from Caffe"
+        elif choices.free(*_FORM):
+            network = choices.config.network
             line += (
-                f"; {form} are assumed, since no file names them: with weights of Caffe's kind set --network.stem "
-                "caffe --network.normalization caffe-bgr"
+                f"; stem {network.stem}, normalization {network.normalization} are assumed, since no file names them: "
+                "with weights of Caffe's kind set --network.stem caffe --network.normalization caffe-bgr"
             )
         choices.take(values, line)
 

@@ -7,7 +7,17 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from lsr_infer.errors import UsageError
 
-__all__ = ["ABOVE_0", "at_default", "check_fields", "field_of", "fields_of", "in_range", "one_of", "with_fields"]
+__all__ = [
+    "ABOVE_0",
+    "at_default",
+    "check_fields",
+    "field_of",
+    "fields_of",
+    "in_range",
+    "one_of",
+    "whole_numbers",
+    "with_fields",
+]
 
 Tree = TypeVar("Tree")
 
@@ -30,6 +40,16 @@ def in_range(key: str, value: float, low: float, high: float = inf) -> None:
         start = "(0" if low == ABOVE_0 else f"[{low:g}"
         end = f"{high:g}]" if isfinite(high) else "infinity)"
         raise UsageError(f"{key} is {value}; allowed: {start}, {end}. Set --{key}.")
+
+
+def whole_numbers(key: str, text: str) -> tuple[int, ...] | None:
+    """Read numbers of at least 1 with commas, with or without brackets; None where the text is empty."""
+    if not text:
+        return None
+    words = text.strip("[]() ").split(",")
+    if not all(word.strip().isdecimal() and int(word) for word in words):
+        raise UsageError(f"{key} is {text!r}; numbers of at least 1 with commas are needed. Set --{key}.")
+    return tuple(int(word) for word in words)
 
 
 def check_fields(section: Any, name: str, /, **ranges: tuple[float, float]) -> None:

@@ -202,7 +202,7 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
         return network.to(device), "resumed"
     if config.init:
         path = resolve_model(Path(config.init))
-        loaded, info = load_model(path)
+        loaded, info = load_model(path, dilations=spec.dilations, sure=False)
         wanted = spec.to_dict()
         found = [(key, value) for key, value in loaded.spec.to_dict().items() if wanted[key] != value]
         if found:

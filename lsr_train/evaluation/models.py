@@ -98,7 +98,7 @@ class CheckpointModel:
     def __init__(self, file: Path, options: EvaluateOptions) -> None:
         self._device = choose_device(options.device, options.precision)
         self._options = options
-        self._network, info = load_model(file)
+        self._network, info = load_model(file, dilations=options.branches)
         if info.origin:
             logger.info("%s: recognised as %s", file, info.origin)
         what = info.origin or f"{info.method or 'unknown method'}, step {info.step}, {self._network.spec.backbone}"
@@ -152,6 +152,7 @@ class ExportedModel:
     def __init__(self, file: Path, options: EvaluateOptions) -> None:
         asked = {
             "flip": options.flip,
+            "dilations": options.branches is not None,
             "scales": options.factors != (1.0,),
             "batch_norm": options.batch_norm != "stored",
             "precision": options.precision not in ("fp32", "auto"),

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from lsr_infer.errors import UsageError
 from lsr_train.config.command_line import parse
 from lsr_train.config.data import Layout, TargetLayout
-from lsr_train.config.fields import check_fields
+from lsr_train.config.fields import check_fields, whole_numbers
 
 __all__ = ["EvaluateOptions", "evaluate_options"]
 
@@ -34,6 +34,8 @@ class EvaluateOptions:
         limit: only the first so many images; 0 means all.
         ignore_mask: PNG whose non-zero pixels count as void in every image.
         on_bad: `stop` or `skip` over unusable files.
+        dilations: of the classifier of a published .pth, whose names do not tell them, such as 6,12,18,24; empty takes
+            6,12, which act in AdaptSegNet's code.
         protocol: `native` upsamples the logits to the labels' own size, `resized` resizes the labels to the fed size.
         height: rows fed to the network; 0 is the checkpoint's training size (512 for foreign files), and for an
             exported file its own rule.
@@ -70,6 +72,7 @@ class EvaluateOptions:
     limit: int = 0
     ignore_mask: str = ""
     on_bad: Literal["stop", "skip"] = "stop"
+    dilations: str = ""
     protocol: Literal["native", "resized"] = "native"
     height: int = 0
     width: int = 0
@@ -103,7 +106,12 @@ class EvaluateOptions:
             raise UsageError("overlays are so many pictures in a folder. Set both --overlays and --overlay_dir.")
         if self.batch_norm == "target" and not self.target and not self.target_layout.startswith("toytown"):
             raise UsageError("batch_norm target needs unlabelled target frames. Set --target.")
-        _ = self.factors
+        _ = self.factors, self.branches
+
+    @property
+    def branches(self) -> tuple[int, ...] | None:
+        """The dilations as numbers; None where none are stated."""
+        return whole_numbers("dilations", self.dilations)
 
     @property
     def factors(self) -> tuple[float, ...]:

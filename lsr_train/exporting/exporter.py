@@ -80,6 +80,7 @@ class ExportOptions:
     weight_bits: int = 8
     bar: Bar | None = None
     label_space: LabelSpace | None = None
+    dilations: tuple[int, ...] | None = None
     overwrite: bool = False
     report: Path | None = None
 
@@ -166,7 +167,7 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
 
     file_status(checkpoint)  # raises where it cannot be examined
     model = resolve_model(checkpoint)
-    network, info = load_model(model)
+    network, info = load_model(model, dilations=options.dilations)
     network.eval()
     space = _space_of(model, info.label_space, network.spec.num_classes, options)
     height, width = options.size or options.working_size or (info.height, info.width)

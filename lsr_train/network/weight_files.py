@@ -21,7 +21,8 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import check_output_folder, whole_file
 
-_PREFIXES = ("module.", "Scale.")
+CAFFE_PREFIX = "Scale."
+_PREFIXES = ("module.", CAFFE_PREFIX)
 _COUNTER = "num_batches_tracked"
 _LISTED = 12
 
@@ -45,9 +46,22 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read named tensors as `read_named` does, without the prefixes of wrappers (`module.`, `Scale.`)."""
+    return without_prefixes(read_named(path))
+
+
+def without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefixes of wrappers that all names have."""
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def read_named(path: Path) -> dict[str, Tensor]:
     """Read the named tensors of a `.safetensors` or pickled file onto the CPU.
 
-    A `state_dict` or `model` inside is taken out, prefixes of wrappers (`module.`) are removed.
+    A `state_dict` or `model` inside is taken out.
 
     Raises:
         InputError: the file is missing, damaged, holds anything that would run code, or holds no named tensors.
@@ -63,9 +77,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     weights = {str(name): value for name, value in document.items() if isinstance(value, Tensor)}
     if not weights:
         raise InputError(f"{path}: holds no tensors. Save the network's state_dict.")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
 
 
@@ -125,7 +136,7 @@ def load_checked(module: nn.Module, weights: Mapping[str, Tensor], path: Path, a
     found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
     if any(found.values()):
         parts = [f"{len(names)} {what}: {_listed(names)}" for what, names in found.items() if names]
-        raise InputError(f"{path}: the weights do not fit: {'; '.join(parts)}. {advice}")
+        raise InputError(f"{path}: the weights do not fit. {advice} Tensors: {'; '.join(parts)}.")
     broken = [name for name, tensor, _ in pairs if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise InputError(f"{path}: holds values that are not finite: {_listed(broken)}. Use another checkpoint.")

@@ -1,12 +1,13 @@
 """Loads starting weights of the encoder, and recognises checkpoints of other programs by their keys.
 
 Known layouts: torchvision's names for the encoder (any width), and AdaptSegNet's line of DeepLabV2 checkpoints, which
-the published weights of MaxSquare, UDA-OCE and LSR belong to.
+the published weights of ADVENT, MaxSquare, UDA-OCE and LSR belong to.
 """
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,13 +15,26 @@ from torch import Tensor
 from lsr_infer.errors import InputError
 from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.spec import BACKBONES, NetworkSpec
-from lsr_train.network.weight_files import BASE_URL, IMAGENET_FILES, fetch_imagenet, load_checked, read_weights
+from lsr_train.network.weight_files import (
+    BASE_URL,
+    CAFFE_PREFIX,
+    IMAGENET_FILES,
+    fetch_imagenet,
+    load_checked,
+    read_named,
+    read_weights,
+    without_prefixes,
+)
 
 ADAPTSEGNET_DILATIONS = (6, 12)
 """Branches that act in AdaptSegNet's line: its classifier has four and returns after adding the second."""
+ALL_DILATIONS = (6, 12, 18, 24)
+"""Branches that act in ADVENT's code, whose classifier has the same names and adds all four."""
 
 _HEADS = ("clas", "layer6", "layer5")
 _HEAD_KEY = re.compile(r"^(clas|layer5|layer6)\.conv2d_list\.(\d+)\.(weight|bias)$")
+_OTHER_HEAD = re.compile(r"^(fc|decode_head|auxiliary_head|classifier|aux_classifier)\.")
+"""Classifiers beside an encoder in files of torchvision and of mmsegmentation."""
 _ENCODER_PARTS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
 
 
@@ -48,52 +62,88 @@ def load_backbone_weights(
     return f"from torchvision's {IMAGENET_FILES[spec.backbone]} (ImageNet, V1)"
 
 
-def backbone_of(path: Path) -> tuple[str, float] | None:
-    """Return backbone and width of a file of encoder weights by names and shapes; None where it is no ResNet of ours.
+class EncoderShape(NamedTuple):
+    """What names and shapes tell of an encoder; `caffe` is true where the names are those of Caffe's line."""
+
+    backbone: str
+    width: float
+    caffe: bool
+
+
+def backbone_of(path: Path) -> EncoderShape | None:
+    """Return what a file of encoder weights holds; None where it is no ResNet of ours.
 
     Raises:
         InputError: the file cannot be read.
     """
-    weights = {name.removeprefix("backbone."): value for name, value in read_weights(path).items()}
-    return _encoder_shape(weights)
+    named = read_named(path)
+    weights = {name.removeprefix("backbone."): value for name, value in without_prefixes(named).items()}
+    shape = _encoder_shape(weights)
+    return None if shape is None else EncoderShape(*shape, _is_caffe(named))
+
+
+def _is_caffe(named: Mapping[str, Tensor]) -> bool:
+    """Whether names are of weights that were first trained in Caffe: its wrapper, or AdaptSegNet's line."""
+    return any(
+        name.removeprefix("module.").startswith(CAFFE_PREFIX) or _HEAD_KEY.match(name.removeprefix("module."))
+        for name in named
+    )
 
 
 def load_backbone(network: DeepLabV2, path: Path) -> str:
     """Put a file of torchvision-named encoder weights, or a checkpoint's encoder, into the network's encoder.
 
-    A classifier in the file (`fc`, or a DeepLab head) is left out.
+    A classifier in the file (`fc`, or a head of a segmentation network) is left out.
 
     Returns:
         A phrase that names what was loaded and what was left out.
 
     Raises:
-        InputError: the file cannot be read, or keys or shapes differ (all of them listed).
+        InputError: the file cannot be read, keys or shapes differ (all of them listed), or it is of Caffe's line and
+            the network is not.
     """
-    weights = read_weights(path)
+    named, spec = read_named(path), network.spec
+    if _is_caffe(named) and (spec.stem, spec.normalization) != ("caffe", "caffe-bgr"):
+        raise InputError(
+            f"{path}: its names are those of weights from Caffe, which need Caffe's stem and its mean of BGR levels. "
+            "Set --network.stem caffe --network.normalization caffe-bgr."
+        )
+    weights = without_prefixes(named)
     if any(name.startswith("backbone.") for name in weights):
         own = {name: value for name, value in weights.items() if not name.startswith("head.branches.")}
         weights = {name.removeprefix("backbone."): value for name, value in own.items()}
-    dropped = [name for name in weights if name.startswith("fc.") or _HEAD_KEY.match(name)]
-    encoder = {name: value for name, value in weights.items() if name not in dropped}
+    dropped = [name for name in weights if _OTHER_HEAD.match(name) or _HEAD_KEY.match(name)]
+    encoder = {name: value for name, value in weights.items() if name not in set(dropped)}
     shape = _encoder_shape(encoder)
     found = "no ResNet of torchvision's names" if shape is None else f"a {shape[0]} of width {shape[1]:g}"
     advice = (
-        f"The file holds {found}; the network is a {network.spec.backbone} of width {network.spec.width:g}. "
+        f"The file holds {found}; the network is a {spec.backbone} of width {spec.width:g}. "
         "Set --network.backbone and --network.width to match."
     )
+    if shape is None:
+        advice = _published_as(weights) or advice
     load_checked(network.backbone, encoder, path, advice)
     heads = sorted({name.split(".")[0] for name in dropped})
     return f"from {path.name}" + (f" without its {' and '.join(heads)}" if heads else "")
 
 
-def recognise(path: Path, *, dilations: tuple[int, ...] = ADAPTSEGNET_DILATIONS) -> tuple[DeepLabV2, str]:
+class Recognised(NamedTuple):
+    """A network with frozen batch-norm, a phrase on what was recognised, and a sentence on what the names do not tell.
+
+    The last one is empty where they tell everything.
+    """
+
+    network: DeepLabV2
+    text: str
+    doubt: str
+
+
+def recognise(path: Path, *, dilations: tuple[int, ...] | None = None) -> Recognised:
     """Read a checkpoint of AdaptSegNet's line into a network.
 
     Such files have a caffe stem at stride 8, BGR input minus a mean, and a classifier named `clas`, `layer6` or
-    `layer5` of which only the first two branches ever acted or trained; `dilations` are those of the branches to read.
-
-    Returns:
-        The network with frozen batch-norm, and a sentence on what was recognised and what was left out.
+    `layer5`. In AdaptSegNet's own code only the first two branches of it ever acted or trained, in ADVENT's all four.
+    `dilations` are those of the branches to read; None takes the first two.
 
     Raises:
         InputError: the file cannot be read, is of no known layout, or has missing or unexpected keys (listed).
@@ -111,6 +161,7 @@ def recognise(path: Path, *, dilations: tuple[int, ...] = ADAPTSEGNET_DILATIONS)
         raise InputError(f"{path}: none of its classifiers ({', '.join(sorted(heads))}) reads {features} channels.")
     head = fitting[0]
     branches = sum(1 for name in weights if re.match(rf"^{head}\.conv2d_list\.\d+\.weight$", name))
+    dilations = dilations or ADAPTSEGNET_DILATIONS
     if branches < len(dilations):
         raise InputError(f"{path}: {head} has {branches} branches, {len(dilations)} are asked for.")
     renamed = _rename(weights, head, len(dilations))
@@ -127,12 +178,18 @@ def recognise(path: Path, *, dilations: tuple[int, ...] = ADAPTSEGNET_DILATIONS)
     load_checked(network, renamed, path, "The file is not the DeepLabV2 of AdaptSegNet's line that its names suggest.")
     network.set_batch_norm("frozen")
     unused = sorted(heads - {head})
+    listed = ", ".join(map(str, dilations))
     text = (
         f"DeepLabV2 on {backbone} of AdaptSegNet's line: {num_classes} classes, classifier {head} with the dilations "
-        f"{', '.join(map(str, dilations))} that act in its code ({branches} stored), BGR minus mean, "
-        "caffe stem, stride 8"
+        f"{listed} ({branches} stored), BGR minus mean, caffe stem, stride 8"
     )
-    return network.eval(), text + (f"; left out: {', '.join(unused)}" if unused else "")
+    doubt = (
+        f"{path}: its names do not tell how many of the {branches} dilations of {head} are summed: all, as in ADVENT's "
+        f"code, or the first two, as in AdaptSegNet's; read with {listed}. Set --network.dilations "
+        f"'{list(ALL_DILATIONS)}' or '{list(ADAPTSEGNET_DILATIONS)}'."
+    )
+    without = f"; left out: {', '.join(unused)}" if unused else ""
+    return Recognised(network.eval(), text + without, doubt if branches > len(ADAPTSEGNET_DILATIONS) else "")
 
 
 def _rename(weights: Mapping[str, Tensor], head: str, branches: int) -> dict[str, Tensor]:
@@ -161,16 +218,33 @@ def _encoder_shape(weights: Mapping[str, Tensor]) -> tuple[str, float] | None:
     return None
 
 
+_PUBLISHED = (
+    (re.compile(r"(^|\.)(patch_embed\d*|linear_c|block\d)\."), "a SegFormer, as DAFormer, HRDA and MIC publish it"),
+    (re.compile(r"^(model\.)?(backbone\.)?stem\.\d"), "mmsegmentation's ResNet with a deep stem (ResNetV1c)"),
+    (re.compile(r"^(model\.|ema_model\.)?(decode_head|auxiliary_head)\."), "a network of mmsegmentation"),
+    (re.compile(r"^(classifier|aux_classifier)\.\d"), "torchvision's DeepLabV3 or FCN"),
+    (re.compile(r"(^|\.)(aspp|low_level_\w+|project)\."), "a DeepLabV3 or DeepLabV3+"),
+)
+"""Names that tell a network of others, and what it is."""
+
+
+def _published_as(weights: Mapping[str, Tensor]) -> str | None:
+    """Return a sentence on whose network a file holds, where that is none we can read."""
+    what = next((what for pattern, what in _PUBLISHED if any(pattern.search(name) for name in weights)), None)
+    return what and f"By its names the file holds {what}; networks here are DeepLabV2 on a plain ResNet."
+
+
 def _unknown(weights: Mapping[str, Tensor]) -> str:
     """Say what a file of no known layout seems to hold, and what to do."""
     shape = _encoder_shape(weights)
     if shape is not None and {name.split(".")[0] for name in weights} <= _ENCODER_PARTS:
         return (
             f"holds only an encoder ({shape[0]} of width {shape[1]:g}), no segmentation network. Start a training from "
-            "it with --network.weights."
+            "it: pretrain --network.weights FILE."
         )
     first = ", ".join(list(weights)[:5])
     return (
-        f"holds weights of no known layout ({len(weights)} tensors: {first} …). Known: this project's .safetensors, "
-        "and DeepLabV2 of AdaptSegNet's line (conv1, layer1..4, and clas, layer6 or layer5 with conv2d_list)."
-    )
+        f"holds weights of no known layout. {_published_as(weights) or ''} Known are this project's .safetensors, and "
+        "DeepLabV2 of AdaptSegNet's line (conv1, layer1..4, and clas, layer6 or layer5 with conv2d_list). "
+        f"{len(weights)} tensors: {first} …"
+    ).replace("  ", " ")

@@ -6,6 +6,7 @@ same bytes. It carries its own digest (`lsr_infer.io.digests`), so that damage i
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.digests import BLANK, seal, stated_digest
 from lsr_infer.io.files import whole_file
 from lsr_infer.labelspace import LabelSpace
@@ -31,6 +32,8 @@ __all__ = [
     "ModelInfo", "TeacherFacts", "checked_digest", "load_model", "model_hash", "newest_whole", "save_model",
     "save_tensors",
 ]  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the metadata."""
@@ -125,8 +128,20 @@ def save_model(path: Path, network: DeepLabV2, info: ModelInfo) -> str:
         return save_tensors(temporary, tensors, metadata)
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV2, ModelInfo]:
+def load_model(
+    path: Path,
+    device: torch.device | str = "cpu",
+    *,
+    dilations: tuple[int, ...] | None = None,
+    sure: bool = True,
+) -> tuple[DeepLabV2, ModelInfo]:
     """Read a network: this project's safetensors, or a `.pth` of AdaptSegNet's line (see `recognise`).
+
+    Args:
+        path: the file.
+        device: where the network goes.
+        dilations: of the classifier of a `.pth`, whose names do not tell them; None takes those of AdaptSegNet's code.
+        sure: whether these are known to be the file's own; else a warning says what was taken.
 
     Returns:
         The network in evaluation mode, and its facts; those of a foreign file have no label space, and `origin` says
@@ -134,13 +149,16 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV
 
     Raises:
         InputError: the file is missing, damaged, foreign, of a newer format, or its parts contradict each other.
+        UsageError: the file states other dilations than those that are said to be its own.
     """
     if not path.is_file():
         what = "is a folder, not a model file" if path.is_dir() else "there is no such file"
         raise InputError(f"{path}: {what}. Name a .safetensors or .pth file.")
     if path.suffix != ".safetensors":
-        network, text = recognise(path)
-        return network.to(device), ModelInfo(label_space=None, origin=text)
+        found = recognise(path, dilations=dilations)
+        if found.doubt and not (dilations and sure):
+            logger.warning("%s", found.doubt)
+        return found.network.to(device), ModelInfo(label_space=None, origin=found.text)
     checked_digest(path)
     document, weights = _read(path)
     try:
@@ -157,6 +175,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[DeepLabV
             f"{path}: {spec.num_classes} classes in the network and {info.label_space.num_classes} in its label space "
             f"{info.label_space.name}. Use another copy."
         )
+    if dilations and sure and dilations != spec.dilations:
+        raise UsageError(f"{path}: states its dilations itself, {list(spec.dilations)}. Leave --network.dilations out.")
     with torch.random.fork_rng(devices=[]):  # the weights are replaced: reading draws no random number
         network = DeepLabV2(spec)
     load_checked(network, weights, path, "Use another copy of the model.")

@@ -31,6 +31,7 @@ from lsr_train.network import DeepLabV2  # noqa: E402
 from lsr_train.runs.checkpoint import ModelInfo, model_hash, save_model  # noqa: E402
 from tests.lsr_infer.unprivileged import unprivileged  # noqa: E402
 from tests.lsr_train.exporting.small import network  # noqa: E402
+from tests.lsr_train.network.test_weights import adaptsegnet_weights  # noqa: E402
 
 Shared = Callable[[str], Path]
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,6 +221,21 @@ def test_mistakes_have_their_codes(checkpoint: Path, tmp_path: Path, capsys: pyt
     assert not out.exists()
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_dilations_of_a_published_file_are_stated_or_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(adaptsegnet_weights()[0], tmp_path / "published.pth")
+    words = [str(tmp_path / "published.pth"), "-o", str(tmp_path / "model.onnx")]
+    for more, warned in (([], True), (["--dilations", "6,12,18,24"], False)):
+        caplog.clear()
+        assert exit_status(lambda more=more: main([*words, *more])) == 2  # its five classes have no names
+        assert "Pass --label-space" in capsys.readouterr().err
+        assert ("Set --dilations '[6, 12, 18, 24]' or '[6, 12]'" in caplog.text) == warned
+    assert exit_status(lambda: main([*words, "--dilations", "6 12"])) == 2
+    assert exit_status(lambda: main([*words, "--dilations", "6,12,18,24,30"])) == 4
+    assert "has 4 branches, 5 are asked for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["", "--frames", "--labels", "--calibrate"])

@@ -161,6 +161,15 @@ def test_the_network_is_that_of_the_weights(tmp_path: Path) -> None:
     chosen = choices("--network.weights", str(file))
     network_of_file(chosen, backbone_of)
     assert (chosen.config.network.backbone, chosen.config.network.width) == ("resnet34", 0.25)
+    assert (chosen.config.network.stem, "are assumed, since no file names them" in chosen.lines[0]) == (
+        "torchvision",
+        True,
+    )
+    torch.save({f"Scale.{name}": value for name, value in network.backbone.state_dict().items()}, file)
+    caffe = choices("--network.weights", str(file))
+    network_of_file(caffe, backbone_of)
+    assert (caffe.config.network.stem, caffe.config.network.normalization) == ("caffe", "caffe-bgr")
+    assert "from Caffe" in caffe.lines[0]
     stated = choices("--network.weights", str(file), "--network.width", "1.0")
     network_of_file(stated, backbone_of)
     assert stated.config.network.backbone == "resnet50"

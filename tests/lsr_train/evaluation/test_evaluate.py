@@ -20,6 +20,7 @@ from lsr_train.evaluation.options import EvaluateOptions
 from lsr_train.evaluation.scores import score_frames
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.runs.checkpoint import ModelInfo, model_hash, save_model
+from tests.lsr_train.network.test_weights import adaptsegnet_weights
 
 TOYTOWN = ["--layout", "toytown-camera", "--split", "val", "--limit", "3", "--device", "cpu"]
 
@@ -198,6 +199,36 @@ def test_a_users_folder_and_what_is_left_out(model: Path, tmp_path: Path, capsys
     assert run([*words, "--on_bad", "skip"]) == 6
     data = json.loads(capsys.readouterr().out)["data"]
     assert (data["frames"], data["left_out"]) == (2, 1)
+
+
+def test_the_dilations_of_a_published_file_are_stated_or_warned_of(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    weights, _ = adaptsegnet_weights("layer6")  # of five classes
+    path = tmp_path / "published.pth"
+    torch.save(weights, path)
+    space = tmp_path / "five.yaml"
+    names = "".join(f"  - {{name: c{index}, color: [0, 0, {index}]}}\n" for index in range(5))
+    space.write_text(f"classes:\n{names}ignore: [{', '.join(map(str, range(5, 19)))}]\n", encoding="utf-8")
+    root = labelled_folder(tmp_path / "mine", 1)
+    words = [str(path), "--data", str(root), "--label_space", str(space), "--height", "64", "--width", "96", "--json"]
+    results = []
+    for more, read in (
+        ([], [6, 12]),
+        (["--dilations", "6,12"], [6, 12]),
+        (["--dilations=[6,12,18,24]"], [6, 12, 18, 24]),
+    ):
+        caplog.clear()
+        assert run([*words, *more]) == 0
+        assert ("Set --dilations '[6, 12, 18, 24]' or '[6, 12]'" in caplog.text) == (not more)
+        results.append(json.loads(capsys.readouterr().out))
+        assert results[-1]["model"]["network"]["dilations"] == read
+    assert results[0]["iou"] == results[1]["iou"] != results[2]["iou"]
+    for wrong in ("6,x", "0", "6,,12"):
+        assert run([*words, "--dilations", wrong]) == 2
+    assert run([str(model), *TOYTOWN, "--dilations", "6,12"]) == 2
+    assert "Leave --dilations out" in capsys.readouterr().err
+    assert run([str(shipped_model()), *TOYTOWN, "--dilations", "6,12"]) == 2
 
 
 def test_labels_with_a_suffix_are_named_with_the_options_of_this_command(

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from lsr_infer.errors import InputError
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.network.weight_files import read_weights
-from lsr_train.network.weights import load_backbone, load_backbone_weights, recognise
+from lsr_train.network.weights import backbone_of, load_backbone, load_backbone_weights, recognise
 from tests.lsr_train.network.small import small_network
 
 
@@ -150,7 +150,8 @@ def test_imagenet_has_no_file_of_another_width() -> None:
 def test_adaptsegnets_line_is_recognised(head: str, prefix: str, tmp_path: Path) -> None:
     weights, network = adaptsegnet_weights(head, prefix=prefix)
     torch.save(weights, tmp_path / "best.pth")
-    found, text = recognise(tmp_path / "best.pth")
+    found, text, doubt = recognise(tmp_path / "best.pth")
+    assert "6, 12" in doubt
     assert found.spec == network.spec
     assert found.batch_norm == "frozen"
     assert not found.training
@@ -168,7 +169,7 @@ def test_the_auxiliary_head_is_dropped_and_named(main: str, auxiliary: str, chan
     assert network.feature_channels == 256
     extra = {f"module.{auxiliary}.conv2d_list.{branch}.weight": torch.zeros(5, channels, 3, 3) for branch in range(4)}
     torch.save(extra | weights, tmp_path / "multi.pth")
-    found, text = recognise(tmp_path / "multi.pth")
+    found, text, _ = recognise(tmp_path / "multi.pth")
     assert same_output(found, network)
     assert text.endswith(f"left out: {auxiliary}")
 
@@ -193,13 +194,123 @@ def test_numpy_1_spelled_its_modules_otherwise(tmp_path: Path) -> None:
     assert same_output(recognise(path)[0], network)
 
 
-def test_more_branches_on_request(tmp_path: Path) -> None:
-    weights, _ = adaptsegnet_weights()
+@pytest.mark.parametrize("head", ["clas", "layer6"])
+def test_advents_line_has_the_same_names_and_sums_every_branch(head: str, tmp_path: Path) -> None:
+    weights, two = adaptsegnet_weights(head)
     torch.save(weights, tmp_path / "best.pth")
-    found, _ = recognise(tmp_path / "best.pth", dilations=(6, 12, 18, 24))
-    assert torch.equal(found.head.branches[3].get_parameter("bias"), weights["module.clas.conv2d_list.3.bias"])
-    with pytest.raises(InputError, match="clas has 4 branches, 5 are asked for"):
+    found, text, doubt = recognise(tmp_path / "best.pth", dilations=(6, 12, 18, 24))
+    assert "6, 12, 18, 24 (4 stored)" in text
+    assert not same_output(found, two)
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = two.backbone(image)
+        every = sum(
+            torch.nn.functional.conv2d(
+                features, weights[f"module.{head}.conv2d_list.{index}.weight"],
+                weights[f"module.{head}.conv2d_list.{index}.bias"], padding=dilation, dilation=dilation,
+            )
+            for index, dilation in enumerate((6, 12, 18, 24))
+        )  # fmt: skip
+        assert torch.allclose(found(image).logits, every, rtol=1e-4, atol=1e-3)
+    for part in ("all, as in ADVENT's code", "the first two, as in AdaptSegNet's", "'[6, 12, 18, 24]'", "'[6, 12]'"):
+        assert part in doubt
+    with pytest.raises(InputError, match=f"{head} has 4 branches, 5 are asked for"):
         recognise(tmp_path / "best.pth", dilations=(6, 12, 18, 24, 30))
+
+
+def test_two_branches_leave_no_doubt(tmp_path: Path) -> None:
+    weights, network = adaptsegnet_weights(branches=2)
+    torch.save(weights, tmp_path / "best.pth")
+    found, _, doubt = recognise(tmp_path / "best.pth")
+    assert same_output(found, network)
+    assert doubt == ""
+
+
+PUBLISHED = {
+    "daformer": (
+        ["backbone.patch_embed1.proj.weight", "decode_head.conv_seg.weight"],
+        "a SegFormer, as DAFormer, HRDA",
+    ),
+    "daformer, as trained": (
+        ["model.backbone.block1.0.norm1.weight", "ema_model.backbone.norm1.weight"],
+        "a SegFormer",
+    ),
+    "segformer": (
+        ["segformer.encoder.patch_embeddings.0.proj.weight", "decode_head.linear_c.0.proj.weight"],
+        "a SegFormer",
+    ),
+    "mmseg v1c": (
+        ["backbone.stem.0.weight", "backbone.layer1.0.conv1.weight", "decode_head.conv_seg.bias"],
+        "deep stem",
+    ),
+    "mmseg": (["backbone.conv1.weight", "decode_head.aspp_modules.0.conv.weight"], "a network of mmsegmentation"),
+    "torchvision": (
+        ["backbone.conv1.weight", "classifier.0.convs.0.0.weight", "aux_classifier.0.weight"],
+        "torchvision's",
+    ),
+    "deeplabv3+": (["backbone.conv1.weight", "aspp.aspp1.atrous_conv.weight", "decoder.conv1.weight"], "a DeepLabV3"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_others_publish_is_refused_in_a_sentence_before_the_tensors(name: str, tmp_path: Path) -> None:
+    keys, what = PUBLISHED[name]
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": {key: torch.zeros(3) for key in keys}, "meta": {"epoch": 1}}, path)
+    for read in (recognise, lambda path: load_backbone(small_network(), path)):
+        with pytest.raises(InputError) as caught:
+            read(path)
+        message = str(caught.value)
+        assert what in message
+        assert message.index(what) < message.index(keys[0].removeprefix("backbone."))
+
+
+def test_the_encoder_of_a_network_of_others_is_a_start_where_its_names_are_torchvisions(tmp_path: Path) -> None:
+    encoder = {name: value for name, value in encoder_weights().items() if not name.startswith("fc.")}
+    for heads in (["decode_head.conv_seg.weight", "auxiliary_head.convs.0.conv.weight"], ["classifier.4.weight"]):
+        path = tmp_path / "whole.pth"
+        torch.save(
+            {f"backbone.{name}": value for name, value in encoder.items()} | {key: torch.zeros(3) for key in heads},
+            path,
+        )
+        network = small_network()
+        names = " and ".join(sorted(key.split(".")[0] for key in heads))
+        assert load_backbone(network, path) == f"from whole.pth without its {names}"
+        assert torch.equal(network.backbone.conv1.weight, encoder["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda w: {f"Scale.{name}": value for name, value in w.items()},
+        lambda w: {f"module.Scale.{name}": value for name, value in w.items()},
+        lambda w: (
+            {f"Scale.{name}": value for name, value in w.items()} | {"Scale.layer5.conv2d_list.0.bias": torch.zeros(3)}
+        ),
+        lambda w: w | {"layer6.conv2d_list.0.bias": torch.zeros(3)},
+        lambda w: (
+            {f"module.{name}": value for name, value in w.items()} | {"module.clas.conv2d_list.0.bias": torch.zeros(3)}
+        ),
+    ],
+)
+def test_a_file_of_caffes_line_asks_for_its_stem_and_normalisation(named: Callable[[Any], Any], tmp_path: Path) -> None:
+    weights = encoder_weights(backbone="resnet50", stem="caffe", normalization="caffe-bgr")
+    path = tmp_path / "caffe.pth"
+    torch.save(named(weights), path)
+    for changes in ({}, {"stem": "caffe"}, {"normalization": "caffe-bgr"}):
+        network = small_network(backbone="resnet50", **changes)
+        before = network.backbone.conv1.weight.clone()
+        with pytest.raises(
+            InputError, match=r"from Caffe.*Set --network\.stem caffe --network\.normalization caffe-bgr\."
+        ):
+            load_backbone(network, path)
+        assert torch.equal(network.backbone.conv1.weight, before)
+    network = small_network(backbone="resnet50", stem="caffe", normalization="caffe-bgr")
+    load_backbone(network, path)
+    assert torch.equal(network.backbone.conv1.weight, weights["conv1.weight"])
+    assert backbone_of(path) == ("resnet50", 0.125, True)
+    torch.save(weights, path)
+    assert backbone_of(path) == ("resnet50", 0.125, False)
 
 
 def test_missing_and_unexpected_keys_of_a_checkpoint_are_listed(tmp_path: Path) -> None:

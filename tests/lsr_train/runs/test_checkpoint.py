@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lsr_train.runs.checkpoint as checkpoint
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.digests import BLANK, seal, stated_digest
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.network import DeepLabV2
@@ -268,6 +268,34 @@ def test_a_foreign_checkpoint_says_what_it_is(tmp_path: Path) -> None:
     assert found.spec == network.spec
     assert info.label_space is None
     assert "AdaptSegNet" in info.origin
+
+
+@pytest.mark.parametrize(
+    ("dilations", "sure", "read", "warned"),
+    [
+        (None, True, (6, 12), True), ((6, 12), True, (6, 12), False), ((6, 12, 18, 24), True, (6, 12, 18, 24), False),
+        ((6, 12, 18, 24), False, (6, 12, 18, 24), True),
+    ],
+)  # fmt: skip
+def test_what_a_foreign_name_does_not_tell_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, dilations: Any, sure: bool, read: tuple[int, ...], warned: bool
+) -> None:
+    weights, _ = adaptsegnet_weights("layer6")
+    torch.save(weights, tmp_path / "best.pth")
+    found, _ = load_model(tmp_path / "best.pth", dilations=dilations, sure=sure)
+    assert found.spec.dilations == read
+    shown = ", ".join(map(str, read))
+    assert ("do not tell how many of the 4 dilations of layer6 are summed" in caplog.text) == warned
+    assert (f"read with {shown}. Set --network.dilations" in caplog.text) == warned
+
+
+def test_a_checkpoint_of_ours_states_its_dilations(tmp_path: Path) -> None:
+    path = tmp_path / "ours.safetensors"
+    save_model(path, small_network(dilations=(1, 2)), ModelInfo(label_space=None))
+    assert load_model(path, dilations=(1, 2))[0].spec.dilations == (1, 2)
+    assert load_model(path, dilations=(6, 12), sure=False)[0].spec.dilations == (1, 2)
+    with pytest.raises(UsageError, match=r"states its dilations itself, \[1, 2\]"):
+        load_model(path, dilations=(6, 12))
 
 
 def test_a_foreign_checkpoint_survives_as_ours(tmp_path: Path) -> None:
