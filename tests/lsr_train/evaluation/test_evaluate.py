@@ -296,7 +296,7 @@ def test_unusable_inputs_have_their_code_and_one_line(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"model": ""}, "no checkpoint"),
+        ({"model": ""}, "no model"),
         ({"layout": "camvid"}, "Set --data"),
         ({"layout": "x"}, "layout is 'x'"),
         ({"height": 64}, "width is 0"),
