@@ -13,7 +13,10 @@ import torch
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.autopilot.budget import (
+    LEAST_STEPS,
+    OVERRUN,
     SOURCE_SHARE,
+    USEFUL_STEPS,
     Budget,
     BudgetError,
     Stage,
@@ -24,6 +27,7 @@ from lsr_train.autopilot.budget import (
     measure_cost,
     plan_lengths,
     step_bytes,
+    too_short,
     with_length,
 )
 from lsr_train.autopilot.choices import (
@@ -31,7 +35,6 @@ from lsr_train.autopilot.choices import (
     SourceStage,
     fitting,
     narrower,
-    narrowest,
     network_of_file,
     split_of_folder,
     training_size,
@@ -121,8 +124,7 @@ def _plan(request: Request, stage: SourceStage, started: float) -> _StagePlan:
         except BudgetError as error:
             widest = narrower(choices, error.share)
             if widest is None:
-                smallest = narrowest(choices)
-                raise error if smallest is None else error.at(*smallest) from error
+                raise
             target = choices.config.data.target
             logger.info(
                 "%dx%d is too large for this budget, whose %s hold %.0f %% of the fewest steps; trying %d wide",
@@ -211,8 +213,15 @@ def _fit_into(
     """Fit both stages into the budget; returns the source stage, and what stands for it where that will do."""
     source = stage.beside(choices.config)
     adapted = replace(costs[1], start=costs[1].start + 2 * costs[1].evaluation)  # the summary evaluates both networks
-    stages = Stage(config=source, cost=costs[0]), Stage(config=choices.config, cost=adapted)
+    fewest = USEFUL_STEPS
+    if narrower(choices, 0.0) is None:  # nothing smaller is left to try
+        fewest, budget = LEAST_STEPS, replace(budget, overrun=OVERRUN)
+    stages = (
+        Stage(config=source, cost=costs[0], fewest=fewest), Stage(config=choices.config, cost=adapted, fewest=fewest)
+    )  # fmt: skip
     lengths = plan_lengths(budget, *stages, ready.steps)
+    if short := too_short(budget, lengths, stages):
+        logger.warning("%s", short)
     share = "all for the adaptation"
     if lengths.source:
         if ready.run is not None:

@@ -19,8 +19,8 @@ import yaml
 
 from lsr_infer.io.images import read_image
 from lsr_infer.video.writer import VideoWriter
-from lsr_train.autopilot import budget, two_stages
 from lsr_train.autopilot import choices as automatic
+from lsr_train.autopilot import two_stages
 from lsr_train.autopilot.budget import StageCost
 from lsr_train.autopilot.choices import source_stage
 from lsr_train.config.command_line import resolve
@@ -276,7 +276,7 @@ def test_a_budget_shortens_both_stages_and_a_ready_source_stage_gives_its_time_t
     """The cost is given, since a measured one differs from call to call: a minute a step, evaluations for nothing."""
     caplog.set_level("INFO")
     monkeypatch.setattr(two_stages, "measure_cost", lambda *_: StageCost(step=60.0, evaluation=0.0))
-    monkeypatch.setattr(budget, "LEAST_STEPS", 2)
+    monkeypatch.setattr(two_stages, "LEAST_STEPS", 2)
     out, second = tmp_path / "runs/first", tmp_path / "runs/second"
     assert run_here("adapt", words(data, out, *small_recipes(tmp_path), "--budget", "580s")) == 0
     config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
@@ -290,7 +290,7 @@ def test_a_budget_shortens_both_stages_and_a_ready_source_stage_gives_its_time_t
     assert yaml.safe_load((second / "config.yaml").read_text(encoding="utf-8"))["train"]["steps"] == 8
 
 
-@pytest.mark.parametrize(("seconds", "width"), [(60.0, 96), (70.0, 64), (300.0, None)])
+@pytest.mark.parametrize(("seconds", "width"), [(60.0, 96), (70.0, 64), (120.0, 64), (500.0, None)])
 def test_a_budget_that_is_too_short_for_the_footages_size_takes_a_smaller_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, width: int | None
 ) -> None:
@@ -303,13 +303,14 @@ def test_a_budget_that_is_too_short_for_the_footages_size_takes_a_smaller_one(
         return StageCost(step=seconds * target.width / WIDTH, evaluation=0.0)
 
     monkeypatch.setattr(two_stages, "measure_cost", cost)
-    monkeypatch.setattr(budget, "LEAST_STEPS", 2)
+    monkeypatch.setattr(two_stages, "USEFUL_STEPS", 2)
+    monkeypatch.setattr(two_stages, "LEAST_STEPS", 1)
     monkeypatch.setattr(automatic, "_WIDTHS", (64,))
     out = tmp_path / "runs/run"
     code = run_here("adapt", words(data, out, "--budget", "300s"))
     if width is None:
         assert code == 2
-        assert set(tried) == {WIDTH}  # what cannot fit is not measured
+        assert set(tried) == {WIDTH, 64}  # refused by what was measured at the smallest size
         return
     assert code == 0
     sizes = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["data"]
@@ -321,15 +322,24 @@ def test_a_budget_that_is_too_short_for_the_footages_size_takes_a_smaller_one(
     )
 
 
-def test_a_budget_that_is_too_small_says_what_is_needed(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_budget_that_is_too_small_says_what_is_needed_and_that_is_enough(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(two_stages, "LEAST_STEPS", 3)
     out = tmp_path / "runs/small"
     assert run_here("adapt", words(data, out, "--budget", "1s")) == 2
-    assert re.search(
-        r"too small.*200 of \S+ s for the source stage and 200 of .*Set --budget \d", capsys.readouterr().err
+    found = re.search(
+        r"too small.*3 of \S+ s for the source stage and 3 of .*Set --budget (\d+\w)", capsys.readouterr().err
     )
+    assert found is not None
     assert not out.parent.exists()
+    with caplog.at_level("WARNING"):
+        assert run_here("adapt", words(data, out, "--budget", found[1])) == 0
+    assert re.search(r"too short to be useful, \d+ and \d+ steps; --budget \d+\w would have enough", caplog.text)
 
 
 @pytest.mark.parametrize(
