@@ -84,10 +84,10 @@ def source_name(config: Config, data: str) -> str:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run folder holds a training that came to its end."""
+    """Whether a run folder holds a training that came to its end, and its last checkpoint."""
     try:
-        state = json.loads((run / "status.json").read_text(encoding="utf-8"))["state"]
-        return state == "finished" and RunFolder(run).pointer("last") is not None
+        status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+        return bool(status["state"] == "finished" and status["step"] == RunFolder(run).pointer("last"))
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -167,6 +167,8 @@ def _read_whole(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             for name, digest in document["files"].items():
                 if checked_digest(folder / name) != digest:
                     raise InputError(f"{folder / name}: it is damaged, or of another checkpoint.")
+        if folder.name != f"step-{document['step']}":
+            raise InputError(f"{folder}: holds the checkpoint of step {document['step']}.")
         return document, load_file(folder / _TENSORS)
     except Exception as error:
         what = str(error) if isinstance(error, InputError) else f"{folder}: the checkpoint cannot be read ({error})."

@@ -9,6 +9,7 @@ import pytest
 
 from lsr_infer.errors import exit_status
 from lsr_train.commands.dispatch import evaluate
+from lsr_train.runs.matching import is_finished
 from tests.lsr_train.training_runs import run_here, weights, words
 
 MODEL, TENSORS, DOCUMENT = "model.safetensors", "state.safetensors", "state.json"
@@ -74,6 +75,24 @@ def test_files_of_two_checkpoints_are_not_taken_for_one(run: Path, capsys: pytes
     shutil.copy(run / "checkpoints/step-2" / MODEL, run / "checkpoints/step-4" / MODEL)
     assert resume(run) == 4
     assert "of another checkpoint. To go on from step-2" in capsys.readouterr().err
+
+
+def test_a_checkpoint_under_the_name_of_another_is_not_taken_for_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run / "checkpoints/step-2", run / "checkpoints/step-4", dirs_exist_ok=True)
+    assert resume(run) == 4
+    assert "step-4: holds the checkpoint of step 2. To go on from step-2" in capsys.readouterr().err
+
+
+def test_a_finished_run_that_goes_on_from_an_older_checkpoint_is_not_finished(whole: Path, run: Path) -> None:
+    assert is_finished(run)
+    shutil.rmtree(run / "checkpoints/step-4")
+    (run / "checkpoints/last").write_text("step-2\n", encoding="utf-8")
+    assert not is_finished(run)
+    assert resume(run) == 0
+    assert is_finished(run)
+    assert weights(run, 4) == weights(whole, 4)
 
 
 def test_evaluate_does_not_score_a_damaged_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
