@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lsr_infer import InputError, LsrError, Manifest
+from lsr_infer.text import markdown_text, printable
 from pool import WorkerProcess
 from settings import Catalogue, Entry, Limits, file_size
 
@@ -72,12 +73,16 @@ class Actions:
             slider, note = await self._drawn(result, view)
         return slider, _facts(result) + note
 
-    def point(self, result: dict[str, Any] | None, event: gr.SelectData) -> str:
+    def point(self, result: dict[str, Any] | None, event: gr.EventData) -> str:
         """Return class, confidence and runner-up of the point that was clicked."""
-        if result is None:
+        place = getattr(event, "_data", None)
+        index = place.get("index") if isinstance(place, dict) else None
+        if result is None or not isinstance(index, list) or [type(one) for one in index] != [int, int]:
+            return _POINT_HINT
+        if not (0 <= index[0] < result["width"] and 0 <= index[1] < result["height"]):
             return _POINT_HINT
         names = ("before", "after")[-len(result["layers"]) :]
-        readings = (_reading(result, number, *event.index) for number in range(len(names)))
+        readings = (_reading(result, number, *index) for number in range(len(names)))
         return "<br>".join(f"{name}: {reading}" for name, reading in zip(names, readings, strict=True))
 
     async def clip(
@@ -98,15 +103,17 @@ class Actions:
         self._running[request.session_hash] = asyncio.current_task()
         try:
             with _sentences():
+                if every not in EVERY:
+                    raise InputError(f"Frames: there is no choice {every}. Choose one of: {', '.join(EVERY)}.")
                 entries, path = self._entries(before, after), Path(video["path"])
-                choices, step = [entry.choice for entry in entries], EVERY.get(str(every), 1)
+                choices, step = [entry.choice for entry in entries], EVERY[every]
                 options = {"path": path, "choices": choices, "every": step, "limits": self._limits}
                 worker = min(self._videos, key=lambda one: one.busy)
                 with self._folder(path) as folder:
                     result = await worker.run("clip", show, folder=folder, **options)
         finally:
             self._running.pop(request.session_hash, None)
-        facts = f"**{escape(result['name'])}**: {result['frames']} frames in {result['seconds']:.1f} s"
+        facts = f"**{markdown_text(result['name'])}**: {result['frames']} frames in {result['seconds']:.1f} s"
         rate = f"{result['frames'] / result['seconds']:.1f} frames/s"
         downloads = [str(folder / name) for name in ("before_after.mp4", "masks.zip", "shares.csv")]
         plot = _plot(result["curves"], entries[-1].choice.title)
@@ -114,13 +121,13 @@ class Actions:
 
     def announce(self, video: Upload) -> str:
         """Return what is shown while a clip runs."""
-        return f"Segmenting **{escape(Path(video['path']).name)}**. Cancel ends it." if video else NO_CLIP_YET
+        return f"Segmenting **{markdown_text(Path(video['path']).name)}**. Cancel ends it." if video else NO_CLIP_YET
 
     def after_failure(self, video: Upload, facts: str) -> str:
         """Return what is shown where a clip was not finished: that it was cancelled, or what to do."""
         if not video or facts == CANCELLED:
             return CANCELLED if video else NO_CLIP_YET
-        return f"**{escape(Path(video['path']).name)}** was not segmented. Choose another clip, or try again."
+        return f"**{markdown_text(Path(video['path']).name)}** was not segmented. Choose another clip, or try again."
 
     async def leave(self, request: gr.Request) -> None:
         """End what a closed page was computing."""
@@ -161,7 +168,7 @@ class Actions:
         use = "" if chosen[-1].manifest is None else chosen[-1].manifest.intended_use
         if "demonstration" not in use.lower():
             use = "trained on rendered streets; on real photographs it is often wrong. Try your own with --models DIR."
-        return f'<p role="note"><strong>Demonstration network:</strong> {escape(use)}</p>'
+        return f'<p role="note"><strong>Demonstration network:</strong> {escape(printable(use))}</p>'
 
     def model_rows(self) -> list[list[str]]:
         """List the models, with the reason where one cannot be used."""
@@ -223,7 +230,9 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except LsrError as error:
-        raise gr.Error(str(error), duration=30, title="Not possible", print_exception=False) from error
+        raise gr.Error(
+            escape(printable(str(error)), quote=False), duration=30, title="Not possible", print_exception=False
+        ) from error
 
 
 def _percent(share: float) -> str:
@@ -232,7 +241,8 @@ def _percent(share: float) -> str:
 
 def _facts(result: dict[str, Any]) -> str:
     """Return one line about a picture."""
-    text = f"**{escape(result['name'])}**, {result['width']} x {result['height']} · on {result['layers'][-1]['device']}"
+    name, device = markdown_text(result["name"]), result["layers"][-1]["device"]
+    text = f"**{name}**, {result['width']} x {result['height']} · on {device}"
     if result["agreement"] is None:
         return text
     return f"{text} · before and after agree on {_percent(result['agreement'])} of the pixels"
@@ -252,7 +262,7 @@ def _shares_table(layers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _reading(result: dict[str, Any], number: int, x: int, y: int) -> str:
     """Say which class a pixel has for a model, and how sure that is."""
-    names = [escape(name) for name in result["layers"][number]["colors"]]
+    names = [markdown_text(name) for name in result["layers"][number]["colors"]]
     try:
         with np.load(result["folder"] / f"{number}.npz", allow_pickle=False) as found:
             arrays = dict(found)

@@ -13,7 +13,6 @@ import importlib.util
 import ipaddress
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -29,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from lsr_infer import DeviceError, InputError, UsageError
+from lsr_infer import DeviceError, UsageError
 from lsr_infer.commands.parser import StrictParser
 from lsr_infer.errors import exit_status, extra, stderr_handler
 from pool import WorkerProcess
@@ -134,10 +133,11 @@ def _serve(page: Any, limits: Limits, options: dict[str, Any]) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from gate import Gate
     from page import theme
 
     host, port, hosts = options["host"], options["port"], _allowed_hosts(options)
-    middleware = [Middleware(_gate, root=Path(page.GRADIO_CACHE), limits=limits)]
+    middleware = [Middleware(Gate, page=page, root=Path(page.GRADIO_CACHE), limits=limits)]
     middleware += [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
     try:
         page.launch(
@@ -160,24 +160,6 @@ def _serve(page: Any, limits: Limits, options: dict[str, Any]) -> None:
         raise UsageError(f"cannot listen at {host}, port {port} ({error}). Choose another.") from error
     finally:
         page.close(verbose=False)
-
-
-def _gate(app: Any, root: Path, limits: Limits) -> Any:
-    """Refuse uploads while the disk has too little room, and files of other hosts, which Gradio would fetch."""
-    from starlette.responses import PlainTextResponse
-
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        then, path = app, scope.get("path", "")
-        if re.search("/file[=/]https?:", path):  # Gradio has two forms of the address
-            then = PlainTextResponse("Files of other hosts are not handed on.", status_code=403)
-        elif path in ("/gradio_api/upload", "/gradio_api/process_recording"):
-            try:
-                limits.check_room(root)
-            except InputError as error:
-                then = PlainTextResponse(str(error), status_code=507)
-        await then(scope, receive, send)
-
-    return answer
 
 
 def _is_loopback(host: str) -> bool:

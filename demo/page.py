@@ -21,6 +21,7 @@ from actions import (
     VIEWS,
     Actions,
 )
+from gate import refusal
 from settings import Catalogue, Limits, file_size
 
 __all__ = ["TITLE", "Page", "build_page", "theme"]
@@ -50,24 +51,38 @@ class Page(gr.Blocks):
     """Blocks that accept files of the cache alone: no address, which the server would fetch, and no other path."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> Any:
-        """Refuse a request that names another file before Gradio opens or fetches anything."""
-        if not all(Path(path).resolve().is_relative_to(self.GRADIO_CACHE) for path in _paths(inputs)):
+        """Refuse a request that names another file, or has wrong values, before Gradio opens or fetches anything."""
+        if not all(self._holds(path) for path in _paths(inputs)):
             raise gr.Error("Upload the file: addresses and paths are not accepted.", print_exception=False)
+        if why := refusal(block_fn, inputs):
+            raise gr.Error(why, print_exception=False)
         return await super().preprocess_data(block_fn, inputs, *rest, **options)
+
+    def _holds(self, path: str) -> bool:
+        """Whether a path leads into the cache."""
+        try:
+            return Path(path).resolve().is_relative_to(self.GRADIO_CACHE)
+        except (OSError, ValueError):  # no path at all
+            return False
 
     def folders_in_use(self) -> set[Path]:
         """Return the folders of the files that waiting and running requests name."""
+        return {Path(path).parent for event in self.requests() if event.data for path in _paths(event.data.data)}
+
+    def requests(self) -> list[Any]:
+        """Return the requests that wait or run."""
         waiting = [list(one.queue) for one in list(self._queue.event_queue_per_concurrency_id.values())]
-        events = [event for some in (*waiting, *self._queue.active_jobs) for event in some or () if event.data]
-        return {Path(path).parent for event in events for path in _paths(event.data and event.data.data)}
+        return [event for some in (*waiting, *self._queue.active_jobs) for event in some or ()]
 
 
 def _paths(value: Any) -> Iterator[str]:
     """Find the files in the arguments of a request, however deep."""
-    if isinstance(value, dict) and isinstance(value.get("path"), str):
-        yield value["path"]
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _paths(part)
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict) and isinstance(part.get("path"), str):
+            yield part["path"]
+        rest.extend(part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
 
 
 def theme() -> Any:
@@ -105,7 +120,7 @@ def build_page(actions: Actions, catalogue: Catalogue, limits: Limits) -> Page:
         gr.on([page.load, again.click], actions.refresh, [before, after], [before, after, banner, listed], **_QUIET)
         page.unload(actions.leave)
         gr.events.api(actions.model_rows, api_name="models")
-    page.queue(max_size=limits.queue, default_concurrency_limit=8)
+    page.queue(max_size=limits.queue, default_concurrency_limit=8, api_open=False)
     return page  # type: ignore[no-any-return]
 
 
@@ -126,7 +141,7 @@ def _picture_tab(actions: Actions, models: list[Any]) -> None:
     with gr.Row(elem_classes="viewer"):
         with gr.Column(scale=4, min_width=300, elem_classes="side"):
             image = gr.Image(**_PICTURE, label="Your picture", buttons=["fullscreen"], elem_id="picture-input")
-            point = gr.Markdown("", elem_id="point")
+            point = gr.Markdown("", elem_id="point", latex_delimiters=[])
             _examples(image, "images/camera_*.jpg")
             shares = gr.Dataframe(
                 headers=SHARE_HEADERS, datatype=["html", "str", "str", "str"], interactive=False, elem_id="shares",
@@ -135,7 +150,7 @@ def _picture_tab(actions: Actions, models: list[Any]) -> None:
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
             slider = gr.ImageSlider(label="Before | after", interactive=False, max_height=480, elem_id="slider",
                                     buttons=["fullscreen"])  # fmt: skip
-            facts = gr.Markdown(NOTHING_YET, elem_id="facts")
+            facts = gr.Markdown(NOTHING_YET, elem_id="facts", latex_delimiters=[])
             view = gr.Radio(VIEWS, value="classes", label="View", container=False, elem_id="view")
             downloads = _downloads("Overlay", "Mask", "Shares", "All (ZIP)")
     inputs, outputs = [image, *models[:2], view], [slider, facts, shares, *downloads, result, point]
@@ -159,7 +174,7 @@ def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
             _examples(video, "clips/*.mp4")
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
             shown = gr.Video(show_label=False, interactive=False, autoplay=True, elem_id="video-result")
-            facts = gr.Markdown(NO_CLIP_YET, elem_id="video-facts")
+            facts = gr.Markdown(NO_CLIP_YET, elem_id="video-facts", latex_delimiters=[])
             plot = gr.LinePlot(x="seconds", y="share", color="class", y_title="share, %",
                                x_title="seconds", height=300, show_label=False, elem_id="plot", buttons=[])  # fmt: skip
             downloads = _downloads("Clip", "Masks (ZIP)", "Shares (CSV)")
@@ -181,7 +196,7 @@ def _compare_tab(actions: Actions, models: list[Any]) -> None:
             _examples(image, "images/camera_*.jpg")
             run = gr.Button("Compare the two models", variant="primary", size="md", interactive=False)
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
-            facts = gr.Markdown(COMPARES)
+            facts = gr.Markdown(COMPARES, latex_delimiters=[])
             difference = gr.Image(label="In colour: where the two differ, as the right one says", interactive=False,
                                   height=300, buttons=["fullscreen"], elem_id="difference")  # fmt: skip
             table = gr.Dataframe(headers=["", "before", "after"], column_widths=["26%", "37%", "37%"],

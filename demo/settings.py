@@ -34,6 +34,7 @@ class Limits:
         shown_width: columns of each half of the resulting video; wider frames are reduced before they are segmented.
         jobs: videos that are computed at the same time.
         queue: requests of all visitors that may wait.
+        client_queue: requests of one address that may wait or run.
         job_seconds: how long one video may compute.
         picture_seconds: how long one picture may compute.
         job_bytes: memory of a process that computes.
@@ -48,6 +49,7 @@ class Limits:
     shown_width: int = 1280
     jobs: int = 1
     queue: int = 40
+    client_queue: int = 20
     job_seconds: float = 1800.0
     picture_seconds: float = 60.0
     job_bytes: int = 6 << 30
