@@ -1,0 +1,440 @@
+"""Makes a small whole file of each kind, and does with a damaged one what a user does."""
+
+import hashlib
+import io
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from PIL import Image
+
+from lsr_infer.cli import main
+from lsr_infer.errors import exit_status
+from lsr_infer.io.digests import BLANK, seal
+from lsr_infer.io.images import read_image
+from lsr_infer.segmenter import Segmenter
+from lsr_infer.system.process import import_onnxruntime
+from tests.lsr_infer.onnxfile import colour_model, manifest
+from tests.lsr_infer.onnxfile import model as onnx_file
+
+__all__ = ["KINDS", "Kind"]
+
+YAML_WORDS = (
+    b"&a ", b"*a", b"<<: *a", b"[", b"]", b"{", b"}", b": ", b"\n- ", b"\n  ", b"\t", b"!!int ", b"!!binary ", b"#",
+    b"'", b'"', b"|\n", b"? ", b"null", b"true", b".nan", b"1e999", b"0x" + b"f" * 60, b"2001-99-99", b"---\n", b"%",
+    b"\xff", b"\x00", b"\xe2\x80\xae", b"\x1b[31m", b"99999999999999999999", b"-1", b"''",
+)  # fmt: skip
+JSON_WORDS = (
+    b"null", b"true", b"NaN", b"Infinity", b"-1", b"1e400", b"9" * 400, b"[", b"]", b"{", b"}", b'"', b",", b":",
+    b"[" * 2000,    b"\\u0000", b"\\ud800", b"\\u001b[31m", b"\xff", b"0.5", b'""', b"{}", b"[]",
+)  # fmt: skip
+
+
+class Kind:
+    """A kind of file: its whole parts by name, how damage may end, and what is done with a part."""
+
+    codes: tuple[int, ...] = (0, 4, 6)
+    words: tuple[bytes, ...] = ()
+    parts: dict[str, bytes]
+
+    def __init__(self, folder: Path) -> None:
+        """Make the whole parts; `folder` is the kind's own."""
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Make what takes threads; in a process of its own, whose files stay."""
+
+    def load(self) -> None:
+        """Read what was prepared."""
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        """Do what a user does with a damaged part; return the exit code and what can be observed of the result."""
+        raise NotImplementedError
+
+    def silent(self, part: str, whole: Any, observed: Any) -> bool:
+        """Whether something was lost although the exit code is 0."""
+        return bool(whole != observed)
+
+
+def _frame(number: int = 0, size: tuple[int, int] = (64, 96)) -> np.ndarray:
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    channels = (rows * 3 + number * 16, columns * 2 + number * 8, (rows + columns) * 2 - number * 8)
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class _Infer(Kind):
+    """What `lsr-infer` reads."""
+
+    suffix = ""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        import_onnxruntime()
+        self.model = colour_model(folder / "model.onnx")
+        self.parts = {"": self.content()}
+
+    def content(self) -> bytes:
+        raise NotImplementedError
+
+    def infer(self, data: bytes, *more: str) -> int:
+        path = self.folder / f"damaged{self.suffix}"
+        path.write_bytes(data)
+        shutil.rmtree(self.folder / "out", ignore_errors=True)
+        return main([str(path), "--model", str(self.model), "-o", str(self.folder / "out"), *more, "--threads", "1"])
+
+
+class _Picture(_Infer):
+    def content(self) -> bytes:
+        return cv2.imencode(self.suffix, _frame())[1].tobytes()
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        code = self.infer(data, "--save", "mask")
+        return code, _sha(read_image(self.folder / f"damaged{self.suffix}").tobytes()) if code == 0 else None
+
+
+class Png(_Picture):
+    """Every chunk has a checksum: what is accepted has the pixels of the whole file."""
+
+    suffix = ".png"
+    words = (b"IDAT", b"IEND", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"\x89PNG\r\n\x1a\n", b"\xff\xff\xff\xff")
+
+
+class Jpeg(_Picture):
+    """Nothing in it tells a changed sample: what is accepted must be whole to another decoder too."""
+
+    suffix = ".jpg"
+    words = (
+        b"\xff\xd8",
+        b"\xff\xd9",
+        b"\xff\xda",
+        b"\xff\xc0",
+        b"\xff\xc2",
+        b"\xff\xe1",
+        b"\xff\xdd\x00\x04",
+        b"\xff\xff",
+    )
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        code = self.infer(data, "--save", "mask")
+        if code:
+            return code, None
+        try:
+            Image.open(io.BytesIO(data)).load()
+        except OSError as error:
+            return code, str(error)
+        return code, "whole"
+
+
+class _Video(_Infer):
+    container = ""
+    codec = "libx264"
+    frames = 12
+
+    def content(self) -> bytes:
+        target = io.BytesIO()
+        with av.open(target, "w", format=self.container) as container:
+            stream: Any = container.add_stream(self.codec, rate=10, options={"g": "4", "bf": "0"})
+            stream.height, stream.width, stream.pix_fmt = 64, 96, "yuvj420p" if self.codec == "mjpeg" else "yuv420p"
+            stream.time_base = Fraction(1, 10)
+            for number in range(self.frames):
+                picture: Any = av.VideoFrame.from_ndarray(_frame(number), format="bgr24")
+                picture.pts = number
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+        return target.getvalue()
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        code = self.infer(data, "--save", "json")
+        lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in (self.folder / "out").rglob("*.jsonl")]
+        return code, sum(lines)
+
+    def silent(self, part: str, whole: Any, observed: Any) -> bool:
+        return bool(observed < whole)
+
+
+class Mp4(_Video):
+    """Frames behind a table."""
+
+    suffix, container = ".mp4", "mp4"
+    words = (b"moov", b"mdat", b"trak", b"stts", b"stsz", b"stco", b"free", b"elst", b"\x00\x00\x00\x01", b"\xff" * 8)
+
+
+class Mkv(_Video):
+    """Frames in clusters."""
+
+    suffix, container = ".mkv", "matroska"
+    words = (
+        b"\x1a\x45\xdf\xa3",
+        b"\x1f\x43\xb6\x75",
+        b"\xa3",
+        b"\xec",
+        b"\x16\x54\xae\x6b",
+        b"\x01\xff\xff\xff\xff\xff\xff\xff",
+    )
+
+
+class Avi(_Video):
+    """Frames in chunks, with an index behind them."""
+
+    suffix, container, codec = ".avi", "avi", "mjpeg"
+    words = (b"RIFF", b"LIST", b"movi", b"00dc", b"idx1", b"JUNK", b"strh", b"\xff\xff\xff\xff")
+
+
+class Onnx(_Infer):
+    """A model whose Manifest has a digest of the file."""
+
+    suffix = ".onnx"
+    words = (b"image", b"logits", b"weights", b"lsr_manifest", b"digest", b"\x0a\xff\xff\xff\xff\x0f", b"\x00" * 16)
+
+    def content(self) -> bytes:
+        path = colour_model(self.folder / "sealed.onnx", manifest(digest=BLANK))
+        seal(path)
+        cv2.imwrite(str(self.folder / "frame.png"), _frame())
+        return path.read_bytes()
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        path = self.folder / "damaged.onnx"
+        path.write_bytes(data)
+        shutil.rmtree(self.folder / "out", ignore_errors=True)
+        words = ["--model", str(path), "-o", str(self.folder / "out"), "--save", "mask", "--threads", "1"]
+        told = main(["info", str(path)])
+        code = main([str(self.folder / "frame.png"), *words])
+        if code or told:
+            return code or told, None
+        with Segmenter(path, "cpu", threads=1) as segmenter:
+            return 0, _sha(np.ascontiguousarray(segmenter(_frame()).logits).tobytes())
+
+
+class ManifestText(Onnx):
+    """The Manifest alone, in an ONNX file that is whole otherwise."""
+
+    words = JSON_WORDS
+
+    def content(self) -> bytes:
+        super().content()
+        return manifest(scores={"miou": 0.5}, choices=("a",), licence="MIT", method="lsr").to_json().encode()
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        weights, bias = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
+        text = data.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode("utf-8")
+        return super().work(part, onnx_file(weights, bias, {"lsr_manifest": text}))
+
+    def silent(self, part: str, whole: Any, observed: Any) -> bool:
+        return False  # other texts are another Manifest
+
+
+class _Yaml(Kind):
+    codes = (0, 2, 4)
+    words = YAML_WORDS
+    sample = ""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.parts = {"": self.sample.encode()}
+
+    def read(self, path: Path) -> object:
+        raise NotImplementedError
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        path = self.folder / "damaged.yaml"
+        path.write_bytes(data)
+
+        def read() -> None:
+            self.read(path)
+
+        return exit_status(read), None
+
+    def silent(self, part: str, whole: Any, observed: Any) -> bool:
+        return False  # other values are other values
+
+
+class Recipe(_Yaml):
+    """A recipe of training."""
+
+    def __init__(self, folder: Path) -> None:
+        from lsr_train.config.recipes import recipe_path
+
+        super().__init__(folder)
+        self.parts = {name: recipe_path(name).read_bytes() for name in ("toytown_source", "my_footage_lsr_em")}
+
+    def read(self, path: Path) -> object:
+        from lsr_train.config.command_line import training_request
+
+        return training_request("pretrain", ["--recipe", str(path), "--out", str(self.folder / "run")])
+
+
+class ConfigFile(_Yaml):
+    """The config.yaml of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        from lsr_train.config.recipes import to_yaml
+        from lsr_train.config.run import Config
+
+        super().__init__(folder)
+        self.parts = {"": to_yaml(Config()).encode()}
+
+    def read(self, path: Path) -> object:
+        from lsr_train.config.recipes import config_from_text
+        from lsr_train.runs.folder import RunFolder
+
+        assert RunFolder
+        return config_from_text(path.read_bytes().decode("utf-8", "replace"), str(path))
+
+
+class ClassesFile(_Yaml):
+    """The classes.yaml of a folder."""
+
+    sample = (
+        "name: my simulator\nclasses:\n  - {name: road, color: [128, 64, 128], ids: [1, 24]}\n"
+        "  - {name: car, color: [0, 0, 142], ids: [14]}\nignore: [0, 23]\nsubsets: {drivable: [road]}\n"
+    )
+
+    def read(self, path: Path) -> object:
+        from lsr_train.data.classes_file import load_classes
+
+        return load_classes(path)
+
+
+class ComparisonFile(_Yaml):
+    """The runs of a table."""
+
+    def __init__(self, folder: Path) -> None:
+        from importlib import resources
+
+        super().__init__(folder)
+        found = resources.files("lsr_train") / "comparisons"
+        self.parts = {
+            item.name: item.read_bytes() for item in found.iterdir() if item.name.endswith(".yaml")
+        }  # fmt: skip
+
+    def read(self, path: Path) -> object:
+        from lsr_train.comparison.spec import read_comparison
+
+        return read_comparison(str(path))
+
+
+class _Trained(Kind):
+    """What a tiny training leaves."""
+
+    steps = 4
+
+    def prepare(self) -> None:
+        from tests.lsr_train.training_runs import run_here, words
+
+        more = ["--train.steps", str(self.steps), "--selection.every", "2"]
+        assert run_here("pretrain", words("toytown_source", self.folder / "whole", *more)) == 0
+
+
+class Safetensors(_Trained):
+    """A checkpoint's weights, as `evaluate` reads them."""
+
+    words = (
+        b'"dtype"',
+        b'"F32"',
+        b'"shape"',
+        b"data_offsets",
+        b"__metadata__",
+        b"digest",
+        b"\xff" * 8,
+        b"\x00" * 8,
+        b"NaN",
+    )
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        import tests.lsr_train.training_runs  # noqa: F401
+
+    def prepare(self) -> None:
+        super().prepare()
+        shutil.copyfile(self.folder / "whole/checkpoints/step-4/model.safetensors", self.folder / "part")
+
+    def load(self) -> None:
+        self.parts = {"": (self.folder / "part").read_bytes()}
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        from safetensors.numpy import load_file
+
+        from tests.lsr_train.training_runs import run_here
+
+        path = self.folder / "damaged.safetensors"
+        path.write_bytes(data)
+        layout = ["--layout", "toytown-camera", "--split", "val", "--limit", "1", "--height", "48", "--width", "96"]
+        code = run_here("evaluate", [str(path), *layout, "--threads", "1", "--device", "cpu"])
+        tensors = sorted(load_file(path).items()) if code == 0 else []
+        return code, [_sha(name.encode() + value.tobytes()) for name, value in tensors]
+
+
+class Run(_Trained):
+    """A run folder that a kill left in the middle, as `--resume` reads it."""
+
+    codes = (0, 2, 4, 6)
+    words = (*YAML_WORDS, *JSON_WORDS)
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        import tests.lsr_train.training_runs
+        from lsr_train.engine import train
+
+        assert train
+        assert tests.lsr_train.training_runs
+
+    def prepare(self) -> None:
+        super().prepare()
+        run = self.folder / "whole"
+        shutil.rmtree(run / "checkpoints/step-4")
+        for pointer in ("last", "best"):
+            if (run / "checkpoints" / pointer).is_file():
+                (run / "checkpoints" / pointer).write_text("step-2\n", encoding="utf-8")
+
+    def load(self) -> None:
+        run = self.folder / "whole"
+        files = sorted(path for path in run.rglob("*") if path.is_file() and path.suffix != ".lock")
+        self.parts = {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        from tests.lsr_train.training_runs import run_here, weights
+
+        run = self.folder / "damaged"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(self.folder / "whole", run)
+        if part:
+            (run / part).write_bytes(data)
+        code = run_here("pretrain", ["--resume", str(run)])
+        found = weights(run, self.steps) if code == 0 else {}
+        return code, [_sha(name.encode() + value) for name, value in sorted(found.items())]
+
+    def silent(self, part: str, whole: Any, observed: Any) -> bool:
+        return bool(whole != observed) and part != "config.yaml"  # who changes a setting gets other weights
+
+
+class Report(Run):
+    """The same folder, as `report` reads it."""
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        from tests.lsr_train.training_runs import run_here
+
+        run, page = self.folder / "damaged", self.folder / "report.html"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(self.folder / "whole", run)
+        if part:
+            (run / part).write_bytes(data)
+        return run_here("report", [str(run), "--out", str(page), "--overwrite"]), None
+
+    def silent(self, part: str, whole: Any, observed: Any) -> bool:
+        return False
+
+
+KINDS: dict[str, Callable[[Path], Kind]] = {
+    "png": Png, "jpeg": Jpeg, "mp4": Mp4, "mkv": Mkv, "avi": Avi, "onnx": Onnx, "manifest": ManifestText,
+    "safetensors": Safetensors, "recipe": Recipe, "config": ConfigFile, "classes": ClassesFile,
+    "comparison": ComparisonFile, "run": Run, "report": Report,
+}  # fmt: skip
