@@ -17,7 +17,7 @@ import pandas as pd
 from lsr_infer import InputError, LsrError, Manifest
 from lsr_infer.text import markdown_text, printable
 from pool import WorkerProcess
-from settings import Catalogue, Entry, Limits, file_size
+from settings import Catalogue, Entry, Limits, file_size, sides
 
 __all__ = [
     "CANCELLED", "COMPARES", "EVERY", "MODEL_HEADERS", "NOTHING_YET", "NO_CLIP_YET", "ORIGINAL", "SHARE_HEADERS",
@@ -60,8 +60,7 @@ class Actions:
         with _sentences():
             result = await self._segmented(Path(image["path"]), before, after, timed=False)
             slider, note = await self._drawn(result, view)
-        last = len(result["layers"]) - 1
-        files = (f"{last}_overlay.png", f"{last}_mask.png", "shares.csv", "results.zip")
+        files = ("after_overlay.png", "after_mask.png", "shares.csv", "results.zip")
         downloads = [str(result["folder"] / name) for name in files]
         return slider, _facts(result) + note, _shares_table(result["layers"]), *downloads, result, _POINT_HINT
 
@@ -81,7 +80,7 @@ class Actions:
             return _POINT_HINT
         if not (0 <= index[0] < result["width"] and 0 <= index[1] < result["height"]):
             return _POINT_HINT
-        names = ("before", "after")[-len(result["layers"]) :]
+        names = sides(len(result["layers"]))
         readings = (_reading(result, number, *index) for number in range(len(names)))
         return "<br>".join(f"{name}: {reading}" for name, reading in zip(names, readings, strict=True))
 
@@ -191,12 +190,16 @@ class Actions:
     async def _drawn(self, result: dict[str, Any], view: str) -> tuple[tuple[str, str], str]:
         """Return both sides of the slider, and a note on what they show."""
         folder, two, note = result["folder"], len(result["layers"]) == 2, ""
-        names = {"left": "0_overlay.png" if two else "original.jpg", "right": f"{int(two)}_overlay.png"}
+        names = {"left": "before_overlay.png" if two else "original.jpg", "right": "after_overlay.png"}
         if view == "difference" and result["agreement"] is None:
             raise InputError("A difference needs two models of the same classes. Choose both above.")
         if view in ("confidence", "difference"):
             names = await self._pictures.run("view", folder=folder, view=view, choices=result["choices"])
-            note = " · dark is unsure, yellow is sure" if view == "confidence" else " · in colour: where the two differ"
+            note = (
+                " · dark is unsure, yellow is sure"
+                if view == "confidence"
+                else " · left the picture, right in colour where the two differ"
+            )
         return (str(folder / names["left"]), str(folder / names["right"])), note
 
     def _entries(self, before: str, after: str) -> list[Entry]:
@@ -264,7 +267,7 @@ def _reading(result: dict[str, Any], number: int, x: int, y: int) -> str:
     """Say which class a pixel has for a model, and how sure that is."""
     names = [markdown_text(name) for name in result["layers"][number]["colors"]]
     try:
-        with np.load(result["folder"] / f"{number}.npz", allow_pickle=False) as found:
+        with np.load(result["folder"] / f"{sides(len(result['layers']))[number]}.npz", allow_pickle=False) as found:
             arrays = dict(found)
     except OSError:
         return "no longer here; send the picture again"

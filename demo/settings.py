@@ -16,7 +16,17 @@ from typing import Any
 import lsr_infer
 from lsr_infer import InputError, LsrError, Manifest, UsageError
 
-__all__ = ["SHIPPED", "Catalogue", "Entry", "Limits", "ModelChoice", "file_size", "hash_password", "read_password"]
+__all__ = [
+    "SHIPPED",
+    "Catalogue",
+    "Entry",
+    "Limits",
+    "ModelChoice",
+    "file_size",
+    "hash_password",
+    "read_password",
+    "sides",
+]
 
 SHIPPED = Path(lsr_infer.__file__).parent / "models"
 _SCRYPT_COST = {"n": 1 << 14, "r": 8, "p": 1}
@@ -158,6 +168,11 @@ class Entry:
 
 
 # Opens a model in a worker process; returns its `manifest` and `runs_on`, or raises an `LsrError`.
+def sides(models: int) -> tuple[str, ...]:
+    """Return what the results of one model, or of two, are called."""
+    return ("before", "after")[-models:]
+
+
 Opener = Callable[[ModelChoice], Awaitable[dict[str, Any]]]
 
 

@@ -32,7 +32,7 @@ from lsr_infer.text import csv_cell
 from lsr_infer.video.containers import VideoFrame, VideoInfo
 from lsr_infer.video.reader import probe, read_frames
 from lsr_infer.video.writer import AudioSource, VideoOptions, VideoWriter
-from settings import Limits, ModelChoice
+from settings import Limits, ModelChoice, sides
 
 __all__ = ["TASKS", "open_model", "opened_models"]
 
@@ -59,7 +59,7 @@ def segment_picture(
 ) -> dict[str, Any]:
     """Segment a picture with one or two models.
 
-    Writes `original.jpg`, and for each model by its number `N_overlay.png`, `N_mask.png` (palette PNG) and `N.npz`;
+    Writes `original.jpg`; for each model by its side `SIDE_overlay.png`, `SIDE_mask.png` (palette PNG) and `SIDE.npz`;
     `shares.csv`, `result.json` and `results.zip`. Where `timed`, the models run several times in turn.
     """
     limits.check_bytes(path.name, path.stat().st_size)
@@ -72,15 +72,15 @@ def segment_picture(
     results = [result for result, _ in runs[-1]]
     layers: list[dict[str, Any]] = []
     _write_image(folder / "original.jpg", frame)
-    for number, (choice, model, result) in enumerate(zip(choices, opened, results, strict=True)):
-        _write_image(folder / f"{number}_overlay.png", result.overlay(frame))
-        (folder / f"{number}_mask.png").write_bytes(result.to_png())
+    for number, (side, model, result) in enumerate(zip(sides(len(choices)), opened, results, strict=True)):
+        _write_image(folder / f"{side}_overlay.png", result.overlay(frame))
+        (folder / f"{side}_mask.png").write_bytes(result.to_png())
         found = {"classes": result.classes} if result.logits is None else {"logits": result.logits}
-        np.savez(folder / f"{number}.npz", **found)
+        np.savez(folder / f"{side}.npz", **found)
         colors = dict(zip(model.label_space.names, map(_hex, model.label_space.colors), strict=True))
         milliseconds = round(median(run[number][1] for run in runs), 1)
         layers.append({
-            "title": choice.title, "milliseconds": milliseconds, "device": model.device, "colors": colors,
+            "title": choices[number].title, "milliseconds": milliseconds, "device": model.device, "colors": colors,
             "shares": {name: round(share, 6) for name, share in result.shares().items()},
         })  # fmt: skip
     names = dict.fromkeys(name for layer in layers for name in layer["shares"])
@@ -103,11 +103,11 @@ def draw_view(models: Models, report: Report, *, folder: Path, view: str, choice
     if not (folder / "original.jpg").is_file():
         raise InputError("This result is no longer here. Send the picture again.")
     frame, results = read_image(folder / "original.jpg"), []
-    for number, choice in enumerate(choices):
-        with np.load(folder / f"{number}.npz", allow_pickle=False) as found:
+    for side, choice in zip(sides(len(choices)), choices, strict=True):
+        with np.load(folder / f"{side}.npz", allow_pickle=False) as found:
             results.append(Segmentation(models(choice).label_space, frame.shape[:2], **dict(found)))
     if view == "confidence":
-        names = [f"{number}_confidence.png" for number in range(len(results))]
+        names = [f"{side}_confidence.png" for side in sides(len(results))]
         for name, result in zip(names, results, strict=True):
             levels = np.rint(result.confidence * 255).astype(np.uint8)
             _write_image(folder / name, cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS))

@@ -54,10 +54,12 @@ def test_a_picture_comes_back_as_the_segmenter_gives_it(worker: Worker, tmp_path
     before, after = (Segmenter(choice.path, "cpu", threads=1)(frame) for choice in CHOICES)
     assert result["agreement"] == pytest.approx(np.mean(before.classes == after.classes), abs=1e-6)
     assert result["layers"][1]["shares"] == pytest.approx(after.shares(), abs=1e-6)
-    mask = cv2.imread(str(tmp_path / "out" / "1_overlay.png"))
+    mask = cv2.imread(str(tmp_path / "out" / "after_overlay.png"))
     assert np.array_equal(mask, after.overlay(frame))
     with zipfile.ZipFile(tmp_path / "out" / "results.zip") as archive:
-        assert {"0_mask.png", "1_mask.png", "1_overlay.png", "shares.csv", "result.json"} <= set(archive.namelist())
+        assert {"before_mask.png", "after_mask.png", "after_overlay.png", "shares.csv", "result.json"} <= set(
+            archive.namelist()
+        )
 
 
 def test_views_show_the_confidence_and_the_difference(worker: Worker, tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_views_show_the_confidence_and_the_difference(worker: Worker, tmp_path: 
         return confidence, await pool.run("view", view="difference", **options)
 
     confidence, difference = asyncio.run(both())
-    assert confidence == {"left": "0_confidence.png", "right": "1_confidence.png"}
+    assert confidence == {"left": "before_confidence.png", "right": "after_confidence.png"}
     frame = read_image(STREET)
     before, after = (Segmenter(choice.path, "cpu", threads=1)(frame).classes for choice in CHOICES)
     drawn = cv2.imread(str(tmp_path / "out" / difference["right"]))
