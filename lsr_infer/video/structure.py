@@ -41,6 +41,8 @@ class FileStructure:
 
 
 _CUT_OFF = "its end is missing"
+_DEEPEST = 16
+"""Pieces within pieces; whole files have half as many."""
 
 
 class _StructureError(ValueError):
@@ -238,8 +240,10 @@ def _walk_avi(pieces: _Pieces, found: FileStructure) -> None:
     found.packets = [counts[b"%02d" % number] for number in numbers]
 
 
-def _walk_chunks(pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter[bytes]") -> None:
+def _walk_chunks(pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter[bytes]", *, depth: int = 0) -> None:
     """Note the kinds of the streams, and count the pictures with content of each."""
+    if depth > _DEEPEST:
+        raise _damaged(pieces.place)
     while end - pieces.place >= 8:
         at = pieces.place
         name = pieces.take(4)
@@ -249,7 +253,7 @@ def _walk_chunks(pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter
             raise _damaged(at)
         if name in _LISTS:
             pieces.take(4)
-            _walk_chunks(pieces, chunk_end, kinds, counts)
+            _walk_chunks(pieces, chunk_end, kinds, counts, depth=depth + 1)
         elif name == b"strh":
             kinds.append(pieces.take(4))
         elif name[2:] in (b"dc", b"db") and length:
@@ -261,8 +265,10 @@ def _walk_chunks(pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter
 _HELD_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
 
 
-def _boxes(pieces: _Pieces, end: int) -> Iterator[tuple[bytes, int]]:
+def _boxes(pieces: _Pieces, end: int, *, depth: int = 0) -> Iterator[tuple[bytes, int]]:
     """Yield the name and the end of each box, those held by others after these."""
+    if depth > _DEEPEST:
+        raise _damaged(pieces.place)
     while end - pieces.place >= 8:
         at = pieces.place
         length, name = struct.unpack(">I4s", pieces.take(8))
@@ -275,7 +281,7 @@ def _boxes(pieces: _Pieces, end: int) -> Iterator[tuple[bytes, int]]:
             raise _damaged(at)
         yield name, box_end
         if name in _HELD_BOXES:
-            yield from _boxes(pieces, box_end)
+            yield from _boxes(pieces, box_end, depth=depth + 1)
         pieces.move(box_end)
 
 
@@ -292,7 +298,6 @@ def _walk_mp4(pieces: _Pieces, found: FileStructure) -> None:
             found.crops.append(clean_aperture(entry, width, height))
 
 
-# Formats of which the end alone is looked at.
 def _walk_flv(pieces: _Pieces, found: FileStructure) -> None:
     """Follow the tags of a Flash video, each of which ends in its own length."""
     pieces.move(5)

@@ -1,5 +1,6 @@
 """Every container says where it is cut off or damaged, and no whole one does."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def test_no_cut_loses_a_frame_in_silence(tmp_path: Path, kind: str, codec: str, 
         cut.write_bytes(data[:length])
         count, problem = read(cut)
         assert problem is not None or count == FRAMES or (packet > 1 and length % packet == 0), length
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "tail"),
+    [("avi", b"RIFF%sAVI ", b"LIST%smovi"), ("mov", b"", b"%smoov")],
+)
+def test_pieces_within_pieces_end_somewhere(tmp_path: Path, kind: str, head: bytes, tail: bytes) -> None:
+    order = "<I" if kind == "avi" else ">I"
+    data = b""
+    for _ in range(5000):
+        data = tail % struct.pack(order, len(data) + (4 if kind == "avi" else 8)) + data
+    data = head % struct.pack(order, len(data) + 4) + data if head else data
+    path = tmp_path / f"deep.{kind}"
+    path.write_bytes(data)
+    assert "damaged at byte" in str(walk_file(path, frozenset({kind})).damage)
 
 
 @pytest.mark.parametrize("size", [2365, 2316, 3000, 7245])
