@@ -28,7 +28,7 @@ from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files
-from lsr_train.data.pairing import without_labels
+from lsr_train.data.pairing import named_like, without_labels
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import scan_images, settle
 from lsr_train.data.shares import report_frames
@@ -246,13 +246,18 @@ def footage_files(target: TargetConfig) -> list[Path]:
         UsageError: no target is named.
         InputError: there is nothing, or nothing that can be read.
     """
+    return _target_files(target)[0]
+
+
+def _target_files(target: TargetConfig) -> tuple[list[Path], list[Path]]:
+    """Find files with frames, and those beside them that are labels by name; raises as `footage_files`."""
     if target.layout.startswith("toytown-"):
-        return []
+        return [], []
     if not target.root:
         raise UsageError("there are no target frames. Set --data.target.root (or --target).")
     if target.layout == "frames":
-        return without_labels(_frame_files(target.root))[0]
-    return list(find_images(target.layout, target.root, target.split))
+        return without_labels(_frame_files(target.root))
+    return list(find_images(target.layout, target.root, target.split)), []
 
 
 def frame_size(target: TargetConfig) -> tuple[int, int] | None:
@@ -281,7 +286,7 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
         domain = target.layout.removeprefix("toytown-")
         seeds = toytown_seeds(domain, target.split, target.limit)
         return _ToytownFootage(ToytownImages(domain, seeds, target.height, target.width))
-    files = footage_files(target)
+    files, labels = _target_files(target)
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     images = [file for file in files if file not in set(videos)]
     if not videos:
@@ -289,11 +294,12 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     scan = scan_images(images, target.height, target.width, cache=cache)
     problems = [line for _, line in scan.problems]
     bad = {index for index, _ in scan.problems}
-    good = [index for index in range(len(images)) if index not in bad]
+    flat = {path for path, is_flat in zip(images, scan.flat, strict=True) if is_flat}
+    named = named_like(flat, [path for path in images if path not in flat])
+    good = [index for index, path in enumerate(images) if index not in bad and path not in named]
+    report_frames(target.root, [path for path in files if path not in named], [*labels, *named], flat - named)
     frames: list[Path | NDArray[np.uint8]] = [images[index] for index in good]
     names = [str(images[index]) for index in good]
-    labels = without_labels(_frame_files(target.root))[1] if target.layout == "frames" else []
-    report_frames(target.root, files, labels, [images[index] for index in good if scan.flat[index]])
     lab = [scan.lab[good]]
     sampling = VideoSampling(seconds=target.seconds, static=target.static, height=target.height, width=target.width)
     for video in videos:

@@ -116,11 +116,22 @@ def _sides(root: Path, split: str, images: str, labels: str) -> list[tuple[Path,
         hint = "Set another split, or leave it empty" if split else "Set the layout or the folder"
         if like is not None:
             hint = f"It looks like layout {like}: set that one"
-        raise InputError(f"{root}: there is no {missing}. {hint}.")
+        elif root.name in (images, labels):
+            hint = f"Name {root.parent}, which holds it"
+        raise InputError(f"{root}: there is no {missing}{_folders_in(root)}. {hint}.")
     if labels and not any(label.is_dir() for _, label in found):
-        beside = sorted(path.name for path in found[0][1].parent.iterdir() if path.is_dir())
-        raise InputError(f"{found[0][1]}: there is no such folder for labels; beside it are {', '.join(beside)}.")
+        missing_labels = found[0][1]
+        raise InputError(
+            f"{root}: there is no {missing_labels}{_folders_in(missing_labels.parent)}. Call the folder of labels so."
+        )
     return found
+
+
+def _folders_in(place: Path) -> str:
+    """Name the folders in a place, of which one may be meant; nothing where there are none."""
+    names = sorted(path.name for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"; in {place} are {', '.join(names[:8])}{more}" if names else ""
 
 
 def _by_stem_with(images: str, labels: str, usual_ids: str) -> "_Finder":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Matched", "Pair", "Suffixes", "folders_of", "keyed", "match", "without_labels"]
+__all__ = ["Matched", "Pair", "Suffixes", "folders_of", "keyed", "match", "named_like", "without_labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +180,12 @@ def without_labels(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     labels = {path for path in files if not of_labels.isdisjoint(path.parents) or _LABEL_NAME.fullmatch(path.stem)}
     frames = [path for path in files if path not in labels]
     return (frames, sorted(labels)) if frames else (list(files), [])
+
+
+def named_like(files: Iterable[Path], frames: Iterable[Path]) -> set[Path]:
+    """Return the files that are called as one of the frames, or continue its name: NAME_classes.png of NAME.jpg."""
+    stems = {path.stem for path in frames}
+    return {path for path in files if path.stem in stems or _origins(path.stem) & stems}
 
 
 def folders_of(files: Iterable[Path]) -> str:

@@ -209,15 +209,17 @@ def _values(path: Path, id_map: IdMap) -> NDArray[Any]:
 
 def _outside(path: Path, unknown: list[int], id_map: IdMap, mask: NDArray[np.bool_] | None) -> str:
     """Describe which values of a label file are outside the map, and where the first one is."""
-    place = None
+    place, colors = None, ""
     with contextlib.suppress(LsrError):
+        if not id_map.colors and read_label(path).ndim == 3:
+            colors = ". It was read from the red channel; RGB colours are given as label_colors in classes.yaml"
         values = _values(path, id_map)
         ignored = fit_mask(mask, *values.shape)
         hits = values == unknown[0]
         rows, columns = np.nonzero(hits if ignored is None else hits & ~ignored)
         place = (int(rows[0]), int(columns[0])) if rows.size else None
     more = f", and {len(unknown) - 1} more such" if len(unknown) > 1 else ""
-    return f"{path}: {id_map.complaint(unknown[0], place)}{more}"
+    return f"{path}: {id_map.complaint(unknown[0], place)}{more}{colors}"
 
 
 def scan_pairs(

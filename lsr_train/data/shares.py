@@ -1,7 +1,7 @@
 """Reports what a data set holds: the folders it came from, the share of each class, and what is unusual about them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +72,13 @@ def report_labels(
         _tell(logging.WARNING, f"{root}: {most}. {remedy}, and what is listed under `ignore`.")
 
 
-def report_frames(root: str, frames: Sequence[Path], labels: Sequence[Path], flat: Sequence[Path]) -> None:
+def report_frames(root: str, frames: Sequence[Path], labels: Sequence[Path], flat: Set[Path]) -> None:
     """Log where target frames come from, and warn where some look like label images.
 
     Args:
         root: what the target is called.
         frames: the files that frames are taken from.
-        labels: files beside them that are labels by name, and left out.
+        labels: files beside them that are labels, and left out.
         flat: frames that have so few colours as label images have.
     """
     _tell(logging.INFO, f"{root}: {len(frames)} files with frames from {folders_of(frames)}")

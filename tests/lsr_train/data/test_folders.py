@@ -103,9 +103,18 @@ def test_frames_that_look_like_labels_are_warned_of(
     for index in range(3):
         write_image(tmp_path / f"cam/{index}.png", seed=index, height=200, width=300)
         write_labels(tmp_path / f"cam_classes/{index}.png", range(19), height=200, width=300)
+        write_labels(tmp_path / f"cam/{index}_drivable.png", range(5), height=200, width=300)
+        write_labels(tmp_path / f"other/mask{index}.png", range(5), height=200, width=300)
     cv2.imwrite(str(tmp_path / "cam/lens_cap.png"), np.zeros((200, 300, 3), np.uint8))
-    assert len(open_footage(TargetConfig(root=str(tmp_path), height=36, width=48))) == 7
-    assert f"3 of 7 frames have as few colours as label images, in {tmp_path}/cam_classes" in warnings(log)
+    footage = open_footage(TargetConfig(root=str(tmp_path), height=36, width=48))
+    frames = [Path(footage[index].file) for index in range(len(footage))]
+    assert names(frames, tmp_path) == [
+        "cam/0.png", "cam/1.png", "cam/2.png", "cam/lens_cap.png",
+        "other/mask0.png", "other/mask1.png", "other/mask2.png",
+    ]  # fmt: skip
+    assert footage.lab().shape == (7, 2, 3)
+    assert f"6 label images in {tmp_path}/cam, {tmp_path}/cam_classes are left out" in log.text, "called as frames are"
+    assert f"3 of 7 frames have as few colours as label images, in {tmp_path}/other" in warnings(log)
     assert "--target" in warnings(log)
 
 
@@ -219,9 +228,14 @@ def test_a_layout_is_recognised_in_place_of_another(tmp_path: Path) -> None:
         find_pairs("folder", str(tmp_path), "", "auto")
     touch(tmp_path, "images/train/a.png", "masks/train/a.png")
     for split, beside in (("", "images, leftImg8bit, masks"), ("train", "val")):
-        with pytest.raises(InputError, match=f"labels.*: there is no such folder for labels; beside it are {beside}"):
+        with pytest.raises(InputError, match=rf"there is no {tmp_path}/labels.*; in .* are {beside}\. Call the folder"):
             find_pairs("folder", str(tmp_path), split, "auto")
         (tmp_path / "labels/val").mkdir(parents=True, exist_ok=True)
+    with pytest.raises(InputError, match=f"Name {tmp_path}, which holds it"):
+        find_pairs("folder", str(tmp_path / "images"), "", "auto")
+    touch(tmp_path / "mmseg", "img_dir/a.png", "ann_dir/a.png")
+    with pytest.raises(InputError, match=r"are ann_dir, img_dir\. Set the layout or the folder"):
+        find_pairs("folder", str(tmp_path / "mmseg"), "", "auto")
     with pytest.raises(UsageError, match="suffixes of its own"):
         find_pairs("cityscapes", str(tmp_path), "", "auto", Suffixes(label="_x"))
 
@@ -290,6 +304,16 @@ def test_ids_in_another_channel_are_refused(shared: Shared) -> None:
         InputError, match=r"none of 4 files.*\n.*its red channel, where ids are read, holds 0 everywhere, and blue"
     ):
         opened(root)
+
+
+def test_colours_where_ids_are_read_are_told_from_wrong_ids(
+    labelled_folder: Path, write_labels: Callable[..., None]
+) -> None:
+    colors = np.zeros((36, 48, 3), np.uint8)
+    colors[:], colors[:, 9:] = (128, 64, 128), (0, 0, 142)
+    write_labels(labelled_folder / "labels/val/f0.png", colors)
+    with pytest.raises(InputError, match=r"label id 128 .*read from the red channel; RGB colours .* label_colors"):
+        opened(labelled_folder)
 
 
 @pytest.mark.parametrize(("channel", "other"), [(1, "green"), (2, "blue")])
