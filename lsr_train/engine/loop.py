@@ -187,7 +187,6 @@ class Engine:
                 saved = self.step
             clock.leave_out(time.perf_counter() - paused)  # evaluations and checkpoints are not steps
         bar.close()
-        self.log.close()
         if saved is None:
             self.save(best=False)
         best = self.run_folder.pointer("best")

@@ -63,7 +63,7 @@ def train(request: Request) -> int:
         )  # fmt: skip
         try:
             loading = inputs.batches(engine.samples, with_target=engine.method.uses_target)
-            with _interruption() as interrupted, loading as batches:
+            with _interruption() as interrupted, contextlib.closing(engine.log), loading as batches:
                 result = engine.run(batches, interrupted)
         except LsrError:
             if accelerator.is_main_process:

@@ -68,6 +68,7 @@ def test_tensorboard_on_a_full_disk_is_the_runs_error(tmp_path: Path) -> None:
 
         with pytest.raises(InputError, match="tensorboard: cannot be written, the disk is full"):
             fill()
+        log.close()
 
 
 def test_a_clock_that_jumps_back_loses_no_event_and_keeps_their_order(
