@@ -102,7 +102,7 @@ def check_output_folder(folder: Path) -> None:
         sweep(folder)
         held = HeldPath(folder / "check")
         try:
-            held.create(lambda path: os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+            held.create(_create_file)
             held.path.write_bytes(b"\0")
         finally:
             held.clear()
@@ -168,6 +168,10 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
+def _create_file(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
 class _File:
     """A file that is written under a temporary name."""
 
@@ -179,7 +183,7 @@ class _File:
 
     def create(self) -> Path:
         _check_name(self.path)
-        self._mode = self._held.create(lambda path: os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        self._mode = self._held.create(_create_file)
         return self._held.path
 
     def flush(self) -> None:
@@ -212,12 +216,7 @@ class _Folder:
         _check_name(self.path)
         if self.overwrite:
             refuse_existing(self.path, overwrite=True, own=self._own)  # before the work
-
-        def make(path: Path) -> int:
-            path.mkdir()
-            return os.open(path, os.O_RDONLY)
-
-        self._held.create(make)
+        self._held.create(Path.mkdir)
         return self._held.path
 
     def flush(self) -> None:

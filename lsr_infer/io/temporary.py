@@ -45,10 +45,15 @@ class HeldPath:
         stem = self._target.name.removesuffix(self._suffix)[:40]
         return self._target.with_name(f".{stem}.{secrets.token_hex(8)}.part{self._suffix}")
 
-    def create(self, make: Callable[[Path], int]) -> int:
-        """Let `make` create the path and return a descriptor of it; returns its mode."""
+    def create(self, make: Callable[[Path], object]) -> int:
+        """Let `make` create the file or folder, and hold it; returns its mode."""
         while True:
-            descriptor = make(self.path)
+            make(self.path)
+            try:
+                descriptor = _opened(self.path)
+            except FileNotFoundError:  # somebody swept in this instant
+                self.path = self._free_name()
+                continue
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -69,6 +74,12 @@ class HeldPath:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _opened(path: Path) -> int:
+    """Open a file or folder so that it can be locked: NFS locks what is open for writing."""
+    access = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR
+    return os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -113,8 +124,7 @@ def _remove_unheld(path: Path) -> None:
     if path.is_symlink():
         path.unlink()
         return
-    access = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR  # NFS locks what is open for writing
-    descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = _opened(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove(path)

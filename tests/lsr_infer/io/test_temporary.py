@@ -1,5 +1,6 @@
 """What a killed process left beside results is swept, and what a living one writes is not."""
 
+import fcntl
 import os
 import re
 import signal
@@ -70,18 +71,27 @@ def test_what_a_living_process_holds_is_not_swept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt", "masks"]
 
 
-def test_a_name_that_is_swept_before_it_is_locked_gives_way_to_another(tmp_path: Path) -> None:
+def test_a_name_that_is_swept_before_it_is_locked_gives_way_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held, seen = HeldPath(tmp_path / "a.txt", ".txt"), []
+    lock = fcntl.flock
 
-    def make(path: Path) -> int:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+    def make(path: Path) -> None:
+        path.write_bytes(b"")
         seen.append(path)
         if len(seen) == 1:
             path.unlink()  # as another process's `sweep` in this instant
-        return descriptor
 
+    def late(descriptor: int, how: int) -> None:
+        if len(seen) == 2:
+            seen[1].unlink()  # or in this one
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
     held.create(make)
-    assert held.path == seen[1]
+    monkeypatch.undo()
+    assert held.path == seen[2]
     sweep(tmp_path)
     assert held.path.is_file()
     held.clear()
@@ -172,3 +182,31 @@ def test_a_place_without_locks_is_not_swept(tmp_path: Path, monkeypatch: pytest.
     assert names(tmp_path) == [".b.0123456789abcdef.part.txt", "a.txt"]
     with pytest.raises(InputError, match="the folder does not exist"):
         write_text(tmp_path / "nowhere/a.txt", "x")
+
+
+def write_and_sweep(folder: Path, number: int) -> None:
+    """Write files and folders while others sweep the same place."""
+    for turn in range(40):
+        sweep(folder)
+        write_text(folder / f"{number}.txt", str(turn))
+        write_text(folder / "shared.txt", f"{number} {turn}")
+        with whole_folder(folder / f"masks-{number}", overwrite=True, own=TEXTS) as temporary:
+            sweep(folder)
+            write_text(temporary / "a.txt", str(turn))
+
+
+def test_many_that_write_and_sweep_one_folder_lose_nothing(tmp_path: Path) -> None:
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                write_and_sweep(tmp_path, number)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert names(tmp_path) == sorted([*(f"{n}.txt" for n in range(4)), *(f"masks-{n}" for n in range(4)), "shared.txt"])
+    assert {(tmp_path / f"masks-{n}/a.txt").read_text(encoding="utf-8") for n in range(4)} == {"39"}

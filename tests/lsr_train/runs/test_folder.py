@@ -78,6 +78,26 @@ def test_of_two_starts_in_one_new_folder_one_is_refused(tmp_path: Path, monkeypa
     RunFolder.open(tmp_path).close()  # nobody holds it
 
 
+def test_of_many_starts_at_once_one_wins(tmp_path: Path) -> None:
+    for turn in range(20):
+        children = []
+        for number in range(3):
+            child = os.fork()
+            if child == 0:
+                try:
+                    RunFolder.create(tmp_path / str(turn), f"a: {number}\n", stages={"choices": [number]}).close()
+                    os._exit(0)
+                except UsageError:
+                    os._exit(2)
+                finally:
+                    os._exit(1)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert sorted(codes) == [0, 2, 2]
+        assert (tmp_path / str(turn) / "config.yaml").read_text(encoding="utf-8") == f"a: {codes.index(0)}\n"
+        assert f"{codes.index(0)}\n" in (tmp_path / str(turn) / STAGES_FILE).read_text(encoding="utf-8")
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="not empty"):
