@@ -332,12 +332,15 @@ class DistillConfig:
         sha256: of the teacher's file; empty takes it from the file, and a run's config.yaml holds it.
         temperature: divides the logits of both before they are compared.
         teacher_size: size at which the teacher sees images, the `student`'s or its `own` of training.
+        teacher_dilations: of the classifier of a teacher that is a published .pth, whose names do not tell them; empty
+            takes those of AdaptSegNet's code.
     """
 
     teacher: str = ""
     sha256: str = ""
     temperature: float = 1.0
     teacher_size: Literal["own", "student"] = "student"
+    teacher_dilations: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, "distill", temperature=(ABOVE_0, 100))

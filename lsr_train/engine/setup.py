@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.run import Config, command_of
+from lsr_train.config.training import DistillConfig
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
 from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_source, build_target, open_batches
 from lsr_train.data.scan import user_cache_folder
@@ -25,7 +26,7 @@ from lsr_train.evaluation.signals import SIGNAL_BATCH, CollapseWatch, estimate_t
 from lsr_train.network import DeepLabV2, NetworkSpec
 from lsr_train.network.narrowing import narrow
 from lsr_train.network.weights import load_backbone_weights
-from lsr_train.runs.checkpoint import TeacherFacts, load_model, model_hash
+from lsr_train.runs.checkpoint import ModelInfo, TeacherFacts, load_model, model_hash
 from lsr_train.runs.folder import resolve_model
 from lsr_train.selftraining import FrozenTeacher
 
@@ -220,7 +221,7 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
     elif config.network.weights == "none":
         meaning = "from random weights"
     elif config.network.weights == "teacher":
-        meaning = _narrowed(network, Path(config.distill.teacher))
+        meaning = _narrowed(network, config.distill)
     else:
         meaning = load_backbone_weights(network, config.network.weights)
     network = network.to(device)
@@ -230,16 +231,22 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
     return network, meaning
 
 
-def _narrowed(network: DeepLabV2, teacher: Path) -> str:
+def _teacher_model(settings: DistillConfig, device: torch.device | str = "cpu") -> tuple[DeepLabV2, ModelInfo]:
+    """Read the teacher's network."""
+    path, dilations = Path(settings.teacher), settings.teacher_dilations or None
+    return load_model(path, device, dilations=dilations, option="--distill.teacher_dilations")
+
+
+def _narrowed(network: DeepLabV2, settings: DistillConfig) -> str:
     """Fill a student with the channels of its teacher that carry most, and return a phrase on it."""
-    wide, _ = load_model(teacher)
+    wide, _ = _teacher_model(settings)
     try:
         narrow(wide, network)
     except ValueError as error:
         found = wide.spec
         raise InputError(
-            f"{teacher}: no start for this student, {error}. Set --network.backbone {found.backbone} --network.stem "
-            f"{found.stem} --network.normalization {found.normalization} --network.dilations "
+            f"{settings.teacher}: no start for this student, {error}. Set --network.backbone {found.backbone} "
+            f"--network.stem {found.stem} --network.normalization {found.normalization} --network.dilations "
             f"'{list(found.dilations)}' and a --network.width of at most {found.width:g}, or --network.weights none."
         ) from error
     return f"from the channels of its teacher that carry most ({wide.spec.width:g} -> {network.spec.width:g} wide)"
@@ -270,7 +277,7 @@ def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tup
     if not settings.teacher:
         return None
     path = Path(settings.teacher)
-    network, info = load_model(path, device)
+    network, info = _teacher_model(settings, device)
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
     if info.label_space is None:

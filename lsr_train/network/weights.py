@@ -28,8 +28,6 @@ from lsr_train.network.weight_files import (
 
 ADAPTSEGNET_DILATIONS = (6, 12)
 """Branches that act in AdaptSegNet's line: its classifier has four and returns after adding the second."""
-ALL_DILATIONS = (6, 12, 18, 24)
-"""Branches that act in ADVENT's code, whose classifier has the same names and adds all four."""
 
 _HEADS = ("clas", "layer6", "layer5")
 _HEAD_KEY = re.compile(r"^(clas|layer5|layer6)\.conv2d_list\.(\d+)\.(weight|bias)$")
@@ -185,8 +183,7 @@ def recognise(path: Path, *, dilations: tuple[int, ...] | None = None) -> Recogn
     )
     doubt = (
         f"{path}: its names do not tell how many of the {branches} dilations of {head} are summed: all, as in ADVENT's "
-        f"code, or the first two, as in AdaptSegNet's; read with {listed}. Set --network.dilations "
-        f"'{list(ALL_DILATIONS)}' or '{list(ADAPTSEGNET_DILATIONS)}'."
+        f"code, or the first two, as in AdaptSegNet's; read with {listed}."
     )
     without = f"; left out: {', '.join(unused)}" if unused else ""
     return Recognised(network.eval(), text + without, doubt if branches > len(ADAPTSEGNET_DILATIONS) else "")
@@ -223,6 +220,7 @@ _PUBLISHED = (
     (re.compile(r"^(model\.)?(backbone\.)?stem\.\d"), "mmsegmentation's ResNet with a deep stem (ResNetV1c)"),
     (re.compile(r"^(model\.|ema_model\.)?(decode_head|auxiliary_head)\."), "a network of mmsegmentation"),
     (re.compile(r"^(classifier|aux_classifier)\.\d"), "torchvision's DeepLabV3 or FCN"),
+    (re.compile(r"^features\.\d"), "a network on a VGG"),
     (re.compile(r"(^|\.)(aspp|low_level_\w+|project)\."), "a DeepLabV3 or DeepLabV3+"),
 )
 """Names that tell a network of others, and what it is."""

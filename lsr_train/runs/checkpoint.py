@@ -134,6 +134,7 @@ def load_model(
     *,
     dilations: tuple[int, ...] | None = None,
     sure: bool = True,
+    option: str = "--network.dilations",
 ) -> tuple[DeepLabV2, ModelInfo]:
     """Read a network: this project's safetensors, or a `.pth` of AdaptSegNet's line (see `recognise`).
 
@@ -142,6 +143,7 @@ def load_model(
         device: where the network goes.
         dilations: of the classifier of a `.pth`, whose names do not tell them; None takes those of AdaptSegNet's code.
         sure: whether these are known to be the file's own; else a warning says what was taken.
+        option: what states them.
 
     Returns:
         The network in evaluation mode, and its facts; those of a foreign file have no label space, and `origin` says
@@ -157,7 +159,7 @@ def load_model(
     if path.suffix != ".safetensors":
         found = recognise(path, dilations=dilations)
         if found.doubt and not (dilations and sure):
-            logger.warning("%s", found.doubt)
+            logger.warning("%s Set %s '[6, 12, 18, 24]' or '[6, 12]'.", found.doubt, option)
         return found.network.to(device), ModelInfo(label_space=None, origin=found.text)
     checked_digest(path)
     document, weights = _read(path)

@@ -209,7 +209,7 @@ FIELDS = {
     "mix rectify rectify_decay rectify_from threshold weighting",
     "strong": "blur blur_sigma brightness contrast hue probability saturation",
     "latent": "form image labels temperature",
-    "distill": "sha256 teacher teacher_size temperature",
+    "distill": "sha256 teacher teacher_dilations teacher_size temperature",
     "critic": "lr",
     "weights": "adversarial cluster distance distill entropy entropy_ratio masked norm orthogonality perpendicularity "
     "prototype self_training sparsity",

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from lsr_infer import Segmenter
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.labelspace import LabelSpace
 from lsr_train.commands.dispatch import evaluate
 from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.run import Config
@@ -34,6 +35,7 @@ from tests.lsr_train.latent.oracles import (
     pseudo_label_oracle,
 )
 from tests.lsr_train.network.small import small_network
+from tests.lsr_train.network.test_weights import adaptsegnet_weights
 from tests.lsr_train.training_runs import run_here, words
 
 CPU = torch.device("cpu")
@@ -203,6 +205,21 @@ def test_the_teacher_may_look_at_its_own_size(tmp_path: Path) -> None:
     save_model(path, network, ModelInfo(label_space=CAMVID_11))
     with pytest.raises(UsageError, match="teacher_size student"):
         load_teacher(with_teacher_hash(config), CAMVID_11, CPU)
+
+
+@pytest.mark.parametrize(("stated", "read"), [((), (6, 12)), ((6, 12, 18, 24), (6, 12, 18, 24))])
+def test_a_published_teacher_has_the_dilations_that_are_stated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stated: tuple[int, ...], read: tuple[int, ...]
+) -> None:
+    path = tmp_path / "published.pth"
+    torch.save(adaptsegnet_weights()[0], path)
+    space = LabelSpace(name="five", names=tuple("abcde"), colors=tuple((0, 0, index) for index in range(5)))
+    settings = DistillConfig(teacher=str(path), teacher_dilations=stated)
+    config = Config(method="distill", distill=settings, weights=WeightsConfig(distill=1.0))
+    found = load_teacher(with_teacher_hash(config), space, CPU)
+    assert found is not None
+    assert found[0].network.spec.dilations == read
+    assert ("Set --distill.teacher_dilations '[6, 12, 18, 24]'" in caplog.text) == (not stated)
 
 
 # -- what a run writes ------------------------------------------------------------------------------------------------

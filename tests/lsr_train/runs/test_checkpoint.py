@@ -282,11 +282,11 @@ def test_what_a_foreign_name_does_not_tell_is_warned_of(
 ) -> None:
     weights, _ = adaptsegnet_weights("layer6")
     torch.save(weights, tmp_path / "best.pth")
-    found, _ = load_model(tmp_path / "best.pth", dilations=dilations, sure=sure)
+    found, _ = load_model(tmp_path / "best.pth", dilations=dilations, sure=sure, option="--x")
     assert found.spec.dilations == read
     shown = ", ".join(map(str, read))
     assert ("do not tell how many of the 4 dilations of layer6 are summed" in caplog.text) == warned
-    assert (f"read with {shown}. Set --network.dilations" in caplog.text) == warned
+    assert (f"read with {shown}. Set --x '[6, 12, 18, 24]' or '[6, 12]'." in caplog.text) == warned
 
 
 def test_a_checkpoint_of_ours_states_its_dilations(tmp_path: Path) -> None:
