@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lsr_infer.io.images import IMAGE_SUFFIXES
+
 __all__ = ["Matched", "Pair", "Suffixes", "folders_of", "keyed", "match", "named_like", "without_labels"]
 
 
@@ -19,10 +21,19 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Suffixes:
-    """What the stems of image and label files end in after the name that both share, such as `_labelTrainIds`."""
+    """What the stems of image and label files end in after the name that both share, such as `_labelTrainIds`.
+
+    A file type behind it, as in `_labelTrainIds.png`, is left out.
+    """
 
     image: str = ""
     label: str = ""
+
+    def __post_init__(self) -> None:
+        for side in ("image", "label"):
+            ending = getattr(self, side)
+            kind = next((kind for kind in IMAGE_SUFFIXES if ending.lower().endswith(kind)), "")
+            object.__setattr__(self, side, ending[: len(ending) - len(kind)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +138,30 @@ def _near(
             for both in endings[:3]
         )
         advice.append(f"Set {' or '.join(choices)} to pair such names.")
-    elsewhere = {key.rpartition("/")[2]: path for key, path in labels.items()}
-    moved = {
-        key: elsewhere[name] for key in images if (name := key.rpartition("/")[2]) in elsewhere and key not in near
-    }
-    if moved:
-        advice.append("Put images and labels into folders of the same names.")
-    return near | moved, tuple(advice)
+    likely = _by_likeness({key: path for key, path in images.items() if key not in near}, labels)
+    if likely:
+        advice.append("Give images and labels the same names, in folders of the same names.")
+    return near | likely, tuple(advice)
+
+
+def _by_likeness(images: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return for images, by key, the one label file of the same name in another folder or case, or the same number."""
+
+    def name(key: str) -> str:
+        return key.rpartition("/")[2].casefold()
+
+    def number(key: str) -> str:
+        numbers: list[str] = re.findall(r"\d+", name(key))
+        return numbers[-1] if numbers else ""
+
+    for likeness in (name, number):
+        found: dict[str, list[Path]] = {}
+        for key, path in labels.items():
+            found.setdefault(likeness(key), []).append(path)
+        likely = {key: found[like][0] for key in images if (like := likeness(key)) and len(found.get(like, ())) == 1}
+        if likely:
+            return likely
+    return {}
 
 
 def _endings(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[tuple[str, str]]:
@@ -158,11 +186,13 @@ def _endings(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[tup
 
 
 _IMAGE_FOLDER = re.compile(
-    r"images?|imgs?|img_dir|rgb|jpegimages|frames|(left|right)img8bit.*|701_stillsraw.*", re.IGNORECASE
+    r"images?(_\d+)?|imgs?|img_dir|rgb(_.*)?|jpegimages|jpgs?|frames|cameras?(_.*)?|colou?r_?images?|"
+    r"(left|right)img8bit.*|701_stillsraw.*",
+    re.IGNORECASE,
 )
 _LABEL_FOLDER = re.compile(
-    r"gt|gt(fine|coarse).*|labels?|ann(otations?|_dir)?|masks?|seg(mentations?|_.*)?|semantic.*|instances?.*|panoptic.*|"
-    r"depth.*|disparity.*|labeledapproved.*|segmentationclass.*",
+    r"gt|gt(fine|coarse).*|labels?(_.*)?|ann(otations?|_dir)?|masks?|seg(mentation\w*|_.*)?|sem(antic|_?seg).*|class_?seg.*|"
+    r"instances?.*|panoptic.*|depth.*|disparity.*|labeledapproved.*",
     re.IGNORECASE,
 )
 _LABEL_NAME = re.compile(r".*_(gt(fine|coarse)_\w+|label(train)?ids|instance(train)?ids)", re.IGNORECASE)
@@ -176,7 +206,17 @@ def without_labels(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     places = {place for folder in {path.parent for path in files} for place in (folder, *folder.parents)}
     with_images = {place.parent for place in places if _IMAGE_FOLDER.fullmatch(place.name)}
-    of_labels = {place for place in places if place.parent in with_images and _LABEL_FOLDER.fullmatch(place.name)}
+
+    def beside_images(place: Path) -> bool:
+        """Whether a folder lies below one that holds images, and not below these."""
+        for above in place.parents:
+            if above in with_images:
+                return True
+            if _IMAGE_FOLDER.fullmatch(above.name):
+                return False
+        return False
+
+    of_labels = {place for place in places if _LABEL_FOLDER.fullmatch(place.name) and beside_images(place)}
     labels = {path for path in files if not of_labels.isdisjoint(path.parents) or _LABEL_NAME.fullmatch(path.stem)}
     frames = [path for path in files if path not in labels]
     return (frames, sorted(labels)) if frames else (list(files), [])

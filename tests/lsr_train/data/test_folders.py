@@ -83,6 +83,10 @@ def test_labels_beside_the_images_of_a_target_are_no_frames(shared: Shared, log:
         (("labels/1.png", "labels/2.png"), ()),
         (("seg/masks/1.png",), ()),
         (("images/labels_of_my_shop/1.png",), ()),
+        (("training/images/1.jpg",), ("training/v2.0/labels/1.png", "training/v2.0/instances/1.png")),
+        (("frames/rgb/Camera_0/rgb_1.jpg",), ("frames/classSegmentation/Camera_0/classgt_1.png",)),
+        (("training/image_2/1.png",), ("training/semantic/1.png", "training/semantic_rgb/1.png")),
+        (("rgb_anon/fog/1.png",), ("gt/fog/1_gt_labelColor.png",)),
     ],
 )  # fmt: skip
 def test_labels_are_told_from_frames_by_their_names(
@@ -218,8 +222,28 @@ def test_labels_in_jpeg_and_in_other_folders_are_said(tmp_path: Path) -> None:
     assert names(list(found.left_out), tmp_path) == ["a/labels/2.jpg"]
     touch(tmp_path, "b/images/train/1.png", "b/labels/1.png")
     found = find_pairs("folder", str(tmp_path / "b"), "", "auto").matched
-    assert found.advice == ("Put images and labels into folders of the same names.",)
+    assert found.advice == ("Give images and labels the same names, in folders of the same names.",)
     assert f"{tmp_path}/b/labels/1.png is near" in found.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "label"), [("IMG_{}.JPG", "img_{}.png"), ("rgb_{}.png", "seg_{}.png"), ("{}.png", "gt{}.png")]
+)
+def test_names_of_another_case_or_prefix_are_near(tmp_path: Path, image: str, label: str) -> None:
+    for index in ("0001", "0002"):
+        touch(tmp_path, f"images/{image.format(index)}", f"labels/{label.format(index)}")
+    found = find_pairs("folder", str(tmp_path), "", "auto").matched
+    assert found.advice == ("Give images and labels the same names, in folders of the same names.",)
+    assert [
+        line.endswith(f"{label.format(f'000{index}')} is near") for index, line in enumerate(found.problems, 1)
+    ] == [True] * 2
+
+
+def test_a_suffix_may_have_its_file_type() -> None:
+    assert Suffixes(image="_leftImg8bit.png", label="_labelTrainIds.PNG") == Suffixes(
+        image="_leftImg8bit", label="_labelTrainIds"
+    )
+    assert Suffixes(image=".camera").image == ".camera"
 
 
 def test_a_layout_is_recognised_in_place_of_another(tmp_path: Path) -> None:
