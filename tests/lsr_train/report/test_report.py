@@ -182,3 +182,13 @@ def test_in_a_browser_it_is_readable_quiet_and_asks_for_nothing(page: Path, brow
     view.locator("summary").first.click()
     assert view.locator("pre").first.is_visible()
     view.close()
+
+
+def test_the_name_of_a_run_is_shown_as_itself(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    names = ("$x", "_$\\frac{$", "<b>\x1b[31m&amp;", "a\nb\u202e")
+    assert run([*(f"{name}={runs / 'adapted'}" for name in names), "--out", str(file)]) == 0
+    text = file.read_text(encoding="utf-8")
+    for shown in ("$x", "_$\\frac{$", "&lt;b&gt;\\x1b[31m&amp;amp;", "a\\nb\\u202e"):
+        assert f'<th scope="col">{shown}</th>' in text
+    assert all(line.isprintable() for line in text.split("\n"))
