@@ -92,6 +92,10 @@ def wrong(kind: Kind, part: str, ending: Ending, whole: Ending) -> str:
     return "silent" if ending.code == 0 and kind.silent(part, whole.observed, ending.observed) else ""
 
 
+def _tried(kind: Kind, part: str, data: bytes) -> Ending:
+    return forked(lambda: kind.work(part, data), kind.folder)
+
+
 def _damaged(kind: Kind, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
     """Yield damaged parts in turn, as many in all."""
     each = -(-count // len(kind.parts))
@@ -112,14 +116,14 @@ def fuzz(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str
         kind = KINDS[name](folder)
         ready = forked(lambda: (kind.prepare() or 0, None), folder)
         kind.load()
-        part, data = next(iter(kind.parts.items()))
-        whole = forked(lambda: kind.work(part, data), folder)
-        if ready.code or whole.code:
-            raise SystemExit(f"the whole {name} ends with {whole.code}: {ready.text[-2000:]} {whole.text[-2000:]}")
+        whole = {part: _tried(kind, part, data) for part, data in kind.parts.items()}
+        for part, ending in whole.items():
+            if ready.code or ending.code:
+                raise SystemExit(f"the whole {name} {part} ends with {ending.code}: {ready.text} {ending.text}")
         for number, (part, data) in enumerate(_damaged(kind, count, seed)):
-            ending = forked(lambda part=part, data=data: kind.work(part, data), folder)  # type: ignore[misc]
+            ending = _tried(kind, part, data)
             codes[str(ending.code)] += 1
-            why = wrong(kind, part, ending, whole)
+            why = wrong(kind, part, ending, whole[part])
             if why:
                 counts[why] += 1
                 said = ending.text[-800:]
