@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from export.to_onnx import main as to_onnx
 from lsr_infer.errors import exit_status
 from lsr_train.commands.dispatch import evaluate
 from lsr_train.runs.matching import is_finished
@@ -95,11 +96,15 @@ def test_a_finished_run_that_goes_on_from_an_older_checkpoint_is_not_finished(wh
     assert weights(run, 4) == weights(whole, 4)
 
 
-def test_evaluate_does_not_score_a_damaged_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_neither_scored_nor_exported(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flip(run / "checkpoints/step-4" / MODEL, 0.6)
     data = ["--data", "", "--layout", "toytown-camera", "--split", "val", "--limit", "1"]
     assert exit_status(lambda: evaluate([str(run), *data])) == 4
     assert "step-2, the newest that is whole" in capsys.readouterr().err
+    model = run.with_name("model.onnx")
+    assert exit_status(lambda: to_onnx([str(run), "-o", str(model)])) == 4
+    assert "step-2, the newest that is whole" in capsys.readouterr().err
+    assert not model.exists()
 
 
 def test_what_a_kill_kept_from_being_removed_goes_on_resumption(run: Path) -> None:
