@@ -147,7 +147,7 @@ def test_a_method_change_resets_what_belongs_to_terms_and_nothing_else() -> None
 
 def test_a_foreign_method_keeps_the_fields_of_terms(tmp_path: Path) -> None:
     before = recipe("toytown_lsr")
-    (tmp_path / "mine.py").touch()
+    (tmp_path / "mine.py").write_text("class Mine: ...\n", encoding="utf-8")
     after = with_method(before, f"{tmp_path / 'mine.py'}:Mine", {})
     assert after.weights == before.weights
 
