@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 __all__ = ["Ended", "available", "run"]
 
 # Numbers of x86-64's system calls.
@@ -77,6 +79,7 @@ def run(work: Callable[[], int], log: Path, *, kill_at: int = 0, kill_all: bool 
         kill_all: kill the forked process, not the one that makes the call, whose descendant it may be.
         seconds: after which everything is killed, which is a failure (`TimeoutError`).
     """
+    others = _children()
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     here, there = socket.socketpair()
     child = os.fork()
@@ -90,10 +93,16 @@ def run(work: Callable[[], int], log: Path, *, kill_at: int = 0, kill_all: bool 
     finally:
         os.close(descriptors[0])
     _, status = os.waitpid(child, 0)
-    with suppress(ChildProcessError):  # what the child left behind
-        while True:
-            os.waitpid(-1, 0)
+    while left_behind := _children() - others:
+        for process in left_behind:
+            with suppress(ChildProcessError):
+                os.waitpid(process, 0)
     return Ended(os.waitstatus_to_exitcode(status), calls)
+
+
+def _children() -> set[int]:
+    """Return the processes that this one has started, or that have become its own."""
+    return {process.pid for process in psutil.Process().children()}
 
 
 def _be_the_child(work: Callable[[], int], log: Path, there: socket.socket) -> None:

@@ -43,6 +43,14 @@ def test_it_ends_before_the_call_that_was_chosen(tmp_path: Path) -> None:
     assert states == sorted(states, key=len)
 
 
+def test_it_waits_for_what_it_started_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        ended = run(lambda: subprocess.Popen(["sleep", "0.2"]).poll() or 5, tmp_path / "log")
+        assert ended.code == 5
+        assert other.poll() is None
+        other.kill()
+
+
 @pytest.mark.slow  # minutes of trainings that are killed and resumed
 @pytest.mark.parametrize("command", COMMANDS)
 def test_nothing_is_lost_by_kills(tmp_path: Path, command: str) -> None:
