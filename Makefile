@@ -64,7 +64,7 @@ clean-quickstart:  ## remove what quickstart made
 
 # Files of tests run beside each other, each with one thread: 10 minutes on two cores, where one after the other takes 31.
 # A process that dies ends the run and names its test: pytest-xdist 3.8 would start another and may wait for ever.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
 test: install  ## all tests but those marked slow: 10 minutes on two cores
 	$(PYTEST)

@@ -64,6 +64,7 @@ def test_the_runtimes_tests_need_the_runtime_alone() -> None:
     }
     files = [REPOSITORY / "tests/conftest.py", *(REPOSITORY / "tests/lsr_infer").rglob("*.py")]
     assert len(files) > 10
+    files.remove(REPOSITORY / "tests/lsr_infer/rtsp_server.py")  # the system's Python runs it, with its own packages
     for path in files:
         assert imported(path) - allowed <= set(sys.stdlib_module_names), path.name
 

@@ -101,7 +101,7 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
 
 LONGER = pytest.mark.slow
 """Methods whose state is part of another's, which the quick tests hold."""
-ALIKE = {"minent", "maxsquare-iw", "lsr", "lsr-em", "self-training", "adaptsegnet-feat"}
+ALIKE = {"minent", "maxsquare-iw", "lsr", "lsr-em", "self-training", "adaptsegnet-feat", "target-only"}
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_micro_batches_have_numbers_of_their_own_and_resume(
 
 
 @pytest.mark.parametrize(
-    "method", ["lsr-st", "adaptsegnet-feat", pytest.param("lsr-em", marks=LONGER), pytest.param("oce", marks=LONGER)]
+    "method", ["lsr-st", *(pytest.param(name, marks=LONGER) for name in ("adaptsegnet-feat", "lsr-em", "oce"))]
 )
 def test_two_processes_equal_one(method: str, source: Path, tmp_path: Path) -> None:
     """Two ranks with one image each give the losses of one rank with two (gloo, real processes)."""

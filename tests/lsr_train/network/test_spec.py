@@ -73,7 +73,7 @@ def test_feature_channels(backbone: str, width: float, channels: int) -> None:
 
 
 def test_the_configuration_offers_what_the_network_has() -> None:
-    assert set(config.BACKBONES) == set(BACKBONES)
+    assert set(config.BACKBONE_NAMES) == set(BACKBONES)
     for stem in STEMS:
         config.NetworkConfig(stem=stem)  # type: ignore[arg-type]  # the literal's values
     for name in NORMALIZATIONS:
