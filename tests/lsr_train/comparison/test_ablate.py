@@ -44,6 +44,7 @@ def run(argv: list[str]) -> int:
     return exit_status(lambda: ablate(argv))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     assert run(arguments(folder, out, "--run", "minent", "--sweep", "weights.entropy=0.001,0.5")) == 0

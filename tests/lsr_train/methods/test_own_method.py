@@ -48,6 +48,7 @@ def own(tmp_path: Path) -> str:
     return f"{file}:Centred"
 
 
+@pytest.mark.slow
 def test_it_trains_is_killed_resumed_and_exported(own: str, tmp_path: Path) -> None:
     assert run_here("pretrain", words("toytown_source", tmp_path / "source")) == 0
     more = ["--method", own, "--weights.cluster=0", "--weights.perpendicularity=0", "--weights.norm=0"]
