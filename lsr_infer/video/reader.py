@@ -22,7 +22,7 @@ from lsr_infer.io.sources import is_address, label
 from lsr_infer.video import containers
 from lsr_infer.video.containers import TIMEOUT_SECONDS, VideoFrame, VideoInfo, open_container
 from lsr_infer.video.display import DisplayConverter, is_transposed, shown_colors, shown_size
-from lsr_infer.video.structure import FileStructure, walk_file
+from lsr_infer.video.structure import FileStructure, find_crops, walk_file
 
 __all__ = ["describe", "picture_stream", "probe", "read_frames", "warn_of_several"]
 
@@ -45,10 +45,10 @@ _ROUNDING_FRAMES = 2
 class _CompletenessCheck:
     """Compares what was read of a container with what it claims: libav ends a file that is cut off without an error."""
 
-    def __init__(self, container: Any, stream: VideoStream, structure: FileStructure, *, seeked: bool) -> None:
+    def __init__(self, container: Any, stream: VideoStream, path: Path | str, *, seeked: bool) -> None:
         self._container = container
         self._stream = stream
-        self._structure = structure
+        self._path = path
         self._seeked = seeked
         self._formats = containers.formats(container)
         self._packets = 0
@@ -79,7 +79,7 @@ class _CompletenessCheck:
 
     def expect(self, packet: Any) -> None:
         """Note the time of a picture that a packet must give, on our clock."""
-        if packet.size <= _EMPTY_BYTES or packet.is_discard:
+        if not self._is_one_to_one or packet.size <= _EMPTY_BYTES or packet.is_discard:
             return
         self._sent += 1
         if packet.pts is None:
@@ -116,9 +116,10 @@ class _CompletenessCheck:
         stated = self._stream.frames if self._formats & _BY_STREAM else 0  # elsewhere libav counted what there is
         if stated and not self._seeked and self._packets >= stated:
             return None  # some headers round the duration, and some files end in bytes that are no part of them
-        if self._structure.damage:
-            return f"{stated} claimed" if stated else self._structure.damage
-        stored = self._structure.packets_of(self._container.streams.video.index(self._stream))
+        structure = _structure(self._path, self._formats)
+        if structure.damage:
+            return f"{stated} claimed" if stated else structure.damage
+        stored = structure.packets_of(self._container.streams.video.index(self._stream))
         if self._packets < stored and not self._seeked:
             return f"{stored} claimed"
         claimed, reached = self._claimed(), self._file_end
@@ -166,7 +167,7 @@ def probe(path: str | Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Vide
     try:
         with open_container(path, timeout_seconds) as container:
             stream = picture_stream(container, name)
-            crop = _crop(container, stream, _structure(path, container))
+            crop = _crop(path, container, stream)
             for picture in _pictures(container, stream, name):
                 return describe(container, stream, picture, crop)
             raise _no_frame(name, stream)
@@ -213,9 +214,8 @@ def read_frames(
             seeked = first is not None and bool(stream.time_base) and containers.seeks_well(container)
             if seeked and first is not None and stream.time_base:
                 container.seek(int(first / stream.time_base), stream=stream, backward=True)
-            structure = _structure(path, container)
-            check = _CompletenessCheck(container, stream, structure, seeked=seeked)
-            convert = DisplayConverter(_crop(container, stream, structure))
+            check = _CompletenessCheck(container, stream, path, seeked=seeked)
+            convert = DisplayConverter(_crop(path, container, stream))
             warn_of_several(container, stream, name)
             for picture in _pictures(container, stream, name, check):
                 nominal = decoded / float(stream.average_rate or 25)  # where it has no stamp
@@ -243,17 +243,22 @@ def read_frames(
         raise _broken(name, seen, error, timeout_seconds) from error
 
 
-def _structure(path: Path | str, container: "av.container.InputContainer") -> FileStructure:
+def _structure(path: Path | str, formats: frozenset[str]) -> FileStructure:
     """Walk a local file; nothing is known of what lies behind an address."""
-    if isinstance(path, str) and is_address(path):
-        return FileStructure()
-    with suppress(OSError):  # it was opened: what cannot be read of it shows when it is read
-        return walk_file(Path(path), containers.formats(container))
+    if not (isinstance(path, str) and is_address(path)):
+        with suppress(OSError):  # it was read: what cannot be read again says nothing of it
+            return walk_file(Path(path), formats)
     return FileStructure()
 
 
-def _crop(container: "av.container.InputContainer", stream: VideoStream, structure: FileStructure) -> Crop:
-    return structure.crop_of(container.streams.video.index(stream))
+def _crop(path: Path | str, container: "av.container.InputContainer", stream: VideoStream) -> Crop:
+    """Return the edges of a local file's stream that players hide."""
+    crops: list[Crop] = []
+    if not (isinstance(path, str) and is_address(path)):
+        with suppress(OSError):  # it was opened: what cannot be read of it shows when it is read
+            crops = find_crops(Path(path), containers.formats(container))
+    number = container.streams.video.index(stream)
+    return crops[number] if number < len(crops) else UNCROPPED
 
 
 def _pictures(

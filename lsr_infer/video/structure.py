@@ -1,20 +1,22 @@
-"""Walks the structure of a video file without decoding it: whether it is whole, its number of packets, its cropping.
+"""Walks the structure of a video file without decoding it: its cropping, whether it is whole, its number of packets.
 
 libav ends a file that is cut off without an error and skips what is damaged in silence. What a container states of its
-own pieces tells both. Only headers are read, so that a file of an hour takes a fraction of a second.
+own pieces tells both. Mostly headers are read: a file of an hour takes a fraction of a second, a transport stream is
+read whole.
 """
 
 import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from lsr_infer.io.image_headers import UNCROPPED, Crop, clean_aperture, walk_pictures
+from lsr_infer.io.image_headers import Crop, clean_aperture, walk_pictures
 
-__all__ = ["FileStructure", "walk_file"]
+__all__ = ["FileStructure", "find_crops", "walk_file"]
 
 
 @dataclass(kw_only=True)
@@ -24,20 +26,14 @@ class FileStructure:
     Args:
         damage: in which way it is cut off or damaged; None where it seems whole.
         packets: of each video stream, in their order; empty where the format is not counted, or damaged.
-        crops: of each video stream; empty where the format states none.
     """
 
     damage: str | None = None
     packets: list[int] = field(default_factory=list)
-    crops: list[Crop] = field(default_factory=list)
 
     def packets_of(self, number: int) -> int:
         """Return the packets of a video stream, 0 where they are not known."""
         return self.packets[number] if number < len(self.packets) else 0
-
-    def crop_of(self, number: int) -> Crop:
-        """Return the hidden edges of a video stream."""
-        return self.crops[number] if number < len(self.crops) else UNCROPPED
 
 
 _CUT_OFF = "its end is missing"
@@ -63,6 +59,21 @@ def walk_file(path: Path, formats: frozenset[str]) -> FileStructure:
                 except _StructureError as error:
                     found.damage, found.packets = str(error), []
     return found
+
+
+def find_crops(path: Path, formats: frozenset[str]) -> list[Crop]:
+    """Return the hidden edges of each video stream of a file; none where its format states none, or it is damaged.
+
+    `OSError` where it cannot be read.
+    """
+    with suppress(_StructureError), path.open("rb") as file:
+        pieces = _Pieces(file, path.stat().st_size)
+        if "matroska" in formats:
+            tracks = next((list(_tracks(pieces, end)) for name, end in _segment(pieces) if name == _TRACKS), [])
+            return [Crop(**track.crop) for track in tracks if track.kind == _VIDEO_TYPE]
+        if "mov" in formats:
+            return list(_clean_apertures(pieces))
+    return []
 
 
 class _Pieces:
@@ -164,7 +175,6 @@ def _walk_matroska(pieces: _Pieces, found: FileStructure) -> None:
     for name, end in _segment(pieces):
         if name == _TRACKS:
             tracks = list(_tracks(pieces, end))
-            found.crops = [Crop(**track.crop) for track in tracks if track.kind == _VIDEO_TYPE]
         elif name == _CLUSTER:
             counts.update(_blocks(pieces, end))
     if set(counts) - {_SEVERAL, *(track.number for track in tracks)}:
@@ -286,6 +296,12 @@ def _boxes(pieces: _Pieces, end: int, *, depth: int = 0) -> Iterator[tuple[bytes
 
 
 def _walk_mp4(pieces: _Pieces, found: FileStructure) -> None:
+    for _ in _boxes(pieces, pieces.size):
+        pass
+
+
+def _clean_apertures(pieces: _Pieces) -> Iterator[Crop]:
+    """Yield the hidden edges of each track of pictures."""
     kind = b""
     for name, end in _boxes(pieces, pieces.size):
         if name == b"trak":
@@ -295,7 +311,7 @@ def _walk_mp4(pieces: _Pieces, found: FileStructure) -> None:
         elif name == b"stsd" and kind == b"vide":
             entry = pieces.take(end - pieces.place)
             width, height = struct.unpack_from(">HH", entry.ljust(44), 40)
-            found.crops.append(clean_aperture(entry, width, height))
+            yield clean_aperture(entry, width, height)
 
 
 def _walk_flv(pieces: _Pieces, found: FileStructure) -> None:
