@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.fields import field_of, fields_of, with_fields
-from lsr_train.config.recipes import hint, read_yaml
+from lsr_train.config.fields import field_of, fields_of, hint, with_fields
+from lsr_train.config.recipes import read_yaml
 from lsr_train.config.renamed import current_fields
 from lsr_train.config.run import METHOD_SPECS, WEIGHT_NAMES, Config, check_name, is_foreign
 

@@ -16,13 +16,12 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.config.fields import fields_of
+from lsr_train.config.fields import fields_of, hint
 from lsr_train.config.method_values import fitted
 from lsr_train.config.recipes import (
     build,
     check_keys,
     flat,
-    hint,
     read_config,
     read_document,
     recipe_path,

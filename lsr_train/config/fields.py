@@ -1,6 +1,7 @@
 """Checks, reads and changes the fields of a configuration by their dotted names."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf, isfinite, ulp
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -13,7 +14,9 @@ __all__ = [
     "check_fields",
     "field_of",
     "fields_of",
+    "hint",
     "in_range",
+    "nearest",
     "one_of",
     "whole_numbers",
     "with_fields",
@@ -107,3 +110,24 @@ def with_fields(config: Tree, values: Mapping[str, Any]) -> Tree:
     sections = {head: with_fields(getattr(node, head), rest) for head, rest in below.items()}
     changed: Tree = dataclasses.replace(node, **here, **sections)
     return changed
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that a mistyped one, such as `optim.lrr` or `lr`, most likely meant; None where none is near.
+
+    The last part of a dotted name counts half as much again as the whole.
+    """
+
+    def score(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, name, candidate).ratio()
+        last = difflib.SequenceMatcher(None, name.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
+        return whole + last / 2
+
+    best = max(sorted(known), key=score, default=None)
+    return best if best is not None and score(best) >= 0.8 else None
+
+
+def hint(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """Return a question after the nearest known name, with a space before it; empty where none is near."""
+    near = nearest(name, known)
+    return f" Did you mean {dashes}{near}?" if near else ""

@@ -1,9 +1,8 @@
 """Finds recipes by name, and reads and writes configurations as YAML."""
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.fields import hint
 from lsr_train.config.plain_yaml import load_yaml
 from lsr_train.config.renamed import current_document
 from lsr_train.config.run import Config
 
 __all__ = [
-    "build", "check_keys", "config_from_text", "flat", "hint", "nearest", "read_config", "read_document", "read_yaml",
+    "build", "check_keys", "config_from_text", "flat", "read_config", "read_document", "read_yaml",
     "recipe_names", "recipe_path", "to_yaml",
 ]  # fmt: skip
 
@@ -26,27 +26,6 @@ _FIRST_LINE = "# lsr_train configuration, format {}"
 _LAST_LINE = "# end"
 _LAST_OF_FORMAT_1 = {"every", "tensorboard", "gradients"}
 """The fields of the last section, `log`, in version 0.1.0, which wrote neither of these lines."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Find the known name that a mistyped one, such as `optim.lrr` or `lr`, most likely meant; None where none is near.
-
-    The last part of a dotted name counts half as much again as the whole.
-    """
-
-    def score(candidate: str) -> float:
-        whole = difflib.SequenceMatcher(None, name, candidate).ratio()
-        last = difflib.SequenceMatcher(None, name.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
-        return whole + last / 2
-
-    best = max(sorted(known), key=score, default=None)
-    return best if best is not None and score(best) >= 0.8 else None
-
-
-def hint(name: str, known: Iterable[str], dashes: str = "") -> str:
-    """Return a question after the nearest known name, with a space before it; empty where none is near."""
-    near = nearest(name, known)
-    return f" Did you mean {dashes}{near}?" if near else ""
 
 
 def recipe_names() -> list[str]:

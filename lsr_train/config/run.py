@@ -6,9 +6,8 @@ live in the recipes, not here.
 """
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from math import inf
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from lsr_infer.errors import UsageError
 from lsr_train.config import training
 from lsr_train.config.data import AugmentConfig, DataConfig, check_one_size
-from lsr_train.config.fields import at_default, check_fields, fields_of, in_range, with_fields
+from lsr_train.config.fields import at_default, check_fields, fields_of, hint, in_range, with_fields
 
 __all__ = [
     "ENTRY_POINTS", "METHOD_SPECS", "WEIGHT_NAMES", "Config", "LogConfig", "MethodSpec", "SelectionConfig",
@@ -104,7 +103,7 @@ def check_name(name: str) -> None:
     others = sorted(point.name for point in entry_points(group=ENTRY_POINTS))
     if name not in others:
         raise UsageError(
-            f"method is {name!r}.{_near(name, (*METHOD_SPECS, *others))} Allowed: "
+            f"method is {name!r}.{hint(name, (*METHOD_SPECS, *others))} Allowed: "
             f"{', '.join((*METHOD_SPECS, *others))}, or FILE.py:CLASS for your own. Set --method."
         )
 
@@ -121,14 +120,9 @@ def _check_holds(file: Path, attribute: str) -> None:
         return
     classes = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
     raise UsageError(
-        f"{file} holds no method {attribute}.{_near(attribute, classes)} Classes in it: "
+        f"{file} holds no method {attribute}.{hint(attribute, classes)} Classes in it: "
         f"{', '.join(classes) or 'none'}. Set --method."
     )
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    found = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {found[0]}?" if found else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-d
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_train.config.command_line import parse
-from lsr_train.config.recipes import check_keys, nearest
+from lsr_train.config.fields import nearest
+from lsr_train.config.recipes import check_keys
 from lsr_train.config.run import Config
 
 
