@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,14 @@ def read_config(file: Path) -> Config:
     return config_from_text(text, str(file))
 
 
+@cache
+def _parser() -> ArgumentParser:
+    """Return a parser of the tree's fields; making one takes as long as reading with it."""
+    parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
 def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
     """Read the text of a `config.yaml`, the file `where`, also one of an earlier version.
 
@@ -141,8 +150,7 @@ def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
             raise InputError(f"{where}: this is no configuration of a run (no method in it).")
         _check_whole(text, document, where)
         document = current_document(document, "", of_a_run=True, lenient=lenient)
-        parser = ArgumentParser(allow_abbrev=False, exit_on_error=False)
-        parser.add_class_arguments(Config, as_group=False)
+        parser = _parser()
         return build(parser, parser.parse_object(document))
     except InputError:
         raise

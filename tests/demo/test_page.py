@@ -201,7 +201,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
     folder = tmp_path_factory.mktemp("strict")
     (folder / "hash").write_text(hash_password("secret"), encoding="utf-8")
-    options = ("--auth", f"ann:{folder / 'hash'}", "--picture-seconds", "4", "--session-seconds", "3", "--queue", "1")
+    options = ("--auth", f"ann:{folder / 'hash'}", "--picture-seconds", "4", "--session-seconds", "2", "--queue", "1")
     with running_page(folder, *options) as running:
         yield running
 
@@ -255,7 +255,7 @@ def test_a_full_queue_refuses_and_what_waits_keeps_its_file(strict: Page, clip_o
     wait("PROCESSING", "IN_QUEUE")
     with pytest.raises(Exception, match="Queue is full! Please try again"):
         send().result()
-    time.sleep(7)  # longer than files are kept
+    time.sleep(5)  # longer than files are kept
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
     assert ["12 frames" in job.result()[1] for job in jobs] == [True, True]
@@ -286,6 +286,7 @@ def test_what_cannot_be_started_says_why(page: Page, tmp_path: Path) -> None:
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
 
 
+@pytest.mark.slow
 def test_share_without_an_address_ends_with_a_sentence(tmp_path: Path) -> None:
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
     environment = os.environ | nowhere | {"HF_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
@@ -320,6 +321,7 @@ def test_a_page_that_others_reach_says_who_can_use_it(
     assert ended == [False]
 
 
+@pytest.mark.slow  # every page of these tests ends by Ctrl-C; this one by many
 def test_ctrl_c_again_and_again_is_as_good_as_once(tmp_path: Path, clip_of: Callable[[int], Path]) -> None:
     with running_page(tmp_path) as page:
         job = page.client().submit(handled(clip_of(299)), api_name="/segment_video")

@@ -198,6 +198,7 @@ def test_a_changed_label_file_trains_another_source_stage(
     assert source_of(beside / "second").name != source_of(whole).name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["source", "adapted"])
 def test_a_kill_in_either_stage_is_made_good(data: Path, whole: Path, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "runs/killed"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsr_infer.errors import InputError, UsageError
@@ -107,6 +107,7 @@ def test_a_wrong_value_is_a_usage_error_that_names_the_field(make: object, messa
         make()  # type: ignore[operator]
 
 
+@settings(max_examples=40)
 @given(
     lr=st.floats(1e-8, 1.0), steps=st.integers(1, 10**6), seed=st.integers(0, 2**31), root=st.text(max_size=20),
     dilations=st.lists(st.integers(1, 40), min_size=1, max_size=5),
