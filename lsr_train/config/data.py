@@ -127,7 +127,7 @@ class AugmentConfig:
         flip: probability of a left-right flip.
         scale_min: smallest factor of random resizing; a crop always stays inside the image.
         scale_max: largest factor of random resizing.
-        white_point: each channel's white point moves by U(-v, v) levels (paper, Sec. 5: 75).
+        white_point: each channel's white, 255, is U(255 - v, 255 + v) instead (paper, Sec. 5: 75).
         jitter: each channel is shifted by U(-v, v) levels (paper, Sec. 5: 25).
         brightness: factor 1 + U(-v, v).
         contrast: factor 1 + U(-v, v) about the image's mean.
@@ -136,8 +136,8 @@ class AugmentConfig:
         blur: probability of a Gaussian blur.
         blur_sigma: largest standard deviation of the blur, in pixels.
         noise: largest standard deviation of Gaussian noise, in levels.
-        target_colors: whether colours, blur and noise change target images too; self-training wants them as they are
-            for its teacher, and changes what its student sees by `strong`.
+        target_colors: whether colours, blur and noise change target images too. The released code changes the source
+            alone; self-training changes what its student sees by `strong`.
         lab_transfer: probability that a source image takes mean and spread of its LAB channels from a random
             unlabelled target frame.
         rare_class_temperature: source images are drawn by class with probability softmax((1 - frequency) / T); 0 draws
@@ -158,13 +158,13 @@ class AugmentConfig:
     blur: float = 0.0
     blur_sigma: float = 1.0
     noise: float = 0.0
-    target_colors: bool = True
+    target_colors: bool = False
     lab_transfer: float = 0.0
     rare_class_temperature: float = 0.0
 
     def __post_init__(self) -> None:
         shares = dict.fromkeys(("flip", "blur", "lab_transfer", "brightness", "contrast", "saturation"), (0, 1))
-        levels = dict.fromkeys(("white_point", "jitter", "noise"), (0, 255))
+        levels = dict.fromkeys(("jitter", "noise"), (0, 255)) | {"white_point": (0, 254)}
         check_fields(
             self, "augment", **shares, **levels, hue=(0, 180), blur_sigma=(0, 20), rare_class_temperature=(0, inf),
             scale_min=(0.1, 10), scale_max=(self.scale_min, 10), crop_height=(0, 8192), crop_width=(0, 8192),

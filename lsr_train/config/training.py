@@ -258,8 +258,8 @@ class SelfTrainingConfig:
     Args:
         decay: alpha of the teacher's moving average; rises to it from 1/2 over the first steps.
         threshold: a pixel is confident where the teacher's peak probability is above it.
-        weighting: `fraction` gives every pixel of a target image the share of its confident ones, `confident` 1 to the
-            confident ones alone, `all` 1 to all.
+        weighting: `fraction` gives every target pixel the share of the confident ones in the batch (DACS, DAFormer),
+            `confident` 1 to the confident ones alone, `all` 1 to all.
         mix: `class` pastes half of a source image's classes onto the target image, `none` trains on the target alone.
         alignment: how far the teacher's class frequencies are held to those of the source batches (which have rare
             classes more often where `augment.rare_class_temperature` says so), over the places that count, 0 to 1.

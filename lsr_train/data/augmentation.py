@@ -59,7 +59,7 @@ def color_matrix(
     """
     matrix, offset = np.eye(3), np.zeros(3)
     if config.white_point:
-        matrix = np.diag(1 + rng.uniform(-config.white_point, config.white_point, 3) / 255)
+        matrix = np.diag(255 / (255 + rng.uniform(-config.white_point, config.white_point, 3)))
     if config.jitter:
         offset = offset + rng.uniform(-config.jitter, config.jitter, 3)
     if config.brightness:

@@ -54,14 +54,15 @@ def orthogonality_loss(features: Tensor, centroids: Tensor, present: Tensor) -> 
         present: [C] bool; the others have no centroid, and no share.
 
     Returns:
-        Scalar >= 0: -mean(s log s) over the cells of all ranks, which have equally many, and the C classes; s is the
-            softmax over classes of F mu^T. 0 where no class is present.
+        Scalar >= 0: -mean(s log s) over the cells of all ranks, which have equally many, and the present classes, as in
+            the released code; s is the softmax over them of F mu^T. 0 where no class is present.
     """
     products = torch.einsum("bkhw,ck->bchw", features.to(centroids.dtype), centroids)
     absent = ~present[:, None, None]
     logs = products.masked_fill(absent & present.any(), -torch.inf).log_softmax(dim=1).masked_fill(absent, 0)
     entropies = -(torch.where(absent, 0, logs.exp()) * logs)
-    return all_reduce_sum(entropies.mean()) / world_size()
+    of_present = entropies.sum(dim=1) / present.sum().clamp(min=1)  # [B,h,w]
+    return all_reduce_sum(of_present.mean()) / world_size()
 
 
 def sparsity_loss(centroids: Tensor, present: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ def teacher_labels(
         logits: the teacher's, corrected or not, [B,C,h,w], any floating type.
         size: (H, W) of the image.
         threshold: a pixel is confident where its peak probability is above it.
-        weighting: `fraction` gives every pixel of an image the share of its confident ones (as DACS, Tranheden et al.
-            2021), `confident` 1 to the confident ones and 0 to the others, `all` 1 to every pixel.
+        weighting: `fraction` gives every pixel the share of the confident ones in the batches of all ranks (as DACS,
+            Tranheden et al. 2021), `confident` 1 to the confident ones and 0 to the others, `all` 1 to every pixel.
         mask: [B,H,W] bool, true where a pixel counts; None means everywhere.
     """
     if weighting not in ("fraction", "confident", "all"):
@@ -72,8 +72,8 @@ def teacher_labels(
     elif weighting == "all":
         weight = counts.float()
     else:
-        total = counts.sum(dim=(1, 2), keepdim=True).clamp(min=1)
-        weight = counts * (confident.sum(dim=(1, 2), keepdim=True) / total)
+        sure, total = all_reduce_sum(torch.stack([confident.sum(), counts.sum()]))
+        weight = counts * (sure / total.clamp(min=1))
     return PixelLabels(torch.where(counts, labels, IGNORE_INDEX), weight, probability)
 
 

@@ -120,7 +120,7 @@ def slow_colors(pixel: np.ndarray, config: AugmentConfig, mean: np.ndarray, rng:
     """The colour changes one after the other, on one pixel, in floating point."""
 
     def chain(value: np.ndarray, draws: dict[str, np.ndarray], grey: float | None) -> np.ndarray:
-        value = value * (1 + draws["white_point"] / 255)
+        value = value * 255 / (255 + draws["white_point"])  # what was at the new white is 255
         value = value + draws["jitter"]
         value = value * (1 + draws["brightness"])
         if grey is None:

@@ -54,7 +54,7 @@ def test_orthogonality_and_sparsity_equal_loops(seed: int) -> None:
     for feature in features.movedim(1, -1).reshape(-1, K):
         products = [math.exp(float(feature @ centroids[c])) for c in known]
         shares = [product / sum(products) for product in products]
-        total -= sum(share * math.log(share) for share in shares) / C
+        total -= sum(share * math.log(share) for share in shares) / len(known)
     assert orthogonality_loss(features, centroids, present).item() == pytest.approx(total / 24, rel=1e-9)
     squares = [((centroids[c] / centroids[c].max() - 0.5) ** 2).mean() for c in known]
     torch.testing.assert_close(sparsity_loss(centroids, present), -torch.stack(squares).mean())

@@ -168,10 +168,8 @@ class Oracle:
         peak, labels = bilinear(logits).softmax(dim=1).max(dim=1)
         labels, peak = torch.where(counts, labels, VOID), torch.where(counts, peak, 0)
         sure = peak > settings.threshold
-        share = torch.stack([s.sum() / max(int(c.sum()), 1) for s, c in zip(sure, counts, strict=True)])
-        weight = {
-            "all": counts.double(), "confident": sure.double(), "fraction": counts * share.double().view(B, 1, 1),
-        }[settings.weighting]  # fmt: skip
+        share = int(sure.sum()) / max(int(counts.sum()), 1)
+        weight = {"all": counts.double(), "confident": sure.double(), "fraction": counts * share}[settings.weighting]
         if settings.rectify:
             cells = sure_cells(labels, peak, size, self.config)
             moved = mean_direction_oracle(features, cells, C)

@@ -1,6 +1,7 @@
 """What a teacher's logits become: against loops over pixels."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -31,20 +32,18 @@ def test_weights_written_out(weighting: str, masked: bool) -> None:
     found = teacher_labels(logits, SIZE, 0.9, weighting=weighting, mask=counts)
     assert torch.equal(found.counts, counts)
     probability, labels = peaks(logits)
-    for b in range(3):
-        counted = [(y, x) for y in range(SIZE[0]) for x in range(SIZE[1]) if not masked or mask[b, y, x]]
-        sure = [place for place in counted if probability[b, place[0], place[1]] > 0.9]
-        assert 0 < len(sure) < len(counted)
-        for y in range(SIZE[0]):
-            for x in range(SIZE[1]):
-                if (y, x) not in counted:
-                    assert (found.labels[b, y, x], found.weight[b, y, x]) == (255, 0)
-                    assert found.probability[b, y, x] == 0
-                    continue
-                expected = {"fraction": len(sure) / len(counted), "confident": (y, x) in sure, "all": 1.0}[weighting]
-                assert found.weight[b, y, x].item() == pytest.approx(float(expected), abs=1e-6)
-                assert found.labels[b, y, x] == labels[b, y, x]
-                assert found.probability[b, y, x].item() == pytest.approx(probability[b, y, x].item(), abs=1e-5)
+    places = list(product(range(3), range(SIZE[0]), range(SIZE[1])))
+    counted = [place for place in places if not masked or mask[place]]
+    sure = [place for place in counted if probability[place] > 0.9]
+    assert 0 < len(sure) < len(counted)
+    for place in places:
+        if place not in counted:
+            assert (found.labels[place], found.weight[place], found.probability[place]) == (255, 0, 0)
+            continue
+        expected = {"fraction": len(sure) / len(counted), "confident": place in sure, "all": 1.0}[weighting]
+        assert found.weight[place].item() == pytest.approx(float(expected), abs=1e-6)
+        assert found.labels[place] == labels[place]
+        assert found.probability[place].item() == pytest.approx(probability[place].item(), abs=1e-5)
 
 
 def test_nothing_counts_where_the_mask_is_empty() -> None:
