@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from lsr_infer.io.colors import UNSAID, UNTAGGED, StillColors
+
 __all__ = [
-    "MAX_PIXELS", "UNCROPPED", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader",
+    "MAX_PIXELS", "UNCROPPED", "UPRIGHT", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader", "Turn",
     "check_claimed_size", "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still",
     "silence_decoders", "walk_pictures",
 ]  # fmt: skip
@@ -27,11 +31,16 @@ MAX_PIXELS = 1 << 26
 """Largest image that is decoded, in pixels (8192 x 8192): a file of a few bytes can claim far more."""
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JFIF = b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_SEQUENTIAL, _ALL_COEFFICIENTS = (0xC0, 0xC1, 0xC9), b"\x00\x3f\x00"
+_METADATA = frozenset({*range(0xE0, 0xEE), 0xEF, 0xFE})
+"""Application segments but for Adobe's, which tells the colour space, and comments."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _VIDEO_STARTS = re.compile(rb".{4}ftyp(?!avi[fs]|he[iv][cx]|m[is]f1)|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)
 """Of MP4 and QuickTime (whose container pictures share, ISO/IEC 23008-12), Matroska and WebM, and AVI."""
 _HEIC_START = re.compile(rb".{4}ftyp(?:he[iv][cx]|m[is]f1)", re.DOTALL)
 _STILL_START = re.compile(rb".{4}ftyp(?:avif|hei[cx]|mif1)|II\*\0|MM\0\*", re.DOTALL)
+_CODED_COLORS = re.compile(rb"(?:cICP|colrnclx\0)(.)\0?(.)", re.DOTALL)
 _ORIENTATION = 0x0112
 _SAMPLE_FORMAT = 339
 _STRIPS, _TILES = (273, 279), (324, 325)
@@ -47,8 +56,41 @@ class Crop:
     left: int = 0
     right: int = 0
 
+    def applied(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return what is shown of a frame [H,W,3]."""
+        return frame[self.top : frame.shape[0] - self.bottom, self.left : frame.shape[1] - self.right]
+
 
 UNCROPPED = Crop()
+
+
+class Turn(NamedTuple):
+    """How a stored picture is shown: its rows become columns, then columns are reversed, and rows."""
+
+    transposed: bool = False
+    mirrored: bool = False
+    flipped: bool = False
+
+    def applied(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a frame [H,W,3] as it is shown."""
+        shown: Any = np.ascontiguousarray(frame)
+        if self.transposed:
+            shown = cv2.transpose(shown)  # numpy takes twice as long
+        if self.mirrored or self.flipped:
+            shown = cv2.flip(shown, -1 if self.mirrored and self.flipped else int(self.mirrored))
+        return np.asarray(shown, dtype=np.uint8)
+
+
+UPRIGHT = Turn()
+_EXIF_TURNS = {
+    2: Turn(mirrored=True),
+    3: Turn(mirrored=True, flipped=True),
+    4: Turn(flipped=True),
+    5: Turn(transposed=True),
+    6: Turn(transposed=True, mirrored=True),
+    7: Turn(transposed=True, mirrored=True, flipped=True),
+    8: Turn(transposed=True, flipped=True),
+}
 
 
 def clean_aperture(data: bytes, width: int, height: int) -> Crop:
@@ -73,15 +115,19 @@ class BrokenImageError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """The claims of an image file; unless `exact`, an orientation may still swap the sides.
+    """The claims of an image file, sides as shown where they are `exact`.
 
-    `format` is in Pillow's words, empty where it does not know the file.
+    `format` is in Pillow's words, empty where it does not know the file; `turn` is that of EXIF in JPEG and AVIF.
+    `content` is what is decoded.
     """
 
     format: str
     height: int
     width: int
+    content: bytes
     exact: bool = False
+    turn: Turn = UPRIGHT
+    colors: StillColors = UNTAGGED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +139,7 @@ class PngHeader:
     depth: int
     color_type: int
     exif: bool
+    icc: bool
 
 
 def inspect_png(data: bytes) -> PngHeader:
@@ -118,7 +165,8 @@ def inspect_png(data: bytes) -> PngHeader:
     if b"IDAT" not in kinds:
         raise BrokenImageError("holds no pixels")
     width, height, depth, color_type = struct.unpack_from(">IIBB", data, 16)
-    return PngHeader(height=height, width=width, depth=depth, color_type=color_type, exif=b"eXIf" in kinds)
+    exif, icc = b"eXIf" in kinds, b"iCCP" in kinds
+    return PngHeader(height=height, width=width, depth=depth, color_type=color_type, exif=exif, icc=icc)
 
 
 def inspect_image(data: bytes) -> ImageHeader:
@@ -134,22 +182,38 @@ def inspect_image(data: bytes) -> ImageHeader:
     if data.startswith(_PNG_SIGNATURE):
         png = inspect_png(data)
         check_claimed_size(png.height, png.width)
-        return ImageHeader(format="PNG", height=png.height, width=png.width, exact=not png.exif)
-    if data.startswith(b"\xff\xd8"):
-        _check_jpeg(data)
+        colors = _colors(data, "PNG", _open_with_pillow(data) if png.icc else None)
+        return ImageHeader(
+            format="PNG", height=png.height, width=png.width, exact=not png.exif, content=data, colors=colors
+        )
+    content = _jpeg_samples(data) if data.startswith(b"\xff\xd8") else data
     image = _open_with_pillow(data)
     height, width = _claimed_size(data) if image is None else (image.height, image.width)
     check_claimed_size(height, width)
     if image is None:
-        return ImageHeader(format="", height=height, width=width)
-    if image.format == "TIFF":
+        return ImageHeader(format="", height=height, width=width, content=content)
+    kind = image.format or ""
+    if kind == "TIFF":
         _check_tiff(image, len(data))
-    elif image.format in ("BMP", "WEBP", "GIF", "PPM"):
+    elif kind in ("BMP", "WEBP", "GIF", "PPM"):
         _check_loads(image)
-    exact = image.format in ("JPEG", "MPO")
-    if exact and _is_turned(image):
+    exact = kind in ("JPEG", "MPO")
+    turn = _exif_turn(image) if exact or kind == "AVIF" else UPRIGHT
+    if exact and turn.transposed:
         height, width = width, height
-    return ImageHeader(format=image.format or "", height=height, width=width, exact=exact)
+    colors = _colors(data, kind, image)
+    return ImageHeader(format=kind, height=height, width=width, exact=exact, content=content, turn=turn, colors=colors)
+
+
+def _colors(data: bytes, kind: str, image: Image.Image | None) -> StillColors:
+    """Return what a file says of its colours, by numbers (in HEIC, AVIF and PNG) and by an ICC profile."""
+    info: dict[Any, Any] = {} if image is None else image.info
+    nclx = info.get("nclx_profile") or {}
+    primaries, transfer = nclx.get("color_primaries", UNSAID), nclx.get("transfer_characteristics", UNSAID)
+    found = _CODED_COLORS.search(data[: 1 << 16]) if kind in ("AVIF", "PNG") else None
+    if found:
+        primaries, transfer = found[1][0], found[2][0]
+    return StillColors(transfer=transfer, primaries=primaries, icc=info.get("icc_profile") or b"")
 
 
 def check_claimed_size(height: int, width: int) -> None:
@@ -162,7 +226,7 @@ def check_claimed_size(height: int, width: int) -> None:
 
 def _open_with_pillow(data: bytes) -> Image.Image | None:
     silence_decoders()
-    formats = ["JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF"]
+    formats = ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF"]
     if _HEIC_START.match(data):
         import pillow_heif
 
@@ -203,12 +267,14 @@ def _holds_floats(data: bytes) -> bool:
         return False
 
 
-def _is_turned(image: Image.Image) -> bool:
-    """Whether the EXIF orientation swaps height and width; damaged EXIF counts as none."""
+def _exif_turn(image: Image.Image) -> Turn:
+    """Return how EXIF says a picture is shown; damaged EXIF counts as none."""
+    exif = Image.Exif()  # `getexif` would ask XMP too, which viewers do not
     try:
-        return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        exif.load(image.info.get("exif") or b"")
+        return _EXIF_TURNS.get(exif.get(_ORIENTATION, 1), UPRIGHT)
     except Exception:  # noqa: BLE001 - its reader raises many types on damaged files
-        return False
+        return UPRIGHT
 
 
 def _check_loads(image: Image.Image) -> None:
@@ -228,25 +294,41 @@ def _check_tiff(image: Image.Image, size: int) -> None:
                 raise BrokenImageError("is truncated")
 
 
-def _check_jpeg(data: bytes) -> None:
-    """Walk the segments of a JPEG to its end marker; decoders fill what is missing with grey."""
-    place, scans = 2, 0
+def _jpeg_samples(data: bytes) -> bytes:
+    """Walk the segments of a JPEG to its end marker; return what its samples need, so that decoders may be strict.
+
+    Cameras write the rest carelessly: bytes between segments, the version of JFIF, the range of coefficients of scans
+    that hold all. It is left out or put right, as viewers read it.
+    """
+    parts, place, in_scan, holds_all, scans = [b"\xff\xd8"], 2, False, False, 0
     while True:
         found = _JPEG_MARKER.search(data, place)
         if found is None:
             raise BrokenImageError("is truncated")
+        if in_scan:
+            parts.append(data[place : found.start()])
         marker, place = data[found.start() + 1], found.end()
         if marker == 0xD9:
             break
         if marker in (0x01, 0xD8):
+            parts.append(found[0])
             continue
         length = int.from_bytes(data[place : place + 2], "big")
         if length < 2 or place + length > len(data):
             raise BrokenImageError("is truncated or damaged")
-        scans += marker == 0xDA
+        segment = data[found.start() : place + length]
+        in_scan = marker == 0xDA
+        scans += in_scan
+        holds_all |= marker in _SEQUENTIAL
+        if in_scan and holds_all:
+            segment = segment[:-3] + _ALL_COEFFICIENTS
+        elif marker in _METADATA:
+            segment = _JFIF if segment.startswith(b"JFIF\0", 4) and marker == 0xE0 else b""
+        parts.append(segment)
         place += length
     if not scans:
         raise BrokenImageError("holds no pixels")
+    return b"".join([*parts, b"\xff\xd9"])
 
 
 @dataclass(frozen=True, kw_only=True)

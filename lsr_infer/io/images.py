@@ -1,10 +1,11 @@
 """Reads image and label files strictly, resizes them, and writes palette PNGs.
 
-A file is either decoded whole or refused with one line. Pixels are OpenCV's; what OpenCV lets through (truncated
-JPEGs) or gets wrong (palette labels become colours) is handled here.
+A file is either decoded whole or refused with one line. Pixels are OpenCV's; where it fills what is missing (JPEG) or
+gets it wrong (palette labels become colours, turned AVIF) other decoders give the same pixels.
 """
 
 import logging
+import re
 import stat
 from contextlib import suppress
 from functools import cache
@@ -14,12 +15,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lsr_infer.errors import InputError
 from lsr_infer.io import image_headers as headers
-from lsr_infer.io.image_headers import BrokenImageError
+from lsr_infer.io.colors import in_bt709
+from lsr_infer.io.image_headers import BrokenImageError, ImageHeader
 
 __all__ = [
     "IMAGE_SUFFIXES", "decode_image", "extra_pictures", "fit_mask", "image_size", "palette_png", "read_image",
@@ -104,26 +107,51 @@ def _folder_bits(folder: Path, suffix: str) -> int:
     return bits
 
 
-def _decode_avif(data: bytes) -> NDArray[np.uint8]:
-    """Decode with libavif; crop, mirror and turn as the file says, which OpenCV does not."""
+_PADDING = re.compile(rb"(?<!\xff)\0{7,}\xff\xd9\Z")
+"""Zeros that some cameras put before the end of a JPEG, more than its decoder takes for read ahead."""
+
+
+def _decode_jpeg(content: bytes) -> NDArray[np.uint8]:
+    """Decode as OpenCV does, bit by bit, but refuse what it fills with grey: data that ends early or too late."""
+    problem = ""
+    for samples in (content, _PADDING.sub(b"\xff\xd9", content)):
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(samples, "BGR"))
+        except ValueError as error:
+            problem = str(error)
+    if "subsampling" in problem:  # a layout that this decoder does not know
+        return np.asarray(_decode(content, cv2.IMREAD_COLOR), dtype=np.uint8)
+    raise BrokenImageError("is damaged: some of its pixels cannot be decoded")
+
+
+def _decode_avif(content: bytes) -> NDArray[np.uint8]:
+    """Decode with libavif, and crop."""
     try:
-        image = Image.open(BytesIO(data), formats=["AVIF"])
-        crop = headers.clean_aperture(data, image.width, image.height)
-        shown = image.crop((crop.left, crop.top, image.width - crop.right, image.height - crop.bottom))
-        upright = ImageOps.exif_transpose(shown).convert("RGB")
+        frame = np.asarray(Image.open(BytesIO(content), formats=["AVIF"]).convert("RGB"))[..., ::-1]
+        return headers.clean_aperture(content, frame.shape[1], frame.shape[0]).applied(frame)
     except Exception as error:
         raise BrokenImageError("cannot be decoded") from error
-    return np.ascontiguousarray(np.asarray(upright)[..., ::-1])
 
 
-def _decode_heic(data: bytes) -> NDArray[np.uint8]:
+def _decode_heic(content: bytes) -> NDArray[np.uint8]:
     """Decode with libheif, which crops and turns the picture upright."""
     import pillow_heif
 
     try:
-        return np.ascontiguousarray(np.asarray(pillow_heif.open_heif(data).to_pillow().convert("RGB"))[..., ::-1])
+        return np.asarray(pillow_heif.open_heif(content).to_pillow().convert("RGB"))[..., ::-1]
     except Exception as error:
         raise BrokenImageError("cannot be decoded") from error
+
+
+_DECODERS = {"JPEG": _decode_jpeg, "MPO": _decode_jpeg, "AVIF": _decode_avif, "HEIF": _decode_heic}
+"""By format; OpenCV decodes the others."""
+
+
+def _decode_still(header: ImageHeader, name: Path | str) -> NDArray[np.uint8]:
+    """Decode a file, turn it upright and bring its colours to BT.709."""
+    decode = _DECODERS.get(header.format)
+    frame = _decode_frame(header.content, name) if decode is None else decode(header.content)
+    return in_bt709(header.turn.applied(frame), header.colors)
 
 
 def _decode_palette(data: bytes) -> NDArray[np.uint8]:
@@ -137,15 +165,12 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     """Decode the content of an image file, which messages call `name`; `InputError` where it is not a whole image.
 
     Returns:
-        Frame uint8 [H,W,3], BGR, cropped, mirrored and turned as the file says. Deeper samples are reduced to 8 bits:
-        those of 16 bits of which none in the image, and of a file none beside it, is above 1023 or 4095 count as of 10
-        or 12 bits. Alpha is dropped.
+        Frame uint8 [H,W,3], BGR, cropped, mirrored and turned as the file says, in the colours of BT.709 or sRGB.
+        Deeper samples are reduced to 8 bits: those of 16 bits of which none in the image, and of a file none beside it,
+        is above 1023 or 4095 count as of 10 or 12 bits. Alpha is dropped.
     """
     try:
-        kind = headers.inspect_image(data).format
-        if kind in ("HEIF", "AVIF"):
-            return _decode_heic(data) if kind == "HEIF" else _decode_avif(data)
-        return _decode_frame(data, name)
+        return _decode_still(headers.inspect_image(data), name)
     except BrokenImageError as error:
         raise InputError(f"{name}: {error}. Replace the file, or leave it out.") from error
 

@@ -246,16 +246,20 @@ def test_noise_is_refused(start: bytes, noise: bytes) -> None:
         decode_image(start + noise, "noise")
 
 
+FILLED = {"derived/bitflip.jpg", "pillow/hopper_bad_exif.jpg"}
+"""JPEGs of which both decoders make up what their data does not give."""
+
+
 def test_collected_bad_files_end_as_decoders_agree(shared: Callable[[str], Path]) -> None:
     folder = shared("data/badmedia")
     seen = {True: 0, False: 0}
     with (folder / "BEHAVIOUR.tsv").open(encoding="utf-8") as table:
         rows = [row for row in csv.DictReader(table, delimiter="\t") if row["decoder_a"] == "pil"]
     for row in rows:
-        both = row["result_a"].startswith("ok") and row["result_b"].startswith("ok")
+        both = row["result_a"].startswith("ok") and row["result_b"].startswith("ok") and row["file"] not in FILLED
         neither = not row["result_a"].startswith("ok") and not row["result_b"].startswith("ok")
         frame, message = attempt((folder / row["file"]).read_bytes())
-        assert not (neither and frame is not None), row["file"]
+        assert not ((neither or row["file"] in FILLED) and frame is not None), row["file"]
         assert not (both and frame is None), f"{row['file']}: {message}"
         assert "\n" not in message
         if frame is not None:

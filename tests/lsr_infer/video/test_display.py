@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lsr_infer.io.colors import to_bt709
 from lsr_infer.io.image_headers import UNCROPPED, Crop, clean_aperture
 from lsr_infer.video.containers import BT709
-from lsr_infer.video.display import to_bt709
 from lsr_infer.video.reader import probe, read_frames
 
 Shared = Callable[[str], Path]
