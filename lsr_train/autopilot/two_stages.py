@@ -21,12 +21,9 @@ from lsr_train.autopilot.budget import (
     BudgetError,
     Stage,
     StageCost,
-    available_bytes,
-    evaluation_bytes,
     format_duration,
     measure_cost,
     plan_lengths,
-    step_bytes,
     too_short,
     with_length,
 )
@@ -39,6 +36,7 @@ from lsr_train.autopilot.choices import (
     split_of_folder,
     training_size,
 )
+from lsr_train.autopilot.memory import available_bytes, evaluation_bytes, step_bytes
 from lsr_train.autopilot.summary import write_summary
 from lsr_train.config.command_line import Request
 from lsr_train.config.fields import with_fields

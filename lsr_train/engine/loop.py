@@ -29,6 +29,7 @@ from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.distributed import all_reduce_sum, average_gradients
 from lsr_train.engine.monitor import RunLog, StepClock, TermMonitor, gradient_norms
 from lsr_train.engine.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
+from lsr_train.engine.schedule import Deadline, Schedule
 from lsr_train.engine.selection import SelectionSignals, Selector
 from lsr_train.methods import method_class
 from lsr_train.network import DeepLabV2
@@ -63,7 +64,7 @@ class TrainingResult:
 
 
 class Engine:
-    """One training run; the precision of `accelerator` is the configuration's."""
+    """One training run; the precision of `accelerator` is the configuration's, a `deadline` that of its last step."""
 
     def __init__(
         self,
@@ -73,12 +74,15 @@ class Engine:
         accelerator: Accelerator,
         run: RunFolder,
         selector: Selector,
+        deadline: Deadline | None = None,
     ) -> None:
         self.config, self.space, self.accelerator = config, space, accelerator
         self.run_folder, self.selector = run, selector
         self._is_main = bool(accelerator.is_main_process)
         self.log = RunLog(run, tensorboard=config.log.tensorboard and self._is_main)
         self.step = 0
+        self.schedule = Schedule(config.train.steps, config.selection.every, deadline)
+        self._started, self._spent = time.monotonic(), run.seconds()
         self.monitor = TermMonitor()
         network, self.teacher = models.network, models.teacher
         if config.train.channels_last:
@@ -99,7 +103,7 @@ class Engine:
         self.critics = {name: accelerator.prepare(item) for name, item in self.method.optimizers().items()}
         self.state = RunState(
             network=network, method=self.method, optimizer=self.optimizer, critics=self.critics, monitor=self.monitor,
-            selector=selector, scaler=accelerator.scaler, device=accelerator.device,
+            selector=selector, schedule=self.schedule, scaler=accelerator.scaler, device=accelerator.device,
             config=hashlib.sha256(to_yaml(config).encode()).hexdigest(),
         )  # fmt: skip
         self._recent: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=config.log.every * config.train.accumulate + 1)
@@ -117,9 +121,10 @@ class Engine:
         """Do one optimiser step and return the seconds spent waiting for the loader."""
         config = self.config
         waited = 0.0
-        set_learning_rate(self.optimizer, learning_rate(self.step, config.optim, config.train.steps))
+        position = self.schedule.position(self.step)
+        set_learning_rate(self.optimizer, learning_rate(position, config.optim, config.train.steps))
         for critic in self.critics.values():
-            set_decayed_rate(critic, self.step, config.optim, config.train.steps)
+            set_decayed_rate(critic, position, config.optim, config.train.steps)
         weights = self.method.term_weights()
         for micro in range(config.train.accumulate):
             begin = time.perf_counter()
@@ -159,19 +164,22 @@ class Engine:
             QualityGateError: a loss term was not finite; names it, the first such step and that batch's files.
             InputError: the run folder cannot be written.
         """
-        config, steps = self.config, self.config.train.steps
+        config, schedule = self.config, self.schedule
         clock = StepClock()
         saved = self.run_folder.pointer("last")
-        bar = tqdm(initial=self.step, total=steps, unit="step", disable=None if self._is_main else True)
+        bar = tqdm(initial=self.step, total=schedule.steps, unit="step", disable=None if self._is_main else True)
         self.model.train()
         self.method.train()
-        stop = self.step >= steps or self.selector.exhausted
+        stop = self.step >= schedule.steps or self.selector.exhausted
         if self.step == 0 and self.selector.evaluates_first:
             self._evaluate()
         while not stop:
+            begin = time.perf_counter()
             clock.count(self.train_step(batches))
             bar.update()
-            done = self.step >= steps
+            if schedule.stepped(self.step, time.perf_counter() - begin):
+                bar.total = schedule.steps
+            done = self.step >= schedule.steps
             if self.step % config.log.every == 0 or done:
                 self._log_row(clock, bar)
                 clock = StepClock()
@@ -185,13 +193,16 @@ class Engine:
             if evaluated or stop or self.step % config.train.checkpoint_every == 0:
                 self.save(best=improved)
                 saved = self.step
-            clock.leave_out(time.perf_counter() - paused)  # evaluations and checkpoints are not steps
+            paused = time.perf_counter() - paused
+            clock.leave_out(paused)  # evaluations and checkpoints are not steps
+            if evaluated:
+                schedule.evaluated(paused)
         bar.close()
         if saved is None:
             self.save(best=False)
         best = self.run_folder.pointer("best")
         return TrainingResult(
-            finished=self.step >= steps or self.selector.exhausted,
+            finished=self.step >= schedule.steps or self.selector.exhausted,
             step=self.step,
             last=self.run_folder.checkpoint(self.step),
             best=None if best is None else self.run_folder.checkpoint(best),
@@ -256,13 +267,13 @@ class Engine:
         self.monitor.reset()
         if not self._is_main:
             return
-        rate = learning_rate(self.step - 1, self.config.optim, self.config.train.steps)
+        rate = learning_rate(self.schedule.position(self.step - 1), self.config.optim, self.config.train.steps)
         images = clock.steps * self.config.train.accumulate * self.config.data.batch_size
         self.log.row(self.step, means, {"learning_rate": rate, **clock.figures(images)})
         text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         if bar.disable:
-            left = (self.config.train.steps - self.step) * clock.seconds() / clock.steps
-            logger.info("step %d/%d: %s (%.0f s left)", self.step, self.config.train.steps, text, left)
+            left = (self.schedule.steps - self.step) * clock.seconds() / clock.steps
+            logger.info("step %d/%d: %s (%.0f s left)", self.step, self.schedule.steps, text, left)
         else:
             bar.set_postfix_str(text[:80])
         self.write_status("running")
@@ -270,8 +281,9 @@ class Engine:
     def write_status(self, state: str) -> None:
         """Replace status.json."""
         self.run_folder.write_status(
-            state=state, step=self.step, steps=self.config.train.steps, selection=self.selector.state()
-        )
+            state=state, step=self.step, steps=self.schedule.steps, selection=self.selector.state(),
+            seconds=round(self._spent + time.monotonic() - self._started, 3),
+        )  # fmt: skip
 
     def save(self, *, best: bool) -> None:
         """Write a checkpoint of everything; raises `QualityGateError` where a loss term or a weight is not finite."""

@@ -32,7 +32,7 @@ def build_optimizer(groups: Mapping[str, Sequence[nn.Parameter]], config: OptimC
     return torch.optim.AdamW(param_groups, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
 
 
-def learning_rate(step: int, config: OptimConfig, steps: int) -> float:
+def learning_rate(step: float, config: OptimConfig, steps: int) -> float:
     """Return the base learning rate of the step after `step` finished ones (paper, Sec. 5: power 0.9), never negative.
 
     lr * min(1, (step + 1) / (warmup + 1)) * (1 - step / length) ** power, where the length is `poly_steps`, or the
@@ -42,7 +42,7 @@ def learning_rate(step: int, config: OptimConfig, steps: int) -> float:
     return float(config.lr * warmup * _decay(step, config, steps))
 
 
-def _decay(step: int, config: OptimConfig, steps: int) -> float:
+def _decay(step: float, config: OptimConfig, steps: int) -> float:
     """Return the share of a base rate that is left after `step` steps: (1 - step / length) ** power, never negative."""
     return float(max(0.0, 1 - step / (config.poly_steps or steps)) ** config.poly_power)
 
@@ -53,7 +53,7 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group["multiplier"]
 
 
-def set_decayed_rate(optimizer: Optimizer, step: int, config: OptimConfig, steps: int) -> None:
+def set_decayed_rate(optimizer: Optimizer, step: float, config: OptimConfig, steps: int) -> None:
     """Decay an optimiser of a method's own as the network's, from the rates it was built with, without warm-up."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * _decay(step, config, steps)

@@ -15,6 +15,7 @@ from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.engine.loop import Engine, Networks, TrainingResult, build_accelerator
+from lsr_train.engine.schedule import Deadline
 from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
 from lsr_train.runs.folder import RunFolder, describe_environment
@@ -24,8 +25,8 @@ __all__ = ["train"]
 logger = logging.getLogger(__name__)
 
 
-def train(request: Request) -> int:
-    """Check, prepare, train, report.
+def train(request: Request, deadline: Deadline | None = None) -> int:
+    """Check, prepare, train, report; with a deadline as many steps as there is time for.
 
     Returns:
         0 when finished, 130 when interrupted (after a checkpoint), 6 when finished without the files that
@@ -50,7 +51,13 @@ def train(request: Request) -> int:
         logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
         engine = Engine(
-            config, inputs.space, Networks(network=network, teacher=teacher), accelerator, run, inputs.selector
+            config,
+            inputs.space,
+            Networks(network=network, teacher=teacher),
+            accelerator,
+            run,
+            inputs.selector,
+            deadline,
         )
         if request.resume is not None:
             engine.resume()
@@ -59,7 +66,7 @@ def train(request: Request) -> int:
         logger.info(
             "%s on %s (%s), %s, %d source images, %s target frames, steps %d to %d, run folder %s",
             config.method, accelerator.device, config.train.precision, meaning, len(inputs.source),
-            "no" if inputs.target is None else len(inputs.target), engine.step, config.train.steps, run.path,
+            "no" if inputs.target is None else len(inputs.target), engine.step, engine.schedule.steps, run.path,
         )  # fmt: skip
         try:
             loading = inputs.batches(engine.samples, with_target=engine.method.uses_target)

@@ -307,6 +307,13 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it again.") from error
 
+    def seconds(self) -> float:
+        """Return how long the run has trained so far, in all calls; 0 where that is not known."""
+        try:
+            return float(self.status()["seconds"])
+        except (InputError, KeyError, TypeError, ValueError):
+            return 0.0
+
     def environments(self) -> list[dict[str, Any]]:
         """Return what the run was computed with, one entry each time it was started or resumed; empty if unknown."""
         try:

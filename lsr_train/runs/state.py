@@ -43,8 +43,8 @@ class MonitorState(Protocol):
     def load_state(self, names: list[str], state: Mapping[str, Tensor], device: torch.device) -> None: ...
 
 
-class SelectorState(Protocol):
-    """The choice of the best checkpoint so far, as the engine keeps it; plain data."""
+class PlainState(Protocol):
+    """The choice of the best checkpoint so far, or the length of the run, as the engine keeps it; plain data."""
 
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: Mapping[str, Any]) -> None: ...
@@ -65,7 +65,8 @@ class RunState:
     optimizer: AcceleratedOptimizer
     critics: Mapping[str, AcceleratedOptimizer]
     monitor: MonitorState
-    selector: SelectorState
+    selector: PlainState
+    schedule: PlainState
     scaler: GradScaler | None
     device: torch.device
     config: str
@@ -105,6 +106,7 @@ class RunState:
             "device": self.device.type,
             "monitor": self.monitor.names,
             "selection": self.selector.state(),
+            "schedule": self.schedule.state(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
         write_json(folder / _DOCUMENT, document)
@@ -141,6 +143,8 @@ class RunState:
             load_optimizer(critic.optimizer, self._modules, without_prefix(f"critic.{name}", tensors))
         self.monitor.load_state(document["monitor"], without_prefix("monitor", tensors), self.device)
         self.selector.load_state(document["selection"])
+        if "schedule" in document:  # 0.1.0 had none
+            self.schedule.load_state(document["schedule"])
         if document["scaler"] is not None and self.scaler is not None:
             self.scaler.load_state_dict(document["scaler"])
         random = without_prefix("random", tensors)

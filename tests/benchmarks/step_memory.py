@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lsr_infer.commands.parser import parse_size
-from lsr_train.autopilot.budget import evaluation_bytes, step_bytes
+from lsr_train.autopilot.memory import evaluation_bytes, step_bytes
 from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.run import METHOD_SPECS, Config, LogConfig, SelectionConfig
 from lsr_train.config.training import NetworkConfig, OptimConfig, TrainConfig, WeightsConfig

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from lsr_train.autopilot.budget import TOLERANCE, available_bytes, evaluation_bytes, step_bytes
+from lsr_train.autopilot.memory import TOLERANCE, available_bytes, evaluation_bytes, step_bytes
 from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.run import Config
 from lsr_train.config.training import NetworkConfig, WeightsConfig
