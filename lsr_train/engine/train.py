@@ -50,15 +50,8 @@ def train(request: Request, deadline: Deadline | None = None) -> int:
         method = facts.method or "an unknown method"
         logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
-        engine = Engine(
-            config,
-            inputs.space,
-            Networks(network=network, teacher=teacher),
-            accelerator,
-            run,
-            inputs.selector,
-            deadline,
-        )
+        networks = Networks(network=network, teacher=teacher)
+        engine = Engine(config, inputs.space, networks, accelerator, run, inputs.selector, deadline)
         if request.resume is not None:
             engine.resume()
         if accelerator.is_main_process:
