@@ -27,9 +27,9 @@ from lsr_train.config.run import Config
 from lsr_train.data.loading import Batches
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.distributed import all_reduce_sum, average_gradients
+from lsr_train.engine.deadline import Deadline, Schedule
 from lsr_train.engine.monitor import RunLog, StepClock, TermMonitor, gradient_norms
 from lsr_train.engine.optim import build_optimizer, learning_rate, set_decayed_rate, set_learning_rate
-from lsr_train.engine.schedule import Deadline, Schedule
 from lsr_train.engine.selection import SelectionSignals, Selector
 from lsr_train.methods import method_class
 from lsr_train.network import DeepLabV2

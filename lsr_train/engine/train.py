@@ -14,8 +14,8 @@ from lsr_train.config.command_line import Request
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
+from lsr_train.engine.deadline import Deadline
 from lsr_train.engine.loop import Engine, Networks, TrainingResult, build_accelerator
-from lsr_train.engine.schedule import Deadline
 from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
 from lsr_train.runs.folder import RunFolder, describe_environment

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lsr_train.engine import schedule as module
-from lsr_train.engine.schedule import Deadline, Schedule
+from lsr_train.engine import deadline as module
+from lsr_train.engine.deadline import Deadline, Schedule
 
 
 class Clock:
