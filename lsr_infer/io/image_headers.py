@@ -3,7 +3,6 @@
 Pillow reads the headers but tells neither checksums of PNGs nor whether a JPEG or an animation reaches its end.
 """
 
-import math
 import re
 import struct
 import warnings
@@ -23,7 +22,7 @@ from lsr_infer.io.colors import UNSAID, UNTAGGED, StillColors
 
 __all__ = [
     "MAX_PIXELS", "UNCROPPED", "UPRIGHT", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader", "Turn",
-    "check_claimed_size", "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still",
+    "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still",
     "silence_decoders", "walk_pictures",
 ]  # fmt: skip
 
@@ -117,8 +116,7 @@ class BrokenImageError(ValueError):
 class ImageHeader:
     """The claims of an image file, sides as shown where they are `exact`.
 
-    `format` is in Pillow's words, empty where it does not know the file; `turn` is that of EXIF in JPEG and AVIF.
-    `content` is what is decoded.
+    `format` is in Pillow's words, `content` is what is decoded; `crop` and `turn` are what its decoder leaves to do.
     """
 
     format: str
@@ -126,6 +124,7 @@ class ImageHeader:
     width: int
     content: bytes
     exact: bool = False
+    crop: Crop = UNCROPPED
     turn: Turn = UPRIGHT
     colors: StillColors = UNTAGGED
 
@@ -143,9 +142,9 @@ class PngHeader:
 
 
 def inspect_png(data: bytes) -> PngHeader:
-    """Walk the chunks of a PNG; `BrokenImageError` unless it is whole, checksums of essential chunks included."""
+    """Walk the chunks of a PNG; `BrokenImageError` unless it is whole, by checksums too, and at most `MAX_PIXELS`."""
     if not data.startswith(_PNG_SIGNATURE):
-        raise BrokenImageError("is no PNG")
+        raise BrokenImageError("is no PNG" if data else "is empty")
     view = memoryview(data)
     place, kinds = len(_PNG_SIGNATURE), list[bytes]()
     while b"IEND" not in kinds[-1:]:
@@ -165,6 +164,7 @@ def inspect_png(data: bytes) -> PngHeader:
     if b"IDAT" not in kinds:
         raise BrokenImageError("holds no pixels")
     width, height, depth, color_type = struct.unpack_from(">IIBB", data, 16)
+    _check_claimed_size(height, width)
     exif, icc = b"eXIf" in kinds, b"iCCP" in kinds
     return PngHeader(height=height, width=width, depth=depth, color_type=color_type, exif=exif, icc=icc)
 
@@ -181,17 +181,17 @@ def inspect_image(data: bytes) -> ImageHeader:
         raise BrokenImageError("is a video, no image")
     if data.startswith(_PNG_SIGNATURE):
         png = inspect_png(data)
-        check_claimed_size(png.height, png.width)
         colors = _colors(data, "PNG", _open_with_pillow(data) if png.icc else None)
         return ImageHeader(
             format="PNG", height=png.height, width=png.width, exact=not png.exif, content=data, colors=colors
         )
     content = _jpeg_samples(data) if data.startswith(b"\xff\xd8") else data
     image = _open_with_pillow(data)
-    height, width = _claimed_size(data) if image is None else (image.height, image.width)
-    check_claimed_size(height, width)
+    if image is None and data.startswith((b"II*\0", b"MM\0*")) and _holds_floats(data):
+        raise BrokenImageError("holds floating-point samples, which are not read")
     if image is None:
-        return ImageHeader(format="", height=height, width=width, content=content)
+        raise BrokenImageError("is no image, or damaged (JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, AVIF and HEIC are read)")
+    _check_claimed_size(image.height, image.width)
     kind = image.format or ""
     if kind == "TIFF":
         _check_tiff(image, len(data))
@@ -199,10 +199,17 @@ def inspect_image(data: bytes) -> ImageHeader:
         _check_loads(image)
     exact = kind in ("JPEG", "MPO")
     turn = _exif_turn(image) if exact or kind == "AVIF" else UPRIGHT
-    if exact and turn.transposed:
-        height, width = width, height
-    colors = _colors(data, kind, image)
-    return ImageHeader(format=kind, height=height, width=width, exact=exact, content=content, turn=turn, colors=colors)
+    height, width = image.size if turn.transposed else image.size[::-1]
+    return ImageHeader(
+        format=kind,
+        height=height,
+        width=width,
+        exact=exact,
+        content=content,
+        crop=clean_aperture(data, image.width, image.height) if kind == "AVIF" else UNCROPPED,
+        turn=turn,
+        colors=_colors(data, kind, image),
+    )
 
 
 def _colors(data: bytes, kind: str, image: Image.Image | None) -> StillColors:
@@ -216,7 +223,7 @@ def _colors(data: bytes, kind: str, image: Image.Image | None) -> StillColors:
     return StillColors(transfer=transfer, primaries=primaries, icc=info.get("icc_profile") or b"")
 
 
-def check_claimed_size(height: int, width: int) -> None:
+def _check_claimed_size(height: int, width: int) -> None:
     """Raise `BrokenImageError` for a size that is none or larger than `MAX_PIXELS`."""
     if height < 1 or width < 1:
         raise BrokenImageError(f"claims {width}x{height} pixels")
@@ -238,21 +245,6 @@ def _open_with_pillow(data: bytes) -> Image.Image | None:
         raise BrokenImageError(f"claims too many pixels; at most {MAX_PIXELS} pixels are read") from error
     except Exception:  # noqa: BLE001 - its readers raise many types on damaged files
         return None
-
-
-def _claimed_size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) of a file that Pillow does not know: OpenCV reads some damaged BMP and AVIF files."""
-    if data.startswith(b"BM") and len(data) >= 26:
-        width, height = struct.unpack_from("<ii", data, 18)
-        return abs(height), abs(width)
-    if data[4:8] == b"ftyp":
-        sizes = [struct.unpack(">II", found) for found in re.findall(rb"ispe.{4}(.{8})", data[: 1 << 16], re.DOTALL)]
-        if sizes:
-            width, height = max(sizes, key=math.prod)
-            return height, width
-    if data.startswith((b"II*\0", b"MM\0*")) and _holds_floats(data):
-        raise BrokenImageError("holds floating-point samples, which are not read")
-    raise BrokenImageError("is no image, or damaged (JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, AVIF and HEIC are read)")
 
 
 def _holds_floats(data: bytes) -> bool:

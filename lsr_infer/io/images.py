@@ -7,7 +7,8 @@ gets it wrong (palette labels become colours, turned AVIF) other decoders give t
 import logging
 import re
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -124,41 +125,31 @@ def _decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     raise BrokenImageError("is damaged: some of its pixels cannot be decoded")
 
 
-def _decode_avif(content: bytes) -> NDArray[np.uint8]:
-    """Decode with libavif, and crop."""
+def _decode_with_pillow(content: bytes, kind: str, mode: str) -> NDArray[np.uint8]:
     try:
-        frame = np.asarray(Image.open(BytesIO(content), formats=["AVIF"]).convert("RGB"))[..., ::-1]
-        return headers.clean_aperture(content, frame.shape[1], frame.shape[0]).applied(frame)
+        return np.array(Image.open(BytesIO(content), formats=[kind]).convert(mode))
     except Exception as error:
         raise BrokenImageError("cannot be decoded") from error
-
-
-def _decode_heic(content: bytes) -> NDArray[np.uint8]:
-    """Decode with libheif, which crops and turns the picture upright."""
-    import pillow_heif
-
-    try:
-        return np.asarray(pillow_heif.open_heif(content).to_pillow().convert("RGB"))[..., ::-1]
-    except Exception as error:
-        raise BrokenImageError("cannot be decoded") from error
-
-
-_DECODERS = {"JPEG": _decode_jpeg, "MPO": _decode_jpeg, "AVIF": _decode_avif, "HEIF": _decode_heic}
-"""By format; OpenCV decodes the others."""
 
 
 def _decode_still(header: ImageHeader, name: Path | str) -> NDArray[np.uint8]:
-    """Decode a file, turn it upright and bring its colours to BT.709."""
-    decode = _DECODERS.get(header.format)
-    frame = _decode_frame(header.content, name) if decode is None else decode(header.content)
-    return in_bt709(header.turn.applied(frame), header.colors)
+    """Decode a file, crop it, turn it upright and bring its colours to BT.709."""
+    if header.format in ("JPEG", "MPO"):
+        frame = _decode_jpeg(header.content)
+    elif header.format in ("AVIF", "HEIF"):  # OpenCV neither crops nor turns them
+        frame = _decode_with_pillow(header.content, header.format, "RGB")[..., ::-1]
+    else:
+        frame = _decode_frame(header.content, name)
+    return in_bt709(header.turn.applied(header.crop.applied(frame)), header.colors)
 
 
-def _decode_palette(data: bytes) -> NDArray[np.uint8]:
+@contextmanager
+def _naming(name: Path | str, needed: str = "") -> Iterator[None]:
+    """Turn what is wrong with an image into an `InputError` that names it, and what is needed."""
     try:
-        return np.array(Image.open(BytesIO(data), formats=["PNG"]))
-    except Exception as error:
-        raise BrokenImageError("cannot be decoded") from error
+        yield
+    except BrokenImageError as error:
+        raise InputError(f"{name}: {error}{needed}. Replace the file, or leave it out.") from error
 
 
 def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
@@ -169,10 +160,8 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
         Deeper samples are reduced to 8 bits: those of 16 bits of which none in the image, and of a file none beside it,
         is above 1023 or 4095 count as of 10 or 12 bits. Alpha is dropped.
     """
-    try:
+    with _naming(name):
         return _decode_still(headers.inspect_image(data), name)
-    except BrokenImageError as error:
-        raise InputError(f"{name}: {error}. Replace the file, or leave it out.") from error
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -190,15 +179,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Damage that only decoding shows is not noticed in JPEG and PNG.
     """
-    data = _content(path)
-    try:
-        header = headers.inspect_image(data)
-    except BrokenImageError as error:
-        raise InputError(f"{path}: {error}. Replace the file, or leave it out.") from error
-    if header.exact:
-        return header.height, header.width
-    height, width = decode_image(data, path).shape[:2]
-    return int(height), int(width)
+    with _naming(path):
+        header = headers.inspect_image(_content(path))
+        height, width = (header.height, header.width) if header.exact else _decode_still(header, path).shape[:2]
+    return height, width
 
 
 def read_label(path: Path) -> NDArray[Any]:
@@ -212,17 +196,11 @@ def read_label(path: Path) -> NDArray[Any]:
         InputError: the file is missing, unreadable or no whole PNG.
     """
     data = _content(path)
-    try:
-        if not data:
-            raise BrokenImageError("is empty")
+    with _naming(path, "; label files are PNG"):
         header = headers.inspect_png(data)
-        headers.check_claimed_size(header.height, header.width)
-        # Pillow knows the indices of a palette and no 16-bit colours, OpenCV the reverse.
-        raw = _decode_palette(data) if header.color_type == 3 else _decode(data, cv2.IMREAD_UNCHANGED)
-    except BrokenImageError as error:
-        raise InputError(f"{path}: {error}; label files are PNG. Replace the file, or leave it out.") from error
-    if header.color_type == 3:
-        return raw
+        if header.color_type == 3:  # Pillow knows the indices of a palette and no 16-bit colours, OpenCV the reverse
+            return _decode_with_pillow(data, "PNG", "P")
+        raw = _decode(data, cv2.IMREAD_UNCHANGED)
     if header.color_type == 0:
         raw = raw if raw.ndim == 2 else raw[..., 0]
         return raw // (255 // ((1 << header.depth) - 1)) if header.depth < 8 else raw
