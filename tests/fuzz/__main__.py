@@ -6,7 +6,9 @@ Prints one JSON document: how many were tried, how they ended, and what was wron
 """
 
 import argparse
+import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import resource
@@ -116,6 +118,10 @@ def fuzz(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str
         kind = KINDS[name](folder)
         ready = forked(lambda: (kind.prepare() or 0, None), folder)
         kind.load()
+        used = forked(lambda: (kind.work(*next(iter(kind.parts.items())))[0], [*sys.modules]), folder)
+        for module in used.observed or ():
+            with contextlib.suppress(ImportError):  # each process would spend seconds on it
+                importlib.import_module(module)
         whole = {part: _tried(kind, part, data) for part, data in kind.parts.items()}
         for part, ending in whole.items():
             if ready.code or ending.code:

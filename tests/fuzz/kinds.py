@@ -319,9 +319,7 @@ class ConfigFile(_Yaml):
 
     def read(self, path: Path) -> object:
         from lsr_train.config.recipes import config_from_text
-        from lsr_train.runs.folder import RunFolder
 
-        assert RunFolder
         return config_from_text(path.read_bytes().decode("utf-8", "replace"), str(path))
 
 
@@ -384,10 +382,6 @@ class Safetensors(_Trained):
         b"NaN",
     )
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        import tests.lsr_train.training_runs  # noqa: F401
-
     def prepare(self) -> None:
         super().prepare()
         shutil.copyfile(self.folder / "whole/checkpoints/step-4/model.safetensors", self.folder / "part")
@@ -424,14 +418,6 @@ class Run(_Trained):
     codes = (0, 2, 4, 6)
     words = (*YAML_WORDS, *JSON_WORDS)
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        import tests.lsr_train.training_runs
-        from lsr_train.engine import train
-
-        assert train
-        assert tests.lsr_train.training_runs
-
     def prepare(self) -> None:
         super().prepare()
         run = self.folder / "whole"
@@ -442,7 +428,7 @@ class Run(_Trained):
 
     def load(self) -> None:
         run = self.folder / "whole"
-        files = sorted(path for path in run.rglob("*") if path.is_file() and path.suffix != ".lock")
+        files = sorted(path for path in run.rglob("*") if path.is_file() and path.name != ".lock")
         self.parts = {str(path.relative_to(run)): path.read_bytes() for path in files}
 
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
