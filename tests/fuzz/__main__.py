@@ -8,6 +8,7 @@ Prints one JSON document: how many were tried, how they ended, and what was wron
 import argparse
 import contextlib
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -122,6 +123,7 @@ def fuzz(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str
         for module in used.observed or ():
             with contextlib.suppress(ImportError):  # each process would spend seconds on it
                 importlib.import_module(module)
+        gc.freeze()  # nor is it looked through in each
         whole = {part: _tried(kind, part, data) for part, data in kind.parts.items()}
         for part, ending in whole.items():
             if ready.code or ending.code:

@@ -358,13 +358,19 @@ class ComparisonFile(_Yaml):
 class _Trained(Kind):
     """What a tiny training leaves."""
 
-    steps = 4
+    steps = 3
 
     def prepare(self) -> None:
         from tests.lsr_train.training_runs import run_here, words
 
+        for number in range(4):  # rendering Toytown would take longer than training
+            for kind, picture in (("images", _frame(number, (48, 96))), ("labels", _frame(number)[:48, :, 0] // 16)):
+                (self.folder / kind).mkdir(exist_ok=True)
+                cv2.imwrite(str(self.folder / kind / f"{number}.png"), picture)
+        data = ["--data.source.layout", "folder", "--data.source.root", str(self.folder), "--data.source.split", ""]
+        data += ["--data.target.layout", "frames", "--data.target.root", str(self.folder / "images")]
         more = ["--train.steps", str(self.steps), "--selection.every", "2"]
-        assert run_here("pretrain", words("toytown_source", self.folder / "whole", *more)) == 0
+        assert run_here("pretrain", words("toytown_source", self.folder / "whole", *data, *more)) == 0
 
 
 class Safetensors(_Trained):
@@ -384,7 +390,7 @@ class Safetensors(_Trained):
 
     def prepare(self) -> None:
         super().prepare()
-        shutil.copyfile(self.folder / "whole/checkpoints/step-4/model.safetensors", self.folder / "part")
+        shutil.copyfile(self.folder / f"whole/checkpoints/step-{self.steps}/model.safetensors", self.folder / "part")
 
     def load(self) -> None:
         from safetensors.numpy import load_file, save
@@ -421,7 +427,7 @@ class Run(_Trained):
     def prepare(self) -> None:
         super().prepare()
         run = self.folder / "whole"
-        shutil.rmtree(run / "checkpoints/step-4")
+        shutil.rmtree(run / f"checkpoints/step-{self.steps}")
         for pointer in ("last", "best"):
             if (run / "checkpoints" / pointer).is_file():
                 (run / "checkpoints" / pointer).write_text("step-2\n", encoding="utf-8")

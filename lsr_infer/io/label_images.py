@@ -1,0 +1,181 @@
+"""Tells label images from the camera frames beside which they lie, by folders and names and then by their content."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsr_infer.errors import InputError
+from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label
+
+__all__ = ["folders_of", "is_flat", "labels_left_out", "origins", "without_labels"]
+
+_LABEL_WORD = re.compile(
+    r"labels?|labell?ed\w*|lbls?|(label|instance)?(train)?ids|gt(fine|coarse)?|ground_?truths?|ann|annot(ation)?s?|masks?|"
+    r"segm?|seg(mentation\w*|maps?|masks?)|sem|semantics?|semseg|class(es|gt|seg\w*)|instances?|panoptic|depth|disparity"
+)
+_IMAGE_WORD = re.compile(
+    r"images?|imgs?|rgb|(jpeg|colou?r)images?|jpe?gs?|frames?|cam(era)?s?|(left|right)img8bit|photos?|stillsraw"
+)
+_ATTACHED = re.compile(r"(.+?)(labels?|gt|annot(ation)?s?|masks?|seg)")
+_SEPARATED = re.compile(r"[_.\-](?=[^/]*[^\W\d_][^/]*$)")
+"""Before what may be added to a name: a word, but no mere number, which would be another image's."""
+
+_LOOKED_AT, _IN_ALL = 8, 64
+"""Files of one kind, and of all kinds, that are looked at."""
+_MOST_COLORS = 64
+"""Colours of a label image. Ours: no camera's frame of 160 had less than 2,992, or 160 in grey."""
+_NAMED = 3
+_LEAST_EVEN = 0.5
+"""Share of pixels equal to those below and on the right. Ours: it was at most 0.41 in these frames, and at least 0.50
+in label images saved as JPEG."""
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[_.\- ]+", name.lower())
+
+
+def _rest(name: str) -> tuple[str, ...]:
+    """Return the words of a name that say neither label nor image."""
+    return tuple(w for w in _words(name) if not (_LABEL_WORD.fullmatch(w) or _IMAGE_WORD.fullmatch(w)))
+
+
+def _says_label(name: str) -> bool:
+    return any(map(_LABEL_WORD.fullmatch, _words(name)))
+
+
+def origins(key: str) -> set[str]:
+    """Return the names that a name may continue: NAME of NAME_color."""
+    return {key[: found.start()] for found in _SEPARATED.finditer(key)}
+
+
+def without_labels(files: Sequence[Path], top: Path) -> tuple[list[Path], list[Path]]:
+    """Divide the images and videos found below a folder into camera frames and the label images beside them.
+
+    Label images lie below `top` in a folder with such a name (`labels`, `gtFine`, `train_annot` beside `train`), or are
+    called as a frame with such a word, or continue the name of a file in their folder (`a_L.png`; `a.png` beside
+    `a.jpg`); and those that are looked at have few colours. Where no frame has more, all files are frames.
+    """
+    suspects = _suspects(files, top)
+    each = max(1, min(_LOOKED_AT, _IN_ALL // max(1, len(suspects))))
+    labels = {
+        path
+        for (_, _, named), group in suspects.items()
+        if _hold_labels(_some(group, each), named=named)
+        for path in group
+    }
+    frames = [path for path in files if path not in labels]
+    if labels and any(_is_photograph(path) for path in _some(frames, _IN_ALL)):
+        return frames, sorted(labels)
+    return list(files), []
+
+
+def _suspects(files: Sequence[Path], top: Path) -> dict[tuple[Path, str, bool], list[Path]]:
+    """Return the images that are labels by name, by folder, last word, and whether a word for labels says so."""
+    folders = {path.parent for path in files}
+    known = {str(place).lower() for folder in folders for place in (folder, *folder.parents)}
+    of_labels = {folder for folder in folders if _is_of_labels(folder.relative_to(top).parts, top, known)}
+    frame_names = {_rest(path.stem) for path in files if not _says_label(path.stem) and path.parent not in of_labels}
+    suffixes: dict[Path, set[str]] = {}
+    for path in files:
+        suffixes.setdefault(path.with_suffix(""), set()).add(path.suffix.lower())
+    found: dict[tuple[Path, str, bool], list[Path]] = {}
+    for path in files:
+        stem, suffix = path.with_suffix(""), path.suffix.lower()
+        named = path.parent in of_labels or (_says_label(stem.name) and _rest(stem.name) in frame_names)
+        continued = (stem.with_name(origin) for origin in origins(stem.name) if origin)
+        beside = suffix == ".png" and (len(suffixes[stem]) > 1 or any(other in suffixes for other in continued))
+        if suffix in IMAGE_SUFFIXES and (named or beside):
+            last = _words(stem.name)[-1]
+            found.setdefault((path.parent, last if last.isalpha() else "", named), []).append(path)
+    return found
+
+
+def _is_of_labels(parts: Sequence[str], top: Path, known: set[str]) -> bool:
+    """Whether the innermost part of a path below `top` that says label or image says label.
+
+    `trainannot` does so where `train` beside it is one of the known folders.
+    """
+    for depth in range(len(parts), 0, -1):
+        name = parts[depth - 1].lower()
+        attached = _ATTACHED.fullmatch(name)
+        beside = str(top.joinpath(*parts[: depth - 1], attached[1])).lower() if attached else ""
+        if _says_label(name) or beside in known:
+            return True
+        if any(map(_IMAGE_WORD.fullmatch, _words(name))):
+            return False
+    return False
+
+
+def _some(files: Sequence[Path], count: int) -> Sequence[Path]:
+    """Return at most `count` files, evenly spread."""
+    return files[:: -(-len(files) // count)] if files else files
+
+
+def _hold_labels(files: Sequence[Path], *, named: bool) -> bool:
+    """Whether of some files at least one holds labels, and none anything else."""
+    verdicts = {_holds_labels(path, named=named) for path in files}
+    return True in verdicts and False not in verdicts
+
+
+@cache
+def _holds_labels(path: Path, *, named: bool) -> bool | None:
+    """Whether an image has few colours; one that is named so may be saved as JPEG too, or hold 16 bits in one channel.
+
+    None where it cannot be read.
+    """
+    try:
+        pixels = read_label(path) if path.suffix.lower() == ".png" else read_image(path)
+    except InputError:
+        return None
+    if not named or _colors(pixels) <= _MOST_COLORS:
+        return _colors(pixels) <= _MOST_COLORS
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        here = pixels[:-1, :-1]
+        even = (here == pixels[1:, :-1]) & (here == pixels[:-1, 1:])
+        return bool(even.all(axis=2).mean() >= _LEAST_EVEN)
+    return pixels.ndim == 2 and pixels.dtype == np.uint16
+
+
+@cache
+def _is_photograph(path: Path) -> bool:
+    """Whether a file is a video, or an image that may come from a camera by its colours."""
+    try:
+        return path.suffix.lower() not in IMAGE_SUFFIXES or not is_flat(read_image(path))
+    except InputError:
+        return False
+
+
+def is_flat(frame: NDArray[np.uint8]) -> bool:
+    """Whether a frame [H,W,3] has at least 2 colours, and so few as label images have."""
+    return 2 <= _colors(frame) <= _MOST_COLORS
+
+
+def _colors(pixels: NDArray[Any]) -> int:
+    """Return how many colours or numbers about 16,384 pixels of an image [H,W] or [H,W,3] have."""
+    step = max(1, round((pixels.shape[0] * pixels.shape[1] / 16384) ** 0.5))
+    some = pixels[::step, ::step]
+    return len(np.unique(some if some.ndim == 2 else some.reshape(-1, 3).astype(np.int64) @ (1, 1 << 16, 1 << 32)))
+
+
+def labels_left_out(labels: Sequence[Path]) -> str:
+    """Say how many label images of which folders are left out, and how they are taken all the same."""
+    folders = Counter(str(path.parent) for path in labels)
+    where = ", ".join(f"{count} in {folder}" for folder, count in sorted(folders.items())[:_NAMED])
+    if len(folders) > _NAMED:
+        where = f"in {folders_of(labels)}"
+    return f"{len(labels)} label images beside frames are left out: {where}. To take them, name a folder of them alone."
+
+
+def folders_of(files: Iterable[Path]) -> str:
+    """Name the folders that files lie in: each of up to three, else the one above all of them."""
+    folders = sorted({str(path.parent) for path in files})
+    if len(folders) <= _NAMED:
+        return ", ".join(folders)
+    return f"{os.path.commonpath(folders)} ({len(folders)} folders below)"
