@@ -18,6 +18,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_one_picture, is_still
 from lsr_infer.io.images import IMAGE_SUFFIXES
+from lsr_infer.io.label_images import without_labels
 
 __all__ = [
     "VIDEO_SUFFIXES", "Found", "Source", "file_name_for", "find_sources", "is_address", "label", "protocols",
@@ -81,12 +82,14 @@ class Found:
     Args:
         sources: in the order they were named, folders sorted.
         left_out: files in folders that are neither image nor video by their names, or no files.
+        labels: label images beside frames in folders.
         passed_over: images and videos in the folder that was to be skipped.
         unsearched: folders that could not be searched, each with the reason.
     """
 
     sources: Sequence[Source] = ()
     left_out: list[Path] = field(default_factory=list)
+    labels: list[Path] = field(default_factory=list)
     passed_over: list[Path] = field(default_factory=list)
     unsearched: list[str] = field(default_factory=list)
 
@@ -168,11 +171,12 @@ def _search(top: Path, found: Found, places: _Places, without: str | None) -> No
         passed_over = without is not None and _is_below(folder, without)
         (results if passed_over else files).extend(folder / name for name in names)
     found.passed_over.extend(path for path in sorted(results) if path.suffix.lower() in _SUFFIXES)
-    for path in sorted(files):
-        if path.suffix.lower() in _SUFFIXES and _may_be_file(path):
-            places.setdefault(path, _file(path, path.relative_to(top)))
-        else:
-            found.left_out.append(path)
+    media = [path for path in sorted(files) if path.suffix.lower() in _SUFFIXES and _may_be_file(path)]
+    found.left_out.extend(sorted({*files}.difference(media)))
+    frames, labels = without_labels(media, top)
+    found.labels.extend(labels)
+    for path in frames:
+        places.setdefault(path, _file(path, path.relative_to(top)))
 
 
 def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.io.files import is_folder
 from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label, resize_frame
+from lsr_infer.io.label_images import labels_left_out, without_labels
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.manifest import Manifest
 from lsr_infer.render.draw import CITYSCAPES_NAMES
@@ -105,10 +106,11 @@ def _from_folder(place: Path, count: int, labels: Path | None, split: str, label
     layouts = ("{split}/{kind}", "{kind}/{split}", "{kind}")
     pairs = [[place / layout.format(kind=kind, split=split) for kind in ("images", "labels")] for layout in layouts]
     images, beside = next(((one, other) for one, other in pairs if one.is_dir()), (place, None))
-    if beside is None and any(path.is_dir() for path in place.rglob("labels")):
-        raise InputError(f"{place}: holds labels among its images. Name the folder of the images alone.")
     truth = labels or (beside if labelled and beside is not None and beside.is_dir() else None)
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files, left_out = without_labels(found, images)
+    if left_out:
+        logger.warning("%s", labels_left_out(left_out))
     if not files:
         raise InputError(f"{place}: holds no image. Name a folder of images, a video or an image.")
     chosen = [files[n] for n in evenly(len(files), count)]

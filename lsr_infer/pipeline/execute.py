@@ -18,6 +18,7 @@ from pathlib import Path
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.files import OutputPathError, check_output_folder, file_status, refuse_existing
 from lsr_infer.io.images import read_mask
+from lsr_infer.io.label_images import labels_left_out
 from lsr_infer.io.sources import Source, find_sources
 from lsr_infer.io.temporary import sweep
 from lsr_infer.pipeline.frame_inference import Inference
@@ -181,7 +182,8 @@ def segment_sources(options: SegmentOptions) -> None:
     with ExitStack() as stack:
         display = stack.enter_context(Display()) if options.show else None
         task = _task(options, stack, display)
-        report = RunReport(found.sources, len(found.left_out), len(found.passed_over), len(found.unsearched))
+        left_out = len(found.left_out) + len(found.labels)
+        report = RunReport(found.sources, left_out, len(found.passed_over), len(found.unsearched))
         segmenter = task.inference.segmenter
         logger.info(
             "%s on %s (%s, %s), %d classes, sources: %d", segmenter.path.name, segmenter.device, segmenter.backend,
@@ -189,6 +191,8 @@ def segment_sources(options: SegmentOptions) -> None:
         )  # fmt: skip
         for message in found.unsearched:
             logger.error("failed: %s", message)
+        if found.labels:
+            logger.warning("%s", labels_left_out(found.labels))
         if found.passed_over:
             logger.warning(
                 "%d images and videos in %s are taken for earlier results and passed over. To segment them, choose an "

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
+from lsr_infer.io.label_images import without_labels
 from lsr_infer.io.sources import VIDEO_SUFFIXES
 from lsr_infer.io.temporary import sweep
 from lsr_infer.parity.frame_set import evenly
@@ -28,7 +30,6 @@ from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images, image_files
-from lsr_train.data.pairing import named_like, without_labels
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import scan_images, settle
 from lsr_train.data.shares import report_frames
@@ -218,8 +219,8 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
         return _sample(path, sampling, None)
 
 
-def _frame_files(root: str) -> list[Path]:
-    """Return images and videos of a folder (searched below), a glob or a single file, in name order."""
+def _frame_files(root: str) -> tuple[list[Path], Path]:
+    """Return images and videos of a folder (searched below), a glob or a file, in name order, and their folder."""
     path, suffixes = Path(root), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     if path.is_dir():
         files = image_files(path, suffixes)
@@ -236,7 +237,7 @@ def _frame_files(root: str) -> list[Path]:
     unknown = [file for file in files if file.suffix.lower() not in suffixes]
     if unknown:
         raise InputError(f"{unknown[0]}: is neither image nor video by its name; known are {' '.join(suffixes)}.")
-    return files
+    return files, path if path.is_dir() else Path(os.path.commonpath([file.parent for file in files]))
 
 
 def footage_files(target: TargetConfig) -> list[Path]:
@@ -250,13 +251,13 @@ def footage_files(target: TargetConfig) -> list[Path]:
 
 
 def _target_files(target: TargetConfig) -> tuple[list[Path], list[Path]]:
-    """Find files with frames, and those beside them that are labels by name; raises as `footage_files`."""
+    """Find files with frames, and label images beside them; raises as `footage_files`."""
     if target.layout.startswith("toytown-"):
         return [], []
     if not target.root:
         raise UsageError("there are no target frames. Set --data.target.root (or --target).")
     if target.layout == "frames":
-        return without_labels(_frame_files(target.root))
+        return without_labels(*_frame_files(target.root))
     return list(find_images(target.layout, target.root, target.split)), []
 
 
@@ -295,9 +296,8 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     problems = [line for _, line in scan.problems]
     bad = {index for index, _ in scan.problems}
     flat = {path for path, is_flat in zip(images, scan.flat, strict=True) if is_flat}
-    named = named_like(flat, [path for path in images if path not in flat])
-    good = [index for index, path in enumerate(images) if index not in bad and path not in named]
-    report_frames(target.root, [path for path in files if path not in named], [*labels, *named], flat - named)
+    good = [index for index in range(len(images)) if index not in bad]
+    report_frames(target.root, files, labels, flat)
     frames: list[Path | NDArray[np.uint8]] = [images[index] for index in good]
     names = [str(images[index]) for index in good]
     lab = [scan.lab[good]]

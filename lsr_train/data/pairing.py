@@ -1,14 +1,14 @@
 """Pairs image files with label files by name, and names what may have been meant where a file has no partner."""
 
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsr_infer.io.images import IMAGE_SUFFIXES
+from lsr_infer.io.label_images import origins
 
-__all__ = ["Matched", "Pair", "Suffixes", "folders_of", "keyed", "match", "named_like", "without_labels"]
+__all__ = ["Matched", "Pair", "Suffixes", "keyed", "match"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +94,14 @@ def match(images: Keyed, labels: Keyed) -> Matched:
     every_label = list(labels)
     by_image, by_label = by_key(images), by_key(item for item in every_label if item[1].suffix.lower() == ".png")
     both = by_image.keys() & by_label.keys()
-    derived = {key for key in by_label.keys() - both if _origins(key) & both}
+    derived = {key for key in by_label.keys() - both if origins(key) & both}
     alone = {key: path for key, path in by_image.items() if key not in both}
     rest = {key: path for key, path in by_label.items() if key not in both | derived}
     others = {key: path for key, path in every_label if path.suffix.lower() != ".png"}
     near, advice = _near(alone, rest, others)
     for key, path in alone.items():
         problems.append(f"{path}: has no label file" + (f"; {near[key]} is near" if key in near else ""))
-    claimed = {*near.values(), *(path for key, path in rest.items() if _origins(key) & alone.keys())}
+    claimed = {*near.values(), *(path for key, path in rest.items() if origins(key) & alone.keys())}
     problems += [f"{path}: is a label file without an image" for path in rest.values() if path not in claimed]
     left_out = [*(by_label[key] for key in derived), *(path for path in others.values() if path not in claimed)]
     pairs = tuple(Pair(image=path, labels=by_label[key]) for key, path in by_image.items() if key in both)
@@ -109,13 +109,6 @@ def match(images: Keyed, labels: Keyed) -> Matched:
 
 
 _SUFFIX_OPTIONS = ("--data.source.image_suffix", "--data.source.label_suffix")
-_SEPARATED = re.compile(r"[_.\-](?=[^/]*[^\W\d_][^/]*$)")
-"""Before what may be added to a name: a word, but no mere number, which would be another image's."""
-
-
-def _origins(key: str) -> set[str]:
-    """Return the names that a key may continue: NAME of NAME_color."""
-    return {key[: found.start()] for found in _SEPARATED.finditer(key)}
 
 
 def _near(
@@ -168,10 +161,10 @@ def _endings(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[tup
     """Return the endings of image and label names that pair most of them, shortest first; none where none pairs any."""
     candidates: set[tuple[str, str]] = set()
     for key in list(images)[:3]:
-        stems = {key} | _origins(key)
+        stems = {key} | origins(key)
         for other in labels:
             candidates |= {
-                (key.removeprefix(stem), other.removeprefix(stem)) for stem in stems & ({other} | _origins(other))
+                (key.removeprefix(stem), other.removeprefix(stem)) for stem in stems & ({other} | origins(other))
             }
     counts = {
         (of_image, of_label): sum(
@@ -183,54 +176,3 @@ def _endings(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[tup
     return sorted(
         (ending for ending, count in counts.items() if count == most), key=lambda both: (len(both[0] + both[1]), both)
     )
-
-
-_IMAGE_FOLDER = re.compile(
-    r"images?(_\d+)?|imgs?|img_dir|rgb(_.*)?|jpegimages|jpgs?|frames|cameras?(_.*)?|colou?r_?images?|"
-    r"(left|right)img8bit.*|701_stillsraw.*",
-    re.IGNORECASE,
-)
-_LABEL_FOLDER = re.compile(
-    r"gt|gt(fine|coarse).*|labels?(_.*)?|ann(otations?|_dir)?|masks?|seg(mentation\w*|_.*)?|sem(antic|_?seg).*|class_?seg.*|"
-    r"instances?.*|panoptic.*|depth.*|disparity.*|labeledapproved.*",
-    re.IGNORECASE,
-)
-_LABEL_NAME = re.compile(r".*_(gt(fine|coarse)_\w+|label(train)?ids|instance(train)?ids)", re.IGNORECASE)
-
-
-def without_labels(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Divide files into camera frames and what is known by its name to be labels beside them.
-
-    Labels are what lies in a folder such as labels/, GT/ or gtFine/ beside one such as images/, RGB/ or leftImg8bit/,
-    and what is named like NAME_labelIds.png. Where nothing else is there, everything counts as frames.
-    """
-    places = {place for folder in {path.parent for path in files} for place in (folder, *folder.parents)}
-    with_images = {place.parent for place in places if _IMAGE_FOLDER.fullmatch(place.name)}
-
-    def beside_images(place: Path) -> bool:
-        """Whether a folder lies below one that holds images, and not below these."""
-        for above in place.parents:
-            if above in with_images:
-                return True
-            if _IMAGE_FOLDER.fullmatch(above.name):
-                return False
-        return False
-
-    of_labels = {place for place in places if _LABEL_FOLDER.fullmatch(place.name) and beside_images(place)}
-    labels = {path for path in files if not of_labels.isdisjoint(path.parents) or _LABEL_NAME.fullmatch(path.stem)}
-    frames = [path for path in files if path not in labels]
-    return (frames, sorted(labels)) if frames else (list(files), [])
-
-
-def named_like(files: Iterable[Path], frames: Iterable[Path]) -> set[Path]:
-    """Return the files that are called as one of the frames, or continue its name: NAME_classes.png of NAME.jpg."""
-    stems = {path.stem for path in frames}
-    return {path for path in files if path.stem in stems or _origins(path.stem) & stems}
-
-
-def folders_of(files: Iterable[Path]) -> str:
-    """Name the folders that files lie in: each of up to three, else the one above all of them."""
-    folders = sorted({str(path.parent) for path in files})
-    if len(folders) <= 3:
-        return ", ".join(folders)
-    return f"{os.path.commonpath(folders)} ({len(folders)} folders below)"

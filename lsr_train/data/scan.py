@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lsr_infer.errors import InputError, LsrError, UnusableFilesError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
+from lsr_infer.io.label_images import is_flat
 from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
 from lsr_train.data.augmentation import lab_statistics
@@ -267,7 +268,7 @@ def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path |
 
     def read(index: int) -> Record:
         frame = read_image(files[index])
-        return {"lab": lab_statistics(resize_frame(frame, height, width)).tolist(), "flat": _is_flat(frame)}
+        return {"lab": lab_statistics(resize_frame(frame, height, width)).tolist(), "flat": is_flat(frame)}
 
     records = _read_all("images", [known.key(path) for path in files], known, read)
     lab, flat = np.zeros((len(files), 2, 3)), np.zeros(len(files), dtype=bool)
@@ -278,10 +279,3 @@ def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path |
         else:
             lab[index], flat[index] = record["lab"], record["flat"]
     return ImageScan(lab, flat, tuple(problems))
-
-
-def _is_flat(frame: NDArray[np.uint8]) -> bool:
-    """Whether a frame has at least 2 and at most 64 colours, among about 16,384 pixels of it. Ours."""
-    step = max(1, round((frame.shape[0] * frame.shape[1] / 16384) ** 0.5))
-    pixels = frame[::step, ::step].reshape(-1, 3).astype(np.int64) @ (1, 256, 65536)
-    return 2 <= len(np.unique(pixels)) <= 64

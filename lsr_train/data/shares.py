@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lsr_infer.io.label_images import folders_of, labels_left_out
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.data.pairing import Pair, folders_of
+from lsr_train.data.pairing import Pair
 
 __all__ = ["report_frames", "report_labels"]
 
@@ -83,7 +84,7 @@ def report_frames(root: str, frames: Sequence[Path], labels: Sequence[Path], fla
     """
     _tell(logging.INFO, f"{root}: {len(frames)} files with frames from {folders_of(frames)}")
     if labels:
-        _tell(logging.INFO, f"{root}: {len(labels)} label images in {folders_of(labels)} are left out")
+        _tell(logging.INFO, f"{root}: {labels_left_out(labels)}")
     if flat:
         line = f"{root}: {len(flat)} of {len(frames)} frames have as few colours as label images, in {folders_of(flat)}"
         _tell(logging.WARNING, f"{line}. If they are labels, name the folder of the images alone (--target).")

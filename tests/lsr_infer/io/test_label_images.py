@@ -24,11 +24,12 @@ def photograph(path: Path, levels: int = 256) -> None:
     assert cv2.imwrite(str(path), noise)
 
 
-def label(path: Path, step: int = 1, kind: type = np.uint8) -> None:
-    """Write areas of 6 classes, whose numbers are so far apart."""
+def label(path: Path) -> None:
+    """Write areas of 6 classes: as colours where it is a JPEG, which adds others, else as numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    areas = np.repeat(np.repeat(np.arange(6).reshape(2, 3) * step, 24, axis=0), 24, axis=1)[:, :64]
-    assert cv2.imwrite(str(path), areas.astype(kind))
+    areas = np.repeat(np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3), 24, axis=0), 24, axis=1)[:, :64]
+    colors = np.random.default_rng(1).integers(0, 256, (6, 3), dtype=np.uint8)[areas]
+    assert cv2.imwrite(str(path), colors if path.suffix == ".jpg" else areas)
 
 
 def names(files: list[Path], top: Path) -> list[str]:
@@ -72,7 +73,7 @@ def test_label_images_beside_frames_are_no_frames(
     for name in frames:
         photograph(tmp_path / name)
     for name in labels:
-        label(tmp_path / name, 40 if name.endswith("jpg") else 1)
+        label(tmp_path / name)
     found = find_sources([str(tmp_path)])
     assert names([Path(source.file) for source in found.sources], tmp_path) == sorted(frames)
     assert names(found.labels, tmp_path) == sorted(labels)
@@ -91,6 +92,7 @@ STAY = {
     "a picture beside its raw one": (("1.jpg", "1.png"), ()),
     "a title picture": (("clip.mp4", "clip.png"), ()),
     "a dark camera beside another": (("cam0/1.jpg",), ("cam1/1.png", "lens_cap.png")),
+    "images below a folder of labels": (("seg/images/1.jpg",), ("seg/images/2.png",)),
     "a photograph among labels": (("images/1.png", "labels/7.png"), ("labels/1.png", "labels/2.png")),
     "label images alone": ((), ("labels/1.png", "labels/1_color.png", "gtFine/1_labelIds.png")),
 }

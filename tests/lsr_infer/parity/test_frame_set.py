@@ -73,12 +73,6 @@ def test_a_data_set_gives_one_split_and_never_labels_as_frames(tmp_path: Path, i
     assert [int(label[0, 0]) for label in labels if label is not None] == [2, 6]
 
 
-def test_a_folder_that_mixes_labels_in_is_refused(tmp_path: Path) -> None:
-    folder(tmp_path / "data" / "somewhere")
-    with pytest.raises(InputError, match="labels among its images"):
-        read_frame_set(tmp_path / "data", 4)
-
-
 def test_images_alone_have_no_labels(tmp_path: Path) -> None:
     place = folder(tmp_path / "data") / "images"
     assert read_frame_set(place, 2).labels == [None, None]

@@ -16,7 +16,7 @@ from lsr_train.data.footage import footage_files, open_footage
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.data.layouts import find_pairs
-from lsr_train.data.pairing import Suffixes, folders_of, without_labels
+from lsr_train.data.pairing import Suffixes
 from lsr_train.data.scan import settle
 
 Shared = Callable[[str], Path]
@@ -63,42 +63,22 @@ def test_labels_beside_the_images_of_a_target_are_no_frames(shared: Shared, log:
         str(root / "images/00000.png"), str(root / "images/00001.png"),
     ]  # fmt: skip
     assert f"2 files with frames from {root}/images" in log.text
-    assert f"2 label images in {root}/labels are left out" in log.text
+    assert f"2 label images beside frames are left out: 2 in {root}/labels." in log.text
     assert not warnings(log)
 
 
-@pytest.mark.parametrize(
-    ("frames", "labels"),
-    [
-        (("leftImg8bit/train/aachen/a_leftImg8bit.png", "leftImg8bit/val/b_leftImg8bit.png"),
-         ("gtFine/train/aachen/a_gtFine_color.png", "gtFine/train/aachen/a_gtFine_labelIds.png")),
-        (("leftImg8bit_trainvaltest/leftImg8bit/val/x/b.png",), ("gtFine_trainvaltest/gtFine/val/x/b.png",)),
-        (("RGB/1.png",), ("GT/LABELS/1.png", "GT/COLOR/1.png")),
-        (("train/images/1.jpg", "val/images/2.jpg"), ("train/labels/1.png", "val/labels/2.png")),
-        (("images/train/1.jpg", "images/val/2.jpg"), ("labels/train/1.png", "labels/val/2.png")),
-        (("drives/a/images/1.jpg", "drives/b/2.jpg"), ("drives/a/masks/1.png",)),
-        (("img_dir/1.jpg",), ("ann_dir/1.png", "depth/1.png")),
-        (("701_StillsRaw_full/1.png",), ("LabeledApproved_full/1_L.png",)),
-        (("1_leftImg8bit.png", "2.png"), ("1_gtFine_labelTrainIds.png", "2_labelIds.png", "2_instanceIds.png")),
-        (("labels/1.png", "labels/2.png"), ()),
-        (("seg/masks/1.png",), ()),
-        (("images/labels_of_my_shop/1.png",), ()),
-        (("training/images/1.jpg",), ("training/v2.0/labels/1.png", "training/v2.0/instances/1.png")),
-        (("frames/rgb/Camera_0/rgb_1.jpg",), ("frames/classSegmentation/Camera_0/classgt_1.png",)),
-        (("training/image_2/1.png",), ("training/semantic/1.png", "training/semantic_rgb/1.png")),
-        (("rgb_anon/fog/1.png",), ("gt/fog/1_gt_labelColor.png",)),
-    ],
-)  # fmt: skip
-def test_labels_are_told_from_frames_by_their_names(
-    tmp_path: Path, frames: tuple[str, ...], labels: tuple[str, ...]
+def test_label_images_are_told_from_frames_as_everywhere(
+    tmp_path: Path, write_image: Callable[..., None], write_labels: Callable[..., None], log: pytest.LogCaptureFixture
 ) -> None:
-    touch(tmp_path, *frames, *labels)
-    assert names(footage_files(TargetConfig(root=str(tmp_path))), tmp_path) == sorted(frames)
-    every = [path for path in footage_files(TargetConfig(root=f"{tmp_path}/**/*.*")) if path.is_file()]
-    assert sorted(names(every, tmp_path)) == sorted(frames), "a glob may name labels, too"
-    assert names(
-        without_labels(sorted(path for path in tmp_path.rglob("*.*") if path.is_file()))[1], tmp_path
-    ) == sorted(labels)
+    for index in range(3):
+        write_image(tmp_path / f"train/{index}.png", seed=index)
+        write_labels(tmp_path / f"train_labels/{index}_L.png", range(5))
+    frames = [f"train/{index}.png" for index in range(3)]
+    for root in (str(tmp_path), f"{tmp_path}/**/*.*"):
+        assert names(footage_files(TargetConfig(root=root)), tmp_path) == frames
+    assert len(footage_files(TargetConfig(root=f"{tmp_path}/train_labels"))) == 3, "it is named itself"
+    open_footage(TargetConfig(root=str(tmp_path), height=36, width=48))
+    assert f"3 label images beside frames are left out: 3 in {tmp_path}/train_labels. To take them" in log.text
 
 
 def test_frames_that_look_like_labels_are_warned_of(
@@ -117,7 +97,7 @@ def test_frames_that_look_like_labels_are_warned_of(
         "other/mask0.png", "other/mask1.png", "other/mask2.png",
     ]  # fmt: skip
     assert footage.lab().shape == (7, 2, 3)
-    assert f"6 label images in {tmp_path}/cam, {tmp_path}/cam_classes are left out" in log.text, "called as frames are"
+    assert f"left out: 3 in {tmp_path}/cam, 3 in {tmp_path}/cam_classes." in log.text, "called as frames are"
     assert f"3 of 7 frames have as few colours as label images, in {tmp_path}/other" in warnings(log)
     assert "--target" in warnings(log)
 
@@ -276,12 +256,6 @@ def test_long_lists_are_cut_with_a_count(caplog: pytest.LogCaptureFixture) -> No
     with pytest.raises(InputError) as caught:
         settle(problems[:20], 20, "skip", "files")
     assert len(str(caught.value).splitlines()) == 21
-
-
-def test_folders_are_named_until_they_are_many() -> None:
-    files = [Path(f"/d/{city}/{index}.png") for city in "abc" for index in range(2)]
-    assert folders_of(files) == "/d/a, /d/b, /d/c"
-    assert folders_of([*files, Path("/d/e/f/1.png")]) == "/d (4 folders below)"
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
