@@ -2,7 +2,7 @@
 
 Who writes one holds an flock on it, which the system lets go of however the process ends, and which reaches into every
 container on the machine. One that nobody holds was left by a kill. Where a file system has no locks, as NFS has none
-for folders, nothing is swept.
+for folders, one that has not changed for a day was.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.part(\.[^.]*)?", re.DOTALL)
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{16}\.old", re.DOTALL)
 _ASIDE_FOLDER = re.compile(r"\.(.+)\.[0-9a-f]{16}(\.part)?\.old", re.DOTALL)  # and as 0.1.0 called them
 _NO_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_ABANDONED_SECONDS = 86400.0
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and renameat2(2)
 
 
@@ -120,13 +122,17 @@ def sweep(folder: Path) -> None:
 
 
 def _remove_unheld(path: Path) -> None:
-    """Remove a temporary file or folder; `OSError` where somebody holds it or it cannot be locked."""
+    """Remove a temporary file or folder; `OSError` where somebody holds it, or may do so where there are no locks."""
     if path.is_symlink():
         path.unlink()
         return
     descriptor = _opened(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or time.time() - path.stat().st_mtime < _ABANDONED_SECONDS:
+                raise
         _remove(path)
     finally:
         os.close(descriptor)

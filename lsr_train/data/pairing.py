@@ -108,6 +108,9 @@ def match(images: Keyed, labels: Keyed) -> Matched:
     return Matched(pairs=pairs, problems=tuple(problems), advice=advice, left_out=tuple(sorted(left_out)))
 
 
+_JPEG_ADVICE = (
+    "Write labels as PNG where they are made: JPEG changes ids at every border, and converting it keeps that."
+)
 _SUFFIX_OPTIONS = ("--data.source.image_suffix", "--data.source.label_suffix")
 
 
@@ -119,7 +122,7 @@ def _near(
     `labels` are without an image, `others` no PNG.
     """
     near = {key: others[key] for key in images if key in others}
-    advice = ["Save labels as PNG; JPEG changes the class ids at every border."] if near else []
+    advice = [_JPEG_ADVICE] if near else []
     endings = _endings(images, labels)
     for of_image, of_label in endings[:1]:
         for key in images:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,15 +172,22 @@ def test_a_folder_is_discarded_in_one_step(tmp_path: Path, monkeypatch: pytest.M
     assert not names(tmp_path)
 
 
-def test_a_place_without_locks_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_without_locks_is_swept_of_what_has_not_changed_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(descriptor: int, how: int) -> None:
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("lsr_infer.io.temporary.fcntl.flock", refuse)
     write_text(tmp_path / "a.txt", "written all the same")
     (tmp_path / ".b.0123456789abcdef.part.txt").write_text("somebody's", encoding="utf-8")
-    sweep(tmp_path)
-    assert names(tmp_path) == [".b.0123456789abcdef.part.txt", "a.txt"]
+    (tmp_path / ".c.0123456789abcdef.part").mkdir()
+    begun = time.time()
+    for ago, left in ((-9e9, 2), (86000, 2), (87000, 0)):
+        for path in tmp_path.glob(".*"):
+            os.utime(path, (begun - ago, begun - ago))
+        sweep(tmp_path)
+        assert len(names(tmp_path)) == left + 1
     with pytest.raises(InputError, match="the folder does not exist"):
         write_text(tmp_path / "nowhere/a.txt", "x")
 
