@@ -98,6 +98,16 @@ def test_every_truncation_is_refused_or_harmless(suffix: str, progressive: bool)
     assert refused > 30
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_a_tiff_whose_data_breaks_off_is_damaged(compression: str) -> None:
+    content = io.BytesIO()
+    Image.fromarray(picture(240, 320)).save(content, "TIFF", compression=compression)
+    data = content.getvalue()
+    middle = len(data) // 2
+    assert attempt(data)[0] is not None
+    assert attempt(data[:middle] + b"\xff" * 100 + data[middle + 100 :])[1].startswith("file: is damaged. ")
+
+
 def test_a_thumbnail_inside_a_jpeg_does_not_end_it(tmp_path: Path) -> None:
     data = cv2.imencode(".jpg", picture())[1].tobytes()
     segment = b"Exif\0\0" + b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 0) + data
@@ -152,11 +162,11 @@ def test_labels_of_several_channels_come_as_rgb(tmp_path: Path, color_type: int,
     assert np.array_equal(read, expected)
 
 
-@pytest.mark.parametrize("suffix", [".heic", ".avif"])
-def test_pictures_of_phones_are_read(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", [".heic", ".HIF", ".avif"])
+def test_pictures_of_phones_and_cameras_are_read(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"phone{suffix}"
     image = Image.fromarray(np.ascontiguousarray(picture()[..., ::-1]))
-    if suffix == ".heic":
+    if suffix != ".avif":
         pillow_heif.from_pillow(image).save(file, quality=95)
     else:
         image.save(file, quality=95)
