@@ -118,18 +118,6 @@ def test_a_thumbnail_inside_a_jpeg_does_not_end_it(tmp_path: Path) -> None:
     assert decode_image(data + b"trailing", "z").shape == (48, 64, 3)
 
 
-@pytest.mark.parametrize(("orientation", "turned"), [(1, False), (3, False), (6, True), (8, True)])
-def test_orientation_is_applied_and_known_to_the_size(tmp_path: Path, orientation: int, turned: bool) -> None:
-    data = cv2.imencode(".jpg", picture())[1].tobytes()
-    entry = struct.pack("<HHII", 0x0112, 3, 1, orientation)
-    segment = b"Exif\0\0" + b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 1) + entry + struct.pack("<I", 0)
-    file = tmp_path / "x.jpg"
-    file.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:])
-    expected = (64, 48) if turned else (48, 64)
-    assert read_image(file).shape[:2] == expected
-    assert image_size(file) == expected
-
-
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 @pytest.mark.parametrize("color_type", [0, 3])
 @pytest.mark.parametrize("transparent", [False, True])

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.images import decode_image
+from lsr_infer.io.images import decode_image, image_size, read_image
 
 
 def street(height: int = 120, width: int = 168) -> NDArray[np.uint8]:
@@ -66,11 +67,14 @@ def test_pixels_are_those_of_opencv(kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(10))
-def test_every_orientation_is_that_of_opencv(orientation: int) -> None:
+def test_every_orientation_is_that_of_opencv_and_known_to_the_size(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(exif=exif)
-    assert np.array_equal(decode_image(data, "x"), by_opencv(data))
+    file = tmp_path / "x.jpg"
+    file.write_bytes(encoded(exif=exif))
+    expected = by_opencv(file.read_bytes())
+    assert np.array_equal(read_image(file), expected)
+    assert image_size(file) == expected.shape[:2]
 
 
 @pytest.mark.parametrize("factors", [(0x11, 0x11, 0x11), (0x22, 0x11, 0x11), (0x42, 0x11, 0x11), (0x22, 0x12, 0x21)])
