@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFilter
 
-__all__ = ["LUT_SIZE", "UNSAID", "UNTAGGED", "StillColors", "bt709_table", "in_bt709", "is_wide", "to_bt709"]
+__all__ = ["LUT_SIZE", "UNSPECIFIED", "UNTAGGED", "StillColors", "bt709_table", "in_bt709", "is_wide", "to_bt709"]
 
-UNSAID, _PQ, _HLG = 2, 16, 18
-"""Transfer characteristics by ITU-T H.273; the first stands for unsaid primaries too."""
+UNSPECIFIED, _PQ, _HLG = 2, 16, 18
+"""Transfer characteristics by ITU-T H.273; the first stands for unspecified primaries too."""
 _GAMUTS = {
     9: ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
     11: ((1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)),
@@ -37,8 +37,8 @@ _NEAR = 3
 class StillColors:
     """What a still says of its colours: transfer and primaries by their numbers in H.273, and an ICC profile."""
 
-    transfer: int = UNSAID
-    primaries: int = UNSAID
+    transfer: int = UNSPECIFIED
+    primaries: int = UNSPECIFIED
     icc: bytes = b""
 
 

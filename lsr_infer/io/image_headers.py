@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from lsr_infer.io.colors import UNSAID, UNTAGGED, StillColors
+from lsr_infer.io.colors import UNSPECIFIED, UNTAGGED, StillColors
 
 __all__ = [
     "MAX_PIXELS", "UNCROPPED", "UPRIGHT", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader", "Turn",
@@ -212,7 +212,7 @@ def _colors(data: bytes, kind: str, image: Image.Image | None) -> StillColors:
     """Return what a file says of its colours, by numbers (in HEIC, AVIF and PNG) and by an ICC profile."""
     info: dict[Any, Any] = {} if image is None else image.info
     nclx = info.get("nclx_profile") or {}
-    primaries, transfer = nclx.get("color_primaries", UNSAID), nclx.get("transfer_characteristics", UNSAID)
+    primaries, transfer = nclx.get("color_primaries", UNSPECIFIED), nclx.get("transfer_characteristics", UNSPECIFIED)
     found = _CODED_COLORS.search(data[: 1 << 16]) if kind in ("AVIF", "PNG") else None
     if found:
         primaries, transfer = found[1][0], found[2][0]

@@ -18,6 +18,7 @@ from av.format import Flags
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.colors import UNSPECIFIED
 from lsr_infer.io.download import refuse_other_scheme
 from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_still
@@ -88,9 +89,6 @@ def seeks_well(container: "av.container.InputContainer") -> bool:
     return bool(_SEEKABLE & formats(container))
 
 
-_UNSPECIFIED = 2
-
-
 @dataclass(frozen=True, kw_only=True)
 class ColorTags:
     """The colour tags of a video, as the numbers of ITU-T H.273 that libav uses.
@@ -98,10 +96,10 @@ class ColorTags:
     Matrix 1 is BT.709, 2 unspecified, 5 and 6 are BT.601, 9 is BT.2020; in full range luma uses 0..255, not 16..235.
     """
 
-    matrix: int = _UNSPECIFIED
+    matrix: int = UNSPECIFIED
     full_range: bool = False
-    primaries: int = _UNSPECIFIED
-    transfer: int = _UNSPECIFIED
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
 
 
 BT709 = ColorTags(matrix=1, primaries=1, transfer=1)
