@@ -276,7 +276,7 @@ def _check_loads(image: Image.Image) -> None:
 def _jpeg_samples(data: bytes) -> bytes:
     """Walk the segments of a JPEG to its end marker; return what its samples need, so that decoders may be strict.
 
-    Cameras write the rest carelessly: bytes between segments, the version of JFIF, the range of coefficients of scans
+    Cameras write the rest carelessly: zeros between segments, the version of JFIF, the range of coefficients of scans
     that hold all. It is left out or put right, as viewers read it.
     """
     parts, place, in_scan, holds_all, scans = [b"\xff\xd8"], 2, False, False, 0
@@ -284,8 +284,8 @@ def _jpeg_samples(data: bytes) -> bytes:
         found = _JPEG_MARKER.search(data, place)
         if found is None:
             raise BrokenImageError("is truncated")
-        if in_scan:
-            parts.append(data[place : found.start()])
+        between = data[place : found.start()]
+        parts.append(between if in_scan else between.strip(b"\0"))
         marker, place = data[found.start() + 1], found.end()
         if marker == 0xD9:
             break

@@ -107,13 +107,20 @@ def test_what_cameras_write_beside_the_samples_is_read_over() -> None:
         "another version": data.replace(b"JFIF\0\1", b"JFIF\0\2"),
         "zeros before the end": data[:-2] + bytes(32) + data[-2:],
         "fill before the end": data[:-2] + b"\xff" * 32 + data[-2:],
-        "bytes between segments": data[:20] + b"\0\0abc" + data[20:],
+        "zeros between segments": data[:20] + bytes(3) + data[20:],
         "bytes behind the end": data + b"abc" * 99,
         "a second picture": data + encoded(mode="L"),
         "a profile without end": data[:20] + b"\xff\xe2\0\x20ICC_PROFILE\0\3\1" + bytes(16) + data[20:],
     }
     for name, content in careless.items():
         assert np.array_equal(decode_image(content, name), by_opencv(data)), name
+
+
+def test_a_table_that_a_byte_was_put_into_is_damaged() -> None:
+    data = encoded()
+    table = data.rindex(b"\xff\xc4") + 60
+    with pytest.raises(InputError, match="x: is damaged"):
+        decode_image(data[:table] + b"\7" + data[table:], "x")
 
 
 def test_nothing_is_said_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
