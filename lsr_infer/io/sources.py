@@ -21,8 +21,8 @@ from lsr_infer.io.images import IMAGE_SUFFIXES
 from lsr_infer.io.label_images import without_labels
 
 __all__ = [
-    "VIDEO_SUFFIXES", "Found", "Source", "file_name_for", "find_sources", "is_address", "label", "protocols",
-    "without_secrets",
+    "VIDEO_SUFFIXES", "Found", "Source", "file_name_for", "find_sources", "image_files", "is_address", "label",
+    "protocols", "without_secrets",
 ]  # fmt: skip
 
 VIDEO_SUFFIXES = (
@@ -205,6 +205,20 @@ def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             starts += [Path(root, name) for name in folders if os.path.islink(os.path.join(root, name))]
             yield Path(root), [name for name in names if not name.startswith(".")]
+
+
+def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Return the files that `find_sources` would find below a folder, in name order; none where there is no folder.
+
+    Raises:
+        InputError: a folder cannot be searched.
+    """
+    unsearched: list[str] = []
+    walk = _folders(folder, unsearched) if folder.is_dir() else ()
+    found = [place / name for place, names in walk for name in names if name.lower().endswith(tuple(suffixes))]
+    if unsearched:
+        raise InputError(unsearched[0])
+    return sorted(found)
 
 
 def _is_below(path: Path, folder: str) -> bool:

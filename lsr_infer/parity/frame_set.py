@@ -15,6 +15,7 @@ from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.io.files import is_folder
 from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label, resize_frame
 from lsr_infer.io.label_images import labels_left_out, without_labels
+from lsr_infer.io.sources import image_files
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.manifest import Manifest
 from lsr_infer.render.draw import CITYSCAPES_NAMES
@@ -107,8 +108,7 @@ def _from_folder(place: Path, count: int, labels: Path | None, split: str, label
     pairs = [[place / layout.format(kind=kind, split=split) for kind in ("images", "labels")] for layout in layouts]
     images, beside = next(((one, other) for one, other in pairs if one.is_dir()), (place, None))
     truth = labels or (beside if labelled and beside is not None and beside.is_dir() else None)
-    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    files, left_out = without_labels(found, images)
+    files, left_out = without_labels(image_files(images), images)
     if left_out:
         logger.warning("%s", labels_left_out(left_out))
     if not files:

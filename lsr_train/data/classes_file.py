@@ -12,16 +12,21 @@ from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.plain_yaml import load_yaml
 from lsr_train.data.labels import LABEL_SPACES, Classes, Color, IdMap
 
-__all__ = ["load_classes", "load_label_space"]
+__all__ = ["classes_file", "load_classes", "load_label_space"]
 
 
 def load_label_space(name: str) -> LabelSpace:
     """Return a built-in space by name (else `UsageError`), or a user's from a YAML file, see `load_classes`."""
     if name in LABEL_SPACES:
         return LABEL_SPACES[name]
-    if name.lower().endswith((".yaml", ".yml")):
-        return load_classes(Path(name)).space
+    if (file := classes_file(name)) is not None:
+        return load_classes(file).space
     raise UsageError(f"label_space is {name!r}; allowed: {', '.join(LABEL_SPACES)} or a YAML file. Set --label_space.")
+
+
+def classes_file(label_space: str) -> Path | None:
+    """Return the YAML file that a configuration's `label_space` names, None where it names a built-in space."""
+    return Path(label_space) if label_space.lower().endswith((".yaml", ".yml")) else None
 
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]

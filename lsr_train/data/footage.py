@@ -23,13 +23,13 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.label_images import without_labels
-from lsr_infer.io.sources import VIDEO_SUFFIXES
+from lsr_infer.io.sources import VIDEO_SUFFIXES, image_files
 from lsr_infer.io.temporary import sweep
 from lsr_infer.parity.frame_set import evenly
 from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
-from lsr_train.data.layouts import find_images, image_files
+from lsr_train.data.layouts import find_images
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import scan_images, settle
 from lsr_train.data.shares import report_frames

@@ -19,7 +19,7 @@ from lsr_infer.io.images import fit_mask, read_image, read_label, read_mask
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.data import SourceConfig
 from lsr_train.config.run import Config
-from lsr_train.data.classes_file import load_classes, load_label_space
+from lsr_train.data.classes_file import classes_file, load_classes, load_label_space
 from lsr_train.data.labels import CITYSCAPES_19, IdMap, encoding_map, translation
 from lsr_train.data.layouts import find_classes, find_pairs
 from lsr_train.data.pairing import Pair, Suffixes
@@ -204,7 +204,7 @@ def open_labelled(
     found = find_pairs(source.layout, source.root, source.split, source.ids, suffixes)
     if source.layout == "folder" and found.classes is None and label_space == "auto":
         _warn_of_other_names(Path(source.root))
-    file = found.classes or (Path(label_space) if label_space.endswith((".yaml", ".yml")) else None)
+    file = found.classes or classes_file(label_space)
     classes = load_classes(file) if file is not None and found.ids == "classes" else None
     id_map = encoding_map(found.ids, space, classes)
     logger.info("%s: ids read as %s, into the %d classes of %s", source.root, found.ids, space.num_classes, space.name)

@@ -4,19 +4,18 @@ Each layout is one function from a folder and a split to pairs of image and labe
 inside the files is `scan`'s business, what the numbers mean is `lsr_train.data.labels`'s.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.images import IMAGE_SUFFIXES
+from lsr_infer.io.sources import image_files
 from lsr_train.data.pairing import Matched, Pair, Suffixes, keyed, match
 
-__all__ = ["FOLDER_LAYOUTS", "FoundPairs", "find_classes", "find_images", "find_pairs", "image_files"]
+__all__ = ["FOLDER_LAYOUTS", "FoundPairs", "find_classes", "find_images", "find_pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,31 +52,6 @@ def find_classes(root: Path) -> Path | None:
     if len(found) > 1:
         raise InputError(f"{root}: has {' and '.join(path.name for path in found)}. Keep one of them.")
     return found[0] if found else None
-
-
-def image_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Return the files below a folder that have one of the suffixes, in name order, without hidden ones.
-
-    Linked folders are followed, each real folder once. `Path.rglob` would leave out a folder it may not read, silently.
-    """
-    if not folder.is_dir():
-        return []
-    allowed = tuple(suffixes)
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror}).") from error
-
-    found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in names if name.lower().endswith(allowed) and not name.startswith(".")]
-    return sorted(found)
 
 
 def _folder(root: Path) -> Path:

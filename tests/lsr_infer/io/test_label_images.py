@@ -154,6 +154,7 @@ def test_frames_to_calibrate_with_are_no_labels(tmp_path: Path, caplog: pytest.L
     for number in range(3):
         photograph(tmp_path / f"train/{number}.png")
         label(tmp_path / f"trainannot/{number}.png")
+    photograph(tmp_path / "train/._hidden.png")
     assert read_frame_set(tmp_path, 9, split="train", labelled=False).names == [f"train/{n}.png" for n in range(3)]
     assert f"3 label images beside frames are left out: 3 in {tmp_path}/trainannot." in caplog.text
     assert len(read_frame_set(tmp_path / "trainannot", 9)) == 3

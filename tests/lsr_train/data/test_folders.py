@@ -273,6 +273,14 @@ def test_the_file_of_classes_may_be_called_yml(labelled_folder: Path, name: str)
     assert opened(labelled_folder).counts.shape == (11, 2)
 
 
+def test_a_file_of_classes_elsewhere_says_what_label_files_hold(labelled_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "OWN.YML"
+    file.write_text(CLASSES + "ignore: [2, 3, 4]\n", encoding="utf-8")
+    source = SourceConfig(root=str(labelled_folder), height=36, width=48)
+    space = choose_label_space(Config(label_space=str(file), data=DataConfig(source=source)))
+    assert open_labelled(source, space, label_space=str(file)).counts[:, 0].all()
+
+
 def test_two_files_of_classes_are_refused_and_one_by_another_name_is_said(
     labelled_folder: Path, log: pytest.LogCaptureFixture
 ) -> None:

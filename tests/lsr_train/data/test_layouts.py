@@ -8,8 +8,9 @@ from typing import get_args
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.sources import image_files
 from lsr_train.config.data import Layout
-from lsr_train.data.layouts import FOLDER_LAYOUTS, find_images, find_pairs, image_files
+from lsr_train.data.layouts import FOLDER_LAYOUTS, find_images, find_pairs
 
 
 def touch(root: Path, *names: str) -> None:
@@ -145,7 +146,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 def test_a_folder_one_may_not_read_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "images/closed/b.png")
     (tmp_path / "images" / "closed").chmod(0)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be searched"):
         image_files(tmp_path / "images")
 
 
