@@ -216,8 +216,7 @@ class Timeline:
         self._end = max(self._end, clock.end)
         ticks = round(clock.shift / packet.time_base)
         if ticks:
-            packet.pts = None if packet.pts is None else packet.pts + ticks
-            packet.dts = None if packet.dts is None else packet.dts + ticks
+            packet.pts, packet.dts = _moved(packet.pts, ticks), _moved(packet.dts, ticks)
 
     def _follow(self, clock: _StreamClock, at: float) -> None:
         """Let a stream follow the newest clock, which it starts if no other stream did before."""
@@ -227,3 +226,8 @@ class Timeline:
         clock.number = self.clocks
         clock.shift = max(self._shift, clock.end - at)
         clock.last = None
+
+
+def _moved(stamp: int | None, ticks: int) -> int | None:
+    """Return a later stamp, None where damage made it one that libav cannot count."""
+    return None if stamp is None or abs(stamp + ticks) >= 1 << 63 else stamp + ticks

@@ -43,12 +43,18 @@ _ROUNDING_FRAMES = 2
 
 
 class _CompletenessCheck:
-    """Compares what was read of a container with what it claims: libav ends a file that is cut off without an error."""
+    """Compares what was read of a container with what it claims: libav ends a file that is cut off without an error.
 
-    def __init__(self, container: Any, stream: VideoStream, path: Path | str, *, seeked: bool) -> None:
+    Pictures before the stamp `first` are not asked for.
+    """
+
+    def __init__(
+        self, container: Any, stream: VideoStream, path: Path | str, *, first: int | None = None, seeked: bool = False
+    ) -> None:
         self._container = container
         self._stream = stream
         self._path = path
+        self._first = first
         self._seeked = seeked
         self._formats = containers.formats(container)
         self._packets = 0
@@ -67,7 +73,7 @@ class _CompletenessCheck:
         end = float((packet.pts + (packet.duration or 0)) * packet.time_base) if packet.pts is not None else self._end
         self._file_end = max(self._file_end, end)
         if packet.stream.index == self._stream.index:
-            self._packets += 1
+            self._packets += not packet.is_discard
             self._length += packet.duration or 0
             self._end = max(self._end, end)
             if packet.pts is not None and packet.dts is not None:
@@ -85,7 +91,7 @@ class _CompletenessCheck:
         if packet.pts is None:
             self._is_one_to_one = False
         elif self._begin is None and packet.is_keyframe:
-            self._begin = packet.pts
+            self._begin = packet.pts if self._first is None else max(packet.pts, self._first)
         if self._begin is not None and packet.pts is not None and packet.pts >= self._begin:
             self._expected.add(packet.pts)  # earlier ones may need others, from before the file begins
 
@@ -122,6 +128,9 @@ class _CompletenessCheck:
         stored = structure.packets_of(self._container.streams.video.index(self._stream))
         if self._packets < stored and not self._seeked:
             return f"{stored} claimed"
+        if 0 < stored < stated and "mov" in self._formats:
+            hidden = stated - stored
+            logger.warning("%s: its edit list hides %d of its %d pictures", label(self._path), hidden, stated)
         claimed, reached = self._claimed(), self._file_end
         if self._formats & _BY_STREAM:
             reached = self._end - float((self._stream.start_time or 0) * self._time_base)
@@ -211,10 +220,11 @@ def read_frames(
             origin = _origin(stream)
             first = origin + start if start else None
             last = None if duration is None else origin + (start or 0.0) + duration
-            seeked = first is not None and bool(stream.time_base) and containers.seeks_well(container)
-            if seeked and first is not None and stream.time_base:
-                container.seek(int(first / stream.time_base), stream=stream, backward=True)
-            check = _CompletenessCheck(container, stream, path, seeked=seeked)
+            stamp = int(first / stream.time_base) if first is not None and stream.time_base else None
+            seeked = stamp is not None and containers.seeks_well(container)
+            if stamp is not None and seeked:
+                _seek(container, stream, stamp)
+            check = _CompletenessCheck(container, stream, path, first=stamp, seeked=seeked)
             convert = DisplayConverter(_crop(path, container, stream))
             warn_of_several(container, stream, name)
             for picture in _pictures(container, stream, name, check):
@@ -241,6 +251,30 @@ def read_frames(
                 raise InputError(f"{name}: {packets} could not be decoded; the other {seen} frames are kept.")
     except FFmpegError as error:
         raise _broken(name, seen, error, timeout_seconds) from error
+
+
+def _seek(container: "av.container.InputContainer", stream: VideoStream, stamp: int) -> None:
+    """Go to where decoding must begin to show what stands at a time.
+
+    A stream whose pictures are refreshed bit by bit shows nothing for a while behind each place to which libav seeks.
+    """
+    target, back = stamp, round(1 / (stream.time_base or 1))
+    while True:
+        container.seek(target, stream=stream, backward=True)
+        shown = _first_shown(container, stream)
+        if target < (stream.start_time or 0) or (shown is not None and shown <= stamp):
+            break
+        target, back = stamp - back, 2 * back
+    container.seek(target, stream=stream, backward=True)
+
+
+def _first_shown(container: "av.container.InputContainer", stream: VideoStream) -> int | None:
+    """Return the stamp of the next picture that a stream shows."""
+    for packet in container.demux(stream):
+        with suppress(FFmpegError):
+            for picture in packet.decode():
+                return picture.pts
+    return None
 
 
 def _structure(path: Path | str, formats: frozenset[str]) -> FileStructure:

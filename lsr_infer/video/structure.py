@@ -7,12 +7,15 @@ read whole.
 
 import re
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lsr_infer.io.image_headers import Crop, clean_aperture, walk_pictures
 
@@ -41,7 +44,7 @@ _DEEPEST = 16
 """Pieces within pieces; whole files have half as many."""
 
 
-class _StructureError(ValueError):
+class _StructureError(Exception):
     """A piece is no piece, or reaches beyond what holds it."""
 
 
@@ -72,7 +75,7 @@ def find_crops(path: Path, formats: frozenset[str]) -> list[Crop]:
             tracks = next((list(_tracks(pieces, end)) for name, end in _segment(pieces) if name == _TRACKS), [])
             return [Crop(**track.crop) for track in tracks if track.kind == _VIDEO_TYPE]
         if "mov" in formats:
-            return list(_clean_apertures(pieces))
+            return [_clean_aperture(track.get(b"stsd", b"")) for track in _picture_tracks(pieces, b"hdlr", b"stsd")]
     return []
 
 
@@ -272,7 +275,9 @@ def _walk_chunks(pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter
 
 
 # MP4 and QuickTime (ISO/IEC 14496-12): boxes of a length, a name and a content.
-_HELD_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
+_HELD_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"})
+_TABLES = (b"mvhd", b"tkhd", b"mdhd", b"hdlr", b"elst", b"stts", b"ctts", b"stsz")
+_NO_CONTENT = -1  # time of an edit that delays the next
 
 
 def _boxes(pieces: _Pieces, end: int, *, depth: int = 0) -> Iterator[tuple[bytes, int]]:
@@ -295,38 +300,158 @@ def _boxes(pieces: _Pieces, end: int, *, depth: int = 0) -> Iterator[tuple[bytes
         pieces.move(box_end)
 
 
-def _walk_mp4(pieces: _Pieces, found: FileStructure) -> None:
-    for _ in _boxes(pieces, pieces.size):
-        pass
-
-
-def _clean_apertures(pieces: _Pieces) -> Iterator[Crop]:
-    """Yield the hidden edges of each track of pictures."""
-    kind = b""
+def _picture_tracks(pieces: _Pieces, *names: bytes) -> list[dict[bytes, bytes]]:
+    """Return some boxes of each track of pictures, with those of the movie that come before it."""
+    movie: dict[bytes, bytes] = {}
+    tracks: list[dict[bytes, bytes]] = []
     for name, end in _boxes(pieces, pieces.size):
         if name == b"trak":
-            kind = b""
-        elif name == b"hdlr":
-            kind = kind or pieces.take(12)[8:]
-        elif name == b"stsd" and kind == b"vide":
-            entry = pieces.take(end - pieces.place)
-            width, height = struct.unpack_from(">HH", entry.ljust(44), 40)
-            yield clean_aperture(entry, width, height)
+            tracks.append(dict(movie))
+        elif name in names:
+            boxes = tracks[-1] if tracks else movie
+            boxes.setdefault(name, pieces.take(end - pieces.place))  # QuickTime has a further handler
+    return [track for track in tracks if track.get(b"hdlr", b"")[8:12] == b"vide"]
+
+
+def _walk_mp4(pieces: _Pieces, found: FileStructure) -> None:
+    tracks = _picture_tracks(pieces, *_TABLES)
+    pieces.move(0)
+    fragments = _fragments(pieces)
+    with suppress(struct.error, ValueError, LookupError):  # libav reads what it can of short tables, or does without
+        found.packets = [_shown_samples(track, fragments, pieces.size) for track in tracks]
+
+
+def _fragments(pieces: _Pieces) -> dict[int, list[tuple[int, int]]]:
+    """Return, by the number of a track, how many samples each of its fragments holds, and the delay of the first."""
+    fragments: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    number = 0
+    for name, end in _boxes(pieces, pieces.size):
+        if name == b"tfhd":
+            _, number = pieces.unpack(">II")
+        elif name == b"trun":
+            flags, count = pieces.unpack(">II")
+            pieces.take(4 * (flags & 5).bit_count())
+            if end - pieces.place != 4 * count * (flags & 0xF00).bit_count():
+                raise _damaged(pieces.place)
+            sample = pieces.take(min(end - pieces.place, 4 * (flags & 0xF00).bit_count()))
+            fragments[number].append((count, struct.unpack(">i", sample[-4:])[0] if sample and flags & 0x800 else 0))
+    return fragments
+
+
+def _shown_samples(track: dict[bytes, bytes], fragments: dict[int, list[tuple[int, int]]], most: int) -> int:
+    """Return how many pictures the only edit of a track shows, 0 where it is not known.
+
+    Who trims a video without encoding it again keeps pictures that are not shown; so does damage to a table of times,
+    which then contradicts what others state.
+    """
+    count = int.from_bytes(track[b"stsz"][8:12], "big")
+    version, entries = track.get(b"elst", bytes(8))[0], track.get(b"elst", bytes(8))[8:]
+    edits = [edit for edit in struct.iter_unpack(">QqI" if version else ">IiI", entries) if edit[1] != _NO_CONTENT]
+    pieces = fragments.get(struct.unpack_from(">I", track[b"tkhd"], 20 if track[b"tkhd"][0] else 12)[0], [])
+    if not edits or (pieces and len(edits) == 1 and edits[0][1] <= pieces[0][1]):
+        return sum((number for number, _ in pieces), count)
+    if not 0 < count <= most or len(edits) > 1 or pieces:
+        return 0
+    lengths = _by_sample(track[b"stts"], count)
+    times = np.cumsum(lengths) - lengths
+    delays = _by_sample(track[b"ctts"], count).astype(np.int32) if b"ctts" in track else np.zeros(count, np.int32)
+    times += delays
+    (movie_scale, _), (scale, stated) = _scale_and_length(track[b"mvhd"]), _scale_and_length(track[b"mdhd"])
+    tick = scale / max(movie_scale, 1)
+    length, begin = edits[0][:2]
+    end = begin + round(length * tick)
+    is_shown = (times >= begin) & (times < end)
+    shown = int(np.count_nonzero(is_shown))
+    if shown == count:
+        return count
+    header = track[b"tkhd"]
+    (track_length,) = struct.unpack_from(">Q", header, 28) if header[0] else struct.unpack_from(">I", header, 20)
+    longest, all_lengths = int(lengths.max()), int(lengths.sum())
+    if (
+        not all_lengths - longest / 2 < stated < int((times + lengths).max()) + longest / 2  # writers state either
+        or abs(track_length - length) * tick >= longest / 2
+        or not _fill(np.sort(times[is_shown]), begin, end, longest, delays[is_shown])
+    ):
+        raise _StructureError("its tables of times contradict each other")
+    return shown
+
+
+def _fill(times: NDArray[np.int64], begin: int, end: int, longest: int, delays: NDArray[np.int32]) -> bool:
+    """Whether pictures of some times, in order, fill an edit.
+
+    The first may be left out where a part of it is shown; of the last some are lost where a video is cut undecoded.
+    """
+    if not len(times) or times[0] - begin >= longest or end - (times[-1] + longest) >= longest / 2:
+        return False
+    is_settled = times[1:] <= times[-1] - np.ptp(delays)
+    return not (np.diff(times)[is_settled] > 1.5 * longest).any()
+
+
+def _by_sample(table: bytes, count: int) -> NDArray[np.int64]:
+    """Return the value of each sample, from runs of a length and a value."""
+    runs = np.frombuffer(table, ">u4", offset=8).reshape(-1, 2).astype(np.int64)
+    run = np.searchsorted(np.cumsum(runs[:, 0]), np.arange(count), side="right")
+    return np.asarray(runs[np.minimum(run, len(runs) - 1), 1])
+
+
+def _scale_and_length(header: bytes) -> tuple[int, int]:
+    """Return the ticks of a second, and the length in them, of the header of a movie or of a track's media."""
+    scale, length = struct.unpack_from(*((">IQ", header, 20) if header[0] else (">II", header, 12)))
+    return scale, length
+
+
+def _clean_aperture(entry: bytes) -> Crop:
+    """Return the hidden edges that the description of a track's samples states."""
+    width, height = struct.unpack_from(">HH", entry.ljust(44), 40)
+    return clean_aperture(entry, width, height)
+
+
+_AUDIO, _PICTURES, _SCRIPT = 8, 9, 18
+_FLV_FLAGS = {_AUDIO: 4, _PICTURES: 1}
+_NAMED = {_AUDIO: 0x90, _PICTURES: 0x80}
+"""Bits of a tag's first byte by which four letters behind it name the codec (enhanced RTMP)."""
+_SEVERAL_TRACKS = {_AUDIO: 5, _PICTURES: 6}
+"""Kinds of packets that put more before these letters: this one and those above."""
 
 
 def _walk_flv(pieces: _Pieces, found: FileStructure) -> None:
-    """Follow the tags of a Flash video, each of which ends in its own length."""
-    pieces.move(5)
+    """Follow the tags of a Flash video, each of which ends in its own length; those of a kind have one codec."""
+    flags = pieces.take(5)[4]
     (place,) = pieces.unpack(">I")
     pieces.move(place + 4)
+    codecs: dict[int, bytes] = {}
     while pieces.place < pieces.size:
         at = pieces.place
         head = pieces.take(11)
-        length = int.from_bytes(head[1:4], "big")
-        if head[0] & 0x1F not in (8, 9, 18) or head[8:] != b"\0\0\0":
+        kind, length = head[0] & 0x1F, int.from_bytes(head[1:4], "big")
+        end = pieces.place + length
+        is_kind = kind == _SCRIPT or (kind in _FLV_FLAGS and (not flags or flags & _FLV_FLAGS[kind]))
+        if not is_kind or head[8:] != b"\0\0\0":
             raise _damaged(at)
-        pieces.move(pieces.place + length)
+        content = pieces.take(min(length, 6))
+        if content and _is_other(kind, content, length, codecs):
+            raise _damaged(at)
+        pieces.move(end)
         pieces.take(4)
+
+
+def _is_other(kind: int, content: bytes, length: int, codecs: dict[int, bytes]) -> bool:
+    """Whether the first bytes of a tag cannot be of its kind, or are of another codec than the tags before it."""
+    first = content[0]
+    if kind == _SCRIPT:
+        return first != 2  # a text
+    codec = bytes([first if kind == _AUDIO else first & 15])
+    if first & _NAMED[kind] == _NAMED[kind]:
+        if first & 15 >= _SEVERAL_TRACKS[kind]:  # further tracks may be of other codecs; finer times have three bytes
+            return first & 15 > _SEVERAL_TRACKS[kind] and content[1:2] != b"\2"
+        codec = content[1:5]
+        if not re.fullmatch(rb"[\w-]{4}", codec):
+            return True
+    elif kind == _PICTURES and codec == b"\x07" and content[1:2] == b"\0" and content[5:] != b"\1":
+        return True  # a picture of H.264 as the header of its stream
+    if kind == _PICTURES and first >> 4 == 5 and length > len(content):
+        return True  # a picture as a command, which is short
+    return codecs.setdefault(kind, codec) != codec
 
 
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -351,19 +476,63 @@ def _walk_asf(pieces: _Pieces, found: FileStructure) -> None:
 _TS_PACKETS = {188: 0, 192: 4, 204: 0}
 """Sizes of the packets of transport streams, and where in them the mark 0x47 stands."""
 _TS_START, _TS_BLOCK = 1 << 16, 1 << 15
+_PICTURE_IDS = (*range(0xE0, 0xF0), 0xFD)
 
 
 def _walk_transport_stream(pieces: _Pieces, found: FileStructure) -> None:
-    """Check that a transport stream is made of whole packets."""
+    """Check that a transport stream is made of whole packets, and that none of its pictures' is damaged or missing."""
     start = pieces.take(min(pieces.size, _TS_START))
     size, mark = max(_TS_PACKETS.items(), key=lambda each: start[each[1] :: each[0]].count(0x47) * each[0])
+    ids = np.zeros(1 << 13, np.uint8)
+    last = np.empty((0, 188), np.uint8)  # packet of each stream before the block
     for at in range(0, pieces.size - size + 1, _TS_BLOCK * size):
         pieces.move(at)
-        marks = pieces.take(min(_TS_BLOCK, (pieces.size - at) // size) * size)[mark::size]
-        if (whole := len(marks) - len(marks.lstrip(b"\x47"))) < len(marks):
-            raise _damaged(at + whole * size)
+        block = np.frombuffer(pieces.take(min(_TS_BLOCK, (pieces.size - at) // size) * size), np.uint8)
+        packets = np.concatenate([last, block.reshape(-1, size)[:, mark : mark + 188]])
+        damaged = np.flatnonzero(_are_damaged(packets, ids))
+        if damaged.size:
+            raise _damaged(at + (int(damaged[0]) - len(last)) * size)
+        _, from_end = np.unique(_stream_numbers(packets)[::-1], return_index=True)
+        last = packets[np.sort(len(packets) - 1 - from_end)]
     if pieces.size % size:
         raise _StructureError(_CUT_OFF)
+
+
+def _stream_numbers(packets: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    return np.asarray((packets[:, 1] & 0x1F).astype(np.uint16) << 8 | packets[:, 2], np.uint16)
+
+
+def _are_damaged(packets: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which packets [N,188] of a transport stream (ISO/IEC 13818-1) are damaged, or follow missing ones.
+
+    `ids` [8192] holds what the pieces of each stream of pictures begin with, by its number; it learns new ones.
+    """
+    number, rows = _stream_numbers(packets), np.arange(len(packets))
+    starts, control = packets[:, 1] & 0x40 > 0, packets[:, 3] >> 4  # 1 content, 2 a field, 3 both; more is encrypted
+    place = 4 + (control & 2 > 0) * (1 + packets[:, 4].astype(np.int64))
+    head = packets[rows[:, None], np.minimum(place[:, None] + np.arange(4), 187)]
+    is_readable = (control & 1 > 0) & (place <= 184)
+    begins = is_readable & (head[:, :3] == (0, 0, 1)).all(axis=1)
+    first = starts & begins & np.isin(head[:, 3], _PICTURE_IDS)
+    ids[number[first]] = head[first, 3]
+    is_wrong = is_readable & (starts != (begins & (head[:, 3] == ids[number])))
+    is_wrong |= (
+        (packets[:, 1] >= 0x80) | (control == 0) | (control > 3) | (place > 188) | (control == 2) & (place < 188)
+    )
+    is_wrong |= _follow_missing(packets, number)
+    return np.asarray((packets[:, 0] != 0x47) | is_wrong & (ids[number] > 0))
+
+
+def _follow_missing(packets: NDArray[np.uint8], number: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Return which packets do not continue the count of their stream, unless another recording begins before them."""
+    rows, counter = np.arange(len(packets)), packets[:, 3] & 15
+    order = np.argsort(number, kind="stable")
+    before = np.full(len(packets), -1)
+    before[order[1:]] = np.where(number[order[1:]] == number[order[:-1]], order[:-1], -1)
+    is_announced = (packets[:, 3] & 0x20 > 0) & (packets[:, 4] > 0) & (packets[:, 5] >= 0x80)
+    breaks = (before >= 0) & ((counter - counter[before]) & 15 > 1) & ~is_announced
+    is_new_table = (number == 0) & (breaks | (counter == 0))  # recordings begin with a table of their streams
+    return np.asarray(breaks & (np.maximum.accumulate(np.where(is_new_table, rows, -1)) < before))
 
 
 _PS_TAIL = 1 << 18

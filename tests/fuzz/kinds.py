@@ -211,6 +211,24 @@ class Avi(_Video):
     words = (b"RIFF", b"LIST", b"movi", b"00dc", b"idx1", b"JUNK", b"strh", b"\xff\xff\xff\xff")
 
 
+class Flv(_Video):
+    """Frames in tags."""
+
+    suffix, container = ".flv", "flv"
+    words = (b"FLV\x01", b"\x08", b"\x09", b"\x12", b"\x17", b"\x27", b"\x57", b"\x02", b"\xff\xff\xff")
+
+
+class Ts(_Video):
+    """Frames over packets of 188 bytes; a file that is cut between two of them is a whole one that is shorter."""
+
+    suffix, container = ".ts", "mpegts"
+    words = (b"\x47", b"\x47\x01\x00\x10", b"\x47\x41\x00\x30", b"\x00\x00\x01\xe0", b"\x00\x00\x01\x09", b"\xff" * 188)
+
+    def work(self, part: str, data: bytes) -> tuple[int, Any]:
+        code, count = super().work(part, data)
+        return code, self.frames if self.parts[part].startswith(data) and len(data) % 188 == 0 else count
+
+
 _OLD = "as 0.1.0 wrote it"
 """A part without a digest, in which other weights cannot be noticed."""
 
@@ -471,7 +489,7 @@ class Report(Run):
 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {
-    "png": Png, "jpeg": Jpeg, "mp4": Mp4, "mkv": Mkv, "avi": Avi, "onnx": Onnx, "manifest": ManifestText,
-    "safetensors": Safetensors, "recipe": Recipe, "config": ConfigFile, "classes": ClassesFile,
-    "comparison": ComparisonFile, "run": Run, "report": Report,
+    "png": Png, "jpeg": Jpeg, "mp4": Mp4, "mkv": Mkv, "avi": Avi, "flv": Flv, "ts": Ts, "onnx": Onnx,
+    "manifest": ManifestText, "safetensors": Safetensors, "recipe": Recipe, "config": ConfigFile,
+    "classes": ClassesFile, "comparison": ComparisonFile, "run": Run, "report": Report,
 }  # fmt: skip

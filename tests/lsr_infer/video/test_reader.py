@@ -578,6 +578,30 @@ def test_no_start_loses_a_frame(tmp_path: Path, kind: str) -> None:
         assert found == every[-len(found) :]
 
 
+@pytest.mark.parametrize("kind", ["mp4", "matroska"])
+@pytest.mark.parametrize("delayed", [0, 2])
+def test_a_start_in_a_stream_that_is_refreshed_bit_by_bit_loses_nothing(
+    tmp_path: Path, kind: str, delayed: int
+) -> None:
+    path = tmp_path / f"clip.{kind}"
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (64, 320, 3), np.uint8)
+    with av.open(str(path), "w", format=kind) as container:
+        refresh = {"g": "20", "x264-params": f"intra-refresh=1:bframes={delayed}"}
+        stream = container.add_stream("libx264", rate=25, options=refresh)
+        stream.width, stream.height, stream.pix_fmt = 320, 64, "yuv420p"
+        for number in range(60):
+            picture = av.VideoFrame.from_ndarray(np.roll(noise, 3 * number, axis=1), format="bgr24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    every = [(item.time, item.frame) for item in read_frames(path)]
+    assert len(every) == 60
+    for number in (1, 19, 21, 25, 38, 41, 59):
+        found = [(item.time, item.frame) for item in read_frames(path, start=every[number][0])]
+        assert [time for time, _ in found] == [time for time, _ in every[number:]]
+        assert np.array_equal(found[0][1], every[number][1])
+
+
 def test_what_is_wrong_with_an_address_is_not_mended_by_encoding(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"connection refused\. Check the address and the source\.$"):
         probe("http://127.0.0.1:9/clip.mp4")

@@ -1,7 +1,8 @@
 """Every container says where it is cut off or damaged, and no whole one does."""
 
+import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -22,12 +23,18 @@ FORMATS = [
 FRAMES = 24
 
 
-def clip(path: Path, codec: str, options: dict[str, str]) -> Path:
+def clip(path: Path, codec: str, options: dict[str, str], *, sound: bool = False) -> Path:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=25, options={"g": "6"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream = container.add_stream(codec, rate=25, options={"g": "6"} | quiet)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if sound:
+            audio = container.add_stream("aac", rate=8000)
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+            tone.sample_rate = 8000
+            container.mux(audio.encode(tone))
         for n in range(FRAMES):
             picture = av.VideoFrame.from_ndarray(np.roll(base, 3 * n, axis=1), format="rgb24")
             picture.pts = n
@@ -144,3 +151,137 @@ def test_packets_are_counted_as_libav_reads_them(
     with av.open(str(path)) as container:
         found = walk_file(path, frozenset(container.format.name.split(",")))
     assert (found.damage, found.packets) == (None, [FRAMES])
+
+
+def pieces(data: bytes, place: int, end: int, names: tuple[bytes, ...]) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, place and end of the content of each box of an MP4, and of those within the ones named."""
+    while place < end:
+        length, name = struct.unpack_from(">I4s", data, place)
+        yield name, place + 8, place + length
+        if name in names:
+            yield from pieces(data, place + 8, place + length, names)
+        place += length
+
+
+def box(data: bytes, name: bytes, number: int = 0) -> int:
+    """Return the place of the content of a box."""
+    held = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf")
+    return [at for found, at, _ in pieces(data, 0, len(data), held) if found == name][number]
+
+
+def with_number(data: bytes, place: int, number: int) -> bytes:
+    return data[:place] + struct.pack(">I", number) + data[place + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "offset", "number"),
+    [
+        ("libx264", b"stts", 12, 5120), ("mpeg4", b"stts", 12, 5120), ("libx264", b"elst", 8, 600),
+        ("libx264", b"elst", 12, 5120), ("mpeg4", b"elst", 12, 5120), ("libx264", b"ctts", 12, 1 << 20),
+        ("libx264", b"ctts", 8, 3), ("libx265", b"ctts", 12, 1 << 20), ("mpeg4", b"stsz", 12 + 4 * 20, 1 << 30),
+    ],
+)  # fmt: skip
+def test_tables_of_times_that_hide_pictures_by_damage_are_noticed(
+    tmp_path: Path, codec: str, name: bytes, offset: int, number: int
+) -> None:
+    path = clip(tmp_path / "clip.mp4", codec, {})
+    data = path.read_bytes()
+    path.write_bytes(with_number(data, box(data, name) + offset, number))
+    count, problem = read(path)
+    assert count < FRAMES
+    assert problem is not None
+
+
+@pytest.mark.parametrize(("name", "offset"), [(b"tfdt", 4), (b"tfdt", 8), (b"tfhd", 16), (b"trun", 4), (b"tfhd", 4)])
+def test_a_fragment_whose_numbers_are_damaged_is_noticed(tmp_path: Path, name: bytes, offset: int) -> None:
+    path = clip(tmp_path / "clip.mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"})
+    data = path.read_bytes()
+    for number in (0, 1, 1 << 22, (1 << 31) - 1, 1 << 31):
+        path.write_bytes(with_number(data, box(data, name, 1) + offset, number))
+        count, problem = read(path)
+        assert problem is not None or count == FRAMES, number
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "mjpeg"])
+@pytest.mark.parametrize("start", [0.04, 0.204, 0.32])
+def test_a_video_that_is_trimmed_by_its_edit_list_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, codec: str, start: float
+) -> None:
+    path = clip(tmp_path / f"clip.{kind}", codec, {})
+    trimmed = tmp_path / f"trimmed.{kind}"
+    with av.open(str(path)) as source, av.open(str(trimmed), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None and packet.pts is not None and packet.time_base is not None:
+                packet.pts -= round(start / packet.time_base)
+                packet.dts -= round(start / packet.time_base)
+                packet.stream = copy
+                target.mux(packet)
+    hidden = math.ceil(25 * start - 1e-6)
+    assert read(trimmed) == (FRAMES - hidden, None)
+    assert f"edit list hides {hidden} of its {FRAMES} pictures" in caplog.text
+
+
+def test_a_video_that_is_trimmed_at_its_end_or_in_several_pieces_is_whole(tmp_path: Path) -> None:
+    path = clip(tmp_path / "clip.mp4", "mpeg4", {})
+    data = path.read_bytes()
+    shorter = data
+    for name, offset in ((b"elst", 8), (b"tkhd", 20), (b"mvhd", 16)):
+        shorter = with_number(shorter, box(shorter, name) + offset, 600)  # milliseconds
+    path.write_bytes(shorter)
+    assert read(path) == (15, None)
+    at = box(data, b"elst")
+    edits = struct.pack(">IIIiIIiI", 0, 2, 200, 0, 1 << 16, 240, 12800 * 16 // 25, 1 << 16)
+    several = data[: at - 16] + struct.pack(">I4sI4s", 16 + len(edits), b"edts", 8 + len(edits), b"elst") + edits
+    several += data[at + 20 :]
+    for name in (b"moov", b"trak"):
+        several = with_number(several, box(data, name) - 8, int.from_bytes(data[box(data, name) - 8 :][:4], "big") + 12)
+    path.write_bytes(several)
+    count, problem = read(path)
+    assert (count < FRAMES, problem) == (True, None)
+
+
+def tags(data: bytes) -> list[tuple[int, int]]:
+    """Return the place and the length of the content of each tag of a Flash video."""
+    found, place = [], 13
+    while place < len(data):
+        length = int.from_bytes(data[place + 1 : place + 4], "big")
+        found.append((place, length))
+        place += 15 + length
+    return found
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "flv", "libvpx-vp9"])
+@pytest.mark.parametrize("sound", [False, True])
+def test_tags_of_another_kind_lose_nothing_in_silence(tmp_path: Path, codec: str, sound: bool) -> None:
+    path = clip(tmp_path / "clip.flv", codec, {}, sound=sound)
+    assert read(path) == (FRAMES, None)
+    data = path.read_bytes()
+    changes = [(0, bytes([kind])) for kind in (8, 9, 18)] + [(11, b"\x57"), (11, b"\x23"), (11, b"\xa7"), (12, b"\0")]
+    for place, _ in tags(data)[::4]:
+        for offset, content in changes:
+            path.write_bytes(data[: place + offset] + content + data[place + offset + 1 :])
+            count, problem = read(path)
+            assert problem is not None or count == FRAMES, (place, offset, content)
+
+
+@pytest.mark.parametrize(("codec", "sound"), [("libx264", True), ("libx265", False), ("mpeg2video", True)])
+def test_packets_of_a_transport_stream_lose_nothing_in_silence(tmp_path: Path, codec: str, sound: bool) -> None:
+    path = clip(tmp_path / "clip.ts", codec, {}, sound=sound)
+    data = path.read_bytes()
+    assert read(path) == (FRAMES, None)
+    starts = [at for at in range(0, len(data), 188) if data[at + 1 : at + 3] == b"\x41\x00"]
+    assert len(starts) == FRAMES
+    for at in starts[1::5]:
+        code = data.index(b"\0\0\1\xe0", at)
+        for place, byte in ((at + 1, 0x01), (at + 1, 0xC1), (at + 2, 0x77), (at + 3, 0xD0), (code, 1), (code + 2, 0)):
+            path.write_bytes(data[:place] + bytes([byte]) + data[place + 1 :])
+            count, problem = read(path)
+            assert problem is not None, (at, place, byte)
+            assert count <= FRAMES
+    path.write_bytes(data[: starts[3]] + data[starts[3] + 188 :])
+    assert read(path)[1] is not None
+    path.write_bytes(data + data)
+    assert read(path) == (2 * FRAMES, None)
