@@ -23,6 +23,8 @@ _LABEL_WORD = re.compile(
 _IMAGE_WORD = re.compile(
     r"images?|imgs?|rgb|(jpeg|colou?r)images?|jpe?gs?|frames?|cam(era)?s?|(left|right)img8bit|photos?|stillsraw"
 )
+_PART = re.compile(r"segm?[_.\- ]*\d+")
+"""A segment of a drive, of which others are beside it."""
 _ATTACHED = re.compile(r"(.+?)(labels?|gt|annot(ation)?s?|masks?|seg)")
 _SEPARATED = re.compile(r"[_.\-](?=[^/]*[^\W\d_][^/]*$)")
 """Before what may be added to a name: a word, but no mere number, which would be another image's."""
@@ -32,7 +34,7 @@ _LOOKED_AT, _IN_ALL = 8, 64
 _MOST_COLORS = 64
 """Colours of a label image. Ours: no camera's frame of 160 had less than 2,992, or 160 in grey."""
 _NAMED = 3
-_LEAST_EVEN = 0.5
+_LEAST_EVEN = 0.45
 """Share of pixels equal to those below and on the right. Ours: it was at most 0.41 in these frames, and at least 0.50
 in label images saved as JPEG."""
 
@@ -106,7 +108,7 @@ def _is_of_labels(parts: Sequence[str], top: Path, known: set[str]) -> bool:
         name = parts[depth - 1].lower()
         attached = _ATTACHED.fullmatch(name)
         beside = str(top.joinpath(*parts[: depth - 1], attached[1])).lower() if attached else ""
-        if _says_label(name) or beside in known:
+        if (_says_label(name) and not _PART.fullmatch(name)) or beside in known:
             return True
         if any(map(_IMAGE_WORD.fullmatch, _words(name))):
             return False

@@ -234,8 +234,7 @@ def scan_pairs(
     """Read every image and label file of a data set; found records are kept in the folder `cache`, where one is given.
 
     A pair is unusable that is missing, unreadable, of two sizes, without ids in the channel that is read, or with a
-    value outside the map. Where `mask` (bool
-    [H,W], resized to each image) is true, pixels are ignored.
+    value outside the map. Where `mask` (bool [H,W], resized to each image) is true, pixels are ignored.
     """
     digest = "" if mask is None else hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
     known = _Cache(cache, "pairs", id_map.colors, digest)

@@ -372,16 +372,14 @@ class RunFolder:
         final = self.checkpoint(step)
         temporary = final.with_name(f".{final.name}.part")
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if not final.exists():  # it exists where a run is resumed and stopped again before its next step
-                temporary.mkdir()
-                fill(temporary)
-                sync_tree(temporary)
-                temporary.rename(final)
-            sync_folder(final.parent)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise output_path_error(final, error) from error
+            with writing(final):
+                shutil.rmtree(temporary, ignore_errors=True)
+                if not final.exists():  # it exists where a run is resumed and stopped again before its next step
+                    temporary.mkdir()
+                    fill(temporary)
+                    sync_tree(temporary)
+                    temporary.rename(final)
+                sync_folder(final.parent)
         except InputError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

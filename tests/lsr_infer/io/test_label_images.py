@@ -92,6 +92,7 @@ STAY = {
     "a picture beside its raw one": (("1.jpg", "1.png"), ()),
     "a title picture": (("clip.mp4", "clip.png"), ()),
     "a dark camera beside another": (("cam0/1.jpg",), ("cam1/1.png", "lens_cap.png")),
+    "dark parts of a drive": (("seg_1/1.jpg",), ("seg_2/1.png", "seg3/1.png")),
     "images below a folder of labels": (("cam/1.jpg",), ("seg/images/2.png",)),
     "a photograph among labels": (("images/1.png", "labels/7.png"), ("labels/1.png", "labels/2.png")),
     "label images alone": ((), ("labels/1.png", "labels/1_color.png", "gtFine/1_labelIds.png")),
