@@ -301,7 +301,7 @@ def _jpeg_samples(data: bytes) -> bytes:
         holds_all |= marker in _SEQUENTIAL
         if in_scan and holds_all:
             segment = segment[:-3] + _ALL_COEFFICIENTS
-        elif marker in _METADATA:
+        elif marker in _METADATA and not scans:  # within a scan it is damage
             segment = _JFIF if segment.startswith(b"JFIF\0", 4) and marker == 0xE0 else b""
         parts.append(segment)
         place += length

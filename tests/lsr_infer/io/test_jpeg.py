@@ -123,6 +123,13 @@ def test_a_table_that_a_byte_was_put_into_is_damaged() -> None:
         decode_image(data[:table] + b"\7" + data[table:], "x")
 
 
+def test_what_looks_like_metadata_within_a_scan_is_damage() -> None:
+    data = encoded(mode="L")
+    middle = (scan(data) + len(data)) // 2
+    with pytest.raises(InputError, match="x: is damaged"):
+        decode_image(data[:middle] + b"\xff\xe1\0\4ab" + data[middle:], "x")
+
+
 def test_nothing_is_said_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     data = encoded()
     with pytest.raises(InputError):
