@@ -21,8 +21,8 @@ from lsr_train.config.data import SourceConfig
 from lsr_train.config.run import Config
 from lsr_train.data.classes_file import classes_file, load_classes, load_label_space
 from lsr_train.data.labels import CITYSCAPES_19, IdMap, encoding_map, translation
-from lsr_train.data.layouts import find_classes, find_pairs
-from lsr_train.data.pairing import Pair, Suffixes
+from lsr_train.data.layouts import find_classes, source_pairs
+from lsr_train.data.pairing import Pair
 from lsr_train.data.samples import LabelledSample
 from lsr_train.data.scan import scan_pairs, settle
 from lsr_train.data.shares import report_labels
@@ -200,8 +200,7 @@ def open_labelled(
         domain = source.layout.removeprefix("toytown-")
         seeds = toytown_seeds(domain, source.split, source.limit)
         return ToytownImages(domain, seeds, source.height, source.width, space, mask)
-    suffixes = Suffixes(image=source.image_suffix, label=source.label_suffix)
-    found = find_pairs(source.layout, source.root, source.split, source.ids, suffixes)
+    found = source_pairs(source)
     if source.layout == "folder" and found.classes is None and label_space == "auto":
         _warn_of_other_names(Path(source.root))
     file = found.classes or classes_file(label_space)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.sources import image_files
+from lsr_train.config.data import SourceConfig
 from lsr_train.data.pairing import Matched, Pair, Suffixes, keyed, match
 
-__all__ = ["FOLDER_LAYOUTS", "FoundPairs", "find_classes", "find_images", "find_pairs"]
+__all__ = ["FOLDER_LAYOUTS", "FoundPairs", "find_classes", "find_images", "find_pairs", "source_pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +224,12 @@ def find_pairs(layout: str, root: str, split: str, ids: str, suffixes: Suffixes 
     if not found.pairs and not found.problems:
         raise InputError(f"{root}: holds no images in layout {layout}{f', split {split}' if split else ''}.")
     return found
+
+
+def source_pairs(source: SourceConfig) -> FoundPairs:
+    """Find the pairs that a configuration names; raises as `find_pairs`."""
+    suffixes = Suffixes(image=source.image_suffix, label=source.label_suffix)
+    return find_pairs(source.layout, source.root, source.split, source.ids, suffixes)
 
 
 def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:

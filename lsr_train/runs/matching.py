@@ -17,8 +17,7 @@ from lsr_train.config.fields import fields_of
 from lsr_train.config.recipes import config_from_text
 from lsr_train.config.run import Config
 from lsr_train.data.footage import footage_files
-from lsr_train.data.layouts import find_pairs
-from lsr_train.data.pairing import Suffixes
+from lsr_train.data.layouts import source_pairs
 from lsr_train.runs.folder import RunFolder
 
 __all__ = [
@@ -44,10 +43,7 @@ def data_fingerprint(config: Config) -> str:
     source, target = config.data.source, config.data.target
     files: list[Path] = []
     if not source.layout.startswith("toytown"):
-        found = find_pairs(
-            source.layout, source.root, source.split, source.ids,
-            Suffixes(image=source.image_suffix, label=source.label_suffix),
-        )  # fmt: skip
+        found = source_pairs(source)
         files += [path for pair in found.pairs for path in (pair.image, pair.labels)]
         files += [found.classes] if found.classes is not None else []
     if target.given:
