@@ -115,11 +115,9 @@ def _by_stem_with(images: str, labels: str, usual_ids: str) -> "_Finder":
     def find(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
         matched = Matched()
         for image, label in _sides(root, split, images, labels):
-            on_image, on_label = image_files(image), image_files(label)
-            found = match(keyed(on_image, image, suffixes.image), keyed(on_label, label, suffixes.label))
-            others = [path for path in on_image if not path.stem.endswith(suffixes.image)]
-            others += [path for path in on_label if not path.stem.endswith(suffixes.label)]
-            matched += found + Matched(left_out=tuple(others))
+            of_images, no_images = keyed(image_files(image), image, suffixes.image)
+            of_labels, no_labels = keyed(image_files(label), label, suffixes.label)
+            matched += match(of_images, of_labels) + Matched(left_out=(*no_images, *no_labels))
         return FoundPairs(matched=matched, ids=usual_ids if ids == "auto" else ids)
 
     return find

@@ -61,18 +61,21 @@ class Matched:
         )
 
 
-Keyed = Iterable[tuple[str, Path]]
+Keyed = list[tuple[str, Path]]
 """Files, each after the name by which it finds its partner."""
 
 
-def keyed(files: Iterable[Path], folder: Path, suffix: str = "") -> list[tuple[str, Path]]:
-    """Return files after their paths below a folder, without the file type and a suffix; others than those are left."""
-    found = []
+def keyed(files: Iterable[Path], folder: Path, suffix: str) -> tuple[Keyed, list[Path]]:
+    """Return files after their paths below a folder, without file type and suffix, and those without the suffix."""
+    found: Keyed = []
+    others = []
     for path in files:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name.endswith(suffix):
             found.append((name.removesuffix(suffix), path))
-    return found
+        else:
+            others.append(path)
+    return found, others
 
 
 def match(images: Keyed, labels: Keyed) -> Matched:
@@ -91,13 +94,12 @@ def match(images: Keyed, labels: Keyed) -> Matched:
                 problems.append(f"{path}: has the same name as {first}, so its partner is not clear")
         return named
 
-    every_label = list(labels)
-    by_image, by_label = by_key(images), by_key(item for item in every_label if item[1].suffix.lower() == ".png")
+    by_image, by_label = by_key(images), by_key([item for item in labels if item[1].suffix.lower() == ".png"])
     both = by_image.keys() & by_label.keys()
     derived = {key for key in by_label.keys() - both if origins(key) & both}
     alone = {key: path for key, path in by_image.items() if key not in both}
     rest = {key: path for key, path in by_label.items() if key not in both | derived}
-    others = {key: path for key, path in every_label if path.suffix.lower() != ".png"}
+    others = {key: path for key, path in labels if path.suffix.lower() != ".png"}
     near, advice = _near(alone, rest, others)
     for key, path in alone.items():
         problems.append(f"{path}: has no label file" + (f"; {near[key]} is near" if key in near else ""))
