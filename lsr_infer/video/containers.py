@@ -4,7 +4,6 @@ Some formats are lists of other places: playlists, scripts, session descriptions
 such a format is refused before libav acts on it; behind an http address playlists are read, but may lead only to http.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -192,12 +191,6 @@ class Timeline:
         self._clocks: dict[int, _StreamClock] = {}
         self._shift = 0.0
         self._end = float("-inf")
-
-    def placed(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Yield the packets after placing them."""
-        for packet in packets:
-            self.place(packet)
-            yield packet
 
     def place(self, packet: Any) -> None:
         """Move a packet of pictures or sound; others, and those without stamps, stay as they are."""

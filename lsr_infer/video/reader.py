@@ -22,7 +22,7 @@ from lsr_infer.io.sources import is_address, label
 from lsr_infer.video import containers
 from lsr_infer.video.containers import TIMEOUT_SECONDS, VideoFrame, VideoInfo, open_container
 from lsr_infer.video.display import DisplayConverter, is_transposed, shown_colors, shown_size
-from lsr_infer.video.structure import FileStructure, find_crops, walk_file
+from lsr_infer.video.structure import find_crops, walk_file
 
 __all__ = ["describe", "picture_stream", "probe", "read_frames", "warn_of_several"]
 
@@ -122,7 +122,7 @@ class _CompletenessCheck:
         stated = self._stream.frames if self._formats & _BY_STREAM else 0  # elsewhere libav counted what there is
         if stated and not self._seeked and self._packets >= stated:
             return None  # some headers round the duration, and some files end in bytes that are no part of them
-        structure = _structure(self._path, self._formats)
+        structure = walk_file(self._path, self._formats)
         if structure.damage:
             return f"{stated} claimed" if stated else structure.damage
         stored = structure.packets_of(self._container.streams.video.index(self._stream))
@@ -277,21 +277,9 @@ def _first_shown(container: "av.container.InputContainer", stream: VideoStream) 
     return None
 
 
-def _structure(path: Path | str, formats: frozenset[str]) -> FileStructure:
-    """Walk a local file; nothing is known of what lies behind an address."""
-    if not (isinstance(path, str) and is_address(path)):
-        with suppress(OSError):  # it was read: what cannot be read again says nothing of it
-            return walk_file(Path(path), formats)
-    return FileStructure()
-
-
 def _crop(path: Path | str, container: "av.container.InputContainer", stream: VideoStream) -> Crop:
     """Return the edges of a local file's stream that players hide."""
-    crops: list[Crop] = []
-    if not (isinstance(path, str) and is_address(path)):
-        with suppress(OSError):  # it was opened: what cannot be read of it shows when it is read
-            crops = find_crops(Path(path), containers.formats(container))
-    number = container.streams.video.index(stream)
+    crops, number = find_crops(path, containers.formats(container)), container.streams.video.index(stream)
     return crops[number] if number < len(crops) else UNCROPPED
 
 

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,29 +49,24 @@ class _StructureError(Exception):
     """A piece is no piece, or reaches beyond what holds it."""
 
 
-def walk_file(path: Path, formats: frozenset[str]) -> FileStructure:
-    """Walk a file of one of libav's formats; those whose structure tells nothing seem whole.
-
-    `OSError` where it cannot be read.
-    """
+# No file can be opened by an address; what libav has read and cannot be opened again tells nothing either.
+def walk_file(place: Path | str, formats: frozenset[str]) -> FileStructure:
+    """Walk a file of one of libav's formats; whatever else there is tells nothing, and seems whole."""
     found = FileStructure()
-    for name, walk in _WALKERS.items():
-        if name in formats:
-            with path.open("rb") as file:
-                try:
-                    walk(_Pieces(file, path.stat().st_size), found)
-                except _StructureError as error:
-                    found.damage, found.packets = str(error), []
+    walk = next((walk for name, walk in _WALKERS.items() if name in formats), None)
+    if walk is not None:
+        try:
+            with suppress(OSError), Path(place).open("rb") as file:
+                walk(_Pieces(file), found)
+        except _StructureError as error:
+            found.damage, found.packets = str(error), []
     return found
 
 
-def find_crops(path: Path, formats: frozenset[str]) -> list[Crop]:
-    """Return the hidden edges of each video stream of a file; none where its format states none, or it is damaged.
-
-    `OSError` where it cannot be read.
-    """
-    with suppress(_StructureError), path.open("rb") as file:
-        pieces = _Pieces(file, path.stat().st_size)
+def find_crops(place: Path | str, formats: frozenset[str]) -> list[Crop]:
+    """Return the hidden edges of each video stream of a file; none where its format states none, or it is damaged."""
+    with suppress(OSError, _StructureError), Path(place).open("rb") as file:
+        pieces = _Pieces(file)
         if "matroska" in formats:
             tracks = next((list(_tracks(pieces, end)) for name, end in _segment(pieces) if name == _TRACKS), [])
             return [Crop(**track.crop) for track in tracks if track.kind == _VIDEO_TYPE]
@@ -82,10 +78,10 @@ def find_crops(path: Path, formats: frozenset[str]) -> list[Crop]:
 class _Pieces:
     """A file that is read piece by piece; `_StructureError` where it ends too early."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.size = size
-        self.place = 0
+        self.size = file.seek(0, SEEK_END)
+        self.move(0)
 
     def move(self, place: int) -> None:
         """Go to a place, which may be the end of the file but lies not behind it."""

@@ -106,7 +106,9 @@ class _AudioCopy:
         stamps: dict[int, int] = {}
         try:
             # All packets, since the pictures' clock counts on the sound's, and the sound's on the pictures'.
-            for packet in containers.Timeline(self._input).placed(self._input.demux()):
+            timeline = containers.Timeline(self._input)
+            for packet in self._input.demux():
+                timeline.place(packet)
                 index = packet.stream.index
                 if index not in self._streams or packet.dts is None or packet.size == 0 or packet.is_corrupt:
                     continue
