@@ -1,19 +1,19 @@
-"""Measures the time of a training step, and divides a time budget between the two stages.
+"""Measures the time of a training step, and plans both stages of `adapt` into a time budget.
 
-The time is that of the real engine on real batches, thrown away.
+The time is that of the real engine on real batches, thrown away. A plan is what training begins with: while it runs,
+its length follows the clock (`lsr_train.engine.deadline`).
 """
 
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.fields import field_of
 from lsr_train.config.run import Config
 from lsr_train.data.loading import Batches
 from lsr_train.engine.loop import Engine, Networks, build_accelerator
@@ -24,27 +24,33 @@ from lsr_train.network import DeepLabV2
 from lsr_train.runs.folder import RunFolder
 
 __all__ = [
-    "ENOUGH", "LEAST_STEPS", "OVERRUN", "SOURCE_SHARE", "USED_SHARE", "USEFUL_STEPS", "Budget", "BudgetError",
-    "Lengths", "Stage", "StageCost", "format_duration", "measure_cost", "plan_lengths", "too_short", "with_length",
+    "ADAPTATION", "ENOUGH", "LEAST_STEPS", "MOST", "SOURCE", "SOURCE_SHARE", "USEFUL_STEPS", "WANTED_STEPS", "Budget",
+    "Plan", "Stage", "StageCost", "StagePlan", "format_duration", "measure_cost", "plan_stages",
 ]  # fmt: skip
 
+SOURCE, ADAPTATION = "source stage", "adaptation"
+"""What the stages are called."""
 SOURCE_SHARE = 0.55
 """Of the budget, for the source stage. Ours, from the real pair: 2400 source steps of 0.24 s and 1200 of 0.40 s."""
-USED_SHARE = 0.9
-"""Of what is left of the budget, planned for; the rest is for checkpoints and steps slower than measured. Ours."""
+WANTED_STEPS = 600
+"""Of either stage: larger images are taken where there is time for so many. Ours."""
 USEFUL_STEPS = 200
-"""Of either stage, unless its own recipe does with fewer: smaller images are tried where a budget has no time for so
-many. Ours: below, the rate has hardly left its warm-up."""
+"""Of either stage; fewer are done with a warning. Ours: below, the rate has hardly left its warm-up."""
 LEAST_STEPS = 20
 """Of either stage; a budget without time for so many is refused. Ours."""
+MOST = 4.0
+"""Times a recipe's steps that a long budget gives. Ours."""
 ENOUGH = 0.8
 """Of the planned source steps: a finished source stage of so many is used again. Ours: on a busy machine the time of a
 step differs by about so much from one measurement to the next."""
-_SPARE = 1.5
-"""An error names half more than was measured. With `OVERRUN` it holds where a busy machine takes three times as long
-when it is measured again. Ours."""
-OVERRUN = 2.0
-"""Times a budget that the fewest steps of all may take, with a warning, before it is refused. Ours."""
+_SPARE = 2.0
+"""An error names twice what was measured, and a plan may take twice the time that there is before it is refused: the
+named budget is taken even where a busy machine takes four times as long when it is measured again. Ours."""
+_EVALUATED, _FRAMES_SHARE = 0.15, 0.05
+"""Of a stage's time, for all evaluations, and for the frames of one or of batch-norm's statistics. Ours."""
+_FEWEST_FRAMES, _FEWEST_STATISTICS = 8, 16
+_CHECKPOINT_SECONDS = 2.0
+"""Of a checkpoint, or of the summary's files. Measured 1 to 2 on a ResNet-50."""
 
 
 def format_duration(seconds: float) -> str:
@@ -58,157 +64,208 @@ def format_duration(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """The seconds of a stage: an optimiser step, an evaluation of the signals, and what precedes the first step."""
+    """The seconds of an optimiser step, and of a target frame in an evaluation of the signals, a mirrored one included.
+
+    `frame` is 0 where there is no target frame.
+    """
 
     step: float
-    evaluation: float
-    start: float = 0.0
+    frame: float = 0.0
 
 
-def with_length(config: Config, steps: int, keep: Collection[str]) -> dict[str, Any]:
-    """Return the fields of a run of another length: steps, and in proportion warm-up, evaluations and checkpoints.
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """What a stage does in its time.
 
-    `keep` has the dotted names that the user has set and that stay.
+    Args:
+        steps: of the optimiser.
+        values: the fields of its configuration by dotted name, `train.steps` among them.
+        seconds: in all.
+        most: steps that a faster machine may do.
+        evaluation: seconds of one evaluation with its checkpoint.
+        summary: seconds of evaluating two networks on as many frames and of drawing the pictures.
     """
-    share = steps / config.train.steps
-    values: dict[str, Any] = {"train.steps": steps}
-    for name in ("optim.warmup_steps", "selection.every", "train.checkpoint_every"):
-        value = field_of(config, name)
-        if value and name not in keep:
-            values[name] = max(1, round(value * share))
-    if config.optim.poly_steps and "optim.poly_steps" not in keep:
-        values["optim.poly_steps"] = max(steps, round(config.optim.poly_steps * share))
-    return values
+
+    steps: int
+    values: dict[str, Any]
+    seconds: float
+    most: int
+    evaluation: float
+    summary: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage as its recipe has it, whose length is the most that is planned, its cost, and the fewest steps."""
+    """A stage as its recipe has it, its cost, and the dotted names of the fields that the user has set."""
 
     config: Config
     cost: StageCost
-    fewest: int = LEAST_STEPS
+    keep: Collection[str] = ()
 
-    @property
-    def least(self) -> int:
-        """The fewest steps that are planned."""
-        return min(self.fewest, self.config.train.steps)
+    def fewest(self, steps: int) -> int:
+        """Return so many steps, or the recipe's where it does with fewer."""
+        return min(steps, self.config.train.steps)
 
-    @property
-    def fixed(self) -> float:
-        """Seconds besides the steps; a run of any length is evaluated as often as its recipe says, and at the end."""
-        selection, steps = self.config.selection, self.config.train.steps
-        evaluations = 0 if selection.signal == "none" else 1 + math.ceil(steps / (selection.every or steps))
-        return self.cost.start + evaluations * self.cost.evaluation
+    def plan(self, seconds: float) -> StagePlan:
+        """Fit steps and evaluations into a time, but no fewer than the least and no more than `MOST` allows."""
+        config, frame = self.config, self.cost.frame
+        room = seconds * _FRAMES_SHARE
+        frames = self._frames("selection.frames", config.selection.frames, _FEWEST_FRAMES, room)
+        evaluation = _CHECKPOINT_SECONDS + (frames * frame if config.selection.signal != "none" else 0.0)
+        values: dict[str, Any] = {"selection.frames": frames}
+        start = 0.0
+        if config.network.batch_norm == "target":  # one forward a frame where an evaluation has four and their classes
+            statistics = self._frames(
+                "network.batch_norm_frames", config.network.batch_norm_frames, _FEWEST_STATISTICS, 4 * room
+            )
+            values["network.batch_norm_frames"] = statistics
+            start = statistics * frame / 4
+        every, most = config.selection.every, int(MOST * config.train.steps)
+        wanted = math.ceil(config.train.steps / every) if every else 1
+        number = max(1, min(wanted, int(_EVALUATED * seconds / evaluation) - 1))
+        fixed = start + (number + 1) * evaluation  # one is before the first step
+        fitting = int((seconds - fixed) / self.cost.step)
+        steps = max(self.fewest(LEAST_STEPS), min(most, fitting))
+        values |= self._lengths(steps, number)
+        return StagePlan(
+            steps=steps, values={name: value for name, value in values.items() if name not in self.keep},
+            seconds=fixed + steps * self.cost.step, most=most, evaluation=evaluation,
+            summary=_CHECKPOINT_SECONDS + 2 * (frames + 3) * frame,
+        )  # fmt: skip
 
-    def seconds(self, steps: int) -> float:
-        """Return the seconds of so many steps, evaluations included."""
-        return self.fixed + steps * self.cost.step
+    def _frames(self, name: str, wanted: int, fewest: int, seconds: float) -> int:
+        if name in self.keep or not self.cost.frame:
+            return wanted
+        return int(max(min(wanted, fewest), min(wanted, seconds / self.cost.frame)))
 
-    def steps(self, seconds: float) -> int:
-        """Return the steps that fit, but no fewer than the least and no more than the recipe's."""
-        fitting = int((seconds - self.fixed) / self.cost.step)
-        return max(self.least, min(self.config.train.steps, fitting))
-
-    def describe(self) -> str:
-        """Return the least steps and their time as text."""
-        return f"{self.least} of {self.cost.step:.3g} s"
+    def _lengths(self, steps: int, evaluations: int) -> dict[str, Any]:
+        """Return the fields of a run of so many steps; a checkpoint comes with each evaluation."""
+        optim, share = self.config.optim, steps / self.config.train.steps
+        every = max(1, math.ceil(steps / evaluations))
+        values: dict[str, Any] = {"train.steps": steps, "train.checkpoint_every": every}
+        if self.config.selection.every:
+            values["selection.every"] = every
+        if optim.warmup_steps:
+            values["optim.warmup_steps"] = max(1, round(optim.warmup_steps * share))
+        if optim.poly_steps:
+            values["optim.poly_steps"] = max(steps, round(optim.poly_steps * share))
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A time budget of the whole command, how much of it has passed, and how often what is left may be taken."""
+    """A time budget of the whole command, and how much of it has passed, in seconds."""
 
     seconds: float
     passed: float
-    overrun: float = 1.0
-
-    @property
-    def usable(self) -> float:
-        """Seconds that are planned for."""
-        return (self.seconds - self.passed) * USED_SHARE
-
-    def check(self, needed: float, what: str) -> None:
-        """Raise `BudgetError` where so many seconds are more than may be taken."""
-        if needed > self.usable * self.overrun:
-            raise BudgetError(self, needed, what)
 
 
-class BudgetError(UsageError):
-    """The fewest steps, `what` as text, take `needed` seconds and do not fit into a budget."""
-
-    def __init__(self, budget: Budget, needed: float, what: str) -> None:
-        wanted = format_duration((budget.passed + needed / USED_SHARE) * _SPARE)
-        super().__init__(
-            f"the budget of {format_duration(budget.seconds)} is too small: the fewest steps, {what}, need about "
-            f"{wanted} with evaluations. Set --budget {wanted}, or a smaller network (--network.backbone, "
-            "--network.width)."
-        )
-        self.budget, self.needed = budget, needed
-
-    @property
-    def share(self) -> float:
-        """Of the seconds that are needed, those that there are."""
-        return max(0.0, self.budget.usable) / self.needed
+class _Least(NamedTuple):
+    seconds: float
+    what: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """Optimiser steps of the two stages; `source` is 0 where the source stage that is ready will do."""
+class Plan:
+    """What both stages do; `source` is None where the source stage that is ready will do."""
 
-    source: int
-    adapted: int
+    source: StagePlan | None
+    adapted: StagePlan
+    stages: tuple[Stage, Stage] = field(repr=False)
+
+    @property
+    def _planned(self) -> list[tuple[str, Stage, StagePlan]]:
+        both = zip((SOURCE, ADAPTATION), self.stages, (self.source, self.adapted), strict=True)
+        return [(name, stage, plan) for name, stage, plan in both if plan is not None]
+
+    def times(self, budget: Budget) -> dict[str, Any]:
+        """Return the seconds to keep to, as plain data: of all, of the summary, and of each stage by name."""
+        of_stages = {
+            name: {"seconds": plan.seconds, "most": plan.most, "evaluation": plan.evaluation}
+            for name, _, plan in self._planned
+        }
+        return {"budget": budget.seconds, "summary": self.adapted.summary, "stages": of_stages}
+
+    @property
+    def least(self) -> _Least:
+        """What the fewest steps of the planned stages take."""
+        plans = [(name, stage, stage.plan(0.0)) for name, stage, _ in self._planned]
+        what = " and ".join(f"{plan.steps} of {stage.cost.step:.3g} s for the {name}" for name, stage, plan in plans)
+        return _Least(seconds=sum(plan.seconds for *_, plan in plans) + plans[-1][2].summary, what=what)
+
+    def has(self, steps: int) -> bool:
+        """Whether each stage has so many steps, or as many as its recipe."""
+        return all(plan.steps >= stage.fewest(steps) for _, stage, plan in self._planned)
+
+    def table(self, budget: Budget) -> list[str]:
+        """Return the plan as lines."""
+        rows = [("", "steps", "s a step", "time")]
+        rows += [
+            (name, str(plan.steps), f"{stage.cost.step:.3g}", format_duration(plan.seconds))
+            for name, stage, plan in self._planned
+        ]
+        rows += [
+            ("summary", "", "", format_duration(self.adapted.summary)),
+            ("until here", "", "", format_duration(budget.passed)),
+        ]
+        lines = [f"{name:<13}{steps:>7}{step:>10}{duration:>8}" for name, steps, step, duration in rows]
+        return [f"plan for {format_duration(budget.seconds)}; the steps follow the clock:", *lines]
+
+    def too_short(self, budget: Budget) -> str | None:
+        """Say that there are too few steps to be useful, and what budget would have enough; None where it has."""
+        if self.has(USEFUL_STEPS):
+            return None
+        lacking = sum(
+            max(0, stage.fewest(USEFUL_STEPS) - plan.steps) * stage.cost.step for _, stage, plan in self._planned
+        )
+        enough = format_duration(_SPARE * (budget.seconds + lacking))
+        steps = " and ".join(str(plan.steps) for _, _, plan in self._planned)
+        return f"the budget is too short to be useful, {steps} steps; --budget {enough} would have enough"
 
 
-def plan_lengths(budget: Budget, source: Stage, adapted: Stage, ready: int = 0) -> Lengths:
+def plan_stages(budget: Budget, source: Stage, adapted: Stage, ready: int = 0) -> Plan:
     """Divide what is left of a budget between the stages; time that one cannot use goes to the other.
 
     Args:
-        budget: of both.
+        budget: of both, and of the summary.
         source: the source stage.
         adapted: the adaptation.
         ready: steps of a finished source stage that fits; 0 where there is none.
 
     Raises:
-        BudgetError: the least of both does not fit.
+        UsageError: the least of both takes more than twice the time there is; names a budget that will do.
     """
-    usable = budget.usable
-    source_steps = source.steps(_granted(usable, SOURCE_SHARE, adapted))
-    if ready >= ENOUGH * source_steps:
-        budget.check(adapted.seconds(adapted.least), f"{adapted.describe()} for the adaptation")
-        return Lengths(source=0, adapted=adapted.steps(usable))
-    what = f"{source.describe()} for the source stage and {adapted.describe()} for the adaptation"
-    budget.check(source.seconds(source.least) + adapted.seconds(adapted.least), what)
-    return Lengths(source=source_steps, adapted=adapted.steps(_granted(usable, 1 - SOURCE_SHARE, source)))
+    left = max(0.0, budget.seconds - budget.passed)
+    usable = max(0.0, left - adapted.plan(left * (1 - SOURCE_SHARE)).summary)
+    first = source.plan(usable * SOURCE_SHARE)
+    stages = (source, adapted)
+    if ready >= ENOUGH * first.steps:
+        plan = Plan(source=None, adapted=adapted.plan(usable), stages=stages)
+    else:
+        second = adapted.plan(usable - first.seconds)
+        plan = Plan(
+            source=source.plan(max(usable * SOURCE_SHARE, usable - second.seconds)), adapted=second, stages=stages
+        )
+    least = plan.least
+    if least.seconds > _SPARE * left:
+        wanted = format_duration(_SPARE * (budget.passed + least.seconds))
+        raise UsageError(
+            f"the budget of {format_duration(budget.seconds)} is too small: the fewest steps, {least.what}, take about "
+            f"{format_duration(least.seconds)} with evaluations and the summary, and {format_duration(budget.passed)} "
+            f"have passed. Set --budget {wanted}, or a smaller network (--network.backbone, --network.width)."
+        )
+    return plan
 
 
-def too_short(budget: Budget, lengths: Lengths, stages: tuple[Stage, Stage]) -> str | None:
-    """Say that a plan has too few steps to be useful, and what budget would have enough; None where it has."""
-    useful = [replace(stage, fewest=USEFUL_STEPS) for stage in stages]
-    planned = (lengths.source, lengths.adapted)
-    if all(steps >= stage.least for steps, stage in zip(planned, useful, strict=True) if steps):
-        return None
-    seconds = sum(stage.seconds(stage.least) for steps, stage in zip(planned, useful, strict=True) if steps)
-    enough = format_duration((budget.passed + seconds / USED_SHARE) * _SPARE)
-    steps = f"{lengths.source} and {lengths.adapted} steps"
-    return f"the budget is too short to be useful, {steps}; --budget {enough} would have enough"
+_FEWEST_STEPS, _MOST_STEPS, _FRAMES = 1, 12, 2
+"""Of a measurement: steps that are timed, however long they take, and at most; signals on so many frames."""
 
 
-def _granted(usable: float, share: float, other: Stage) -> float:
-    """Return a stage's seconds: its share, and what the other cannot use, but not what that needs at least."""
-    spare = usable - other.seconds(other.config.train.steps)
-    return min(max(usable * share, spare), usable - other.seconds(other.least))
-
-
-_SECONDS, _FEWEST_STEPS, _MOST_STEPS, _FRAMES = 3.0, 2, 12, 2
-"""Of a measurement: steps are timed for so many seconds, but so many of them; signals on so many frames."""
-
-
-def measure_cost(prepared: RunInputs, folder: Path) -> StageCost:
+def measure_cost(prepared: RunInputs, folder: Path, seconds: float = 3.0) -> StageCost:
     """Measure the seconds of a run's steps and evaluations on this machine, waiting for the loader included.
 
-    One step before is not counted, which builds what is built once. Nothing of it remains: `folder` is a name
-    where nothing is written, and a run seeds its generators itself when it starts.
+    Steps are timed for so many `seconds`. One step before is not counted, which builds what is built once. Nothing of
+    it remains: `folder` is a name where nothing is written, and a run seeds its generators itself when it starts.
     """
     config = replace(prepared.config, init="")
     if config.self_training.rectify:  # from the first step on, as in nearly all of the run
@@ -222,13 +279,10 @@ def measure_cost(prepared: RunInputs, folder: Path) -> StageCost:
     engine.method.train()
     times: list[float] = []
     with prepared.batches(0, with_target=engine.method.uses_target) as batches:
-        while len(times) <= _FEWEST_STEPS or (sum(times[1:]) < _SECONDS and len(times) <= _MOST_STEPS):
+        while len(times) <= _FEWEST_STEPS or (sum(times) < seconds and len(times) <= _MOST_STEPS):
             times.append(_step_seconds(engine, batches))
     frame = _evaluation_seconds(prepared, network)
-    evaluation = 0.0 if config.selection.signal == "none" else frame * config.selection.frames
-    # AdaBN is one forward a frame where an evaluation is four and the drawing of classes
-    start = frame / 4 * config.network.batch_norm_frames if config.network.batch_norm == "target" else 0.0
-    return StageCost(step=sum(times[1:]) / len(times[1:]), evaluation=evaluation, start=start)
+    return StageCost(step=sum(times[1:]) / len(times[1:]), frame=frame)
 
 
 def _step_seconds(engine: Engine, batches: Batches) -> float:

@@ -15,8 +15,8 @@ from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.run import Config, is_of_all_stages
 
 __all__ = [
-    "MEMORY_SHARE", "SOURCE_RECIPE", "WIDEST", "Choices", "SourceStage", "fitting", "narrower",
-    "network_of_file", "source_stage", "split_of_folder", "stages_wanted", "training_size",
+    "MEMORY_SHARE", "SOURCE_RECIPE", "WIDEST", "Choices", "SourceStage", "fitting",
+    "network_of_file", "smaller_widths", "source_stage", "split_of_folder", "stages_wanted", "training_size",
 ]  # fmt: skip
 
 SOURCE_RECIPE = "my_footage_source"
@@ -80,17 +80,11 @@ def training_size(choices: Choices, frame: tuple[int, int], device: str, widest:
     )
 
 
-def narrower(choices: Choices, share: float) -> int | None:
-    """Return the columns to try next where a budget is too short for the chosen size; None where there are none.
-
-    `share` is what there is of the time that is needed, which is taken to be as the columns: on a CPU half of them take
-    about half of the time, not a quarter. Too few may remain at that size; it is measured again.
-    """
+def smaller_widths(choices: Choices) -> list[int]:
+    """Return the columns, ascending, that a time budget may take in place of the footage's; none where it is stated."""
     if "data.target.width" not in choices.values:
-        return None
-    now = choices.config.data.target.width
-    widths = [wide for wide in _WIDTHS if wide < now]
-    return next((wide for wide in widths if wide <= share * now), widths[-1] if widths else None)
+        return []
+    return [wide for wide in sorted(_WIDTHS) if wide < choices.config.data.target.width]
 
 
 def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float, bool] | None]) -> None:

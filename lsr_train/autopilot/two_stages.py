@@ -6,33 +6,32 @@ run folder of its own beside it, named after its configuration and data, for lat
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.autopilot.budget import (
-    LEAST_STEPS,
-    OVERRUN,
-    SOURCE_SHARE,
-    USEFUL_STEPS,
+    ADAPTATION,
+    SOURCE,
+    WANTED_STEPS,
     Budget,
-    BudgetError,
+    Plan,
     Stage,
     StageCost,
-    format_duration,
     measure_cost,
-    plan_lengths,
-    too_short,
-    with_length,
+    plan_stages,
 )
 from lsr_train.autopilot.choices import (
     Choices,
     SourceStage,
     fitting,
-    narrower,
     network_of_file,
+    smaller_widths,
     split_of_folder,
     training_size,
 )
@@ -45,6 +44,7 @@ from lsr_train.config.run import Config
 from lsr_train.data.footage import frame_size
 from lsr_train.data.labelled import choose_label_space
 from lsr_train.device import choose_device, choose_precision
+from lsr_train.engine.deadline import Deadline
 from lsr_train.engine.loop import build_accelerator
 from lsr_train.engine.setup import RunInputs, network_spec, open_inputs
 from lsr_train.engine.train import train
@@ -58,8 +58,23 @@ __all__ = ["adapt_from_scratch", "resume_stages"]
 logger = logging.getLogger(__name__)
 
 
+MEASURED_SHARE, MEASURED_SECONDS = 0.05, 120.0
+"""Of a budget, for measuring steps, and at most."""
+
+Costs = tuple[StageCost, StageCost]
+
+
 @dataclass(frozen=True, kw_only=True)
-class _StagePlan:
+class _Inputs:
+    """What was chosen for a size, and the opened inputs of the adaptation."""
+
+    choices: Choices
+    source: Config  # the source stage beside it
+    prepared: RunInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stages:
     """What will be done."""
 
     source: Config  # the source stage, complete
@@ -67,40 +82,53 @@ class _StagePlan:
     data: str  # fingerprint of the source stage's data
     ready: Match  # the source stage that is used again, or why none is
     lines: list[str]  # what was chosen, a line each
+    times: dict[str, Any] | None = None  # the seconds that `resume_stages` keeps to; None where there is no budget
 
 
-def adapt_from_scratch(request: Request, stage: SourceStage) -> int:
-    """Train the source stage where none is ready, adapt, and write the summary; returns the greater exit code."""
+def adapt_from_scratch(request: Request, stage: SourceStage, started: float | None = None) -> int:
+    """Train the source stage where none is ready, adapt, and write the summary; returns the greater exit code.
+
+    `started` is when the command began, on `time.monotonic`'s clock; a budget counts from there.
+    """
     assert request.out is not None  # a run to resume comes to `resume_stages`
-    plan = _plan(request, stage, time.monotonic())
-    for line in plan.lines:
-        logger.info("%s", line)
-    source = plan.ready.run
+    started = time.monotonic() if started is None else started
+    stages = _plan(request, stage, started)
+    source = stages.ready.run
     if source is None:
-        source = request.out.parent / source_name(plan.source, plan.data)
+        source = request.out.parent / source_name(stages.source, stages.data)
         if (source / "config.yaml").is_file():
             logger.info("%s resumed", source)
         else:
-            RunFolder.create(source, to_yaml(plan.source)).close()
-        note_data(source, plan.data)
-    adapted = with_fields(plan.adapted, {"init": str(source)})
-    RunFolder.create(request.out, to_yaml(adapted), stages={"choices": plan.lines}).close()
-    return resume_stages(request.out)
+            RunFolder.create(source, to_yaml(stages.source)).close()
+        note_data(source, stages.data)
+    adapted = with_fields(stages.adapted, {"init": str(source)})
+    document = {"choices": stages.lines, **({"times": stages.times} if stages.times else {})}
+    RunFolder.create(request.out, to_yaml(adapted), stages=document).close()
+    return resume_stages(request.out, None if request.budget is None else started + request.budget)
 
 
-def resume_stages(out: Path) -> int:
-    """Do what is left of both stages, and write the summary; returns the greater exit code."""
+def resume_stages(out: Path, ends: float | None = None) -> int:
+    """Do what is left of both stages, and write the summary; returns the greater exit code.
+
+    `ends` is when all of it shall be over, on `time.monotonic`'s clock. None takes what is left of the budget of the
+    command that made the run folder, if it had one.
+    """
     config = read_config(out / "config.yaml")
     source = Path(config.init)
     if not (source / "config.yaml").is_file():
         raise InputError(f"{out}: its source stage {source} is not there. Put it back, or start again.")
+    times = RunFolder(out).stages().get("times", {})
+    if times and ends is None:
+        ends = time.monotonic() + times["budget"] - sum(RunFolder(run).seconds() for run in (source, out))
     seconds: dict[str, float] = {}
     codes = []
-    for name, run in (("source stage", source), ("adaptation", out)):
+    for name, run in ((SOURCE, source), (ADAPTATION, out)):
         if run == source and is_finished(run):
             continue
         start = time.monotonic()
-        codes.append(train(Request(config=read_config(run / "config.yaml"), out=None, resume=run, print_config=False)))
+        deadline = None if ends is None else _deadline(times, name, run, ends)
+        request = Request(config=read_config(run / "config.yaml"), out=None, resume=run, print_config=False)
+        codes.append(train(request, deadline))
         seconds[name] = time.monotonic() - start
         if codes[-1] == 130:
             logger.info("interrupted in the %s; resume with: python -m lsr_train adapt --resume %s", name, out)
@@ -109,32 +137,57 @@ def resume_stages(out: Path) -> int:
     return max(codes)
 
 
-def _plan(request: Request, stage: SourceStage, started: float) -> _StagePlan:
-    """Choose everything; devices and inputs are checked here, and nothing is written.
-
-    Where the budget is too short for the size that was chosen, a smaller one is.
-    """
-    widest = None
-    while True:
-        choices = Choices(request.config, request.stated, request.flags)
-        try:
-            return _plan_within(choices, request, stage, started, widest)
-        except BudgetError as error:
-            widest = narrower(choices, error.share)
-            if widest is None:
-                raise
-            target = choices.config.data.target
-            logger.info(
-                "%dx%d is too large for this budget, whose %s hold %.0f %% of the fewest steps; trying %d wide",
-                target.width, target.height, format_duration(request.budget or 0), 100 * error.share, widest,
-            )  # fmt: skip
+def _deadline(times: Mapping[str, Any], name: str, run: Path, ends: float) -> Deadline:
+    """Return when a stage has to be over: the adaptation before the summary, the source stage after its own time."""
+    own = times["stages"][name]
+    last = ends - times["summary"]
+    if name == SOURCE:
+        last = min(last, time.monotonic() + own["seconds"] - RunFolder(run).seconds())
+    return Deadline(ends=last, most=own["most"], evaluation=own["evaluation"])
 
 
-def _plan_within(
-    choices: Choices, request: Request, stage: SourceStage, started: float, widest: int | None
-) -> _StagePlan:
-    """Choose everything, with images of at most `widest` columns; raises `BudgetError` where it is too short."""
+def _plan(request: Request, stage: SourceStage, started: float) -> _Stages:
+    """Choose everything; devices and inputs are checked here, and nothing is written."""
     assert request.out is not None
+    inputs = _open(request, stage)
+    RunFolder.check_free(request.out)
+    data = data_fingerprint(inputs.source)
+    ready = find_match(request.out.parent, inputs.source, data, any_length=request.budget is not None)
+    times, table = None, list[str]()
+    if request.budget is None:
+        choices, source = inputs.choices, inputs.source
+        choices.lines.append(
+            f"steps {source.train.steps} and {choices.config.train.steps}: the recipes' or as stated; --budget 30m "
+            "would fit them into half an hour"
+        )
+    else:
+        inputs, costs = _sized(inputs, request, stage, started, data)
+        choices, source = inputs.choices, inputs.source
+        ready = find_match(request.out.parent, source, data, any_length=True)  # of the size that was chosen
+        budget = Budget(seconds=request.budget, passed=time.monotonic() - started)
+        plan = plan_stages(budget, *_both(inputs, stage, costs), ready.steps)
+        source, ready = _take(plan, inputs, ready)
+        times = plan.times(budget)
+        table = plan.table(budget)
+        if short := plan.too_short(budget):
+            logger.warning("%s", short)
+    choices.lines += [*_few_frames(inputs.prepared), ready.line]
+    given_way = stage.given_way(choices.config)
+    if given_way:
+        choices.lines.append(
+            f"the source stage has the adaptation's {', '.join(given_way)}, not its recipe's: both stages share them. "
+            "Flags (--source_stage.SECTION.FIELD) would stay"
+        )
+    if ready.run is None and source.network.weights == "imagenet":  # fetched and fitted before a folder is made
+        load_backbone_weights(DeepLabV2(network_spec(source, inputs.prepared.space)), source.network.weights)
+    for line in (*choices.lines, *table):
+        logger.info("%s", line)
+    return _Stages(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines, times=times)
+
+
+def _open(request: Request, stage: SourceStage, widest: int | None = None) -> _Inputs:
+    """Choose everything but lengths, with images of at most `widest` columns, and open the adaptation's inputs."""
+    choices = Choices(request.config, request.stated, request.flags)
     device = _choose(choices, stage, widest)
     source = stage.beside(choices.config)
     accelerator = build_accelerator(choices.config, device)
@@ -143,29 +196,119 @@ def _plan_within(
             "the source stage and what is chosen by itself need a single process. Run pretrain on several, then adapt "
             "with --init."
         )
+    if widest is None and source.network.weights not in ("imagenet", "none"):
+        space = choose_label_space(choices.config)
+        load_backbone_weights(DeepLabV2(network_spec(source, space)), source.network.weights)  # before anything is read
     prepared = open_inputs(choices.config, accelerator)  # every file is checked before the output is
-    RunFolder.check_free(request.out)
-    data = data_fingerprint(source)
-    ready = find_match(request.out.parent, source, data, any_length=request.budget is not None)
-    if request.budget is None:
-        choices.lines.append(
-            f"steps {source.train.steps} and {choices.config.train.steps}: the recipes' or as stated; --budget 30m "
-            "would fit them into half an hour"
-        )
-    else:
-        costs = measure_cost(open_inputs(source, accelerator), request.out), measure_cost(prepared, request.out)
-        budget = Budget(seconds=request.budget, passed=time.monotonic() - started)
-        source, ready = _fit_into(budget, choices, stage, ready, costs)
-    choices.lines += [*_few_frames(prepared), ready.line]
-    given_way = stage.given_way(choices.config)
-    if given_way:
-        choices.lines.append(
-            f"the source stage has the adaptation's {', '.join(given_way)}, not its recipe's: both stages share them. "
-            "Flags (--source_stage.SECTION.FIELD) would stay"
-        )
-    if ready.run is None and source.network.weights != "none":  # fetched and fitted before a folder is made
-        load_backbone_weights(DeepLabV2(network_spec(source, prepared.space)), source.network.weights)
-    return _StagePlan(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines)
+    return _Inputs(choices=choices, source=source, prepared=prepared)
+
+
+def _both(inputs: _Inputs, stage: SourceStage, costs: Costs) -> tuple[Stage, Stage]:
+    return (
+        Stage(config=inputs.source, cost=costs[0], keep=stage.flags),
+        Stage(config=inputs.choices.config, cost=costs[1], keep=inputs.choices.flags),
+    )
+
+
+def _measured(inputs: _Inputs, out: Path, seconds: float) -> Costs:
+    """Measure a step of either stage, within about so many seconds in all."""
+    source = open_inputs(inputs.source, inputs.prepared.accelerator)
+    return measure_cost(source, out, seconds / 2), measure_cost(inputs.prepared, out, seconds / 2)
+
+
+def _sized(whole: _Inputs, request: Request, stage: SourceStage, started: float, data: str) -> tuple[_Inputs, Costs]:
+    """Take the largest images for which a budget has steps enough, by what was measured at one size or two.
+
+    The smallest size is measured first. What a larger one takes is at most in proportion to the pixels; the largest
+    that should do is measured, and sizes between are taken by the straight line through both.
+    """
+    out, budget = request.out, request.budget
+    assert out is not None
+    assert budget is not None
+    allowed = min(MEASURED_SHARE * budget, MEASURED_SECONDS)
+    widths = [*smaller_widths(whole.choices), None]
+    begin = time.monotonic()
+
+    def opened(width: int | None) -> _Inputs:
+        with _quiet():
+            return whole if width is None else _open(request, stage, width)
+
+    def enough(inputs: _Inputs, costs: Costs) -> bool:
+        passed = Budget(seconds=budget, passed=time.monotonic() - started)
+        ready = find_match(out.parent, inputs.source, data, any_length=True)
+        try:
+            return plan_stages(passed, *_both(inputs, stage, costs), ready.steps).has(WANTED_STEPS)
+        except UsageError:
+            return False
+
+    first = opened(widths[0])
+    costs = _measured(first, out, allowed / len(widths[:2]))
+    measured = {_pixels(first): costs}
+    for width in reversed(widths[1:]):
+        inputs = opened(width)
+        predicted = _predicted(measured, _pixels(inputs))
+        if not enough(inputs, predicted):
+            continue
+        left = allowed - (time.monotonic() - begin)
+        if len(measured) == 1 and left > 2 * sum(cost.step for cost in predicted):
+            predicted = measured[_pixels(inputs)] = _measured(inputs, out, left)
+        if enough(inputs, predicted):
+            return inputs, predicted
+    return first, costs
+
+
+def _pixels(inputs: _Inputs) -> int:
+    config = inputs.choices.config
+    height, width = config.augment.crop_height, config.augment.crop_width
+    target = config.data.target
+    return config.data.batch_size * (height or target.height) * (width or target.width)
+
+
+def _predicted(measured: dict[int, Costs], pixels: int) -> Costs:
+    """Return the costs at a size: of one measured size in proportion to the pixels, of two on their line."""
+    (low, small), *others = sorted(measured.items())
+    high, large = others[-1] if others else (0, (StageCost(step=0.0), StageCost(step=0.0)))
+    part = (pixels - low) / (high - low)
+
+    def between(first: float, second: float) -> float:
+        return max(first + part * (second - first), min(first, second))
+
+    source, adapted = (
+        StageCost(step=between(one.step, other.step), frame=between(one.frame, other.frame))
+        for one, other in zip(small, large, strict=True)
+    )
+    return source, adapted
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what opening the same inputs once more would say again."""
+    data = logging.getLogger("lsr_train.data")
+    level = data.level
+    data.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        data.setLevel(level)
+
+
+def _take(plan: Plan, inputs: _Inputs, ready: Match) -> tuple[Config, Match]:
+    """Set the planned lengths; returns the source stage, and what stands for it where that will do."""
+    choices, source = inputs.choices, inputs.source
+    costs = [stage.cost.step for stage in plan.stages]
+    steps = ready.steps
+    if plan.source is not None:
+        steps = plan.source.steps
+        if ready.run is not None:
+            why = f"{ready.run} has {ready.steps} steps, the budget allows {steps}"
+            ready = Match(run=None, steps=0, line=f"the source stage is trained: {why}")
+        source = with_fields(source, plan.source.values)
+    choices.take(
+        plan.adapted.values,
+        f"steps {steps} and {plan.adapted.steps}: measured {costs[0]:.3g} s a source step and {costs[1]:.3g} s one of "
+        f"adaptation",
+    )
+    return source, ready
 
 
 def _few_frames(prepared: RunInputs) -> list[str]:
@@ -203,34 +346,3 @@ def _choose(choices: Choices, stage: SourceStage, widest: int | None) -> torch.d
 
     fitting(choices, available_bytes(device), needs)
     return device
-
-
-def _fit_into(
-    budget: Budget, choices: Choices, stage: SourceStage, ready: Match, costs: tuple[StageCost, StageCost]
-) -> tuple[Config, Match]:
-    """Fit both stages into the budget; returns the source stage, and what stands for it where that will do."""
-    source = stage.beside(choices.config)
-    adapted = replace(costs[1], start=costs[1].start + 2 * costs[1].evaluation)  # the summary evaluates both networks
-    fewest = USEFUL_STEPS
-    if narrower(choices, 0.0) is None:  # nothing smaller is left to try
-        fewest, budget = LEAST_STEPS, replace(budget, overrun=OVERRUN)
-    stages = (
-        Stage(config=source, cost=costs[0], fewest=fewest), Stage(config=choices.config, cost=adapted, fewest=fewest)
-    )  # fmt: skip
-    lengths = plan_lengths(budget, *stages, ready.steps)
-    if short := too_short(budget, lengths, stages):
-        logger.warning("%s", short)
-    share = "all for the adaptation"
-    if lengths.source:
-        if ready.run is not None:
-            why = f"{ready.run} has {ready.steps} steps, the budget allows {lengths.source}"
-            ready = Match(run=None, steps=0, line=f"the source stage is trained: {why}")
-        source = with_fields(source, with_length(source, lengths.source, stage.flags))
-        share = f"{SOURCE_SHARE:.0%} for the source stage unless a stage cannot use its part"
-    measured = f"measured {costs[0].step:.3g} s a source step and {costs[1].step:.3g} s one of adaptation"
-    choices.take(
-        with_length(choices.config, lengths.adapted, choices.flags),
-        f"steps {lengths.source or ready.steps} and {lengths.adapted}: {measured}; {format_duration(budget.usable)} of "
-        f"the budget are planned, {share}",
-    )
-    return source, ready

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable
 
 from lsr_infer.errors import UsageError, stderr_handler
@@ -46,6 +47,7 @@ def pretrain(argv: list[str]) -> int | None:
 
 def adapt(argv: list[str]) -> int | None:
     """Adapt a network to unlabelled footage, from labelled images or a source checkpoint."""
+    started = time.monotonic()  # a budget counts from here
     from lsr_train.autopilot.choices import source_stage, stages_wanted
     from lsr_train.config.command_line import training_request
 
@@ -63,7 +65,7 @@ def adapt(argv: list[str]) -> int | None:
         source = source_stage(request)
         from lsr_train.autopilot.two_stages import adapt_from_scratch
 
-        return adapt_from_scratch(request, source)
+        return adapt_from_scratch(request, source, started)
     from lsr_train.engine.train import train
 
     return train(request)

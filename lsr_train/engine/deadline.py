@@ -15,10 +15,12 @@ class Deadline:
 
     Args:
         ends: on `time.monotonic`'s clock.
+        most: steps that are done at most, however fast the machine is.
         evaluation: seconds that an evaluation with its checkpoint is expected to take.
     """
 
     ends: float
+    most: int
     evaluation: float = 0.0
 
 
@@ -34,8 +36,6 @@ class Schedule:
         deadline: None where the configured steps are done, however long they take.
     """
 
-    MOST = 2.0
-    """Times the configured steps that a faster machine may do. Ours."""
     SECONDS = 10.0
     """Between two looks at the clock; nearer to the end a tenth of what is left. Ours."""
     SLACK = 0.02
@@ -67,21 +67,21 @@ class Schedule:
         recent = self._seconds / self._stepped
         self._step_seconds = (self._step_seconds + recent) / 2 if self._step_seconds else recent
         self._stepped, self._seconds = 0, 0.0
-        return self._plan(step, left)
+        return self._plan(step, left, self._deadline.most)
 
     def evaluated(self, seconds: float) -> None:
         """Take in how long an evaluation with its checkpoint took."""
         self._evaluation = seconds
 
-    def _plan(self, step: int, left: float) -> bool:
+    def _plan(self, step: int, left: float, most: int) -> bool:
         """Give the run as many further steps as there is time for; at least one, so that its end is evaluated."""
         a_step = self._step_seconds + (self._evaluation / self._every if self._every else 0.0)
         further = max(1, math.floor((left - self._evaluation) / a_step))
-        steps = min(step + further, math.ceil(self.MOST * self.configured))
+        steps = max(step + 1, min(step + further, most))
         if abs(steps - self.steps) <= self.SLACK * (self.steps - step):
             return False
         self._changed = (step, self.position(step))
-        self.steps = max(steps, step + 1)
+        self.steps = steps
         return True
 
     def state(self) -> dict[str, Any]:

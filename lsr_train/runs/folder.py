@@ -307,6 +307,13 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it again.") from error
 
+    def stages(self) -> dict[str, Any]:
+        """Return what `create` was given of a run with a source stage; empty where there is none, or it is damaged."""
+        try:
+            return dict(json.loads((self.path / STAGES_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
     def seconds(self) -> float:
         """Return how long the run has trained so far, in all calls; 0 where that is not known."""
         try:

@@ -27,7 +27,10 @@ __all__ = [
 
 _DATA_FILE = "data.json"
 _PREFIX = "source-"
-_LENGTH = ("train.steps", "train.checkpoint_every", "selection.every", "optim.warmup_steps", "optim.poly_steps")
+_LENGTH = (
+    "train.steps", "train.checkpoint_every", "selection.every", "selection.frames", "optim.warmup_steps",
+    "optim.poly_steps",
+)  # fmt: skip
 """What only follows from how long a stage is."""
 _WITHOUT_EFFECT = ("data.workers", "log.every", "log.gradients", "log.tensorboard", "train.keep")
 """What no weight depends on."""

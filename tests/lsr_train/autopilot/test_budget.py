@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from lsr_infer.errors import UsageError
 from lsr_train.autopilot.budget import (
     LEAST_STEPS,
+    MOST,
     SOURCE_SHARE,
-    USED_SHARE,
     Budget,
     Stage,
     StageCost,
     format_duration,
-    plan_lengths,
-    with_length,
+    plan_stages,
 )
 from lsr_train.config.command_line import parse_duration
 from lsr_train.config.fields import field_of, fields_of, with_fields
@@ -24,9 +23,9 @@ from lsr_train.config.run import Config, SelectionConfig
 from lsr_train.config.training import OptimConfig, TrainConfig
 
 
-def stage(steps: int, seconds: float, evaluation: float = 0.0, every: int = 0) -> Stage:
-    selection = SelectionConfig(signal="flip", every=every)
-    cost = StageCost(step=seconds, evaluation=evaluation)
+def stage(steps: int, seconds: float, frame: float = 0.0, every: int = 0) -> Stage:
+    selection = SelectionConfig(signal="flip", every=every, frames=60)
+    cost = StageCost(step=seconds, frame=frame)
     return Stage(config=Config(train=TrainConfig(steps=steps), selection=selection), cost=cost)
 
 
@@ -46,69 +45,102 @@ def test_a_formatted_duration_can_be_given_and_is_enough(seconds: float) -> None
     assert parse_duration(format_duration(seconds)) >= seconds - 1e-6
 
 
+def planned(seconds: float, first: Stage, second: Stage, ready: int = 0, passed: float = 0.0) -> tuple[int, int]:
+    """Return the steps of both stages, 0 for a source stage that is ready."""
+    plan = plan_stages(Budget(seconds=seconds, passed=passed), first, second, ready)
+    return plan.source.steps if plan.source else 0, plan.adapted.steps
+
+
 def test_a_budget_is_shared_out() -> None:
-    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25), stage(10_000, 0.5))
-    assert lengths.source == int(1000 * USED_SHARE * SOURCE_SHARE / 0.25)
-    assert lengths.adapted == pytest.approx(1000 * USED_SHARE * (1 - SOURCE_SHARE) / 0.5, abs=1)
+    """But for two seconds of the summary, and for two checkpoints of a stage, two seconds each."""
+    steps = planned(1000, stage(10_000, 0.25), stage(10_000, 0.5))
+    expected = (998 * SOURCE_SHARE - 4) / 0.25, (998 * (1 - SOURCE_SHARE) - 4) / 0.5
+    assert steps == pytest.approx(expected, abs=2)
 
 
-def test_no_stage_is_longer_than_its_recipe_and_the_other_has_the_rest() -> None:
-    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(400, 0.25), stage(10_000, 0.5))
-    assert lengths.source == 400
-    assert lengths.adapted == int((1000 * USED_SHARE - 100) / 0.5)
-    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25), stage(300, 0.5))
-    assert lengths.source == int((1000 * USED_SHARE - 150) / 0.25)
-    assert lengths.adapted == 300
+def test_no_stage_is_longer_than_four_recipes_and_the_other_has_the_rest() -> None:
+    assert planned(1000, stage(100, 0.25), stage(10_000, 0.5)) == (400, int((998 - 104 - 4) / 0.5))
+    assert planned(1000, stage(10_000, 0.25), stage(75, 0.5)) == (int((998 - 154 - 4) / 0.25), 300)
 
 
 @given(
     seconds=st.floats(1, 1e5), passed=st.floats(0, 100), source=st.floats(0.01, 5), adapted=st.floats(0.01, 5),
-    evaluation=st.floats(0, 20), source_steps=st.integers(1, 20_000), steps=st.integers(1, 20_000),
+    frame=st.floats(0, 1), source_steps=st.integers(1, 20_000), steps=st.integers(1, 20_000),
+    slower=st.floats(0.5, 3.9),
 )  # fmt: skip
-def test_a_plan_fits_its_budget_or_names_what_would(
-    seconds: float, passed: float, source: float, adapted: float, evaluation: float, source_steps: int, steps: int
-) -> None:
-    first, second = stage(source_steps, source, evaluation, 1000), stage(steps, adapted, evaluation, 500)
-    budget = Budget(seconds=seconds, passed=passed)
+def test_a_plan_fits_its_budget_or_what_is_named_is_taken_on_a_slower_machine(
+    seconds: float, passed: float, source: float, adapted: float, frame: float, source_steps: int, steps: int,
+    slower: float,
+) -> None:  # fmt: skip
+    def stages(factor: float) -> tuple[Stage, Stage]:
+        return (
+            stage(source_steps, factor * source, factor * frame, 1000),
+            stage(steps, factor * adapted, factor * frame, 500),
+        )
+
     try:
-        lengths = plan_lengths(budget, first, second)
+        plan = plan_stages(Budget(seconds=seconds, passed=passed), *stages(1))
     except UsageError as error:
         enough = parse_duration(str(error).split("--budget ")[1].split(",")[0])
         assert enough > seconds
-        lengths = plan_lengths(Budget(seconds=enough, passed=passed), first, second)
-        budget = Budget(seconds=enough, passed=passed)
-    assert min(LEAST_STEPS, source_steps) <= lengths.source <= source_steps
-    assert min(LEAST_STEPS, steps) <= lengths.adapted <= steps
-    assert first.seconds(lengths.source) + second.seconds(lengths.adapted) <= budget.usable * (1 + 1e-9)
+        again = plan_stages(Budget(seconds=enough, passed=passed), *stages(slower))
+        assert again.source is not None
+        return
+    assert plan.source is not None
+    assert min(LEAST_STEPS, source_steps) <= plan.source.steps <= MOST * source_steps
+    assert min(LEAST_STEPS, steps) <= plan.adapted.steps <= MOST * steps
+    if plan.source.steps > LEAST_STEPS and plan.adapted.steps > LEAST_STEPS:
+        in_all = plan.source.seconds + plan.adapted.seconds + plan.adapted.summary
+        assert in_all <= (seconds - passed) * (1 + 1e-9)
 
 
 def test_a_source_stage_that_is_ready_gives_its_time_to_the_adaptation() -> None:
     stages = stage(10_000, 0.25), stage(10_000, 0.5)
-    planned = plan_lengths(Budget(seconds=1000, passed=0), *stages)
-    again = plan_lengths(Budget(seconds=1000, passed=0), *stages, ready=math.ceil(0.8 * planned.source))
-    assert (again.source, again.adapted) == (0, int(1000 * USED_SHARE / 0.5))
-    assert plan_lengths(Budget(seconds=1000, passed=0), *stages, ready=planned.source // 2) == planned
+    steps = planned(1000, *stages)
+    assert planned(1000, *stages, ready=math.ceil(0.8 * steps[0])) == (0, int((998 - 4) / 0.5))
+    assert planned(1000, *stages, ready=steps[0] // 2) == steps
 
 
-def test_evaluations_take_their_part() -> None:
-    """Ten evaluations of nine seconds are 90 seconds that are no steps."""
-    without = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25), stage(10_000, 0.5))
-    lengths = plan_lengths(Budget(seconds=1000, passed=0), stage(10_000, 0.25, 9.0, 10_000 // 9), stage(10_000, 0.5))
-    assert without.source - lengths.source == pytest.approx(11 * 9.0 / 0.25, abs=1)
+def test_evaluations_take_their_part_and_no_more_than_their_share() -> None:
+    """Sixty frames of a second were sixty seconds: a stage of 400 has twenty, three times; one of 4000 all, nine."""
+    long, short = (stage(10_000, 0.25, 1.0, 1000).plan(seconds) for seconds in (10_000, 400))
+    assert (long.values["selection.frames"], long.evaluation) == (60, 62)
+    assert long.steps == int((10_000 - 11 * 62) / 0.25)
+    assert (short.values["selection.frames"], short.evaluation) == (20, 22)
+    assert short.steps == int((400 - 2 * 22) / 0.25)
+    assert short.values["selection.every"] == short.values["train.checkpoint_every"] == short.steps
+    kept = Stage(config=Config(), cost=StageCost(step=0.25, frame=1.0), keep={"selection.frames"}).plan(400)
+    assert "selection.frames" not in kept.values
 
 
 def test_the_schedule_follows_the_length_but_what_is_stated_stays() -> None:
     config = Config(
         train=TrainConfig(steps=4000, checkpoint_every=500),
         optim=OptimConfig(warmup_steps=100, poly_steps=8000),
-        selection=SelectionConfig(every=1000),
+        selection=SelectionConfig(every=1000, signal="none"),
     )
-    short = with_fields(config, with_length(config, 400, set()))
-    assert (short.train.steps, short.train.checkpoint_every, short.selection.every) == (400, 50, 100)
+    cost = StageCost(step=1.0)
+    short = with_fields(config, Stage(config=config, cost=cost).plan(400 + 10).values)
+    assert (short.train.steps, short.train.checkpoint_every, short.selection.every) == (400, 100, 100)
     assert (short.optim.warmup_steps, short.optim.poly_steps) == (10, 800)
-    kept = with_fields(config, with_length(config, 400, {"selection.every"}))
-    assert (kept.selection.every, kept.train.checkpoint_every) == (1000, 50)
-    assert with_fields(config, with_length(config, 3, set())).train.checkpoint_every == 1
+    kept = with_fields(config, Stage(config=config, cost=cost, keep={"selection.every"}).plan(410).values)
+    assert (kept.selection.every, kept.train.checkpoint_every) == (1000, 100)
+
+
+def test_a_plan_is_a_table() -> None:
+    budget = Budget(seconds=1000, passed=7)
+    lines = plan_stages(budget, stage(10_000, 0.25), stage(10_000, 0.5)).table(budget)
+    assert [line.split()[0] for line in lines] == ["plan", "steps", "source", "adaptation", "summary", "until"]
+    assert lines[2].split()[-3:] == ["2164", "0.25", "10m"]
+
+
+def test_too_few_steps_are_warned_of_with_a_budget_that_has_enough() -> None:
+    budget = Budget(seconds=100, passed=1)
+    stages = stage(10_000, 0.5), stage(10_000, 1.0)
+    short = plan_stages(budget, *stages).too_short(budget)
+    assert short is not None
+    enough = Budget(seconds=parse_duration(short.split("--budget ")[1].split(" ")[0]), passed=1)
+    assert plan_stages(enough, *stages).too_short(enough) is None
 
 
 def test_fields_are_changed_together_and_checked_once() -> None:

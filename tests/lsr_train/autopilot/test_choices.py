@@ -9,8 +9,8 @@ from lsr_train.autopilot.choices import (
     MEMORY_SHARE,
     Choices,
     fitting,
-    narrower,
     network_of_file,
+    smaller_widths,
     split_of_folder,
     training_size,
 )
@@ -70,21 +70,18 @@ def test_a_stated_size_stays_whether_a_flag_or_a_recipe_states_it(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("frame", "share", "expected"),
-    [((360, 480), 0.85, 384), ((360, 480), 0.7, 256), ((360, 480), 0.2, 256), ((64, 96), 0.9, None)],
+    ("frame", "expected"), [((360, 480), [256, 384]), ((1080, 1920), [256, 384]), ((64, 96), []), ((240, 320), [256])]
 )
-def test_a_budget_that_is_too_short_tries_the_widest_that_may_fit(
-    frame: tuple[int, int], share: float, expected: int | None
-) -> None:
+def test_a_budget_may_take_smaller_images(frame: tuple[int, int], expected: list[int]) -> None:
     chosen = choices()
     training_size(chosen, frame, "cpu")
-    assert narrower(chosen, share) == expected
+    assert smaller_widths(chosen) == expected
 
 
 def test_a_stated_size_is_not_narrowed() -> None:
     stated = choices("--recipe", "my_footage")
     training_size(stated, (360, 480), "cpu")
-    assert narrower(stated, 0.5) is None
+    assert smaller_widths(stated) == []
 
 
 STATED = ("--data.source.height", "--data.source.width", "--data.target.height", "--data.target.width")
