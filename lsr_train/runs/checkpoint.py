@@ -26,7 +26,7 @@ from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.spec import NORMALIZATIONS, NetworkSpec
 from lsr_train.network.weight_files import load_checked
 from lsr_train.network.weights import recognise
-from lsr_train.runs.folder import MODEL_FILE
+from lsr_train.runs.folder import MODEL_FILE, RunFolder
 
 __all__ = [
     "ModelInfo", "TeacherFacts", "checked_digest", "load_model", "model_hash", "newest_whole", "save_model",
@@ -237,13 +237,13 @@ def newest_whole(path: Path) -> Path | None:
 
     `path` is a file in a checkpoint folder; anywhere else there is no other checkpoint.
     """
-    found = {}
-    for folder in path.parent.parent.glob("step-*") if path.parent.parent.name == "checkpoints" else ():
-        number = folder.name.removeprefix("step-")
-        files = [folder / name for name in (MODEL_FILE, "state.safetensors", "state.json")]
-        if folder != path.parent and number.isdecimal() and all(map(_is_whole, files)):
-            found[int(number)] = folder
-    return found[max(found)] if found else None
+    run = RunFolder(path.parent.parent.parent)
+    for step in reversed(run.steps()) if path.parent.parent.name == "checkpoints" else ():
+        folder = run.checkpoint(step)
+        files = (folder / name for name in (MODEL_FILE, "state.safetensors", "state.json"))
+        if folder != path.parent and all(map(_is_whole, files)):
+            return folder
+    return None
 
 
 def _is_whole(path: Path) -> bool:

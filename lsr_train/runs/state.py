@@ -23,7 +23,7 @@ from lsr_infer.io.files import write_json
 from lsr_train.methods import Method
 from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import ModelInfo, checked_digest, load_model, newest_whole, save_model, save_tensors
-from lsr_train.runs.folder import MODEL_FILE
+from lsr_train.runs.folder import MODEL_FILE, RunFolder
 
 __all__ = ["RunState"]
 
@@ -184,8 +184,8 @@ def _way_on(folder: Path) -> str:
     other = newest_whole(folder / _DOCUMENT)
     if other is None:
         return "Put a copy of the checkpoint back, or start a new run; no other one of this run is whole."
-    later = [int(item.name.removeprefix("step-")) for item in folder.parent.glob("step-*") if item.is_dir()]
-    gone = [f"step-{step}" for step in sorted(later) if step > int(other.name.removeprefix("step-"))]
+    steps = RunFolder(folder.parent.parent).steps()
+    gone = [f"step-{step}" for step in steps if step > int(other.name.removeprefix("step-"))]
     return f"To go on from {other.name}, write its name into {folder.parent / 'last'} and remove {', '.join(gone)}."
 
 

@@ -74,6 +74,7 @@ def test_without_a_whole_one_nothing_is_offered(run: Path, capsys: pytest.Captur
 
 def test_files_of_two_checkpoints_are_not_taken_for_one(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(run / "checkpoints/step-2" / MODEL, run / "checkpoints/step-4" / MODEL)
+    (run / "checkpoints/step-mine").mkdir()  # is not looked at
     assert resume(run) == 4
     assert "of another checkpoint. To go on from step-2" in capsys.readouterr().err
 
