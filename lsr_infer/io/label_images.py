@@ -84,18 +84,18 @@ def _suspects(files: Sequence[Path], top: Path) -> dict[tuple[Path, str, bool], 
     known = {str(place).lower() for folder in folders for place in (folder, *folder.parents)}
     of_labels = {folder for folder in folders if _is_of_labels(folder.relative_to(top).parts, top, known)}
     frame_names = {_rest(path.stem) for path in files if not _says_label(path.stem) and path.parent not in of_labels}
-    suffixes: dict[Path, set[str]] = {}
+    suffixes: dict[tuple[Path, str], set[str]] = {}
     for path in files:
-        suffixes.setdefault(path.with_suffix(""), set()).add(path.suffix.lower())
+        suffixes.setdefault((path.parent, path.stem), set()).add(path.suffix.lower())
     found: dict[tuple[Path, str, bool], list[Path]] = {}
     for path in files:
-        stem, suffix = path.with_suffix(""), path.suffix.lower()
-        named = path.parent in of_labels or (_says_label(stem.name) and _rest(stem.name) in frame_names)
-        continued = (stem.with_name(origin) for origin in origins(stem.name) if origin)
-        beside = suffix == ".png" and (len(suffixes[stem]) > 1 or any(other in suffixes for other in continued))
+        folder, stem, suffix = path.parent, path.stem, path.suffix.lower()
+        named = folder in of_labels or (_says_label(stem) and _rest(stem) in frame_names)
+        continued = any((folder, origin) in suffixes for origin in origins(stem))
+        beside = suffix == ".png" and (continued or len(suffixes[folder, stem]) > 1)
         if suffix in IMAGE_SUFFIXES and (named or beside):
-            last = _words(stem.name)[-1]
-            found.setdefault((path.parent, last if last.isalpha() else "", named), []).append(path)
+            last = _words(stem)[-1]
+            found.setdefault((folder, last if last.isalpha() else "", named), []).append(path)
     return found
 
 
