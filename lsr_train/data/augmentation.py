@@ -108,8 +108,8 @@ class Augmentation:
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.float64] | None]:
         """Resize, crop and flip; the frame's LAB statistics before the crop come along where they are needed."""
         config = self.config
-        scale = rng.uniform(config.scale_min, config.scale_max) if config.scale_max > config.scale_min else None
-        scale = config.scale_min if scale is None else scale
+        least, most = config.scale_min, config.scale_max
+        scale = rng.uniform(least, most) if most > least else least
         crop_height, crop_width = self.size
         height = max(round(self.height * scale), config.crop_height) or self.height
         width = max(round(self.width * scale), config.crop_width) or self.width

@@ -90,14 +90,6 @@ CAMVID_11 = LabelSpace(
 LABEL_SPACES = {space.name: space for space in (CITYSCAPES_19, SYNTHIA_16, SYNTHIA_13, CAMVID_11)}
 """Spaces by the name the configuration uses."""
 
-_GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
-    "cityscapes19": tuple((index,) for index in range(19)),
-    "synthia16": tuple((index,) for index in _SIXTEEN),
-    "synthia13": tuple((index,) for index in _THIRTEEN),
-    "camvid11": tuple(group for _, group in _CAMVID),
-}
-"""For each space, the Cityscapes classes that each of its classes is made of."""
-
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Cityscapes' ids of the 19 classes, in training order."""
 
@@ -261,15 +253,15 @@ ENCODINGS: dict[str, IdMap] = {
 def translation(origin: LabelSpace, space: LabelSpace) -> NDArray[np.uint8]:
     """Return the table that carries labels of one space into another.
 
-    Cityscapes' 19 classes go into the built-in spaces by their groups; between any other two spaces classes correspond
-    by name, and a class without a namesake becomes void. Void stays void.
+    Cityscapes' 19 classes go into CamVid's 11 by their groups; between any other two spaces classes correspond by name,
+    and a class without a namesake becomes void. Void stays void.
 
     Raises:
         InputError: the spaces have no class in common.
     """
     table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-    if origin == CITYSCAPES_19 and LABEL_SPACES.get(space.name) == space:
-        for label, group in enumerate(_GROUPS[space.name]):
+    if (origin, space) == (CITYSCAPES_19, CAMVID_11):
+        for label, (_, group) in enumerate(_CAMVID):
             table[list(group)] = label
         return table
     for label, name in enumerate(origin.names):
