@@ -32,11 +32,12 @@ _SEPARATED = re.compile(r"[_.\-](?=[^/]*[^\W\d_][^/]*$)")
 _LOOKED_AT, _IN_ALL = 8, 64
 """Files of one kind, and of all kinds, that are looked at."""
 _MOST_COLORS = 64
-"""Colours of a label image. Ours: no camera's frame of 160 had less than 2,992, or 160 in grey."""
-_NAMED = 3
+"""Colours of a label image. Ours: no road frame of 160 had less than 2,992, or 160 in grey."""
 _LEAST_EVEN = 0.45
-"""Share of pixels equal to those below and on the right. Ours: it was at most 0.41 in these frames, and at least 0.50
-in label images saved as JPEG."""
+"""Share of pixels equal to those below and on the right. Ours: it was at most 0.41 in these frames and Toytown's,
+and at least 0.50 in label images saved as JPEG."""
+_NAMED = 3
+"""Folders that a message names."""
 
 
 def _words(name: str) -> list[str]:
