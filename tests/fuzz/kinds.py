@@ -298,7 +298,7 @@ class _Yaml(Kind):
         raise NotImplementedError
 
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
-        path = self.folder / "damaged.yaml"
+        path = self.folder / f"{part or 'damaged'}.yaml"
         path.write_bytes(data)
 
         def read() -> None:
@@ -311,18 +311,19 @@ class _Yaml(Kind):
 
 
 class Recipe(_Yaml):
-    """A recipe of training."""
+    """A recipe of training, by the command that takes it."""
 
     def __init__(self, folder: Path) -> None:
         from lsr_train.config.recipes import recipe_path
 
         super().__init__(folder)
-        self.parts = {name: recipe_path(name).read_bytes() for name in ("toytown_source", "my_footage_lsr_em")}
+        recipes = {"pretrain": "toytown_source", "adapt": "toytown_lsr_em"}
+        self.parts = {command: recipe_path(name).read_bytes() for command, name in recipes.items()}
 
     def read(self, path: Path) -> object:
         from lsr_train.config.command_line import training_request
 
-        return training_request("pretrain", ["--recipe", str(path), "--out", str(self.folder / "run")])
+        return training_request(path.stem, ["--recipe", str(path), "--out", str(self.folder / "run")])
 
 
 class ConfigFile(_Yaml):
