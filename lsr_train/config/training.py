@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from lsr_infer.errors import UsageError
 from lsr_train.config.fields import ABOVE_0, check_fields, one_of
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet-lite0", "efficientnet-lite2"]
 BACKBONE_NAMES: tuple[str, ...] = get_args(Backbone)
 
 
@@ -17,15 +18,17 @@ class NetworkConfig:
     """DeepLabV2 and how its batch-norm behaves.
 
     Args:
-        backbone: which ResNet.
-        width: channel factor of the backbone; 0.5 is the half-width network.
+        backbone: which ResNet or EfficientNet-Lite.
+        width: channel factor of a ResNet; 0.5 is the half-width network. An EfficientNet-Lite has the one of its name.
         output_stride: image pixels per feature cell, 8 or 16.
         stem: `caffe` has the stride in the first 1x1 of a stage and a ceil-mode max-pool (AdaptSegNet's
-            line of checkpoints); `torchvision` has it in the 3x3 and pads.
+            line of checkpoints); `torchvision` has it in the 3x3 and pads. An EfficientNet-Lite takes `torchvision`.
         dilations: dilation of each branch of the classifier; their outputs are summed.
-        normalization: `caffe-bgr` is BGR 0..255 minus a mean; `imagenet-rgb` is RGB 0..1 minus mean, divided by std.
-        weights: `imagenet` (torchvision's published file, fetched with its hash), `none` (random), a file, or, for a
-            student as deep as its teacher, `teacher`: those of the teacher's channels that carry most.
+        normalization: `caffe-bgr` is BGR 0..255 minus a mean; `imagenet-rgb` is RGB 0..1 minus mean, divided by std;
+            `lite-rgb` is RGB (level - 127) / 128, which EfficientNet-Lite's weights were trained with.
+        weights: `imagenet` (torchvision's published file, fetched with its hash; an EfficientNet-Lite's from the
+            installed package), `none` (random), a file, or, for a student as deep as its teacher, `teacher`: those of
+            the teacher's channels that carry most.
         batch_norm: `train` (statistics of each batch), `frozen` (those of the starting weights), `target`
             (re-estimated once on unlabelled target frames, then frozen).
         batch_norm_frames: how many target frames `target` uses.
@@ -37,7 +40,7 @@ class NetworkConfig:
     output_stride: int = 8
     stem: Literal["torchvision", "caffe"] = "torchvision"
     dilations: tuple[int, ...] = (6, 12, 18, 24)
-    normalization: Literal["imagenet-rgb", "caffe-bgr"] = "imagenet-rgb"
+    normalization: Literal["imagenet-rgb", "caffe-bgr", "lite-rgb"] = "imagenet-rgb"
     weights: str = "imagenet"
     batch_norm: Literal["train", "frozen", "target"] = "train"
     batch_norm_frames: int = 160
@@ -46,6 +49,13 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         check_fields(self, "network", width=(0.0625, 2), batch_norm_frames=(1, inf))
         one_of("network.output_stride", self.output_stride, (8, 16))
+        if self.backbone not in _RESNETS:
+            for name, only in (("width", 1), ("stem", "torchvision")):
+                if getattr(self, name) != only:
+                    raise UsageError(
+                        f"network.{name} is {getattr(self, name)}, which is for ResNets. Set --network.{name} {only} "
+                        f"with {self.backbone}."
+                    )
         if not self.dilations or any(dilation < 1 for dilation in self.dilations):
             raise UsageError(f"network.dilations is {self.dilations}; allowed: one or more numbers of at least 1.")
         if not self.weights:

@@ -1,4 +1,4 @@
-"""Defines DeepLabV2: a dilated ResNet and a classifier of summed dilated convolutions (paper, Sec. 5).
+"""Defines DeepLabV2: a dilated encoder and a classifier of summed dilated convolutions (paper, Sec. 5).
 
 It knows tensors only: no configuration, file or device.
 """
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lsr_train.network.efficientnet import EfficientNetLite
 from lsr_train.network.resnet import ResNet
-from lsr_train.network.spec import NORMALIZATIONS, NetworkSpec, Normalize
+from lsr_train.network.spec import LITES, NORMALIZATIONS, NetworkSpec, Normalize
 
 
 class DilatedClassifier(nn.Module):
@@ -73,7 +74,7 @@ class SegOutput(NamedTuple):
 
 
 class DeepLabV2(nn.Module):
-    """The segmentation network. Its encoder carries torchvision's parameter names under `backbone.`.
+    """The segmentation network. Its encoder is under `backbone.`, a ResNet's parameters by torchvision's names.
 
     Weights start random, from torch's global generator.
     """
@@ -82,7 +83,7 @@ class DeepLabV2(nn.Module):
         super().__init__()
         self.spec = spec
         self.normalize = Normalize(NORMALIZATIONS[spec.normalization])
-        self.backbone = ResNet(spec)
+        self.backbone: EfficientNetLite | ResNet = EfficientNetLite(spec) if spec.backbone in LITES else ResNet(spec)
         self.head = DilatedClassifier(spec.feature_channels, spec.num_classes, spec.dilations)
         self._batch_norm: BatchNormMode = "train"
 

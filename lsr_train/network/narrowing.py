@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lsr_train.network.deeplab import DeepLabV2
+from lsr_train.network.spec import LITES
 
 
 class _Layer(NamedTuple):
@@ -38,12 +39,14 @@ def narrow(wide: DeepLabV2, network: DeepLabV2) -> None:
         network: filled in place; of the same backbone, stem, classes, dilations and normalisation, and no stage wider.
 
     Raises:
-        ValueError: the two differ in more than width and output stride, a stage is wider, or the narrower network has
-            no projection where the wider one has one (a ResNet-50 of width 0.25, whose first stage is as wide as the
-            stem).
+        ValueError: they are no ResNets, the two differ in more than width and output stride, a stage is wider, or the
+            narrower network has no projection where the wider one has one (a ResNet-50 of width 0.25, whose first stage
+            is as wide as the stem).
     """
     own = network.spec.to_dict() | {"width": 0, "output_stride": 0}
     other = wide.spec.to_dict() | {"width": 0, "output_stride": 0}
+    if network.spec.backbone in LITES:
+        raise ValueError(f"only a ResNet has channels to choose from, not an {network.spec.backbone}")
     different = [key for key, value in own.items() if other[key] != value]
     if different:
         raise ValueError(f"the networks differ in {', '.join(different)}; only width and output stride may")

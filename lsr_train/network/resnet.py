@@ -15,7 +15,7 @@ from lsr_train.network.spec import NetworkSpec
 _STEM_CHANNELS = 64
 
 
-def _normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, image: Tensor) -> Tensor:
+def normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, image: Tensor) -> Tensor:
     """Convolution and batch-norm; with fixed statistics both are one convolution with scaled weights.
 
     That saves two passes over the activations forward and three backward, and the memory of one more copy. Scale and
@@ -29,7 +29,7 @@ def _normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, image: Tensor) -> 
     shift = norm.bias - mean * scale
     weight = convolution.weight * scale.view(-1, 1, 1, 1)
     stride, padding, dilation = convolution.stride, convolution.padding, convolution.dilation
-    return functional.conv2d(image, weight, shift, stride, padding, dilation)
+    return functional.conv2d(image, weight, shift, stride, padding, dilation, convolution.groups)
 
 
 class _ResidualBlock(nn.Module):
@@ -61,9 +61,9 @@ class _ResidualBlock(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, image: Tensor) -> Tensor:
-        shortcut = image if self.downsample is None else _normalised(self.downsample[0], self.downsample[1], image)
+        shortcut = image if self.downsample is None else normalised(self.downsample[0], self.downsample[1], image)
         for place in range(1, self.depth + 1):
-            image = _normalised(getattr(self, f"conv{place}"), getattr(self, f"bn{place}"), image)
+            image = normalised(getattr(self, f"conv{place}"), getattr(self, f"bn{place}"), image)
             image = self.relu(image if place < self.depth else image.add_(shortcut))
         return image
 
@@ -95,7 +95,7 @@ class ResNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the last stage's activations [B,K,h,w], all >= 0."""
-        out: Tensor = self.maxpool(self.relu(_normalised(self.conv1, self.bn1, image)))
+        out: Tensor = self.maxpool(self.relu(normalised(self.conv1, self.bn1, image)))
         for stage in range(1, 5):
             out = self.get_submodule(f"layer{stage}")(out)
         return out

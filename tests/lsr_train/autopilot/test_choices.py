@@ -175,6 +175,17 @@ def test_the_network_is_that_of_the_weights(tmp_path: Path) -> None:
     assert default.lines == ["network resnet50, width 1, from torchvision's ImageNet weights"]
 
 
+def test_an_efficientnet_brings_its_normalization() -> None:
+    mobile = choices("--network.backbone", "efficientnet-lite0")
+    network_of_file(mobile, backbone_of)
+    assert mobile.config.network.normalization == "lite-rgb"
+    assert mobile.lines[0].endswith("from its package's ImageNet weights; normalization lite-rgb: theirs")
+    for more in (["--network.normalization", "imagenet-rgb"], ["--network.weights", "none"]):
+        stated = choices("--network.backbone", "efficientnet-lite0", *more)
+        network_of_file(stated, backbone_of)
+        assert stated.config.network.normalization == "imagenet-rgb"
+
+
 @pytest.mark.parametrize(
     ("folders", "argv", "expected"),
     [

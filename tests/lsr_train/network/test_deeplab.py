@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lsr_train.network import DeepLabV2, NetworkSpec, SegOutput
-from lsr_train.network.spec import BACKBONES
+from lsr_train.network.spec import RESNETS
 from tests.lsr_train.network.small import small_network, small_spec
 
 PUBLISHED = {  # torchvision's own counts: keys of the state dict, parameters; both with the two of `fc`
@@ -35,7 +35,7 @@ def torchvision_keys(blocks: tuple[int, ...], convolutions: int) -> list[str]:
 
 
 @pytest.mark.parametrize("stem", ["torchvision", "caffe"])
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("backbone", sorted(RESNETS))
 def test_encoder_names_and_sizes_are_torchvisions(backbone: str, stem: str) -> None:
     blocks, convolutions, keys, parameters, channels = PUBLISHED[backbone]
     with torch.device("meta"):

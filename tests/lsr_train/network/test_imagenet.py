@@ -10,7 +10,7 @@ import torch
 
 from lsr_infer.errors import InputError
 from lsr_train.network import DeepLabV2, NetworkSpec, weight_files
-from lsr_train.network.spec import BACKBONES
+from lsr_train.network.spec import RESNETS
 from lsr_train.network.weight_files import IMAGENET_FILES, fetch_imagenet
 from lsr_train.network.weights import load_backbone_weights
 
@@ -70,8 +70,8 @@ def published(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return name
 
 
-def test_every_backbone_has_torchvisions_v1_file() -> None:
-    assert set(IMAGENET_FILES) == set(BACKBONES)
+def test_every_resnet_has_torchvisions_v1_file() -> None:
+    assert set(IMAGENET_FILES) == set(RESNETS)
     assert IMAGENET_FILES == {
         "resnet18": "resnet18-f37072fd.pth",
         "resnet34": "resnet34-b627a593.pth",

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -6,13 +7,13 @@ from hypothesis import strategies as st
 
 from lsr_train.config import training as config
 from lsr_train.network import NORMALIZATIONS, NetworkSpec
-from lsr_train.network.spec import BACKBONES, OUTPUT_STRIDES, STEMS
+from lsr_train.network.spec import BACKBONES, OUTPUT_STRIDES, RESNETS, STEMS
 
 
 @given(
     st.builds(
         NetworkSpec,
-        backbone=st.sampled_from(sorted(BACKBONES)),
+        backbone=st.sampled_from(sorted(RESNETS)),
         num_classes=st.integers(1, 255),
         width=st.floats(0.01, 4),
         output_stride=st.sampled_from(OUTPUT_STRIDES),
@@ -22,7 +23,8 @@ from lsr_train.network.spec import BACKBONES, OUTPUT_STRIDES, STEMS
     )
 )
 def test_a_spec_survives_json(spec: NetworkSpec) -> None:
-    assert NetworkSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    for item in (spec, replace(spec, backbone="efficientnet-lite0", width=1.0, stem="torchvision")):
+        assert NetworkSpec.from_dict(json.loads(json.dumps(item.to_dict()))) == item
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_a_list_of_dilations_becomes_a_tuple() -> None:
 
 @pytest.mark.parametrize(("backbone", "width", "channels"), [
     ("resnet18", 1.0, 512), ("resnet34", 1.0, 512), ("resnet50", 1.0, 2048), ("resnet101", 1.0, 2048),
-    ("resnet50", 0.5, 1024), ("resnet18", 0.001, 1),
+    ("resnet50", 0.5, 1024), ("resnet18", 0.001, 1), ("efficientnet-lite2", 1, 1280),
 ])  # fmt: skip
 def test_feature_channels(backbone: str, width: float, channels: int) -> None:
     assert NetworkSpec(backbone=backbone, width=width).feature_channels == channels

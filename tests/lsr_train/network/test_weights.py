@@ -309,9 +309,9 @@ def test_a_file_of_caffes_line_asks_for_its_stem_and_normalisation(named: Callab
     network = small_network(backbone="resnet50", stem="caffe", normalization="caffe-bgr")
     load_backbone(network, path)
     assert torch.equal(network.backbone.conv1.weight, weights["conv1.weight"])
-    assert backbone_of(path) == ("resnet50", 0.125, True)
+    assert backbone_of(path) == ("resnet50", 0.125, ("caffe", "caffe-bgr"))
     torch.save(weights, path)
-    assert backbone_of(path) == ("resnet50", 0.125, False)
+    assert backbone_of(path) == ("resnet50", 0.125, None)
 
 
 def test_missing_and_unexpected_keys_of_a_checkpoint_are_listed(tmp_path: Path) -> None:
