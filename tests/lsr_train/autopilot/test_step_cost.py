@@ -14,7 +14,7 @@ import torch
 from lsr_train.autopilot.memory import TOLERANCE, available_bytes, evaluation_bytes, step_bytes
 from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig
 from lsr_train.config.run import Config
-from lsr_train.config.training import NetworkConfig, WeightsConfig
+from lsr_train.config.training import BACKBONE_NAMES, NetworkConfig, WeightsConfig
 from tests.lsr_train.training_runs import REPOSITORY
 
 CPU = torch.device("cpu")
@@ -123,3 +123,12 @@ def test_the_tightest_limit_counts(
 
 def test_this_machine_has_memory() -> None:
     assert available_bytes(CPU) > 1 << 20
+
+
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+def test_every_backbone_has_a_prediction_at_both_strides(backbone: str) -> None:
+    coarse, fine = (
+        step_bytes(Config(network=NetworkConfig(backbone=backbone, output_stride=stride)), 19)  # type: ignore[arg-type]  # the literal's values
+        for stride in (16, 8)
+    )
+    assert coarse < fine
