@@ -49,6 +49,8 @@ def _parser() -> ArgumentParser:
     add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx", common=True,
         help="on the left: the frame, or another model's overlay")  # fmt: skip
     add("--alpha", type=float, default=0.5, metavar="SHARE", help="share of the colour, 0 to 1 (0.5)")
+    add("--legend", choices=("auto", "on", "off"), default="auto", help="the classes' names below: on, off, or below "
+        "pictures and videos side by side (auto)")  # fmt: skip
     add("--lossless", action="store_true", help="masks of a video as one FFV1 .mkv instead of PNGs")
     add("--mask-ids", default="train", metavar="IDS", help="numbers in masks: train, or cityscapes label ids (train)")
     add("--ignore-mask", type=Path, metavar="PNG", help="show nothing where this image is not black")

@@ -131,14 +131,17 @@ def _hold_labels(files: Sequence[Path], *, named: bool) -> bool:
 def _holds_labels(path: Path, *, named: bool) -> bool | None:
     """Whether an image has few colours; one that is named so may be saved as JPEG too, or hold 16 bits in one channel.
 
-    None where it cannot be read.
+    None where it cannot be read, or is of one colour, which tells nothing.
     """
     try:
         pixels = read_label(path) if path.suffix.lower() == ".png" else read_image(path)
     except InputError:
         return None
-    if not named or _colors(pixels) <= _MOST_COLORS:
-        return _colors(pixels) <= _MOST_COLORS
+    colors = _colors(pixels)
+    if colors == 1:
+        return None
+    if not named or colors <= _MOST_COLORS:
+        return colors <= _MOST_COLORS
     if path.suffix.lower() in (".jpg", ".jpeg"):
         here = pixels[:-1, :-1]
         even = (here == pixels[1:, :-1]) & (here == pixels[:-1, 1:])

@@ -227,6 +227,7 @@ def _task(options: SegmentOptions, stack: ExitStack, display: Display | None) ->
         save=options.save,
         alpha=options.alpha,
         captions=(other.path.name if other else "frame", segmenter.path.name) if options.compare else None,
+        legend=options.legend,
         lossless=options.lossless,
         ignored=ignored,
     )

@@ -173,6 +173,7 @@ class SegmentOptions:
     lossless: bool = False
     mask_ids: str = "train"
     alpha: float = 0.5
+    legend: Literal["auto", "on", "off"] = "auto"
     ignore_mask: Path | None = None
     selection: Selection = field(default_factory=Selection)
     working: WorkingSize = field(default_factory=WorkingSize)

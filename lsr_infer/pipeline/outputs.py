@@ -109,13 +109,16 @@ _PNG_EFFORT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFormat:
-    """What a sink must know before the first frame; `info` is None for an image, `audio` None for silence."""
+    """What a sink must know before the first frame; `info` is None for an image, `audio` None for silence.
+
+    `picture_size` is rows and columns of a video's overlays.
+    """
 
     source: str
     info: VideoInfo | None
     height: int
     width: int
-    picture_width: int
+    picture_size: tuple[int, int]
     label_space: LabelSpace
     ids: MaskIds
     model: str
@@ -182,7 +185,7 @@ def _pictures(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs)
 def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     assert frame.info is not None
     options = VideoOptions(like=frame.info, audio=frame.audio, fragmented=frame.live, outputs=results)
-    size = {"width": frame.picture_width, "height": frame.height}
+    size = dict(zip(("height", "width"), frame.picture_size, strict=True))
     with VideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
 
         def write(drawn: DrawnFrame) -> None:

@@ -66,9 +66,9 @@ class Task:
     stop: threading.Event = field(default_factory=threading.Event)
     show: Callable[[str, NDArray[np.uint8]], None] | None = None
 
-    def drawer(self) -> Drawer:
+    def drawer(self, *, video: bool) -> Drawer:
         """Return what draws the results of one source."""
-        return Drawer(self.drawing, self.inference.label_space, shown=self.show is not None)
+        return Drawer(self.drawing, self.inference.label_space, shown=self.show is not None, video=video)
 
     def frame(
         self, source: Source, height: int, width: int, info: VideoInfo | None = None, *, start: float = 0.0
@@ -81,9 +81,9 @@ class Task:
             audio = AudioSource(place=source.place, start=start, duration=left, timeout_seconds=self.timeout_seconds)
         return FrameFormat(
             source=source.label, info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
-            height=height, width=width, picture_width=self.drawing.width(width), label_space=self.inference.label_space,
-            ids=self.drawing.ids, live=source.live, model=self.inference.segmenter.path.name, audio=audio,
-            overwrite=self.overwrite,
+            height=height, width=width, picture_size=self.drawer(video=True).size(height, width),
+            label_space=self.inference.label_space, ids=self.drawing.ids, live=source.live,
+            model=self.inference.segmenter.path.name, audio=audio, overwrite=self.overwrite,
         )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def segment_images(
 
     `done` is told how each that was started ended, on any thread. `OutputPathError` where a place cannot be written.
     """
-    drawer = task.drawer()
+    drawer = task.drawer(video=False)
 
     def write(item: tuple[Source, Outputs, SegmentedFrame]) -> None:
         source, outputs, result = item
@@ -237,7 +237,7 @@ def _background_drawing(
     source: Source, outputs: Outputs, task: Task, frame: FrameFormat
 ) -> Iterator[Callable[[SegmentedFrame], None]]:
     """Give what takes a video's results: they are drawn on one thread and encoded on another."""
-    drawer, show = task.drawer(), task.show
+    drawer, show = task.drawer(video=True), task.show
     with _opened(outputs, frame) as save, BackgroundWriter(save, _DEPTH) as encoder:
 
         def draw(result: SegmentedFrame) -> None:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import UsageError
 from lsr_infer.io.images import fit_mask, stretch_of
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_infer.render.overlay import captioned, overlay, side_by_side
+from lsr_infer.render.overlay import captioned, legend, overlay, side_by_side
 from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.video.containers import VideoFrame
 
@@ -72,13 +73,15 @@ class DrawingOptions:
     """How results look, and which of `lsr_infer.pipeline.options.KINDS` are kept.
 
     `captions` are those of two pictures side by side, left the frame (or another model's overlay) and right the
-    overlay. `ignored` [H,W] is true where nothing is shown and the mask is void; it is resized to each frame.
+    overlay. `legend` puts the classes' names below: `auto` below pictures, and below videos side by side. `ignored`
+    [H,W] is true where nothing is shown and the mask is void; it is resized to each frame.
     """
 
     ids: MaskIds
     save: frozenset[str] = frozenset({"overlay"})
     alpha: float = 0.5
     captions: tuple[str, str] | None = None
+    legend: Literal["auto", "on", "off"] = "auto"
     lossless: bool = False
     ignored: NDArray[np.bool_] | None = field(default=None, compare=False)
     _stretched: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
@@ -94,9 +97,9 @@ class DrawingOptions:
             )  # fmt: skip
         return fit_mask(mask, height, width)
 
-    def width(self, width: int) -> int:
-        """Return the columns of a picture made of a frame of so many."""
-        return 2 * width + _GAP if self.captions else width
+    def has_legend(self, *, video: bool) -> bool:
+        """Whether the classes' names stand below what is drawn of a picture, or of a video."""
+        return self.legend == "on" or (self.legend == "auto" and (self.captions is not None or not video))
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,14 @@ class DrawnFrame:
 
 
 class Drawer:
-    """Draws the results of one source, on one thread; `shown` draws pictures even where none is kept."""
+    """Draws the results of one source, on one thread; `shown` draws pictures even where none is kept.
 
-    def __init__(self, drawing: DrawingOptions, space: LabelSpace, *, shown: bool = False) -> None:
-        self._drawing, self._space = drawing, space
+    Below a `video` all classes are named, so that its pictures are of one size; else those that are there.
+    """
+
+    def __init__(self, drawing: DrawingOptions, space: LabelSpace, *, shown: bool = False, video: bool = False) -> None:
+        self._drawing, self._space, self._video = drawing, space, video
+        self._legend: NDArray[np.uint8] | None = None
         self._pictures = shown or "overlay" in drawing.save
         self._fitted: NDArray[np.bool_] | None = None
 
@@ -159,10 +166,28 @@ class Drawer:
         frame = result.item.frame
         painted = overlay(frame, classes, self._space, self._drawing.alpha)
         if self._drawing.captions is None:
-            return painted
-        before = frame
+            return self._with_legend(painted, frame.shape[0], classes)
+        before, shown = frame, classes
         if result.other is not None:
             labels = self._classes(result.other, ignored)
             before = overlay(frame, labels, result.other.label_space, self._drawing.alpha)
+            if result.other.label_space == self._space:
+                shown = np.concatenate([classes, labels])
         left, right = self._drawing.captions
-        return side_by_side(captioned(before, left), captioned(painted, right), gap=_GAP)
+        both = side_by_side(captioned(before, left), captioned(painted, right), gap=_GAP)
+        return self._with_legend(both, frame.shape[0], shown)
+
+    def _with_legend(self, picture: NDArray[np.uint8], height: int, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if not self._drawing.has_legend(video=self._video):
+            return picture
+        if self._legend is None or self._legend.shape[1] != picture.shape[1] or not self._video:
+            self._legend = legend(self._space, height, picture.shape[1], None if self._video else classes)
+        return np.concatenate([picture, self._legend])
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns of each picture of a video, whose frames have so many."""
+        if self._drawing.captions is not None:
+            width = 2 * width + _GAP
+        if self._drawing.has_legend(video=True):
+            height += legend(self._space, height, width).shape[0]
+        return height, width

@@ -1,4 +1,4 @@
-"""Draws class maps: colours blended over the frame, a plain colour picture, two pictures side by side.
+"""Draws class maps: colours blended over the frame, two pictures side by side, captions, and what the colours mean.
 
 Colours come from the label space alone; void stays as the frame shows it.
 """
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from lsr_infer.labelspace import LabelSpace
 
-__all__ = ["captioned", "colorize", "overlay", "side_by_side"]
+__all__ = ["captioned", "colorize", "legend", "overlay", "side_by_side"]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_CAPTION_ROWS = 30
-"""Of so many rows of a picture, one is a caption's height; at least 12 pixels."""
+_CAPTION_ROWS, _LEAST_ROWS = 16, 16
+"""Of so many rows of a picture one is a caption's bar, half of which are its letters; rows of a bar at the least."""
 
 
 def colorize(classes: NDArray[np.integer], space: LabelSpace) -> NDArray[np.uint8]:
@@ -49,14 +49,49 @@ def captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     """
     if not text:
         return picture.copy()
-    rows = max(12, picture.shape[0] // _CAPTION_ROWS)
-    scale = cv2.getFontScaleFromHeight(_FONT, rows // 2)
-    (width, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    rows = _bar_rows(picture.shape[0])
     result = picture.copy()
-    result[:rows, : width + rows] = 0
-    place = (rows // 2, rows * 3 // 4)
-    cv2.putText(result, text, place, _FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    result[:rows, : _text_width(text, rows) + rows] = 0
+    _write(result, text, rows // 2, 0, rows)
     return result
+
+
+def _bar_rows(height: int) -> int:
+    return max(_LEAST_ROWS, height // _CAPTION_ROWS)
+
+
+def _text_width(text: str, rows: int) -> int:
+    (width, _), _ = cv2.getTextSize(text, _FONT, cv2.getFontScaleFromHeight(_FONT, rows // 2), 1)
+    return int(width)
+
+
+def _write(picture: NDArray[np.uint8], text: str, left: int, top: int, rows: int) -> None:
+    """Write white letters into a bar of so many rows."""
+    scale = cv2.getFontScaleFromHeight(_FONT, rows // 2)
+    cv2.putText(picture, text, (left, top + rows * 3 // 4), _FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def legend(space: LabelSpace, height: int, width: int, classes: NDArray[np.integer] | None = None) -> NDArray[np.uint8]:
+    """Return what is put below a picture of a size, uint8 [H',width,3] BGR: the names of classes beside their colours.
+
+    Class maps `classes` show which are named, in the order of the label space; None names all. H' is even; names are
+    written as captions are, and what is too wide is cut off.
+    """
+    rows = _bar_rows(height)
+    present = range(space.num_classes) if classes is None else [n for n in np.unique(classes) if n < space.num_classes]
+    places, left, top = list[tuple[int, int, int]](), 0, 0
+    for number in present:
+        room = 2 * rows + _text_width(space.names[number], rows)
+        if left and left + room > width:
+            left, top = 0, top + rows
+        places.append((int(number), left, top))
+        left += room
+    strip = np.zeros((-(-(top + rows) // 2) * 2, width, 3), dtype=np.uint8)
+    for number, left, top in places:
+        margin = rows // 4
+        strip[top + margin : top + rows - margin, left + margin : left + rows] = space.colors[number][::-1]
+        _write(strip, space.names[number], left + rows * 5 // 4, top, rows)
+    return strip
 
 
 def side_by_side(*frames: NDArray[np.uint8], gap: int = 4) -> NDArray[np.uint8]:

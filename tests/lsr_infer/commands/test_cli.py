@@ -85,10 +85,10 @@ def test_side_by_side_with_the_frame_and_with_another_model(shared: Shared, mode
     name = "camvid_0016E5_15fps_side_by_side.mp4"
     for folder in ("a", "b"):
         info = probe(tmp_path / folder / name)
-        assert (info.width, info.height, info.frames) == (2 * 480 + 4, 360, 3)
-    left = next(iter(read_frames(tmp_path / "a" / name))).frame[:, :480].astype(int)
+        assert (info.width, info.height, info.frames) == (2 * 480 + 4, 360 + 22, 3)  # the classes' names below
+    left = next(iter(read_frames(tmp_path / "a" / name))).frame[:360, :480].astype(int)
     assert np.abs(left - next(iter(read_frames(clip))).frame).mean() < 6
-    both = next(iter(read_frames(tmp_path / "b" / name))).frame.astype(int)
+    both = next(iter(read_frames(tmp_path / "b" / name))).frame[:360].astype(int)
     assert np.abs(both[:, :480] - both[:, -480:]).mean() < 6  # the same model twice
 
 
@@ -134,9 +134,13 @@ def test_existing_results_are_kept_unless_told(model: Path, tmp_path: Path, shar
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
+FILLED_IN = {"derived/bitflip.jpg", "pillow/hopper_bad_exif.jpg"}
+"""Damaged pictures for whose missing pixels decoders put in something, without a word."""
+
+
 def claimed(row: dict[str, str]) -> tuple[bool, int]:
     """Whether both decoders read a file whole, and how many frames a video then has."""
-    whole = row["result_a"].startswith("ok") and row["result_b"].startswith("ok")
+    whole = row["result_a"].startswith("ok") and row["result_b"].startswith("ok") and row["file"] not in FILLED_IN
     found = re.search(r"frames=(\d+)", row["result_b"]) or re.search(r" n=(\d+)", row["result_a"])
     return whole, int(found[1]) if found else 1
 

@@ -1,5 +1,7 @@
 """Colours over frames, pictures side by side, masks as palette PNGs."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ from hypothesis import strategies as st
 from lsr_infer.io.images import palette_png
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.draw import Drawer, DrawingOptions, MaskIds, SegmentedFrame
-from lsr_infer.render.overlay import captioned, colorize, overlay, side_by_side
+from lsr_infer.render.overlay import captioned, colorize, legend, overlay, side_by_side
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.video.containers import VideoFrame
 
 SPACE = LabelSpace(name="two", names=("road", "sky"), colors=((128, 64, 32), (10, 200, 250)))
+THREE = LabelSpace(name="three", names=("road", "sky", "café"), colors=((128, 64, 32), (10, 200, 250), (9, 8, 7)))
 
 
 def test_an_overlay_is_the_weighted_mean_and_void_is_the_frame() -> None:
@@ -51,7 +54,7 @@ def test_what_does_not_fit(classes: np.ndarray, alpha: float) -> None:
 def test_a_caption_stays_in_its_corner(height: int, width: int) -> None:
     picture = np.full((height, width, 3), 90, dtype=np.uint8)
     result = captioned(picture, "adapted.onnx")
-    rows = max(12, height // 30)
+    rows = max(16, height // 16)
     assert (picture == 90).all()
     assert (result[rows:] == 90).all()
     assert (result[:rows, 0] == 0).all()
@@ -109,3 +112,40 @@ def test_an_ignore_mask_of_another_shape_is_said_once(caplog: pytest.LogCaptureF
         assert (draw(*size) == 255).any()
     (line,) = [record.message for record in caplog.records]
     assert "the ignore mask is 96x64 and is stretched to frames of 98x64" in line
+
+
+def test_a_legend_names_the_classes_that_are_there_beside_their_colours() -> None:
+    classes = np.array([[2, 2, 255], [0, 2, 0]], dtype=np.uint8)
+    strip = legend(THREE, 360, 640, classes)
+    assert strip.shape[1:] == (640, 3)
+    assert strip.shape[0] % 2 == 0
+    for number, color in enumerate(THREE.colors):
+        patch = (strip == color[::-1]).all(axis=2)
+        assert (patch.sum() > 50) == (number in (0, 2)), THREE.names[number]
+    places = [np.argwhere((strip == THREE.colors[number][::-1]).all(axis=2))[0, 1] for number in (0, 2)]
+    assert places == sorted(places)
+
+
+def test_a_legend_of_all_classes_wraps_and_does_not_depend_on_the_frame() -> None:
+    wide, narrow = legend(SPACE, 360, 2000), legend(SPACE, 360, 120)
+    assert narrow.shape[0] > wide.shape[0]
+    for strip in (wide, narrow):
+        assert all((strip == color[::-1]).all(axis=2).any() for color in SPACE.colors)
+    assert legend(SPACE, 20, 7).shape[1] == 7  # cut off, no error
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(("setting", "of_picture", "of_video"), [("auto", 1, 0), ("on", 1, 1), ("off", 0, 0)])
+def test_where_a_legend_stands(setting: Any, of_picture: int, of_video: int, beside: bool) -> None:
+    captions = ("frame", "model") if beside else None
+    drawing = DrawingOptions(ids=MaskIds.of("train", SPACE), legend=setting, captions=captions)
+    of_video |= beside and setting == "auto"
+    frame = np.zeros((40, 60, 3), dtype=np.uint8)
+    found = Segmentation(SPACE, (40, 60), classes=np.ones((40, 60), np.uint8))
+    for video, expected in ((False, of_picture), (True, of_video)):
+        drawer = Drawer(drawing, SPACE, video=video)
+        picture = drawer(SegmentedFrame(VideoFrame(frame, 0.0, 0), 0, 0.0, found, None)).picture
+        assert picture is not None
+        assert (picture.shape[0] > 40) == bool(expected)
+        if video:
+            assert picture.shape[:2] == drawer.size(40, 60)
