@@ -4,7 +4,7 @@ import logging
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import whole_folder, write_text, writing
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.render.overlay import captioned, overlay, side_by_side
-from lsr_train.autopilot.budget import format_duration
+from lsr_infer.render.overlay import captioned, legend, overlay, side_by_side
+from lsr_train.autopilot.budget import USEFUL_STEPS, format_duration
 from lsr_train.config.run import Config
 from lsr_train.data.footage import TargetFrames
 from lsr_train.data.loading import build_target
@@ -29,7 +29,7 @@ from lsr_train.network import DeepLabV2
 from lsr_train.runs.checkpoint import load_model
 from lsr_train.runs.folder import RunFolder, resolve_model
 
-__all__ = ["PICTURES", "SUMMARY_FILE", "write_summary"]
+__all__ = ["PICTURES", "SUMMARY_FILE", "TELLING", "verdict", "write_summary"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ SUMMARY_FILE = "summary.txt"
 PICTURES = "before_after"
 _PICTURE = re.compile(r"\d+\.png")
 _PICTURES = 6  # ours: what fits on a screen
+TELLING = 0.01
+"""Change of both agreements that is more than what another seed changes. Ours."""
 
 
 def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> None:
@@ -53,15 +55,18 @@ def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     target = build_target(config, cache=user_cache_folder())
     pictures = _pictures(out / PICTURES, target.evenly(_PICTURES), (before, after), space, precision)
     frames = target.evenly(config.selection.frames)
-    signals = [
+    first, second = (
         label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision) for network in (before, after)
-    ]
+    )
+    steps = min(RunFolder(run).status()["step"] for run in (Path(config.init), out))
     times = ", ".join(f"{format_duration(math.ceil(value))} for the {name}" for name, value in seconds.items())
     lines = [
+        verdict(first, second, steps, space),
         f"before is {files[0]}, after is {files[1]}",
         *_selection_lines(out, space),
         f"before (left) and after (right): {', '.join(str(path) for path in pictures)}",
-        *_signal_lines(signals, len(frames), space, config),
+        *_signal_lines(first, second, len(frames), space),
+        *_collapse_lines(first, second, space, config),
         f"time in this call: {times}",
         *_next_lines(out, config),
     ]
@@ -86,11 +91,14 @@ def _pictures(
     """Write one picture a frame: the first network's classes on the left, the second's on the right."""
     with whole_folder(folder, overwrite=True, own=_PICTURE) as temporary:
         for index, sample in enumerate(frames):
+            classes = [_classes(network, sample.frame, precision) for network in networks]
             drawn = [
-                captioned(overlay(sample.frame, _classes(network, sample.frame, precision), space), caption)
-                for network, caption in zip(networks, ("source network", "adapted"), strict=True)
+                captioned(overlay(sample.frame, found, space), caption)
+                for found, caption in zip(classes, ("source network", "adapted"), strict=True)
             ]
-            done, data = cv2.imencode(".png", side_by_side(*drawn))
+            both = side_by_side(*drawn)
+            names = legend(space, sample.frame.shape[0], both.shape[1], np.stack(classes))
+            done, data = cv2.imencode(".png", np.concatenate([both, names]))
             if not done:
                 raise InputError(f"{sample.file}: its picture cannot be encoded.")
             with writing(folder):
@@ -107,17 +115,50 @@ def _classes(network: DeepLabV2, frame: NDArray[np.uint8], precision: Precision)
     return np.asarray(classes[0].byte().cpu().numpy())
 
 
-def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, config: Config) -> Iterator[str]:
-    """Return the signals of both, and the classes that have collapsed."""
-    before, after = signals
+def verdict(before: Signals, after: Signals, steps: int, space: LabelSpace) -> str:
+    """Return in one line what an adaptation is worth, as far as signals without labels tell.
+
+    Args:
+        before: of the source network, on the target frames.
+        after: of the adapted one.
+        steps: of the stage that had fewer.
+        space: what the classes are called.
+    """
+    gains = (after.flip - before.flip, after.scale - before.scale)
+    shown = f"agreement with the mirrored frame {gains[0]:+.3f}, over scales {gains[1]:+.3f}"
+    if steps < USEFUL_STEPS:
+        return f"verdict: too short to tell, a stage had {steps} steps; {shown}"
+    if lost := _collapsed(before, after, space):
+        return f"verdict: worse, it gave up {', '.join(lost)}; {shown}"
+    if min(gains) >= TELLING:
+        return f"verdict: better by what can be told without labels; {shown}"
+    if max(gains) <= -TELLING:
+        return f"verdict: worse by what can be told without labels; {shown}"
+    return f"verdict: no better by what can be told without labels; {shown}"
+
+
+def _collapsed(before: Signals, after: Signals, space: LabelSpace) -> tuple[str, ...]:
+    watch = CollapseWatch(space.names, patience=1)
+    watch.start(before.classes.share.tolist())
+    return watch.observe(after.classes.share.tolist())
+
+
+def _signal_lines(before: Signals, after: Signals, frames: int, space: LabelSpace) -> Iterator[str]:
+    """Yield the signals of both, and the classes that neither the one nor the other predicts."""
     yield (
         f"without labels, on {frames} target frames, before -> after: agreement with the mirrored frame "
         f"{before.flip:.3f} -> {after.flip:.3f}, over scales {before.scale:.3f} -> {after.scale:.3f} (more is better), "
         f"entropy {before.entropy:.3f} -> {after.entropy:.3f}"
     )
-    watch = CollapseWatch(space.names, patience=1)
-    watch.start(before.classes.share.tolist())
-    collapsed = watch.observe(after.classes.share.tolist())
+    for word, signals in (("before", before), ("after", after)):
+        names = [name for name, share in zip(space.names, signals.classes.share.tolist(), strict=True) if not share]
+        listed = f": {', '.join(names)}" if names else ""
+        yield f"never predicted {word}: {len(names)} of {space.num_classes} classes{listed}"
+
+
+def _collapse_lines(before: Signals, after: Signals, space: LabelSpace, config: Config) -> Iterator[str]:
+    """Yield the classes that have collapsed, and what may help."""
+    collapsed = _collapsed(before, after, space)
     if collapsed:
         yield (
             f"collapsed, given less than a tenth of the pixels it had before: {', '.join(collapsed)}. See the "
@@ -128,13 +169,18 @@ def _signal_lines(signals: Sequence[Signals], frames: int, space: LabelSpace, co
 
 
 def _next_lines(out: Path, config: Config) -> Iterator[str]:
-    """Return what to do next, as commands that can be pasted."""
-    model = out.with_name(f"{out.name}.onnx")
-    yield "next, an ONNX file that is compared with the checkpoint, and video or frames through it:"
+    """Yield what to do next, as commands that can be pasted."""
+    before, after = (out.with_name(f"{out.name}{ending}.onnx") for ending in ("_source", ""))
     footage = config.data.target.root or "CLIP.mp4"
     frames = ["--frames", footage] if Path(footage).exists() else []  # a glob is none of a folder and a video
-    yield f"  python export/to_onnx.py {shlex.join([str(out), '-o', str(model), *frames])}"
-    argv = [footage, "--model", str(model), "--output", str(out.with_name(f"{out.name}_segmented"))]
+    export, ignored = "  python export/to_onnx.py", []
     if config.data.ignore_mask:
-        argv += ["--ignore-mask", config.data.ignore_mask]
-    yield f"  lsr-infer {shlex.join(argv)}"
+        ignored = ["--ignore-mask", config.data.ignore_mask]
+    yield "next, ONNX files that are compared with their checkpoints, and the footage through both, side by side:"
+    yield f"{export} {shlex.join([config.init, '-o', str(before), *frames])}"
+    yield f"{export} {shlex.join([str(out), '-o', str(after), *frames])}"
+    beside = ["--side-by-side", str(before), "--output", str(out.with_name(f"{out.name}_segmented"))]
+    yield f"  lsr-infer {shlex.join([footage, '--model', str(after), *beside, *ignored])}"
+    yield "a smaller, faster one for CPUs:"
+    int8 = ["--precision", "int8", "-o", str(out.with_name(f"{out.name}_int8.onnx"))]
+    yield f"{export} {shlex.join([str(out), *int8, *frames])}"
