@@ -48,14 +48,12 @@ class _CompletenessCheck:
     Pictures before the stamp `first` are not asked for.
     """
 
-    def __init__(
-        self, container: Any, stream: VideoStream, path: Path | str, *, first: int | None = None, seeked: bool = False
-    ) -> None:
+    def __init__(self, container: Any, stream: VideoStream, path: Path | str, first: int | None) -> None:
         self._container = container
         self._stream = stream
         self._path = path
         self._first = first
-        self._seeked = seeked
+        self._seeked = first is not None and containers.seeks_well(container)
         self._formats = containers.formats(container)
         self._packets = 0
         self._length = 0
@@ -221,10 +219,9 @@ def read_frames(
             first = origin + start if start else None
             last = None if duration is None else origin + (start or 0.0) + duration
             stamp = int(first / stream.time_base) if first is not None and stream.time_base else None
-            seeked = stamp is not None and containers.seeks_well(container)
-            if stamp is not None and seeked:
+            if stamp is not None and containers.seeks_well(container):
                 _seek(container, stream, stamp)
-            check = _CompletenessCheck(container, stream, path, first=stamp, seeked=seeked)
+            check = _CompletenessCheck(container, stream, path, stamp)
             convert = DisplayConverter(_crop(path, container, stream))
             warn_of_several(container, stream, name)
             for picture in _pictures(container, stream, name, check):
