@@ -4,6 +4,8 @@ Some formats are lists of other places: playlists, scripts, session descriptions
 such a format is refused before libav acts on it; behind an http address playlists are read, but may lead only to http.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +27,7 @@ from lsr_infer.io.sources import is_address, label, protocols
 
 __all__ = [
     "BT709", "LEAP_SECONDS", "TIMEOUT_SECONDS", "ColorTags", "Timeline", "VideoFrame", "VideoInfo", "error_text",
-    "formats", "open_container", "seeks_well", "silence_text",
+    "formats", "open_container", "packets", "seeks_well", "silence_text",
 ]  # fmt: skip
 
 TIMEOUT_SECONDS = 20.0
@@ -86,6 +88,12 @@ def formats(container: "av.container.InputContainer") -> frozenset[str]:
 def seeks_well(container: "av.container.InputContainer") -> bool:
     """Whether a seek lands at or before the wanted frame; elsewhere it goes by decoding time and may land behind."""
     return bool(_SEEKABLE & formats(container))
+
+
+def packets(container: "av.container.InputContainer") -> Iterator[Any]:
+    """Yield the packets of all streams; PyAV fails at the end where a stream began in the middle."""
+    with suppress(IndexError):
+        yield from container.demux()
 
 
 @dataclass(frozen=True, kw_only=True)

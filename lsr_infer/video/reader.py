@@ -123,8 +123,10 @@ class _CompletenessCheck:
         structure = walk_file(self._path, self._formats)
         if structure.damage:
             return f"{stated} claimed" if stated else structure.damage
-        stored = structure.packets_of(self._container.streams.video.index(self._stream))
-        if self._packets < stored and not self._seeked:
+        is_transport = "mpegts" in self._formats
+        number = self._stream.id if is_transport else self._container.streams.video.index(self._stream)
+        stored = structure.packets_of(number)
+        if self._packets < stored and not self._seeked and (self._is_one_to_one or not is_transport):
             return f"{stored} claimed"
         if 0 < stored < stated and "mov" in self._formats:
             hidden = stated - stored
@@ -287,7 +289,7 @@ def _pictures(
 
     What the decoder holds back, more with more threads, is not lost where the file breaks off.
     """
-    timeline, packets = containers.Timeline(container), container.demux()
+    timeline, packets = containers.Timeline(container), containers.packets(container)
     warned = False
     while True:
         try:

@@ -29,7 +29,8 @@ class FileStructure:
 
     Args:
         damage: in which way it is cut off or damaged; None where it seems whole.
-        packets: of each video stream, in their order; empty where the format is not counted, or damaged.
+        packets: of each video stream, in their order, or of each stream by its number in a transport stream, where
+            one picture may be several; empty where the format is not counted, or damaged.
     """
 
     damage: str | None = None
@@ -116,7 +117,7 @@ _IN_CLUSTER = frozenset({_SIMPLE_BLOCK, _BLOCK_GROUP, 0xE7, 0xA7, 0xAB, 0xAF, 0x
 _ANYWHERE = frozenset({0xEC, 0xBF})  # room, and checksums
 _VIDEO_TYPE = 1
 _LACED = 0x06
-_SEVERAL = -1
+_ROOM = 0xEC
 
 
 def _ebml_number(pieces: _Pieces, longest: int) -> int:
@@ -175,11 +176,11 @@ def _walk_matroska(pieces: _Pieces, found: FileStructure) -> None:
         if name == _TRACKS:
             tracks = list(_tracks(pieces, end))
         elif name == _CLUSTER:
-            counts.update(_blocks(pieces, end))
-    if set(counts) - {_SEVERAL, *(track.number for track in tracks)}:
+            for number, packets in _blocks(pieces, end):
+                counts[number] += packets
+    if set(counts) - {track.number for track in tracks}:
         raise _StructureError("some of its packets belong to no stream")
-    if not counts[_SEVERAL]:
-        found.packets = [counts[track.number] for track in tracks if track.kind == _VIDEO_TYPE]
+    found.packets = [counts[track.number] for track in tracks if track.kind == _VIDEO_TYPE]
 
 
 def _segment(pieces: _Pieces) -> Iterator[tuple[int, int | None]]:
@@ -215,19 +216,22 @@ def _integer(pieces: _Pieces, end: int | None) -> int:
     return int.from_bytes(pieces.take((end or pieces.place) - pieces.place), "big")
 
 
-def _blocks(pieces: _Pieces, end: int | None) -> Iterator[int]:
-    """Yield the track's number of each block in a cluster, and `_SEVERAL` for a block of several packets."""
+def _blocks(pieces: _Pieces, end: int | None) -> Iterator[tuple[int, int]]:
+    """Yield the number of the track, and how many packets there are, of each block in a cluster."""
     for name, element_end in _elements(pieces, end, _IN_CLUSTER):
         inner = _elements(pieces, element_end) if name == _BLOCK_GROUP else iter([(name, element_end)])
-        for block, _ in inner:
+        for block, block_end in inner:
             if block in (_SIMPLE_BLOCK, _BLOCK):
-                yield _without_marker(_ebml_number(pieces, 8))
-                if pieces.take(3)[2] & _LACED:
-                    yield _SEVERAL
+                number = _without_marker(_ebml_number(pieces, 8))
+                is_laced = pieces.take(3)[2] & _LACED
+                yield number, 1 + pieces.take(1)[0] if is_laced else 1
+            elif block == _ROOM and pieces.place != block_end and pieces.take(1) != b"\0":
+                raise _damaged(pieces.place)  # what was a block
 
 
 # AVI (RIFF): chunks of a name, a length and a content that is padded to an even length.
 _LISTS = (b"RIFF", b"LIST")
+_IN_MOVIE = re.compile(rb"\d\d[a-zA-Z]{2}|ix\d\d|JUNK|LIST")
 
 
 def _walk_avi(pieces: _Pieces, found: FileStructure) -> None:
@@ -249,7 +253,9 @@ def _walk_avi(pieces: _Pieces, found: FileStructure) -> None:
     found.packets = [counts[b"%02d" % number] for number in numbers]
 
 
-def _walk_chunks(pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter[bytes]", *, depth: int = 0) -> None:
+def _walk_chunks(
+    pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter[bytes]", *, depth: int = 0, movie: bool = False
+) -> None:
     """Note the kinds of the streams, and count the pictures with content of each."""
     if depth > _DEEPEST:
         raise _damaged(pieces.place)
@@ -258,11 +264,13 @@ def _walk_chunks(pieces: _Pieces, end: int, kinds: list[bytes], counts: "Counter
         name = pieces.take(4)
         (length,) = pieces.unpack("<I")
         chunk_end = pieces.place + length
-        if chunk_end > end or not name.isascii():
+        is_numbered = name[:2].isdigit()
+        is_other = movie and (not _IN_MOVIE.fullmatch(name) or (is_numbered and int(name[:2]) >= len(kinds)))
+        if chunk_end > end or not name.isascii() or is_other:
             raise _damaged(at)
         if name in _LISTS:
-            pieces.take(4)
-            _walk_chunks(pieces, chunk_end, kinds, counts, depth=depth + 1)
+            is_movie = pieces.take(4) == b"movi" or movie
+            _walk_chunks(pieces, chunk_end, kinds, counts, depth=depth + 1, movie=is_movie)
         elif name == b"strh":
             kinds.append(pieces.take(4))
         elif name[2:] in (b"dc", b"db") and length:
@@ -313,8 +321,10 @@ def _walk_mp4(pieces: _Pieces, found: FileStructure) -> None:
     tracks = _picture_tracks(pieces, *_TABLES)
     pieces.move(0)
     fragments = _fragments(pieces)
-    with suppress(struct.error, ValueError, LookupError):  # libav reads what it can of short tables, or does without
+    try:
         found.packets = [_shown_samples(track, fragments, pieces.size) for track in tracks]
+    except (struct.error, ValueError, LookupError) as error:  # libav reads what it can, or does without
+        raise _StructureError("a table of its times is short or missing") from error
 
 
 def _fragments(pieces: _Pieces) -> dict[int, list[tuple[int, int]]]:
@@ -340,7 +350,7 @@ def _shown_samples(track: dict[bytes, bytes], fragments: dict[int, list[tuple[in
     Who trims a video without encoding it again keeps pictures that are not shown; so does damage to a table of times,
     which then contradicts what others state.
     """
-    count = int.from_bytes(track[b"stsz"][8:12], "big")
+    count = int.from_bytes(track.get(b"stsz", b"")[8:12], "big")
     version, entries = track.get(b"elst", bytes(8))[0], track.get(b"elst", bytes(8))[8:]
     edits = [edit for edit in struct.iter_unpack(">QqI" if version else ">IiI", entries) if edit[1] != _NO_CONTENT]
     pieces = fragments.get(struct.unpack_from(">I", track[b"tkhd"], 20 if track[b"tkhd"][0] else 12)[0], [])
@@ -427,6 +437,10 @@ def _walk_flv(pieces: _Pieces, found: FileStructure) -> None:
         content = pieces.take(min(length, 6))
         if content and _is_other(kind, content, length, codecs):
             raise _damaged(at)
+        if kind == _SCRIPT:
+            _, is_stated, stated = (content + pieces.take(end - pieces.place)).partition(b"\0\x08filesize\0")
+            if is_stated and struct.unpack(">d", stated[:8].ljust(8, b"\0"))[0] > pieces.size:
+                raise _StructureError(_CUT_OFF)
         pieces.move(end)
         pieces.take(4)
 
@@ -479,56 +493,55 @@ def _walk_transport_stream(pieces: _Pieces, found: FileStructure) -> None:
     """Check that a transport stream is made of whole packets, and that none of its pictures' is damaged or missing."""
     start = pieces.take(min(pieces.size, _TS_START))
     size, mark = max(_TS_PACKETS.items(), key=lambda each: start[each[1] :: each[0]].count(0x47) * each[0])
-    ids = np.zeros(1 << 13, np.uint8)
+    ids, counts = np.zeros(1 << 13, np.uint8), np.zeros(1 << 13, np.int64)
     last = np.empty((0, 188), np.uint8)  # packet of each stream before the block
     for at in range(0, pieces.size - size + 1, _TS_BLOCK * size):
         pieces.move(at)
         block = np.frombuffer(pieces.take(min(_TS_BLOCK, (pieces.size - at) // size) * size), np.uint8)
         packets = np.concatenate([last, block.reshape(-1, size)[:, mark : mark + 188]])
-        damaged = np.flatnonzero(_are_damaged(packets, ids))
-        if damaged.size:
+        number = np.asarray((packets[:, 1] & 0x1F).astype(np.uint16) << 8 | packets[:, 2], np.uint16)
+        is_damaged, begins = _look_at(packets, number, ids)
+        if (damaged := np.flatnonzero(is_damaged)).size:
             raise _damaged(at + (int(damaged[0]) - len(last)) * size)
-        _, from_end = np.unique(_stream_numbers(packets)[::-1], return_index=True)
+        np.add.at(counts, number[len(last) :][begins[len(last) :]], 1)
+        _, from_end = np.unique(number[::-1], return_index=True)
         last = packets[np.sort(len(packets) - 1 - from_end)]
+    found.packets = counts.tolist()
     if pieces.size % size:
         raise _StructureError(_CUT_OFF)
 
 
-def _stream_numbers(packets: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    return np.asarray((packets[:, 1] & 0x1F).astype(np.uint16) << 8 | packets[:, 2], np.uint16)
+def _look_at(
+    packets: NDArray[np.uint8], number: NDArray[np.uint16], ids: NDArray[np.uint8]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which packets [N,188] of a transport stream (ISO/IEC 13818-1) are damaged, and which begin a picture.
 
-
-def _are_damaged(packets: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which packets [N,188] of a transport stream (ISO/IEC 13818-1) are damaged, or follow missing ones.
-
-    `ids` [8192] holds what the pieces of each stream of pictures begin with, by its number; it learns new ones.
+    One that follows a missing one is damaged. `ids` [8192] holds what the pieces of each stream of pictures begin with,
+    by its number; it learns new ones.
     """
-    number, rows = _stream_numbers(packets), np.arange(len(packets))
+    rows, counter = np.arange(len(packets)), packets[:, 3] & 15
     starts, control = packets[:, 1] & 0x40 > 0, packets[:, 3] >> 4  # 1 content, 2 a field, 3 both; more is encrypted
-    place = 4 + (control & 2 > 0) * (1 + packets[:, 4].astype(np.int64))
-    head = packets[rows[:, None], np.minimum(place[:, None] + np.arange(4), 187)]
+    has_field = control & 2 > 0
+    place = 4 + has_field * (1 + packets[:, 4].astype(np.int64))
+    head = packets[rows[:, None], np.minimum(place[:, None] + np.arange(8), 187)]
     is_readable = (control & 1 > 0) & (place <= 184)
-    begins = is_readable & (head[:, :3] == (0, 0, 1)).all(axis=1)
-    first = starts & begins & np.isin(head[:, 3], _PICTURE_IDS)
+    has_code = is_readable & (head[:, :3] == (0, 0, 1)).all(axis=1)
+    first = starts & has_code & np.isin(head[:, 3], _PICTURE_IDS)
     ids[number[first]] = head[first, 3]
-    is_wrong = is_readable & (starts != (begins & (head[:, 3] == ids[number])))
+    is_wrong = is_readable & (starts != (has_code & (head[:, 3] == ids[number])))
     is_wrong |= (
         (packets[:, 1] >= 0x80) | (control == 0) | (control > 3) | (place > 188) | (control == 2) & (place < 188)
     )
-    is_wrong |= _follow_missing(packets, number)
-    return np.asarray((packets[:, 0] != 0x47) | is_wrong & (ids[number] > 0))
 
-
-def _follow_missing(packets: NDArray[np.uint8], number: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Return which packets do not continue the count of their stream, unless another recording begins before them."""
-    rows, counter = np.arange(len(packets)), packets[:, 3] & 15
     order = np.argsort(number, kind="stable")
     before = np.full(len(packets), -1)
     before[order[1:]] = np.where(number[order[1:]] == number[order[:-1]], order[:-1], -1)
-    is_announced = (packets[:, 3] & 0x20 > 0) & (packets[:, 4] > 0) & (packets[:, 5] >= 0x80)
-    breaks = (before >= 0) & ((counter - counter[before]) & 15 > 1) & ~is_announced
-    is_new_table = (number == 0) & (breaks | (counter == 0))  # recordings begin with a table of their streams
-    return np.asarray(breaks & (np.maximum.accumulate(np.where(is_new_table, rows, -1)) < before))
+    step = np.where(before < 0, 1, (counter - counter[before]) & 15)
+    breaks = (step > 1) & ~(has_field & (packets[:, 4] > 0) & (packets[:, 5] >= 0x80))  # unless it is announced
+    is_new_table = (number == 0) & starts & (breaks | (counter == 0))  # recordings begin with a table of their streams
+    is_wrong |= breaks & (np.maximum.accumulate(np.where(is_new_table, rows, -1)) < before)
+    is_damaged = (packets[:, 0] != 0x47) | (is_wrong & (ids[number] > 0))
+    return is_damaged, first & (step > 0) & (place <= 180) & (head[:, 7] >= 0x80)  # with a time, and not repeated
 
 
 _PS_TAIL = 1 << 18

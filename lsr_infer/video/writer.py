@@ -107,7 +107,7 @@ class _AudioCopy:
         try:
             # All packets, since the pictures' clock counts on the sound's, and the sound's on the pictures'.
             timeline = containers.Timeline(self._input)
-            for packet in self._input.demux():
+            for packet in containers.packets(self._input):
                 timeline.place(packet)
                 index = packet.stream.index
                 if index not in self._streams or packet.dts is None or packet.size == 0 or packet.is_corrupt:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import InputError
-from lsr_infer.video.containers import VideoFrame
+from lsr_infer.video.containers import VideoFrame, packets
 from lsr_infer.video.reader import read_frames
 from lsr_infer.video.structure import walk_file
 
@@ -285,3 +285,66 @@ def test_packets_of_a_transport_stream_lose_nothing_in_silence(tmp_path: Path, c
     assert read(path)[1] is not None
     path.write_bytes(data + data)
     assert read(path) == (2 * FRAMES, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        ("mkv", b"\xa3", b"\xec"), ("avi", b"00dc", b"01dc"), ("avi", b"00dc", b"strh"), ("avi", b"00dc", b")0dc"),
+        ("ts", b"\0\0\1\x41", b"\0\0\3\x41"), ("ts", b"\0\0\1\x41", b"\0\0\1\0"),
+    ],
+)  # fmt: skip
+def test_a_picture_whose_name_is_damaged_is_missed(tmp_path: Path, kind: str, old: bytes, new: bytes) -> None:
+    path = clip(tmp_path / f"clip.{kind}", "mpeg4" if kind == "avi" else "libx264", {})
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size and packet.pos is not None]
+    data = path.read_bytes()
+    found = 0
+    for place in places[1:]:
+        at = data.find(old, place - 8 if kind != "ts" else place, place + 188)
+        path.write_bytes(data[:at] + new + data[at + len(old) :])
+        count, problem = read(path)
+        found += at >= 0
+        assert problem is not None or count == FRAMES, place
+    assert found > FRAMES / 2
+
+
+def test_blocks_of_several_packets_are_counted(tmp_path: Path) -> None:
+    path = clip(tmp_path / "clip.mkv", "libx264", {})
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size and packet.pos is not None]
+    data = path.read_bytes()
+    flags = data.index(b"\x81", places[5] - 1) + 3
+    path.write_bytes(data[:flags] + b"\x02\x02" + data[flags + 2 :])
+    assert walk_file(path, frozenset({"matroska"})).packets == [FRAMES + 2]
+    assert read(path)[1] is not None
+
+
+def test_a_table_that_is_missing_and_a_cut_between_tags_are_noticed(tmp_path: Path) -> None:
+    path = clip(tmp_path / "clip.mp4", "libx264", {})
+    data = bytearray(path.read_bytes().replace(b"mdhd", b"mdhf"))
+    data[box(bytes(data), b"stsz") + 12 + 4 * 3] = 0x7F
+    path.write_bytes(bytes(data))
+    assert read(path)[1] is not None
+    path = clip(tmp_path / "clip.flv", "libx264", {})
+    place, _ = tags(path.read_bytes())[-2]
+    path.write_bytes(path.read_bytes()[:place])
+    assert read(path)[1] is not None
+
+
+def test_a_stream_that_begins_in_the_middle_ends_nothing(tmp_path: Path) -> None:
+    path = clip(tmp_path / "clip.flv", "libx264", {})
+    data = path.read_bytes()
+    place, _ = tags(data)[-3]
+    sound = b"\x08\0\0\x40" + data[place + 4 : place + 11] + b"\x2f" + bytes(63) + struct.pack(">I", 75)
+    path.write_bytes(data[:4] + b"\5" + data[5:place] + sound * 3 + data[place:])
+    assert read(path) == (FRAMES, None)
+
+    class Late:
+        """PyAV, where it makes room for the streams that there are at first."""
+
+        def demux(self) -> Iterator[int]:
+            yield 1
+            raise IndexError
+
+    assert list(packets(Late())) == [1]  # type: ignore[arg-type]
