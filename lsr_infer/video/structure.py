@@ -178,7 +178,7 @@ def _walk_matroska(pieces: _Pieces, found: FileStructure) -> None:
         elif name == _CLUSTER:
             for number, packets in _blocks(pieces, end):
                 counts[number] += packets
-    if set(counts) - {track.number for track in tracks}:
+    if not tracks or set(counts) - {track.number for track in tracks}:
         raise _StructureError("some of its packets belong to no stream")
     found.packets = [counts[track.number] for track in tracks if track.kind == _VIDEO_TYPE]
 
@@ -570,6 +570,12 @@ def _walk_ogg(pieces: _Pieces, found: FileStructure) -> None:
         pieces.move(pieces.place + sum(lengths))
 
 
+def _walk_jpegs(pieces: _Pieces, found: FileStructure) -> None:
+    """Check that pictures without a container begin where the file does: otherwise they had one, which is damaged."""
+    if pieces.take(2) != b"\xff\xd8":
+        raise _damaged(0)
+
+
 def _walk_animation(pieces: _Pieces, found: FileStructure) -> None:
     """Count the pictures of a GIF or an animated PNG."""
     pictures = walk_pictures(pieces.take(pieces.size))
@@ -587,6 +593,7 @@ _WALKERS: dict[str, Callable[[_Pieces, FileStructure], None]] = {
     "mpegts": _walk_transport_stream,
     "mpeg": _walk_program_stream,
     "ogg": _walk_ogg,
+    "mjpeg": _walk_jpegs,
     "gif": _walk_animation,
     "apng": _walk_animation,
 }

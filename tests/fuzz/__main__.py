@@ -92,7 +92,8 @@ def wrong(kind: Kind, part: str, ending: Ending, whole: Ending) -> str:
         return "crash"
     if ending.code not in kind.codes:
         return "exit"
-    return "silent" if ending.code == 0 and kind.silent(part, whole.observed, ending.observed) else ""
+    is_silent = ending.code == 0 and kind.silent(part, whole.observed, ending.observed)
+    return "silent" if is_silent and not (kind.told and kind.told in ending.text) else ""
 
 
 def _tried(kind: Kind, part: str, data: bytes) -> Ending:

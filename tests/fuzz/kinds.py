@@ -43,6 +43,7 @@ class Kind:
 
     codes: tuple[int, ...] = (0, 4, 6)
     words: tuple[bytes, ...] = ()
+    told = ""  # what is said of a loss that may be wanted
     parts: dict[str, bytes]
 
     def __init__(self, folder: Path) -> None:
@@ -184,8 +185,9 @@ class _Video(_Infer):
 
 
 class Mp4(_Video):
-    """Frames behind a table."""
+    """Frames behind a table, of which an edit list may hide some."""
 
+    told = "edit list hides"
     suffix, container = ".mp4", "mp4"
     words = (b"moov", b"mdat", b"trak", b"stts", b"stsz", b"stco", b"free", b"elst", b"\x00\x00\x00\x01", b"\xff" * 8)
 

@@ -332,6 +332,15 @@ def test_a_table_that_is_missing_and_a_cut_between_tags_are_noticed(tmp_path: Pa
     assert read(path)[1] is not None
 
 
+def test_pictures_of_a_container_whose_head_is_gone_are_missed(tmp_path: Path) -> None:
+    for kind, codec, name in (("avi", "mjpeg", b"RIFF"), ("mkv", "libx264", b"\x18\x53\x80\x67")):
+        path = clip(tmp_path / f"clip.{kind}", codec, {})
+        data = path.read_bytes()
+        at = data.index(name)
+        path.write_bytes(data[:at] + bytes(4) + data[at + 4 :])
+        assert read(path)[1] is not None, kind
+
+
 def test_a_stream_that_begins_in_the_middle_ends_nothing(tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.flv", "libx264", {})
     data = path.read_bytes()
