@@ -276,6 +276,8 @@ class SelfTrainingConfig:
         alignment_of: which frequencies, those of its `probabilities` (ReMixMatch) or those of its `labels`, which are
             what the student learns.
         alignment_decay: of the running frequencies.
+        alignment_guard: whether the labels' alignment weakens where the source's frequencies and those that the teacher
+            begins with differ, and then holds the labels to the latter.
         rectify: temperature of the prototype rectification of the teacher's labels; 0 switches it off.
         rectify_decay: of its prototypes.
         rectify_from: step from which labels are rectified; prototypes are gathered before.
@@ -291,6 +293,7 @@ class SelfTrainingConfig:
     alignment: float = 1.0
     alignment_of: Literal["probabilities", "labels"] = "probabilities"
     alignment_decay: float = 0.99
+    alignment_guard: bool = False
     rectify: float = 0.0
     rectify_decay: float = 0.99
     rectify_from: int = 50

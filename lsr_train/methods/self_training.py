@@ -63,8 +63,11 @@ class SelfTraining(Method):
         settings = config.self_training
         self.alignment: LabelAlignment | DistributionAlignment | None = None
         if settings.alignment:
-            form = LabelAlignment if settings.alignment_of == "labels" else DistributionAlignment
-            self.alignment = form(num_classes, strength=settings.alignment, decay=settings.alignment_decay)
+            kept = {"strength": settings.alignment, "decay": settings.alignment_decay}
+            if settings.alignment_of == "labels":
+                self.alignment = LabelAlignment(num_classes, **kept, guarded=settings.alignment_guard)
+            else:
+                self.alignment = DistributionAlignment(num_classes, **kept)
         self.rectifier = None
         if settings.rectify:
             decay = settings.rectify_decay
@@ -130,7 +133,8 @@ class SelfTraining(Method):
 
         All are of all ranks, the first two of the pixels that count. The last is the weight of the mixed images' target
         pixels over all pixels of a target image: how much of the target trains. Runs are compared at equal dose. Where
-        labels are aligned, `alignment_spread` is how far the classes' offsets are from one another.
+        labels are aligned, `alignment_spread` is how far the classes' offsets are from one another, and
+        `alignment_strength` what the guard leaves of the strength.
         """
         return dict(self._diagnostics)
 
@@ -193,6 +197,7 @@ class SelfTraining(Method):
         )
         if isinstance(self.alignment, LabelAlignment):
             self._diagnostics["alignment_spread"] = self.alignment.offset.max() - self.alignment.offset.min()
+            self._diagnostics["alignment_strength"] = self.alignment.effective_strength
         return image, both
 
     def _augment(self, image: Tensor, stream: Stream) -> Tensor:

@@ -1,6 +1,7 @@
 """Distribution alignment of both kinds: against what is written out, over batches, modes and empty ones."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -194,6 +195,53 @@ def test_a_class_that_the_teacher_hardly_sees_keeps_its_share_for_long() -> None
         true, found = run_long(steps, presence, weak)
         assert found[1] == pytest.approx(true[1], rel=0.2), steps
         assert found[2] == pytest.approx(true[2], rel=0.2), steps
+
+
+STREETS = torch.tensor([0.36, 0.05, 0.27, 0.09, 0.14, 0.09])
+HIGHWAY = torch.tensor([0.45, 0.01, 0.01, 0.15, 0.36, 0.02])
+
+
+def accuracy_on(shares: torch.Tensor, **options: Any) -> tuple[float, float]:
+    """Return the accuracy of a good teacher's labels on a road, without and with alignment to STREETS."""
+    generator, classes = torch.Generator().manual_seed(0), len(shares)
+    alignment = LabelAlignment(classes, **options)
+
+    def draw(of: torch.Tensor) -> torch.Tensor:
+        return torch.multinomial(of, 2 * 24 * 32, replacement=True, generator=generator).view(2, 24, 32)
+
+    right = torch.zeros(2)
+    for step in range(600):
+        truth = draw(shares)
+        logits = 4.5 * torch.nn.functional.one_hot(truth, classes).permute(0, 3, 1, 2).float()
+        logits = logits + torch.randn(logits.shape, generator=generator)
+        offset = alignment(draw(STREETS), logits)
+        if step >= 500:
+            right += torch.stack([(x.argmax(dim=1) == truth).float().mean() for x in (logits, logits + offset)])
+    return tuple((right / 100).tolist())
+
+
+def test_a_guarded_alignment_does_no_harm_where_a_road_is_not_the_simulators() -> None:
+    plain, forced = accuracy_on(HIGHWAY)
+    assert plain > 0.98
+    assert plain - forced > 0.15
+    plain, guarded = accuracy_on(HIGHWAY, guarded=True)
+    assert plain - guarded < 0.01
+    plain, same = accuracy_on(STREETS, guarded=True)
+    assert plain - same < 0.01
+
+
+def test_the_guards_strength_falls_with_the_difference_and_its_own_shares_are_the_first() -> None:
+    alignment = LabelAlignment(3, strength=0.8, guarded=True)
+    labels, first, later = (
+        torch.arange(3).repeat_interleave(torch.tensor(counts)).view(1, 2, 5)
+        for counts in ([5, 3, 2], [4, 4, 2], [0, 0, 10])
+    )
+    for step in range(150):
+        found = first if step < alignment.BEGINNING else later
+        alignment(labels, 9 * torch.nn.functional.one_hot(found, 3).permute(0, 3, 1, 2).float())
+    torch.testing.assert_close(alignment.own, torch.tensor([0.4, 0.4, 0.2]))
+    distance = 0.1  # |0.5 - 0.4| + |0.3 - 0.4| over 2
+    assert alignment.effective_strength.item() == pytest.approx(0.8 * (0.2 - distance) / 0.15, rel=1e-4)
 
 
 def test_what_the_source_never_shows_is_not_called_up() -> None:
