@@ -228,7 +228,7 @@ class Ts(_Video):
 
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
         code, count = super().work(part, data)
-        return code, self.frames if self.parts[part].startswith(data) and len(data) % 188 == 0 else count
+        return code, self.frames if len(data) < len(self.parts[part]) and len(data) % 188 == 0 else count
 
 
 _OLD = "as 0.1.0 wrote it"

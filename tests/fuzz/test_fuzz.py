@@ -11,7 +11,7 @@ from tests.fuzz.mutations import mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = dict.fromkeys(("recipe", "config", "classes", "comparison", "manifest", "png", "onnx"), 300) | dict.fromkeys(
-    ("jpeg", "mp4", "mkv", "avi", "safetensors", "run", "report"), 100
+    ("jpeg", "mp4", "mkv", "avi", "flv", "ts", "safetensors", "run", "report"), 100
 )
 """How many `make test-all` tries of each kind; `python -m tests.fuzz KIND --count N --seed S` tries others."""
 
