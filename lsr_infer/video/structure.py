@@ -350,13 +350,14 @@ def _shown_samples(track: dict[bytes, bytes], fragments: dict[int, list[tuple[in
     Who trims a video without encoding it again keeps pictures that are not shown; so does damage to a table of times,
     which then contradicts what others state.
     """
-    count = int.from_bytes(track.get(b"stsz", b"")[8:12], "big")
+    sizes = track.get(b"stsz", bytes(12))  # one for all, the number of samples, and the size of each without the first
+    uniform, count = struct.unpack_from(">II", sizes, 4)
     version, entries = track.get(b"elst", bytes(8))[0], track.get(b"elst", bytes(8))[8:]
     edits = [edit for edit in struct.iter_unpack(">QqI" if version else ">IiI", entries) if edit[1] != _NO_CONTENT]
     pieces = fragments.get(struct.unpack_from(">I", track[b"tkhd"], 20 if track[b"tkhd"][0] else 12)[0], [])
     if not edits or (pieces and len(edits) == 1 and edits[0][1] <= pieces[0][1]):
-        return sum((number for number, _ in pieces), count)
-    if not 0 < count <= most or len(edits) > 1 or pieces:
+        return int(count) + sum(number for number, _ in pieces)
+    if not 0 < count <= (most // uniform if uniform else len(sizes) // 4) or len(edits) > 1 or pieces:
         return 0
     lengths = _by_sample(track[b"stts"], count)
     times = np.cumsum(lengths) - lengths
