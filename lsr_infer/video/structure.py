@@ -370,7 +370,7 @@ def _shown_samples(track: dict[bytes, bytes], fragments: dict[int, list[tuple[in
     is_shown = (times >= begin) & (times < end)
     shown = int(np.count_nonzero(is_shown))
     if shown == count:
-        return count
+        return shown
     header = track[b"tkhd"]
     (track_length,) = struct.unpack_from(">Q", header, 28) if header[0] else struct.unpack_from(">I", header, 20)
     longest, all_lengths = int(lengths.max()), int(lengths.sum())
