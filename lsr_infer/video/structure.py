@@ -530,6 +530,7 @@ def _look_at(
     first = starts & has_code & np.isin(head[:, 3], _PICTURE_IDS)
     ids[number[first]] = head[first, 3]
     is_wrong = is_readable & (starts != (has_code & (head[:, 3] == ids[number])))
+    is_wrong |= first & (place <= 180) & ((head[:, 6] >> 6 != 2) | (head[:, 7] >> 6 == 1))  # bits that are fixed
     is_wrong |= (
         (packets[:, 1] >= 0x80) | (control == 0) | (control > 3) | (place > 188) | (control == 2) & (place < 188)
     )

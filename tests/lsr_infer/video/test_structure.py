@@ -276,7 +276,16 @@ def test_packets_of_a_transport_stream_lose_nothing_in_silence(tmp_path: Path, c
     assert len(starts) == FRAMES
     for at in starts[1::5]:
         code = data.index(b"\0\0\1\xe0", at)
-        for place, byte in ((at + 1, 0x01), (at + 1, 0xC1), (at + 2, 0x77), (at + 3, 0xD0), (code, 1), (code + 2, 0)):
+        changes = [
+            (at + 1, 0x01),
+            (at + 1, 0xC1),
+            (at + 2, 0x77),
+            (at + 3, 0xD0),
+            (code, 1),
+            (code + 2, 0),
+            (code + 6, 0),
+        ]
+        for place, byte in changes:
             path.write_bytes(data[:place] + bytes([byte]) + data[place + 1 :])
             count, problem = read(path)
             assert problem is not None, (at, place, byte)
