@@ -304,14 +304,14 @@ class RunFolder:
         file = self.path / "status.json"
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{file}: it cannot be read ({error}). --resume {self.path} writes it again.") from error
 
     def stages(self) -> dict[str, Any]:
         """Return what `create` was given of a run with a source stage; empty where there is none, or it is damaged."""
         try:
             return dict(json.loads((self.path / STAGES_FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return {}
 
     def seconds(self) -> float:
@@ -325,7 +325,7 @@ class RunFolder:
         """Return what the run was computed with, one entry each time it was started or resumed; empty if unknown."""
         try:
             found = json.loads((self.path / _ENVIRONMENT_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
         entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
         return [{"started" if key == "begun" else key: value for key, value in entry.items()} for entry in entries]

@@ -87,7 +87,7 @@ def is_finished(run: Path) -> bool:
     try:
         status = json.loads((run / "status.json").read_text(encoding="utf-8"))
         return bool(status["state"] == "finished" and status["step"] == RunFolder(run).pointer("last"))
-    except (InputError, OSError, ValueError, KeyError, TypeError):
+    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -117,7 +117,7 @@ def find_match(folder: Path, wanted: Config, data: str, *, any_length: bool) -> 
         try:
             config = config_from_text((run / "config.yaml").read_text(encoding="utf-8"), str(run / "config.yaml"))
             theirs = json.loads((run / _DATA_FILE).read_text(encoding="utf-8"))["data"]
-        except (InputError, OSError, ValueError, KeyError, TypeError):
+        except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
             reasons.append((1000, f"{run} is of another version or damaged"))
             continue
         others = differing(wanted, config, with_length=not any_length)

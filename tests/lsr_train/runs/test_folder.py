@@ -9,6 +9,7 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_train.runs.folder import MODEL_FILE, STAGES_FILE, RunFolder, StepTable, resolve_model
+from lsr_train.runs.matching import is_finished
 
 
 def fill(folder: Path) -> None:
@@ -234,3 +235,12 @@ def test_a_run_can_be_resumed_from_its_first_file_on(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         assert run.pointer("last") is None
         run.save(5, fill, best=True, keep=1)
+
+
+def test_tables_that_are_nested_too_deeply_are_damaged(tmp_path: Path) -> None:
+    for name in ("status.json", "environment.json"):
+        (tmp_path / name).write_text("[" * 2000, encoding="utf-8")
+    run = RunFolder(tmp_path)
+    assert (run.seconds(), run.environments(), is_finished(tmp_path)) == (0, [], False)
+    with pytest.raises(InputError, match=r"status\.json: it cannot be read"):
+        run.status()
