@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 
 from lsr_infer.errors import UsageError
@@ -25,7 +26,7 @@ from lsr_train.runs.folder import RunFolder
 
 __all__ = [
     "ADAPTATION", "ENOUGH", "LEAST_STEPS", "MOST", "SOURCE", "SOURCE_SHARE", "USEFUL_STEPS", "WANTED_STEPS", "Budget",
-    "Plan", "Stage", "StageCost", "StagePlan", "format_duration", "measure_cost", "plan_stages",
+    "Plan", "Stage", "StageCost", "StagePlan", "Times", "format_duration", "measure_cost", "plan_stages",
 ]  # fmt: skip
 
 SOURCE, ADAPTATION = "source stage", "adaptation"
@@ -160,6 +161,22 @@ class Budget:
     passed: float
 
 
+class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a stage: its seconds, the most steps it does in them, and the seconds of an evaluation."""
+
+    seconds: float
+    most: int
+    evaluation: float
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of the whole command and of its summary, and what each planned stage has, by name."""
+
+    budget: float
+    summary: float
+    stages: dict[str, StageTimes]
+
+
 class _Least(NamedTuple):
     seconds: float
     what: str
@@ -178,13 +195,13 @@ class Plan:
         both = zip((SOURCE, ADAPTATION), self.stages, (self.source, self.adapted), strict=True)
         return [(name, stage, plan) for name, stage, plan in both if plan is not None]
 
-    def times(self, budget: Budget) -> dict[str, Any]:
-        """Return the seconds to keep to, as plain data: of all, of the summary, and of each stage by name."""
-        of_stages = {
-            name: {"seconds": plan.seconds, "most": plan.most, "evaluation": plan.evaluation}
+    def times(self, budget: Budget) -> Times:
+        """Return the times to keep to."""
+        stages = {
+            name: StageTimes(seconds=plan.seconds, most=plan.most, evaluation=plan.evaluation)
             for name, _, plan in self._planned
         }
-        return {"budget": budget.seconds, "summary": self.adapted.summary, "stages": of_stages}
+        return Times(budget=budget.seconds, summary=self.adapted.summary, stages=stages)
 
     @property
     def least(self) -> _Least:

@@ -6,12 +6,12 @@ run folder of its own beside it, named after its configuration and data, for lat
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 
 from lsr_infer.errors import InputError, UsageError
@@ -23,6 +23,7 @@ from lsr_train.autopilot.budget import (
     Plan,
     Stage,
     StageCost,
+    Times,
     measure_cost,
     plan_stages,
 )
@@ -50,7 +51,7 @@ from lsr_train.engine.setup import RunInputs, network_spec, open_inputs
 from lsr_train.engine.train import train
 from lsr_train.network import DeepLabV2
 from lsr_train.network.weights import backbone_of, load_backbone_weights
-from lsr_train.runs.folder import RunFolder
+from lsr_train.runs.folder import STAGES_FILE, RunFolder
 from lsr_train.runs.matching import Match, data_fingerprint, find_match, is_finished, note_data, source_name
 
 __all__ = ["adapt_from_scratch", "resume_stages"]
@@ -82,7 +83,7 @@ class _Stages:
     data: str  # fingerprint of the source stage's data
     ready: Match  # the source stage that is used again, or why none is
     lines: list[str]  # what was chosen, a line each
-    times: dict[str, Any] | None = None  # the seconds that `resume_stages` keeps to; None where there is no budget
+    times: Times | None = None  # what `resume_stages` keeps to; None where there is no budget
 
 
 def adapt_from_scratch(request: Request, stage: SourceStage, started: float | None = None) -> int:
@@ -102,7 +103,7 @@ def adapt_from_scratch(request: Request, stage: SourceStage, started: float | No
             RunFolder.create(source, to_yaml(stages.source)).close()
         note_data(source, stages.data)
     adapted = with_fields(stages.adapted, {"init": str(source)})
-    document = {"choices": stages.lines, **({"times": stages.times} if stages.times else {})}
+    document = {"choices": stages.lines, **({"times": msgspec.to_builtins(stages.times)} if stages.times else {})}
     RunFolder.create(request.out, to_yaml(adapted), stages=document).close()
     return resume_stages(request.out, None if request.budget is None else started + request.budget)
 
@@ -117,16 +118,22 @@ def resume_stages(out: Path, ends: float | None = None) -> int:
     source = Path(config.init)
     if not (source / "config.yaml").is_file():
         raise InputError(f"{out}: its source stage {source} is not there. Put it back, or start again.")
-    times = RunFolder(out).stages().get("times", {})
-    if times and ends is None:
-        ends = time.monotonic() + times["budget"] - sum(RunFolder(run).seconds() for run in (source, out))
+    times = _times(out)
+    if times is not None and ends is None:
+        ends = time.monotonic() + times.budget - sum(RunFolder(run).seconds() for run in (source, out))
     seconds: dict[str, float] = {}
     codes = []
     for name, run in ((SOURCE, source), (ADAPTATION, out)):
         if run == source and is_finished(run):
             continue
         start = time.monotonic()
-        deadline = None if ends is None else _deadline(times, name, run, ends)
+        deadline = None
+        if times is not None and ends is not None and name in times.stages:
+            own = times.stages[name]
+            last = ends - times.summary
+            if name == SOURCE:  # the rest is the adaptation's
+                last = min(last, start + own.seconds - RunFolder(run).seconds())
+            deadline = Deadline(ends=last, most=own.most, evaluation=own.evaluation)
         request = Request(config=read_config(run / "config.yaml"), out=None, resume=run, print_config=False)
         codes.append(train(request, deadline))
         seconds[name] = time.monotonic() - start
@@ -137,13 +144,15 @@ def resume_stages(out: Path, ends: float | None = None) -> int:
     return max(codes)
 
 
-def _deadline(times: Mapping[str, Any], name: str, run: Path, ends: float) -> Deadline:
-    """Return when a stage has to be over: the adaptation before the summary, the source stage after its own time."""
-    own = times["stages"][name]
-    last = ends - times["summary"]
-    if name == SOURCE:
-        last = min(last, time.monotonic() + own["seconds"] - RunFolder(run).seconds())
-    return Deadline(ends=last, most=own["most"], evaluation=own["evaluation"])
+def _times(out: Path) -> Times | None:
+    """Return the times that a run folder keeps to; None where there was no budget."""
+    found = RunFolder(out).stages().get("times")
+    try:
+        return None if found is None else msgspec.convert(found, Times)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{out / STAGES_FILE}: its times are damaged ({error}). Remove them there to go on without a clock."
+        ) from error
 
 
 def _plan(request: Request, stage: SourceStage, started: float) -> _Stages:

@@ -29,6 +29,7 @@ from lsr_train.config.command_line import resolve
 from lsr_train.config.recipes import config_from_text, to_yaml
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.data.loading import Batches
+from lsr_train.engine.deadline import Deadline
 from lsr_train.engine.loop import Engine
 from lsr_train.engine.setup import RunInputs
 from lsr_train.network import DeepLabV2, NetworkSpec
@@ -325,6 +326,27 @@ def test_a_ready_source_stage_gives_its_time_to_the_other(
     assert run_here("adapt", words(data, second, *small_recipes(tmp_path), "--budget", "1h")) == 0
     assert source_of(second) == source_of(out)
     assert "source stage" not in RunFolder(second).stages()["times"]["stages"]
+
+
+def test_damaged_times_are_a_sentence_and_a_resumed_budget_has_what_is_left(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(two_stages, "measure_cost", lambda *_: StageCost(step=0.02))
+    out = tmp_path / "runs/first"
+    assert run_here("adapt", words(data, out, *small_recipes(tmp_path), "--budget", "100s")) == 0
+    document = RunFolder(out).stages()
+    given: list[Deadline] = []
+    monkeypatch.setattr(two_stages, "train", lambda _, deadline: given.append(deadline) or 0)
+    monkeypatch.setattr(two_stages, "write_summary", lambda *_: None)
+    start = time.monotonic()
+    assert run_here("adapt", ["--resume", str(out)]) == 0
+    spent = sum(RunFolder(run).seconds() for run in (source_of(out), out))
+    assert given[0].ends - start == pytest.approx(100 - spent - document["times"]["summary"], abs=20)
+    for damage in ({"budget": "soon"}, {"stages": {"adaptation": {}}}, {"summary": None}):
+        broken = document | {"times": document["times"] | damage}
+        (out / "stages.json").write_text(json.dumps(broken), encoding="utf-8")
+        assert run_here("adapt", ["--resume", str(out)]) == 4
+        assert "its times are damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("seconds", "width"), [(0.001, 96), (0.4, 64), (10.0, 64), (1000.0, None)])
