@@ -81,9 +81,13 @@ class _PagePicture:
 
 @dataclass(frozen=True, kw_only=True)
 class _LayeredFrame:
-    """A frame as layers of one size, two of which are shown at first on either side of a slider."""
+    """A frame as layers of one size, two of which are shown at first on either side of a slider.
+
+    `legend` has the classes that are there, each with its colour in CSS.
+    """
 
     title: str
+    legend: Sequence[tuple[str, str]]
     layers: Sequence[_PagePicture]
     left: int
     right: int
@@ -300,7 +304,9 @@ def _layered_frame(shown: Mapping[str, ShownFrame], scores: str, space: LabelSpa
     layers += [_jpeg(name, overlay(first.frame, drawn, space, OVERLAY_ALPHA)) for name, drawn in classes]
     before = 2 if len(shown) > 1 else 1  # against the labels where there is one network
     title = f"{Path(first.file).name}: mIoU {scores}"
-    return _LayeredFrame(title=title, layers=layers, left=before, right=len(layers) - 1)
+    there = np.unique(np.stack([drawn for _, drawn in classes])).tolist()
+    legend = [(space.names[n], f"#{bytes(space.colors[n]).hex()}") for n in there if n < space.num_classes]
+    return _LayeredFrame(title=title, legend=legend, layers=layers, left=before, right=len(layers) - 1)
 
 
 def _figures(options: ReportOptions, observed: Mapping[str, Observation]) -> list[_PagePicture]:

@@ -170,6 +170,10 @@ def test_in_a_browser_it_is_readable_quiet_and_asks_for_nothing(page: Path, brow
     )
     assert view.evaluate(broken) == 0
     compare = view.locator(".compare").first
+    assert "road" in compare.locator(".legend").inner_text()
+    assert (
+        compare.locator(".legend i").first.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(128, 64, 128)"
+    )
     right = compare.locator("img.right")
     assert right.get_attribute("alt").endswith(": after")
     compare.locator(".slider").fill("80")
