@@ -51,6 +51,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_MOST_CHANGED = 4
+_POINTS = 0.1
+"""Below so many points two networks are called as good as each other: that is what is printed."""
 _PICTURE_WIDTH = 720
 _JPEG_QUALITY = 82
 _FIGURES = {
@@ -95,10 +98,11 @@ class _LayeredFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page, in the order of its fields."""
+    """A part of the page, in the order of its fields; its `headline`, if any, stands above all parts."""
 
     key: str  # its address within the page
     title: str
+    headline: str = ""
     text: Sequence[str] = ()  # paragraphs
     tables: Sequence[TextTable] = ()
     figures: Sequence[_PagePicture] = ()
@@ -254,8 +258,10 @@ def network_sections(options: ReportOptions, runs: Mapping[str, Path], left_out:
     size = f"{first.size[1]}x{first.size[0]}"
     text = f"{len(chosen)} frames at {size}, native protocol: logits upsampled to the labels' size."
     about = f"The frames on which {list(opened)[-1]} is worst. Drag the slider; choose below it what is left and right."
+    table = _scores(observed, first.space)
+    headline = _headline(observed, first.space)
     return [
-        Section(key="scores", title="Scores", text=[text], tables=[_scores(observed, first.space)]),
+        Section(key="scores", title="Scores", headline=headline, text=[text], tables=[table]),
         Section(key="worst", title="Worst frames", text=[about], frames=layered),
         Section(key="figures", title="Figures", figures=_figures(options, observed)),
     ]
@@ -294,6 +300,22 @@ def _scores(observed: Mapping[str, Observation], space: LabelSpace) -> TextTable
         (name, *("-" if math.isnan(value) else f"{100 * value:.1f}" for value in row)) for name, row in values.items()
     )
     return TextTable(header=("per cent", *columns), rows=cells, best=frozenset(best))
+
+
+def _headline(observed: Mapping[str, Observation], space: LabelSpace) -> str:
+    """Say how the last network compares with the first, and which classes changed most, in points of IoU."""
+    (before, first), *_, (after, last) = [*observed.items(), *observed.items()]
+    means = [100 * mean_iou(item.iou) for item in (first, last)]
+    if before == after:
+        return f"{after}: mIoU {means[1]:.1f} %."
+    gain = means[1] - means[0]
+    word = "better" if gain > 0 else "worse"
+    changes = dict(zip(space.names, (100 * (last.iou - first.iou)).tolist(), strict=True))
+    known = [name for name, change in changes.items() if not math.isnan(change)]
+    largest = sorted(known, key=lambda name: -abs(changes[name]))[:_MOST_CHANGED]
+    most = ", ".join(f"{name} {changes[name]:+.1f}" for name in largest)
+    verdict = f"{abs(gain):.1f} points {word} than" if abs(gain) >= _POINTS else "as good as"
+    return f"{after} is {verdict} {before} (mIoU {means[1]:.1f} % and {means[0]:.1f} %). Most changed: {most}."
 
 
 def _layered_frame(shown: Mapping[str, ShownFrame], scores: str, space: LabelSpace) -> _LayeredFrame:

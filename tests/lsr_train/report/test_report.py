@@ -62,6 +62,22 @@ def test_everything_is_in_the_page_and_nothing_outside_it(page: Path) -> None:
     assert "url(" not in text
 
 
+def test_the_page_begins_with_how_much_better_the_last_network_is(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = re.search(
+        r'<p class="headline">after is (?:([\d.]+) points (better|worse) than|as good as) before '
+        r"\(mIoU ([\d.]+) % and ([\d.]+) %\)\. Most changed: (.+)\.</p>", text
+    )  # fmt: skip
+    assert found is not None
+    assert found.start() < text.index("<nav>")
+    gain = float(found[3]) - float(found[4])
+    assert abs(gain) == pytest.approx(float(found[1] or 0), abs=0.11)
+    assert found[2] == (None if found[1] is None else "better" if gain > 0 else "worse")
+    changes = [abs(float(part.rsplit(" ", 1)[1])) for part in found[5].split(", ")]
+    assert changes == sorted(changes, reverse=True)
+    assert len(changes) == 4
+
+
 def test_a_run_says_what_it_was_computed_with(runs: Path) -> None:
     (entry,) = RunFolder(runs / "adapted").environments()
     assert entry["step"] == 0
