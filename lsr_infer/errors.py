@@ -17,8 +17,8 @@ from typing import NoReturn
 from lsr_infer.text import printable
 
 __all__ = [
-    "DeviceError", "InputError", "LsrError", "PartialResultError", "QualityGateError", "UnusableFilesError",
-    "UsageError", "exit_status", "extra", "stderr_handler",
+    "DeviceError", "InputError", "LostPacketsError", "LsrError", "PartialResultError", "QualityGateError",
+    "UnusableFilesError", "UsageError", "exit_status", "extra", "stderr_handler",
 ]  # fmt: skip
 
 
@@ -46,6 +46,10 @@ class InputError(LsrError):
     """An input, a model or the output place is unusable."""
 
     exit_code = 4
+
+
+class LostPacketsError(InputError):
+    """A video was read to its end, past packets that cannot be decoded."""
 
 
 class UnusableFilesError(InputError):

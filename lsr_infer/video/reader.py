@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from lsr_infer.errors import InputError
+from lsr_infer.errors import InputError, LostPacketsError
 from lsr_infer.io.image_headers import UNCROPPED, Crop
 from lsr_infer.io.sources import is_address, label
 from lsr_infer.video import containers
@@ -209,6 +209,7 @@ def read_frames(
     Raises:
         InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
             claims. The good frames before the place have been yielded by then; the message counts them.
+        LostPacketsError: packets in it cannot be decoded; all other frames have been yielded.
     """
     name = label(path)
     index = seen = decoded = 0
@@ -247,7 +248,7 @@ def read_frames(
                 raise InputError(f"{name}: ends after {seen} frames ({missing}); the file is cut off or damaged.")
             if lost := check.lost():
                 packets = f"{lost} packet{'s' if lost > 1 else ''}"
-                raise InputError(f"{name}: {packets} could not be decoded; the other {seen} frames are kept.")
+                raise LostPacketsError(f"{name}: {packets} could not be decoded; the other {seen} frames are kept.")
     except FFmpegError as error:
         raise _broken(name, seen, error, timeout_seconds) from error
 

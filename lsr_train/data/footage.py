@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from lsr_infer.errors import InputError, UsageError
+from lsr_infer.errors import InputError, LostPacketsError, UsageError
 from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.label_images import without_labels
@@ -31,7 +31,7 @@ from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
-from lsr_train.data.scan import scan_images, settle
+from lsr_train.data.scan import cut, scan_images, settle
 from lsr_train.data.shares import report_frames
 
 __all__ = ["Footage", "TargetFrames", "footage_files", "frame_size", "open_footage"]
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _Timed = tuple[float, NDArray[np.uint8]]
 """A frame of a video, with its time in seconds before it."""
 
-_VERSION = 1
+_VERSION = 2
 _FRAME_LIST = "frames.json"
 _THINNING_WIDTH = 160
 
@@ -145,25 +145,29 @@ def thinned(frames: Iterable[_Timed], sampling: VideoSampling) -> Iterator[_Time
 
 @dataclass(kw_only=True)
 class _Sampled:
-    """Frames taken from one video, and one line where it is unusable or broken from some time on."""
+    """Frames taken from one video, and one line where it is unusable or broken from some time on.
+
+    One on packets that cannot be decoded is no problem: `lost`.
+    """
 
     frames: list[Path | NDArray[np.uint8]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     lab: list[list[list[float]]] = field(default_factory=list)
     problem: str | None = None
+    lost: str | None = None
 
 
 def _cached_video(folder: Path) -> _Sampled | None:
     """Return what a cache folder holds of a video, None where it is not complete."""
     try:
         document = json.loads((folder / _FRAME_LIST).read_text(encoding="utf-8"))
-        times, lab, problem = document["times"], document["lab"], document["problem"]
+        times, lab, problem, lost = (document[name] for name in ("times", "lab", "problem", "lost"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     files = [folder / f"{index:06d}.png" for index in range(len(times))]
     if not all(file.is_file() for file in files):
         return None
-    return _Sampled(frames=list(files), times=times, lab=lab, problem=problem)
+    return _Sampled(frames=list(files), times=times, lab=lab, problem=problem, lost=lost)
 
 
 def _sample(path: Path, sampling: VideoSampling, folder: Path | None) -> _Sampled:
@@ -183,6 +187,8 @@ def _sample(path: Path, sampling: VideoSampling, folder: Path | None) -> _Sample
                     raise OSError(f"{file} cannot be written")
                 sampled.frames.append(file)
             sampled.times.append(moment)
+    except LostPacketsError as error:
+        sampled.lost = str(error)
     except InputError as error:
         sampled.problem = str(error)
     return sampled
@@ -211,7 +217,7 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
             sweep(folder)
             sampled = _sample(path, sampling, folder)
             if sampled.frames:
-                document = {"times": sampled.times, "lab": sampled.lab, "problem": sampled.problem}
+                document = vars(sampled) | {"frames": len(sampled.frames)}
                 write_json(list_file, document)  # last: without it the folder counts as incomplete
             return sampled
     except (OSError, InputError) as error:
@@ -302,15 +308,20 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     names = [str(images[index]) for index in good]
     lab = [scan.lab[good]]
     sampling = VideoSampling(seconds=target.seconds, static=target.static, height=target.height, width=target.width)
+    partial, lost = 0, []
     for video in videos:
         sampled = sample_video(video, sampling, cache)
         frames += sampled.frames
         names += [f"{video}@{moment:.3f}s" for moment in sampled.times]
         lab.append(np.array(sampled.lab).reshape(-1, 2, 3))
         problems += [sampled.problem] if sampled.problem else []
+        partial += bool(sampled.problem and sampled.frames)
+        lost += [sampled.lost] if sampled.lost else []
         if not sampled.frames and not sampled.problem:
             problems.append(f"{video}: holds no frames")
-    settle(problems, len(frames) + len(problems), on_bad, f"files of {target.root}")
+    for line in cut(lost):
+        logger.warning("%s", line)
+    settle(problems, len(images) + len(videos), on_bad, f"files of {target.root}", partial=partial)
     chosen = evenly(len(frames), target.limit)
     statistics = np.concatenate(lab)[chosen]
     return _FileFootage(

@@ -69,7 +69,9 @@ class ImageScan(NamedTuple):
     problems: tuple[tuple[int, str], ...]
 
 
-def settle(problems: Sequence[str], total: int, on_bad: str, what: str, advice: Sequence[str] = ()) -> None:
+def settle(
+    problems: Sequence[str], total: int, on_bad: str, what: str, advice: Sequence[str] = (), *, partial: int = 0
+) -> None:
     """Stop over unusable files (one line each, of `total` files), or log that they are left out.
 
     Args:
@@ -78,6 +80,7 @@ def settle(problems: Sequence[str], total: int, on_bad: str, what: str, advice: 
         on_bad: `stop` or `skip`.
         what: what the files are called.
         advice: sentences on what would mend them.
+        partial: how many of them are videos that are used up to where they break.
 
     Raises:
         UnusableFilesError: there are problems and `on_bad` is `stop`, or nothing usable is left; lists them.
@@ -87,13 +90,15 @@ def settle(problems: Sequence[str], total: int, on_bad: str, what: str, advice: 
     lines = [f"  {line}" for line in cut(problems)]
     listed = "\n".join(lines)
     hints = "".join(f" {sentence}" for sentence in advice)
-    if len(problems) >= total:
+    rest = f", {partial} of them only from where it breaks" if partial else ""
+    if len(problems) - partial >= total:
         raise UnusableFilesError(f"none of {total} {what} can be used.{hints}\n{listed}")
     if on_bad == "stop":
         raise UnusableFilesError(
-            f"{len(problems)} of {total} {what} cannot be used (--data.on_bad skip leaves them out).{hints}\n{listed}"
+            f"{len(problems)} of {total} {what} cannot be used{rest} (--data.on_bad skip leaves them out)."
+            f"{hints}\n{listed}"
         )
-    logger.warning("%d of %d %s are left out (--data.on_bad skip).%s", len(problems), total, what, hints)
+    logger.warning("%d of %d %s are left out%s (--data.on_bad skip).%s", len(problems), total, what, rest, hints)
     for line in lines:
         logger.warning("%s", line)
 

@@ -1,9 +1,10 @@
 """Unlabelled frames from folders, globs, videos and Toytown; no label is looked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -37,6 +38,25 @@ def video(tmp_path: Path) -> Path:
             shift = 12 * (index if index < 10 else 10 if index < 20 else index - 10)
             writer.write(np.ascontiguousarray(texture[:, shift : shift + 128]).astype(np.uint8))
     return path
+
+
+def damaged_video(path: Path, frames: int, damaged: Sequence[int], cut: float = 1.0) -> None:
+    """Write key frames alone, of which some cannot be decoded, in a file that may be cut off."""
+    rng = np.random.default_rng(1)
+    with av.open(str(path), "w", format="matroska" if cut < 1 else "mp4") as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(frames):
+            picture = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for place, size in (packets[number] for number in damaged):
+        assert place is not None
+        data[place : place + size] = b"\xff" * size
+    path.write_bytes(data[: round(cut * len(data))])
 
 
 def test_a_folder_is_searched_below_and_a_glob_is_taken_as_it_is(frames_folder: Path) -> None:
@@ -167,11 +187,15 @@ def test_a_video_broken_in_the_middle_stops_or_gives_what_it_has(tmp_path: Path,
     for name in ("derived/text_renamed.mp4", "mp4parse/invalid_userdata.mp4", "derived/truncated_half.mp4"):
         with pytest.raises(InputError, match="none of 1"):
             open_footage(target(folder / name), on_bad="skip", cache=tmp_path / "cache")
-    path = folder / "mp4parse" / "no_timescale.mp4"
-    with pytest.raises(InputError, match="no_timescale"):
+    path = folder / "mp4parse" / "no_timescale.mp4"  # 12 of its packets cannot be decoded
+    footage = open_footage(target(path, seconds=0.0, static=0.0), cache=tmp_path / "cache")
+    assert (len(footage), footage.left_out) == (170, ())
+    path = tmp_path / "cut.mkv"
+    damaged_video(path, 12, (), cut=0.6)
+    with pytest.raises(InputError, match=r"cut\.mkv"):
         open_footage(target(path, static=0.0), cache=tmp_path / "cache")
     footage = open_footage(target(path, seconds=0.0, static=0.0), on_bad="skip", cache=tmp_path / "cache")
-    assert 1 <= len(footage) < 182
+    assert 1 <= len(footage) < 12
     assert len(footage.left_out) == 1
     again = open_footage(target(path, seconds=0.0, static=0.0), on_bad="skip", cache=tmp_path / "cache")
     assert everything(again) == everything(footage)
@@ -202,3 +226,45 @@ def test_a_real_drive_is_sampled_by_time(tmp_path: Path, shared: Callable[[str],
     times = [float(footage[index].file.rpartition("@")[2][:-1]) for index in range(len(footage))]
     assert len(footage) == int(times[-1]) + 1
     assert np.allclose(times, np.arange(len(footage)), atol=1 / 15 + 1e-6)
+
+
+@pytest.mark.parametrize("on_bad", ["stop", "skip"])
+def test_packets_that_cannot_be_decoded_are_counted_and_the_video_is_used(
+    on_bad: str, tmp_path: Path, shared: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = shared("data/cases/media/bad_packet_all_keyframes.mp4")
+    for _ in range(2):  # from the file, then from the cache
+        footage = open_footage(target(path, seconds=0, static=0), on_bad=on_bad, cache=tmp_path)
+        assert [footage[n].file.rpartition("@")[2] for n in range(5)] == [
+            "0.000s",
+            "0.067s",
+            "0.100s",
+            "0.133s",
+            "0.167s",
+        ]
+        assert (len(footage), footage.left_out) == (5, ())
+        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warned == [f"{path}: 1 packet could not be decoded; the other 5 frames are kept."]
+        caplog.clear()
+
+
+def test_frames_and_files_are_counted_apart(
+    frames_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged_video(frames_folder / "packets.mp4", 12, (3, 7, 8))
+    options = {"seconds": 0, "static": 0}
+    footage = open_footage(target(frames_folder, **options))
+    assert (len(footage), footage.left_out) == (7 + 9, ())
+    assert "packets.mp4: 3 packets could not be decoded; the other 9 frames are kept." in caplog.text
+    damaged_video(frames_folder / "cut.mkv", 12, (), cut=0.6)
+    (frames_folder / "none.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"2 of 10 files of .* cannot be used, 1 of them only from where it breaks"):
+        open_footage(target(frames_folder, **options))
+    caplog.clear()
+    footage = open_footage(target(frames_folder, **options), on_bad="skip")
+    assert len(footage.left_out) == 2
+    assert 7 + 9 < len(footage) < 7 + 9 + 12
+    assert "2 of 10 files of" in caplog.text
+    assert "are left out, 1 of them only from where it breaks" in caplog.text
+    alone = open_footage(target(frames_folder / "cut.mkv", **options), on_bad="skip")
+    assert len(alone) == len(footage) - 7 - 9
