@@ -44,6 +44,7 @@ from lsr_train.config.recipes import read_config, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.data.footage import frame_size
 from lsr_train.data.labelled import choose_label_space
+from lsr_train.data.shares import reported_once
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.engine.deadline import Deadline
 from lsr_train.engine.loop import build_accelerator
@@ -86,6 +87,7 @@ class _Stages:
     times: Times | None = None  # what `resume_stages` keeps to; None where there is no budget
 
 
+@reported_once()
 def adapt_from_scratch(request: Request, stage: SourceStage, started: float | None = None) -> int:
     """Train the source stage where none is ready, adapt, and write the summary; returns the greater exit code.
 
@@ -108,6 +110,7 @@ def adapt_from_scratch(request: Request, stage: SourceStage, started: float | No
     return resume_stages(request.out, None if request.budget is None else started + request.budget)
 
 
+@reported_once()
 def resume_stages(out: Path, ends: float | None = None) -> int:
     """Do what is left of both stages, and write the summary; returns the greater exit code.
 

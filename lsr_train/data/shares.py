@@ -1,7 +1,9 @@
 """Reports what a data set holds: the folders it came from, the share of each class, and what is unusual about them."""
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,33 @@ from numpy.typing import NDArray
 from lsr_infer.io.label_images import folders_of, labels_left_out
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.data.pairing import Pair
+from lsr_train.data.scan import cut
 
-__all__ = ["report_frames", "report_labels"]
+__all__ = ["report_frames", "report_labels", "reported_once"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_VOID = 0.5
-_told: set[str] = set()
+_reported: ContextVar[set[str] | None] = ContextVar("_reported", default=None)
+
+
+@contextmanager
+def reported_once() -> Iterator[None]:
+    """Within the block, or one around it, a line is logged once, however often a data set is opened."""
+    outer = _reported.get()
+    token = _reported.set(set() if outer is None else outer)
+    try:
+        yield
+    finally:
+        _reported.reset(token)
 
 
 def _tell(level: int, line: str) -> None:
-    """Log a line, once in a process, since a data set may be opened several times."""
-    if line not in _told:
-        _told.add(line)
+    reported = _reported.get()
+    if reported is None or line not in reported:
         logger.log(level, "%s", line)
+    if reported is not None:
+        reported.add(line)
 
 
 def _percent(share: float) -> str:
@@ -58,7 +73,7 @@ def report_labels(
             logging.INFO, f"{root}: {len(left_out)} files beside these, {kind}, belong to none by name and are left out"
         )
     present = [index for index in range(space.num_classes) if of_class[index]]
-    shares = ", ".join(f"{space.names[index]} {_percent(of_class[index] / labelled)}" for index in present)
+    shares = ", ".join(cut([f"{space.names[index]} {_percent(of_class[index] / labelled)}" for index in present]))
     share_void = all_void / (labelled + all_void)
     _tell(logging.INFO, f"{root}: {_percent(share_void)} of all pixels are void (255); of the others {shares}")
     remedy = "Check --data.source.ids, and ids in classes.yaml"
@@ -66,7 +81,7 @@ def report_labels(
         only = f"every labelled pixel is {space.names[present[0]]}, one of {space.num_classes} classes of {space.name}"
         _tell(logging.WARNING, f"{root}: {only}. {remedy}: the label files may hold other numbers.")
     elif len(present) < space.num_classes:
-        absent = ", ".join(name for index, name in enumerate(space.names) if index not in present)
+        absent = ", ".join(cut([name for index, name in enumerate(space.names) if index not in present]))
         _tell(logging.WARNING, f"{root}: no pixel is {absent}. {remedy}, or set --label_space to one without.")
     if share_void > _MOST_VOID:
         most = f"{_percent(share_void)} of all pixels are void, and nothing is learned there"

@@ -9,23 +9,19 @@ import numpy as np
 import pytest
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.data import SourceConfig, TargetConfig
 from lsr_train.config.run import Config, DataConfig
-from lsr_train.data import shares
 from lsr_train.data.footage import footage_files, open_footage
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
 from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.data.layouts import find_pairs
-from lsr_train.data.pairing import Suffixes
+from lsr_train.data.pairing import Pair, Suffixes
 from lsr_train.data.scan import settle
+from lsr_train.data.shares import report_labels, reported_once
 
 Shared = Callable[[str], Path]
 CASES = "data/cases/folders"
-
-
-@pytest.fixture(autouse=True)
-def _fresh_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "_told", set())
 
 
 @pytest.fixture
@@ -353,9 +349,31 @@ def test_shares_absent_classes_and_much_void_are_said(
     assert "no pixel is sidewalk, building, wall, fence, pole" in said
     assert "60 % of all pixels are void, and nothing is learned there" in said
     assert "every labelled pixel" not in said
-    count = len(log.records)
-    opened(tmp_path)
-    assert [record.levelno for record in log.records[count:]] == [logging.INFO], "the report comes once in a process"
+    for _ in range(2):  # two commands in one process
+        log.clear()
+        with reported_once():
+            opened(tmp_path)
+            with reported_once():
+                opened(tmp_path)
+        assert warnings(log) == said
+        assert log.text.count("of the others road") == 1
+
+
+def test_lists_of_classes_are_cut_with_a_count(log: pytest.LogCaptureFixture) -> None:
+    names = tuple(f"class{index}" for index in range(120))
+    space = LabelSpace(name="many", names=names, colors=tuple((index, 0, 0) for index in range(120)))
+    pairs = [Pair(image=Path("images/1.png"), labels=Path("labels/1.png"))]
+    few = np.zeros((1, 120), np.int64)
+    few[0, :2] = 300, 100
+    report_labels("here", pairs, space, few, np.zeros(1, np.int64))
+    assert "no pixel is class2, class3, " in warnings(log)
+    assert "class21, and 98 more. Check" in warnings(log)
+    assert "class22" not in log.text
+    log.clear()
+    report_labels("here", pairs, space, np.full((1, 120), 50), np.zeros(1, np.int64))
+    assert "of the others class0 0.833 %, class1 0.833 %, " in log.text
+    assert log.text.rstrip().endswith("class19 0.833 %, and 100 more")
+    assert not warnings(log)
 
 
 def test_what_is_usual_is_no_warning(shared: Shared, log: pytest.LogCaptureFixture) -> None:
