@@ -22,7 +22,7 @@ _COMMANDS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    code = exit_status(lambda: _run(argv))
+    code = exit_status(lambda: _run(argv), argv=argv)
     if arguments is None and any(thread.name.startswith(_READERS) for thread in threading.enumerate()):
         # A source that fell silent still holds its reader inside libav, under which Python's own end would free the
         # container: seen as a segmentation fault. Everything is written and closed by now.

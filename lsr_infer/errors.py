@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -72,10 +72,24 @@ class PartialResultError(LsrError):
 
 _USER = re.compile(r"([A-Za-z][\w+.-]*:/+)\S*@")
 """User and password of an address, be it a malformed one or the value of another option."""
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*:/+")
+_OPTION = re.compile(r"--[\w.-]+=|-\w=?")
+"""What stands before a value in one word with it."""
 
 
-def _message(text: str) -> str:
-    """Return a message in one printable line, without the users and passwords of addresses."""
+def _message(text: str, argv: Sequence[str] = ()) -> str:
+    """Return a message in one printable line, without the users and passwords of addresses.
+
+    A word of the command line that leads to no file and has an @ behind a colon is taken for a mistyped address.
+    """
+    for word in sorted(argv, key=len, reverse=True):
+        value = _OPTION.sub("", word)
+        user = value.rpartition("@")[0]
+        if ":" in user and not os.path.lexists(value):
+            scheme = _SCHEME.match(user)
+            for shown in (user, repr(user)[1:-1]):  # a path has one slash where the word may have several
+                secret = "/+".join(map(re.escape, re.split("/+", shown[scheme.end() if scheme else 0 :])))
+                text = re.sub(f"{secret}@", "", text)
     return printable(_USER.sub(r"\1", text))
 
 
@@ -131,12 +145,13 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def exit_status(command: Callable[[], int | None], *, needs: str = "") -> int:
+def exit_status(command: Callable[[], int | None], *, needs: str = "", argv: Sequence[str] | None = None) -> int:
     """Run a command and translate how it ended into a process exit code.
 
     Args:
         command: the body of a `main`; its return value is the exit code, None meaning 0.
         needs: the extra that holds the packages the command imports; "" where the package itself does.
+        argv: the command line, None for the process's own; of what it names and is no file, no password is shown.
 
     Returns:
         The command's own code; the code of an `LsrError`, after one line on stderr and one for each file it lists; 3
@@ -149,7 +164,8 @@ def exit_status(command: Callable[[], int | None], *, needs: str = "") -> int:
             return command() or 0
     except LsrError as error:
         lines = str(error).split("\n") if error.keeps_lines else [" ".join(str(error).splitlines())]
-        text = "\n".join(map(_message, lines))
+        words = sys.argv[1:] if argv is None else argv
+        text = "\n".join(_message(line, words) for line in lines)
         sys.stderr.write(f"error: {text}\n")  # at once, so that the lines of several processes stay whole
         return error.exit_code
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     worst = 0
     for argv in commands:
-        code = exit_status(lambda argv=argv: run(argv), needs="train")  # type: ignore[misc]  # bound at once
+        code = exit_status(lambda argv=argv: run(argv), needs="train", argv=argv)  # type: ignore[misc]  # bound at once
         if code not in (0, PARTIAL):
             sys.exit(code)
         worst = max(worst, code)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+import lsr_infer
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError, exit_status, stderr_handler
 from lsr_infer.io.download import download
@@ -81,6 +82,34 @@ def test_the_value_of_another_option_shows_no_secret_either(tmp_path: Path, caps
 
     assert exit_status(fail) == 4
     assert capsys.readouterr().err == ("rtsps://cam:1/s is lost\nerror: no folder rtsp://cam/s and http://cam/s.\n")
+
+
+MISTYPED = {  # word: what is shown of it
+    "rtsp:/admin:my secret@host/s": "rtsp:/host/s",
+    "rtsp//admin:secret@host/s": "host/s",
+    "rtsp:admin:secret@host/s": "host/s",
+    "rtsp;//admin:a secret/b@admin: c@host/s": "host/s",
+    "admin:secret@10.0.0.1/stream": "10.0.0.1/stream",
+    "ad min:'secret\\admin@10.0.0.1": "10.0.0.1",
+}
+
+
+@pytest.mark.parametrize("word", MISTYPED)
+def test_a_mistyped_address_shows_no_password(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = Path(lsr_infer.__file__).parent / "models" / "toytown" / "images"
+    for option in ([word], [shipped, "-m", word], [shipped, f"-m{word}"], [shipped, f"--model={word}"]):
+        assert run(*option, "-o", tmp_path / "out") in (2, 4)
+        error = capsys.readouterr().err
+        assert f"error: {MISTYPED[word]}: " in error
+        assert "secret" not in error
+        assert "admin" not in error
+
+
+def test_a_file_may_be_called_as_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "12:30@front.png"
+    file.write_bytes(b"no picture")
+    assert run(file, "-o", tmp_path / "out") == 4
+    assert str(file) in capsys.readouterr().err
 
 
 PICTURE = np.zeros((40, 60, 3), np.uint8)
