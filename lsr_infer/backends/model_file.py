@@ -8,13 +8,12 @@ copy of the weights.
 
 import logging
 import mmap
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.digests import digest_holds
+from lsr_infer.io.digests import digest_in
 from lsr_infer.io.files import is_file, is_folder
 from lsr_infer.manifest import METADATA_KEY, Manifest
 from lsr_infer.tensorrt.admission import engine_manifest
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 LARGEST_FILE = 2**31 - 1
 """Largest file that is read: protobuf ends there."""
 
-_DIGEST = re.compile(r'"digest":\s*"([^"]+)"')
 _LARGEST_TEXT = 1 << 24
 _DEEPEST = 32
 
@@ -87,15 +85,15 @@ def read_onnx(path: Path) -> OnnxFile:
                 raise InputError(f"{path}: is empty. Export the model again.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 found = _Scan(content).model(size)
-                stated = _DIGEST.search(found.metadata.get(METADATA_KEY, ""))
-                if stated is not None and not digest_holds(content, stated[1]):
-                    raise InputError(
-                        f"{path}: is damaged, its content is not what the digest in its Manifest is of. Copy it again, "
-                        "or export the model again."
-                    )
+                digest_in(content, found.metadata.get(METADATA_KEY, "").encode())
                 return found
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        raise InputError(
+            f"{path}: is damaged, its content is not what the digest in its Manifest is of. Copy it again, or export "
+            "the model again."
+        ) from error
     except _NoProtobufError as error:
         raise InputError(f"{path}: is no ONNX file, or a damaged one ({error}). Export the model again.") from error
     except _ExternalDataError as error:

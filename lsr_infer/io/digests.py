@@ -1,6 +1,7 @@
 """Writes the SHA-256 of a file into the file itself, and checks it.
 
-The digest counts its own digits as zeros, so that every byte of the file is under it.
+The digest counts its own digits as zeros, so that every byte of the file is under it. The `format` of a file says
+whether it has one, so that damage to its name is no way past it.
 """
 
 import hashlib
@@ -8,7 +9,7 @@ import mmap
 import re
 from pathlib import Path
 
-__all__ = ["BLANK", "digest_holds", "seal", "stated_digest"]
+__all__ = ["BLANK", "digest_holds", "digest_in", "seal", "stated_digest"]
 
 BLANK = f"sha256:{'0' * 64}"
 """Stands in a file where its digest will."""
@@ -45,20 +46,25 @@ def digest_holds(content: mmap.mmap, digest: str) -> bool:
     return start >= 0 and digest == f"sha256:{found.hexdigest()}"
 
 
-def stated_digest(path: Path) -> str | None:
-    """Return the digest that the beginning of a file states, None where there is none; `OSError` as it comes.
+def digest_in(content: mmap.mmap, text: bytes | mmap.mmap) -> str | None:
+    """Return the digest of a file's content that a text states, None where it states none.
 
     Raises:
-        ValueError: the file has another: it is damaged.
+        ValueError: the content has another: it is damaged.
     """
+    found = _STATED.search(text, 0, _SEARCHED)
+    if found is None:
+        return None
+    digest = found[1].decode("utf-8", "replace")
+    if not digest_holds(content, digest):
+        raise ValueError("its content is not what its digest is of")
+    return digest
+
+
+def stated_digest(path: Path) -> str | None:
+    """Return the digest that the beginning of a file states; as `digest_in`, and `OSError` as it comes."""
     with path.open("rb") as file:
         if not file.seek(0, 2):
             return None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            stated = _STATED.search(content, 0, _SEARCHED)
-            if stated is None:
-                return None
-            digest = stated[1].decode("utf-8", "replace")
-            if not digest_holds(content, digest):
-                raise ValueError(f"{path}: its content is not what its digest is of")
-            return digest
+            return digest_in(content, content)

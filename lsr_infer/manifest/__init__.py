@@ -20,7 +20,9 @@ from lsr_infer.manifest.records import EngineFacts, Parity, Quantization, Teache
 
 __all__ = ["FORMAT", "LARGEST_BATCH", "LARGEST_SIDE", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "RUNTIMES", "Manifest"]
 
-FORMAT = 2
+FORMAT = 3
+_UNSEALED = 2
+"""Of a document without a digest: an engine's, and those of 0.1.0."""
 """Version of the document. A reader takes its own version and those below."""
 METADATA_KEY = "lsr_manifest"
 """Key of the document in the metadata of an ONNX file."""
@@ -181,7 +183,7 @@ class Manifest:
         embedded = {name: value.to_dict() for name, value in own.items() if hasattr(value, "to_dict")}
         given = {name: own.get(name, _GRAPH_INPUT.get(name)) for name in _Input.__struct_fields__}
         members = own | embedded | {
-            "format": FORMAT,
+            "format": FORMAT if self.digest else _UNSEALED,
             "input": given,
             "output": {"name": self.output, "upsampling": self.upsampling},
         }  # fmt: skip
@@ -207,6 +209,10 @@ class Manifest:
         if not 1 <= version <= FORMAT:
             raise InputError(
                 f"Manifest: its format is {version}, this version reads up to {FORMAT}. Update it, or export again."
+            )
+        if version > _UNSEALED and not document.get("digest"):
+            raise InputError(
+                "Manifest: it is damaged, its digest is missing. Copy the model again, or export it again."
             )
         if version == 1:
             document = {"runtime": "any", "choices": []} | document

@@ -26,17 +26,19 @@ from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.spec import NORMALIZATIONS, NetworkSpec
 from lsr_train.network.weight_files import load_checked
 from lsr_train.network.weights import recognise
-from lsr_train.runs.folder import MODEL_FILE, RunFolder
+from lsr_train.runs.folder import CHECKPOINT_FILES, RunFolder
 
 __all__ = [
-    "ModelInfo", "TeacherFacts", "checked_digest", "load_model", "model_hash", "newest_whole", "save_model",
-    "save_tensors",
+    "UNSEALED", "ModelInfo", "TeacherFacts", "checked_digest", "damage", "load_model", "model_hash", "newest_whole",
+    "save_model", "save_tensors",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the metadata."""
+UNSEALED = 1
+"""Of files that may have no digest: those of 0.1.0, of a model and of a state."""
 
 _KEY = "lsr_road"
 LICENCE = (
@@ -161,8 +163,10 @@ def load_model(
         if found.doubt and not (dilations and sure):
             logger.warning("%s Set %s '[6, 12, 18, 24]' or '[6, 12]'.", found.doubt, option)
         return found.network.to(device), ModelInfo(label_space=None, origin=found.text)
-    checked_digest(path)
+    digest = checked_digest(path)
     document, weights = _read(path)
+    if digest is None and document["format"] > UNSEALED:
+        raise damage(path)
     try:
         spec = NetworkSpec.from_dict(document["network"])
         batch_norm = document["batch_norm"]
@@ -202,8 +206,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         version = document["format"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: its description is damaged ({error}). Use another copy.") from error
-    if version != FORMAT:
-        raise InputError(f"{path}: a model file of format {version}; this version reads {FORMAT}. Update the program.")
+    if version not in (UNSEALED, FORMAT):
+        raise InputError(
+            f"{path}: a model file of format {version}; this version reads up to {FORMAT}. Update the program."
+        )
     return document, weights
 
 
@@ -225,11 +231,16 @@ def checked_digest(path: Path) -> str | None:
     try:
         return stated_digest(path)
     except ValueError as error:
-        other = newest_whole(path)
-        advice = "Use another copy" if other is None else f"Use another copy, or {other}, the newest that is whole"
-        raise InputError(f"{path}: it is damaged, its content is not what its digest is of. {advice}.") from error
+        raise damage(path) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Use another copy.") from error
+
+
+def damage(path: Path) -> InputError:
+    """Return the error of a damaged file of a checkpoint."""
+    other = newest_whole(path)
+    advice = "Use another copy" if other is None else f"Use another copy, or {other}, the newest that is whole"
+    return InputError(f"{path}: it is damaged, its content is not what its digest is of. {advice}.")
 
 
 def newest_whole(path: Path) -> Path | None:
@@ -240,7 +251,7 @@ def newest_whole(path: Path) -> Path | None:
     run = RunFolder(path.parent.parent.parent)
     for step in reversed(run.steps()) if path.parent.parent.name == "checkpoints" else ():
         folder = run.checkpoint(step)
-        files = (folder / name for name in (MODEL_FILE, "state.safetensors", "state.json"))
+        files = (folder / name for name in CHECKPOINT_FILES)
         if folder != path.parent and all(map(_is_whole, files)):
             return folder
     return None

@@ -30,12 +30,16 @@ from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
 from lsr_infer.text import csv_cell, from_csv_cell
 
-__all__ = ["MODEL_FILE", "STAGES_FILE", "RunFolder", "StepTable", "describe_environment", "resolve_model"]
+__all__ = [
+    "CHECKPOINT_FILES", "MODEL_FILE", "STAGES_FILE", "RunFolder", "StepTable", "describe_environment", "resolve_model",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 """The network inside a checkpoint folder."""
+CHECKPOINT_FILES = (MODEL_FILE, "state.safetensors", "state.json")
+"""All of a checkpoint: the network, the tensors of the state, and the rest of it."""
 STAGES_FILE = "stages.json"
 """Beside the configuration of an adaptation that has a source stage, and there before it."""
 _ENVIRONMENT_FILE = "environment.json"

@@ -22,15 +22,24 @@ from lsr_infer.io.digests import BLANK, seal
 from lsr_infer.io.files import write_json
 from lsr_train.methods import Method
 from lsr_train.network import DeepLabV2
-from lsr_train.runs.checkpoint import ModelInfo, checked_digest, load_model, newest_whole, save_model, save_tensors
-from lsr_train.runs.folder import MODEL_FILE, RunFolder
+from lsr_train.runs.checkpoint import (
+    UNSEALED,
+    ModelInfo,
+    checked_digest,
+    damage,
+    load_model,
+    newest_whole,
+    save_model,
+    save_tensors,
+)  # fmt: skip
+from lsr_train.runs.folder import CHECKPOINT_FILES, MODEL_FILE, RunFolder
 
 __all__ = ["RunState"]
 
 logger = logging.getLogger(__name__)
 
-_TENSORS, _DOCUMENT = "state.safetensors", "state.json"
-STATE_FORMAT = 1
+_, _TENSORS, _DOCUMENT = CHECKPOINT_FILES
+STATE_FORMAT = 2
 """Version of `state.json`."""
 
 
@@ -118,7 +127,7 @@ class RunState:
         saved, _ = load_model(folder / MODEL_FILE)
         if saved.spec != self.network.spec:
             raise InputError(f"{folder}: another architecture than config.yaml says. Put the configuration back.")
-        if document.get("format") != STATE_FORMAT:
+        if document.get("format") not in (UNSEALED, STATE_FORMAT):
             raise InputError(f"{folder}: state of format {document.get('format')}; this version reads {STATE_FORMAT}.")
         if document.get("config", self.config) != self.config:
             logger.warning(
@@ -167,6 +176,8 @@ def _read_whole(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         own = checked_digest(folder / _DOCUMENT)
         document = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))
+        if own is None and document["format"] > UNSEALED:
+            raise damage(folder / _DOCUMENT)
         if own is not None:
             for name, digest in document["files"].items():
                 if checked_digest(folder / name) != digest:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from lsr_infer.io.digests import stated_digest
+from lsr_train.runs.folder import CHECKPOINT_FILES
 from tests.kills.scenarios import (
     Scenario,
     make_inputs,
@@ -44,7 +45,7 @@ def known_checkpoints(folder: Path) -> dict[Path, int]:
     found = {}
     for last in folder.glob("**/checkpoints/last"):
         checkpoint = last.with_name(last.read_text(encoding="utf-8").strip())
-        files = [checkpoint / name for name in ("model.safetensors", "state.safetensors", "state.json")]
+        files = [checkpoint / name for name in CHECKPOINT_FILES]
         try:
             whole = all(stated_digest(file) for file in files)
         except (OSError, ValueError):

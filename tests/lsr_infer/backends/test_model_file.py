@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsr_infer.backends.model_file import LARGEST_FILE, TensorPort, read_onnx
+from lsr_infer.backends.model_file import LARGEST_FILE, TensorPort, read_model_file, read_onnx
 from lsr_infer.errors import InputError
 from lsr_infer.io.digests import BLANK, seal
 from lsr_infer.manifest import METADATA_KEY
@@ -53,6 +53,23 @@ def test_a_byte_that_changed_is_noticed_in_weights_graph_and_manifest(tmp_path: 
         Segmenter(path, device="cpu")
     path.write_bytes(data)
     Segmenter(path, device="cpu").close()
+
+
+@pytest.mark.parametrize("name", ["toytown_adapted", "toytown_source"])
+def test_damage_to_the_name_of_the_digest_is_no_way_past_it(name: str, tmp_path: Path) -> None:
+    data = (ROOT / "lsr_infer" / "models" / f"{name}.onnx").read_bytes()
+    path = tmp_path / "m.onnx"
+    start = data.rindex(b'"digest": "sha256:')
+    for place in (*range(start - 2, start + 20), data.rindex(b'"format": 3') + 10):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            changed[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+            path.write_bytes(changed)
+            with pytest.raises(InputError, match=r"m\.onnx"):
+                read_model_file(path)
+    path.write_bytes(data)
+    assert read_model_file(path).manifest.digest
 
 
 def test_it_reads_what_the_onnx_package_writes(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def contents(tmp_path: Path) -> dict[str, bytes]:
             EYE, ZERO, {METADATA_KEY: GOOD.replace('"scores": {}', '"scores": {"miou": "nan"}')}
         ),
         "manifest of the future": encode(
-            EYE, ZERO, {METADATA_KEY: GOOD.replace(f'"format": {FORMAT}', '"format": 99')}
+            EYE, ZERO, {METADATA_KEY: json.dumps(json.loads(GOOD) | {"format": FORMAT + 1})}
         ),
         "wrong number of classes": encode(EYE, ZERO, {METADATA_KEY: manifest(FOUR).to_json()}),
         "wrong input": encode(EYE, ZERO, {METADATA_KEY: GOOD}, input_name="picture"),

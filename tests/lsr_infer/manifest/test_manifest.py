@@ -196,7 +196,7 @@ def test_values_out_of_range(change: dict[str, Any]) -> None:
         (("parity", "agreement"), None, "Manifest: parity: agreement: expected `float`, got `null`."),
         (("engine", "parity"), {}, "Manifest: engine.parity: object missing required field `reference`."),
         (("input",), {}, "Manifest: input: object missing required field `name`."),
-        (("format",), 3, "Manifest: its format is 3, this version reads up to 2."),
+        (("format",), 4, "Manifest: its format is 4, this version reads up to 3."),
     ],
 )
 def test_a_refusal_names_the_member_in_one_sentence(place: tuple[str, ...], value: object, sentence: str) -> None:
@@ -208,6 +208,16 @@ def test_a_refusal_names_the_member_in_one_sentence(place: tuple[str, ...], valu
     with pytest.raises(InputError) as caught:
         Manifest.from_json(json.dumps(document))
     assert str(caught.value).startswith(sentence)
+
+
+def test_the_format_says_whether_there_is_a_digest() -> None:
+    sealed = manifest(digest=f"sha256:{'5' * 64}")
+    document = json.loads(sealed.to_json())
+    assert (json.loads(manifest().to_json())["format"], document["format"]) == (2, 3)
+    assert Manifest.from_json(json.dumps(document | {"format": 2})) == sealed
+    for lost in ({"digest": ""}, {"digest": None}, {"digesu": document.pop("digest")}):
+        with pytest.raises(InputError, match="its digest is missing"):
+            Manifest.from_json(json.dumps(document | lost))
 
 
 def test_a_document_of_the_first_format_is_read() -> None:

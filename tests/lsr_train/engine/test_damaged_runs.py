@@ -65,6 +65,14 @@ def test_a_damaged_checkpoint_is_named_and_the_whole_one_offered(
     assert weights(run, 4) == weights(whole, 4)
 
 
+def test_damage_to_the_name_of_the_digest_is_no_way_past_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = run / "checkpoints/step-4" / DOCUMENT
+    document.write_text(document.read_text(encoding="utf-8").replace('"digest"', '"digesu"'), encoding="utf-8")
+    flip(run / "checkpoints/step-4" / TENSORS, 0.7)
+    assert resume(run) == 4
+    assert "state.json: it is damaged" in capsys.readouterr().err
+
+
 def test_without_a_whole_one_nothing_is_offered(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for step in (2, 4):
         flip(run / f"checkpoints/step-{step}/{MODEL}", 0.7)
