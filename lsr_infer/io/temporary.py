@@ -141,8 +141,15 @@ def _remove_unheld(path: Path) -> None:
 def discard(folder: Path) -> None:
     """Remove a folder, so that a kill leaves all of it or a temporary name that is swept."""
     temporary = HeldPath(folder).path
-    folder.rename(temporary)
-    shutil.rmtree(temporary)
+    descriptor = _opened(folder)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        folder.rename(temporary)
+        with suppress(FileNotFoundError):  # somebody swept it there
+            shutil.rmtree(temporary)
+    finally:
+        os.close(descriptor)
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -169,6 +170,32 @@ def test_a_folder_is_discarded_in_one_step(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     assert not folder.exists()
     sweep(tmp_path)
+    assert not names(tmp_path)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_folder_that_is_being_discarded_may_be_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    folder = tmp_path / "seed-1"
+    (folder / "a").mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    remove, left = shutil.rmtree, []
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(37, "No locks available")
+
+    def meanwhile(path: Path) -> None:
+        monkeypatch.setattr("lsr_infer.io.temporary.shutil.rmtree", remove)
+        sweep(tmp_path)  # as another command
+        left.extend(names(tmp_path))
+        remove(path)
+
+    if not locks:
+        monkeypatch.setattr("lsr_infer.io.temporary.fcntl.flock", refuse)
+    monkeypatch.setattr("lsr_infer.io.temporary.shutil.rmtree", meanwhile)
+    discard(folder)
+    assert len(left) == locks
     assert not names(tmp_path)
 
 
