@@ -134,9 +134,26 @@ def _decode_jpeg(content: bytes) -> NDArray[np.uint8]:
             return np.asarray(simplejpeg.decode_jpeg(samples, "BGR"))
         except ValueError as error:
             problem = str(error)
-    if "subsampling" in problem:  # a layout that this decoder does not know
+    if "subsampling" in problem and _fills_its_picture(content):  # a layout that this decoder does not know
         return np.asarray(_decode(content, cv2.IMREAD_COLOR), dtype=np.uint8)
     raise BrokenImageError("is damaged: some of its pixels cannot be decoded")
+
+
+_READ_AHEAD = 8
+"""Bytes of a scan that a JPEG decoder wants before it decodes the last ones."""
+
+
+def _fills_its_picture(content: bytes) -> bool:
+    """Whether a JPEG's last scan has all of its samples, but for the last six bytes.
+
+    Decoders fill what is missing before an end marker. Without the marker Pillow waits for more, and says so. It waits
+    for the marker itself in progressive files, of which none can be told from a cut one.
+    """
+    try:
+        _decode_with_pillow(content.removesuffix(b"\xff\xd9") + bytes(_READ_AHEAD), "JPEG", "RGB")
+    except BrokenImageError:
+        return False
+    return True
 
 
 def _decode_with_pillow(content: bytes, kind: str, mode: str) -> NDArray[np.uint8]:

@@ -77,9 +77,16 @@ def test_every_orientation_is_that_of_opencv_and_known_to_the_size(tmp_path: Pat
     assert image_size(file) == expected.shape[:2]
 
 
-@pytest.mark.parametrize("factors", [(0x11, 0x11, 0x11), (0x22, 0x11, 0x11), (0x42, 0x11, 0x11), (0x22, 0x12, 0x21)])
+@pytest.mark.parametrize(
+    "factors", [(0x11, 0x11, 0x11), (0x22, 0x11, 0x11), (0x42, 0x11, 0x11), (0x22, 0x12, 0x21), (0x12, 0x21, 0x11)]
+)
 def test_every_layout_of_samples_is_read(factors: tuple[int, ...]) -> None:
-    assert (decode_image(uniform(*factors), "x") == 128).all()
+    data = uniform(*factors)
+    assert (decode_image(data, "x") == 128).all()
+    start = scan(data)
+    for kept in (0, 2, (len(data) - start) // 2, len(data) - start - 10):
+        with pytest.raises(InputError, match="x: is damaged"):
+            decode_image(data[: start + kept] + b"\xff\xd9", "x")
 
 
 def scan(data: bytes) -> int:
