@@ -129,9 +129,9 @@ def _hold_labels(files: Sequence[Path], *, named: bool) -> bool:
 
 @cache
 def _holds_labels(path: Path, *, named: bool) -> bool | None:
-    """Whether an image has few colours; one that is named so may be saved as JPEG too, or hold 16 bits in one channel.
+    """Whether an image has few colours, in areas of equal pixels: a camera may have few levels, but it has noise too.
 
-    None where it cannot be read, or is of one colour, which tells nothing.
+    One that is named so has few colours alone, or is saved as JPEG, or holds 16 bits in one channel. None where it cannot be read, or is of one colour, which tells nothing.
     """
     try:
         pixels = read_label(path) if path.suffix.lower() == ".png" else read_image(path)
@@ -140,13 +140,20 @@ def _holds_labels(path: Path, *, named: bool) -> bool | None:
     colors = _colors(pixels)
     if colors == 1:
         return None
-    if not named or colors <= _MOST_COLORS:
-        return colors <= _MOST_COLORS
+    if not named:
+        return colors <= _MOST_COLORS and _is_even(pixels)
+    if colors <= _MOST_COLORS:
+        return True
     if path.suffix.lower() in (".jpg", ".jpeg"):
-        here = pixels[:-1, :-1]
-        even = (here == pixels[1:, :-1]) & (here == pixels[:-1, 1:])
-        return bool(even.all(axis=2).mean() >= _LEAST_EVEN)
+        return _is_even(pixels)
     return pixels.ndim == 2 and pixels.dtype == np.uint16
+
+
+def _is_even(pixels: NDArray[Any]) -> bool:
+    """Whether an image [H,W] or [H,W,3] has areas of equal pixels."""
+    here = pixels[:-1, :-1]
+    even = (here == pixels[1:, :-1]) & (here == pixels[:-1, 1:])
+    return bool((even if even.ndim == 2 else even.all(axis=2)).mean() >= _LEAST_EVEN)
 
 
 @cache

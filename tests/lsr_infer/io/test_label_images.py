@@ -111,6 +111,19 @@ def test_no_frame_of_a_recording_is_left_out(tmp_path: Path, case: str) -> None:
     assert not found.labels
 
 
+@pytest.mark.parametrize("levels", [12, 60])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_camera_of_few_levels_is_told_from_labels_by_its_noise(tmp_path: Path, levels: int, channels: int) -> None:
+    files = [tmp_path / name for name in ("0.jpg", "0_nir.png", "1.jpg", "1.png")]
+    for path in files:
+        photograph(path)
+    ramp = np.linspace(0, levels - 1, 64) + np.random.default_rng(3).normal(0, 1, (48, 64))
+    levels_of = np.clip(np.round(ramp), 0, levels - 1).astype(np.uint8)
+    for path in (files[1], files[3]):
+        assert cv2.imwrite(str(path), np.dstack([levels_of] * channels))
+    assert without_labels(files, tmp_path) == (files, [])
+
+
 def test_one_channel_of_16_bits_is_a_label_only_where_its_name_says_so(tmp_path: Path) -> None:
     deep = np.random.default_rng(1).integers(0, 2**16, (48, 64), dtype=np.uint16)
     for name in ("images/1.png", "images/1_thermal.png", "depth/1.png", "gt/1_instanceIds.png", "thermal/1.png"):
