@@ -2,6 +2,7 @@
 
 import http.client
 import ssl
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -13,6 +14,7 @@ from lsr_infer.io.sources import without_secrets
 __all__ = ["download", "refuse_other_scheme"]
 
 _LARGEST = 256 << 20
+_CHUNK = 1 << 16
 
 
 class _SameScheme(urllib.request.HTTPRedirectHandler):
@@ -44,14 +46,23 @@ def download(address: str, timeout_seconds: float) -> bytes:
     """Return the content behind an http or https address.
 
     Raises:
-        InputError: it cannot be had, sends nothing for so long, is a stream or too large, or leads to another scheme.
+        InputError: it cannot be had, is not there whole in this time, is a stream or too large, or leads to another
+            scheme.
     """
     name = without_secrets(address)
+    content = bytearray()
+    deadline = time.monotonic() + timeout_seconds
     try:
         with _open(address, timeout_seconds) as answer:
             if answer.headers.get_content_maintype() == "multipart":
                 raise InputError("sends a stream in place of one picture.")
-            content = answer.read(_LARGEST + 1)
+            while len(content) <= _LARGEST and (chunk := answer.read1(_CHUNK)):
+                content += chunk
+                if time.monotonic() > deadline:
+                    raise InputError(f"was not there whole after {timeout_seconds:g} s. Set a longer --timeout.")
+            if answer.length and len(content) <= _LARGEST:  # what is still to come
+                whole = len(content) + answer.length
+                raise InputError(f"ended after {len(content)} of {whole} bytes. Ask for it again.")
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except TimeoutError as error:

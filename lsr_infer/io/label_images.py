@@ -131,7 +131,8 @@ def _hold_labels(files: Sequence[Path], *, named: bool) -> bool:
 def _holds_labels(path: Path, *, named: bool) -> bool | None:
     """Whether an image has few colours, in areas of equal pixels: a camera may have few levels, but it has noise too.
 
-    One that is named so has few colours alone, or is saved as JPEG, or holds 16 bits in one channel. None where it cannot be read, or is of one colour, which tells nothing.
+    One that is named so has few colours alone, or is saved as JPEG, or holds 16 bits in one channel. None where it
+    cannot be read, or is of one colour, which tells nothing.
     """
     try:
         pixels = read_label(path) if path.suffix.lower() == ".png" else read_image(path)

@@ -70,7 +70,9 @@ def _folder(root: Path) -> Path:
     return root
 
 
-_FIRST_FOLDERS = {"cityscapes": "leftImg8bit", "synthia": "RGB", "camvid": "701_StillsRaw_full"}
+_CITYSCAPES_IMAGES = "leftImg8bit"
+_CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
+_FIRST_FOLDERS = {"cityscapes": _CITYSCAPES_IMAGES, "synthia": "RGB", "camvid": _CAMVID_IMAGES}
 """What tells a published layout by its name."""
 
 
@@ -137,7 +139,7 @@ def _cityscapes_splits(root: Path, split: str, *, labelled: bool) -> list[str]:
 
     Where leftImg8bit/ has no folders, its own files are the one split, which has an empty name.
     """
-    base = root / "leftImg8bit" / split
+    base = root / _CITYSCAPES_IMAGES / split
     if not base.is_dir():
         remedy = "Set the layout, or another split." if split else "Set the layout or the folder."
         raise InputError(f"{root}: there is no {base}, which layout cityscapes needs. {remedy}")
@@ -153,7 +155,7 @@ def _cityscapes(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPa
         )
     sides = []
     for name in _cityscapes_splits(root, split, labelled=True):
-        image_root, label_root = root / "leftImg8bit" / name, root / "gtFine" / name
+        image_root, label_root = root / _CITYSCAPES_IMAGES / name, root / "gtFine" / name
         images, labels = image_files(image_root), image_files(label_root, (".png",))
         flat = {image_root} == {path.parent for path in images} or {label_root} == {path.parent for path in labels}
 
@@ -176,9 +178,6 @@ def _cityscapes(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPa
     return FoundPairs(matched=reduce(add, (match(images, labels[ids]) for images, labels in sides), Matched()), ids=ids)
 
 
-_CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
-
-
 def _camvid(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
     """images/ and labels/ with Cityscapes train ids; or the images and colour labels as CamVid publishes them."""
     if (root / _CAMVID_IMAGES).is_dir() and not (root / "images").is_dir():
@@ -196,7 +195,7 @@ _Finder = Callable[[Path, str, str, Suffixes], FoundPairs]
 
 FOLDER_LAYOUTS: dict[str, _Finder] = {
     "gta5": _by_stem_with("images", "labels", "gta5-id"),
-    "synthia": _by_stem_with("RGB", "GT/LABELS", "synthia-id"),
+    "synthia": _by_stem_with(_FIRST_FOLDERS["synthia"], "GT/LABELS", "synthia-id"),
     "cityscapes": _cityscapes,
     "camvid": _camvid,
     "folder": _plain,
@@ -234,11 +233,11 @@ def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:
     """Find a data set's images and no label file; raises as `find_pairs`."""
     base = _folder(Path(root))
     if layout == "cityscapes":
-        folders = [base / "leftImg8bit" / name for name in _cityscapes_splits(base, split, labelled=False)]
+        folders = [base / _CITYSCAPES_IMAGES / name for name in _cityscapes_splits(base, split, labelled=False)]
     elif layout == "camvid" and (base / _CAMVID_IMAGES).is_dir() and not split:
         folders = [base / _CAMVID_IMAGES]
     else:
-        name = "RGB" if layout == "synthia" else "images"
+        name = _FIRST_FOLDERS[layout] if layout == "synthia" else "images"
         folders = [images for images, _ in _sides(base, split, name, "")]
     files = tuple(path for folder in folders for path in image_files(folder))
     if not files:

@@ -25,6 +25,7 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.video.reader import probe, read_frames
 from lsr_infer.video.writer import VideoWriter
+from tests.lsr_infer.io.test_images import FILLED
 from tests.lsr_infer.onnxfile import colour_model, manifest
 
 Shared = Callable[[str], Path]
@@ -134,13 +135,9 @@ def test_existing_results_are_kept_unless_told(model: Path, tmp_path: Path, shar
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
-FILLED_IN = {"derived/bitflip.jpg", "pillow/hopper_bad_exif.jpg"}
-"""Damaged pictures for whose missing pixels decoders put in something, without a word."""
-
-
 def claimed(row: dict[str, str]) -> tuple[bool, int]:
     """Whether both decoders read a file whole, and how many frames a video then has."""
-    whole = row["result_a"].startswith("ok") and row["result_b"].startswith("ok") and row["file"] not in FILLED_IN
+    whole = row["result_a"].startswith("ok") and row["result_b"].startswith("ok") and row["file"] not in FILLED
     found = re.search(r"frames=(\d+)", row["result_b"]) or re.search(r" n=(\d+)", row["result_a"])
     return whole, int(found[1]) if found else 1
 

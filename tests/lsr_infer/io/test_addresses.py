@@ -5,8 +5,9 @@ import http.server
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -139,6 +140,13 @@ class Camera(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=x")
             self.end_headers()
+        elif path == "/slow.jpg":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(ConnectionError):
+                for _ in range(60):
+                    self.wfile.write(b"\xff")
+                    time.sleep(0.05)
         elif path in ("/snap.jpg", "/locked.png", "/cut.jpg"):
             content = cv2.imencode(".jpg", PICTURE)[1].tobytes()
             self.send_response(200)
@@ -182,7 +190,7 @@ def test_a_snapshot_address_gives_its_picture(model: Path, tmp_path: Path, capsy
     [
         ("away.jpg", "leads to https://elsewhere.example"), ("away", "leads to https://elsewhere.example"),
         ("away.mp4", "leads to https://elsewhere.example"), ("gone.jpg", "HTTP status 404"),
-        ("locked.png", "HTTP status 401"), ("stream.jpg", "sends a stream"), ("cut.jpg", "is truncated"),
+        ("locked.png", "HTTP status 401"), ("stream.jpg", "sends a stream"), ("cut.jpg", "ended after"),
     ],
 )  # fmt: skip
 def test_what_an_address_does_not_give_is_said(
@@ -203,3 +211,8 @@ def test_nobody_answers() -> None:
         probe("http://127.0.0.1:9/away.mp4")
     with pytest.raises(UsageError):
         probe("http://me:se/cret@127.0.0.1:9/away.mp4")
+
+
+def test_a_server_that_sends_byte_by_byte_is_not_waited_for() -> None:
+    with camera() as host, pytest.raises(InputError, match=r"slow\.jpg: was not there whole after 0\.2 s"):
+        download(f"http://{host}/slow.jpg", 0.2)
