@@ -44,7 +44,7 @@ class Limits:
         shown_width: columns of each half of the resulting video; wider frames are reduced before they are segmented.
         jobs: videos that are computed at the same time.
         queue: requests of all visitors that may wait.
-        client_queue: requests of one address that may wait or run.
+        client_queue: requests of one address that may wait or run, less than may wait in all.
         job_seconds: how long one video may compute.
         picture_seconds: how long one picture may compute.
         job_bytes: memory of a process that computes.
@@ -59,7 +59,7 @@ class Limits:
     shown_width: int = 1280
     jobs: int = 1
     queue: int = 40
-    client_queue: int = 20
+    client_queue: int = 10
     job_seconds: float = 1800.0
     picture_seconds: float = 60.0
     job_bytes: int = 6 << 30
@@ -71,6 +71,9 @@ class Limits:
             value = getattr(self, field.name)
             if not 0 < value < float("inf"):
                 raise UsageError(f"--{field.name.replace('_', '-')} is {value}; allowed: finite numbers above 0.")
+        if self.client_queue >= self.queue:
+            both = f"--client-queue is {self.client_queue} and --queue {self.queue}"
+            raise UsageError(f"{both}; allowed: less than --queue, so that one address cannot fill it.")
 
     def check_bytes(self, name: str, size: int) -> None:
         """Raise `InputError` unless a file of this size is accepted."""
@@ -167,13 +170,13 @@ class Entry:
         return self.manifest is not None and self.manifest.method == "source-only"
 
 
-# Opens a model in a worker process; returns its `manifest` and `runs_on`, or raises an `LsrError`.
 def sides(models: int) -> tuple[str, ...]:
     """Return what the results of one model, or of two, are called."""
     return ("before", "after")[-models:]
 
 
 Opener = Callable[[ModelChoice], Awaitable[dict[str, Any]]]
+"""Opens a model in a worker process; returns its `manifest` and `runs_on`, or raises an `LsrError`."""
 
 
 class Catalogue:

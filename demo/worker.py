@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from lsr_infer import InputError, LsrError, Segmentation, Segmenter
 from lsr_infer.errors import stderr_handler
+from lsr_infer.io.image_headers import is_still
 from lsr_infer.io.images import extra_pictures, image_size, read_image, resize_frame
 from lsr_infer.render.overlay import captioned, side_by_side
 from lsr_infer.system.process import Trimmer, watch_parent
@@ -192,6 +193,8 @@ class _Frames:
 def _checked_clip(path: Path, limits: Limits) -> VideoInfo:
     """Return a video's description, with the size at which it is segmented."""
     limits.check_bytes(path.name, path.stat().st_size)
+    if is_still(path):
+        raise InputError(f"{path.name} is a picture, no video. Send it on the tab Picture.")
     info = probe(path)
     limits.check_pixels(path.name, info.height, info.width)
     limits.check_length(path.name, info.duration, info.frames)

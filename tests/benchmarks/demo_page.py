@@ -64,7 +64,10 @@ def main() -> int:
 @contextmanager
 def page_in(folder: Path) -> Iterator[Page]:
     """Run a page that writes into a folder of its own."""
-    with tempfile.TemporaryDirectory(dir=folder) as name, running_page(Path(name), "--device", "cpu") as page:
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as name,
+        running_page(Path(name), "--device", "cpu", "--client-queue", "20") as page,
+    ):
         yield page
 
 

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,23 @@ def test_broken_files_get_a_sentence(page: Page, shared: Callable[[str], Path]) 
     check_all(page, [folder / name for name in SAMPLE], refused=5)
 
 
+def test_a_photo_in_tiles_is_a_picture_and_no_clip(page: Page, shared: Callable[[str], Path], tmp_path: Path) -> None:
+    still = shared("data/cases/media/heic_grid.heic")
+    slider, facts, *_ = page.client().predict(handled(still), api_name="/segment_image")
+    expected = read_image(still)
+    height, width = expected.shape[:2]
+    assert f"{width} x {height}" in facts
+    assert cv2.imread(slider[1]).shape == expected.shape
+    named = tmp_path / "named.mp4"
+    shutil.copyfile(still, named)
+    assert page.client().predict(handled(named), api_name="/segment_image")[1] == facts.replace(still.name, named.name)
+    for path in (still, named):
+        before = page.results()
+        sentence = refusal(lambda: page.client().predict(handled(path), api_name="/segment_video"))  # noqa: B023
+        assert sentence == f"{path.name} is a picture, no video. Send it on the tab Picture."
+        assert page.results() == before
+
+
 @pytest.mark.slow
 def test_every_broken_or_hostile_file_gets_a_sentence(page: Page, shared: Callable[[str], Path]) -> None:
     """All of them, as pictures or as videos by their names; some are odd but whole, and are segmented."""
@@ -201,7 +219,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
     folder = tmp_path_factory.mktemp("strict")
     (folder / "hash").write_text(hash_password("secret"), encoding="utf-8")
-    options = ("--auth", f"ann:{folder / 'hash'}", "--picture-seconds", "4", "--session-seconds", "2", "--queue", "1")
+    options = ("--auth", f"ann:{folder / 'hash'}", "--picture-seconds", "4", "--session-seconds", "2")
+    options += ("--queue", "3", "--client-queue", "2")
     with running_page(folder, *options) as running:
         yield running
 
@@ -236,10 +255,14 @@ def test_a_decoder_that_hangs_is_killed_and_the_page_goes_on(strict: Page) -> No
     assert client.predict(handled(STREET), api_name="/segment_image")
 
 
-def test_a_full_queue_refuses_and_what_waits_keeps_its_file(strict: Page, clip_of: Callable[[int], Path]) -> None:
-    client, workers = strict.client(auth=("ann", "secret")), strict.workers()
+def test_a_queue_is_full_by_several_addresses_alone_and_what_waits_keeps_its_file(
+    strict: Page, clip_of: Callable[[int], Path]
+) -> None:
+    names = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
+    first, second, third = (strict.client(auth=("ann", "secret"), headers={"X-Forwarded-For": name}) for name in names)
+    workers = strict.workers()
 
-    def send() -> Any:
+    def send(client: Any) -> Any:
         return client.submit(handled(clip_of(12)), api_name="/segment_video")
 
     def wait(*codes: str) -> None:
@@ -249,16 +272,20 @@ def test_a_full_queue_refuses_and_what_waits_keeps_its_file(strict: Page, clip_o
 
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
-    deadline, jobs = time.monotonic() + 20, [send()]
+    deadline, jobs = time.monotonic() + 20, [send(first)]
     wait("PROCESSING")
-    jobs.append(send())
+    jobs.append(send(first))
     wait("PROCESSING", "IN_QUEUE")
+    with pytest.raises(Exception, match="Please try again"):
+        send(first).result()
+    jobs += [send(second), send(second)]
+    wait("PROCESSING", "IN_QUEUE", "IN_QUEUE", "IN_QUEUE")
     with pytest.raises(Exception, match="Queue is full! Please try again"):
-        send().result()
+        send(third).result()
     time.sleep(5)  # longer than files are kept
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
-    assert ["12 frames" in job.result()[1] for job in jobs] == [True, True]
+    assert ["12 frames" in job.result()[1] for job in jobs] == [True] * 4
 
 
 def test_a_file_that_is_gone_is_asked_for_again(strict: Page) -> None:
@@ -278,6 +305,7 @@ def test_what_cannot_be_started_says_why(page: Page, tmp_path: Path) -> None:
         (("--port", page.address.rpartition(":")[2]), 2, "is taken by another program"),
         (("--models", str(tmp_path / "none")), 2, "there is no such folder"),
         (("--pixels", "0"), 2, "--pixels is 0; allowed"),
+        (("--queue", "10"), 2, "--client-queue is 10 and --queue 10; allowed: less than --queue"),
         (("--auth", "ann"), 2, "--auth is USER:FILE"),
         (("--upload", "1"), 2, "unrecognized arguments"),
         (("--prot", "7"), 2, "error: unrecognized arguments: --prot 7. Did you mean --port?"),

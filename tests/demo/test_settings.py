@@ -19,6 +19,14 @@ def test_a_limit_is_a_finite_number_above_nothing(value: float) -> None:
             Limits(**{field.name: value})
 
 
+@pytest.mark.parametrize(("client_queue", "queue"), [(40, 40), (3, 2), (1, 1), (10, 10)])
+def test_one_address_may_not_have_the_whole_queue(client_queue: int, queue: int) -> None:
+    with pytest.raises(UsageError, match=f"--client-queue is {client_queue} and --queue {queue}; allowed: less"):
+        Limits(client_queue=client_queue, queue=queue)
+    assert Limits(client_queue=client_queue, queue=client_queue + 1).queue == client_queue + 1
+    assert 3 * Limits().client_queue < Limits().queue
+
+
 def test_each_limit_refuses_what_is_beyond_it_and_accepts_what_is_not() -> None:
     limits = Limits(upload_bytes=1024, pixels=100, seconds=2.0, frames=20)
     limits.check_bytes("a", 1024)
