@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import yaml
 
 from lsr_infer.cli import main
 from lsr_infer.errors import exit_status
@@ -60,9 +62,36 @@ class Kind:
         """Do what a user does with a damaged part; return the exit code and what can be observed of the result."""
         raise NotImplementedError
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        """Whether something was lost although the exit code is 0."""
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        """Whether something was lost although the exit code is 0; None where that cannot be judged."""
         return bool(whole != observed)
+
+
+def _same_text(whole: Any, observed: Any) -> bool | None:
+    """Judge texts: one that says the same in another layout gives the same; one that says something else may not."""
+    (meant, result), (means, found) = whole, observed
+    return bool(result != found) if meant == means else None
+
+
+def _meaning(data: bytes, parse: Callable[[bytes], Any]) -> str | None:
+    """Return what a text says by another parser, without comments and layout; None where that one cannot read it."""
+    try:
+        return repr(parse(data))
+    except (ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def _plain(value: Any) -> str:
+    """Return all that an object holds as text."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}{_sha(value.tobytes())}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_plain(key)}: {_plain(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    if is_dataclass(value):
+        return f"{type(value).__name__}{_plain({one.name: getattr(value, one.name) for one in fields(value)})}"
+    return repr(value)
 
 
 def _frame(number: int = 0, size: tuple[int, int] = (64, 96)) -> np.ndarray:
@@ -136,8 +165,8 @@ class Jpeg(_Picture):
         code, pixels = super().work(part, data)
         return code, [pixels, _libjpeg_says(data) if code == 0 else ""]
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        return bool(whole[0] != observed[0] and _MADE_UP.search(observed[1]))
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        return whole[0] != observed[0] and (_MADE_UP.search(observed[1]) is not None or None)
 
 
 _RESTARTS = cv2.IMWRITE_JPEG_RST_INTERVAL
@@ -180,7 +209,7 @@ class _Video(_Infer):
         lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in (self.folder / "out").rglob("*.jsonl")]
         return code, sum(lines)
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
         return bool(observed < whole)
 
 
@@ -262,8 +291,8 @@ class Onnx(_Infer):
         with Segmenter(path, "cpu", threads=1) as segmenter:
             return 0, _sha(np.ascontiguousarray(segmenter(_frame()).logits).tobytes())
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        return part != _OLD and super().silent(part, whole, observed)
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        return None if part == _OLD and whole != observed else super().silent(part, whole, observed)
 
 
 class ManifestText(Onnx):
@@ -278,13 +307,17 @@ class ManifestText(Onnx):
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
         weights, bias = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
         text = data.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode("utf-8")
-        return super().work(part, onnx_file(weights, bias, {"lsr_manifest": text}))
+        code, logits = super().work(part, onnx_file(weights, bias, {"lsr_manifest": text}))
+        if code:
+            return code, None
+        with Segmenter(self.folder / "damaged.onnx", "cpu", threads=1) as segmenter:
+            return code, [_meaning(data, json.loads), [logits, _plain(segmenter.manifest)]]
 
     def load(self) -> None:
         """There is one part."""
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        return False  # other texts are another Manifest
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        return _same_text(whole, observed)
 
 
 class _Yaml(Kind):
@@ -302,14 +335,12 @@ class _Yaml(Kind):
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
         path = self.folder / f"{part or 'damaged'}.yaml"
         path.write_bytes(data)
+        results = []
+        code = exit_status(lambda: results.append(_plain(self.read(path))))
+        return code, None if code else [_meaning(data, yaml.safe_load), results]
 
-        def read() -> None:
-            self.read(path)
-
-        return exit_status(read), None
-
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        return False  # other values are other values
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        return _same_text(whole, observed)
 
 
 class Recipe(_Yaml):
@@ -423,8 +454,8 @@ class Safetensors(_Trained):
         assert "sha256:" not in str(metadata)
         self.parts = {"": content, _OLD: save(load_file(whole), metadata)}
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        return part != _OLD and super().silent(part, whole, observed)
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        return None if part == _OLD and whole != observed else super().silent(part, whole, observed)
 
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
         from safetensors.numpy import load_file
@@ -470,8 +501,10 @@ class Run(_Trained):
         found = weights(run, self.steps) if code == 0 else {}
         return code, [_sha(name.encode() + value) for name, value in sorted(found.items())]
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        return bool(whole != observed) and part != "config.yaml"  # who changes a setting gets other weights
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        if part == "config.yaml":
+            return None if whole != observed else False  # who changes a setting gets other weights
+        return bool(whole != observed)
 
 
 class Report(Run):
@@ -487,8 +520,8 @@ class Report(Run):
             (run / part).write_bytes(data)
         return run_here("report", [str(run), "--out", str(page), "--overwrite"]), None
 
-    def silent(self, part: str, whole: Any, observed: Any) -> bool:
-        return False
+    def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
+        return None  # other figures are another page
 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {

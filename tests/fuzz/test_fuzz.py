@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.__main__ import Ending, wrong
+from tests.fuzz.kinds import KINDS
 from tests.fuzz.mutations import mutants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +29,39 @@ def test_damage_is_the_same_for_the_same_seed() -> None:
     assert len(list(mutants(b"", 10, 1))) == 10
 
 
+def test_a_text_is_judged_where_it_says_the_same_alone(tmp_path: Path) -> None:
+    kind = KINDS["classes"](tmp_path)
+    text = kind.parts[""]
+    code, whole = kind.work("", text)
+    assert code == 0
+    changes = [
+        b"# a note\n" + text,
+        text.replace(b", ids", b",   ids"),
+        text.replace(b"my simulator", b"'my simulator'"),
+    ]
+    for same in changes:
+        code, observed = kind.work("", same)
+        assert (code, kind.silent("", whole, observed)) == (0, False), same
+        assert kind.silent("", whole, [observed[0], ["another result"]])
+    code, observed = kind.work("", text.replace(b"24", b"25"))
+    assert (code, kind.silent("", whole, observed)) == (0, None)
+
+
+def test_what_cannot_be_judged_is_not_measured(tmp_path: Path) -> None:
+    kind = KINDS["classes"](tmp_path)
+    accepted = [Ending(0, 0, observed, "") for observed in (["a", ["b"]], ["other", ["c"]], ["a", ["c"]])]
+    assert [wrong(kind, "", ending, accepted[0]) for ending in accepted] == ["", None, "silent"]
+    refused = Ending(4, 0, None, "error: no")
+    assert wrong(kind, "", refused, accepted[0]) == ""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "classes", "--count", "20", "--seed", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    document = json.loads(done.stdout)
+    assert document["judged"] <= document["codes"].get("0", 0)
+    assert (document["silent"], "not measured" in done.stderr) == ((0, False) if document["judged"] else (None, True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", COUNTS)
 def test_nothing_is_wrong_with_damaged_files(kind: str) -> None:
@@ -36,5 +71,6 @@ def test_nothing_is_wrong_with_damaged_files(kind: str) -> None:
     )  # fmt: skip
     assert done.stdout, done.stderr
     document = json.loads(done.stdout)
-    assert [document[why] for why in ("crash", "hang", "silent", "exit")] == [0, 0, 0, 0], document["odd"][:5]
+    assert not document["odd"], document["odd"][:5]
+    assert document["silent"] == (None if kind == "report" else 0)
     assert document["tried"] > 0.8 * COUNTS[kind]
