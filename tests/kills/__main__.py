@@ -41,16 +41,16 @@ MOST = 6  # kills of one run, before it is let go on to its end
 
 
 def known_checkpoints(folder: Path) -> dict[Path, int]:
-    """Return the step of the last checkpoint of every run; 0 where it is not whole."""
+    """Return the step of the last and of the best checkpoint of every run, by pointer; 0 where it is not whole."""
     found = {}
-    for last in folder.glob("**/checkpoints/last"):
-        checkpoint = last.with_name(last.read_text(encoding="utf-8").strip())
+    for pointer in (*folder.glob("**/checkpoints/last"), *folder.glob("**/checkpoints/best")):
+        checkpoint = pointer.with_name(pointer.read_text(encoding="utf-8").strip())
         files = [checkpoint / name for name in CHECKPOINT_FILES]
         try:
             whole = all(stated_digest(file) for file in files)
         except (OSError, ValueError):
             whole = False
-        found[last] = int(checkpoint.name.removeprefix("step-")) if whole else 0
+        found[pointer] = int(checkpoint.name.removeprefix("step-")) if whole else 0
     return found
 
 
@@ -80,13 +80,13 @@ class Trial:
         print(f"{self.name}: {kind}: {what} ({kept})", file=sys.stderr, flush=True)
 
     def check_known(self) -> None:
-        """Count a run whose last checkpoint is damaged or older than it was."""
+        """Count a run whose last or best checkpoint is damaged or older than it was."""
         found = known_checkpoints(self.folder)
-        for last, step in found.items():
-            if step < max(1, self.known.get(last, 0)):
-                self.fault("lost checkpoints", last)
-        for last in self.known.keys() - found.keys():
-            self.fault("lost checkpoints", f"{last} is gone")
+        for pointer, step in found.items():
+            if step < max(1, self.known.get(pointer, 0)):
+                self.fault("lost checkpoints", pointer)
+        for pointer in self.known.keys() - found.keys():
+            self.fault("lost checkpoints", f"{pointer} is gone")
         self.known = found
 
 

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from lsr_infer.io.digests import BLANK, seal
 from tests.kills.supervisor import available, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +51,29 @@ def test_it_waits_for_what_it_started_alone(tmp_path: Path) -> None:
         assert ended.code == 5
         assert other.poll() is None
         other.kill()
+
+
+def test_last_and_best_checkpoints_are_looked_after(tmp_path: Path) -> None:
+    from tests.kills.__main__ import Trial
+
+    checkpoints = tmp_path / "trial/run/checkpoints"
+    trial = Trial("trial", lambda folder: 0, tmp_path, Counter())
+    for step in (2, 3):
+        (checkpoints / f"step-{step}").mkdir(parents=True)
+        for name in ("model.safetensors", "state.safetensors", "state.json"):
+            (checkpoints / f"step-{step}" / name).write_text(f'{{"digest": "{BLANK}"}}', encoding="utf-8")
+            seal(checkpoints / f"step-{step}" / name)
+    for pointer, step in (("best", 2), ("last", 3)):
+        (checkpoints / pointer).write_text(f"step-{step}\n", encoding="utf-8")
+    trial.check_known()
+    assert trial.known == {checkpoints / "best": 2, checkpoints / "last": 3}
+    assert trial.counts["lost checkpoints"] == 0
+    (checkpoints / "step-2/state.json").write_text(f'{{"digest": "{BLANK}" }}', encoding="utf-8")
+    trial.check_known()
+    assert trial.counts["lost checkpoints"] == 1, "the best one is damaged"
+    (checkpoints / "best").unlink()
+    trial.check_known()
+    assert trial.counts["lost checkpoints"] == 2, "the pointer is gone"
 
 
 @pytest.mark.slow  # minutes of trainings that are killed and resumed
