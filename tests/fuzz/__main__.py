@@ -107,12 +107,14 @@ def _tried(kind: Kind, part: str, data: bytes) -> Ending:
 
 
 def _damaged(kind: Kind, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Yield damaged parts in turn, as many in all."""
+    """Yield damaged parts in turn, as many in all, and texts in other layouts."""
     each = -(-count // len(kind.parts))
     for place, (part, whole) in enumerate(kind.parts.items()):
         for data in mutants(whole, each, seed * 1000 + place, kind.words):
             if data != whole:
                 yield part, data
+        for data in kind.relaid(whole):
+            yield part, data
 
 
 def fuzz(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:

@@ -58,6 +58,10 @@ class Kind:
     def load(self) -> None:
         """Read what was prepared."""
 
+    def relaid(self, data: bytes) -> list[bytes]:
+        """Return texts that say the same as a part in another layout; none where a part is no text."""
+        return []
+
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
         """Do what a user does with a damaged part; return the exit code and what can be observed of the result."""
         raise NotImplementedError
@@ -316,6 +320,10 @@ class ManifestText(Onnx):
     def load(self) -> None:
         """There is one part."""
 
+    def relaid(self, data: bytes) -> list[bytes]:
+        document = json.loads(data)
+        return [b"\n" + data + b" \n", *(json.dumps(document, indent=width).encode() for width in (None, 0, 3))]
+
     def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
         return _same_text(whole, observed)
 
@@ -331,6 +339,10 @@ class _Yaml(Kind):
 
     def read(self, path: Path) -> object:
         raise NotImplementedError
+
+    def relaid(self, data: bytes) -> list[bytes]:
+        lines = data.splitlines()
+        return [b"# a note\n\n" + data, b"\n".join(lines) + b"  # a note", b" \n\n".join(lines), b"\r\n".join(lines)]
 
     def work(self, part: str, data: bytes) -> tuple[int, Any]:
         path = self.folder / f"{part or 'damaged'}.yaml"

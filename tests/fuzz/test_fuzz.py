@@ -34,12 +34,8 @@ def test_a_text_is_judged_where_it_says_the_same_alone(tmp_path: Path) -> None:
     text = kind.parts[""]
     code, whole = kind.work("", text)
     assert code == 0
-    changes = [
-        b"# a note\n" + text,
-        text.replace(b", ids", b",   ids"),
-        text.replace(b"my simulator", b"'my simulator'"),
-    ]
-    for same in changes:
+    quoted = text.replace(b"my simulator", b"'my simulator'")
+    for same in (*kind.relaid(text), text.replace(b", ids", b",   ids"), quoted):
         code, observed = kind.work("", same)
         assert (code, kind.silent("", whole, observed)) == (0, False), same
         assert kind.silent("", whole, [observed[0], ["another result"]])
@@ -54,12 +50,12 @@ def test_what_cannot_be_judged_is_not_measured(tmp_path: Path) -> None:
     refused = Ending(4, 0, None, "error: no")
     assert wrong(kind, "", refused, accepted[0]) == ""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", "classes", "--count", "20", "--seed", "1"],
+        [sys.executable, "-m", "tests.fuzz", "classes", "--count", "12", "--seed", "3"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     document = json.loads(done.stdout)
-    assert document["judged"] <= document["codes"].get("0", 0)
-    assert (document["silent"], "not measured" in done.stderr) == ((0, False) if document["judged"] else (None, True))
+    assert (document["silent"], document["odd"]) == (0, [])
+    assert 4 <= document["judged"] <= document["codes"]["0"], "at least the texts in other layouts"
 
 
 @pytest.mark.slow
