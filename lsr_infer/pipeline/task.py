@@ -225,8 +225,6 @@ def _feed(
             put(SegmentedFrame(item, count, item.time - begin, found, other))
             count += 1
             on_frame()
-            if count == task.selection.max_frames:
-                break
     except _SourceError as error:
         broken = str(error)
     return SourceResult(count, broken, interrupted=task.stop.is_set())
@@ -275,7 +273,7 @@ def _taken(source: Source, task: Task, reader: LiveReader | None) -> Generator[V
     else:
         keep = selection.picker() if selection.thins else None
         file = read_frames(
-            source.file, start=selection.start, duration=selection.duration, keep=keep,
+            source.file, start=selection.start, duration=selection.duration, keep=keep, most=selection.max_frames,
             timeout_seconds=task.timeout_seconds,
         )  # fmt: skip
         frames = prefetch(file, 2 * _DEPTH, task.stop)
@@ -288,13 +286,16 @@ def _taken(source: Source, task: Task, reader: LiveReader | None) -> Generator[V
 
 def _live(reader: LiveReader, selection: Selection) -> Generator[VideoFrame, None, None]:
     """Yield a live source's frames between start and end."""
-    begin = selection.start or 0.0
+    begin, count = selection.start or 0.0, 0
     for item in reader.frames():
         if item.time < begin:
             continue
         if selection.duration is not None and item.time >= begin + selection.duration:
             return
         yield item
+        count += 1
+        if count == selection.max_frames:
+            return
 
 
 def of_one_size(frames: Iterable[VideoFrame], size: tuple[int, int], label: str) -> Iterator[VideoFrame]:

@@ -122,7 +122,6 @@ class VideoInfo:
         fps: mean frame rate; 25 where the file states none. Frames are timed by their stamps, not by it.
         frames: number of frames the file claims, None where it claims none.
         duration: length in seconds, None where unknown.
-        rotation: degrees counter-clockwise by which the stored picture is turned for display.
         time_base: unit of the time stamps, in seconds.
         color: colour tags.
         pixel_aspect: width of a pixel over its height, as shown.
@@ -135,7 +134,6 @@ class VideoInfo:
     fps: Fraction
     frames: int | None = None
     duration: float | None = None
-    rotation: int = 0
     time_base: Fraction
     color: ColorTags = ColorTags()
     pixel_aspect: Fraction = Fraction(1)

@@ -62,7 +62,7 @@ class _CompletenessCheck:
         self._is_one_to_one = stream.codec_context.name in _ONE_TO_ONE
         self._expected: set[int] = set()
         self._begin: int | None = None
-        self._sent = self._shown = self._unshown = self._undecodable = 0
+        self._sent = self._shown = self._unshown = self._unasked = self._undecodable = 0
 
     def add(self, packet: Any) -> None:
         """Count a packet of any stream, in the order of the file."""
@@ -106,11 +106,17 @@ class _CompletenessCheck:
             passed = {stamp for stamp in self._expected if stamp <= picture.pts}
             self._expected -= passed
             self._unshown += len(passed - {picture.pts})
+            self._unasked += picture.pts not in passed and self._begin is not None and picture.pts >= self._begin
 
-    def lost(self) -> int:
-        """Return how many packets gave no picture."""
+    def lost(self, until: float | None = None) -> int:
+        """Return how many packets gave no picture; where reading ends early, of those shown before the stamp `until`.
+
+        The decoder still holds pictures then, and may already have failed at later ones.
+        """
         if not self._is_one_to_one:
             return self._undecodable
+        if until is not None:
+            return max(0, self._unshown + sum(stamp < until for stamp in self._expected) - self._unasked)
         return max(self._undecodable, min(self._unshown + len(self._expected), self._sent - self._shown))
 
     def missing(self) -> str | None:
@@ -118,9 +124,9 @@ class _CompletenessCheck:
         if self._formats & _PLAYLISTS:
             return self._missing_of_playlist()
         stated = self._stream.frames if self._formats & _BY_STREAM else 0  # elsewhere libav counted what there is
-        if stated and not self._seeked and self._packets >= stated:
-            return None  # some headers round the duration, and some files end in bytes that are no part of them
         structure = walk_file(self._path, self._formats)
+        if stated and not self._seeked and self._packets >= stated and not structure.fragmented:
+            return None  # some headers round the duration, and some files end in bytes that are no part of them
         if structure.damage:
             return f"{stated} claimed" if stated else structure.damage
         is_transport = "mpegts" in self._formats
@@ -191,6 +197,7 @@ def read_frames(
     duration: float | None = None,
     threads: int = 0,
     keep: Callable[[float], bool] | None = None,
+    most: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Iterator[VideoFrame]:
     """Decode a video frame by frame.
@@ -201,6 +208,7 @@ def read_frames(
         duration: seconds from `start` after which reading ends.
         threads: decoder threads; 0 lets libav choose.
         keep: called with each frame's time, in order; only frames for which it is true are yielded.
+        most: how many frames are yielded at most.
         timeout_seconds: an address that sends nothing for so long is lost.
 
     Yields:
@@ -209,10 +217,11 @@ def read_frames(
     Raises:
         InputError: the file is missing, is no video, yields no frame, breaks in the middle or ends before what it
             claims. The good frames before the place have been yielded by then; the message counts them.
-        LostPacketsError: packets in it cannot be decoded; all other frames have been yielded.
+        LostPacketsError: packets of what was asked for cannot be decoded; all other frames have been yielded.
     """
     name = label(path)
     index = seen = decoded = 0
+    until: float | None = None
     try:
         with open_container(path, timeout_seconds) as container:
             stream = picture_stream(container, name)
@@ -231,22 +240,27 @@ def read_frames(
                 nominal = decoded / float(stream.average_rate or 25)  # where it has no stamp
                 time = nominal if picture.time is None else float(picture.time)
                 decoded += 1
+                if last is not None and time >= last - 1e-6:
+                    until = last / (stream.time_base or 1) - 1e-6
+                    break
                 check.show(picture)
                 if first is not None and time < first - 1e-6:
                     continue
-                if last is not None and time >= last - 1e-6:
-                    return
                 seen += 1
                 if keep is None or keep(time):
                     yield VideoFrame(convert(picture), time, index)
                     index += 1
-            if seen == 0 and first is not None:
-                raise InputError(f"{name}: no frame lies at or after {start} s. Choose an earlier start.")
-            if seen == 0:
-                raise _no_frame(name, stream)
-            if missing := check.missing():
-                raise InputError(f"{name}: ends after {seen} frames ({missing}); the file is cut off or damaged.")
-            if lost := check.lost():
+                if index == most:
+                    until = float("-inf")  # what stands before the last one has been missed by now
+                    break
+            else:
+                if seen == 0 and first is not None:
+                    raise InputError(f"{name}: no frame lies at or after {start} s. Choose an earlier start.")
+                if seen == 0:
+                    raise _no_frame(name, stream)
+                if missing := check.missing():
+                    raise InputError(f"{name}: ends after {seen} frames ({missing}); the file is cut off or damaged.")
+            if lost := check.lost(until):
                 packets = f"{lost} packet{'s' if lost > 1 else ''}"
                 raise LostPacketsError(f"{name}: {packets} could not be decoded; the other {seen} frames are kept.")
     except FFmpegError as error:
@@ -370,7 +384,6 @@ def describe(
         fps=Fraction(rate) if rate else Fraction(25),
         frames=stream.frames or None,
         duration=duration,
-        rotation=frame.rotation if abs(frame.rotation) <= 180 else 0,  # a damaged matrix gives nonsense
         time_base=Fraction(stream.time_base or Fraction(1, 90_000)),
         color=shown_colors(frame),
         pixel_aspect=1 / aspect if is_transposed(frame) else aspect,

@@ -31,10 +31,12 @@ class FileStructure:
         damage: in which way it is cut off or damaged; None where it seems whole.
         packets: of each video stream, in their order, or of each stream by its number in a transport stream, where
             one picture may be several; empty where the format is not counted, or damaged.
+        fragmented: it is an MP4 in fragments, whose header need not know how many pictures there are.
     """
 
     damage: str | None = None
     packets: list[int] = field(default_factory=list)
+    fragmented: bool = False
 
     def packets_of(self, number: int) -> int:
         """Return the packets of a video stream, 0 where they are not known."""
@@ -280,12 +282,22 @@ def _walk_chunks(
 
 # MP4 and QuickTime (ISO/IEC 14496-12): boxes of a length, a name and a content.
 _HELD_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"})
+_FRAGMENT_BOXES = (b"moof", b"mfhd", b"traf", b"tfhd", b"trun", b"mvex")
+_BESIDE_SAMPLES = frozenset(
+    {b"tfdt", b"saiz", b"saio", b"sbgp", b"sgpd", b"subs", b"senc", b"sdtp", b"uuid", b"free", b"skip"}
+)
 _TABLES = (b"mvhd", b"tkhd", b"mdhd", b"hdlr", b"elst", b"stts", b"ctts", b"stsz")
+_HEADERS = {b"mvhd": (100, 112), b"tkhd": (84, 96), b"mdhd": (24, 36)}
+"""Their bytes, by their version."""
+_USUAL_TICKS = 100
+"""Writers count a movie's time in multiples of it, such as 600, 1000 or 90,000 in a second, or as the track does."""
 _NO_CONTENT = -1  # time of an edit that delays the next
 
 
-def _boxes(pieces: _Pieces, end: int, *, depth: int = 0) -> Iterator[tuple[bytes, int]]:
-    """Yield the name and the end of each box, those held by others after these."""
+def _boxes(
+    pieces: _Pieces, end: int, held: frozenset[bytes] = _HELD_BOXES, *, depth: int = 0
+) -> Iterator[tuple[bytes, int]]:
+    """Yield the name and the end of each box, those that others hold after these."""
     if depth > _DEEPEST:
         raise _damaged(pieces.place)
     while end - pieces.place >= 8:
@@ -293,14 +305,16 @@ def _boxes(pieces: _Pieces, end: int, *, depth: int = 0) -> Iterator[tuple[bytes
         length, name = struct.unpack(">I4s", pieces.take(8))
         if length == 1:
             (length,) = pieces.unpack(">Q")
+        if not length and depth:
+            raise _damaged(at)
         box_end = at + length if length else end
         if box_end > end and end == pieces.size:
             raise _StructureError(_CUT_OFF)
         if not pieces.place <= box_end <= end or not name.strip(b"\0"):
             raise _damaged(at)
         yield name, box_end
-        if name in _HELD_BOXES:
-            yield from _boxes(pieces, box_end, depth=depth + 1)
+        if name in held:
+            yield from _boxes(pieces, box_end, held, depth=depth + 1)
         pieces.move(box_end)
 
 
@@ -318,21 +332,30 @@ def _picture_tracks(pieces: _Pieces, *names: bytes) -> list[dict[bytes, bytes]]:
 
 
 def _walk_mp4(pieces: _Pieces, found: FileStructure) -> None:
-    tracks = _picture_tracks(pieces, *_TABLES)
+    with suppress(_StructureError):
+        found.fragmented = any(name == b"moof" for name, _ in _boxes(pieces, pieces.size, frozenset()))
     pieces.move(0)
-    fragments = _fragments(pieces)
+    fragments = _fragments(pieces, found)
+    pieces.move(0)
+    tracks = _picture_tracks(pieces, *_TABLES)
     try:
         found.packets = [_shown_samples(track, fragments, pieces.size) for track in tracks]
     except (struct.error, ValueError, LookupError) as error:  # libav reads what it can, or does without
         raise _StructureError("a table of its times is short or missing") from error
 
 
-def _fragments(pieces: _Pieces) -> dict[int, list[tuple[int, int]]]:
+def _fragments(pieces: _Pieces, found: FileStructure) -> dict[int, list[tuple[int, int]]]:
     """Return, by the number of a track, how many samples each of its fragments holds, and the delay of the first."""
     fragments: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    number = 0
+    numbers: set[int] = set()
+    number = fragment_end = 0
     for name, end in _boxes(pieces, pieces.size):
-        if name == b"tfhd":
+        at = pieces.place
+        found.fragmented |= name in _FRAGMENT_BOXES
+        if name == b"tkhd":
+            head = pieces.take(24)
+            numbers.add(struct.unpack_from(">I", head, 20 if head[0] else 12)[0])
+        elif name == b"tfhd":
             _, number = pieces.unpack(">II")
         elif name == b"trun":
             flags, count = pieces.unpack(">II")
@@ -341,7 +364,31 @@ def _fragments(pieces: _Pieces) -> dict[int, list[tuple[int, int]]]:
                 raise _damaged(pieces.place)
             sample = pieces.take(min(end - pieces.place, 4 * (flags & 0xF00).bit_count()))
             fragments[number].append((count, struct.unpack(">i", sample[-4:])[0] if sample and flags & 0x800 else 0))
+        elif name == b"traf":
+            fragment_end = end
+        elif found.fragmented and name not in _HELD_BOXES:
+            is_inside = at < fragment_end and name not in _BESIDE_SAMPLES
+            if _is_of_fragment(pieces.take(min(end - at, 16)), end - at, is_inside=is_inside):
+                raise _damaged(at - 8)
+    if found.fragmented and pieces.place < pieces.size:
+        raise _StructureError(_CUT_OFF)
+    if set(fragments) - numbers:
+        raise _StructureError("some of its packets belong to no stream")
     return fragments
+
+
+def _is_of_fragment(content: bytes, length: int, *, is_inside: bool) -> bool:
+    """Whether a box of another name reads as one of a fragment, or as its samples' if it is inside of one.
+
+    Libav passes over a box whose name is damaged.
+    """
+    if content[4:8] in _FRAGMENT_BOXES and 8 <= int.from_bytes(content[:4], "big") <= length:
+        return True
+    if not is_inside or length < 12:
+        return False
+    flags, count = struct.unpack_from(">II", content)
+    has_only = flags & 0xF01 > 0 and not flags & ~0x1000F05
+    return has_only and length == 8 + 4 * (flags & 5).bit_count() + 4 * count * (flags & 0xF00).bit_count()
 
 
 def _shown_samples(track: dict[bytes, bytes], fragments: dict[int, list[tuple[int, int]]], most: int) -> int:
@@ -352,6 +399,8 @@ def _shown_samples(track: dict[bytes, bytes], fragments: dict[int, list[tuple[in
     """
     sizes = track.get(b"stsz", bytes(12))  # one for all, the number of samples, and the size of each without the first
     uniform, count = struct.unpack_from(">II", sizes, 4)
+    if any(name in track and len(track[name]) < least[track[name][0]] for name, least in _HEADERS.items()):
+        raise _StructureError("the header of a track is damaged")
     version, entries = track.get(b"elst", bytes(8))[0], track.get(b"elst", bytes(8))[8:]
     edits = [edit for edit in struct.iter_unpack(">QqI" if version else ">IiI", entries) if edit[1] != _NO_CONTENT]
     pieces = fragments.get(struct.unpack_from(">I", track[b"tkhd"], 20 if track[b"tkhd"][0] else 12)[0], [])
@@ -377,10 +426,19 @@ def _shown_samples(track: dict[bytes, bytes], fragments: dict[int, list[tuple[in
     if (
         not all_lengths - longest / 2 < stated < int((times + lengths).max()) + longest / 2  # writers state either
         or abs(track_length - length) * tick >= longest / 2
+        or _is_odd(movie_scale, scale, length, int((times + lengths).max()) - begin, longest)
         or not _fill(np.sort(times[is_shown]), begin, end, longest, delays[is_shown])
     ):
         raise _StructureError("its tables of times contradict each other")
     return shown
+
+
+def _is_odd(movie_scale: int, scale: int, length: int, rest: int, longest: int) -> bool:
+    """Whether a movie's ticks of a second are no usual number, and its edit shows all that is left with one that is."""
+    if movie_scale == scale or movie_scale % _USUAL_TICKS == 0:
+        return False
+    usual = _USUAL_TICKS * round(length * scale / rest / _USUAL_TICKS) if rest > 0 else 0
+    return usual > 0 and abs(length * scale / usual - rest) < longest
 
 
 def _fill(times: NDArray[np.int64], begin: int, end: int, longest: int, delays: NDArray[np.int32]) -> bool:

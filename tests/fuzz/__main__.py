@@ -85,7 +85,7 @@ def forked(work: Callable[[], tuple[int, Any]], folder: Path, seconds: float = _
     return Ending(None if killed else os.waitstatus_to_exitcode(status), number, observed, text)
 
 
-def wrong(kind: Kind, part: str, ending: Ending, whole: Ending) -> str | None:
+def wrong(kind: Kind, part: str, data: bytes, ending: Ending, whole: Ending) -> str | None:
     """Say what is wrong with how a damaged file ended: crash, hang, exit or silent; empty where nothing is.
 
     None means that a file was accepted of which cannot be told whether something was lost.
@@ -96,7 +96,8 @@ def wrong(kind: Kind, part: str, ending: Ending, whole: Ending) -> str | None:
         return "crash"
     if ending.code not in kind.codes:
         return "exit"
-    if ending.code or (kind.told and kind.told in ending.text):
+    excuse = kind.excuse(part, data)
+    if ending.code or (excuse and excuse in ending.text):
         return ""
     is_silent = kind.silent(part, whole.observed, ending.observed)
     return None if is_silent is None else "silent" if is_silent else ""
@@ -141,7 +142,7 @@ def fuzz(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str
         for number, (part, data) in enumerate(_damaged(kind, count, seed)):
             ending = _tried(kind, part, data)
             codes[str(ending.code)] += 1
-            why = wrong(kind, part, ending, whole[part])
+            why = wrong(kind, part, data, ending, whole[part])
             judged += why in ("", "silent") and ending.code == 0
             if why:
                 counts[why] += 1

@@ -45,7 +45,6 @@ class Kind:
 
     codes: tuple[int, ...] = (0, 4, 6)
     words: tuple[bytes, ...] = ()
-    told = ""  # what is said of a loss that may be wanted
     parts: dict[str, bytes]
 
     def __init__(self, folder: Path) -> None:
@@ -69,6 +68,10 @@ class Kind:
     def silent(self, part: str, whole: Any, observed: Any) -> bool | None:
         """Whether something was lost although the exit code is 0; None where that cannot be judged."""
         return bool(whole != observed)
+
+    def excuse(self, part: str, data: bytes) -> str:
+        """Return what is said of a loss that a damaged part may want, empty where it can want none."""
+        return ""
 
 
 def _same_text(whole: Any, observed: Any) -> bool | None:
@@ -220,9 +223,14 @@ class _Video(_Infer):
 class Mp4(_Video):
     """Frames behind a table, of which an edit list may hide some."""
 
-    told = "edit list hides"
     suffix, container = ".mp4", "mp4"
     words = (b"moov", b"mdat", b"trak", b"stts", b"stsz", b"stco", b"free", b"elst", b"\x00\x00\x00\x01", b"\xff" * 8)
+
+    def excuse(self, part: str, data: bytes) -> str:
+        """A list of edits that is damaged itself, or the unit of its track's times, hides frames as a trimmed one."""
+        whole = self.parts[part]
+        are_whole = all(whole[whole.find(name) :][:28] in data for name in (b"elst", b"mdhd"))
+        return "" if are_whole else "edit list hides"
 
 
 class Mkv(_Video):

@@ -55,7 +55,7 @@ def test_the_rate_of_what_is_taken() -> None:
 
 
 def test_how_many_frames_are_expected() -> None:
-    info = VideoInfo(width=1, height=1, fps=25, frames=100, duration=4.0, rotation=0, time_base=1)  # type: ignore[arg-type]
+    info = VideoInfo(width=1, height=1, fps=25, frames=100, duration=4.0, time_base=1)  # type: ignore[arg-type]
     assert Selection().expected(info) == 100
     assert Selection(start=1, duration=2).expected(info) == 50
     assert Selection(every=3, max_frames=20).expected(info) == 20
