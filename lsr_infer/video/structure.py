@@ -1,12 +1,13 @@
 """Walks the structure of a video file without decoding it: its cropping, whether it is whole, its number of packets.
 
 libav ends a file that is cut off without an error and skips what is damaged in silence. What a container states of its
-own pieces tells both. Mostly headers are read: a file of an hour takes a fraction of a second, a transport stream is
-read whole.
+own pieces tells both. Mostly headers are read: a file of an hour takes a fraction of a second. A transport stream
+and an Ogg file are read whole.
 """
 
 import re
 import struct
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -52,9 +53,11 @@ class _StructureError(Exception):
     """A piece is no piece, or reaches beyond what holds it."""
 
 
-# No file can be opened by an address; what libav has read and cannot be opened again tells nothing either.
 def walk_file(place: Path | str, formats: frozenset[str]) -> FileStructure:
-    """Walk a file of one of libav's formats; whatever else there is tells nothing, and seems whole."""
+    """Walk a file of one of libav's formats; whatever else there is tells nothing, and seems whole.
+
+    No file can be opened by an address; what libav has read and cannot be opened again tells nothing either.
+    """
     found = FileStructure()
     walk = next((walk for name, walk in _WALKERS.items() if name in formats), None)
     if walk is not None:
@@ -524,13 +527,19 @@ def _is_other(kind: int, content: bytes, length: int, codecs: dict[int, bytes]) 
 
 
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
 def _walk_asf(pieces: _Pieces, found: FileStructure) -> None:
-    """Compare the size of an ASF or WMV file with the one that its properties state."""
-    pieces.take(30)
+    """Compare the size of an ASF or WMV file with the one that its properties state, and follow its packets."""
+    pieces.take(16)
+    (head_length,) = pieces.unpack("<Q")
+    pieces.take(6)
+    size = 0
     for _ in range(64):
         at = pieces.place
+        if at >= head_length:
+            break
         name = pieces.take(16)
         (length,) = pieces.unpack("<Q")
         if name == _ASF_PROPERTIES:
@@ -538,8 +547,78 @@ def _walk_asf(pieces: _Pieces, found: FileStructure) -> None:
             (stated,) = pieces.unpack("<Q")
             if stated > pieces.size:
                 raise _StructureError(_CUT_OFF)
-            return
+            pieces.take(40)
+            _, least, size = pieces.unpack("<III")
+            size *= least == size
         pieces.move(at + max(24, length))
+    name, length, _, count = struct.unpack("<16sQ16sQ2x", pieces.take(50))
+    if name == _ASF_DATA and size:
+        state: dict[int, tuple[int, int, int]] = {}
+        for _ in range(min(count, (pieces.size - pieces.place) // size)):
+            at = pieces.place
+            try:
+                _follow_payloads(pieces.take(size), state)
+            except (LookupError, ValueError) as error:
+                raise _damaged(at) from error
+        if any(there != whole for _, there, whole in state.values()):
+            raise _StructureError(_CUT_OFF)
+
+
+class _Numbers:
+    """The numbers of an ASF packet; `LookupError` where there are no more."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def next(self, length: int) -> int:
+        """Read a number of so many bytes."""
+        self.place += length
+        if self.place > len(self.data):
+            raise LookupError
+        return int.from_bytes(self.data[self.place - length : self.place], "little")
+
+    def sized(self, kinds: int, place: int) -> int:
+        """Read a number whose length two bits tell."""
+        return self.next((0, 1, 2, 4)[kinds >> place & 3])
+
+
+def _follow_payloads(packet: bytes, state: dict[int, tuple[int, int, int]]) -> None:
+    """Check that the payloads of an ASF packet go on where those before ended; `ValueError` where one is missing.
+
+    `state` holds the number of each stream's last media object, how much of it there is, and how much it is.
+    """
+    numbers = _Numbers(packet)
+    flags = numbers.next(1)
+    if flags & 0x80:  # bytes for the correction of errors
+        if flags != 0x82 or numbers.next(2):
+            raise ValueError("libav passes over packets with others than two zeros")
+        flags = numbers.next(1)
+    kinds = numbers.next(1)
+    numbers.sized(flags, 5)
+    numbers.sized(flags, 1)
+    padding = numbers.sized(flags, 3)
+    numbers.next(6)
+    several = numbers.next(1) if flags & 1 else 1
+    if kinds >> 6 != 1:
+        raise ValueError("a stream has a number of one byte")
+    for _ in range(several & 63):
+        stream = numbers.next(1) & 127
+        number, offset, copied = numbers.sized(kinds, 4), numbers.sized(kinds, 2), numbers.sized(kinds, 0)
+        whole = numbers.next(4) if copied >= 8 else 0
+        numbers.next(max(0, copied - 4) if copied >= 8 else copied)
+        left = len(packet) - numbers.place - padding
+        length = numbers.sized(several, 6) if flags & 1 else left
+        numbers.next(max(0, length))
+        if copied < 8:  # several small objects in one, or none of a known length
+            state.pop(stream, None)
+            continue
+        last, there, last_whole = state.get(stream, (number - 1, 0, 0))
+        digits = (1 << 8 * (0, 1, 2, 4)[kinds >> 4 & 3]) - 1
+        if offset == 0 and there == last_whole:
+            last, there = last + 1, 0
+        if (number - last) & digits or offset != there or length > whole - offset or length < 0:
+            raise ValueError("a payload is missing")
+        state[stream] = (number, offset + length, whole)
 
 
 _TS_PACKETS = {188: 0, 192: 4, 204: 0}
@@ -604,30 +683,73 @@ def _look_at(
     return is_damaged, first & (step > 0) & (place <= 180) & (head[:, 7] >= 0x80)  # with a time, and not repeated
 
 
-_PS_TAIL = 1 << 18
+_PS_PACK, _PS_END = 0xBA, 0xB9
+_PS_MOST_ZEROS = 64  # between packs; a Video CD has 20
 
 
 def _walk_program_stream(pieces: _Pieces, found: FileStructure) -> None:
-    """Check that the last packet of a program stream is whole."""
-    begin = max(0, pieces.size - _PS_TAIL)
-    pieces.move(begin)
-    tail = pieces.take(pieces.size - begin)
-    starts = [match.start() for match in re.finditer(rb"\x00\x00\x01[\xb9-\xef]", tail)]
-    if starts and tail[starts[-1] + 3] >= 0xBB:
-        length = int.from_bytes(tail[starts[-1] + 4 : starts[-1] + 6], "big")
-        if length and starts[-1] + 6 + length > len(tail):
+    """Follow the packs and packets of a program stream (ISO/IEC 11172-1, 13818-1), each of which states its length."""
+    while pieces.place < pieces.size:
+        at = pieces.place
+        room = pieces.take(min(_PS_MOST_ZEROS + 2, pieces.size - at))
+        if not room.strip(b"\0") and _only_zeros(pieces):
+            return
+        at += max(0, len(room) - len(room.lstrip(b"\0")) - 2)  # a code begins with two
+        pieces.move(at)
+        code = pieces.take(min(4, pieces.size - at))
+        if len(code) < 4 and b"\0\0\1".startswith(code[:3]):
             raise _StructureError(_CUT_OFF)
+        if code[:3] != b"\0\0\1" or code[3] < _PS_END:
+            if at == 0:
+                return  # of a disc, whose sectors have heads
+            raise _damaged(at)
+        if code[3] == _PS_PACK:
+            first = pieces.take(1)[0]
+            stuffing = pieces.take(9)[8] & 7 if first >> 6 == 1 else 0
+            if first >> 6 != 1:
+                if first >> 4 != 2:
+                    raise _damaged(at)
+                pieces.take(7)
+            pieces.move(pieces.place + stuffing)
+        elif code[3] != _PS_END:
+            (length,) = pieces.unpack(">H")
+            pieces.move(pieces.place + length)
+
+
+def _only_zeros(pieces: _Pieces) -> bool:
+    """Whether nothing but zeros follows, as at the end of a file that fills the last sector of a disc."""
+    while pieces.place < pieces.size:
+        if pieces.take(min(1 << 16, pieces.size - pieces.place)).strip(b"\0"):
+            return False
+    return True
+
+
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_OGG_FIRST, _OGG_LAST = 2, 4
 
 
 def _walk_ogg(pieces: _Pieces, found: FileStructure) -> None:
-    """Follow the pages of an Ogg file."""
+    """Check the checksum, the number and the end of each stream of the pages of an Ogg file (RFC 3533)."""
+    numbers: dict[int, int] = {}
+    unfinished: set[int] = set()
     while pieces.place < pieces.size:
         at = pieces.place
         head = pieces.take(27)
         if not head.startswith(b"OggS"):
             raise _damaged(at)
-        lengths = pieces.take(head[26])
-        pieces.move(pieces.place + sum(lengths))
+        _, kind, _, stream, number, checksum, segments = struct.unpack("<4sxBqIIIB", head)
+        lengths = pieces.take(segments)
+        page = head[:22] + bytes(4) + head[26:] + lengths + pieces.take(sum(lengths))
+        # zlib's checksum goes from the lowest bit to the highest, and begins with ones
+        found_sum = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        if int(f"{found_sum:032b}"[::-1], 2) != checksum:
+            raise _damaged(at)
+        if not kind & _OGG_FIRST and (number - numbers.get(stream, -1)) & 0xFFFFFFFF != 1:
+            raise _damaged(at)
+        numbers[stream] = number
+        (unfinished.discard if kind & _OGG_LAST else unfinished.add)(stream)
+    if unfinished:
+        raise _StructureError(_CUT_OFF)
 
 
 def _walk_jpegs(pieces: _Pieces, found: FileStructure) -> None:

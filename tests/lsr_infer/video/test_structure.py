@@ -1,8 +1,10 @@
 """Every container says where it is cut off or damaged, and no whole one does."""
 
 import math
+import re
 import struct
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,24 @@ FORMATS = [
     ("asf", "mpeg4", {}), ("ts", "libx264", {}), ("mpg", "mpeg2video", {}), ("ogv", "libvpx", {}),
 ]  # fmt: skip
 FRAMES = 24
+HEADS = ("flv", "avi", "mp4", "ogv", "asf", "ts", "mpg")
+"""Formats of which libav's place of a packet is that of its head, or that have no other."""
 
 
-def clip(path: Path, codec: str, options: dict[str, str], *, sound: bool = False) -> Path:
+def clip(
+    path: Path, codec: str, options: dict[str, str], *, sound: str | bool = False, form: str | None = None
+) -> Path:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
     quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-    with av.open(str(path), "w", options=options) as container:
+    with av.open(str(path), "w", format=form, options=options) as container:
         stream = container.add_stream(codec, rate=25, options={"g": "6"} | quiet)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if sound:
-            audio = container.add_stream("aac", rate=8000)
-            tone = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
-            tone.sample_rate = 8000
+            rate = 8000 if sound is True else 48000
+            audio = container.add_stream("aac" if sound is True else sound, rate=rate)
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, rate), np.float32), format="fltp", layout="mono")
+            tone.sample_rate = rate
             container.mux(audio.encode(tone))
         for n in range(FRAMES):
             picture = av.VideoFrame.from_ndarray(np.roll(base, 3 * n, axis=1), format="rgb24")
@@ -68,6 +75,75 @@ def test_no_cut_loses_a_frame_in_silence(tmp_path: Path, kind: str, codec: str, 
         cut.write_bytes(data[:length])
         count, problem = read(cut)
         assert problem is not None or count == FRAMES or (packet > 1 and length % packet == 0), length
+
+
+UNITS = {"ts": 188, "mpg": 2048, "asf": 3200}
+"""Bytes of what a container is made of, where all are of one size."""
+
+
+def units(kind: str, data: bytes) -> list[int]:
+    """Return where the parts of a file begin, behind its header, and its end."""
+    if kind == "ogv":
+        return [*(match.start() for match in re.finditer(b"OggS", data)), len(data)][3:]
+    unit = UNITS[kind]
+    begin = data.index(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")) + 50 if kind == "asf" else 4 * unit
+    return list(range(begin, len(data) + 1, unit))
+
+
+DAMAGED = [("ogv", "libvpx"), ("asf", "mpeg4"), ("asf", "wmv2"), ("mpg", "mpeg2video"), ("mpg", "mpeg1video")]
+
+
+@pytest.mark.parametrize(("kind", "codec"), DAMAGED)
+@pytest.mark.parametrize("sound", [False, True])
+def test_parts_that_are_cut_off_zeroed_or_missing_lose_nothing_in_silence(
+    tmp_path: Path, kind: str, codec: str, sound: bool
+) -> None:
+    path = clip(tmp_path / f"whole.{kind}", codec, {}, sound="mp2" if sound and kind != "ogv" else "flac" * sound)
+    data = path.read_bytes()
+    assert read(path) == (FRAMES, None)
+    places = units(kind, data)
+    assert len(places) > 4
+    places = places[: -1 if kind == "mpg" else None]  # zeros at the end of a program stream fill a disc's sector
+    for at, end in pairwise(places):
+        damaged = [data[:at] + bytes(end - at) + data[end:]]
+        if kind != "mpg":  # whose packs have no number
+            damaged += [data[:at], data[:at] + data[end:]]
+        for content in damaged:
+            path.write_bytes(content)
+            count, problem = read(path)
+            assert problem is not None or count == FRAMES, (at, len(content))
+
+
+@pytest.mark.parametrize(("kind", "codec", "options"), FORMATS)
+def test_a_bit_of_the_head_of_a_packet_loses_nothing_in_silence(
+    tmp_path: Path, kind: str, codec: str, options: dict[str, str]
+) -> None:
+    path = clip(tmp_path / f"whole.{kind}", codec, options)
+    with av.open(str(path)) as container:
+        found = [packet.pos for packet in container.demux(video=0) if packet.size and packet.pos is not None]
+    data = path.read_bytes()
+    for at in found[1::7]:
+        for place in range(at, at + 3) if kind in HEADS else range(at - 4, at):
+            content = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+            path.write_bytes(content)
+            count, problem = read(path)
+            assert problem is not None or count == FRAMES, place
+
+
+@pytest.mark.parametrize("sound", ["", "mp2", "ac3"])
+@pytest.mark.parametrize(("form", "codec"), [("vcd", "mpeg1video"), ("svcd", "mpeg2video"), ("dvd", "mpeg2video")])
+def test_a_program_stream_of_a_disc_is_whole(tmp_path: Path, form: str, codec: str, sound: str) -> None:
+    path = clip(tmp_path / "clip.mpg", codec, {}, sound=sound, form=form)
+    assert read(path) == (FRAMES, None)
+    path.write_bytes(path.read_bytes() + bytes(3000))
+    assert read(path) == (FRAMES, None)
+
+
+@pytest.mark.parametrize("size", [500, 3200, 20000])
+@pytest.mark.parametrize("codec", ["msmpeg4", "wmv1", "mjpeg", "libx264"])
+def test_an_asf_file_of_any_packets_is_whole(tmp_path: Path, codec: str, size: int) -> None:
+    path = clip(tmp_path / "clip.asf", codec, {"packet_size": str(size)}, sound="mp2")
+    assert read(path) == (FRAMES, None)
 
 
 @pytest.mark.parametrize(
