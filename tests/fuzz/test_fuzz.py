@@ -46,9 +46,9 @@ def test_a_text_is_judged_where_it_says_the_same_alone(tmp_path: Path) -> None:
 def test_what_cannot_be_judged_is_not_measured(tmp_path: Path) -> None:
     kind = KINDS["classes"](tmp_path)
     accepted = [Ending(0, 0, observed, "") for observed in (["a", ["b"]], ["other", ["c"]], ["a", ["c"]])]
-    assert [wrong(kind, "", ending, accepted[0]) for ending in accepted] == ["", None, "silent"]
+    assert [wrong(kind, "", b"", ending, accepted[0]) for ending in accepted] == ["", None, "silent"]
     refused = Ending(4, 0, None, "error: no")
-    assert wrong(kind, "", refused, accepted[0]) == ""
+    assert wrong(kind, "", b"", refused, accepted[0]) == ""
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "classes", "--count", "12", "--seed", "3"],
         cwd=ROOT, capture_output=True, text=True, check=False,
