@@ -197,7 +197,8 @@ class SelfTraining(Method):
         )
         if isinstance(self.alignment, LabelAlignment):
             self._diagnostics["alignment_spread"] = self.alignment.offset.max() - self.alignment.offset.min()
-            self._diagnostics["alignment_strength"] = self.alignment.effective_strength
+            if self.alignment.guarded:
+                self._diagnostics["alignment_strength"] = self.alignment.effective_strength
         return image, both
 
     def _augment(self, image: Tensor, stream: Stream) -> Tensor:

@@ -13,6 +13,9 @@ from torch.nn import functional
 from lsr_train.network.spec import NetworkSpec
 
 _STEM_CHANNELS = 64
+_FEW_CHANNELS = 16
+"""torch 2.13 writes outside its memory in the backward pass of a strided 1x1 convolution of fewer channels, in
+channels_last on a CPU ("double free or corruption", or a segmentation fault)."""
 
 
 def normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, image: Tensor) -> Tensor:
@@ -21,15 +24,20 @@ def normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, image: Tensor) -> T
     That saves two passes over the activations forward and three backward, and the memory of one more copy. Scale and
     shift keep their gradient. A compiler or exporter is shown the plain modules, it folds by itself.
     """
-    mean, variance = norm.running_mean, norm.running_var
+    mean, variance, stride = norm.running_mean, norm.running_var, convolution.stride
+    if convolution.kernel_size == (1, 1) and convolution.in_channels < _FEW_CHANNELS and stride != (1, 1):
+        image, stride = image[:, :, :: stride[0], :: stride[1]], (1, 1)  # the pixels that it sees
     if norm.training or mean is None or variance is None or torch.compiler.is_compiling():
-        result: Tensor = norm(convolution(image))
+        result: Tensor = norm(_convolve(image, convolution.weight, convolution.bias, stride, convolution))
         return result
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     shift = norm.bias - mean * scale
     weight = convolution.weight * scale.view(-1, 1, 1, 1)
-    stride, padding, dilation = convolution.stride, convolution.padding, convolution.dilation
-    return functional.conv2d(image, weight, shift, stride, padding, dilation, convolution.groups)
+    return _convolve(image, weight, shift, stride, convolution)
+
+
+def _convolve(image: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], like: nn.Conv2d) -> Tensor:
+    return functional.conv2d(image, weight, bias, stride, like.padding, like.dilation, like.groups)
 
 
 class _ResidualBlock(nn.Module):

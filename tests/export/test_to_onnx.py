@@ -291,6 +291,7 @@ def test_the_exported_clip_end_to_end(exported: Path, shared: Shared, tmp_path: 
     words = [str(clip), "--model", str(exported), "--output", str(tmp_path), "--max-frames", "4", "--side-by-side"]
     assert infer(words) == 0
     info = probe(tmp_path / "udacity_test_video_side_by_side.mp4")
-    assert (info.width, info.height, info.frames) == (2564, 720, 4)
+    assert (info.width, info.frames) == (2564, 4)
+    assert info.height > 720  # the classes are named below
     with Segmenter(exported) as segmenter:
         assert json.loads(segmenter.manifest.to_json())["output"]["name"] == "logits"

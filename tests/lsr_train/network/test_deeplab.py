@@ -1,5 +1,8 @@
 import copy
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lsr_train.network import DeepLabV2, NetworkSpec, SegOutput
+from lsr_train.network.resnet import normalised
 from lsr_train.network.spec import RESNETS
 from tests.lsr_train.network.small import small_network, small_spec
 
@@ -299,3 +303,32 @@ def test_a_seed_decides_the_weights() -> None:
     first, second, other = small_network(1), small_network(1), small_network(2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.backbone.conv1.weight, other.backbone.conv1.weight)
+
+
+_NARROW = """
+import torch
+from lsr_train.network import DeepLabV2, NetworkSpec
+for seed, size in enumerate((512, 384)):
+    torch.manual_seed(seed)
+    network = DeepLabV2(NetworkSpec(backbone="resnet18", width=0.125)).to(memory_format=torch.channels_last).train()
+    for bf16 in (False, True):
+        image = torch.randn(4, 3, size, size).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = network(image).logits
+        logits.float().square().mean().backward()
+"""
+
+
+def test_a_narrow_network_in_channels_last_stays_within_its_memory() -> None:
+    """In a process of its own, with glibc's checks of each freed block."""
+    environment = os.environ | {"MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
+    done = subprocess.run([sys.executable, "-c", _NARROW], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_dropping_pixels_first_is_the_strided_projection() -> None:
+    convolution, norm = nn.Conv2d(8, 16, 1, stride=2, bias=False).double(), nn.BatchNorm2d(16).double()
+    image = torch.randn(2, 8, 9, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for mode in (True, False):
+        norm.train(mode)
+        torch.testing.assert_close(normalised(convolution, norm, image), norm(convolution(image)))
