@@ -25,7 +25,8 @@ def normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d, image: Tensor) -> T
     shift keep their gradient. A compiler or exporter is shown the plain modules, it folds by itself.
     """
     mean, variance, stride = norm.running_mean, norm.running_var, convolution.stride
-    if convolution.kernel_size == (1, 1) and convolution.in_channels < _FEW_CHANNELS and stride != (1, 1):
+    few = convolution.kernel_size == (1, 1) and stride != (1, 1) and convolution.in_channels < _FEW_CHANNELS
+    if few and image.requires_grad and not torch.compiler.is_compiling():
         image, stride = image[:, :, :: stride[0], :: stride[1]], (1, 1)  # the pixels that it sees
     if norm.training or mean is None or variance is None or torch.compiler.is_compiling():
         result: Tensor = norm(_convolve(image, convolution.weight, convolution.bias, stride, convolution))

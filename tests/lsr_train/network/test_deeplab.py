@@ -328,7 +328,7 @@ def test_a_narrow_network_in_channels_last_stays_within_its_memory() -> None:
 
 def test_dropping_pixels_first_is_the_strided_projection() -> None:
     convolution, norm = nn.Conv2d(8, 16, 1, stride=2, bias=False).double(), nn.BatchNorm2d(16).double()
-    image = torch.randn(2, 8, 9, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(2, 8, 9, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     for mode in (True, False):
         norm.train(mode)
         torch.testing.assert_close(normalised(convolution, norm, image), norm(convolution(image)))
