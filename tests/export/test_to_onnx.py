@@ -140,7 +140,10 @@ def test_a_fixed_size_is_the_only_one(checkpoint: Path, tmp_path: Path, shared: 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"stem": "caffe", "normalization": "caffe-bgr", "backbone": "resnet50", "width": 0.0625},
+        pytest.param(
+            {"stem": "caffe", "normalization": "caffe-bgr", "backbone": "resnet50", "width": 0.0625},
+            marks=pytest.mark.slow,
+        ),
         {"output_stride": 16, "dilations": (6, 12, 18, 24)},
     ],
     ids=str,

@@ -21,8 +21,8 @@ import yaml
 
 from lsr_infer.io.images import read_image
 from lsr_infer.video.writer import VideoWriter
+from lsr_train.autopilot import budget, two_stages
 from lsr_train.autopilot import choices as automatic
-from lsr_train.autopilot import two_stages
 from lsr_train.autopilot.budget import StageCost
 from lsr_train.autopilot.choices import source_stage
 from lsr_train.config.command_line import resolve
@@ -270,6 +270,10 @@ def test_a_source_stage_that_is_gone_is_an_input_error(
     assert "gone is not there" in capsys.readouterr().err
 
 
+RARE = ["--train.checkpoint_every", "1000", "--source_stage.train.checkpoint_every", "1000"]
+"""A checkpoint at the end alone."""
+
+
 def small_recipes(folder: Path, steps: int = 0) -> list[str]:
     """Write recipes of a few steps, or of so many, and return the arguments that name them."""
     sizes = {"height": HEIGHT, "width": WIDTH}
@@ -291,7 +295,7 @@ def steps_of(out: Path) -> tuple[int, int]:
 
 def test_a_budget_that_is_large_enough_gives_four_times_the_recipes_steps(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs/budget"
-    assert run_here("adapt", words(data, out, *small_recipes(tmp_path), "--budget", "2h")) == 0
+    assert run_here("adapt", words(data, out, *small_recipes(tmp_path), *RARE, "--budget", "2h")) == 0
     assert steps_of(out) == (40, 32)
     choices = RunFolder(out).stages()["choices"]
     assert any("a source step and" in line and line.startswith("steps 40 and 32: measured") for line in choices)
@@ -309,8 +313,7 @@ def test_a_budget_ends_on_its_clock_though_steps_get_slower(
 
     monkeypatch.setattr(Engine, "train_step", slow)
     monkeypatch.setattr(two_stages, "measure_cost", lambda *_: StageCost(step=0.002, frame=0.001))
-    rare = ["--train.checkpoint_every", "1000", "--source_stage.train.checkpoint_every", "1000"]
-    assert run_here("adapt", words(data, out, *recipes, "--budget", "12s", *rare)) == 0
+    assert run_here("adapt", words(data, out, *recipes, "--budget", "12s", *RARE)) == 0
     configs = [yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) for run in (source_of(out), out)]
     assert all(done < config["train"]["steps"] for done, config in zip(steps_of(out), configs, strict=True))
     rates = [float(row["learning_rate"]) for row in csv.DictReader((out / "metrics.csv").open())]
@@ -322,8 +325,8 @@ def test_a_ready_source_stage_gives_its_time_to_the_other(
 ) -> None:
     monkeypatch.setattr(two_stages, "measure_cost", lambda *_: StageCost(step=0.02))
     out, second = tmp_path / "runs/first", tmp_path / "runs/second"
-    assert run_here("adapt", words(data, out, *small_recipes(tmp_path), "--budget", "2h")) == 0
-    assert run_here("adapt", words(data, second, *small_recipes(tmp_path), "--budget", "1h")) == 0
+    assert run_here("adapt", words(data, out, *small_recipes(tmp_path), *RARE, "--budget", "2h")) == 0
+    assert run_here("adapt", words(data, second, *small_recipes(tmp_path), *RARE, "--budget", "1h")) == 0
     assert source_of(second) == source_of(out)
     assert "source stage" not in RunFolder(second).stages()["times"]["stages"]
 
@@ -333,7 +336,7 @@ def test_damaged_times_are_a_sentence_and_a_resumed_budget_has_what_is_left(
 ) -> None:
     monkeypatch.setattr(two_stages, "measure_cost", lambda *_: StageCost(step=0.02))
     out = tmp_path / "runs/first"
-    assert run_here("adapt", words(data, out, *small_recipes(tmp_path), "--budget", "100s")) == 0
+    assert run_here("adapt", words(data, out, *small_recipes(tmp_path), *RARE, "--budget", "100s")) == 0
     document = RunFolder(out).stages()
     given: list[Deadline] = []
     monkeypatch.setattr(two_stages, "train", lambda _, deadline: given.append(deadline) or 0)
@@ -377,8 +380,10 @@ def test_a_budget_takes_the_largest_images_that_there_are_steps_enough_for(
 
 
 def test_a_budget_that_is_too_small_says_what_is_needed_and_that_is_enough(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(budget, "_CHECKPOINT_SECONDS", 0.2)  # of this network, whose evaluation takes no second either
     out = tmp_path / "runs/small"
     assert run_here("adapt", words(data, out, "--budget", "1s")) == 2
     found = re.search(

@@ -100,8 +100,18 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
 
 
 LONGER = pytest.mark.slow
-"""Methods whose state is part of another's, which the quick tests hold."""
-ALIKE = {"minent", "maxsquare-iw", "lsr", "lsr-em", "self-training", "adaptsegnet-feat", "target-only"}
+"""Methods whose state is part of another's, which the quick tests hold, or that have hardly any."""
+ALIKE = {
+    "minent",
+    "maxsquare-iw",
+    "lsr",
+    "lsr-em",
+    "self-training",
+    "adaptsegnet-feat",
+    "target-only",
+    "oce",
+    "distill",
+}
 
 
 @pytest.mark.parametrize(
@@ -285,6 +295,7 @@ def wait_for_lock(process: subprocess.Popen[str], run: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow  # as are the series of kills
 def test_a_killed_run_is_whole_and_goes_on(source: Path, tmp_path: Path) -> None:
     kill_series(3, source, tmp_path)
 
