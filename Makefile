@@ -62,11 +62,11 @@ clean-quickstart:  ## remove what quickstart made
 	@test ! -e $(OUT) || test -f $(OUT)/source/config.yaml || { echo "$(OUT)/ is no quickstart: nothing removed"; exit 2; }
 	rm -rf $(OUT)
 
-# Files of tests run beside each other, each with one thread: 11 minutes on two cores, where one after the other takes over 20.
+# Files of tests run beside each other, each with one thread: 10 minutes on two cores, where one after the other takes over 20.
 # A process that dies ends the run and names its test: pytest-xdist 3.8 would start another and may wait for ever.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
-test: install  ## all tests but those marked slow: 11 minutes on two cores
+test: install  ## all tests but those marked slow: 10 minutes on two cores
 	$(PYTEST)
 
 test-fast: install  ## the tests that take seconds: arrows, configuration, latent space, documents

@@ -490,6 +490,7 @@ def test_a_source_stage_that_was_started_is_resumed(
     assert weights(beside / "second", STEPS) == weights(whole, STEPS)
 
 
+@pytest.mark.slow  # two processes that import torch
 def test_several_processes_are_told_to_take_the_stages_one_by_one(data: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
     done = subprocess.run(

@@ -410,6 +410,7 @@ def test_two_processes_equal_one(method: str, source: Path, tmp_path: Path) -> N
         torch.testing.assert_close(apart[name], tensor, rtol=2e-3, atol=2e-5, msg=name)
 
 
+@pytest.mark.slow  # two processes that import torch
 def test_batch_norm_cannot_be_synchronised_on_the_cpu_and_says_so(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
     done = subprocess.run(
