@@ -111,7 +111,7 @@ _PNG_EFFORT = 1
 class FrameFormat:
     """What a sink must know before the first frame; `info` is None for an image, `audio` None for silence.
 
-    `picture_size` is rows and columns of a video's overlays.
+    `picture_size` is rows and columns of a video's overlays, zeros for an image, whose legend gives its own.
     """
 
     source: str

@@ -81,7 +81,8 @@ class Task:
             audio = AudioSource(place=source.place, start=start, duration=left, timeout_seconds=self.timeout_seconds)
         return FrameFormat(
             source=source.label, info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
-            height=height, width=width, picture_size=self.drawer(video=True).size(height, width),
+            height=height, width=width,
+            picture_size=(0, 0) if info is None else self.drawer(video=True).size(height, width),
             label_space=self.inference.label_space, ids=self.drawing.ids, live=source.live,
             model=self.inference.segmenter.path.name, audio=audio, overwrite=self.overwrite,
         )  # fmt: skip

@@ -164,9 +164,9 @@ def _plan(request: Request, stage: SourceStage, started: float) -> _Stages:
     inputs = _open(request, stage)
     RunFolder.check_free(request.out)
     data = data_fingerprint(inputs.source)
-    ready = find_match(request.out.parent, inputs.source, data, any_length=request.budget is not None)
     times, table = None, list[str]()
     if request.budget is None:
+        ready = find_match(request.out.parent, inputs.source, data, any_length=False)
         choices, source = inputs.choices, inputs.source
         choices.lines.append(
             f"steps {source.train.steps} and {choices.config.train.steps}: the recipes' or as stated; --budget 30m "
@@ -318,7 +318,7 @@ def _take(plan: Plan, inputs: _Inputs, ready: Match) -> tuple[Config, Match]:
     choices.take(
         plan.adapted.values,
         f"steps {steps} and {plan.adapted.steps}: measured {costs[0]:.3g} s a source step and {costs[1]:.3g} s one of "
-        f"adaptation",
+        "adaptation",
     )
     return source, ready
 
