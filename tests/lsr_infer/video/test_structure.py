@@ -16,6 +16,7 @@ from lsr_infer.errors import InputError
 from lsr_infer.video.containers import VideoFrame
 from lsr_infer.video.reader import read_frames
 from lsr_infer.video.structure import walk_file
+from tests.lsr_infer.video.damaged_clip import damaged_video
 
 Shared = Callable[[str], Path]
 FORMATS = [
@@ -239,20 +240,7 @@ def test_frames_behind_a_damaged_keyframe_are_missed_where_reading_ends_early(tm
 
 def test_several_undecodable_packets_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"g": "1"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        rng = np.random.default_rng(1)
-        for _ in range(12):
-            picture = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
-        container.mux(stream.encode(None))
-    with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    data = bytearray(path.read_bytes())
-    for place, size in (packets[3], packets[7], packets[8]):
-        data[place : place + size] = b"\xff" * size
-    path.write_bytes(bytes(data))
+    damaged_video(path, 12, (3, 7, 8))
     count, problem = read(path)
     assert count == 9
     assert problem is not None

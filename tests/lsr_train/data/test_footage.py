@@ -1,10 +1,9 @@
 """Unlabelled frames from folders, globs, videos and Toytown; no label is looked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from lsr_infer.video.writer import VideoWriter
 from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.footage import Footage, VideoSampling, open_footage, sample_video, thinned
+from tests.lsr_infer.video.damaged_clip import damaged_video
 
 
 def target(root: Path | str, **options: object) -> TargetConfig:
@@ -38,25 +38,6 @@ def video(tmp_path: Path) -> Path:
             shift = 12 * (index if index < 10 else 10 if index < 20 else index - 10)
             writer.write(np.ascontiguousarray(texture[:, shift : shift + 128]).astype(np.uint8))
     return path
-
-
-def damaged_video(path: Path, frames: int, damaged: Sequence[int], cut: float = 1.0) -> None:
-    """Write key frames alone, of which some cannot be decoded, in a file that may be cut off."""
-    rng = np.random.default_rng(1)
-    with av.open(str(path), "w", format="matroska" if cut < 1 else "mp4") as container:
-        stream = container.add_stream("libx264", rate=10, options={"g": "1"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for _ in range(frames):
-            picture = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
-        container.mux(stream.encode(None))
-    with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    data = bytearray(path.read_bytes())
-    for place, size in (packets[number] for number in damaged):
-        assert place is not None
-        data[place : place + size] = b"\xff" * size
-    path.write_bytes(data[: round(cut * len(data))])
 
 
 def test_a_folder_is_searched_below_and_a_glob_is_taken_as_it_is(frames_folder: Path) -> None:
