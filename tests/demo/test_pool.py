@@ -117,6 +117,7 @@ def test_a_clip_that_breaks_keeps_its_good_frames(
     assert result["notes"] == [f"The file is damaged: nothing after frame {result['frames']} could be read."]
 
 
+@pytest.mark.slow  # waits for the limit, as a test of the page does
 def test_a_process_that_hangs_is_killed_and_the_next_one_works(worker: Worker, tmp_path: Path) -> None:
     hung = worker(seconds=5.0)
 

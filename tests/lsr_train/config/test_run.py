@@ -107,7 +107,7 @@ def test_a_wrong_value_is_a_usage_error_that_names_the_field(make: object, messa
         make()  # type: ignore[operator]
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     lr=st.floats(1e-8, 1.0), steps=st.integers(1, 10**6), seed=st.integers(0, 2**31), root=st.text(max_size=20),
     dilations=st.lists(st.integers(1, 40), min_size=1, max_size=5),
