@@ -151,7 +151,7 @@ def test_an_asf_file_of_any_packets_is_whole(tmp_path: Path, codec: str, size: i
     ("kind", "head", "tail"),
     [("avi", b"RIFF%sAVI ", b"LIST%smovi"), ("mov", b"", b"%smoov")],
 )
-def test_pieces_within_pieces_end_somewhere(tmp_path: Path, kind: str, head: bytes, tail: bytes) -> None:
+def test_chunks_within_chunks_end_somewhere(tmp_path: Path, kind: str, head: bytes, tail: bytes) -> None:
     order = "<I" if kind == "avi" else ">I"
     data = b""
     for _ in range(5000):
@@ -257,20 +257,20 @@ def test_packets_are_counted_as_libav_reads_them(
     assert (found.damage, found.packets) == (None, [FRAMES])
 
 
-def pieces(data: bytes, place: int, end: int, names: tuple[bytes, ...]) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, place: int, end: int, names: tuple[bytes, ...]) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name, place and end of the content of each box of an MP4, and of those within the ones named."""
     while place < end:
         length, name = struct.unpack_from(">I4s", data, place)
         yield name, place + 8, place + length
         if name in names:
-            yield from pieces(data, place + 8, place + length, names)
+            yield from boxes(data, place + 8, place + length, names)
         place += length
 
 
 def box(data: bytes, name: bytes, number: int = 0) -> int:
     """Return the place of the content of a box."""
     held = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf")
-    return [at for found, at, _ in pieces(data, 0, len(data), held) if found == name][number]
+    return [at for found, at, _ in boxes(data, 0, len(data), held) if found == name][number]
 
 
 def with_number(data: bytes, place: int, number: int) -> bytes:
