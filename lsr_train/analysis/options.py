@@ -86,7 +86,7 @@ class AnalyzeOptions:
         overwrite: write into a folder that is not empty.
         json: print the numbers behind the figures as JSON.
         device: auto, cpu, cuda or cuda:N.
-        precision: of the network; `auto` is bf16 where the device computes it itself, else fp32.
+        precision: of the network; `auto` is bf16 where the device is faster with it, else fp32.
         threads: CPU threads; 0 leaves torch's choice.
         seed: of the sample and of t-SNE.
 

@@ -119,8 +119,8 @@ class TrainConfig:
 
     Args:
         steps: optimiser steps.
-        precision: `bf16`, `fp16` (with loss scaling; needs CUDA), `fp32`, or `auto`: bf16 where the device computes it
-            itself, else fp32. A run folder keeps what was taken.
+        precision: `bf16`, `fp16` (with loss scaling; needs CUDA), `fp32`, or `auto`: bf16 where the device is faster
+            with it, else fp32. A run folder keeps what was taken.
         accumulate: micro-batches a step; each is a step of the prototypes (Eq. 3) and of the norm reference (Eq. 7).
         channels_last: memory format of images and weights; faster on CPUs with bf16 and on tensor cores.
         device: `auto` takes CUDA where there is one and says so; a named device that is absent ends with exit code 3.

@@ -54,7 +54,7 @@ class EvaluateOptions:
         overwrite: replace what is at `out` and in `overlay_dir`.
         json: print the result as JSON instead of a table.
         device: auto, cpu, cuda or cuda:N.
-        precision: of the network; `auto` is bf16 where the device computes it itself, else fp32.
+        precision: of the network; `auto` is bf16 where the device is faster with it, else fp32.
         threads: CPU threads; 0 leaves torch's choice.
 
     Raises:

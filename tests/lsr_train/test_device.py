@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lsr_infer.errors import DeviceError, UsageError
+from lsr_train import device
 from lsr_train.device import choose_device, choose_precision
 
 
@@ -24,15 +25,23 @@ def test_what_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instructions", "expected"),
-    [({}, "fp32"), ({"avx512_f": True}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
-)
-def test_auto_takes_bf16_only_where_the_cpu_has_it(
-    monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], expected: str
+    ("instructions", "seconds", "expected"),
+    [
+        ({}, 0.5, "fp32"), ({"avx512_f": True}, 0.5, "fp32"), ({"avx512_bf16": True}, 0.5, "bf16"),
+        ({"avx512_bf16": True}, 2.0, "fp32"), ({"amx_bf16": True}, 0.5, "bf16"),
+    ],
+)  # fmt: skip
+def test_auto_takes_bf16_only_where_the_cpu_has_it_and_is_faster(
+    monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], seconds: float, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    monkeypatch.setattr(device, "convolution_seconds", {"bf16": seconds, "fp32": 1.0}.__getitem__)
     assert choose_precision(torch.device("cpu"), "auto") == expected
     assert choose_precision(torch.device("cpu"), "bf16") == "bf16"
+
+
+def test_both_precisions_are_measured() -> None:
+    assert all(0 < device.convolution_seconds(precision) < 10 for precision in ("fp32", "bf16"))
 
 
 @pytest.mark.gpu
