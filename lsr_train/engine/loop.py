@@ -235,6 +235,8 @@ class Engine:
         if self._is_main:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in found.signals.items())
             logger.info("step %d: %s%s", self.step, shown, " (best so far)" if improved else "")
+            if remark := self.method.remark(self.space.names):
+                logger.info("step %d: %s", self.step, remark)
         return improved
 
     def _check(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ The engine weights the terms, sums them, calls `backward` once and steps every o
 knows nothing of files, devices, schedules or logs.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -73,6 +74,10 @@ class Method(nn.Module):
     def diagnostics(self) -> dict[str, Tensor]:
         """Return detached scalars of the last micro-batch for the log; the keys never change within a run."""
         return {}
+
+    def remark(self, names: Sequence[str]) -> str:
+        """Return what the log says of the method's state at an evaluation; `names` are those of the classes."""
+        return ""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the method's parameters that the main optimiser trains, by group name."""

@@ -5,6 +5,7 @@ images into which half of a source image's classes are pasted, under strong augm
 DACS (Tranheden et al. 2021); alignment, rectification and masking can be added, each by its own switch.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import ClassVar, NamedTuple, cast
 
@@ -137,6 +138,14 @@ class SelfTraining(Method):
         `alignment_strength` what the guard leaves of the strength.
         """
         return dict(self._diagnostics)
+
+    def remark(self, names: Sequence[str]) -> str:
+        """Name the classes that the alignment calls up or holds back by more than a factor e of their probability."""
+        if not isinstance(self.alignment, LabelAlignment):
+            return ""
+        offsets = sorted(zip(self.alignment.offset.tolist(), names, strict=True), key=lambda pair: -abs(pair[0]))
+        large = [f"{name} by {offset:+.1f}" for offset, name in offsets if abs(offset) > 1]
+        return f"alignment moves the teacher's scores of {', '.join(large)}" if large else ""
 
     @property
     def _teacher(self) -> EmaTeacher:

@@ -339,6 +339,16 @@ def test_a_target_that_is_masked_altogether_has_no_say(form: str, labels: str) -
         }  # fmt: skip
 
 
+def test_classes_that_the_alignment_moves_far_are_named() -> None:
+    method = SelfTraining(configured("self-training", {}, {}, alignment=1.0, alignment_of="labels"), C, K)
+    names = ["road", "building", "fence", "sky"]
+    assert method.remark(names) == ""
+    assert isinstance(method.alignment, LabelAlignment)
+    method.alignment.offset.copy_(torch.tensor([0.9, -1.25, 2.5, -0.5]))
+    assert method.remark(names) == "alignment moves the teacher's scores of fence by +2.5, building by -1.2"
+    assert SelfTraining(configured("self-training", {}, {}), C, K).remark(names) == ""
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("alignment", ["probabilities", "labels"])
 @pytest.mark.parametrize("form", ["paper", "cosine"])
