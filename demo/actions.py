@@ -245,10 +245,10 @@ def _percent(share: float) -> str:
 def _facts(result: dict[str, Any]) -> str:
     """Return one line about a picture."""
     name, device = markdown_text(result["name"]), result["layers"][-1]["device"]
-    text = f"**{name}**, {result['width']} x {result['height']} · on {device}"
-    if result["agreement"] is None:
-        return text
-    return f"{text} · before and after agree on {_percent(result['agreement'])} of the pixels"
+    facts = [f"**{name}**, {result['width']} x {result['height']}", f"on {device}"]
+    if result["agreement"] is not None:
+        facts.append(f"before and after agree on {_percent(result['agreement'])} of the pixels")
+    return " · ".join([*facts, *filter(None, [result["note"]])])
 
 
 def _shares_table(layers: list[dict[str, Any]]) -> dict[str, Any]:

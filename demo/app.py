@@ -64,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     meanings = dict(line.strip().split(": ", 1) for line in (Limits.__doc__ or "").splitlines() if ": " in line)
     for field in fields(Limits):
         name, default = f"--{field.name.replace('_', '-')}", field.default
-        text = f"{meanings[field.name].rstrip('.')} ({default})"
-        limits.add_argument(name, type=type(default), default=default, metavar="N", help=text)
+        text = meanings[field.name].rstrip(".") + ("" if default is None else f" ({default})")
+        kind = int if default is None else type(default)
+        limits.add_argument(name, type=kind, default=default, metavar="N", help=text)
     return parser
 
 

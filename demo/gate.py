@@ -123,9 +123,9 @@ class Gate:
     def _crowded(self, client: str) -> tuple[int, str] | None:
         """Return status and sentence where a client has as many requests as it may."""
         waiting = sum(_client_of(event.request) == client for event in self._page.requests())
-        if waiting + self._arriving[client] <= self._limits.client_queue:
+        if waiting + self._arriving[client] <= self._limits.of_one_address:
             return None
-        return 503, f"At most {self._limits.client_queue} requests of one address may wait. Try again later."
+        return 503, f"At most {self._limits.of_one_address} requests of one address may wait. Try again later."
 
 
 def _as_json(sentence: str, status: int) -> Any:

@@ -44,7 +44,7 @@ class Limits:
         shown_width: columns of each half of the resulting video; wider frames are reduced before they are segmented.
         jobs: videos that are computed at the same time.
         queue: requests of all visitors that may wait.
-        client_queue: requests of one address that may wait or run, less than may wait in all.
+        client_queue: requests of one address that may wait or run, less than --queue; without it a quarter of that.
         job_seconds: how long one video may compute.
         picture_seconds: how long one picture may compute.
         job_bytes: memory of a process that computes.
@@ -59,7 +59,7 @@ class Limits:
     shown_width: int = 1280
     jobs: int = 1
     queue: int = 40
-    client_queue: int = 10
+    client_queue: int | None = None
     job_seconds: float = 1800.0
     picture_seconds: float = 60.0
     job_bytes: int = 6 << 30
@@ -69,11 +69,16 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not 0 < value < float("inf"):
+            if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"--{field.name.replace('_', '-')} is {value}; allowed: finite numbers above 0.")
-        if self.client_queue >= self.queue:
+        if self.client_queue is not None and self.client_queue >= self.queue:
             both = f"--client-queue is {self.client_queue} and --queue {self.queue}"
             raise UsageError(f"{both}; allowed: less than --queue, so that one address cannot fill it.")
+
+    @property
+    def of_one_address(self) -> int:
+        """Requests of one address that may wait or run, at least 1."""
+        return self.client_queue or max(1, self.queue // 4)
 
     def check_bytes(self, name: str, size: int) -> None:
         """Raise `InputError` unless a file of this size is accepted."""

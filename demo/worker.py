@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lsr_infer import InputError, LsrError, Segmentation, Segmenter
 from lsr_infer.errors import stderr_handler
 from lsr_infer.io.image_headers import is_still
-from lsr_infer.io.images import extra_pictures, image_size, read_image, resize_frame
+from lsr_infer.io.images import depth_note, extra_pictures, image_size, read_image, resize_frame, used_bits
 from lsr_infer.render.overlay import captioned, side_by_side
 from lsr_infer.system.process import Trimmer, watch_parent
 from lsr_infer.system.threads import BackgroundWriter, prefetch
@@ -65,7 +65,8 @@ def segment_picture(
     """
     limits.check_bytes(path.name, path.stat().st_size)
     limits.check_pixels(path.name, *image_size(path))
-    frame = read_image(path)
+    bits = used_bits(path)
+    frame = read_image(path, bits)
     if extra := extra_pictures(path):
         raise InputError(f"{path.name} holds {extra + 1} pictures. Send it as a video, or send one of them.")
     opened = [models(choice) for choice in choices]
@@ -90,6 +91,7 @@ def segment_picture(
     height, width = frame.shape[:2]
     document = {
         "name": path.name, "width": width, "height": height, "layers": layers, "agreement": _agreement(results),
+        "note": depth_note(bits),
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
     files = sorted(folder.iterdir())

@@ -1,10 +1,13 @@
 """Shows names and messages that come from elsewhere as themselves: on a terminal, in JSON, in CSV and in Markdown."""
 
 import json
+import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-__all__ = ["csv_cell", "from_csv_cell", "markdown_text", "printable", "printable_json"]
+__all__ = ["NAMED_FOLDERS", "csv_cell", "folders_of", "from_csv_cell", "markdown_text", "printable", "printable_json"]
 
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
@@ -55,3 +58,15 @@ def from_csv_cell(cell: Any) -> Any:
 def markdown_text(text: str) -> str:
     """Return a text that Markdown shows as it is, in one line."""
     return re.sub(r"[\\`*\[\]<>|~$]|^#|&(?=#?\w+;)|(?<!\w)_|_(?!\w)", r"\\\g<0>", printable(text))
+
+
+NAMED_FOLDERS = 3
+"""Folders that a message names one by one."""
+
+
+def folders_of(files: Iterable[Path]) -> str:
+    """Name the folders that files lie in: each of up to three, else the one above all of them."""
+    folders = sorted({str(path.parent) for path in files})
+    if len(folders) <= NAMED_FOLDERS:
+        return ", ".join(folders)
+    return f"{os.path.commonpath(folders)} ({len(folders)} folders below)"

@@ -7,11 +7,12 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,8 +22,8 @@ from PIL import Image, TiffImagePlugin
 from lsr_infer.io.colors import UNSPECIFIED, UNTAGGED, StillColors
 
 __all__ = [
-    "MAX_PIXELS", "UNCROPPED", "UPRIGHT", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader", "Turn",
-    "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still",
+    "MAX_PIXELS", "UNCROPPED", "UPRIGHT", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader",
+    "Turn", "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still", "may_be_deep",
     "silence_decoders", "walk_pictures",
 ]  # fmt: skip
 
@@ -38,10 +39,15 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _VIDEO_STARTS = re.compile(rb".{4}ftyp(?!avi[fs]|he[iv][cx]|m[is]f1)|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)
 """Of MP4 and QuickTime (whose container pictures share, ISO/IEC 23008-12), Matroska and WebM, and AVI."""
 _HEIC_START = re.compile(rb".{4}ftyp(?:he[iv][cx]|m[is]f1)", re.DOTALL)
-_STILL_START = re.compile(rb".{4}ftyp(?:avif|hei[cx]|mif1)|II\*\0|MM\0\*", re.DOTALL)
+_FLOAT_START = rb"P[Ff]\n|#\?R|v/1\x01"
+"""Of PFM, Radiance HDR and OpenEXR."""
+_STILL_START = re.compile(rb".{4}ftyp(?:avif|hei[cx]|mif1)|II[*+]\0|MM\0[*+]|" + _FLOAT_START, re.DOTALL)
 _CODED_COLORS = re.compile(rb"(?:cICP|colrnclx\0)(.)\0?(.)", re.DOTALL)
 _ORIENTATION = 0x0112
-_SAMPLE_FORMAT = 339
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
+_SAMPLE_KINDS = {2: "signed integer", 3: "floating-point", 5: "complex", 6: "complex"}
+"""Kinds of samples in a TIFF, by its number, that are not read."""
+_MOST_BITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +190,8 @@ def inspect_image(data: bytes) -> ImageHeader:
             format="PNG", height=png.height, width=png.width, exact=not png.exif, content=data, colors=colors
         )
     content = _jpeg_samples(data) if data.startswith(b"\xff\xd8") else data
+    _check_samples(data)
     image = _open_with_pillow(data)
-    if image is None and data.startswith((b"II*\0", b"MM\0*")) and _holds_floats(data):
-        raise BrokenImageError("holds floating-point samples, which are not read")
     if image is None:
         raise BrokenImageError("is no image, or damaged (JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, AVIF and HEIC are read)")
     _check_claimed_size(image.height, image.width)
@@ -243,15 +248,40 @@ def _open_with_pillow(data: bytes) -> Image.Image | None:
         return None
 
 
-def _holds_floats(data: bytes) -> bool:
-    """Whether the first page of a TIFF has floating-point samples; Pillow opens few kinds of them."""
+def _check_samples(data: bytes) -> None:
+    """Raise `BrokenImageError` for a file whose samples are of a type that is not read, and say which."""
+    depths, formats = _tiff_samples(BytesIO(data))
+    kind = f"{max(depths)}-bit" if max(depths) > _MOST_BITS else ""
+    kind = "floating-point" if re.match(_FLOAT_START, data) else _SAMPLE_KINDS.get(formats[0], kind)
+    if kind:
+        raise BrokenImageError(f"holds {kind} samples, which are not read; save it with 8 or 16 bits, unsigned")
+
+
+def _tiff_samples(file: BinaryIO) -> tuple[Sequence[int], Sequence[int]]:
+    """Return bits and kind of the samples of a TIFF's first page; Pillow opens few kinds of them."""
+    silence_decoders()
     try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
-        content = BytesIO(data)
-        content.seek(tags.next)
-        tags.load(content)
-        return 3 in tags.get(_SAMPLE_FORMAT, ())
-    except Exception:  # noqa: BLE001 - its reader raises many types on damaged files
+        start = file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(start + (file.read(8) if b"+" in start else b""))
+        file.seek(tags.next)
+        tags.load(file)
+        return tags.get(_BITS_PER_SAMPLE, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
+    except Exception:  # noqa: BLE001 - its reader raises many types on damaged files, and on what is no TIFF
+        return (1,), (1,)
+
+
+def may_be_deep(path: Path) -> bool:
+    """Whether a file begins as an image with samples of 16 bits; those of PNM are told by decoding alone."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as file:
+            start = file.read(25)
+            if start.startswith(_PNG_SIGNATURE):
+                return start[24] == _MOST_BITS
+            file.seek(0)
+            return start.startswith((b"P2", b"P3", b"P5", b"P6")) or _MOST_BITS in _tiff_samples(file)[0]
+    except (OSError, IndexError):
         return False
 
 
@@ -337,7 +367,10 @@ def walk_pictures(data: bytes) -> Pictures:
 
 
 def is_still(path: Path) -> bool:
-    """Whether a file begins as HEIC, AVIF and TIFF do, whose pictures, or tiles, video readers take for a video's."""
+    """Whether a file begins as HEIC, AVIF, TIFF and pictures of floating-point samples do.
+
+    Video readers take their pictures, or tiles, for a video's.
+    """
     try:
         with path.open("rb") as file:
             return _STILL_START.match(file.read(16)) is not None

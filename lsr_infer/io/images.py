@@ -7,9 +7,9 @@ gets it wrong (palette labels become colours, turned AVIF) other decoders give t
 import logging
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from lsr_infer.errors import InputError
 from lsr_infer.io import image_headers as headers
 from lsr_infer.io.colors import in_bt709
 from lsr_infer.io.image_headers import BrokenImageError, ImageHeader
+from lsr_infer.system.process import usable_cores
+from lsr_infer.text import folders_of
 
 __all__ = [
-    "IMAGE_SUFFIXES", "decode_image", "extra_pictures", "fit_mask", "image_size", "palette_png", "read_image",
-    "read_label", "read_mask", "resize_frame", "resize_labels", "stretch_of",
+    "IMAGE_SUFFIXES", "common_bits", "decode_image", "depth_note", "extra_pictures", "fit_mask", "image_size",
+    "palette_png", "read_image", "read_label", "read_mask", "resize_frame", "resize_labels", "stretch_of", "used_bits",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -63,30 +65,31 @@ def _decode(data: bytes, flags: int) -> NDArray[Any]:
     return image
 
 
-def _decode_frame(data: bytes, name: Path | str) -> NDArray[np.uint8]:
-    """Decode to 8 bits; the low bits of deeper samples are dropped."""
-    image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+def _decode_frame(data: bytes, name: Path | str, bits: int | None) -> NDArray[np.uint8]:
+    """Decode to 8 bits; of deeper samples the upper ones of `bits`, which None takes from the image itself."""
+    image = _decode(data, _DEEP)
     if image.dtype == np.uint8:
         return image
     if image.dtype != np.uint16:
-        raise BrokenImageError(f"holds samples of type {image.dtype}; 8 and 16 bits are read, floating point is not")
-    return np.asarray(image >> (_sample_bits(image, name) - 8), dtype=np.uint8)
-
-
-_DEPTHS = (10, 12, 16)
-_NEIGHBOURS = 16
-"""Files of a folder that are looked at to tell how many of 16 bits its camera uses."""
-
-
-def _sample_bits(image: NDArray[np.uint16], name: Path | str) -> int:
-    """Return how many bits of 16-bit samples are used: cameras of 10 or 12 bits store them as they are.
-
-    The brightest of the files beside it decides with it, so that all of a folder are read alike.
-    """
+        raise BrokenImageError(f"holds {image.dtype} samples, which are not read; save it with 8 or 16 bits, unsigned")
     own = _bits_of(image)
-    if own == _DEPTHS[-1] or not isinstance(name, Path):
-        return own
-    return max(own, _folder_bits(name.parent, name.suffix))
+    if bits is None:
+        bits = own
+        if note := depth_note(bits):
+            logger.warning("%s: %s. %s", name, note, _BRIGHTER)
+    elif own > bits:
+        read = f"are read as of {bits} bits" if bits else "have 8 bits a sample"
+        raise InputError(
+            f"{name}: holds 16-bit samples of {own} bits, but the images of its set {read}. It changed since they were "
+            "looked at: start the command again."
+        )
+    return np.asarray(image >> (bits - _DEPTHS[0]), dtype=np.uint8)
+
+
+_DEEP = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that cameras use of samples that are stored in 16."""
+_BRIGHTER = "Where that is too bright, read them together with brighter images of their camera."
 
 
 def _bits_of(image: NDArray[np.uint16]) -> int:
@@ -94,18 +97,52 @@ def _bits_of(image: NDArray[np.uint16]) -> int:
     return next(bits for bits in _DEPTHS if highest < 1 << bits)
 
 
-@cache
-def _folder_bits(folder: Path, suffix: str) -> int:
-    """Return the most bits that samples of a folder use, of files evenly spread over it."""
-    files = sorted(path for path in folder.iterdir() if path.suffix == suffix and path.is_file())
-    bits = _DEPTHS[0]
-    for path in files[:: -(-len(files) // _NEIGHBOURS)]:
-        with suppress(BrokenImageError, OSError):
-            image = _decode(path.read_bytes(), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-            bits = max(bits, _bits_of(image)) if image.dtype == np.uint16 else bits
-    if bits < _DEPTHS[-1]:
-        logger.warning(
-            "%s: its images of 16 bits hold nothing above %d and are read as of %d bits", folder, 2**bits - 1, bits
+def depth_note(bits: int) -> str:
+    """Say what 16-bit samples are taken for that use fewer `bits`; nothing where they use all, or are none."""
+    return f"16-bit samples with nothing above {2**bits - 1} are read as of {bits} bits" if 0 < bits < 16 else ""
+
+
+def used_bits(path: Path) -> int:
+    """Return how many bits a file's 16-bit samples use: 8, 10, 12, 14 or 16; 0 of any other file, or a broken one."""
+    try:
+        image = _decode(headers.inspect_image(_content(path)).content, _DEEP) if headers.may_be_deep(path) else None
+    except (BrokenImageError, InputError):
+        return 0
+    return _bits_of(image) if image is not None and image.dtype == np.uint16 else 0
+
+
+def common_bits(
+    files: Sequence[Path], used: Callable[[Path], int] = used_bits, tell: Callable[[str], object] = logger.warning
+) -> int:
+    """Return the most bits that the 16-bit samples of a set use, for reading all of it alike; 0 where none has such.
+
+    Every such file is read, but for those beside one that uses all 16. What is taken for less is told: the set, or a
+    folder of it that may be another camera's.
+
+    Args:
+        files: all images of a command or a data set.
+        used: gives `used_bits` of a file.
+        tell: takes one line.
+    """
+    full: set[Path] = set()
+
+    def look(path: Path) -> int:
+        bits = _DEPTHS[-1] if path.parent in full else used(path)
+        if bits == _DEPTHS[-1]:
+            full.add(path.parent)
+        return bits
+
+    candidates = [path for path in files if headers.may_be_deep(path)]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = {path: bits for path, bits in zip(candidates, pool.map(look, candidates), strict=True) if bits}
+    bits = max(found.values(), default=0)
+    if note := depth_note(bits):
+        tell(f"{folders_of(found)}: {note}. {_BRIGHTER}")
+    brightest = {path.parent for path, own in found.items() if own == bits}
+    if dark := [path for path in found if path.parent not in brightest]:
+        tell(
+            f"{folders_of(dark)}: {len(dark)} images of 16-bit samples use fewer than the {bits} bits that they are "
+            "read as of, since others of their set do. Where that is too dark, read them by themselves."
         )
     return bits
 
@@ -151,14 +188,14 @@ def _decode_with_pillow(content: bytes, kind: str, mode: str) -> NDArray[np.uint
         raise BrokenImageError("cannot be decoded") from error
 
 
-def _decode_still(header: ImageHeader, name: Path | str) -> NDArray[np.uint8]:
+def _decode_still(header: ImageHeader, name: Path | str, bits: int | None) -> NDArray[np.uint8]:
     """Decode a file, crop it, turn it upright and bring its colours to BT.709."""
     if header.format in ("JPEG", "MPO"):
         frame = _decode_jpeg(header.content)
     elif header.format in ("AVIF", "HEIF"):  # OpenCV neither crops nor turns them
         frame = _decode_with_pillow(header.content, header.format, "RGB")[..., ::-1]
     else:
-        frame = _decode_frame(header.content, name)
+        frame = _decode_frame(header.content, name, bits)
     return in_bt709(header.turn.applied(header.crop.applied(frame)), header.colors)
 
 
@@ -171,21 +208,26 @@ def _naming(name: Path | str, needed: str = "") -> Iterator[None]:
         raise InputError(f"{name}: {error}{needed}. Replace the file, or leave it out.") from error
 
 
-def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, name: Path | str, bits: int | None = None) -> NDArray[np.uint8]:
     """Decode the content of an image file, which messages call `name`; `InputError` where it is not a whole image.
+
+    Args:
+        data: the content.
+        name: what messages call it.
+        bits: how many of 16 bits deep samples use, `common_bits` of the set that the image belongs to; one that uses
+            more is refused. None takes as many as this image needs, and warns where these are fewer than 16.
 
     Returns:
         Frame uint8 [H,W,3], BGR, cropped, mirrored and turned as the file says, in the colours of BT.709 or sRGB.
-        Deeper samples are reduced to 8 bits: those of 16 bits of which none in the image, and of a file none beside it,
-        is above 1023 or 4095 count as of 10 or 12 bits. Alpha is dropped.
+        Deeper samples are reduced to 8 bits. Alpha is dropped.
     """
     with _naming(name):
-        return _decode_still(headers.inspect_image(data), name)
+        return _decode_still(headers.inspect_image(data), name, bits)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, bits: int | None = None) -> NDArray[np.uint8]:
     """Read an image file as a frame uint8 [H,W,3]; see `decode_image`."""
-    return decode_image(_content(path), path)
+    return decode_image(_content(path), path, bits)
 
 
 def extra_pictures(path: Path) -> int:
@@ -200,7 +242,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _naming(path):
         header = headers.inspect_image(_content(path))
-        height, width = (header.height, header.width) if header.exact else _decode_still(header, path).shape[:2]
+        if header.exact:
+            return header.height, header.width
+        height, width = _decode_still(header, path, _DEPTHS[-1]).shape[:2]
     return height, width
 
 
@@ -230,7 +274,7 @@ def read_label(path: Path) -> NDArray[Any]:
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read an ignore mask from any image: bool [H,W], true where it is not black; raises as `read_image`."""
-    return np.asarray(read_image(path).max(axis=2) > 0)
+    return np.asarray(read_image(path, used_bits(path)).max(axis=2) > 0)
 
 
 def resize_frame(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

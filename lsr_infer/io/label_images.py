@@ -1,9 +1,8 @@
 """Tells label images from the camera frames beside which they lie, by folders and names and then by their content."""
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label
+from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label, used_bits
+from lsr_infer.text import NAMED_FOLDERS, folders_of
 
-__all__ = ["folders_of", "is_flat", "labels_left_out", "origins", "without_labels"]
+__all__ = ["is_flat", "labels_left_out", "origins", "without_labels"]
 
 _LABEL_WORD = re.compile(
     r"labels?|labell?ed\w*|lbls?|(label|instance)?(train)?ids|gt(fine|coarse)?|ground_?truths?|ann|annot(ation)?s?|masks?|"
@@ -36,8 +36,6 @@ _MOST_COLORS = 64
 _LEAST_EVEN = 0.45
 """Share of pixels equal to those below and on the right. Ours: it was at most 0.41 in these frames and Toytown's,
 and at least 0.50 in label images saved as JPEG."""
-_NAMED = 3
-"""Folders that a message names."""
 
 
 def _words(name: str) -> list[str]:
@@ -135,7 +133,7 @@ def _holds_labels(path: Path, *, named: bool) -> bool | None:
     cannot be read, or is of one colour, which tells nothing.
     """
     try:
-        pixels = read_label(path) if path.suffix.lower() == ".png" else read_image(path)
+        pixels = read_label(path) if path.suffix.lower() == ".png" else read_image(path, used_bits(path))
     except InputError:
         return None
     colors = _colors(pixels)
@@ -161,7 +159,7 @@ def _is_even(pixels: NDArray[Any]) -> bool:
 def _is_photograph(path: Path) -> bool:
     """Whether a file is a video, or an image that may come from a camera by its colours."""
     try:
-        return path.suffix.lower() not in IMAGE_SUFFIXES or not is_flat(read_image(path))
+        return path.suffix.lower() not in IMAGE_SUFFIXES or not is_flat(read_image(path, used_bits(path)))
     except InputError:
         return False
 
@@ -181,15 +179,7 @@ def _colors(pixels: NDArray[Any]) -> int:
 def labels_left_out(labels: Sequence[Path]) -> str:
     """Say how many label images of which folders are left out, and how they are taken all the same."""
     folders = Counter(str(path.parent) for path in labels)
-    where = ", ".join(f"{count} in {folder}" for folder, count in sorted(folders.items())[:_NAMED])
-    if len(folders) > _NAMED:
+    where = ", ".join(f"{count} in {folder}" for folder, count in sorted(folders.items())[:NAMED_FOLDERS])
+    if len(folders) > NAMED_FOLDERS:
         where = f"in {folders_of(labels)}"
     return f"{len(labels)} label images beside frames are left out: {where}. To take them, name a folder of them alone."
-
-
-def folders_of(files: Iterable[Path]) -> str:
-    """Name the folders that files lie in: each of up to three, else the one above all of them."""
-    folders = sorted({str(path.parent) for path in files})
-    if len(folders) <= _NAMED:
-        return ", ".join(folders)
-    return f"{os.path.commonpath(folders)} ({len(folders)} folders below)"

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_one_picture, is_still
-from lsr_infer.io.images import IMAGE_SUFFIXES
+from lsr_infer.io.images import IMAGE_SUFFIXES, common_bits
 from lsr_infer.io.label_images import without_labels
 
 __all__ = [
@@ -44,11 +44,13 @@ class Source:
         place: the file, the address, or the camera's number.
         kind: what it is taken for: by its name, until it says itself what it is.
         name: where its results go below the output folder, without suffix; unlike that of every other source.
+        bits: how many of 16 bits the images of a search use, where it is one of their files; see `common_bits`.
     """
 
     place: Path | str | int
     kind: _Kind = field(compare=False)
     name: Path
+    bits: int | None = field(default=None, compare=False)
 
     @property
     def live(self) -> bool:
@@ -127,7 +129,8 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
             others += f", and {len(found.passed_over)} images and videos in {without}, which are taken for results"
         nothing = f"{', '.join(arguments)}: holds no image and no video ({others})."
         raise InputError(" ".join([nothing, *found.unsearched]))
-    found.sources = _named(places)
+    images = [place for place, (_, kind) in places.items() if kind == "image" and isinstance(place, Path)]
+    found.sources = _named(places, dict.fromkeys(images, common_bits(images)))
     return found
 
 
@@ -234,7 +237,7 @@ def _may_be_file(path: Path) -> bool:
         return True
 
 
-def _named(places: _Places) -> list[Source]:
+def _named(places: _Places, bits: Mapping[Path | str | int, int]) -> list[Source]:
     """Give each source a unique name: without its suffix, with it where stems are equal, numbered where names are."""
     bare = {key: place.with_suffix("") if isinstance(key, Path) else place for key, (place, _) in places.items()}
     stems = Counter(bare.values())
@@ -247,7 +250,7 @@ def _named(places: _Places) -> list[Source]:
             name = place.with_name(f"{place.name}_{number}")
             number += 1
         taken.add(name)
-        sources.append(Source(key, kind, name))
+        sources.append(Source(key, kind, name, bits.get(key)))
     return sources
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.io.files import is_folder
-from lsr_infer.io.images import IMAGE_SUFFIXES, read_image, read_label, resize_frame
+from lsr_infer.io.images import IMAGE_SUFFIXES, common_bits, read_image, read_label, resize_frame
 from lsr_infer.io.label_images import labels_left_out, without_labels
 from lsr_infer.io.sources import image_files
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
@@ -114,10 +114,12 @@ def _from_folder(place: Path, count: int, labels: Path | None, split: str, label
     if not files:
         raise InputError(f"{place}: holds no image. Name a folder of images, a video or an image.")
     chosen = [files[n] for n in evenly(len(files), count)]
+    of_set = [path for path in image_files(place) if "images" in path.relative_to(place).parts[:2]]
+    bits = common_bits(files if images == place else of_set)
     try:
-        return [(str(path.relative_to(images)), *_pair(path, images, truth)) for path in chosen]
+        return [(str(path.relative_to(images)), *_pair(path, images, truth, bits)) for path in chosen]
     except InputError as error:
-        raise _unusable(place, files, images, truth) from error
+        raise _unusable(place, files, images, truth, bits) from error
 
 
 def _from_video(place: Path, count: int, labels: Path | None) -> list[_Read]:
@@ -159,9 +161,11 @@ def working_image(frame: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.ui
     return np.ascontiguousarray(resize_frame(frame, *manifest.working_size(*frame.shape[:2]))[None])
 
 
-def _pair(path: Path, images: Path, labels: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Read an image below `images` and, where there is such a folder, its labels."""
-    frame = read_image(path)
+def _pair(
+    path: Path, images: Path, labels: Path | None, bits: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Read an image below `images`, of a set that uses `bits`, and, where there is such a folder, its labels."""
+    frame = read_image(path, bits)
     if labels is None:
         return frame, None
     return frame, _label_of((labels / path.relative_to(images)).with_suffix(".png"), frame)
@@ -176,13 +180,13 @@ def _label_of(path: Path, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(label, dtype=np.uint8)
 
 
-def _unusable(place: Path, files: Sequence[Path], images: Path, labels: Path | None) -> UnusableFilesError:
+def _unusable(place: Path, files: Sequence[Path], images: Path, labels: Path | None, bits: int) -> UnusableFilesError:
     """Read every file of a folder, and list those that cannot be used."""
     logger.info("%s: a file cannot be used; checking all %d", place, len(files))
     problems = []
     for path in files:
         try:
-            _pair(path, images, labels)
+            _pair(path, images, labels, bits)
         except InputError as error:
             problems.append(f"\n  {error}")
     what = f"{len(problems)} of {len(files)} frames cannot be used. Repair or remove them:"

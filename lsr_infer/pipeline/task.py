@@ -132,7 +132,7 @@ def segment_images(
 def read_source_image(source: Source, timeout_seconds: float) -> NDArray[np.uint8]:
     """Read an image, a file or the address of one; raises `InputError`."""
     if isinstance(source.file, Path):
-        return read_image(source.file)
+        return read_image(source.file, source.bits)
     return decode_image(download(source.file, timeout_seconds), source.label)
 
 

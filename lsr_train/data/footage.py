@@ -31,8 +31,8 @@ from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
 from lsr_train.data.layouts import find_images
 from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
-from lsr_train.data.scan import cut, scan_images, settle
-from lsr_train.data.shares import report_frames
+from lsr_train.data.scan import cut, scan_depth, scan_images, settle
+from lsr_train.data.shares import report_frames, warn
 
 __all__ = ["Footage", "TargetFrames", "footage_files", "frame_size", "open_footage"]
 
@@ -69,11 +69,12 @@ class Footage(ABC):
 
 @dataclass(frozen=True)
 class _FileFootage(Footage):
-    """Frames that are files or arrays, what each is called, and `lab_statistics` of each [N,2,3]."""
+    """Frames that are files or arrays, what each is called, `lab_statistics` of each [N,2,3], and `scan_depth`."""
 
     _frames: list[Path | NDArray[np.uint8]]
     _names: list[str]
     _lab: NDArray[np.float64]
+    _bits: int
     left_out: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -81,7 +82,9 @@ class _FileFootage(Footage):
 
     def __getitem__(self, index: int) -> UnlabelledSample:
         frame = self._frames[index]
-        return UnlabelledSample(frame=read_image(frame) if isinstance(frame, Path) else frame, file=self._names[index])
+        if isinstance(frame, Path):
+            frame = read_image(frame, self._bits)
+        return UnlabelledSample(frame=frame, file=self._names[index])
 
     def lab(self) -> NDArray[np.float64]:
         return self._lab
@@ -296,9 +299,11 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     files, labels = _target_files(target)
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     images = [file for file in files if file not in set(videos)]
+    of_set = images if target.layout == "frames" else find_images(target.layout, target.root, "")  # of all splits
+    bits = scan_depth(of_set, warn, cache=cache)
     if not videos:
         images = [images[index] for index in evenly(len(images), target.limit)]  # only these are scanned
-    scan = scan_images(images, target.height, target.width, cache=cache)
+    scan = scan_images(images, target.height, target.width, bits=bits, cache=cache)
     problems = [line for _, line in scan.problems]
     bad = {index for index, _ in scan.problems}
     flat = {path for path, is_flat in zip(images, scan.flat, strict=True) if is_flat}
@@ -325,7 +330,7 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     chosen = evenly(len(frames), target.limit)
     statistics = np.concatenate(lab)[chosen]
     return _FileFootage(
-        [frames[index] for index in chosen], [names[index] for index in chosen], statistics, tuple(problems)
+        [frames[index] for index in chosen], [names[index] for index in chosen], statistics, bits, tuple(problems)
     )
 
 

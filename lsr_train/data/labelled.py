@@ -21,11 +21,11 @@ from lsr_train.config.data import SourceConfig
 from lsr_train.config.run import Config
 from lsr_train.data.classes_file import classes_file, load_classes, load_label_space
 from lsr_train.data.labels import CITYSCAPES_19, IdMap, encoding_map, translation
-from lsr_train.data.layouts import find_classes, source_pairs
+from lsr_train.data.layouts import find_classes, find_images, source_pairs
 from lsr_train.data.pairing import Pair
 from lsr_train.data.samples import LabelledSample
-from lsr_train.data.scan import scan_pairs, settle
-from lsr_train.data.shares import report_labels
+from lsr_train.data.scan import scan_depth, scan_pairs, settle
+from lsr_train.data.shares import report_labels, warn
 
 __all__ = ["LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
 
@@ -55,7 +55,10 @@ class LabelledImages(ABC):
 
 
 class _FolderImages(LabelledImages):
-    """Pairs of image and label files; `mask` (bool [H,W], resized to each) is true where labels are void."""
+    """Pairs of image and label files; `mask` (bool [H,W], resized to each) is true where labels are void.
+
+    The images use `bits`, see `scan_depth`.
+    """
 
     def __init__(
         self,
@@ -64,15 +67,17 @@ class _FolderImages(LabelledImages):
         counts: NDArray[np.int64],
         mask: NDArray[np.bool_] | None,
         left_out: tuple[str, ...],
+        bits: int,
     ) -> None:
         self.pairs, self.id_map, self.counts, self.mask, self.left_out = pairs, id_map, counts, mask, left_out
+        self.bits = bits
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> LabelledSample:
         pair = self.pairs[index]
-        frame, raw = read_image(pair.image), read_label(pair.labels)
+        frame, raw = read_image(pair.image, self.bits), read_label(pair.labels)
         if frame.shape[:2] != raw.shape[:2]:
             raise InputError(
                 f"{pair.labels}: differs in size from its image {pair.image.name}; it changed since the scan."
@@ -208,7 +213,8 @@ def open_labelled(
     id_map = encoding_map(found.ids, space, classes)
     logger.info("%s: ids read as %s, into the %d classes of %s", source.root, found.ids, space.num_classes, space.name)
     pairs = found.pairs[: source.limit] if source.limit else found.pairs
-    scan = scan_pairs(pairs, id_map, space.num_classes, mask=mask, cache=cache)
+    bits = scan_depth(find_images(source.layout, source.root, ""), warn, cache=cache)  # of all splits
+    scan = scan_pairs(pairs, id_map, space.num_classes, bits=bits, mask=mask, cache=cache)
     problems = (*found.problems, *(line for _, line in scan.problems))
     settle(problems, len(pairs) + len(found.problems), on_bad, f"files of {source.root}", found.matched.advice)
     bad = {index for index, _ in scan.problems}
@@ -218,4 +224,4 @@ def open_labelled(
     report_labels(
         source.root, [pairs[index] for index in good], space, scan.counts[good], scan.void[good], found.matched.left_out
     )
-    return _FolderImages(tuple(pairs[index] for index in good), id_map, scan.counts[good], mask, problems)
+    return _FolderImages(tuple(pairs[index] for index in good), id_map, scan.counts[good], mask, problems, bits)

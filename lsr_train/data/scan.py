@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lsr_infer.errors import InputError, LsrError, UnusableFilesError
 from lsr_infer.io.files import write_json
-from lsr_infer.io.images import fit_mask, read_image, read_label, resize_frame
+from lsr_infer.io.images import common_bits, fit_mask, read_image, read_label, resize_frame, used_bits
 from lsr_infer.io.label_images import is_flat
 from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
@@ -29,7 +29,7 @@ from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labels import IGNORE_INDEX, IdMap
 from lsr_train.data.pairing import Pair
 
-__all__ = ["ImageScan", "PairScan", "cut", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
+__all__ = ["ImageScan", "PairScan", "cut", "scan_depth", "scan_images", "scan_pairs", "settle", "user_cache_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -175,9 +175,29 @@ def _read_all(
     return results
 
 
-def _pair_record(pair: Pair, *, colors: bool, id_map: IdMap, mask: NDArray[np.bool_] | None) -> Record:
+def scan_depth(files: Sequence[Path], tell: Callable[[str], object], *, cache: Path | None = None) -> int:
+    """Return `common_bits` of all images of a data set; what each uses is kept as `scan_pairs` does."""
+    known = _Cache(cache, "bits")
+
+    def used(path: Path) -> int:
+        key = known.key(path)
+        record = known.records.get(key or "")
+        if isinstance(record, dict):
+            return int(record["bits"])
+        bits = used_bits(path)
+        if bits and key is not None:
+            known.records[key] = {"bits": bits}
+            known.fresh += 1
+        return bits
+
+    bits = common_bits(files, used, tell)
+    known.save()
+    return bits
+
+
+def _pair_record(pair: Pair, bits: int | None, *, id_map: IdMap, mask: NDArray[np.bool_] | None) -> Record:
     """Read an image and its labels and count the raw values outside the mask."""
-    frame, values = read_image(pair.image), _values(pair.labels, id_map)
+    frame, values = read_image(pair.image, bits), _values(pair.labels, id_map)
     if frame.shape[:2] != values.shape:
         raise InputError(
             f"{pair.labels}: is {values.shape[1]}x{values.shape[0]}, its image {pair.image.name} "
@@ -185,7 +205,7 @@ def _pair_record(pair: Pair, *, colors: bool, id_map: IdMap, mask: NDArray[np.bo
         )
     ignored = fit_mask(mask, *values.shape)
     kept = values[~ignored] if ignored is not None else values.ravel()
-    if colors:
+    if id_map.colors:
         found, counts = np.unique(kept, return_counts=True)
     else:
         counts = np.bincount(kept.ravel())
@@ -233,20 +253,22 @@ def scan_pairs(
     id_map: IdMap,
     num_classes: int,
     *,
+    bits: int | None = None,
     mask: NDArray[np.bool_] | None = None,
     cache: Path | None = None,
 ) -> PairScan:
     """Read every image and label file of a data set; found records are kept in the folder `cache`, where one is given.
 
     A pair is unusable that is missing, unreadable, of two sizes, without ids in the channel that is read, or with a
-    value outside the map. Where `mask` (bool [H,W], resized to each image) is true, pixels are ignored.
+    value outside the map. The images use `bits`, see `scan_depth`. Where `mask` (bool [H,W], resized to each image)
+    is true, pixels are ignored.
     """
     digest = "" if mask is None else hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
     known = _Cache(cache, "pairs", id_map.colors, digest)
     keys = [known.key(pair.image, pair.labels) for pair in pairs]
     records = _read_all(
         "labelled images", keys, known,
-        lambda index: _pair_record(pairs[index], colors=id_map.colors, id_map=id_map, mask=mask),
+        lambda index: _pair_record(pairs[index], bits, id_map=id_map, mask=mask),
     )  # fmt: skip
     counts, void = np.zeros((len(pairs), num_classes), dtype=np.int64), np.zeros(len(pairs), dtype=np.int64)
     problems: list[tuple[int, str]] = []
@@ -266,12 +288,14 @@ def scan_pairs(
     return PairScan(counts, void, tuple(problems))
 
 
-def scan_images(files: Sequence[Path], height: int, width: int, *, cache: Path | None = None) -> ImageScan:
-    """Read every image of a data set; colour statistics are taken at training size, and kept as `scan_pairs` does."""
-    known = _Cache(cache, "images", height, width)
+def scan_images(
+    files: Sequence[Path], height: int, width: int, *, bits: int | None = None, cache: Path | None = None
+) -> ImageScan:
+    """Read images of a data set that use `bits`; colour statistics at training size are kept as `scan_pairs` does."""
+    known = _Cache(cache, "images", height, width, bits)
 
     def read(index: int) -> Record:
-        frame = read_image(files[index])
+        frame = read_image(files[index], bits)
         return {"lab": lab_statistics(resize_frame(frame, height, width)).tolist(), "flat": is_flat(frame)}
 
     records = _read_all("images", [known.key(path) for path in files], known, read)

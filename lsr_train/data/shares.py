@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.io.label_images import folders_of, labels_left_out
+from lsr_infer.io.label_images import labels_left_out
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.text import folders_of
 from lsr_train.data.pairing import Pair
 from lsr_train.data.scan import cut
 
-__all__ = ["report_frames", "report_labels", "reported_once"]
+__all__ = ["report_frames", "report_labels", "reported_once", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ def _tell(level: int, line: str) -> None:
         logger.log(level, "%s", line)
     if reported is not None:
         reported.add(line)
+
+
+def warn(line: str) -> None:
+    """Log a warning as `reported_once` says."""
+    _tell(logging.WARNING, line)
 
 
 def _percent(share: float) -> str:

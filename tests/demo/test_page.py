@@ -305,7 +305,7 @@ def test_what_cannot_be_started_says_why(page: Page, tmp_path: Path) -> None:
         (("--port", page.address.rpartition(":")[2]), 2, "is taken by another program"),
         (("--models", str(tmp_path / "none")), 2, "there is no such folder"),
         (("--pixels", "0"), 2, "--pixels is 0; allowed"),
-        (("--queue", "10"), 2, "--client-queue is 10 and --queue 10; allowed: less than --queue"),
+        (("--queue", "10", "--client-queue", "10"), 2, "--client-queue is 10 and --queue 10; allowed: less than"),
         (("--auth", "ann"), 2, "--auth is USER:FILE"),
         (("--upload", "1"), 2, "unrecognized arguments"),
         (("--prot", "7"), 2, "error: unrecognized arguments: --prot 7. Did you mean --port?"),

@@ -62,6 +62,17 @@ def test_a_picture_comes_back_as_the_segmenter_gives_it(worker: Worker, tmp_path
         )
 
 
+def test_the_result_says_what_deep_samples_were_taken_for(worker: Worker, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), read_image(STREET).astype(np.uint16) << 4)
+    pool, facts = worker(), []
+    for number, one in enumerate((path, STREET)):
+        result = asyncio.run(pool.run("picture", **picture(tmp_path / str(number), path=one)))
+        facts.append({"note": result["note"], "agreement": result["agreement"]})
+    assert facts[0]["note"] == "16-bit samples with nothing above 4095 are read as of 12 bits"
+    assert facts[1] == {"note": "", "agreement": facts[0]["agreement"]}
+
+
 def test_views_show_the_confidence_and_the_difference(worker: Worker, tmp_path: Path) -> None:
     pool = worker()
 

@@ -24,7 +24,13 @@ def test_one_address_may_not_have_the_whole_queue(client_queue: int, queue: int)
     with pytest.raises(UsageError, match=f"--client-queue is {client_queue} and --queue {queue}; allowed: less"):
         Limits(client_queue=client_queue, queue=queue)
     assert Limits(client_queue=client_queue, queue=client_queue + 1).queue == client_queue + 1
-    assert 3 * Limits().client_queue < Limits().queue
+
+
+@pytest.mark.parametrize(("queue", "share"), [(40, 10), (10, 2), (9, 2), (3, 1), (1, 1)])
+def test_one_address_may_have_a_quarter_of_the_queue_where_nothing_is_said(queue: int, share: int) -> None:
+    assert Limits(queue=queue).of_one_address == share
+    assert Limits(queue=queue + 7, client_queue=queue + 3).of_one_address == queue + 3
+    assert Limits().of_one_address == 10
 
 
 def test_each_limit_refuses_what_is_beyond_it_and_accepts_what_is_not() -> None:

@@ -132,7 +132,9 @@ def test_the_cache_is_used_and_follows_the_files(
     pairs, cache = pairs_of(labelled_folder), tmp_path / "cache"
     scan_pairs(pairs, TRAIN_IDS, 19, cache=cache)
     reads: list[Path] = []
-    monkeypatch.setattr("lsr_train.data.scan.read_image", lambda path: reads.append(path) or read_image(path))
+    monkeypatch.setattr(
+        "lsr_train.data.scan.read_image", lambda path, bits: reads.append(path) or read_image(path, bits)
+    )
     scan_pairs(pairs, TRAIN_IDS, 19, cache=cache)
     assert not reads
     stat = pairs[2].labels.stat()
