@@ -91,9 +91,21 @@ def seeks_well(container: "av.container.InputContainer") -> bool:
 
 
 def packets(container: "av.container.InputContainer") -> Iterator[Any]:
-    """Yield the packets of all streams; PyAV fails at the end where a stream began in the middle."""
-    with suppress(IndexError):
-        yield from container.demux()
+    """Yield the packets of all streams.
+
+    In fragments libav hides what begins no later than the packet before it. One that begins with it follows one of no
+    length, as its own muxer writes them beside sound, and is kept.
+    """
+    last: dict[int, int | None] = {}
+    with suppress(IndexError):  # PyAV fails at the end where a stream began in the middle
+        for packet in container.demux():
+            kept: Any = packet
+            if packet.is_discard and packet.dts is not None and packet.dts == last.get(packet.stream.index):
+                kept = av.Packet(bytes(packet))
+                kept.stream, kept.time_base, kept.is_keyframe = packet.stream, packet.time_base, packet.is_keyframe
+                kept.pts, kept.dts, kept.duration = packet.pts, packet.dts, packet.duration
+            last[packet.stream.index] = packet.dts
+            yield kept
 
 
 @dataclass(frozen=True, kw_only=True)

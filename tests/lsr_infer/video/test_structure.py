@@ -332,7 +332,9 @@ def test_a_fragment_of_no_track_and_a_box_that_holds_the_rest_are_damage(tmp_pat
         assert read(path)[1] is not None, name
 
 
-@pytest.mark.parametrize("movflags", ["frag_keyframe", "dash+global_sidx", "cmaf", "frag_custom", "empty_moov"])
+@pytest.mark.parametrize(
+    "movflags", ["frag_every_frame", "frag_every_frame+delay_moov", "dash+global_sidx", "cmaf", "empty_moov"]
+)
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("sound", [False, True])
 def test_a_video_in_fragments_is_whole(tmp_path: Path, movflags: str, codec: str, sound: bool) -> None:
