@@ -53,8 +53,8 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
     """
     timeout: tuple[float, float] | None = None
     if isinstance(place, str) and is_address(place):
-        name = place
         scheme, allowed = protocols(place)
+        name = scheme + place[len(scheme) :]  # libav knows schemes in lower case
         options = {"protocol_whitelist": allowed, "format_whitelist": _FORMATS[scheme]}
         if scheme.startswith("rtsp"):
             options["rtsp_flags"] = "prefer_tcp"  # UDP loses packets silently and is stopped by most firewalls
@@ -72,7 +72,7 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
         # Errors in the user data (titles, cover texts) of a file that plays are no errors of the video.
         return av.open(name, options=options, timeout=timeout, metadata_errors="ignore")
     except av.ArgumentError as error:  # the error of libav for a format or a protocol that is not on the list
-        if name.lower().startswith("http"):
+        if name.startswith("http"):
             refuse_other_scheme(name, timeout_seconds)
         raise InputError(
             f"{label(place)}: cannot be read as video: it is damaged, of an unusual format, or only leads to other "

@@ -365,7 +365,7 @@ def test_a_playlist_reads_nothing_from_the_network(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         playlist = tmp_path / "list.m3u8"
-        address = f"http://127.0.0.1:{server.server_port}/a.ts"
+        address = f"HTTP://127.0.0.1:{server.server_port}/a.ts"
         head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-PLAYLIST-TYPE:VOD"
         playlist.write_text(f"{head}\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n", encoding="utf-8")
         with pytest.raises(InputError):

@@ -93,7 +93,7 @@ def test_a_password_opens_and_a_wrong_one_is_refused_without_being_shown(options
 
 def test_a_stream_that_changes_its_size_goes_on() -> None:
     port = free_port()
-    with serving(port, "--change", "160x128"), reader(f"rtsp://127.0.0.1:{port}/road") as live:
+    with serving(port, "--change", "160x128"), reader(f"RTSP://127.0.0.1:{port}/road") as live:
         met = set()
         for item in live.frames():
             met.add(item.frame.shape[:2])
