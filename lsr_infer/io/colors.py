@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFilter
 
-__all__ = ["LUT_SIZE", "UNSPECIFIED", "UNTAGGED", "StillColors", "bt709_table", "in_bt709", "is_wide", "to_bt709"]
+__all__ = [
+    "LUT_SIZE",
+    "UNSPECIFIED",
+    "UNTAGGED",
+    "StillColors",
+    "bt709_table",
+    "in_bt709",
+    "is_wide",
+    "to_bt709",
+    "unread",
+]
 
 UNSPECIFIED, _PQ, _HLG = 2, 16, 18
 """Transfer characteristics by ITU-T H.273; the first stands for unspecified primaries too."""
@@ -22,6 +32,9 @@ _GAMUTS = {
     12: ((1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)),
 }
 """Linear RGB of BT.2020 and P3, by their number in H.273, to that of BT.709."""
+_UNREAD_TRANSFERS = {8: "linear light", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE ST 428"}
+_XYZ = 10
+_READ_MATRICES = frozenset({0, 1, UNSPECIFIED, 3, 4, 5, 6, 7, 9})  # what libav's scaler converts; 3 is reserved
 _LUMA_BT2020 = (0.2627, 0.6780, 0.0593)
 _REFERENCE_WHITE = 203.0
 """cd/m2 of white paper in HDR (ITU-R BT.2408)."""
@@ -75,6 +88,15 @@ def _to_srgb(icc: bytes) -> ImageCms.ImageCmsTransform | None:
 def is_wide(transfer: int, primaries: int) -> bool:
     """Whether colours of a transfer and primaries, numbers of H.273, are those of HDR or of a wide gamut."""
     return transfer in (_PQ, _HLG) or primaries in _GAMUTS
+
+
+def unread(transfer: int, primaries: int, matrix: int = UNSPECIFIED) -> str | None:
+    """Describe colours, by numbers of H.273, that are not read: they would come out wrong. None of those that are."""
+    if transfer in _UNREAD_TRANSFERS:
+        return f"{_UNREAD_TRANSFERS[transfer]}, transfer {transfer} of ITU-T H.273"
+    if primaries == _XYZ:
+        return f"XYZ, primaries {primaries} of ITU-T H.273"
+    return None if matrix in _READ_MATRICES else f"matrix {matrix} of ITU-T H.273, such as ICtCp or constant luminance"
 
 
 @cache

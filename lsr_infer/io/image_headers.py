@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from lsr_infer.io.colors import UNSPECIFIED, UNTAGGED, StillColors
+from lsr_infer.io.colors import UNSPECIFIED, UNTAGGED, StillColors, unread
 
 __all__ = [
     "MAX_PIXELS", "UNCROPPED", "UPRIGHT", "BrokenImageError", "Crop", "ImageHeader", "Pictures", "PngHeader",
-    "Turn", "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still", "may_be_deep",
+    "Turn", "all_decode", "clean_aperture", "inspect_image", "inspect_png", "is_one_picture", "is_still", "may_be_deep",
     "silence_decoders", "walk_pictures",
 ]  # fmt: skip
 
@@ -35,6 +35,7 @@ _JFIF = b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _SEQUENTIAL, _ALL_COEFFICIENTS = (0xC0, 0xC1, 0xC9), b"\x00\x3f\x00"
 _METADATA = frozenset({*range(0xE0, 0xEE), 0xEF, 0xFE})
 """Application segments but for Adobe's, which tells the colour space, and comments."""
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _VIDEO_STARTS = re.compile(rb".{4}ftyp(?!avi[fs]|he[iv][cx]|m[is]f1)|\x1aE\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)
 """Of MP4 and QuickTime (whose container pictures share, ISO/IEC 23008-12), Matroska and WebM, and AVI."""
@@ -158,7 +159,7 @@ def inspect_png(data: bytes) -> PngHeader:
         end = place + 12 + length
         if end > len(data):
             raise BrokenImageError("is truncated")
-        is_essential = not kind[0] & 0x20  # an upper-case first letter
+        is_essential = not kind[0] & 0x20 or kind in _ANIMATION  # an upper-case first letter
         if is_essential and zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise BrokenImageError(f"is damaged (checksum of {kind.decode('latin-1')!r})")
         if not kinds and (kind != b"IHDR" or length != 13):
@@ -199,6 +200,8 @@ def inspect_image(data: bytes) -> ImageHeader:
     exact = kind in ("JPEG", "MPO")
     if not exact and kind not in ("AVIF", "HEIF"):  # those have strict decoders
         _check_loads(image)
+    if kind == "GIF" and not walk_pictures(data).whole:
+        raise BrokenImageError("is truncated or damaged")
     turn = _exif_turn(image) if exact or kind == "AVIF" else UPRIGHT
     height, width = image.size if turn.transposed else image.size[::-1]
     return ImageHeader(
@@ -221,6 +224,8 @@ def _colors(data: bytes, kind: str, image: Image.Image | None) -> StillColors:
     found = _CODED_COLORS.search(data[: 1 << 16]) if kind in ("AVIF", "PNG") else None
     if found:
         primaries, transfer = found[1][0], found[2][0]
+    if problem := unread(transfer, primaries):
+        raise BrokenImageError(f"has colours that are not read ({problem})")
     return StillColors(transfer=transfer, primaries=primaries, icc=info.get("icc_profile") or b"")
 
 
@@ -342,7 +347,7 @@ def _jpeg_samples(data: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The number of frames or pages of a file, at least 1 (of a damaged one before the damage), and its state."""
+    """The number of frames or pages of a file, at least 1 (of a damaged one up to the damage), and its state."""
 
     count: int
     whole: bool
@@ -379,15 +384,27 @@ def is_still(path: Path) -> bool:
 
 
 def is_one_picture(path: Path) -> bool:
-    """Whether a file holds a single picture, and that whole; one that cannot be read does not."""
+    """Whether a file holds a single picture, be it cut off; one that cannot be read does not."""
     try:
-        return walk_pictures(path.read_bytes()) == Pictures(count=1, whole=True)
+        return walk_pictures(path.read_bytes()).count == 1
     except OSError:
         return False
 
 
+def all_decode(data: bytes) -> bool:
+    """Whether Pillow, which is strict, decodes every frame of an animation: video decoders pass over damage."""
+    image: Any = _open_with_pillow(data)
+    try:
+        for number in range(getattr(image, "n_frames", 0)):
+            image.seek(number)
+            image.load()
+    except Exception:  # noqa: BLE001 - its readers raise many types on damaged files
+        return False
+    return image is not None
+
+
 def _gif_pictures(data: bytes) -> tuple[int, bool]:
-    """Walk the blocks of a GIF; return the number of its whole images and whether its end was reached.
+    """Walk the blocks of a GIF; return the number of its images, and whether its end was reached behind whole ones.
 
     Pillow takes the place where an animation is cut off for its end.
     """
@@ -407,8 +424,8 @@ def _gif_pictures(data: bytes) -> tuple[int, bool]:
             if data[place] == 0x21:
                 place = after_blocks(place + 2)
             elif data[place] == 0x2C:
-                place = after_blocks(place + 10 + table(data[place + 9]) + 1)
                 count += 1
+                place = after_blocks(place + 10 + table(data[place + 9]) + 1)
             else:
                 return count, False
     except IndexError:

@@ -12,7 +12,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
-from lsr_infer.io.colors import LUT_SIZE, bt709_table, is_wide
+from lsr_infer.errors import InputError
+from lsr_infer.io.colors import LUT_SIZE, bt709_table, is_wide, unread
 from lsr_infer.io.image_headers import UNCROPPED, UPRIGHT, Crop, Turn
 from lsr_infer.video.containers import BT709, ColorTags
 
@@ -23,17 +24,21 @@ class DisplayConverter:
     """Converts the pictures of one stream to frames uint8 [H,W,3] BGR.
 
     Args:
+        name: what messages call the source.
         crop: edges of the stored picture that are hidden.
     """
 
-    def __init__(self, crop: Crop = UNCROPPED) -> None:
+    def __init__(self, name: str, crop: Crop = UNCROPPED) -> None:
+        self._name = name
         self._crop = crop
         self._reformatter = VideoReformatter()
         self._graph: Any = None
         self._graph_for: tuple[int, int, int, int] | None = None
 
     def __call__(self, picture: av.VideoFrame) -> NDArray[np.uint8]:
-        """Convert a picture by its own matrix, range, transfer and primaries."""
+        """Convert a picture by its own matrix, range, transfer and primaries; `InputError` where they are not read."""
+        if problem := unread(int(picture.color_trc), int(picture.color_primaries), int(picture.colorspace)):
+            raise InputError(f"{self._name}: has colours that are not read ({problem}). Convert it to BT.709.")
         turn = _turn(picture)
         if _is_mapped(picture):
             picture = self._mapped(picture)

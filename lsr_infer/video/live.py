@@ -178,7 +178,7 @@ class LiveReader:
 
         `InputError` where the source is lost for good.
         """
-        convert = DisplayConverter()
+        convert = DisplayConverter(self._name)
         index, start = 0, None
         while True:
             with self._changed:

@@ -234,7 +234,7 @@ def read_frames(
             if stamp is not None and containers.seeks_well(container):
                 _seek(container, stream, stamp)
             check = _CompletenessCheck(container, stream, path, stamp)
-            convert = DisplayConverter(_crop(path, container, stream))
+            convert = DisplayConverter(name, _crop(path, container, stream))
             warn_of_several(container, stream, name)
             for picture in _pictures(container, stream, name, check):
                 nominal = decoded / float(stream.average_rate or 25)  # where it has no stamp

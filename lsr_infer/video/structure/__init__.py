@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lsr_infer.io.image_headers import Crop, walk_pictures
+from lsr_infer.io.image_headers import Crop, all_decode, walk_pictures
 from lsr_infer.video.structure.asf import walk_asf
 from lsr_infer.video.structure.avi import walk_avi
 from lsr_infer.video.structure.byte_reader import CUT_OFF, ByteReader, FileStructure, StructureError, damaged
@@ -56,9 +56,10 @@ def _walk_jpegs(reader: ByteReader, found: FileStructure) -> None:
 
 def _walk_animation(reader: ByteReader, found: FileStructure) -> None:
     """Count the pictures of a GIF or an animated PNG."""
-    pictures = walk_pictures(reader.read(reader.size))
-    if not pictures.whole:
-        raise StructureError(CUT_OFF)
+    data = reader.read(reader.size)
+    pictures = walk_pictures(data)
+    if not pictures.whole or not all_decode(data):
+        raise StructureError(f"{CUT_OFF}, or one of its pictures is damaged")
     found.packets = [pictures.count]
 
 

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from lsr_infer.errors import InputError
 from lsr_infer.io.colors import to_bt709
 from lsr_infer.io.images import decode_image
 from lsr_infer.video.reader import read_frames
@@ -119,6 +120,15 @@ def test_numbers_of_hdr_and_wide_gamuts_are_applied(
     expected = shown(picture, transfer, primaries)
     assert far(expected, picture) > 3
     assert far(decode_image(write(picture, transfer, primaries), "x")[..., ::-1], expected) < 3
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(("transfer", "primaries"), [(8, 1), (9, 1), (17, 9), (13, 10)])
+def test_numbers_that_would_come_out_wrong_are_refused(
+    write: Callable[[NDArray[np.uint8], int, int], bytes], transfer: int, primaries: int
+) -> None:
+    with pytest.raises(InputError, match="has colours that are not read"):
+        decode_image(write(street(), transfer, primaries), "x")
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import struct
 import subprocess
@@ -290,14 +291,45 @@ def test_a_damaged_animation_is_no_picture(tmp_path: Path) -> None:
     assert walk_pictures(data) == Pictures(count=6, whole=True)
     half = walk_pictures(data[: len(data) // 2])
     assert not half.whole
-    assert 2 <= half.count <= 3
+    assert 3 <= half.count <= 4
     assert walk_pictures(data[:-1]) == Pictures(count=6, whole=False)
     place = tmp_path / "one.gif"
     place.write_bytes(animation(1))
     assert is_one_picture(place)
-    for end in (len(data) // 12, len(data) // 2, len(data) - 1):
+    for end in (len(data) // 2, len(data) - 1):
         place.write_bytes(data[:end])
         assert not is_one_picture(place), end
+
+
+@pytest.mark.parametrize("left", [0.02, 0.3, 0.6, 0.999])
+def test_a_still_gif_that_is_cut_off_is_refused_as_an_image(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], left: float
+) -> None:
+    data, source = animation(1), tmp_path / "still.gif"
+    source.write_bytes(data[: math.floor(left * len(data))])
+    assert main([str(source), "--model", str(model), "-o", str(tmp_path / "out"), "--json"]) == 4
+    (report,) = json.loads(capsys.readouterr().out)["sources"]
+    assert (report["kind"], report["status"], report["outputs"]) == ("image", "failed", [])
+
+
+@pytest.mark.parametrize("kind", ["gif", "apng"])
+def test_a_hole_in_an_animation_is_noticed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"clip.{kind}"
+    if kind == "gif":
+        data = animation(6)
+    else:
+        noise = np.random.default_rng(3).integers(0, 255, (6, 48, 64, 3), dtype=np.uint8)
+        images = [Image.fromarray(each) for each in noise]
+        images[0].save(path, format="PNG", save_all=True, append_images=images[1:])
+        data = path.read_bytes()
+    path.write_bytes(data)
+    assert len(list(read_frames(path))) == 6
+    for part in range(1, 12):
+        at = len(data) * part // 12
+        for hole in (bytes(200), b""):
+            path.write_bytes(data[:at] + hole + data[at + (len(hole) or 3) :])
+            with pytest.raises(InputError):
+                list(read_frames(path))
 
 
 def test_a_cut_off_animation_keeps_its_frames_and_is_partial(

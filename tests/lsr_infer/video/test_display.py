@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lsr_infer.errors import InputError
 from lsr_infer.io.colors import to_bt709
 from lsr_infer.io.image_headers import UNCROPPED, Crop, clean_aperture
 from lsr_infer.video.containers import BT709
@@ -129,6 +130,19 @@ def test_hlg_looks_like_its_twin_and_is_tagged_as_what_it_is(shared: Shared) -> 
     assert probe(hdr).color == BT709
     for one, other in zip(read_frames(hdr), read_frames(twin), strict=True):
         assert np.abs(one.frame.astype(int) - other.frame).mean() < 2.5
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"color_trc": 8}, {"color_trc": 9}, {"color_trc": 17}, {"color_primaries": 10}, {"colorspace": 8},
+        {"colorspace": 10, "color_trc": 14, "color_primaries": 9}, {"colorspace": 14, "color_trc": 16},
+    ],
+)  # fmt: skip
+def test_colours_that_would_come_out_wrong_are_refused(tmp_path: Path, tags: dict[str, int]) -> None:
+    path = clip(tmp_path / "clip.mp4", corner_picture(), **tags)
+    with pytest.raises(InputError, match=r"clip\.mp4: has colours that are not read .* Convert it to BT\.709"):
+        list(read_frames(path))
 
 
 def coded(picture: NDArray[np.uint8], transfer: int, primaries: int) -> NDArray[np.uint8]:
