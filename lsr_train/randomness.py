@@ -25,11 +25,12 @@ class Stream(IntEnum):
     MASK = 6
     STRONG_SOURCE = 7
     STRONG_MASKED = 8
+    SOURCE_MIX = 9
 
 
-def generator(seed: int, stream: Stream, n: int) -> np.random.Generator:
-    """Return the generator of sample `n`, the same in whatever process it is asked for."""
-    return np.random.default_rng([seed, int(stream), n])
+def generator(seed: int, stream: Stream, n: int, part: int = 0) -> np.random.Generator:
+    """Return the generator of sample `n`, of data set `part`, the same in whatever process it is asked for."""
+    return np.random.default_rng([seed, int(stream), n, *((part,) if part else ())])
 
 
 def uniform(seed: int, stream: Stream, samples: Sequence[int], shape: tuple[int, ...]) -> Tensor:

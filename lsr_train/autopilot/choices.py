@@ -5,12 +5,13 @@ What the user has stated is never touched.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lsr_infer.errors import UsageError
 from lsr_train.config.command_line import Request, resolve
+from lsr_train.config.data import SourceConfig
 from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.run import Config, is_of_all_stages
 
@@ -126,12 +127,23 @@ def network_of_file(
 def split_of_folder(choices: Choices) -> None:
     """Train on a labelled folder's `train` alone where it has a `val` beside it."""
     source = choices.config.data.source
+    if choices.free("data.source.split") and _has_val(source):
+        choices.take({"data.source.split": "train"}, _KEPT_BACK.format(source.root))
+    for index, source in enumerate(choices.config.data.more_sources):
+        if choices.free(f"data.more_sources.{index}.split") and _has_val(source):
+            more = list(choices.config.data.more_sources)
+            more[index] = replace(source, split="train")
+            choices.take({"data.more_sources": tuple(more)}, _KEPT_BACK.format(source.root))
+
+
+_KEPT_BACK = "split train: {} has val beside it, which is kept back"
+
+
+def _has_val(source: SourceConfig) -> bool:
+    """Whether a labelled folder whose split is not named has `train` and `val`."""
     images = Path(source.root) / "images"
-    if source.layout != "folder" or source.split or not choices.free("data.source.split"):
-        return
-    if (images / "train").is_dir() and (images / "val").is_dir():
-        line = f"split train: {source.root} has val beside it, which is kept back"
-        choices.take({"data.source.split": "train"}, line)
+    plain = source.layout == "folder" and not source.split
+    return plain and (images / "train").is_dir() and (images / "val").is_dir()
 
 
 def fitting(choices: Choices, available: int, needs: Callable[[Config], int]) -> None:

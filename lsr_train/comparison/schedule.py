@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -349,5 +349,11 @@ def _check(training: Training) -> None:
 
 def _resolved(config: Config) -> Config:
     """Return a configuration with whole paths."""
-    named = {name: str(field_of(config, name)) for name in _PATHS}
-    return with_fields(config, {name: str(Path(text).resolve()) for name, text in named.items() if Path(text).exists()})
+
+    def whole(text: str) -> str:
+        return str(Path(text).resolve()) if text and Path(text).exists() else text
+
+    more = tuple(replace(source, root=whole(source.root)) for source in config.data.more_sources)
+    return with_fields(
+        config, {"data.more_sources": more, **{name: whole(str(field_of(config, name))) for name in _PATHS}}
+    )

@@ -5,10 +5,13 @@ therefore checked here first, against what the parser knows, and whatever is wro
 """
 
 import argparse
+import json
 import logging
+import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_train.config.data import MoreSourceConfig, check_named
 from lsr_train.config.fields import fields_of, hint
 from lsr_train.config.method_values import fitted
 from lsr_train.config.recipes import (
@@ -96,9 +100,9 @@ def unknown_option(name: str, known: Iterable[str], program: str) -> UsageError:
 
 
 def _known_flags(parser: ArgumentParser) -> set[str]:
-    """Return every long flag without its dashes."""
+    """Return every long flag without its dashes, but for jsonargparse's own about classes."""
     flags = [flag for action in parser._actions for flag in action.option_strings]
-    return {flag.removeprefix("--") for flag in flags if flag.startswith("--")}
+    return {flag.removeprefix("--") for flag in flags if flag.startswith("--") and not flag.endswith(".help")}
 
 
 def _with_checked_files(parser: ArgumentParser, argv: list[str]) -> list[str]:
@@ -129,6 +133,9 @@ def _one_line(message: str, parser: ArgumentParser, known: Iterable[str]) -> str
             f"{stray[1]!r} belongs to no option. Write an option's name before each value, such as --out FOLDER, and "
             f"quotes around a value with a space in it. See {parser.prog} --help."
         )
+    if unknown := re.search(r"MoreSourceConfig':\s+Option '(.+?)' is not accepted", message):
+        near = hint(unknown[1], _SOURCE_FIELDS)
+        return f"data.more_sources: there is no field {unknown[1]}.{near} Fields: {', '.join(_SOURCE_FIELDS)}."
     if missing := re.search(r"argument (?:-\w, )?(--[\w.]+): expected one argument", message):
         shorter = [f" ({short})" for short, long in SHORT_NAMES.items() if long == missing[1]]
         return f"{missing[1]}{''.join(shorter)} needs a value after it."
@@ -140,7 +147,8 @@ def _one_line(message: str, parser: ArgumentParser, known: Iterable[str]) -> str
         names = literal["names"].replace("'", "")
         wanted, near = f"one of {names}", hint(match["value"].strip(), names.split(", "))
     wanted = _TYPES.get(wanted, wanted)
-    return f"{match['key']} is {match['value'].strip()!r}; {wanted} is needed.{near} Set --{match['key']}."
+    key = f"data.source.{match['key']}" if match["key"] in _SOURCE_FIELDS else match["key"]
+    return f"{key} is {match['value'].strip()!r}; {wanted} is needed.{near} Set --{key}."
 
 
 def _help_on(parser: ArgumentParser, topic: str) -> str:
@@ -209,12 +217,74 @@ def _parser(program: str) -> ArgumentParser:
         parser.add_argument("--budget", type=str, default="", help="time for both stages, such as 90s, 30m or 2h")
     parser.add_argument("--show_config", action="store_true", help=argparse.SUPPRESS)  # --print_config
     parser.add_class_arguments(Config, as_group=False)
+    for action in parser._actions:
+        if any(flag.endswith(".help") for flag in action.option_strings):
+            action.help = argparse.SUPPRESS  # of the classes in lists, whose fields are those of data.source
     return parser
 
 
 def run_options() -> set[str]:
     """Return the options of training commands without dashes: fields, sections and short names."""
     return _known_flags(_parser("pretrain")) | {name.removeprefix("--") for name in SHORT_NAMES}
+
+
+_SOURCE_FIELDS = {item.name: item.type for item in fields(MoreSourceConfig)}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def _weighted(text: str) -> dict[str, Any]:
+    """Read `FOLDER` or `FOLDER:WEIGHT`; what is there as a whole is a folder, whatever follows its colons."""
+    root, colon, tail = text.rpartition(":")
+    if not (colon and root and _NUMBER.fullmatch(tail)) or os.path.exists(text):
+        return {"root": text}
+    return {"root": root, "weight": float(tail)}
+
+
+def _several_sources(argv: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Take the `--source`s after the first out, each with the `--data.source` options behind it.
+
+    Returns what is left, in which the first `--source` is written as fields, and the fields of each further one.
+    """
+    kept: list[str] = []
+    more: list[dict[str, Any]] = []
+    first = True
+    options = [word.partition("=")[0] for word in argv]
+    for own, times in (("--data.source.root", 0), ("--data.more_sources", 1)):
+        if options.count("--source") > times and own in options:
+            raise UsageError(f"--source and {own} are the same. Take one of them.")
+    rest = iter(argv)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        field = option.removeprefix("--data.source.")
+        if option != "--source" and (field == option or not more):
+            kept.append(word)
+            continue
+        if not equals and (value := next(rest, "--")).startswith("--"):
+            raise UsageError(f"{option} needs a value after it.")
+        if option != "--source":
+            if field not in _SOURCE_FIELDS:
+                raise UsageError(f"there is no option {option}.{hint(field, _SOURCE_FIELDS, '--data.source.')}")
+            more[-1][field] = yaml.safe_load(value) if _SOURCE_FIELDS[field] in (int, float) else value
+        elif first:
+            kept += [f"--data.source.{name}={item}" for name, item in _weighted(value).items()]
+            first = False
+        else:
+            more.append(_weighted(value))
+    return kept, more
+
+
+def _more_sources(document: Any, more: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a recipe's further sources, over which lie, one by one, those that the command line names."""
+    data = document.get("data") if isinstance(document, dict) else None
+    found = (data.get("more_sources") or []) if isinstance(data, dict) else []
+    known = [item if isinstance(item, dict) else {} for item in (found if isinstance(found, list) else [])]
+    nothing: dict[str, Any] = {}
+    return [{**of_recipe, **given} for of_recipe, given in zip_longest(known, more, fillvalue=nothing)]
+
+
+def _stated_of(more: list[dict[str, Any]]) -> set[str]:
+    """Return the fields that are stated of further sources, such as `data.more_sources.0.split`."""
+    return {f"data.more_sources.{index}.{name}" for index, item in enumerate(more) for name in item}
 
 
 def _expand(argv: list[str]) -> list[str]:
@@ -286,10 +356,10 @@ def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
         namespace[crop] = min(namespace[crop], *(max(0, int(image * scale)) for image in images))
 
 
-def _take_method(namespace: Namespace, recipe: Path, flags: frozenset[str]) -> None:
-    """Fit what a recipe says to the method that the command line names, and log how."""
+def _take_method(namespace: Namespace, recipe: str, document: dict[str, Any], flags: frozenset[str]) -> None:
+    """Fit what a recipe's document says to the method that the command line names, and log how."""
     defaults = dict(fields_of(Config()))
-    changes = fitted({name: namespace[name] for name in defaults}, flat(read_document(recipe)), flags)
+    changes = fitted({name: namespace[name] for name in defaults}, flat(document), flags)
     if not changes:
         return
     for name, value in changes.items():
@@ -298,7 +368,7 @@ def _take_method(namespace: Namespace, recipe: Path, flags: frozenset[str]) -> N
     fallen = [name for name, value in changes.items() if value == defaults[name]]
     parts = (("takes", taken), ("leaves out its", fallen))
     how = " and ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
-    logger.info("method %s with the recipe %s: %s", namespace.method, recipe.stem, how)
+    logger.info("method %s with the recipe %s: %s", namespace.method, recipe, how)
 
 
 def _resumed(folder: Path, argv: list[str]) -> Request:
@@ -322,6 +392,7 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         InputError: the run to resume is not there.
     """
     kept, source_stage = _without_source_stage(argv) if program == "adapt" else (argv, ())
+    kept, more = _several_sources(kept)
     expanded = _expand(kept)
     named = expanded[:1] == ["--recipe"]
     recipe = Path(expanded[1]).stem if named else default_recipe
@@ -331,13 +402,18 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         if {"-h", "--help"} & set(expanded):
             parser.set_defaults(flat(read_document(recipe_path(default_recipe))))
         expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
+    document = read_document(Path(expanded[1])) if expanded[:1] == ["--recipe"] else {}
+    further = _more_sources(document, more)
+    if more:
+        expanded.append(f"--data.more_sources={json.dumps(further, ensure_ascii=False)}")
+        flags |= {"data.more_sources"}
     namespace = parse(parser, expanded, [name.removeprefix("--") for name in SHORT_NAMES])
     if namespace.resume:
         return _resumed(Path(namespace.resume), argv)
     if not named and default_recipe is not None:
         _cut_default_crop(namespace, flags)
     if expanded[:1] == ["--recipe"]:
-        _take_method(namespace, Path(expanded[1]), flags)
+        _take_method(namespace, recipe or "", document, flags)
     config = build(parser, namespace)
     budget = getattr(namespace, "budget", "")
     return Request(
@@ -347,7 +423,7 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         print_config=namespace.show_config,
         budget=parse_duration(budget) if budget else None,
         flags=flags,
-        stated=flags.union(flat(read_document(Path(expanded[1]))) if named else ()),
+        stated=flags.union(flat(document) if named else (), _stated_of(further)),
         source_stage=source_stage,
     )
 
@@ -378,8 +454,8 @@ def training_request(program: str, argv: list[str], default_recipe: str | None =
             "distill needs a teacher. Name a run folder, a checkpoint folder or a .safetensors file in front: "
             "`python -m lsr_train distill TEACHER …`."
         )
-    if request.resume is None and not config.data.source.root and not config.data.source.layout.startswith("toytown"):
-        raise UsageError("no labelled source is named. Set --data.source.root (or --source).")
+    if request.resume is None:
+        check_named(config.data)
     what = config.needs_target()
     if what is not None and not config.data.target.given:
         raise UsageError(f"{what} needs unlabelled target frames. Set --data.target.root (or --target).")

@@ -1,13 +1,18 @@
-"""Defines the sections about data: source, target, how they are read, and augmentation."""
+"""Defines the sections about data: sources, target, how they are read, and augmentation."""
 
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import Any, Literal
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.fields import check_fields
+from lsr_train.config.fields import ABOVE_0, check_fields
 
-__all__ = ["AugmentConfig", "DataConfig", "Layout", "SourceConfig", "TargetConfig", "TargetLayout", "check_one_size"]
+__all__ = [
+    "AugmentConfig", "DataConfig", "Layout", "MoreSourceConfig", "SourceConfig", "TargetConfig", "TargetLayout",
+    "check_named", "check_one_size",
+]  # fmt: skip
 
 Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
 TargetLayout = Literal["frames", "gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
@@ -30,6 +35,7 @@ class SourceConfig:
         width: training width in pixels, before any crop.
         limit: use only the first so many images in name order; 0 means all. For Toytown: how many scenes there are.
         ignore_mask: PNG whose non-zero pixels count as void in every image, resized to each; empty means none.
+        weight: how often images of this data set are drawn, relative to the weights of the others.
     """
 
     layout: Layout = "folder"
@@ -42,9 +48,32 @@ class SourceConfig:
     width: int = 1024
     limit: int = 0
     ignore_mask: str = ""
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
-        check_fields(self, "data.source", height=(32, 8192), width=(32, 8192), limit=(0, inf))
+        check_fields(self, "data.source", height=(32, 8192), width=(32, 8192), limit=(0, inf), weight=(ABOVE_0, inf))
+
+    @property
+    def given(self) -> bool:
+        """True where it is named, or is Toytown, which needs no folder."""
+        return bool(self.root) or self.layout.startswith("toytown")
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self.root or self.layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreSourceConfig(SourceConfig):
+    """A further labelled data set beside `data.source`; a height or width of 0 is that of `data.source`."""
+
+    height: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = {side: (32 if getattr(self, side) else 0, 8192) for side in ("height", "width")}
+        check_fields(self, "data.more_sources", **sizes, limit=(0, inf), weight=(ABOVE_0, inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +128,7 @@ class DataConfig:
 
     Args:
         source: the labelled simulator.
+        more_sources: further labelled data sets, each with the fields of `source`; batches are mixed by weight.
         target: the unlabelled footage.
         batch_size: images of each domain in a step, over all processes.
         workers: loader processes for each domain; 0 loads in the training process. No result depends on it.
@@ -107,6 +137,7 @@ class DataConfig:
     """
 
     source: SourceConfig = field(default_factory=SourceConfig)
+    more_sources: tuple[MoreSourceConfig, ...] = ()
     target: TargetConfig = field(default_factory=TargetConfig)
     batch_size: int = 1
     workers: int = 2
@@ -115,6 +146,41 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "data", batch_size=(1, inf), workers=(0, 256))
+        _check_apart(self.sources)
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """Every labelled data set that batches are drawn from, each with its own size."""
+        first = self.source
+        sized = (
+            {**_values(item), "height": item.height or first.height, "width": item.width or first.width}
+            for item in self.more_sources
+        )
+        return first, *(SourceConfig(**values) for values in sized)
+
+
+def check_named(data: DataConfig) -> None:
+    """Raise unless every labelled source is named."""
+    if not data.source.given:
+        raise UsageError("no labelled source is named. Set --data.source.root (or --source).")
+    for number, source in enumerate(data.more_sources, 2):
+        if not source.given:
+            raise UsageError(f"source {number} is not named. Name it by one more --source, or set its root.")
+
+
+def _values(section: Any) -> dict[str, Any]:
+    return {item.name: getattr(section, item.name) for item in fields(section)}
+
+
+def _check_apart(sources: Iterable[SourceConfig]) -> None:
+    """Raise where two labelled data sets have images in common; splits of one folder may both be there."""
+    splits: dict[str, list[str]] = {}
+    for source in sources:
+        place = os.path.realpath(source.root) if source.root else source.layout
+        others = splits.setdefault(place, [])
+        if source.given and others and (not source.split or {"", source.split} & {*others}):
+            raise UsageError(f"{source.name} is named as a source twice. Name it once, with a larger weight.")
+        others.append(source.split)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ __all__ = [
     "in_range",
     "nearest",
     "one_of",
+    "plain_fields",
     "whole_numbers",
     "with_fields",
 ]
@@ -90,6 +91,17 @@ def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from fields_of(value, f"{prefix}{item.name}.")
         else:
             yield f"{prefix}{item.name}", value
+
+
+def plain_fields(config: Any) -> dict[str, Any]:
+    """Return every value by dotted name, also those of sections in a list, such as `data.more_sources.0.root`."""
+    plain: dict[str, Any] = {}
+    for name, value in fields_of(config):
+        sections = value if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)) else ()
+        plain |= {f"{name}.{n}.{key}": item for n, part in enumerate(sections) for key, item in fields_of(part)}
+        if not sections:
+            plain[name] = value
+    return plain
 
 
 def with_fields(config: Tree, values: Mapping[str, Any]) -> Tree:

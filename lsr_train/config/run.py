@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lsr_infer.errors import UsageError
 from lsr_train.config import training
-from lsr_train.config.data import AugmentConfig, DataConfig, check_one_size
+from lsr_train.config.data import AugmentConfig, DataConfig, SourceConfig, TargetConfig, check_one_size
 from lsr_train.config.fields import at_default, check_fields, fields_of, hint, in_range, with_fields
 
 __all__ = [
@@ -232,8 +232,14 @@ class Config:
         if self.network.forward == "joint":
             check_one_size(self.data, self.augment, "network.forward joint puts images of both domains into one batch")
         crop_height, crop_width = self.augment.crop_height, self.augment.crop_width
-        for name in ("source", "target") if self.data.target.given else ("source",):
-            domain = getattr(self.data, name)
+        sources = self.data.sources
+        if len({(source.height, source.width) for source in sources}) > 1 and not crop_height:
+            raise UsageError(
+                "the sources are of several sizes. Leave height and width of data.more_sources out, or set a crop by "
+                "--augment.crop_height and --augment.crop_width."
+            )
+        domains: list[tuple[str, SourceConfig | TargetConfig]] = [("source", source) for source in sources]
+        for name, domain in [*domains, ("target", self.data.target)] if self.data.target.given else domains:
             height, width = domain.height * self.augment.scale_min, domain.width * self.augment.scale_min
             if crop_height > height or crop_width > width:
                 raise UsageError(

@@ -7,6 +7,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsr_infer.errors import InputError, UsageError
+from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.io.images import fit_mask, read_image, read_label, read_mask
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.data import SourceConfig
 from lsr_train.config.run import Config
 from lsr_train.data.classes_file import classes_file, load_classes, load_label_space
-from lsr_train.data.labels import CITYSCAPES_19, IdMap, encoding_map, translation
+from lsr_train.data.labels import CITYSCAPES_19, IdMap, encoding_map, joined, translation
 from lsr_train.data.layouts import find_classes, find_images, source_pairs
 from lsr_train.data.pairing import Pair
 from lsr_train.data.samples import LabelledSample
 from lsr_train.data.scan import scan_depth, scan_pairs, settle
-from lsr_train.data.shares import report_labels, warn
+from lsr_train.data.shares import report_labels, report_mix, warn
 
-__all__ = ["LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "toytown_seeds"]
+__all__ = [
+    "LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "open_sources", "toytown_seeds",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +166,7 @@ class ToytownImages(LabelledImages):
 
 
 def choose_label_space(config: Config) -> LabelSpace:
-    """Return the classes a configuration trains on.
+    """Return the classes a configuration trains on; by itself those of all its sources, by name.
 
     Raises:
         UsageError: there is no such space.
@@ -171,7 +174,16 @@ def choose_label_space(config: Config) -> LabelSpace:
     """
     if config.label_space != "auto":
         return load_label_space(config.label_space)
-    source = config.data.source
+    return joined([_own_space(source) for source in config.data.sources])
+
+
+def _plain_ids(source: SourceConfig) -> bool:
+    """Whether a labelled folder says by nothing what its label files hold."""
+    return source.layout == "folder" and source.ids in ("auto", "classes") and find_classes(Path(source.root)) is None
+
+
+def _own_space(source: SourceConfig) -> LabelSpace:
+    """Return the classes of a labelled folder's classes.yaml, else Cityscapes' 19."""
     classes = find_classes(Path(source.root)) if source.layout == "folder" and source.root else None
     return CITYSCAPES_19 if classes is None else load_classes(classes).space
 
@@ -183,6 +195,33 @@ def _warn_of_other_names(root: Path) -> None:
             logger.warning("%s: is not read. Name classes in %s/classes.yaml, or set --label_space.", path, root)
 
 
+def open_sources(config: Config, space: LabelSpace, *, cache: Path | None = None) -> list[LabelledImages]:
+    """Find and scan every labelled data set that a configuration trains on; see `open_labelled`.
+
+    Raises:
+        UsageError: layout, split and ids of one do not fit together.
+        InputError: files are missing or unusable; those of all data sets are listed.
+    """
+    opened, problems, sources = list[LabelledImages](), list[str](), config.data.sources
+    for source in sources:
+        if len(sources) > 1 and config.label_space == "auto" and _plain_ids(source):
+            source = replace(source, ids="cityscapes-trainid")  # its own numbers, not those of the space of all
+        try:
+            opened.append(
+                open_labelled(
+                    source, space, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
+                    alone=len(sources) == 1,
+                )
+            )  # fmt: skip
+        except UnusableFilesError as error:
+            problems.append(str(error))
+    if problems:
+        raise UnusableFilesError("\n".join(problems))
+    if len(sources) > 1:
+        report_mix(sources, [images.counts.sum(axis=0) for images in opened], space)
+    return opened
+
+
 def open_labelled(
     source: SourceConfig,
     space: LabelSpace,
@@ -190,11 +229,13 @@ def open_labelled(
     label_space: str = "auto",
     on_bad: str = "stop",
     cache: Path | None = None,
+    alone: bool = True,
 ) -> LabelledImages:
     """Find and scan a labelled data set; files keep their own size, Toytown is rendered at the size given.
 
     `label_space` is the configuration's text for `space`: a YAML file there also says what label files hold, where the
-    folder has no classes.yaml. The folder `cache` keeps what the scan found; None keeps nothing.
+    folder has no classes.yaml. The folder `cache` keeps what the scan found; None keeps nothing. Classes that it lacks
+    are no reason to warn where it does not stand `alone`.
 
     Raises:
         UsageError: layout, split and ids do not fit together.
@@ -210,7 +251,10 @@ def open_labelled(
         _warn_of_other_names(Path(source.root))
     file = found.classes or classes_file(label_space)
     classes = load_classes(file) if file is not None and found.ids == "classes" else None
-    id_map = encoding_map(found.ids, space, classes)
+    try:
+        id_map = encoding_map(found.ids, space, classes)
+    except InputError as error:
+        raise InputError(f"{source.root}: {error}") from error
     logger.info("%s: ids read as %s, into the %d classes of %s", source.root, found.ids, space.num_classes, space.name)
     pairs = found.pairs[: source.limit] if source.limit else found.pairs
     bits = scan_depth(find_images(source.layout, source.root, ""), warn, cache=cache)  # of all splits
@@ -222,6 +266,7 @@ def open_labelled(
     if not scan.counts[good].any():
         raise InputError(f"{source.root}: every pixel is void in {space.name}. Set data.source.ids or the label space.")
     report_labels(
-        source.root, [pairs[index] for index in good], space, scan.counts[good], scan.void[good], found.matched.left_out
-    )
+        source.root, [pairs[index] for index in good], space, scan.counts[good], scan.void[good],
+        found.matched.left_out, alone=alone,
+    )  # fmt: skip
     return _FolderImages(tuple(pairs[index] for index in good), id_map, scan.counts[good], mask, problems, bits)

@@ -5,7 +5,7 @@ mapped to Cityscapes' 19 training classes first and from there into the space, s
 encoding has one row here. A user's own classes come from a `classes.yaml` (`classes_file.py`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 
 __all__ = [
     "CAMVID_11", "CITYSCAPES_19", "ENCODINGS", "IGNORE_INDEX", "LABEL_SPACES", "SYNTHIA_13", "SYNTHIA_16", "Classes",
-    "Color", "IdMap", "encoding_map", "translation",
+    "Color", "IdMap", "encoding_map", "joined", "translation",
 ]  # fmt: skip
 
 Color = tuple[int, int, int]
@@ -248,6 +248,23 @@ ENCODINGS: dict[str, IdMap] = {
     ),
 }
 """What published label files hold, as maps to the 19 training classes."""
+
+
+def joined(spaces: Sequence[LabelSpace]) -> LabelSpace:
+    """Return the space of all classes of several, by name: one of them that has all, else a new one in their order."""
+    colors: dict[str, Color] = {}
+    for space in spaces:
+        colors = {**dict(zip(space.names, space.colors, strict=True)), **colors}
+    names = list(dict.fromkeys(name for space in spaces for name in space.names))
+    whole = next((space for space in spaces if len(space.names) == len(names)), None)
+    if whole is not None:
+        return whole
+    return LabelSpace(
+        name="+".join(dict.fromkeys(space.name for space in spaces)),
+        names=tuple(names),
+        colors=tuple(colors[name] for name in names),
+        subsets=spaces[0].subsets,
+    )
 
 
 def translation(origin: LabelSpace, space: LabelSpace) -> NDArray[np.uint8]:

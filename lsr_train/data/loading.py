@@ -1,4 +1,4 @@
-"""Makes endless batches of a run's two data sets, from a sample number on, in worker processes.
+"""Makes endless batches of a run's labelled data sets and of its target, from a sample number on, in worker processes.
 
 A sample is a pure function of the seed and its number, and which samples a batch holds depends on its number, the batch
 size and the rank alone: the number of workers changes nothing, and resuming needs nothing but the sample number.
@@ -9,6 +9,8 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -25,27 +27,30 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, TargetFrames, open_footage
-from lsr_train.data.labelled import LabelledImages, open_labelled
+from lsr_train.data.labelled import LabelledImages, open_sources
 from lsr_train.data.samples import LabelledBatch, LabelledSample, UnlabelledBatch, UnlabelledSample
 from lsr_train.randomness import Stream, generator
 
-__all__ = ["Batches", "SourceDataset", "TargetDataset", "batches_of", "build_source", "build_target", "open_batches"]
+__all__ = [
+    "Batches", "LabelledPart", "Mix", "SourceDataset", "TargetDataset", "batches_of", "build_source", "build_target",
+    "open_batches",
+]  # fmt: skip
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 class EpochOrder:
-    """Every image once in each pass over `count` images, shuffled again for each."""
+    """Every image once in each pass over `count` images, shuffled again for each, in another order for each `part`."""
 
-    def __init__(self, seed: int, stream: Stream, count: int) -> None:
-        self.seed, self.stream, self.count = seed, stream, count
+    def __init__(self, seed: int, stream: Stream, count: int, part: int = 0) -> None:
+        self.seed, self.stream, self.count, self.part = seed, stream, count, part
         self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
 
     def __call__(self, n: int) -> int:
         """Return the index of the image that sample `n` is, for any n >= 0."""
         epoch, place = divmod(n, self.count)
         if epoch != self._epoch:
-            self._permutation = generator(self.seed, self.stream, epoch).permutation(self.count)
+            self._permutation = generator(self.seed, self.stream, epoch, self.part).permutation(self.count)
             self._epoch = epoch
         return int(self._permutation[place])
 
@@ -68,13 +73,13 @@ class RareClassOrder:
 
     An image shows a class where at least a thousandth of its labelled pixels have it; where no image reaches that, one
     pixel is enough. (The share is ours: it keeps a sliver of a class from standing for it.) `counts` are the pixels of
-    each class in each image [N,C], of which at least one is not 0.
+    each class in each image [N,C], of which at least one is not 0. Draws are others for each `part`.
     """
 
     MINIMUM_SHARE = 1e-3
 
-    def __init__(self, seed: int, stream: Stream, counts: NDArray[np.int64], temperature: float) -> None:
-        self.seed, self.stream = seed, stream
+    def __init__(self, seed: int, stream: Stream, counts: NDArray[np.int64], temperature: float, part: int = 0) -> None:
+        self.seed, self.stream, self.part = seed, stream, part
         self._cumulative = np.cumsum(class_probabilities(counts.sum(axis=0), temperature))
         enough = counts >= np.maximum(counts.sum(axis=1, keepdims=True) * self.MINIMUM_SHARE, 1)
         enough = np.where(enough.any(axis=0), enough, counts > 0)
@@ -82,10 +87,35 @@ class RareClassOrder:
 
     def __call__(self, n: int) -> int:
         """Return the index of the image that sample `n` is, for any n >= 0."""
-        rng = generator(self.seed, self.stream, n)
+        rng = generator(self.seed, self.stream, n, self.part)
         drawn = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
         images = self._images[int(drawn)]
         return int(images[rng.integers(len(images))])
+
+
+class Mix:
+    """Says from which of several data sets a sample is drawn: as evenly as their weights allow, without history.
+
+    Of any so many samples in a row, each data set has its share but for less than one sample for each of them, and the
+    samples of one data set are numbered without gaps. Where in this pattern a run begins depends on the seed.
+    """
+
+    def __init__(self, seed: int, weights: Sequence[float]) -> None:
+        exact = [Fraction(weight) for weight in weights]
+        self._shares = [weight / sum(exact[index:]) for index, weight in enumerate(exact)][:-1]  # of what is left over
+        draws = generator(seed, Stream.SOURCE_MIX, 0).random(len(self._shares))
+        self._phases = [
+            int(share.denominator * Fraction(draw)) for share, draw in zip(self._shares, draws, strict=True)
+        ]
+
+    def __call__(self, n: int) -> tuple[int, int]:
+        """Return the data set of sample `n`, for any n >= 0, and how many of its samples come before."""
+        for index, (share, phase) in enumerate(zip(self._shares, self._phases, strict=True)):
+            before, after = ((m * share.numerator + phase) // share.denominator for m in (n, n + 1))
+            if after > before:
+                return index, before
+            n -= before
+        return len(self._shares), n
 
 
 class _Dataset(Protocol[BatchT_co]):
@@ -94,26 +124,37 @@ class _Dataset(Protocol[BatchT_co]):
     def collate(self, samples: Sequence[Any]) -> BatchT_co: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelledPart:
+    """One of the data sets that labelled batches are mixed from."""
+
+    images: LabelledImages
+    augmentation: Augmentation
+    order: Callable[[int], int]  # which image its n-th sample is
+    weight: float
+
+
 class SourceDataset:
-    """Augmented samples of the source; `order` says which image a sample is."""
+    """Augmented samples of the labelled data sets, mixed by their weights."""
 
     collate = staticmethod(LabelledBatch.collate)
 
-    def __init__(
-        self, images: LabelledImages, augmentation: Augmentation, order: Callable[[int], int], seed: int
-    ) -> None:
-        self.images, self.augmentation, self.order, self.seed = images, augmentation, order, seed
-        self.left_out = images.left_out
+    def __init__(self, parts: Sequence[LabelledPart], seed: int) -> None:
+        self.parts, self.seed = parts, seed
+        self.left_out = tuple(line for part in parts for line in part.images.left_out)
+        self._mix = Mix(seed, [part.weight for part in parts])
 
     def __len__(self) -> int:
         """Return the number of images (samples go on for ever)."""
-        return len(self.images)
+        return sum(len(part.images) for part in self.parts)
 
     def __getitem__(self, n: int) -> LabelledSample:
         """Return sample `n`, for any n >= 0; raises `InputError` where its file has become unusable since the scan."""
-        sample = self.images[self.order(n)]
+        index, own = self._mix(n)
+        part = self.parts[index]
+        sample = part.images[part.order(own)]
         rng = generator(self.seed, Stream.SOURCE_AUGMENTATION, n)
-        frame, labels = self.augmentation(sample.frame, sample.labels, rng)
+        frame, labels = part.augmentation(sample.frame, sample.labels, rng)
         assert labels is not None
         return LabelledSample(frame=frame, labels=labels, file=sample.file)
 
@@ -151,7 +192,7 @@ class TargetDataset:
 def build_source(
     config: Config, space: LabelSpace, target: TargetDataset | None = None, *, cache: Path | None = None
 ) -> SourceDataset:
-    """Find, scan and prepare the labelled data set of a run.
+    """Find, scan and prepare the labelled data sets of a run.
 
     `augment.lab_transfer` needs the target's frames, whose colours it borrows. The folder `cache` keeps what the scan
     found; None keeps nothing.
@@ -160,19 +201,21 @@ def build_source(
         UsageError: layout, split and ids do not fit together.
         InputError: files are missing or unusable; all of them are listed.
     """
-    source = config.data.source
-    images = open_labelled(source, space, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache)
+    opened = open_sources(config, space, cache=cache)
     references = None
     if config.augment.lab_transfer:
         if target is None:
             raise ValueError("augment.lab_transfer needs the target data set: build_source(..., target)")
         references = target.footage.lab()
-    augmentation = Augmentation(config.augment, source.height, source.width, references)
     temperature = config.augment.rare_class_temperature
-    order: Callable[[int], int] = EpochOrder(config.seed, Stream.SOURCE_ORDER, len(images))
-    if temperature:
-        order = RareClassOrder(config.seed, Stream.SOURCE_ORDER, images.counts, temperature)
-    return SourceDataset(images, augmentation, order, config.seed)
+    parts = []
+    for index, (source, images) in enumerate(zip(config.data.sources, opened, strict=True)):
+        order: Callable[[int], int] = EpochOrder(config.seed, Stream.SOURCE_ORDER, len(images), index)
+        if temperature:
+            order = RareClassOrder(config.seed, Stream.SOURCE_ORDER, images.counts, temperature, index)
+        augmentation = Augmentation(config.augment, source.height, source.width, references)
+        parts.append(LabelledPart(images=images, augmentation=augmentation, order=order, weight=source.weight))
+    return SourceDataset(parts, config.seed)
 
 
 def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:

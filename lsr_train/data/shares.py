@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from lsr_infer.io.label_images import labels_left_out
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.text import folders_of
+from lsr_train.config.data import SourceConfig
 from lsr_train.data.pairing import Pair
 from lsr_train.data.scan import cut
 
-__all__ = ["report_frames", "report_labels", "reported_once", "warn"]
+__all__ = ["report_frames", "report_labels", "report_mix", "reported_once", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ def report_labels(
     counts: NDArray[np.int64],
     void: NDArray[np.int64],
     left_out: Sequence[Path] = (),
+    *,
+    alone: bool = True,
 ) -> None:
     """Log what labelled images hold, and warn of what is unusual.
 
@@ -68,6 +71,7 @@ def report_labels(
         counts: pixels of each class in each image [N,C], at least one of them labelled.
         void: void pixels of each image [N].
         left_out: files beside them that were not needed.
+        alone: whether no other data set is trained on beside it, which may have the classes that it lacks.
     """
     of_class, all_void = counts.sum(axis=0), int(void.sum())
     labelled = int(of_class.sum())
@@ -86,12 +90,32 @@ def report_labels(
     if len(present) == 1 < space.num_classes:
         only = f"every labelled pixel is {space.names[present[0]]}, one of {space.num_classes} classes of {space.name}"
         _tell(logging.WARNING, f"{root}: {only}. {remedy}: the label files may hold other numbers.")
-    elif len(present) < space.num_classes:
+    elif alone and len(present) < space.num_classes:
         absent = ", ".join(cut([name for index, name in enumerate(space.names) if index not in present]))
         _tell(logging.WARNING, f"{root}: no pixel is {absent}. {remedy}, or set --label_space to one without.")
     if share_void > _MOST_VOID:
         most = f"{_percent(share_void)} of all pixels are void, and nothing is learned there"
         _tell(logging.WARNING, f"{root}: {most}. {remedy}, and what is listed under `ignore`.")
+
+
+def report_mix(sources: Sequence[SourceConfig], counts: Sequence[NDArray[np.int64]], space: LabelSpace) -> None:
+    """Log how data sets are mixed, and which classes each leaves to the others; warn of those that none has.
+
+    Args:
+        sources: the data sets.
+        counts: pixels of each class in each of them [C].
+        space: the classes.
+    """
+    total = sum(source.weight for source in sources)
+    shares = ", ".join(f"{source.name} {_percent(source.weight / total)}" for source in sources)
+    _tell(logging.INFO, f"images of a batch by weight: {shares}; classes: the {space.num_classes} of {space.name}")
+    found = np.stack(counts) > 0  # [N,C]
+    for source, present in zip(sources, found, strict=True):
+        if lacking := [space.names[index] for index in np.flatnonzero(found.any(axis=0) & ~present)]:
+            _tell(logging.INFO, f"{source.name}: no pixel is {', '.join(cut(lacking))}; other sources have them")
+    if nowhere := [space.names[index] for index in np.flatnonzero(~found.any(axis=0))]:
+        remedy = "Check ids, or set --label_space to one without"
+        _tell(logging.WARNING, f"no pixel of any source is {', '.join(cut(nowhere))}. {remedy}.")
 
 
 def report_frames(root: str, frames: Sequence[Path], labels: Sequence[Path], flat: Set[Path]) -> None:

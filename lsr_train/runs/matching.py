@@ -13,7 +13,7 @@ from typing import Any
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import write_json
-from lsr_train.config.fields import fields_of
+from lsr_train.config.fields import plain_fields
 from lsr_train.config.recipes import config_from_text
 from lsr_train.config.run import Config
 from lsr_train.data.footage import footage_files
@@ -43,15 +43,18 @@ def data_fingerprint(config: Config) -> str:
         UsageError: layout and ids do not fit together.
         InputError: a folder or file is missing or cannot be read.
     """
-    source, target = config.data.source, config.data.target
+    sources, target = config.data.sources, config.data.target
     files: list[Path] = []
-    if not source.layout.startswith("toytown"):
+    for source in sources:
+        if source.layout.startswith("toytown"):
+            continue
         found = source_pairs(source)
         files += [path for pair in found.pairs for path in (pair.image, pair.labels)]
         files += [found.classes] if found.classes is not None else []
     if target.given:
         files += footage_files(target)
-    named = (source.ignore_mask, config.data.ignore_mask, config.label_space, config.network.weights)
+    masks = [source.ignore_mask for source in sources]
+    named = (*masks, config.data.ignore_mask, config.label_space, config.network.weights)
     files += [Path(name) for name in named if name and Path(name).is_file()]
     digest = hashlib.sha256()
     for path in files:
@@ -67,13 +70,14 @@ def data_fingerprint(config: Config) -> str:
 def effective_fields(config: Config, *, with_length: bool = True) -> dict[str, Any]:
     """Return every field that a weight depends on, by dotted name; without those that only state the length."""
     left_out = {*_WITHOUT_EFFECT, *(() if with_length else _LENGTH)}
-    return {name: value for name, value in fields_of(config) if name not in left_out}
+    return {name: value for name, value in plain_fields(config).items() if name not in left_out}
 
 
 def differing(wanted: Config, other: Config, *, with_length: bool = True) -> list[str]:
     """Return, as text, the `effective_fields` in which another run is not the wanted one."""
     mine, theirs = (effective_fields(config, with_length=with_length) for config in (wanted, other))
-    return [f"{name} {theirs[name]} (here {value})" for name, value in mine.items() if value != theirs[name]]
+    names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+    return [f"{name} {theirs.get(name)} (here {mine.get(name)})" for name in names]
 
 
 def source_name(config: Config, data: str) -> str:

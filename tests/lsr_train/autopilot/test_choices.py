@@ -24,7 +24,8 @@ PIXEL = 1000
 
 def choices(*argv: str) -> Choices:
     """Return the default recipe's choices with some arguments."""
-    request = resolve("adapt", ["--source", "s", "--target", "t", *argv], "selftraining")
+    source = [] if "--source" in argv else ["--source", "s"]
+    request = resolve("adapt", [*source, "--target", "t", *argv], "selftraining")
     return Choices(request.config, request.stated, request.flags)
 
 
@@ -202,3 +203,17 @@ def test_a_validation_split_is_kept_back(
     split_of_folder(chosen)
     assert chosen.config.data.source.split == expected
     assert len(chosen.lines) == (expected == "train")
+
+
+def test_each_source_keeps_its_validation_split_back(tmp_path: Path) -> None:
+    for folder in ("a/images/train", "a/images/val", "b/images/train", "b/images/val", "c/images"):
+        (tmp_path / folder).mkdir(parents=True)
+    first, second, third = (str(tmp_path / name) for name in "abc")
+    chosen = choices("--source", first, "--source", f"{second}:2", "--source", third)
+    split_of_folder(chosen)
+    assert [source.split for source in chosen.config.data.sources] == ["train", "train", ""]
+    assert [source.weight for source in chosen.config.data.sources] == [1, 2, 1]
+    assert len(chosen.lines) == 2
+    stated = choices("--source", first, "--source", second, "--data.source.split", "")
+    split_of_folder(stated)
+    assert [source.split for source in stated.config.data.sources] == ["train", ""]

@@ -195,8 +195,8 @@ def test_resume_takes_no_other_option(tmp_path: Path) -> None:
 FIELDS = {
     "": "init label_space method seed",
     "network": "backbone batch_norm batch_norm_frames dilations forward normalization output_stride stem weights width",
-    "data": "batch_size ignore_mask on_bad workers",
-    "data.source": "height ids ignore_mask image_suffix label_suffix layout limit root split width",
+    "data": "batch_size ignore_mask more_sources on_bad workers",
+    "data.source": "height ids ignore_mask image_suffix label_suffix layout limit root split weight width",
     "data.target": "height ignore_bottom ignore_top layout limit root seconds split static width",
     "augment": "blur blur_sigma brightness contrast crop_height crop_width flip hue "
     "jitter lab_transfer noise rare_class_temperature saturation scale_max scale_min target_colors white_point",

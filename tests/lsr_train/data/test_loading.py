@@ -281,7 +281,7 @@ def test_the_ignore_masks_follow_the_geometry(config: Config, tmp_path: Path) ->
     source = build_source(masked, CITYSCAPES_19, target)
     voids = [(batch.labels == 255).sum(dim=(1, 2)) for batch in take(batches_of(source, masked), 5)]
     assert all(bool((count > 0).all()) for count in voids)
-    assert source.images.counts.sum() == 9 * (36 * 48 - 9 * 12)
+    assert source.parts[0].images.counts.sum() == 9 * (36 * 48 - 9 * 12)
     frames = target.evenly(3)
     assert frames.mask is not None
     assert (~frames.mask).sum() == 9 * 12
@@ -359,7 +359,7 @@ def test_toytown_is_a_layout(config: Config, domain: str) -> None:
     assert equal(two, many[1])
     assert one.image.shape == (2, 32, 64, 3)
     assert int(one.labels[one.labels != 255].max()) < 11
-    assert dataset.images.counts.sum() <= 5 * 32 * 64
+    assert dataset.parts[0].images.counts.sum() <= 5 * 32 * 64
 
 
 def test_the_label_space_comes_from_the_folder(config: Config, labelled_folder: Path) -> None:
