@@ -402,7 +402,9 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         if {"-h", "--help"} & set(expanded):
             parser.set_defaults(flat(read_document(recipe_path(default_recipe))))
         expanded = ["--recipe", str(recipe_path(default_recipe)), *expanded]
-    document = read_document(Path(expanded[1])) if expanded[:1] == ["--recipe"] else {}
+    document: dict[str, Any] = {}
+    if expanded[:1] == ["--recipe"]:
+        document = read_document(Path(expanded[1]), logging.DEBUG)  # the parser tells of old names
     further = _more_sources(document, more)
     if more:
         expanded.append(f"--data.more_sources={json.dumps(further, ensure_ascii=False)}")

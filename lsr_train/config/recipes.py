@@ -1,6 +1,7 @@
 """Finds recipes by name, and reads and writes configurations as YAML."""
 
 import dataclasses
+import logging
 import re
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -70,9 +71,12 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: this is no plain YAML ({' '.join(str(error).split())[:200]}).") from error
 
 
-def read_document(path: Path) -> Any:
-    """Read a YAML file of a configuration, its old names translated; raises as `read_yaml` and `current_document`."""
-    return current_document(read_yaml(path), str(path))
+def read_document(path: Path, level: int = logging.WARNING) -> Any:
+    """Read a YAML file of a configuration, old names in it translated and told at a level of `logging`.
+
+    Raises as `read_yaml` and `current_document`.
+    """
+    return current_document(read_yaml(path), str(path), level=level)
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -149,7 +153,7 @@ def config_from_text(text: str, where: str, *, lenient: bool = False) -> Config:
         if not isinstance(document, dict) or "method" not in document:
             raise InputError(f"{where}: this is no configuration of a run (no method in it).")
         _check_whole(text, document, where)
-        document = current_document(document, "", of_a_run=True, lenient=lenient)
+        document = current_document(document, "", level=logging.INFO, lenient=lenient)
         parser = _parser()
         return build(parser, parser.parse_object(document))
     except InputError:
