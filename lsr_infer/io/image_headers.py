@@ -393,8 +393,8 @@ def is_one_picture(path: Path) -> bool:
 
 def all_decode(data: bytes) -> bool:
     """Whether Pillow, which is strict, decodes every frame of an animation: video decoders pass over damage."""
-    image: Any = _open_with_pillow(data)
     try:
+        image: Any = _open_with_pillow(data)
         for number in range(getattr(image, "n_frames", 0)):
             image.seek(number)
             image.load()

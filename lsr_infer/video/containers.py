@@ -4,6 +4,7 @@ Some formats are lists of other places: playlists, scripts, session descriptions
 such a format is refused before libav acts on it; behind an http address playlists are read, but may lead only to http.
 """
 
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ from lsr_infer.io.image_headers import is_still
 from lsr_infer.io.sources import is_address, label, protocols
 
 __all__ = [
-    "BT709", "LEAP_SECONDS", "TIMEOUT_SECONDS", "ColorTags", "Timeline", "VideoFrame", "VideoInfo", "error_text",
-    "formats", "open_container", "packets", "seeks_well", "silence_text",
+    "BARE", "BT709", "LEAP_SECONDS", "TIMEOUT_SECONDS", "ColorTags", "Timeline", "VideoFrame", "VideoInfo",
+    "error_text", "formats", "open_container", "packets", "seeks_well", "silence_text",
 ]  # fmt: skip
 
 TIMEOUT_SECONDS = 20.0
@@ -35,13 +36,13 @@ TIMEOUT_SECONDS = 20.0
 _SEEKABLE = frozenset({"mp4", "matroska"})
 """Formats whose seeks land at or before the wanted frame."""
 
-_HELD = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,asf,ogg,gif,apng,"
-    "mjpeg,mpjpeg,mjpeg_2000,smjpeg,mxf,gxf,nut,dv,yuv4mpegpipe,rm,wtv,nuv,nsv,dhav,lmlm4,amv,dirac,dnxhd,vc1,vc1test,"
-    "h261,h263,cavsvideo,avs2,avs3,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,ppm_pipe,pgm_pipe"
-)
-"""libav's names of the formats that hold all their pictures themselves."""
-_FORMATS = {"http": f"{_HELD},hls,dash", "https": f"{_HELD},hls,dash", "rtsp": "rtsp", "rtsps": "rtsp"}
+_CHECKED = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,yuv4mpegpipe"
+"""libav's names of the formats that hold all their pictures themselves, and say where one is missing."""
+BARE = frozenset({"h264", "hevc", "vvc", "mpegvideo", "m4v", "obu", "mjpeg"})
+"""Streams without a container, of which nothing tells whether pictures are missing."""
+_HELD = ",".join([_CHECKED, *sorted(BARE)])
+_SENT = f"{_HELD},mpjpeg,live_flv,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,hls,dash"
+_FORMATS = {"http": _SENT, "https": _SENT, "rtsp": "rtsp", "rtsps": "rtsp"}
 
 
 def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) -> "av.container.InputContainer":
@@ -75,8 +76,9 @@ def open_container(place: Path | str, timeout_seconds: float = TIMEOUT_SECONDS) 
         if name.startswith("http"):
             refuse_other_scheme(name, timeout_seconds)
         raise InputError(
-            f"{label(place)}: cannot be read as video: it is damaged, of an unusual format, or only leads to other "
-            "places, as a playlist, a script or a numbered name does. Name the video itself."
+            f"{label(place)}: cannot be read as video: it is damaged, of a format that does not say whether it is "
+            "whole, or only leads to other places, as a playlist, a script or a numbered name does. Name the video "
+            f"itself; one of another format is repacked by: ffmpeg -i {shlex.quote(label(place))} -c copy OUT.mkv."
         ) from error
 
 

@@ -123,6 +123,8 @@ class _CompletenessCheck:
         """Return what is missing of a container that was read to its end; None where it seems complete."""
         if self._formats & _PLAYLISTS:
             return self._missing_of_playlist()
+        if self._formats & containers.BARE:
+            logger.warning("%s: does not say how many pictures it has; missing ones are not noticed", label(self._path))
         stated = self._stream.frames if self._formats & _BY_STREAM else 0  # elsewhere libav counted what there is
         structure = walk_file(self._path, self._formats)
         if stated and not self._seeked and self._packets >= stated and not structure.fragmented:

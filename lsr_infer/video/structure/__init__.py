@@ -1,22 +1,23 @@
 """Walks the structure of a video file without decoding it: its cropping, whether it is whole, its number of packets.
 
 libav ends a file that is cut off without an error and skips what is damaged in silence. What a container states of its
-own parts tells both. Mostly headers are read: a file of an hour takes a fraction of a second. A transport stream
-and an Ogg file are read whole.
+own parts tells both. Mostly headers are read: a file of an hour takes a fraction of a second. A transport stream,
+an Ogg file, an animation and a sequence of JPEGs are read whole.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lsr_infer.io.image_headers import Crop, all_decode, walk_pictures
+from lsr_infer.io.image_headers import Crop
 from lsr_infer.video.structure.asf import walk_asf
 from lsr_infer.video.structure.avi import walk_avi
-from lsr_infer.video.structure.byte_reader import CUT_OFF, ByteReader, FileStructure, StructureError, damaged
+from lsr_infer.video.structure.byte_reader import ByteReader, FileStructure, StructureError
 from lsr_infer.video.structure.flv import walk_flv
 from lsr_infer.video.structure.matroska import matroska_crops, walk_matroska
 from lsr_infer.video.structure.mp4 import mp4_crops, walk_mp4
 from lsr_infer.video.structure.ogg import walk_ogg
+from lsr_infer.video.structure.picture_sequence import walk_animation, walk_jpegs, walk_y4m
 from lsr_infer.video.structure.program_stream import walk_program_stream
 from lsr_infer.video.structure.transport_stream import walk_transport_stream
 
@@ -48,21 +49,6 @@ def find_crops(place: Path | str, formats: frozenset[str]) -> list[Crop]:
     return []
 
 
-def _walk_jpegs(reader: ByteReader, found: FileStructure) -> None:
-    """Check that pictures without a container begin where the file does: otherwise they had one, which is damaged."""
-    if reader.read(2) != b"\xff\xd8":
-        raise damaged(0)
-
-
-def _walk_animation(reader: ByteReader, found: FileStructure) -> None:
-    """Count the pictures of a GIF or an animated PNG."""
-    data = reader.read(reader.size)
-    pictures = walk_pictures(data)
-    if not pictures.whole or not all_decode(data):
-        raise StructureError(f"{CUT_OFF}, or one of its pictures is damaged")
-    found.packets = [pictures.count]
-
-
 _WALKERS: dict[str, Callable[[ByteReader, FileStructure], None]] = {
     "matroska": walk_matroska,
     "avi": walk_avi,
@@ -72,7 +58,8 @@ _WALKERS: dict[str, Callable[[ByteReader, FileStructure], None]] = {
     "mpegts": walk_transport_stream,
     "mpeg": walk_program_stream,
     "ogg": walk_ogg,
-    "mjpeg": _walk_jpegs,
-    "gif": _walk_animation,
-    "apng": _walk_animation,
+    "mjpeg": walk_jpegs,
+    "yuv4mpegpipe": walk_y4m,
+    "gif": walk_animation,
+    "apng": walk_animation,
 }

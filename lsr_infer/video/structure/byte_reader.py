@@ -1,5 +1,6 @@
 """Reads the bytes of a file's structure, and holds what they tell."""
 
+import mmap
 import struct
 from dataclasses import dataclass, field
 from io import SEEK_END
@@ -62,6 +63,10 @@ class ByteReader:
         if len(data) < count:
             raise StructureError(CUT_OFF)
         return data
+
+    def map(self) -> mmap.mmap:
+        """Return the whole file, of which the system reads what is looked at."""
+        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def unpack(self, layout: str) -> tuple[int, ...]:
         """Read the next numbers."""

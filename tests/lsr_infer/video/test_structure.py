@@ -23,9 +23,10 @@ FORMATS = [
     ("mkv", "libx264", {}), ("mkv", "libx264", {"live": "1"}), ("webm", "libvpx", {}), ("avi", "mpeg4", {}),
     ("mp4", "libx264", {}), ("mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}), ("flv", "libx264", {}),
     ("asf", "mpeg4", {}), ("ts", "libx264", {}), ("mpg", "mpeg2video", {}), ("ogv", "libvpx", {}),
+    ("mjpeg", "mjpeg", {}), ("y4m", "wrapped_avframe", {}),
 ]  # fmt: skip
 FRAMES = 24
-HEADS = ("flv", "avi", "mp4", "ogv", "asf", "ts", "mpg")
+HEADS = ("flv", "avi", "mp4", "ogv", "asf", "ts", "mpg", "mjpeg", "y4m")
 """Formats of which libav's place of a packet is that of its head, or that have no other."""
 
 
@@ -129,6 +130,52 @@ def test_a_bit_of_the_head_of_a_packet_loses_nothing_in_silence(
             path.write_bytes(content)
             count, problem = read(path)
             assert problem is not None or count == FRAMES, place
+
+
+@pytest.mark.parametrize(("kind", "hole"), [("mjpeg", b""), ("y4m", b""), ("y4m", bytes(900))])
+def test_holes_in_pictures_without_a_container_lose_nothing_in_silence(tmp_path: Path, kind: str, hole: bytes) -> None:
+    path = clip(tmp_path / f"clip.{kind}", {"y4m": "wrapped_avframe"}.get(kind, kind), {})
+    data = path.read_bytes()
+    for part in range(1, 20):
+        at = len(data) * part // 20
+        path.write_bytes(data[:at] + hole + data[at + (len(hole) or 3) :])
+        count, problem = read(path)
+        assert problem is not None or count == FRAMES, at
+
+
+@pytest.mark.parametrize("layout", ["yuv411p", "yuv422p", "yuv444p", "gray", "yuv420p10le", "yuva444p", "gray16le"])
+def test_a_y4m_of_any_layout_is_whole(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "clip.y4m"
+    with av.open(str(path), "w", options={"strict": "-1"}) as container:
+        stream = container.add_stream("wrapped_avframe", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 97, 63, layout
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(97, 63, layout)))
+    assert read(path) == (3, None)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read(path)[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [("h264", "libx264"), ("hevc", "libx265"), ("m4v", "mpeg4"), ("m2v", "mpeg2video"), ("mjpeg", "mjpeg")],
+)
+def test_a_stream_of_which_nothing_tells_its_length_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, codec: str
+) -> None:
+    path = clip(tmp_path / f"clip.{kind}", codec, {}, form={"m2v": "mpeg2video"}.get(kind, kind))
+    assert read(path) == (FRAMES, None)
+    assert caplog.text.count("does not say how many pictures it has; missing ones are not noticed") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("mxf", "mpeg2video"), ("nut", "mpeg4"), ("ivf", "libvpx"), ("rm", "rv20")]
+)
+def test_a_format_whose_wholeness_is_not_checked_is_refused(tmp_path: Path, kind: str, codec: str) -> None:
+    path = clip(tmp_path / f"a clip.{kind}", codec, {})
+    count, problem = read(path)
+    assert count == 0
+    assert f"ffmpeg -i '{path}' -c copy" in str(problem)
 
 
 @pytest.mark.parametrize("sound", ["", "mp2", "ac3"])
