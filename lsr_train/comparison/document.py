@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +52,7 @@ def comparison_document(
         InputError: `supervised` cannot be read.
     """
     without = {item.name for item in left_out} | set(diverged)
-    results, space = _read([item for item in scored if item.name not in without], left_out)
+    results, space = _read([item for item in scored if item.name not in without], comparison.further, left_out)
     bound: dict[int, Tensor] = {}
     if supervised is not None and space is not None:
         theirs = read_result(supervised, space).iou
@@ -64,7 +64,11 @@ def comparison_document(
     }
     rows = []
     for run in comparison.runs:
-        entries = [_entry(item, results, space, bound, diverged) for item in scored if item.run.name == run.name]
+        entries = [
+            _entry(item, results, space, bound, diverged, comparison.further)
+            for item in scored
+            if item.run.name == run.name
+        ]
         rows.append({"run": run.name, "seeds": entries, **_means(entries)})
     first = next(iter(results.values()), None)
     return {
@@ -76,17 +80,24 @@ def comparison_document(
         "data": None if first is None else first.document["data"],
         "label_space": None if space is None else space.to_dict(),
         "rows": rows,
+        **(
+            {"further": {name: dict(options) for name, options in comparison.further.items()}}
+            if comparison.further
+            else {}
+        ),
         "published": {"source": comparison.published.source, "miou": dict(comparison.published.miou)},
         "left_out": [{"name": item.name, "why": item.why} for item in left_out],
     }
 
 
-def _read(scored: Sequence[ScoredRun], left_out: list[LeftOut]) -> tuple[dict[Path, Supervised], LabelSpace | None]:
+def _read(
+    scored: Sequence[ScoredRun], further: Iterable[str], left_out: list[LeftOut]
+) -> tuple[dict[Path, Supervised], LabelSpace | None]:
     """Read every result that is there, and the classes of all; one that cannot be, or has others, is left out."""
     found: dict[Path, Supervised] = {}
     space: LabelSpace | None = None
     for item in scored:
-        for file in (item.result, item.selected):
+        for file in (item.result, item.selected, *map(item.further, further)):
             if not file.is_file():
                 continue
             try:
@@ -115,7 +126,7 @@ def _selected(item: ScoredRun, results: Mapping[Path, Supervised]) -> float | No
 
 def _entry(
     item: ScoredRun, results: Mapping[Path, Supervised], space: LabelSpace | None, bound: Mapping[int, Tensor],
-    diverged: Mapping[str, str],
+    diverged: Mapping[str, str], further: Collection[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the figures of one run for one seed."""
     about: dict[str, Any] = {"seed": item.seed}
@@ -127,16 +138,22 @@ def _entry(
     if result is None or space is None:
         return {**about, "state": "missing"}
     document = result.document
-    scores = {"miou": document["miou"], "std": document["std"]}
+    scores: dict[str, Any] = {"miou": document["miou"], "std": document["std"]}
     subsets = {n: {"miou": part["miou"], "std": part["std"]} for n, part in document["subsets"].items()}
     if item.seed in bound:
         scores |= _ratios(result.iou, bound[item.seed], None)
         for name, indices in space.subsets.items():
             subsets[name] |= _ratios(result.iou, bound[item.seed], indices)
+    if further:
+        scores["further"] = {name: _miou(results.get(item.further(name))) for name in further}
     return {
         **about, "state": "done", **scores, "iou": document["iou"], "subsets": subsets,
         "selected_miou": _selected(item, results),
     }  # fmt: skip
+
+
+def _miou(result: Supervised | None) -> float | None:
+    return None if result is None else result.document["miou"]
 
 
 def _ratios(adapted: Tensor, supervised: Tensor, subset: Sequence[int] | None) -> dict[str, float | None]:
@@ -152,9 +169,14 @@ def _means(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean and spread over seeds of every figure; none where a seed is not done."""
     if not entries or any(entry["state"] != "done" for entry in entries):
         return {"mean": None, "spread": None}
-    names = ("miou", "std", "masr", "masr_with_floor", "selected_miou", "iou", "subsets")
+    names = ("miou", "std", "masr", "masr_with_floor", "selected_miou", "further", "iou", "subsets")
     figures = [{name: entry[name] for name in names if name in entry} for entry in entries]
-    return {"mean": _over(figures, statistics.fmean), "spread": _over(figures, statistics.pstdev)}
+    return {"mean": _over(figures, statistics.fmean), "spread": _over(figures, _deviation)}
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the sample's standard deviation, 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _over(values: Sequence[Any], take: Callable[[Sequence[float]], float]) -> Any:
@@ -191,6 +213,8 @@ def _figures(done: Sequence[Mapping[str, Any]], *, numbers: bool) -> list[_Colum
 
     columns = with_spread("mIoU", "miou")
     columns.append(_Column(title="selected", keys=("selected_miou",)))
+    for name in done[0].get("further", ()):
+        columns.append(_Column(title=f"mIoU {name}", keys=("further", name), spread=not numbers))
     columns.append(_Column(title="std", keys=("std",), lower_is_better=True))
     if any("masr" in mean for mean in done):
         columns += [*with_spread("mASR", "masr"), _Column(title="mASR*", keys=("masr_with_floor",))]
@@ -283,9 +307,12 @@ def _notes(document: Mapping[str, Any]) -> tuple[str, ...]:
     if document["protocol"] is not None:
         notes += [f"protocol: {document['protocol']['text']}", f"data: {document['data']['text']}"]
         notes.append(
-            "per cent, means over seeds (± population's spread) of the last checkpoint; selected: of the one chosen "
+            "per cent, means over seeds (± sample deviation) of the last checkpoint; selected: of the one chosen "
             "without labels; std: over classes."
         )
+        for name, differing in document.get("further", {}).items():
+            shown = ", ".join(f"{option} {value}" for option, value in differing.items())
+            notes.append(f"mIoU {name}: the same networks with {shown}.")
     if any("masr" in mean for mean in means.values()):
         notes.append("mASR: Eq. 9; mASR*: without classes whose supervised IoU is below 5 %.")
         lacking = [name for name, mean in means.items() if mean.get("masr") is None]

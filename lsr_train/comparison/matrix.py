@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class ScoredRun:
     def selected(self) -> Path:
         """The result of the checkpoint that was selected without labels."""
         return self.result.with_name(f"seed-{self.seed}.selected.json")
+
+    def further(self, name: str) -> Path:
+        """The result of a further scoring of the last checkpoint."""
+        return self.result.with_name(f"seed-{self.seed}.{folder_name(name)}.json")
 
     @property
     def diverged(self) -> Path:
@@ -187,6 +191,8 @@ def _of_stage(recipe: str, arguments: Sequence[str], stage: str) -> Overrides:
 
 def plan_table(comparison: ComparisonSpec, options: TableOptions, arguments: TableArguments, out: Path) -> TablePlan:
     """Return what all runs of a table have in common; every input is looked for."""
+    values = [word for name, value in comparison.set.items() for word in (f"--{name}", str(value))]
+    arguments = replace(arguments, runs=[*values, *arguments.runs])
     base = _resolved(comparison.base, tuple(arguments.runs))
     own = sorted(name for name in base.flags if is_about_terms(name) or name in _OF_TABLE)
     if own:

@@ -81,6 +81,8 @@ class ComparisonSpec:
     evaluate: Mapping[str, Any]  # options of `evaluate`, the same for all
     runs: tuple[RunSpec, ...]
     published: Published = Published()
+    set: Mapping[str, Any] = field(default_factory=dict)  # fields of the configuration that all stages get
+    further: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # more scorings by name: what differs
 
 
 def comparison_names() -> list[str]:
@@ -96,7 +98,7 @@ def read_comparison(name: str) -> ComparisonSpec:
         InputError: the file cannot be read or is no YAML.
     """
     names = comparison_names()
-    path = Path(str(_FOLDER / f"{name}.yaml")) if name in names else Path(name)
+    path = _shipped(name) if name in names else Path(name)
     if not path.is_file():
         raise UsageError(
             f"there is no comparison {name!r}.{hint(name, names)} Comparisons: {', '.join(names)}; or a "
@@ -109,9 +111,25 @@ def read_comparison(name: str) -> ComparisonSpec:
             "source, base, evaluate and runs."
         )
     try:
+        if isinstance(document, dict) and "like" in document:
+            document = _merged(read_yaml(_shipped(document.pop("like"))), document)
         return _comparison(path.stem, document)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def _shipped(name: Any) -> Path:
+    """Return the file of a comparison that comes with the package."""
+    names = comparison_names()
+    if name not in names:
+        raise UsageError(f"like names {name!r}; allowed: {', '.join(names)}.{hint(str(name), names)}")
+    return Path(str(_FOLDER / f"{name}.yaml"))
+
+
+def _merged(base: Any, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a comparison with what another says otherwise; its runs are added or take the place of runs."""
+    runs = document.get("runs", {})
+    return {**base, **document, "runs": {**base["runs"], **runs} if isinstance(runs, dict) else runs}
 
 
 def _check_names(document: Any, allowed: Sequence[str], where: str) -> Mapping[str, Any]:
@@ -128,7 +146,9 @@ def _comparison(name: str, document: Any) -> ComparisonSpec:
     """Check a document and build its comparison."""
     if isinstance(document, dict) and "rows" in document and "runs" not in document:  # as 0.1.0 called them
         document = {"runs" if key == "rows" else key: value for key, value in document.items()}
-    parts = _check_names(document, ("source", "base", "evaluate", "runs", "published"), "a comparison")
+    parts = _check_names(
+        document, ("source", "base", "evaluate", "runs", "published", "set", "further"), "a comparison"
+    )
     for part in ("source", "base", "evaluate", "runs"):
         if part not in parts:
             raise UsageError(f"a comparison needs {part}.")
@@ -139,6 +159,9 @@ def _comparison(name: str, document: Any) -> ComparisonSpec:
     miou = published.get("miou", {})
     if not isinstance(miou, dict) or not all(isinstance(value, int | float) for value in miou.values()):
         raise UsageError("published.miou is no mapping of runs to per cents.")
+    further = parts.get("further", {})
+    if not isinstance(further, dict):
+        raise UsageError("further is no mapping of names to options of evaluate.")
     keys = ("method", "recipe", "set", "train", "batch_norm")
     return ComparisonSpec(
         name=name,
@@ -150,6 +173,8 @@ def _comparison(name: str, document: Any) -> ComparisonSpec:
             for key, value in runs.items()
         ),
         published=Published(source=str(published.get("source", "")), miou=miou),
+        set=current_fields(_check_names(parts.get("set", {}), sorted(_FIELDS), "set"), "set"),
+        further={str(key): _check_names(value, _EVALUATE, f"further {key}") for key, value in further.items()},
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, write_json, write_text
@@ -42,7 +42,8 @@ class _TableRuns:
     out: Path
     scored: tuple[ScoredRun, ...]
     evaluate: tuple[str, ...]  # arguments of `evaluate`, the same for all
-    target: tuple[str, ...]  # and for runs that are scored with the target's batch-norm statistics
+    further: Mapping[str, tuple[str, ...]]  # the same for further scorings, by their names
+    target: tuple[str, ...]  # for runs that are scored with the target's batch-norm statistics
     left_out: list[LeftOut] = field(default_factory=list)
     diverged: dict[str, str] = field(default_factory=dict)  # messages, by the name of an entry
     partial: list[str] = field(default_factory=list)  # entries whose runs or scores left unusable files out
@@ -104,14 +105,16 @@ def _table_runs(plan: TablePlan, options: TableOptions) -> _TableRuns:
     """Return what is to be scored, and how; every run and option is checked."""
     target = plan.given.config.data.target
     values = {"data": options.data or target.root, "layout": target.layout, **plan.comparison.evaluate}
-    evaluate_options(["-", *_flags(values)])
+    further = {name: _flags({**values, **differing}) for name, differing in plan.comparison.further.items()}
+    for flags in (_flags(values), *further.values()):
+        evaluate_options(["-", *flags])
     if values["data"] and not Path(values["data"]).exists():
         raise InputError(f"{values['data']}: there is no such folder of labelled images. Set --data.")
     if options.supervised:
         read_result(Path(options.supervised))
     statistics = {"target": target.root, "target_layout": target.layout, "target_split": target.split}
     return _TableRuns(
-        comparison=plan.comparison, out=plan.out, evaluate=_flags(values), target=_flags(statistics),
+        comparison=plan.comparison, out=plan.out, evaluate=_flags(values), further=further, target=_flags(statistics),
         scored=tuple(item for seed in options.seed_list for item in _of_seed(plan, seed)),
     )  # fmt: skip
 
@@ -139,7 +142,9 @@ def _flags(values: Mapping[str, Any]) -> tuple[str, ...]:
 def _record_scoring(table: _TableRuns) -> None:
     """Write down how the table is scored; raises `UsageError` where one that is there is scored in another way."""
     file = table.out / _SCORING_FILE
-    document = {"evaluate": list(table.evaluate), "target": list(table.target)}
+    document: dict[str, Any] = {"evaluate": list(table.evaluate), "target": list(table.target)}
+    if table.further:
+        document["further"] = {name: list(flags) for name, flags in table.further.items()}
     try:
         table.out.mkdir(parents=True, exist_ok=True)
         existing = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else document
@@ -187,10 +192,10 @@ def _complete(table: _TableRuns, item: ScoredRun, slot: Slot) -> None:
                 table.diverged[item.name] = str(error)
                 table.through(item.name, f"diverged: {error}")
                 return
-        missing = [(model, file) for model, file in _to_score(item) if not _is_result_of(file, model)]
+        missing = [one for one in _to_score(table, item) if not _is_result_of(one.file, one.model)]
         if missing:
             log = item.result.with_suffix(".score.log")
-            result = table.processes.run([_scoring(table, item, *pair, slot) for pair in missing], slot, log)
+            result = table.processes.run([_scoring(table, item, one, slot) for one in missing], slot, log)
             if result.code not in schedule.SUCCESS:
                 raise InputError(f"{result.error} (exit {result.code}; {log})")
             code = max(code, result.code)
@@ -223,21 +228,31 @@ def _is_result_of(file: Path, model: Path) -> bool:
     return bool(found == model_hash(resolve_model(model)))
 
 
-def _to_score(item: ScoredRun) -> list[tuple[Path, Path]]:
-    """Return checkpoints and where their results go."""
-    found = [(item.model, item.result)]
+class _Scoring(NamedTuple):
+    """A checkpoint that is scored, where its result goes, and the options of `evaluate`."""
+
+    model: Path
+    file: Path
+    options: tuple[str, ...]
+
+
+def _to_score(table: _TableRuns, item: ScoredRun) -> list[_Scoring]:
+    """Return the scorings of a run: of its last checkpoint, and of the selected one where it is another."""
+    found = [_Scoring(item.model, item.result, table.evaluate)]
+    found += [_Scoring(item.model, item.further(name), options) for name, options in table.further.items()]
     if item.training is not None:
         run = RunFolder(item.training.folder)
         best = run.pointer("best")
         if best is not None and best != run.pointer("last"):
-            found.append((run.checkpoint(best), item.selected))
+            found.append(_Scoring(run.checkpoint(best), item.selected, table.evaluate))
     return found
 
 
-def _scoring(table: _TableRuns, item: ScoredRun, model: Path, file: Path, slot: Slot) -> list[str]:
+def _scoring(table: _TableRuns, item: ScoredRun, one: _Scoring, slot: Slot) -> list[str]:
     """Return the arguments that score a checkpoint."""
     more = ["--batch_norm", "target", *table.target] if item.run.batch_norm == "target" else []
-    return ["evaluate", str(model), *table.evaluate, *more, "--device", slot.device, "--out", str(file), "--overwrite"]
+    place = ["--device", slot.device, "--out", str(one.file), "--overwrite"]
+    return ["evaluate", str(one.model), *one.options, *more, *place]
 
 
 def _failed(table: _TableRuns, task: ScheduledTask, error: Exception | None) -> None:

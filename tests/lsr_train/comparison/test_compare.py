@@ -46,6 +46,7 @@ def comparison(folder: Path, runs: dict[str, Any] = RUNS) -> Path:
     file = folder / "tiny.yaml"
     evaluate = {"layout": "toytown-camera", "split": "val", "limit": 2, "height": 48, "width": 96}
     document = {"source": "toytown_source", "base": "toytown_lsr", "evaluate": evaluate, "runs": runs}
+    document["further"] = {"first": {"limit": 1}}
     file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return file
 
@@ -91,6 +92,9 @@ def test_every_run_is_scored_and_the_table_is_there_in_every_form(table: Path) -
         "source-only": None, "source-only + AdaBN": None, "minent": 6, "target-only": 2,
     }  # fmt: skip
     assert "masr" in rows["minent"][0]
+    assert all(0 < seeds[0]["further"]["first"] < 1 for seeds in rows.values())
+    assert "| mIoU first |" in (table / "table.md").read_text(encoding="utf-8")
+    assert "mIoU first: the same networks with limit 1." in (table / "table.md").read_text(encoding="utf-8")
     assert {path.suffix for path in table.glob("table.*")} == {".json", ".md", ".tex", ".csv"}
     assert "| minent | 1 |" in (table / "table.md").read_text(encoding="utf-8")
     # the run started from the source stage's last checkpoint

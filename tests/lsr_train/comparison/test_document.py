@@ -68,7 +68,7 @@ def test_means_spreads_and_ratios(scores: list[ScoredRun]) -> None:
     assert miou == pytest.approx([0.5, 0.7], abs=1e-3)
     assert left_out == []
     assert row["mean"]["miou"] == pytest.approx(sum(miou) / 2)
-    assert row["spread"]["miou"] == pytest.approx(0.1, abs=1e-3)
+    assert row["spread"]["miou"] == pytest.approx(0.1 * 2**0.5, abs=1e-3)
     assert row["mean"]["masr"] == pytest.approx(0.75, abs=0.002)  # 60 of 80
     assert row["mean"]["iou"]["road"] == pytest.approx(0.6, abs=1e-3)
     assert row["mean"]["selected_miou"] is None  # nothing was selected
@@ -160,7 +160,7 @@ def test_best_and_second_are_marked_and_the_bound_does_not_compete(scores: list[
     names = [row[0] for row in shown.rows if row is not None]
     assert {position for position in shown.best if position[1] == column} == {(names.index("lsr"), column)}
     assert {position for position in shown.second if position[1] == column} == {(names.index("minent"), column)}
-    assert "*60.0 ± 10.0" in terminal(shown)
+    assert "*60.0 ± 14.1" in terminal(shown)
     assert "**60.0 ± 10.0**" in markdown(shown)
     assert r"\textbf{60.0 $\pm$ 10.0}" in latex(shown)
     assert r"\underline{50.0 $\pm$ 0.0}" in latex(shown)

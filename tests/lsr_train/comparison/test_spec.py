@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_train.comparison.matrix import Overrides, adapting_run, source_run, supervised_run
+from lsr_train.comparison.matrix import Overrides, adapting_run, plan_table, source_run, supervised_run
+from lsr_train.comparison.options import CompareOptions, TableArguments
 from lsr_train.comparison.spec import (
     RunSpec,
     SearchRange,
@@ -86,12 +87,39 @@ def write(folder: Path, **parts: object) -> str:
         ({"evaluate": {"out": "x"}}, "evaluate has 'out'"),
         ({"published": {"miou": {"lsr": "46"}}}, "per cents"),
         ({"extra": 1}, "'extra'"),
+        ({"like": "toytwon"}, "Did you mean toytown"),
+        ({"set": {"data.source.hight": 1}}, "data.source.hight"),
+        ({"further": {"train": {"out": "x"}}}, "further train has 'out'"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, parts: dict[str, object], text: str) -> None:
     with pytest.raises(UsageError, match=text) as caught:
         read_comparison(write(tmp_path, **parts))
     assert "own.yaml" in str(caught.value)
+
+
+def test_a_file_may_say_what_it_differs_in_from_another(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("like: streets_camvid\nruns: {minent: {method: minent}}\n", encoding="utf-8")
+    mine, theirs = read_comparison(str(file)), read_comparison("streets_camvid")
+    assert (mine.source, mine.evaluate, len(mine.runs)) == (theirs.source, theirs.evaluate, len(theirs.runs))
+    changed = {run.name for run, other in zip(mine.runs, theirs.runs, strict=True) if run != other}
+    assert changed == {"minent"}
+
+
+def test_what_a_comparison_sets_holds_for_all_stages(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    data = ["--source", str(tmp_path), "--target", str(tmp_path)]
+    plan = plan_table(
+        read_comparison("streets_idd"), CompareOptions(recipe="streets_idd"), TableArguments(runs=data), tmp_path
+    )
+    stage = source_run(plan.source, plan.given, 0, tmp_path).config
+    (spec,) = select_runs(plan.comparison, ["lsr-st"])
+    for config in (stage, plan.training(spec, tmp_path, 0).config):
+        assert (config.label_space, config.data.source.ids, config.data.target.layout) == ("auto", "auto", "folder")
+    (bound,) = select_runs(plan.comparison, ["target-only"])
+    source = plan.training(bound, tmp_path, 0).config.data.source
+    assert (source.layout, source.ids, source.root) == ("folder", "auto", str(tmp_path))
 
 
 def test_runs_may_be_called_rows_as_in_version_0_1(tmp_path: Path) -> None:
