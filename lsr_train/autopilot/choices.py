@@ -11,7 +11,7 @@ from typing import Any
 
 from lsr_infer.errors import UsageError
 from lsr_train.config.command_line import Request, resolve
-from lsr_train.config.data import SourceConfig
+from lsr_train.config.data import SourceConfig, TargetConfig
 from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.run import Config, is_of_all_stages
 
@@ -187,7 +187,7 @@ def _candidates(choices: Choices) -> list[dict[str, Any]]:
         batches.append(batches[-1] // 2)
     crops = [(config.augment.crop_height, config.augment.crop_width)]
     if choices.free(*_CROP):
-        domains = (config.data.source, config.data.target)
+        domains: list[SourceConfig | TargetConfig] = [*config.data.sources, config.data.target]
         rows = min(int(domain.height * config.augment.scale_min) for domain in domains)
         columns = min(int(domain.width * config.augment.scale_min) for domain in domains)
         sizes = {(domain.height, domain.width) for domain in domains}

@@ -10,7 +10,8 @@ _TABLE_OPTIONS = """\
                             synthia_cityscapes, or a YAML file
   --seeds N|A,B             how many seeds, or which [1]
   --out FOLDER              of the table and all of its runs
-  --source DIR              the labelled folder; Toytown needs none
+  --source DIR[:WEIGHT]     the labelled folder, once or several times as for adapt; Toytown needs
+                            none
   --target DIR|GLOB|VIDEO   the unlabelled footage
   --data DIR                the labelled images that are scored [those of --target]
   --init FILE               start from this source checkpoint; {seed} stands for the seed
@@ -33,10 +34,10 @@ checkpoints.
 Options (defaults in brackets; a recipe may set others):
   --recipe NAME|FILE        settings by name, such as my_footage_source or toytown_source, or a
                             YAML file
-  --source DIR              the labelled folder: images/, labels/ and classes.yaml; Toytown needs
-                            none
-  --data.source.layout L    how it is arranged: folder, gta5, synthia, cityscapes, camvid,
-                            toytown-game … [folder]
+  --source DIR[:WEIGHT]     the labelled folder: images/, labels/ and classes.yaml; Toytown needs
+                            none; several are mixed by weight: --source A --source B:0.5
+  --data.source.layout L    how the --source before it is arranged: folder, gta5, synthia,
+                            cityscapes, camvid, toytown-game … [folder]
   --target DIR|GLOB|VIDEO   unlabelled footage, to take colours or batch-norm statistics from
   --out RUN                 the run folder to make [runs/RECIPE]
   --resume RUN              continue an interrupted run
@@ -64,7 +65,8 @@ Adapts a network to unlabelled footage. Without --init it trains the source stag
 sets is chosen for the footage, the memory and the device, and noted in the run folder.
 
 Options (defaults in brackets; a recipe may set others):
-  --source DIR              labelled images of a simulator: images/, labels/ and classes.yaml
+  --source DIR[:WEIGHT]     labelled images of a simulator: images/, labels/ and classes.yaml; give
+                            several to mix them by weight, such as --source A --source B:0.5
   --target DIR|GLOB|VIDEO   footage of the camera that the network is for; no label of it is read
   --budget TIME             time for both stages, such as 90s, 30m or 2h
   --out RUN                 the run folder to make [runs/selftraining]
@@ -73,8 +75,8 @@ Options (defaults in brackets; a recipe may set others):
   --recipe NAME|FILE        settings by name, such as gta5_cityscapes_lsr, or a YAML file
                             [selftraining]
   --method NAME             lsr-st, lsr-em, lsr, self-training, minent … or FILE.py:CLASS [lsr-st]
-  --data.source.layout L    how --source is arranged: folder, gta5, synthia, cityscapes, camvid …
-                            [folder]
+  --data.source.layout L    how the --source before it is arranged: folder, gta5, synthia,
+                            cityscapes, camvid … [folder]
   --network.backbone NAME   resnet18 to resnet101, efficientnet-lite0 or -lite2 [resnet50]
   --train.steps N           length of the adaptation [4000]
   --data.batch_size N       images of each domain in a step [4]
@@ -98,7 +100,7 @@ Trains a small student to predict what a finished network, the teacher, predicts
 TEACHER is a run folder, a checkpoint folder or a model file.
 
 Options (defaults in brackets; a recipe may set others):
-  --source DIR              labelled images of a simulator: images/, labels/ and classes.yaml
+  --source DIR[:WEIGHT]     labelled images of a simulator, once or several times as for adapt
   --target DIR|GLOB|VIDEO   unlabelled footage of the camera
   --student NAME            the student's backbone: resnet18 to resnet101, efficientnet-lite0
                             or efficientnet-lite2 [resnet18]

@@ -351,7 +351,8 @@ def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
         return
     scale = namespace["augment.scale_min"]
     for side in ("height", "width"):
-        images = (namespace[f"data.source.{side}"], namespace[f"data.target.{side}"])
+        more = [source[side] for source in namespace["data.more_sources"] if source[side]]
+        images = (namespace[f"data.source.{side}"], namespace[f"data.target.{side}"], *more)
         crop = f"augment.crop_{side}"
         namespace[crop] = min(namespace[crop], *(max(0, int(image * scale)) for image in images))
 

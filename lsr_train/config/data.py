@@ -146,6 +146,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "data", batch_size=(1, inf), workers=(0, 256))
+        if not all(isinstance(item, MoreSourceConfig) for item in self.more_sources):
+            raise UsageError("data.more_sources holds something else than sources. Set it in a recipe, or by --source.")
         _check_apart(self.sources)
 
     @property

@@ -135,7 +135,7 @@ class SelectionConfig:
         every: steps between two evaluations; 0 evaluates only at the end.
         frames: how many unlabelled target frames an evaluation uses.
         patience: stop after so many evaluations without a better one; 0 never stops early.
-        source_split: split of the source that `source` holds out; empty leaves that column out.
+        source_split: split of `data.source` that `source` holds out; empty leaves that column out.
     """
 
     signal: Literal["flip", "scale", "source", "entropy", "none"] = "flip"

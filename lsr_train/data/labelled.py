@@ -29,7 +29,8 @@ from lsr_train.data.scan import scan_depth, scan_pairs, settle
 from lsr_train.data.shares import report_labels, report_mix, warn
 
 __all__ = [
-    "LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "open_sources", "toytown_seeds",
+    "LabelledImages", "ToytownImages", "choose_label_space", "open_labelled", "open_source", "open_sources",
+    "toytown_seeds",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -177,11 +178,6 @@ def choose_label_space(config: Config) -> LabelSpace:
     return joined([_own_space(source) for source in config.data.sources])
 
 
-def _plain_ids(source: SourceConfig) -> bool:
-    """Whether a labelled folder says by nothing what its label files hold."""
-    return source.layout == "folder" and source.ids in ("auto", "classes") and find_classes(Path(source.root)) is None
-
-
 def _own_space(source: SourceConfig) -> LabelSpace:
     """Return the classes of a labelled folder's classes.yaml, else Cityscapes' 19."""
     classes = find_classes(Path(source.root)) if source.layout == "folder" and source.root else None
@@ -195,8 +191,24 @@ def _warn_of_other_names(root: Path) -> None:
             logger.warning("%s: is not read. Name classes in %s/classes.yaml, or set --label_space.", path, root)
 
 
+def open_source(
+    config: Config, source: SourceConfig, space: LabelSpace, *, cache: Path | None = None
+) -> LabelledImages:
+    """Find and scan one of the data sets that a configuration trains on, or another split of it; see `open_labelled`.
+
+    Where classes come from several sources, a folder without a classes.yaml still has Cityscapes' train ids.
+    """
+    alone = len(config.data.sources) == 1
+    plain = source.layout == "folder" and source.root and source.ids in ("auto", "classes")
+    if plain and not alone and config.label_space == "auto" and find_classes(Path(source.root)) is None:
+        source = replace(source, ids="cityscapes-trainid")
+    return open_labelled(
+        source, space, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache, alone=alone
+    )
+
+
 def open_sources(config: Config, space: LabelSpace, *, cache: Path | None = None) -> list[LabelledImages]:
-    """Find and scan every labelled data set that a configuration trains on; see `open_labelled`.
+    """Find and scan every labelled data set that a configuration trains on.
 
     Raises:
         UsageError: layout, split and ids of one do not fit together.
@@ -204,15 +216,8 @@ def open_sources(config: Config, space: LabelSpace, *, cache: Path | None = None
     """
     opened, problems, sources = list[LabelledImages](), list[str](), config.data.sources
     for source in sources:
-        if len(sources) > 1 and config.label_space == "auto" and _plain_ids(source):
-            source = replace(source, ids="cityscapes-trainid")  # its own numbers, not those of the space of all
         try:
-            opened.append(
-                open_labelled(
-                    source, space, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
-                    alone=len(sources) == 1,
-                )
-            )  # fmt: skip
+            opened.append(open_source(config, source, space, cache=cache))
         except UnusableFilesError as error:
             problems.append(str(error))
     if problems:

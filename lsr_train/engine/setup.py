@@ -17,7 +17,7 @@ from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.run import Config, command_of
 from lsr_train.config.training import DistillConfig
-from lsr_train.data.labelled import LabelledImages, choose_label_space, open_labelled
+from lsr_train.data.labelled import LabelledImages, choose_label_space, open_source
 from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_source, build_target, open_batches
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.engine.selection import SelectionSignals, Selector
@@ -115,16 +115,13 @@ def _held_out(config: Config, space: LabelSpace, cache: Path) -> LabelledImages 
     source, split = config.data.source, config.selection.source_split
     if not split:
         return None
-    if source.split in ("", split):
-        trained = source.split or "every split"
+    trained = [item.split for item in config.data.sources if item.name == source.name and item.split in ("", split)]
+    if trained:
         raise UsageError(
-            f"selection.source_split is {split}, and data.source.split trains on {trained}: nothing is held out. "
-            "Set --data.source.split to another split."
+            f"selection.source_split is {split}, and data.source.split trains on {trained[0] or 'every split'}: "
+            "nothing is held out. Set --data.source.split to another split."
         )
-    return open_labelled(
-        replace(source, split=split, limit=0), space,
-        label_space=config.label_space, on_bad=config.data.on_bad, cache=cache,
-    )  # fmt: skip
+    return open_source(config, replace(source, split=split, limit=0), space, cache=cache)
 
 
 def _selector(

@@ -123,19 +123,21 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
         ) from error
     try:
         data = read_config(file).data
-        chosen = data.target
-        if not chosen.given:
-            source = data.source
-            chosen = TargetConfig(
-                layout=source.layout, root=source.root, split=source.split, height=source.height, width=source.width
-            )
-        toytown = chosen.layout.startswith("toytown")
-        footage = open_footage(replace(chosen, limit=chosen.limit if toytown else count), on_bad="skip")
-        frames = [footage[n].frame for n in evenly(len(footage), count)]
+        chosen = [data.target]
+        if not data.target.given:
+            same = ("layout", "root", "split", "height", "width")
+            chosen = [TargetConfig(**{name: getattr(source, name) for name in same}) for source in data.sources]
+        toytown = all(place.layout.startswith("toytown") for place in chosen)
+        frames: list[NDArray[np.uint8]] = []
+        for left, place in zip(range(len(chosen), 0, -1), chosen, strict=True):
+            wanted = -(-(count - len(frames)) // left)
+            limit = place.limit if place.layout.startswith("toytown") else wanted
+            footage = open_footage(replace(place, limit=limit), on_bad="skip")
+            frames += [footage[n].frame for n in evenly(len(footage), wanted)]
     except LsrError as error:
         raise UsageError(f"the training frames of {run.name} cannot be read: {error} {advice}") from error
-    name = chosen.layout if toytown else Path(chosen.root).name
-    origin = f"{len(frames)} frames that the checkpoint was trained on ({name})"
+    names = ", ".join(Path(place.root).name if place.root else place.layout for place in chosen)
+    origin = f"{len(frames)} frames that the checkpoint was trained on ({names})"
     return FrameSet(frames=frames, labels=[None] * len(frames), origin=origin), toytown
 
 

@@ -106,6 +106,13 @@ def test_old_and_new_configurations_are_read(config: Config) -> None:
     assert config_from_text(old, "x").data.sources == (replace(config.data.source, weight=1),)
 
 
+def test_a_crop_of_the_default_recipe_fits_the_smallest_source() -> None:
+    argv = ["--source", "a", "--source", "b", "--data.source.height", "128", "--data.source.width", "200"]
+    request = training_request("adapt", [*argv, "--target", "t"])
+    assert request is not None
+    assert (request.config.augment.crop_height, request.config.augment.crop_width) == (128, 200)
+
+
 @pytest.mark.parametrize(
     ("argv", "wanted"),
     [
@@ -170,7 +177,8 @@ def test_a_batch_holds_each_source_by_its_weight(config: Config) -> None:
 
 def test_rare_classes_are_drawn_within_each_source(config: Config) -> None:
     rare = replace(config, augment=AugmentConfig(rare_class_temperature=0.1))
-    files = [built(rare)[n].file for n in range(160)]
+    dataset = built(rare)
+    files = [dataset[n].file for n in range(160)]
     assert sum("/other/" in file for file in files) == 40
     assert np.mean(["/f4." in file for file in files if "/other/" not in file]) > 0.25
 

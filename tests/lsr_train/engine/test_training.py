@@ -46,6 +46,12 @@ EVERY_PART = (
 )  # fmt: skip
 """So that the few steps of a test, whose teacher is sure of nothing, have all parts of self-training at work."""
 
+TWO_SOURCES = (
+    "--data.more_sources", "[{layout: toytown-camera, split: val, limit: 3, weight: 0.5}]",
+    "--augment.rare_class_temperature", "0.1",
+)  # fmt: skip
+"""A second labelled data set, for one sample in three."""
+
 
 def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, list[str]]:
     if method in ("source-only", "target-only"):
@@ -120,7 +126,7 @@ ALIKE = {
 def test_an_interrupted_run_goes_on_bit_equally(method: str, source: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     more = ["--log.every", "3", "--selection.signal", "flip", "--train.steps", "24"]
-    command, arguments = command_for(method, source, whole, *more)
+    command, arguments = command_for(method, source, whole, *more, *(TWO_SOURCES if method == "lsr-st" else ()))
     assert run_here(command, arguments) == 0
     measuring = ["--log.gradients", "5"]  # and that changes nothing in the run
     process = start(command, [*(str(parts) if word == str(whole) else word for word in arguments), *measuring])
@@ -391,6 +397,7 @@ def test_two_processes_equal_one(method: str, source: Path, tmp_path: Path) -> N
     more = ["--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none"]
     rate = "0.0001" if method == "oce" else "0.01"  # its labels are the network's own: rounding would turn some over
     more += ["--optim.name", "sgd", "--optim.lr", rate]  # AdamW would blow rounding up to whole steps
+    more += TWO_SOURCES
     assert run_here(*command_for(method, source, tmp_path / "one", *more)) == 0
     command, arguments = command_for(method, source, tmp_path / "two", *more)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]

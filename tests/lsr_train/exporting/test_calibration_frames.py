@@ -8,7 +8,7 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.parity.frame_set import FrameSet, shipped_frames, shipped_frames_for
-from lsr_train.config.data import DataConfig, SourceConfig, TargetConfig
+from lsr_train.config.data import DataConfig, MoreSourceConfig, SourceConfig, TargetConfig
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.data.labels import CAMVID_11, CITYSCAPES_19
@@ -64,6 +64,12 @@ def test_training_frames_of_a_run(tmp_path: Path) -> None:
     assert not toytown
     assert len(frames) == 4
     assert frames.labels == [None] * 4
+    more = MoreSourceConfig(layout="toytown-game", limit=6)
+    both = run_folder(tmp_path / "both", DataConfig(source=source, more_sources=(more,)))
+    frames, toytown = training_frames(both, 5)
+    assert not toytown
+    assert [frame.shape[0] for frame in frames.frames] == [40, 40, 40, 48, 48]
+    assert "(mine, toytown-game)" in frames.origin
 
 
 def test_training_frames_that_are_gone(tmp_path: Path) -> None:
