@@ -345,14 +345,14 @@ def _set_by(argv: list[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _cut_default_crop(namespace: Namespace, flags: frozenset[str]) -> None:
+def _cut_default_crop(namespace: Namespace, more: list[dict[str, Any]], flags: frozenset[str]) -> None:
     """Cut a crop that only the default recipe states to the images, whose sizes the command line may state."""
     if flags & {"augment.crop_height", "augment.crop_width"}:
         return
     scale = namespace["augment.scale_min"]
     for side in ("height", "width"):
-        more = [source[side] for source in namespace["data.more_sources"] if source[side]]
-        images = (namespace[f"data.source.{side}"], namespace[f"data.target.{side}"], *more)
+        further = (int(source[side]) for source in more if source.get(side))
+        images = (namespace[f"data.source.{side}"], namespace[f"data.target.{side}"], *further)
         crop = f"augment.crop_{side}"
         namespace[crop] = min(namespace[crop], *(max(0, int(image * scale)) for image in images))
 
@@ -414,7 +414,7 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
     if namespace.resume:
         return _resumed(Path(namespace.resume), argv)
     if not named and default_recipe is not None:
-        _cut_default_crop(namespace, flags)
+        _cut_default_crop(namespace, further, flags)
     if expanded[:1] == ["--recipe"]:
         _take_method(namespace, recipe or "", document, flags)
     config = build(parser, namespace)
