@@ -160,15 +160,15 @@ def test_best_and_second_are_marked_and_the_bound_does_not_compete(scores: list[
     names = [row[0] for row in shown.rows if row is not None]
     assert {position for position in shown.best if position[1] == column} == {(names.index("lsr"), column)}
     assert {position for position in shown.second if position[1] == column} == {(names.index("minent"), column)}
-    assert "*60.0 ± 14.1" in terminal(shown)
-    assert "**60.0 ± 10.0**" in markdown(shown)
-    assert r"\textbf{60.0 $\pm$ 10.0}" in latex(shown)
+    assert "*60.0 ± 14.2" in terminal(shown)
+    assert "**60.0 ± 14.2**" in markdown(shown)
+    assert r"\textbf{60.0 $\pm$ 14.2}" in latex(shown)
     assert r"\underline{50.0 $\pm$ 0.0}" in latex(shown)
     assert "pair\\_of\\_two" in latex(shown)
     numbers = comparison_table(comparison_document(comparison(), scores, [], {}), numbers=True)
     head, first, *_ = comma_separated(numbers).splitlines()
     assert head.startswith("method,seeds,mIoU,mIoU spread,")
-    assert first.startswith("lsr,2,60.0,10.0,")
+    assert first.startswith("lsr,2,60.0,14.2,")
     assert "published mIoU: not ours, printed in their Table 1." in shown.notes
     assert shown.header[-1] == "published mIoU"
     assert shown.rows[0] is not None
