@@ -124,6 +124,28 @@ def test_a_camera_of_few_levels_is_told_from_labels_by_its_noise(tmp_path: Path,
     assert without_labels(files, tmp_path) == (files, [])
 
 
+@pytest.mark.parametrize("levels", [3, 8, 32, 60])
+def test_a_thermal_camera_without_noise_is_told_from_labels_by_its_gradients(tmp_path: Path, levels: int) -> None:
+    files = [tmp_path / name for name in ("0.jpg", "0_thermal.png", "1.jpg", "1.png")]
+    for path in files:
+        photograph(path)
+    warm = np.random.default_rng(3).random((12, 16)).astype(np.float32)
+    picture = np.round(cv2.resize(warm, (640, 480), interpolation=cv2.INTER_CUBIC) * (levels - 1)).clip(0, levels - 1)
+    for path in (files[1], files[3]):
+        assert cv2.imwrite(str(path), picture.astype(np.uint8))
+    assert without_labels(files, tmp_path) == (files, [])
+    label(files[3])
+    assert names(without_labels(files, tmp_path)[1], tmp_path) == ["1.png"], "no verdict is kept"
+
+
+def test_a_lens_cap_is_no_label(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("0.jpg", "0.png")]
+    photograph(files[0])
+    dark = np.random.default_rng(3).random((48, 64)) > 0.98
+    assert cv2.imwrite(str(files[1]), dark.astype(np.uint8))
+    assert without_labels(files, tmp_path) == (files, [])
+
+
 def test_one_channel_of_16_bits_is_a_label_only_where_its_name_says_so(tmp_path: Path) -> None:
     deep = np.random.default_rng(1).integers(0, 2**16, (48, 64), dtype=np.uint16)
     for name in ("images/1.png", "images/1_thermal.png", "depth/1.png", "gt/1_instanceIds.png", "thermal/1.png"):
