@@ -11,6 +11,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_train.comparison.options import TableArguments, TableOptions
 from lsr_train.comparison.spec import ComparisonSpec, RunSpec
 from lsr_train.config.command_line import Request, resolve
+from lsr_train.config.data import check_named
 from lsr_train.config.fields import field_of, with_fields
 from lsr_train.config.run import Config, command_of, is_about_terms, is_foreign, is_of_all_stages, with_method
 from lsr_train.methods import method_class
@@ -134,8 +135,10 @@ def supervised_run(run: RunSpec, own: Overrides, given: Overrides, seed: int, ou
         for name, value in shared.items()
         if name in {f"data.target.{part}" for part in ("root", "height", "width", "limit")}
     }
-    others = {name: value for name, value in shared.items() if not name.startswith("data.source.")}
-    values = {name: value for name, value in {**others, **target, **run.set}.items() if name not in own.names}
+    of_source = ("data.source.", "data.more_sources")
+    others = {name: value for name, value in shared.items() if not name.startswith(of_source)}
+    values = {"data.more_sources": (), **others, **target, **run.set}
+    values = {name: value for name, value in values.items() if name not in own.names}
     method = {"method": run.method} if run.method else {}
     config = with_fields(own.config, {**method, **values, "seed": seed})
     return Training(name=f"{run.name}, seed {seed}", folder=out / folder_name(run.name) / f"seed-{seed}", config=config)
@@ -202,9 +205,8 @@ def plan_table(comparison: ComparisonSpec, options: TableOptions, arguments: Tab
     data = base.config.data
     if not data.target.given:
         raise UsageError("no target is named. Set --target.")
-    if not data.source.root and not data.source.layout.startswith("toytown"):
-        raise UsageError("no labelled source is named. Set --source.")
-    for root, flag in ((data.source.root, "source"), (data.target.root, "target")):
+    check_named(data)
+    for root, flag in (*((source.root, "source") for source in data.sources), (data.target.root, "target")):
         if root and not any(letter in root for letter in "*?[") and not Path(root).exists():
             raise InputError(f"{root}: there is no such file or folder. Set --{flag}.")
     return TablePlan(

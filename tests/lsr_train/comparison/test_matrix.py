@@ -6,6 +6,7 @@ import pytest
 
 from lsr_infer.errors import UsageError
 from lsr_train.comparison.matrix import Overrides, adapting_run, check_folders, folder_name, source_run, supervised_run
+from lsr_train.comparison.schedule import _resolved
 from lsr_train.comparison.spec import RunSpec
 from lsr_train.config.command_line import resolve
 
@@ -35,6 +36,21 @@ def test_options_for_one_stage_take_precedence_over_those_for_all(tmp_path: Path
     bound = given("--data.source.limit", "11", "--train.precision", "fp32", recipe="toytown_target_only")
     supervised = supervised_run(RunSpec(name="target-only"), bound, all_runs, 1, tmp_path).config
     assert (supervised.data.source.limit, supervised.train.precision) == (11, "fp32")
+
+
+def test_several_sources_are_those_of_all_runs_but_of_the_supervised_bound(tmp_path: Path) -> None:
+    all_runs = given("--data.source.layout", "folder", "--source", "a:2", "--source", "b:0.5", "--data.source.limit=3")
+    stage = source_run(given(recipe="toytown_source"), all_runs, 1, tmp_path).config
+    for config in (stage, adapting_run(RunSpec(name="lsr"), all_runs.config, "START", 1, tmp_path).config):
+        assert [(item.root, item.weight, item.limit) for item in config.data.sources] == [("a", 2, 400), ("b", 0.5, 3)]
+    bound = given(recipe="toytown_target_only")
+    supervised = supervised_run(RunSpec(name="target-only"), bound, all_runs, 1, tmp_path).config
+    assert supervised.data.sources == bound.config.data.sources
+    whole = _resolved(all_runs.config)
+    assert [item.root for item in whole.data.sources] == ["a", "b"]
+    (tmp_path / "b").mkdir()
+    by_path = given("--data.more_sources", f"[{{root: {tmp_path}/b/../b}}, {{layout: toytown-camera}}]").config
+    assert [item.root for item in _resolved(by_path).data.more_sources] == [str(tmp_path / "b"), ""]
 
 
 def test_the_source_stage_is_source_only(tmp_path: Path) -> None:
