@@ -93,16 +93,17 @@ shipped-frames: install  ## make the frames that ship again
 
 # The two demonstration networks of the package, before and after adaptation: about 20 minutes on two cores.
 SHIPPED := runs/shipped
+AS_SHIPPED := --precision int8 --for onnxruntime --overwrite
 shipped-models: install  ## train the networks that ship again: 20 minutes
 	$(BIN)/python -m lsr_train pretrain --recipe toytown_shipped_source --out $(SHIPPED)/source
 	$(BIN)/python -m lsr_train adapt --recipe toytown_shipped_lsr_em --init $(SHIPPED)/source --out $(SHIPPED)/adapted
-	for name in source adapted; do $(BIN)/python export/to_onnx.py $(SHIPPED)/$$name -o lsr_infer/models/toytown_$$name.onnx \
-		--precision int8 --for onnxruntime --overwrite || exit 1; done
+	$(BIN)/python export/to_onnx.py $(SHIPPED)/source -o lsr_infer/models/toytown-source.onnx $(AS_SHIPPED)
+	$(BIN)/python export/to_onnx.py $(SHIPPED)/adapted -o lsr_infer/models/toytown.onnx $(AS_SHIPPED)
 
 bench-deploy: install  ## the long benchmarks: backends, whole clips, streams; needs CLIP
 	@test -n "$(CLIP)" || { echo "make bench-deploy needs a video of a road: CLIP=FILE.mp4"; exit 2; }
 	$(BIN)/python -m tests.benchmarks.backend_speed
-	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown_adapted.onnx
+	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown.onnx
 	$(BIN)/python -m tests.benchmarks.stream_memory --clip $(CLIP)
 
 # The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".

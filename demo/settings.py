@@ -167,7 +167,7 @@ class Entry:
     def demonstration(self) -> bool:
         """Whether the network is made to be tried rather than used: it says so, or it is one of the package's."""
         use = "" if self.manifest is None else self.manifest.intended_use.lower()
-        return "demonstration" in use or self.choice.path.stem.startswith("toytown_")
+        return "demonstration" in use or self.choice.path.stem.startswith("toytown")
 
     @property
     def source_only(self) -> bool:
@@ -202,10 +202,10 @@ class Catalogue:
             own = [path for path in own if path.suffix.lower() in (".onnx", ".engine")]
             names = {path.name for path in own}
             entries = [await self._entry(path, path.name, path.stem, shipped=False) for path in own]
-            for path in sorted(SHIPPED.glob("*.onnx"), reverse=True):  # source-only first
+            for path in sorted(SHIPPED.glob("*.onnx")):  # source-only first
                 key = path.name if path.name not in names else f"shipped/{path.name}"
-                domain, _, method = path.stem.partition("_")
-                title = f"{method.replace('source', 'source-only').replace('_', ' ')} ({domain.capitalize()})"
+                domain, _, source = path.stem.partition("-")
+                title = f"{'source-only' if source else 'adapted'} ({domain.capitalize()})"
                 entries.append(await self._entry(path, key, title, shipped=True))
             self.entries = entries
         return entries

@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the README's picture.")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("overview.jpg"))
     output = parser.parse_args().output
-    source, adapted = (Segmenter(SHIPPED / f"toytown_{name}.onnx", device="cpu") for name in ("source", "adapted"))
+    source, adapted = (Segmenter(name, device="cpu") for name in ("toytown-source", "toytown"))
     rows = []
     for name in FRAMES:
         frame = cv2.imread(str(SHIPPED / "toytown" / "images" / name))

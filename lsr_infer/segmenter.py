@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.backends import Backend, BackendOptions
-from lsr_infer.backends.model_file import check_is_file, check_ports, shipped_model
+from lsr_infer.backends.model_file import check_is_file, check_ports
 from lsr_infer.backends.onnxruntime import OnnxRuntimeBackend
 from lsr_infer.backends.openvino import OpenVinoBackend
 from lsr_infer.backends.tensorrt import TensorRtBackend
@@ -26,6 +26,7 @@ from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.manifest import Manifest
 from lsr_infer.render.segmentation import Segmentation
+from lsr_infer.shipped import model_path
 from lsr_infer.system.threads import prefetch
 from lsr_infer.tensorrt.admission import engine_manifest
 from lsr_infer.tensorrt.flavour import BACKEND_NAMES
@@ -65,7 +66,7 @@ class Segmenter:
     On a GPU the model runs once when it is opened, so that no frame waits for the first run.
 
     Args:
-        model: an exported file; None takes the shipped demonstration network and logs it.
+        model: an exported file, or a shipped network by name; None takes one of these and logs it.
         device: `auto`, `cpu` or `cuda:N`; `auto` takes a CUDA device that works, else the CPU, and logs which.
         backend: a key of `lsr_infer.segmenter.BACKENDS`; None chooses by the file's ending.
         threads: CPU threads of the network; 0 takes one for each physical core the process may use.
@@ -96,7 +97,7 @@ class Segmenter:
         precision: str | None = None,
         allow_unverified: bool = False,
     ) -> None:
-        self.path = shipped_model() if model is None else Path(model)
+        self.path = model_path(model)
         options = BackendOptions(device=device, threads=threads, precision=precision, allow_unverified=allow_unverified)
         self._backend = open_backend(self.path, options, name=backend)
         self._warned: set[str] = set()

@@ -95,7 +95,7 @@ def test_lsr_infer_commands_are_understood(line: str) -> None:
 def test_each_part_of_lsr_infer_runs_as_shown(part: str, tmp_path: Path) -> None:
     line = next(line for line in commands("lsr-infer") if line.split()[1] == part)
     words = shlex.split(line)[1:]
-    shipped = REPOSITORY / "lsr_infer/models/toytown_adapted.onnx"
+    shipped = REPOSITORY / "lsr_infer/models/toytown.onnx"
     words = [str(shipped) if word.endswith(".onnx") else word for word in words]
     words += ["--frames", "3"] if part == "bench" else []
     command = [sys.executable, "-c", "import sys; from lsr_infer.cli import main; sys.exit(main())", *words]
@@ -212,7 +212,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 def test_the_three_lines_of_the_readme_run() -> None:
     (block,) = re.findall(r"```python\n(from lsr_infer.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     names: dict[str, object] = {"frame": np.zeros((60, 80, 3), np.uint8)}
-    exec(block.replace("adapted.onnx", str(REPOSITORY / "lsr_infer/models/toytown_adapted.onnx")), names)
+    exec(block.replace("adapted.onnx", str(REPOSITORY / "lsr_infer/models/toytown.onnx")), names)
     result = names["result"]
     assert isinstance(result, Segmentation)
     assert result.classes.shape == result.confidence.shape == (60, 80)

@@ -6,24 +6,22 @@ scan is by hand: the `onnx` package would be an eleventh requirement, takes half
 copy of the weights.
 """
 
-import logging
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsr_infer.errors import InputError, UsageError
+from lsr_infer.errors import InputError
 from lsr_infer.io.digests import digest_in
 from lsr_infer.io.files import is_file, is_folder
 from lsr_infer.manifest import METADATA_KEY, Manifest
+from lsr_infer.shipped import model_path, shipped_models
 from lsr_infer.tensorrt.admission import engine_manifest
 
 __all__ = [
     "LARGEST_FILE", "ModelFile", "OnnxFile", "TensorPort", "check_is_file", "check_ports", "read_model_file",
-    "read_onnx", "shipped_model",
+    "read_onnx",
 ]  # fmt: skip
-
-logger = logging.getLogger(__name__)
 
 LARGEST_FILE = 2**31 - 1
 """Largest file that is read: protobuf ends there."""
@@ -268,9 +266,6 @@ class _Scan:
         raise _NoProtobufError(f"it breaks off at byte {place}")
 
 
-_SHIPPED = Path(__file__).parents[1] / "models" / "toytown_adapted.onnx"
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
     """The description of a model file, `onnx` or `engine`.
@@ -293,11 +288,13 @@ def check_is_file(path: Path) -> None:
     if is_folder(path):
         raise InputError(f"{path}: is a folder. Export a run with export/to_onnx.py, and name the file.")
     if not is_file(path):
-        raise InputError(f"{path}: there is no such model file.")
+        names = f" Shipped ones: {', '.join(shipped_models())}." if not path.suffix else ""
+        raise InputError(f"{path}: there is no such model file.{names}")
 
 
 def read_model_file(path: Path) -> ModelFile:
     """Describe a model file; `InputError` where its graph is not what its Manifest says, or it is no model at all."""
+    path = model_path(path)
     check_is_file(path)
     try:
         if path.suffix.lower() == ".engine":
@@ -319,14 +316,6 @@ def read_model_file(path: Path) -> ModelFile:
         text = str(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     raise InputError(f"{path}: is no model; known: .onnx, .engine.")
-
-
-def shipped_model() -> Path:
-    """Return the demonstration network that comes with the package, and log that it is used."""
-    if not _SHIPPED.is_file():
-        raise UsageError("this installation ships no model. Name one, for `lsr-infer` with --model MODEL.onnx.")
-    logger.info("no model named: using the shipped demonstration network, trained on Toytown, not on real roads")
-    return _SHIPPED
 
 
 def _expected(manifest: Manifest) -> tuple[TensorPort, TensorPort]:

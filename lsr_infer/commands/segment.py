@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lsr_infer.commands.parser import ArgumentParser, add_network_options, parse_size
 from lsr_infer.pipeline.options import SegmentOptions, Selection, WorkingSize
+from lsr_infer.shipped import DEFAULT_MODEL, shipped_models
 
 __all__ = ["main", "read_options"]
 
@@ -37,8 +38,8 @@ def _parser() -> ArgumentParser:
     add = parser.section("input")
     add("sources", nargs="*", metavar="SOURCE", common=True, help="image, video, folder, pattern, rtsp:// or http:// "
         "stream, camera (0 or camera:0); several at once")  # fmt: skip
-    add("-m", "--model", type=Path, metavar="MODEL", common=True, help="exported model (the shipped demonstration "
-        "network)")  # fmt: skip
+    add("-m", "--model", type=Path, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
+        f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
     add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S seconds "
         "is lost (10)")  # fmt: skip
     add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
@@ -77,7 +78,8 @@ def read_options(argv: Sequence[str]) -> SegmentOptions:
     values = vars(parser.parse_args(argv))
     sources = list(values.pop("sources"))
     beside = values.pop("side_by_side")
-    other = Path(beside) if beside and Path(beside).suffix.lower() in _MODEL_SUFFIXES else None
+    is_model = Path(beside or "").suffix.lower() in _MODEL_SUFFIXES or beside in shipped_models()
+    other = Path(beside) if beside and is_model and (Path(beside).suffix or not Path(beside).exists()) else None
     if beside and other is None:  # the argument after a bare --side-by-side is the first source
         sources.insert(0, beside)
     if not sources:

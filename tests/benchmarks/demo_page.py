@@ -34,7 +34,7 @@ from lsr_infer.segmenter import Segmenter
 from tests.demo.conftest import REPOSITORY, STREET, Page, running_page, write_clip
 
 MODELS = REPOSITORY / "lsr_infer" / "models"
-SOURCE, ADAPTED = MODELS / "toytown_source.onnx", MODELS / "toytown_adapted.onnx"
+SOURCE, ADAPTED = MODELS / "toytown-source.onnx", MODELS / "toytown.onnx"
 
 
 def main() -> int:

@@ -216,7 +216,7 @@ def test_models_are_compared_and_listed_and_the_api_is_found(visits: Visits, siz
     view.locator("#difference").scroll_into_view_if_needed()
     view.locator("#difference img").wait_for()
     open_tab(view, "Models")
-    view.locator("#model-table .body-cell").filter(has_text="toytown_adapted.onnx").wait_for()
+    view.locator("#model-table .body-cell").filter(has_text="toytown.onnx").wait_for()
     open_tab(view, "API")
     if size == "wide":
         view.get_by_role("button", name="Use via API").click()
@@ -244,9 +244,9 @@ def test_an_empty_page_fits_its_window_and_what_has_nothing_to_work_on_cannot_be
 def test_a_model_that_is_added_to_the_folder_appears_and_can_be_chosen(visits: Visits, page: Page) -> None:
     view, added = visits(), page.folder / "models" / "mine.onnx"
     open_tab(view, "Models")
-    view.locator("#model-table .body-cell").filter(has_text="toytown_adapted.onnx").wait_for()
+    view.locator("#model-table .body-cell").filter(has_text="toytown.onnx").wait_for()
     row = view.locator("#model-table .body-cell").filter(has_text="mine.onnx")
-    added.write_bytes((STREET.parents[2] / "toytown_adapted.onnx").read_bytes())
+    added.write_bytes((STREET.parents[2] / "toytown.onnx").read_bytes())
     try:
         assert row.count() == 0
         view.get_by_role("button", name="Refresh the list").click()

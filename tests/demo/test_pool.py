@@ -23,8 +23,8 @@ from tests.demo.conftest import STREET
 
 MODELS = STREET.parents[2]
 CHOICES = [
-    ModelChoice(path=MODELS / f"toytown_{name}.onnx", title=name, device="cpu", threads=1)
-    for name in ("source", "adapted")
+    ModelChoice(path=MODELS / f"{name}.onnx", title=name, device="cpu", threads=1)
+    for name in ("toytown-source", "toytown")
 ]
 Worker = Callable[..., WorkerProcess]
 

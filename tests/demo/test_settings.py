@@ -9,7 +9,7 @@ import pytest
 from lsr_infer import InputError, UsageError
 from settings import Catalogue, Limits, ModelChoice, file_size, hash_password, read_password
 
-SHIPPED = ["toytown_source.onnx", "toytown_adapted.onnx"]
+SHIPPED = ["toytown-source.onnx", "toytown.onnx"]
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])

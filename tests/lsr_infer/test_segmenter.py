@@ -20,6 +20,7 @@ from lsr_infer.io.images import read_label, resize_frame
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.render.masks import interpolate
 from lsr_infer.segmenter import BACKENDS, Segmentation, Segmenter
+from lsr_infer.shipped import shipped_models
 from lsr_infer.video.reader import read_frames
 from tests.lsr_infer.onnxfile import SPACE, colour_model, expected_logits, level_model, manifest
 from tests.lsr_infer.onnxfile import model as encode
@@ -114,11 +115,22 @@ def test_without_a_name_the_shipped_network_is_opened(
 ) -> None:
     caplog.set_level(logging.INFO)
     with Segmenter(device="cpu") as segmenter:
-        assert segmenter.path.name == "toytown_adapted.onnx"
+        assert segmenter.path.name == "toytown.onnx"
     assert "shipped demonstration network" in caplog.text
-    monkeypatch.setattr("lsr_infer.backends.model_file._SHIPPED", tmp_path / "gone.onnx")
+    monkeypatch.setattr("lsr_infer.shipped._FOLDER", tmp_path)
     with pytest.raises(UsageError, match="ships no model"):
         Segmenter(device="cpu")
+
+
+def test_a_shipped_network_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Segmenter("toytown-source", device="cpu") as segmenter:
+        assert segmenter.path == shipped_models()["toytown-source"]
+    with pytest.raises(InputError, match=r"toytwon: there is no such model file. Shipped ones: .*toytown"):
+        Segmenter("toytwon", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toytown").write_bytes(b"")  # what is there goes before
+    with pytest.raises(InputError, match="no backend opens such files"):
+        Segmenter("toytown", device="cpu")
 
 
 class FakeGpu(OnnxRuntimeBackend):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from lsr_infer.backends import BackendOptions, TensorPort
-from lsr_infer.backends.model_file import shipped_model
 from lsr_infer.backends.onnxruntime import DeviceRunner
 from lsr_infer.errors import DeviceError, InputError, UsageError
 from lsr_infer.manifest import METADATA_KEY
 from lsr_infer.parity.frame_set import shipped_frames
 from lsr_infer.segmenter import BACKENDS, Segmenter, open_backend
+from lsr_infer.shipped import model_path
 from lsr_infer.system.cuda import CudaDevice, CudaProbe
 from tests.lsr_infer.onnxfile import colour_model, expected_logits, manifest
 from tests.lsr_infer.onnxfile import model as encode
@@ -87,7 +87,7 @@ def test_openvino_computes_in_what_was_asked_for(model: Path) -> None:
 def test_openvino_says_that_a_quantised_file_runs_in_int8() -> None:
     available("openvino")
     frame = shipped_frames(1).frames[0]
-    path = shipped_model()
+    path = model_path(None)
     with Segmenter(path, "cpu", "onnxruntime") as other:
         assert other.manifest.precision == "int8"
         expected = other(frame).classes

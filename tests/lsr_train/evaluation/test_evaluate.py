@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from lsr_infer.backends.model_file import shipped_model
 from lsr_infer.errors import UsageError, exit_status
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.shipped import model_path
 from lsr_train.commands.dispatch import evaluate
 from lsr_train.config.data import SourceConfig
 from lsr_train.data.labelled import open_labelled
@@ -52,9 +52,9 @@ def run(arguments: list[str]) -> int:
 
 
 def test_a_size_an_exported_file_does_not_take_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([str(shipped_model()), *TOYTOWN, "--height", "257", "--width", "512"]) == 2
+    assert run([str(model_path(None)), *TOYTOWN, "--height", "257", "--width", "512"]) == 2
     captured = capsys.readouterr()
-    assert "toytown_adapted.onnx: the size 512x257 was asked for; sides are multiples of" in captured.err
+    assert "toytown.onnx: the size 512x257 was asked for; sides are multiples of" in captured.err
     assert captured.out == ""
 
 
@@ -228,7 +228,7 @@ def test_the_dilations_of_a_published_file_are_stated_or_warned_of(
         assert run([*words, "--dilations", wrong]) == 2
     assert run([str(model), *TOYTOWN, "--dilations", "6,12"]) == 2
     assert "Leave --dilations out" in capsys.readouterr().err
-    assert run([str(shipped_model()), *TOYTOWN, "--dilations", "6,12"]) == 2
+    assert run([str(model_path(None)), *TOYTOWN, "--dilations", "6,12"]) == 2
 
 
 def test_labels_with_a_suffix_are_named_with_the_options_of_this_command(
