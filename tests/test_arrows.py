@@ -19,8 +19,8 @@ LAYERS = {
     ),
     "lsr_train": (
         "randomness", "distributed", "device", "metrics", "latent", "losses", "network", "adversarial", "selftraining",
-        "config", "toytown", "data", "methods", "runs", "evaluation", "engine", "comparison", "analysis", "exporting",
-        "autopilot", "report", "commands", "__main__",
+        "config", "toytown", "data", "methods", "runs", "evaluation", "engine", "comparison", "analysis",
+        "suggestion", "exporting", "autopilot", "report", "commands", "__main__",
     ),
 }  # fmt: skip
 """The rooms of a package from the ground up: a module imports its own room and those before it."""
@@ -192,7 +192,9 @@ SAME_PUBLIC_NAME = {
     "read_options": "the options of a command line",
     "Options": "stands for the options of a command",
     "FORMAT": "the version of a file's format",
-    **dict.fromkeys(("ablate", "analyze", "compare", "evaluate", "report"), "a command, and the function it calls"),
+    **dict.fromkeys(
+        ("ablate", "analyze", "compare", "evaluate", "report", "suggest"), "a command, and the function it calls"
+    ),
     "Domain": "where images come from: one of the two, or a rendered one",
 }
 """Public names that several modules define, since they mean one thing by them."""

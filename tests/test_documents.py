@@ -22,6 +22,7 @@ from lsr_train.comparison.options import read_options as table_options
 from lsr_train.config.command_line import resolve
 from lsr_train.config.recipes import recipe_names
 from lsr_train.data.classes_file import load_classes
+from lsr_train.suggestion.options import suggest_options
 from tests.lsr_train.training_runs import losses, run_here, words
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -61,6 +62,11 @@ def test_training_commands_are_understood(line: str) -> None:
         return
     request = resolve(command, arguments, {"adapt": "selftraining", "distill": "my_footage_distill"}.get(command))
     assert request.out is not None or request.resume is not None
+
+
+@pytest.mark.parametrize("line", commands("python -m lsr_train suggest"))
+def test_suggestions_are_understood(line: str) -> None:
+    assert suggest_options(shlex.split(line)[4:]).out
 
 
 @pytest.mark.parametrize("target", sorted({line.split()[1] for line in commands("make ")}))

@@ -17,6 +17,7 @@ from lsr_infer.io.files import whole_folder, write_text, writing
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import captioned, legend, overlay, side_by_side
 from lsr_train.autopilot.budget import USEFUL_STEPS, format_duration
+from lsr_train.config.data import DataConfig
 from lsr_train.config.run import Config
 from lsr_train.data.footage import TargetFrames
 from lsr_train.data.loading import build_target
@@ -184,3 +185,22 @@ def _next_lines(out: Path, config: Config) -> Iterator[str]:
     yield "a smaller, faster one for CPUs:"
     int8 = ["--precision", "int8", "-o", str(out.with_name(f"{out.name}_int8.onnx"))]
     yield f"{export} {shlex.join([str(out), *int8, *frames])}"
+    yield "the frames most worth labelling by hand, with labels to correct:"
+    yield f"  {shlex.join(_suggestion(out, config.data))}"
+
+
+def _suggestion(out: Path, data: DataConfig) -> list[str]:
+    """Return the command that suggests frames of a run's footage for labelling."""
+    target = data.target
+    words = ["python", "-m", "lsr_train", "suggest", str(out)]
+    given = {
+        "target": target.root,
+        "target_layout": target.layout if target.layout != "frames" else "",
+        "target_split": target.split,
+        "target_ignore_top": target.ignore_top,
+        "target_ignore_bottom": target.ignore_bottom,
+        "ignore_mask": data.ignore_mask,
+    }
+    for name, value in given.items():
+        words += [f"--{name}", str(value)] if value else []
+    return [*words, "-n", "20", "--out", str(out.with_name(f"{out.name}_to_label"))]

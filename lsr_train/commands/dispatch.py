@@ -153,9 +153,20 @@ def evaluate(argv: list[str]) -> int | None:
     return evaluate.evaluate(options)
 
 
+@with_own_names()
+def suggest(argv: list[str]) -> int | None:
+    """Pick the frames most worth labelling, and write them with pre-filled labels."""
+    from lsr_train.suggestion.options import suggest_options
+
+    options = suggest_options(argv)
+    from lsr_train.suggestion import suggest as suggestion
+
+    return suggestion.suggest(options)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": pretrain, "adapt": adapt, "distill": distill, "compare": compare, "ablate": ablate, "analyze": analyze,
-    "report": report, "evaluate": evaluate,
+    "report": report, "evaluate": evaluate, "suggest": suggest,
 }  # fmt: skip
 """Commands, in the order of the help; the docstring of each is its line there."""
 

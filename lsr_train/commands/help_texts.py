@@ -255,4 +255,33 @@ Examples:
   python -m lsr_train evaluate adapted.onnx --data CITYSCAPES --layout cityscapes --split val
 """
     + _MORE,
+    "suggest": """\
+usage: python -m lsr_train suggest RUN --target DIR|GLOB|VIDEO -n 20 --out FOLDER [OPTIONS]
+
+Picks the frames of your footage that are most worth labelling, and writes them with the network's
+predictions as labels to be corrected. Frames count on which its predictions of the frame, its
+mirror image and a smaller copy disagree (and teacher and student, where the run has both); they
+are spread over what the footage shows, and no two are of one scene. RUN is a run folder or a
+.safetensors file. What comes out is a labelled folder that training reads as it is.
+
+Options (defaults in brackets):
+  --target DIR|GLOB|VIDEO   the footage; no label of it is read
+  -n, --count N             how many frames are suggested [20]
+  --out FOLDER              images/, labels/, classes.yaml, preview/ and frames.csv
+  --format F                folder, or cvat: the layout of its "Segmentation mask 1.1" [folder]
+  --apart SECONDS           two frames of one video lie apart at least so far [2.0]
+  --frames N                how many frames are looked at, evenly spread; 0 means all [1000]
+  --target_seconds S        spacing of the frames that are looked at in a video [0.5]
+  --target_ignore_bottom S  share of a frame's rows that is the car's own hood [0.0]
+  --ignore_mask PNG         whose non-zero pixels are not looked at, and void in the labels
+  --on_bad WHAT             stop at unusable files, or skip them [stop]
+  --label_space S           the classes, where a checkpoint names none [auto]
+  --device DEVICE           auto, cpu, cuda or cuda:N [auto]
+  --precision P             auto, fp32, bf16 or fp16 [fp32]
+
+Examples:
+  python -m lsr_train suggest runs/adapted --target CLIP.mp4 -n 20 --out to_label
+  python -m lsr_train suggest runs/adapted --target DRIVES --format cvat --out to_label
+"""
+    + _MORE,
 }

@@ -1,4 +1,4 @@
-"""Reads a user's own classes from a `classes.yaml`."""
+"""Reads a user's own classes from a `classes.yaml`, and writes one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.plain_yaml import load_yaml
 from lsr_train.data.labels import LABEL_SPACES, Classes, Color, IdMap
 
-__all__ = ["classes_file", "load_classes", "load_label_space"]
+__all__ = ["classes_file", "classes_text", "load_classes", "load_label_space"]
 
 
 def load_label_space(name: str) -> LabelSpace:
@@ -89,6 +89,25 @@ def load_classes(path: Path) -> Classes:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Classes(space=space, id_map=_file_id_map(path, file))
+
+
+def classes_text(space: LabelSpace, *, label_colors: bool = False) -> str:
+    """Return the content of a `classes.yaml` that `load_classes` reads as this very space.
+
+    Label files hold the classes' own numbers and 255 for void; with `label_colors` the classes' colours and black.
+    """
+    entries = [
+        {"name": name, "color": list(color), **({"label_colors": [list(color)]} if label_colors else {"ids": [index]})}
+        for index, (name, color) in enumerate(zip(space.names, space.colors, strict=True))
+    ]
+    subsets = {key: [space.names[index] for index in members] for key, members in space.subsets.items()}
+    document: dict[str, Any] = {
+        "name": space.name,
+        "classes": entries,
+        "ignore": [[0, 0, 0] if label_colors else IGNORE_INDEX],
+    }
+    document |= {"subsets": subsets} if subsets else {}
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 def _file_id_map(path: Path, file: _ClassesFile) -> IdMap:

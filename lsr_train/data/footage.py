@@ -10,9 +10,10 @@ import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ from lsr_train.data.samples import UnlabelledBatch, UnlabelledSample
 from lsr_train.data.scan import cut, scan_depth, scan_images, settle
 from lsr_train.data.shares import report_frames, warn
 
-__all__ = ["Footage", "TargetFrames", "footage_files", "frame_size", "open_footage"]
+__all__ = ["Footage", "FrameOrigin", "TargetFrames", "footage_files", "frame_size", "open_footage"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,16 @@ _Timed = tuple[float, NDArray[np.uint8]]
 _VERSION = 2
 _FRAME_LIST = "frames.json"
 _THINNING_WIDTH = 160
+
+
+class FrameOrigin(NamedTuple):
+    """The file that a frame is from, and its time in seconds where that is a video."""
+
+    file: Path
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        return str(self.file) if self.seconds is None else f"{self.file}@{self.seconds:.3f}s"
 
 
 class Footage(ABC):
@@ -66,13 +77,25 @@ class Footage(ABC):
     def lab(self) -> NDArray[np.float64]:
         """Return `lab_statistics` of every frame at training size [N,2,3]."""
 
+    @abstractmethod
+    def origin(self, index: int) -> FrameOrigin:
+        """Return where frame `index` is from."""
+
+    def whole(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield some frames with their indices, in any order, as the camera took them: uint8 [H,W,3], BGR.
+
+        Raises:
+            InputError: a file has become unusable since the scan.
+        """
+        return ((index, self[index].frame) for index in indices)
+
 
 @dataclass(frozen=True)
 class _FileFootage(Footage):
-    """Frames that are files or arrays, what each is called, `lab_statistics` of each [N,2,3], and `scan_depth`."""
+    """Frames that are files or arrays, where each is from, `lab_statistics` of each [N,2,3], and `scan_depth`."""
 
     _frames: list[Path | NDArray[np.uint8]]
-    _names: list[str]
+    _origins: list[FrameOrigin]
     _lab: NDArray[np.float64]
     _bits: int
     left_out: tuple[str, ...]
@@ -84,10 +107,32 @@ class _FileFootage(Footage):
         frame = self._frames[index]
         if isinstance(frame, Path):
             frame = read_image(frame, self._bits)
-        return UnlabelledSample(frame=frame, file=self._names[index])
+        return UnlabelledSample(frame=frame, file=str(self._origins[index]))
 
     def lab(self) -> NDArray[np.float64]:
         return self._lab
+
+    def origin(self, index: int) -> FrameOrigin:
+        return self._origins[index]
+
+    def whole(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Decode each video once more, up to the last frame that is wanted of it."""
+        from lsr_infer.video.reader import read_frames
+
+        of_videos: dict[Path, dict[float, int]] = {}
+        for index in indices:
+            file, seconds = self._origins[index]
+            if seconds is None:
+                yield index, read_image(file, self._bits)
+            else:
+                of_videos.setdefault(file, {})[seconds] = index
+        for file, wanted in of_videos.items():
+            for item in read_frames(file, keep=wanted.__contains__):
+                yield wanted.pop(item.time), item.frame
+                if not wanted:
+                    break
+            if wanted:
+                raise InputError(f"{file}: has changed since the scan.")
 
 
 @dataclass(frozen=True)
@@ -105,6 +150,9 @@ class _ToytownFootage(Footage):
 
     def lab(self) -> NDArray[np.float64]:
         return np.stack([lab_statistics(scene.frame) for scene in self._images])
+
+    def origin(self, index: int) -> FrameOrigin:
+        return FrameOrigin(Path(self._images[index].file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,14 +358,14 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     good = [index for index in range(len(images)) if index not in bad]
     report_frames(target.root, files, labels, flat)
     frames: list[Path | NDArray[np.uint8]] = [images[index] for index in good]
-    names = [str(images[index]) for index in good]
+    origins = [FrameOrigin(images[index]) for index in good]
     lab = [scan.lab[good]]
     sampling = VideoSampling(seconds=target.seconds, static=target.static, height=target.height, width=target.width)
     partial, lost = 0, []
     for video in videos:
         sampled = sample_video(video, sampling, cache)
         frames += sampled.frames
-        names += [f"{video}@{moment:.3f}s" for moment in sampled.times]
+        origins += [FrameOrigin(video, moment) for moment in sampled.times]
         lab.append(np.array(sampled.lab).reshape(-1, 2, 3))
         problems += [sampled.problem] if sampled.problem else []
         partial += bool(sampled.problem and sampled.frames)
@@ -330,7 +378,7 @@ def open_footage(target: TargetConfig, *, on_bad: str = "stop", cache: Path | No
     chosen = evenly(len(frames), target.limit)
     statistics = np.concatenate(lab)[chosen]
     return _FileFootage(
-        [frames[index] for index in chosen], [names[index] for index in chosen], statistics, bits, tuple(problems)
+        [frames[index] for index in chosen], [origins[index] for index in chosen], statistics, bits, tuple(problems)
     )
 
 

@@ -71,6 +71,7 @@ def _folder(root: Path) -> Path:
 
 
 _CITYSCAPES_IMAGES = "leftImg8bit"
+_VOC_IMAGES = "JPEGImages"
 _CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 _FIRST_FOLDERS = {"cityscapes": _CITYSCAPES_IMAGES, "synthia": "RGB", "camvid": _CAMVID_IMAGES}
 """What tells a published layout by its name."""
@@ -126,8 +127,10 @@ def _by_stem_with(images: str, labels: str, usual_ids: str) -> "_Finder":
 
 
 def _plain(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
-    """images/ and labels/, matched by stem, with the user's classes.yaml."""
-    found = _by_stem_with("images", "labels", "classes")(root, split, ids, suffixes)
+    """images/ and labels/, matched by stem, or Pascal VOC's folders (as CVAT has), with the user's classes.yaml."""
+    voc = (root / _VOC_IMAGES).is_dir() and not (root / "images").is_dir()
+    names = (_VOC_IMAGES, "SegmentationClass") if voc else ("images", "labels")
+    found = _by_stem_with(*names, "classes")(root, split, ids, suffixes)
     return replace(found, classes=find_classes(root))
 
 

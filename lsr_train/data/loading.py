@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 from lsr_infer.errors import LsrError, UsageError
 from lsr_infer.io.images import fit_mask, read_mask
 from lsr_infer.labelspace import LabelSpace
+from lsr_train.config.data import TargetConfig
 from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, TargetFrames, open_footage
@@ -33,7 +34,7 @@ from lsr_train.randomness import Stream, generator
 
 __all__ = [
     "Batches", "LabelledPart", "Mix", "SourceDataset", "TargetDataset", "batches_of", "build_source", "build_target",
-    "open_batches",
+    "ignored_pixels", "open_batches",
 ]  # fmt: skip
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -228,13 +229,16 @@ def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:
     target = config.data.target
     footage = open_footage(target, on_bad=config.data.on_bad, cache=cache)
     augment = config.augment if config.augment.target_colors else config.augment.without_colors()
-    return TargetDataset(footage, Augmentation(augment, target.height, target.width), config.seed, _ignored(config))
+    ignored = ignored_pixels(target, config.data.ignore_mask)
+    return TargetDataset(footage, Augmentation(augment, target.height, target.width), config.seed, ignored)
 
 
-def _ignored(config: Config) -> NDArray[np.bool_] | None:
-    """Return the pixels of a whole target frame that never count, [H,W] at training size; None where all do."""
-    target = config.data.target
-    ignored = read_mask(Path(config.data.ignore_mask)) if config.data.ignore_mask else None
+def ignored_pixels(target: TargetConfig, ignore_mask: str) -> NDArray[np.bool_] | None:
+    """Return the pixels of a whole target frame that never count, [H,W] at training size; None where all do.
+
+    `ignore_mask` is the file of a mask, or empty.
+    """
+    ignored = read_mask(Path(ignore_mask)) if ignore_mask else None
     ignored = fit_mask(ignored, target.height, target.width)
     if not (target.ignore_top or target.ignore_bottom):
         return ignored

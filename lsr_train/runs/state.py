@@ -3,6 +3,7 @@
 The engine decides when; this decides what lies in `model.safetensors`, `state.safetensors` and `state.json`.
 """
 
+import copy
 import dataclasses
 import json
 import logging
@@ -12,6 +13,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
@@ -34,11 +36,13 @@ from lsr_train.runs.checkpoint import (
 )  # fmt: skip
 from lsr_train.runs.folder import CHECKPOINT_FILES, MODEL_FILE, RunFolder
 
-__all__ = ["RunState"]
+__all__ = ["RunState", "other_network"]
 
 logger = logging.getLogger(__name__)
 
 _, _TENSORS, _DOCUMENT = CHECKPOINT_FILES
+_NETWORKS = ("network.", "method.teacher.network.")
+"""Before the tensors of a network that trains where the model file holds its teacher, and of the teacher otherwise."""
 STATE_FORMAT = 2
 """Version of `state.json`."""
 
@@ -188,6 +192,37 @@ def _read_whole(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except Exception as error:
         what = str(error) if isinstance(error, InputError) else f"{folder}: the checkpoint cannot be read ({error})."
         raise InputError(f"{what} {_way_on(folder)}") from error
+
+
+def other_network(model: Path, network: DeepLabV2) -> DeepLabV2 | None:
+    """Return the teacher of a checkpoint whose model is the student, or the student of one whose model is the teacher.
+
+    Args:
+        model: the model file; what it does not hold stands beside it in the checkpoint's folder.
+        network: what was read from it; stays as it is.
+
+    Returns:
+        The other network on the same device, or None where there is none.
+
+    Raises:
+        InputError: the state beside the model is damaged.
+    """
+    file = model.with_name(_TENSORS)
+    if model.name != MODEL_FILE or not file.is_file():
+        return None
+    checked_digest(file)  # 0.1.0 wrote none
+    other = copy.deepcopy(network)
+    wanted = set(other.state_dict())
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            there = set(tensors.keys())
+            prefix = next((name for name in _NETWORKS if {f"{name}{key}" for key in wanted} <= there), None)
+            if prefix is None:
+                return None
+            other.load_state_dict({key: tensors.get_tensor(f"{prefix}{key}") for key in wanted})
+    except SafetensorError as error:
+        raise damage(file) from error
+    return other
 
 
 def _way_on(folder: Path) -> str:

@@ -125,6 +125,7 @@ def test_the_summary_names_files_that_are_there(whole: Path) -> None:
         assert Path(model).is_file()
     assert f"python export/to_onnx.py {source_of(whole)} -o {whole}_source.onnx --frames " in summary
     assert f"--model {whole}.onnx --side-by-side {whole}_source.onnx" in summary
+    assert f"lsr_train suggest {whole} --target " in summary
     assert "collapsed" in summary
     assert "agreement with the mirrored frame" in summary
 
@@ -143,11 +144,12 @@ def test_the_summary_begins_with_a_verdict_and_names_what_is_never_predicted(who
 def test_the_commands_that_the_summary_names_run(whole: Path) -> None:
     summary = (whole / "summary.txt").read_text(encoding="utf-8")
     commands = [shlex.split(line) for line in summary.splitlines() if line.startswith("  ")]
-    assert [command[0] for command in commands] == ["python", "python", "lsr-infer", "python"]
+    assert [command[0] for command in commands] == ["python", "python", "lsr-infer", "python", "python"]
     for first, *rest in commands:
         command = rest if first == "python" else ["-c", "from lsr_infer.cli import main; main()", *rest]
         done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode in ((0, 5) if "int8" in rest else (0,)), done.stderr  # 5: twelve steps are no network
+    assert (whole.parent / f"{whole.name}_to_label" / "classes.yaml").is_file()
     assert any((whole.parent / f"{whole.name}_segmented").rglob("*_side_by_side.mp4"))
 
 

@@ -15,12 +15,13 @@ from lsr_train.comparison.options import AblateOptions, CompareOptions
 from lsr_train.config.command_line import DEFAULT_RECIPES, SHORT_NAMES, resolve, run_options
 from lsr_train.config.fields import field_of
 from lsr_train.evaluation.options import EvaluateOptions
+from lsr_train.suggestion.options import SuggestOptions
 from tests.lsr_train.training_runs import REPOSITORY
 
 TRAINING = ("pretrain", "adapt", "distill")
 OPTIONS = {
     "compare": CompareOptions, "ablate": AblateOptions, "analyze": AnalyzeOptions, "report": ReportOptions,
-    "evaluate": EvaluateOptions,
+    "evaluate": EvaluateOptions, "suggest": SuggestOptions,
 }  # fmt: skip
 COMMANDS = tuple(dispatch.COMMANDS)
 WITHOUT_LITERAL = {
@@ -132,6 +133,7 @@ def test_an_unknown_section_names_the_nearest(capsys: pytest.CaptureFixture[str]
         ("compare", "--sorce", "--source"),
         ("compare", "--methds", "--methods"), ("compare", "--devces", "--devices"), ("ablate", "--serch", "--search"),
         ("analyze", "--figres", "--figures"), ("report", "--wrst", "--worst"), ("evaluate", "--layot", "--layout"),
+        ("suggest", "--formt", "--format"),
     ],
 )  # fmt: skip
 def test_a_mistyped_option_gets_the_right_one(command: str, mistyped: str, meant: str) -> None:
