@@ -71,7 +71,7 @@ def _folder(root: Path) -> Path:
 
 
 _CITYSCAPES_IMAGES = "leftImg8bit"
-_VOC_IMAGES = "JPEGImages"
+_VOC_FOLDERS = "JPEGImages", "SegmentationClass"
 _CAMVID_IMAGES, _CAMVID_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 _FIRST_FOLDERS = {"cityscapes": _CITYSCAPES_IMAGES, "synthia": "RGB", "camvid": _CAMVID_IMAGES}
 """What tells a published layout by its name."""
@@ -126,10 +126,13 @@ def _by_stem_with(images: str, labels: str, usual_ids: str) -> "_Finder":
     return find
 
 
+def _has_voc_names(root: Path) -> bool:
+    return (root / _VOC_FOLDERS[0]).is_dir() and not (root / "images").is_dir()
+
+
 def _plain(root: Path, split: str, ids: str, suffixes: Suffixes) -> FoundPairs:
     """images/ and labels/, matched by stem, or Pascal VOC's folders (as CVAT has), with the user's classes.yaml."""
-    voc = (root / _VOC_IMAGES).is_dir() and not (root / "images").is_dir()
-    names = (_VOC_IMAGES, "SegmentationClass") if voc else ("images", "labels")
+    names = _VOC_FOLDERS if _has_voc_names(root) else ("images", "labels")
     found = _by_stem_with(*names, "classes")(root, split, ids, suffixes)
     return replace(found, classes=find_classes(root))
 
@@ -241,6 +244,7 @@ def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:
         folders = [base / _CAMVID_IMAGES]
     else:
         name = _FIRST_FOLDERS[layout] if layout == "synthia" else "images"
+        name = _VOC_FOLDERS[0] if layout == "folder" and _has_voc_names(base) else name
         folders = [images for images, _ in _sides(base, split, name, "")]
     files = tuple(path for folder in folders for path in image_files(folder))
     if not files:
