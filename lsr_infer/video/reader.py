@@ -35,9 +35,12 @@ _BY_FILE = frozenset({"matroska", "flv"})
 """Formats that state the length of the file with its sound, counted from 0. All others state none, or one that whole
 files miss (ASF); libav then measures it at the end of what there is, or guesses."""
 _PLAYLIST_ROUNDING_SECONDS = 0.5
-_ONE_TO_ONE = frozenset({"h264", "hevc", "mjpeg", "mpeg4"})
-"""Codecs of which every packet gives one picture at its own time, unless it is one of two fields."""
-_EMPTY_BYTES = 32  # at most, of a packet that repeats the last picture
+_ONE_TO_ONE = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "mpeg4", "mpeg1video", "mpeg2video", "wmv2", "ffv1"})
+"""Codecs of which every packet gives one picture at its own time, unless it is one of two fields or empty."""
+_EMPTY_BYTES = {"mpeg4": 19}
+"""At most, of a packet that repeats the last picture; libav takes those of its `MAX_NVOP_SIZE` for such."""
+_MOST_REORDERED = 16
+"""Pictures that a decoder may show before one that it decoded earlier."""
 _ROUNDING_SECONDS = 0.1
 _ROUNDING_FRAMES = 2
 
@@ -59,9 +62,12 @@ class _CompletenessCheck:
         self._length = 0
         self._end = self._file_end = float("-inf")
         self._delay: int | None = None
-        self._is_one_to_one = stream.codec_context.name in _ONE_TO_ONE
+        self._codec = stream.codec_context.codec.canonical_name
+        self._is_one_to_one = self._codec in _ONE_TO_ONE
         self._expected: set[int] = set()
         self._begin: int | None = None
+        self._last: int = -(1 << 63)
+        self.is_in_order = True  # AVI and ASF number pictures as they are decoded
         self._sent = self._shown = self._unshown = self._unasked = self._undecodable = 0
 
     def add(self, packet: Any) -> None:
@@ -83,7 +89,7 @@ class _CompletenessCheck:
 
     def expect(self, packet: Any) -> None:
         """Note the time of a picture that a packet must give, on our clock."""
-        if not self._is_one_to_one or packet.size <= _EMPTY_BYTES or packet.is_discard:
+        if not self._is_one_to_one or packet.size <= _EMPTY_BYTES.get(self._codec, 0) or packet.is_discard:
             return
         self._sent += 1
         if packet.pts is None:
@@ -103,6 +109,8 @@ class _CompletenessCheck:
         if picture.interlaced_frame or picture.pts is None:
             self._is_one_to_one = False
         elif self._is_one_to_one:
+            self.is_in_order &= picture.pts >= self._last
+            self._last = picture.pts
             passed = {stamp for stamp in self._expected if stamp <= picture.pts}
             self._expected -= passed
             self._unshown += len(passed - {picture.pts})
@@ -115,6 +123,8 @@ class _CompletenessCheck:
         """
         if not self._is_one_to_one:
             return self._undecodable
+        if not self.is_in_order:
+            return max(self._undecodable, self._sent - self._shown) if until is None else self._undecodable
         if until is not None:
             return max(0, self._unshown + sum(stamp < until for stamp in self._expected) - self._unasked)
         return max(self._undecodable, min(self._unshown + len(self._expected), self._sent - self._shown))
@@ -222,7 +232,7 @@ def read_frames(
         LostPacketsError: packets of what was asked for cannot be decoded; all other frames have been yielded.
     """
     name = label(path)
-    index = seen = decoded = 0
+    index = seen = decoded = beyond = 0
     until: float | None = None
     try:
         with open_container(path, timeout_seconds) as container:
@@ -243,8 +253,12 @@ def read_frames(
                 time = nominal if picture.time is None else float(picture.time)
                 decoded += 1
                 if last is not None and time >= last - 1e-6:
-                    until = last / (stream.time_base or 1) - 1e-6
-                    break
+                    beyond += 1
+                    if check.is_in_order or beyond > _MOST_REORDERED:
+                        until = last / (stream.time_base or 1) - 1e-6
+                        break
+                    check.show(picture)
+                    continue
                 check.show(picture)
                 if first is not None and time < first - 1e-6:
                     continue

@@ -294,6 +294,35 @@ def test_several_undecodable_packets_are_counted(tmp_path: Path) -> None:
     assert "3 packets could not be decoded" in problem
 
 
+CODECS = [
+    ("mp4", "libsvtav1"), ("mkv", "libsvtav1"), ("mp4", "libvpx-vp9"), ("mp4", "libx265"),
+    ("mov", "libx264"), ("mkv", "mpeg2video"), ("mkv", "ffv1"), ("avi", "wmv2"), ("avi", "mpeg4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "codec"), CODECS)
+def test_every_picture_that_a_decoder_drops_in_silence_is_counted(tmp_path: Path, kind: str, codec: str) -> None:
+    path = clip(tmp_path / f"clip.{kind}", codec, {})
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        found = [(data.index(bytes(packet)), packet.size) for packet in container.demux(video=0) if packet.size]
+    for number, (at, size) in enumerate(found[1:-1:3], start=1):
+        for keep, content in ((0, bytes(size)), (0, b"\xff" * size), (size // 2, bytes(size - size // 2))):
+            path.write_bytes(data[: at + keep] + content + data[at + size :])
+            count, problem = read(path)
+            missing = FRAMES - count
+            expected = f": {missing} packet{'s' if missing > 1 else ''} could not" if missing else "None"
+            assert expected in str(problem), (number, keep)
+
+
+@pytest.mark.parametrize("kind", ["avi", "asf"])
+def test_a_part_of_a_video_whose_pictures_are_numbered_as_they_are_decoded_is_whole(tmp_path: Path, kind: str) -> None:
+    path = clip(tmp_path / f"clip.{kind}", "libx264", {})
+    for taken, kept in (({"most": 7}, 7), ({"duration": 0.4}, 10), ({"start": 0.2, "most": 9}, 9)):
+        count = len(list(read_frames(path, **taken)))  # type: ignore[arg-type]
+        assert abs(count - kept) <= 1  # their clock may begin at the first picture that is decoded
+
+
 @pytest.mark.parametrize(("kind", "codec", "options"), FORMATS[:4])
 def test_packets_are_counted_as_libav_reads_them(
     tmp_path: Path, kind: str, codec: str, options: dict[str, str]
