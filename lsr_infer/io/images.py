@@ -89,6 +89,8 @@ def _decode_frame(data: bytes, name: Path | str, bits: int | None) -> NDArray[np
 _DEEP = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras use of samples that are stored in 16."""
+_MANY = 100
+"""Deep images that take some seconds to be looked at."""
 _BRIGHTER = "Where that is too bright, read them together with brighter images of their camera."
 
 
@@ -133,6 +135,8 @@ def common_bits(
         return bits
 
     candidates = [path for path in files if headers.may_be_deep(path)]
+    if len(candidates) > _MANY:
+        logger.info("%d images may have 16 bits: looking at how many of these they use", len(candidates))
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = {path: bits for path, bits in zip(candidates, pool.map(look, candidates), strict=True) if bits}
     bits = max(found.values(), default=0)
