@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constraints/cpu.txt)
 OUT := quickstart
 SCORED := --layout toytown-camera --split val --limit 40
-# What the tests try for real beside training and export. TensorRT itself is not among them: only NVIDIA's host has it.
-EXTRAS := train,mobile,export,openvino,trt-rtx,demo,docs,dev
+# What the quickstart takes, and what further targets and the tests try for real. TensorRT itself is not among them: only
+# NVIDIA's host has it.
+EXTRAS := train,export
+ALL_EXTRAS := train,mobile,export,analysis,openvino,trt-rtx,demo,docs,dev
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.
 # CLIP is a video of a road.
 CLIP :=
 
-.PHONY: help install docs test-fast overview-picture demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot shipped-frames shipped-models clean-quickstart
+.PHONY: help install install-all docs test-fast overview-picture demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot shipped-frames shipped-models clean-quickstart
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,7 +27,16 @@ $(VENV)/.installed: pyproject.toml constraints/cpu.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	touch $@
 
-install: $(VENV)/.installed  ## the environment .venv with training, export, demo, docs and tests
+$(VENV)/.installed-all: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(ALL_EXTRAS)]'
+	touch $(VENV)/.installed-demo $(VENV)/.installed-docs $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$*]'
+	touch $@
+
+install: $(VENV)/.installed  ## the environment .venv with training and export
+install-all: $(VENV)/.installed-all  ## the same with analysis, demo, other runtimes, docs and tests
 
 quickstart: install  ## every step on embedded data, from nothing to a segmented clip
 	@test ! -e $(OUT) || { echo "$(OUT)/ is there already: make clean-quickstart OUT=$(OUT) removes it, or choose another with OUT=…"; exit 2; }
@@ -66,21 +77,21 @@ clean-quickstart:  ## remove what quickstart made
 # A process that dies ends the run and names its test: pytest-xdist 3.8 would start another and may wait for ever.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
-test: install  ## all tests but those marked slow: 10 minutes on two cores
+test: install-all  ## all tests but those marked slow: 10 minutes on two cores
 	$(PYTEST)
 
-test-fast: install  ## the tests that take seconds: arrows, configuration, latent space, documents
+test-fast: install-all  ## the tests that take seconds: arrows, configuration, latent space, documents
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_arrows.py tests/test_documents.py tests/lsr_train/config tests/lsr_train/latent
 
-test-all: install  ## all tests: kill series, soaks, load tests too
+test-all: install-all  ## all tests: kill series, soaks, load tests too
 	$(PYTEST) --run-slow
 
-lint: install  ## format, lint and types
+lint: install-all  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy lsr_infer lsr_train export demo
 
-bench: install  ## speed and memory as ratios, JSON
+bench: install-all  ## speed and memory as ratios, JSON
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m tests.benchmarks.$$script || exit 1; done
 
 # The frames that the package ships to compare models on, and a clip for the page. The scenes are far from those of
@@ -94,13 +105,13 @@ shipped-frames: install  ## make the frames that ship again
 # The two demonstration networks of the package, before and after adaptation: about 20 minutes on two cores.
 SHIPPED := runs/shipped
 AS_SHIPPED := --precision int8 --for onnxruntime --overwrite
-shipped-models: install  ## train the networks that ship again: 20 minutes
+shipped-models: install-all  ## train the networks that ship again: 20 minutes
 	$(BIN)/python -m lsr_train pretrain --recipe toytown_shipped_source --out $(SHIPPED)/source
 	$(BIN)/python -m lsr_train adapt --recipe toytown_shipped_lsr_em --init $(SHIPPED)/source --out $(SHIPPED)/adapted
 	$(BIN)/python export/to_onnx.py $(SHIPPED)/source -o lsr_infer/models/toytown-source.onnx $(AS_SHIPPED)
 	$(BIN)/python export/to_onnx.py $(SHIPPED)/adapted -o lsr_infer/models/toytown.onnx $(AS_SHIPPED)
 
-bench-deploy: install  ## the long benchmarks: backends, whole clips, streams; needs CLIP
+bench-deploy: install-all  ## the long benchmarks: backends, whole clips, streams; needs CLIP
 	@test -n "$(CLIP)" || { echo "make bench-deploy needs a video of a road: CLIP=FILE.mp4"; exit 2; }
 	$(BIN)/python -m tests.benchmarks.backend_speed
 	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown.onnx
@@ -108,27 +119,27 @@ bench-deploy: install  ## the long benchmarks: backends, whole clips, streams; n
 
 # The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".
 DEMO :=
-demo: install  ## the demo page on http://127.0.0.1:7860; DEMO="--models DIR" adds options
+demo: $(VENV)/.installed-demo  ## the demo page on http://127.0.0.1:7860; DEMO="--models DIR" adds options
 	$(BIN)/python demo/app.py $(DEMO)
 
-docs: install  ## the documentation as a site in site/, which opens from disk
+docs: $(VENV)/.installed-docs  ## the documentation as a site in site/, which opens from disk
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
-overview-picture: install  ## the README's picture
+overview-picture: install-all  ## the README's picture
 	$(BIN)/python docs/overview_picture.py
 
 pictures: install  ## Toytown's pictures in the documents
 	$(BIN)/python docs/toytown_pictures.py
 
 # The demo page's pictures in docs/demo.md, taken in Chromium.
-page-pictures: install  ## the demo page's pictures in the documents
+page-pictures: install-all  ## the demo page's pictures in the documents
 	folder=$$(mktemp -d) && PYTHONPATH=. $(BIN)/python docs/page_pictures.py --temporary $$folder && rmdir $$folder
 
 # The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair
 STREET :=
-street-pictures: install  ## the pictures of the real pair; needs its runs and STREET, a clip
+street-pictures: install-all  ## the pictures of the real pair; needs its runs and STREET, a clip
 	@test -n "$(STREET)" || { echo "make street-pictures needs a video of a road: STREET=FILE.mp4"; exit 2; }
 	for run in source lsr lsr_em self_training lsr_st; do \
 		$(BIN)/python export/to_onnx.py $(RUNS)/$${run}_0 -o $(RUNS)/$${run}_0.onnx --overwrite || exit 1; done
@@ -140,5 +151,5 @@ street-pictures: install  ## the pictures of the real pair; needs its runs and S
 
 # CURVE is what tests/benchmarks/student_curve.py printed.
 CURVE := $(RUNS)/curve.json
-student-plot: install  ## the students' plot; needs CURVE
+student-plot: install-all  ## the students' plot; needs CURVE
 	$(BIN)/python docs/student_curve.py $(CURVE)

@@ -121,6 +121,10 @@ def _open_stderr() -> None:
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open
 
 
+_OF_ANALYSIS = ("matplotlib", "sklearn", "jinja2", "optuna")
+"""Packages of the extra `analysis`, which commands of `lsr_train` import only where they draw or search."""
+
+
 def extra(*names: str) -> str:
     """Return how to install one of these extras of the package, for the end of a message."""
     packages = " or ".join(f"lsr-road[{name}]" for name in names)
@@ -176,6 +180,7 @@ def exit_status(command: Callable[[], int | None], *, needs: str = "", argv: Seq
         if package in ("", "lsr_train", "lsr_infer"):  # a fault of ours
             traceback.print_exc()
             return 1
+        needs = "analysis" if package in _OF_ANALYSIS else needs
         advice = extra(needs) if needs else "Install it."
         sys.stderr.write(
             f"error: {package} is not installed in this Python ({sys.prefix}). {advice} Or use the environment that "

@@ -18,7 +18,6 @@ from lsr_train.comparison.document import LeftOut, comparison_document, comparis
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
 from lsr_train.comparison.options import AblateOptions, CompareOptions, TableArguments, TableOptions
 from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
-from lsr_train.comparison.search import search
 from lsr_train.comparison.spec import ComparisonSpec, read_comparison, search_ranges, select_runs, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
 from lsr_train.evaluation.options import evaluate_options
@@ -79,6 +78,8 @@ def ablate(options: AblateOptions, arguments: TableArguments) -> int:
     seed = options.seed_list[0]
     config = plan.training(run, plan.start(seed)[1], seed).config
     if options.search:
+        from lsr_train.comparison.search import search  # needs Optuna
+
         return search(plan, run, search_ranges(config, options.search), options)
     runs = sweeps(run, config, options.sweep) if options.sweep else without_each(run, config)
     name = re.sub(r"\s+", " ", f"{comparison.name}: {run.name}")
