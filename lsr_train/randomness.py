@@ -26,6 +26,8 @@ class Stream(IntEnum):
     STRONG_SOURCE = 7
     STRONG_MASKED = 8
     SOURCE_MIX = 9
+    LABELLED_ORDER = 10
+    LABELLED_AUGMENTATION = 11
 
 
 def generator(seed: int, stream: Stream, n: int, part: int = 0) -> np.random.Generator:

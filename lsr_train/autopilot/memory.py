@@ -65,7 +65,8 @@ def step_bytes(config: Config, num_classes: int) -> int:
         a_pixel *= _BF16
     height = augment.crop_height or config.data.source.height
     width = augment.crop_width or config.data.source.width
-    pixels = config.data.batch_size * height * width
+    alone = 1.0 if command_of(config.method) == "pretrain" else 0.5  # of what an image of each domain takes
+    pixels = (config.data.batch_size + alone * config.data.labelled_batch) * height * width
     fixed = _FIXED_BYTES + _resident_bytes(config, num_classes)
     narrow = _WHOLE_WIDTH_PART + (1 - _WHOLE_WIDTH_PART) * network.width
     return round(fixed + pixels * a_pixel * narrow)

@@ -49,7 +49,7 @@ def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     """
     device = choose_device(config.train.device, config.train.precision, prefix="train.")
     files = [resolve_model(Path(config.init)), resolve_model(out)]
-    (before, info), (after, _) = (load_model(file, device) for file in files)
+    (before, info), (after, adapted) = (load_model(file, device) for file in files)
     assert info.label_space is not None  # this program wrote both
     assert config.train.precision != "auto"
     precision, space = config.train.precision, info.label_space
@@ -64,6 +64,7 @@ def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     lines = [
         verdict(first, second, steps, space),
         f"before is {files[0]}, after is {files[1]}",
+        *_labelled_lines(adapted.labelled, config),
         *_selection_lines(out, space),
         f"before (left) and after (right): {', '.join(str(path) for path in pictures)}",
         *_signal_lines(first, second, len(frames), space),
@@ -74,6 +75,12 @@ def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     for line in lines:
         logger.info("%s", line)
     write_text(out / SUMMARY_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def _labelled_lines(labelled: int, config: Config) -> Iterator[str]:
+    """Yield a line where frames of the target had labels."""
+    if labelled:
+        yield f"trained with {labelled} labelled frames of the target: {config.data.labelled.name}"
 
 
 def _selection_lines(out: Path, space: LabelSpace) -> Iterator[str]:

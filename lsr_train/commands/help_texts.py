@@ -68,6 +68,7 @@ Options (defaults in brackets; a recipe may set others):
   --source DIR[:WEIGHT]     labelled images of a simulator: images/, labels/ and classes.yaml; give
                             several to mix them by weight, such as --source A --source B:0.5
   --target DIR|GLOB|VIDEO   footage of the camera that the network is for; no label of it is read
+  --labelled DIR[:WEIGHT]   a few labelled frames of the camera, such as `suggest` picks
   --budget TIME             time for both stages, such as 90s, 30m or 2h
   --out RUN                 the run folder to make [runs/selftraining]
   --resume RUN              continue an interrupted run
@@ -262,7 +263,7 @@ Picks the frames of your footage that are most worth labelling, and writes them 
 predictions as labels to be corrected. Frames count on which its predictions of the frame, its
 mirror image and a smaller copy disagree (and teacher and student, where the run has both); they
 are spread over what the footage shows, and no two are of one scene. RUN is a run folder or a
-.safetensors file. What comes out is a labelled folder that training reads as it is.
+.safetensors file. What comes out is a folder for adapt's option labelled.
 
 Options (defaults in brackets):
   --target DIR|GLOB|VIDEO   the footage; no label of it is read

@@ -206,7 +206,8 @@ def plan_table(comparison: ComparisonSpec, options: TableOptions, arguments: Tab
     if not data.target.given:
         raise UsageError("no target is named. Set --target.")
     check_named(data)
-    for root, flag in (*((source.root, "source") for source in data.sources), (data.target.root, "target")):
+    named = [(source.root, "source") for source in data.sources]
+    for root, flag in (*named, (data.target.root, "target"), (data.labelled.root, "labelled")):
         if root and not any(letter in root for letter in "*?[") and not Path(root).exists():
             raise InputError(f"{root}: there is no such file or folder. Set --{flag}.")
     return TablePlan(

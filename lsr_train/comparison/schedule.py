@@ -44,7 +44,7 @@ SUCCESS = (0, 6)
 _DIVERGED = 5
 _INTERRUPTED = 130
 _RETRY_SECONDS = 1.0  # after which a task is tried again that another process is working on
-_PATHS = ("init", "data.source.root", "data.target.root", "network.weights", "label_space")
+_PATHS = ("init", "data.source.root", "data.target.root", "data.labelled.root", "network.weights", "label_space")
 
 
 class Busy(Exception):  # noqa: N818 - no error: another process does it

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 SHORT_NAMES = {
     "--source": "--data.source.root",
     "--target": "--data.target.root",
+    "--labelled": "--data.labelled.root",
     "--student": "--network.backbone",
     "--width": "--network.width",
 }
@@ -243,25 +244,31 @@ def _weighted(text: str) -> dict[str, Any]:
 def _several_sources(argv: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
     """Take the `--source`s after the first out, each with the `--data.source` options behind it.
 
-    Returns what is left, in which the first `--source` is written as fields, and the fields of each further one.
+    Returns what is left, in which the first `--source` and `--labelled` are written as fields, and the fields of each
+    further source.
     """
     kept: list[str] = []
     more: list[dict[str, Any]] = []
     first = True
     options = [word.partition("=")[0] for word in argv]
-    for own, times in (("--data.source.root", 0), ("--data.more_sources", 1)):
-        if options.count("--source") > times and own in options:
-            raise UsageError(f"--source and {own} are the same. Take one of them.")
+    same = (("--source", "--data.source.root", 0), ("--source", "--data.more_sources", 1))
+    for short, own, times in (*same, ("--labelled", "--data.labelled.root", 0)):
+        if options.count(short) > times and own in options:
+            raise UsageError(f"{short} and {own} are the same. Take one of them.")
+    if options.count("--labelled") > 1:
+        raise UsageError("--labelled is given twice. Put the labelled frames of the target into one folder.")
     rest = iter(argv)
     for word in rest:
         option, equals, value = word.partition("=")
         field = option.removeprefix("--data.source.")
-        if option != "--source" and (field == option or not more):
+        if option not in ("--source", "--labelled") and (field == option or not more):
             kept.append(word)
             continue
         if not equals and (value := next(rest, "--")).startswith("--"):
             raise UsageError(f"{option} needs a value after it.")
-        if option != "--source":
+        if option == "--labelled":
+            kept += [f"--data.labelled.{name}={item}" for name, item in _weighted(value).items()]
+        elif option != "--source":
             if field not in _SOURCE_FIELDS:
                 raise UsageError(f"there is no option {option}.{hint(field, _SOURCE_FIELDS, '--data.source.')}")
             more[-1][field] = yaml.safe_load(value) if _SOURCE_FIELDS[field] in (int, float) else value

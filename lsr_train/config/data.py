@@ -10,8 +10,8 @@ from lsr_infer.errors import UsageError
 from lsr_train.config.fields import ABOVE_0, check_fields
 
 __all__ = [
-    "AugmentConfig", "DataConfig", "Layout", "MoreSourceConfig", "SourceConfig", "TargetConfig", "TargetLayout",
-    "check_named", "check_one_size",
+    "AugmentConfig", "DataConfig", "LabelledConfig", "Layout", "MoreSourceConfig", "SourceConfig", "TargetConfig",
+    "TargetLayout", "check_named", "check_one_size",
 ]  # fmt: skip
 
 Layout = Literal["gta5", "synthia", "cityscapes", "camvid", "folder", "toytown-game", "toytown-camera"]
@@ -77,6 +77,22 @@ class MoreSourceConfig(SourceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelledConfig(SourceConfig):
+    """A few frames of the target itself, with labels; empty means none.
+
+    They are no source: see `Method.labelled_terms`. A height or width of 0 is that of `data.target`, or of
+    `data.source` where there is no target. `weight` is how often they are drawn, relative to the sources' weights.
+    """
+
+    height: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = {side: (32 if getattr(self, side) else 0, 8192) for side in ("height", "width")}
+        check_fields(self, "data.labelled", **sizes, limit=(0, inf), weight=(ABOVE_0, inf))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetConfig:
     """The unlabelled frames of the camera the network is for. There is no label field.
 
@@ -130,6 +146,7 @@ class DataConfig:
         source: the labelled simulator.
         more_sources: further labelled data sets, each with the fields of `source`; batches are mixed by weight.
         target: the unlabelled footage.
+        labelled: a few labelled frames of the target.
         batch_size: images of each domain in a step, over all processes.
         workers: loader processes for each domain; 0 loads in the training process. No result depends on it.
         on_bad: `stop` lists every unusable file and ends with exit code 4; `skip` leaves them out, counts and says so.
@@ -139,6 +156,7 @@ class DataConfig:
     source: SourceConfig = field(default_factory=SourceConfig)
     more_sources: tuple[MoreSourceConfig, ...] = ()
     target: TargetConfig = field(default_factory=TargetConfig)
+    labelled: LabelledConfig = field(default_factory=LabelledConfig)
     batch_size: int = 1
     workers: int = 2
     on_bad: Literal["stop", "skip"] = "stop"
@@ -148,7 +166,7 @@ class DataConfig:
         check_fields(self, "data", batch_size=(1, inf), workers=(0, 256))
         if not all(isinstance(item, MoreSourceConfig) for item in self.more_sources):
             raise UsageError("data.more_sources holds something else than sources. Set it in a recipe, or by --source.")
-        _check_apart(self.sources)
+        _check_apart(self.sources, self.labelled)
 
     @property
     def sources(self) -> tuple[SourceConfig, ...]:
@@ -159,6 +177,24 @@ class DataConfig:
             for item in self.more_sources
         )
         return first, *(SourceConfig(**values) for values in sized)
+
+    @property
+    def labelled_frames(self) -> SourceConfig | None:
+        """The labelled frames of the target with their own size; None where there are none."""
+        if not self.labelled.given:
+            return None
+        own, size = self.labelled, self.target if self.target.given else self.source
+        return SourceConfig(**{**_values(own), "height": own.height or size.height, "width": own.width or size.width})
+
+    @property
+    def labelled_share(self) -> float:
+        """How much the labelled frames of the target count beside the sources, which count 1 together; 0 without."""
+        return self.labelled.weight / sum(source.weight for source in self.sources) if self.labelled.given else 0.0
+
+    @property
+    def labelled_batch(self) -> int:
+        """Labelled frames of the target in a step, over all processes: one at least; 0 where there are none."""
+        return max(1, round(self.batch_size * self.labelled_share)) if self.labelled.given else 0
 
 
 def check_named(data: DataConfig) -> None:
@@ -174,13 +210,15 @@ def _values(section: Any) -> dict[str, Any]:
     return {item.name: getattr(section, item.name) for item in fields(section)}
 
 
-def _check_apart(sources: Iterable[SourceConfig]) -> None:
+def _check_apart(sources: Iterable[SourceConfig], labelled: LabelledConfig) -> None:
     """Raise where two labelled data sets have images in common; splits of one folder may both be there."""
     splits: dict[str, list[str]] = {}
-    for source in sources:
+    for source in (*sources, labelled):
         place = os.path.realpath(source.root) if source.root else source.layout
         others = splits.setdefault(place, [])
         if source.given and others and (not source.split or {"", source.split} & {*others}):
+            if source is labelled:
+                raise UsageError(f"{source.name} is a source, and --labelled, which is for frames of the target.")
             raise UsageError(f"{source.name} is named as a source twice. Name it once, with a larger weight.")
         others.append(source.split)
 
@@ -257,4 +295,9 @@ def check_one_size(data: DataConfig, augment: AugmentConfig, why: str) -> None:
         raise UsageError(
             f"{why}, and they are of two sizes. Set the same --data.source.height and .width as "
             "--data.target.height and .width, or a crop by --augment.crop_height and --augment.crop_width."
+        )
+    few = data.labelled_frames
+    if few is not None and (few.height, few.width) != (target.height, target.width) and not augment.crop_height:
+        raise UsageError(
+            f"{why}, and labelled frames are of another size. Leave --data.labelled.height and .width out."
         )

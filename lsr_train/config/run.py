@@ -239,6 +239,7 @@ class Config:
                 "--augment.crop_height and --augment.crop_width."
             )
         domains: list[tuple[str, SourceConfig | TargetConfig]] = [("source", source) for source in sources]
+        domains += [] if (few := self.data.labelled_frames) is None else [("labelled", few)]
         for name, domain in [*domains, ("target", self.data.target)] if self.data.target.given else domains:
             height, width = domain.height * self.augment.scale_min, domain.width * self.augment.scale_min
             if crop_height > height or crop_width > width:
@@ -339,8 +340,11 @@ _OF_ALL_STAGES = frozenset({
 
 
 def is_of_all_stages(name: str) -> bool:
-    """Whether a field, by its dotted name, is the same in the source stage and in what starts from it."""
-    return name in _OF_ALL_STAGES or name.startswith(("data.", "log."))
+    """Whether a field, by its dotted name, is the same in the source stage and in what starts from it.
+
+    A few labels of the target are for the adaptation alone: a source stage that is there serves with and without them.
+    """
+    return name in _OF_ALL_STAGES or (name.startswith(("data.", "log.")) and not name.startswith("data.labelled"))
 
 
 def is_about_terms(name: str) -> bool:

@@ -196,9 +196,10 @@ def open_source(
 ) -> LabelledImages:
     """Find and scan one of the data sets that a configuration trains on, or another split of it; see `open_labelled`.
 
-    Where classes come from several sources, a folder without a classes.yaml still has Cityscapes' train ids.
+    Where classes come from several sources, a folder without a classes.yaml still has Cityscapes' train ids, and so
+    have labelled frames of the target.
     """
-    alone = len(config.data.sources) == 1
+    alone = len(config.data.sources) == 1 and source != config.data.labelled_frames
     plain = source.layout == "folder" and source.root and source.ids in ("auto", "classes")
     if plain and not alone and config.label_space == "auto" and find_classes(Path(source.root)) is None:
         source = replace(source, ids="cityscapes-trainid")

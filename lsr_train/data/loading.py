@@ -1,4 +1,4 @@
-"""Makes endless batches of a run's labelled data sets and of its target, from a sample number on, in worker processes.
+"""Makes endless batches of all data sets of a run, from a sample number on, in worker processes.
 
 A sample is a pure function of the seed and its number, and which samples a batch holds depends on its number, the batch
 size and the rank alone: the number of workers changes nothing, and resuming needs nothing but the sample number.
@@ -23,18 +23,18 @@ from torch.utils.data import DataLoader, Sampler
 
 from lsr_infer.errors import LsrError, UsageError
 from lsr_infer.io.images import fit_mask, read_mask
-from lsr_infer.labelspace import LabelSpace
+from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.data import TargetConfig
 from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation
 from lsr_train.data.footage import Footage, TargetFrames, open_footage
-from lsr_train.data.labelled import LabelledImages, open_sources
+from lsr_train.data.labelled import LabelledImages, open_source, open_sources
 from lsr_train.data.samples import LabelledBatch, LabelledSample, UnlabelledBatch, UnlabelledSample
 from lsr_train.randomness import Stream, generator
 
 __all__ = [
-    "Batches", "LabelledPart", "Mix", "SourceDataset", "TargetDataset", "batches_of", "build_source", "build_target",
-    "ignored_pixels", "open_batches",
+    "Batches", "LabelledPart", "Mix", "SourceDataset", "TargetDataset", "TargetLabels", "batches_of", "build_labelled",
+    "build_source", "build_target", "ignored_pixels", "open_batches",
 ]  # fmt: skip
 
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -160,6 +160,31 @@ class SourceDataset:
         return LabelledSample(frame=frame, labels=labels, file=sample.file)
 
 
+class TargetLabels:
+    """Augmented samples of the target's labelled frames; `ignored` (bool [H,W]) is true where labels are void."""
+
+    collate = staticmethod(LabelledBatch.collate)
+
+    def __init__(self, part: LabelledPart, seed: int, ignored: NDArray[np.bool_] | None = None) -> None:
+        self.part, self.seed, self._ignored = part, seed, ignored
+        self.left_out = part.images.left_out
+
+    def __len__(self) -> int:
+        """Return the number of frames (samples go on for ever)."""
+        return len(self.part.images)
+
+    def __getitem__(self, n: int) -> LabelledSample:
+        """Return sample `n`, for any n >= 0; raises `InputError` where its file has become unusable since the scan."""
+        sample = self.part.images[self.part.order(n)]
+        labels = sample.labels
+        if (mask := fit_mask(self._ignored, *labels.shape)) is not None:
+            labels = np.where(mask, np.uint8(IGNORE_INDEX), labels)
+        rng = generator(self.seed, Stream.LABELLED_AUGMENTATION, n)
+        frame, placed = self.part.augmentation(sample.frame, labels, rng)
+        assert placed is not None
+        return LabelledSample(frame=frame, labels=placed, file=sample.file)
+
+
 class TargetDataset:
     """Augmented samples of the target; `ignored` (bool [H,W]) is true where a pixel never counts."""
 
@@ -217,6 +242,29 @@ def build_source(
         augmentation = Augmentation(config.augment, source.height, source.width, references)
         parts.append(LabelledPart(images=images, augmentation=augmentation, order=order, weight=source.weight))
     return SourceDataset(parts, config.seed)
+
+
+def build_labelled(config: Config, space: LabelSpace, *, cache: Path | None = None) -> TargetLabels | None:
+    """Find, scan and prepare the labelled frames of the target; None where a run has none.
+
+    They are augmented as the source is, colours too, since they are few, but borrow no colours; what never counts in
+    target frames is void in them.
+
+    Raises:
+        UsageError: layout, split and ids do not fit together.
+        InputError: files are missing or unusable; all of them are listed.
+    """
+    few = config.data.labelled_frames
+    if few is None:
+        return None
+    images = open_source(config, few, space, cache=cache)
+    temperature = config.augment.rare_class_temperature
+    order: Callable[[int], int] = EpochOrder(config.seed, Stream.LABELLED_ORDER, len(images))
+    if temperature:
+        order = RareClassOrder(config.seed, Stream.LABELLED_ORDER, images.counts, temperature)
+    augmentation = Augmentation(config.augment, few.height, few.width)
+    part = LabelledPart(images=images, augmentation=augmentation, order=order, weight=few.weight)
+    return TargetLabels(part, config.seed, ignored_pixels(config.data.target, config.data.ignore_mask))
 
 
 def build_target(config: Config, *, cache: Path | None = None) -> TargetDataset:
@@ -308,18 +356,30 @@ def _start_worker(_: int) -> None:
 
 
 def batches_of(
-    dataset: _Dataset[BatchT_co], config: Config, start: int = 0, *, rank: int = 0, world: int = 1, pin: bool = False
+    dataset: _Dataset[BatchT_co],
+    config: Config,
+    start: int = 0,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    pin: bool = False,
+    size: int = 0,
 ) -> Generator[BatchT_co, None, None]:
-    """Yield a data set's batches of `data.batch_size / world` images for ever, on the CPU.
+    """Yield a data set's batches of `size / world` images for ever, on the CPU; a size of 0 is `data.batch_size`.
 
     Closing the generator ends the workers. `start` is the number of the first sample over all ranks, a multiple of
-    `data.batch_size`; `pin` puts batches into page-locked memory (for CUDA).
+    the size; `pin` puts batches into page-locked memory (for CUDA).
 
     Raises:
         UsageError: the batch size is not a multiple of the number of processes.
         InputError: a file has become unusable since the scan.
     """
-    batch_size, rest = divmod(config.data.batch_size, world)
+    batch_size, rest = divmod(size or config.data.batch_size, world)
+    if rest and size:
+        raise UsageError(
+            f"{size} labelled frames of the target in a step over {world} processes; it must be a multiple. Set "
+            "--data.labelled.weight or --data.batch_size."
+        )
     if rest:
         raise UsageError(
             f"data.batch_size is {config.data.batch_size} over {world} processes; it must be a multiple. "
@@ -347,10 +407,14 @@ def batches_of(
 
 
 class Batches(NamedTuple):
-    """Endless batches of both domains from a sample number on, on the CPU; no target where the method uses none."""
+    """Endless batches of both domains from a sample number on, on the CPU.
+
+    There is no target where the method uses none, and no `labelled` one where no frame of the target has labels.
+    """
 
     source: Iterator[LabelledBatch]
     target: Iterator[UnlabelledBatch] | None
+    labelled: Iterator[LabelledBatch] | None = None
 
 
 @contextmanager
@@ -360,14 +424,24 @@ def open_batches(
     target: TargetDataset | None,
     start: int,
     *,
+    labelled: TargetLabels | None = None,
     rank: int = 0,
     world: int = 1,
     pin: bool = False,
 ) -> Iterator[Batches]:
-    """Load both data sets inside a `with` block, which ends the workers; see `batches_of`."""
+    """Load all data sets inside a `with` block, which ends the workers; see `batches_of`.
+
+    `start` is the number of the first sample of source and target; as many batches of `labelled` lie before it.
+    """
     with ExitStack() as stack:
 
-        def opened(dataset: _Dataset[BatchT_co]) -> Iterator[BatchT_co]:
-            return stack.enter_context(closing(batches_of(dataset, config, start, rank=rank, world=world, pin=pin)))
+        def opened(dataset: _Dataset[BatchT_co], first: int = start, size: int = 0) -> Iterator[BatchT_co]:
+            batches = batches_of(dataset, config, first, rank=rank, world=world, pin=pin, size=size)
+            return stack.enter_context(closing(batches))
 
-        yield Batches(source=opened(source), target=None if target is None else opened(target))
+        few = config.data.labelled_batch
+        yield Batches(
+            source=opened(source),
+            target=None if target is None else opened(target),
+            labelled=None if labelled is None else opened(labelled, start // config.data.batch_size * few, few),
+        )

@@ -47,10 +47,14 @@ BatchT = TypeVar("BatchT", LabelledBatch, UnlabelledBatch)
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What training starts from, and the finished network that teaches it, with where that is from, if any."""
+    """What training starts from, the finished network that teaches it, with where that is from, if any.
+
+    `labelled` frames of the target have labels that it learns from.
+    """
 
     network: DeepLabV2
     teacher: tuple[FrozenTeacher, TeacherFacts] | None = None
+    labelled: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,7 @@ class Engine:
         self._is_main = bool(accelerator.is_main_process)
         self.log = RunLog(run, tensorboard=config.log.tensorboard and self._is_main)
         self.step = 0
+        self.labelled = models.labelled
         self.schedule = Schedule(config.train.steps, config.selection.every, deadline)
         self._started, self._spent = time.monotonic(), run.seconds()
         self.monitor = TermMonitor()
@@ -125,20 +130,23 @@ class Engine:
         set_learning_rate(self.optimizer, learning_rate(position, config.optim, config.train.steps))
         for critic in self.critics.values():
             set_decayed_rate(critic, position, config.optim, config.train.steps)
-        weights = self.method.term_weights()
+        weights = {**self.method.term_weights(), "labelled": config.data.labelled_share}
         for micro in range(config.train.accumulate):
             begin = time.perf_counter()
             source = next(batches.source)
             target = None if batches.target is None else next(batches.target)
+            labelled = None if batches.labelled is None else next(batches.labelled)
             waited += time.perf_counter() - begin
             source = self._placed(source)
             target = None if target is None else self._placed(target)
-            self._recent.append((self.step, (*source.files, *(target.files if target else ()))))
+            self.method.labelled = None if labelled is None else self._placed(labelled)
+            files = [file for batch in (source, target, labelled) if batch is not None for file in batch.files]
+            self._recent.append((self.step, tuple(files)))
             first = self.samples + micro * config.data.batch_size + self.accelerator.process_index * len(source.image)
             self.method.begin(self.step, first)
             last = micro == config.train.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                terms = self.method.terms(self.model, source, target)
+                terms = self.method.terms(self.model, source, target) | self.method.labelled_terms(self.model)
                 if last and config.log.gradients and (self.step + 1) % config.log.gradients == 0:
                     groups = self.network.parameter_groups()
                     norms = gradient_norms(terms, [*groups["stem"], *groups["backbone"]])
@@ -316,6 +324,7 @@ class Engine:
         info = ModelInfo(
             label_space=self.space, method=self.config.method, step=self.step, height=size.height, width=size.width,
             scores=self.selector.scores(self.step), teacher=None if self.teacher is None else self.teacher[1],
+            labelled=self.labelled,
         )  # fmt: skip
         self.state.write(folder, info)
 

@@ -18,7 +18,16 @@ from lsr_infer.labelspace import LabelSpace
 from lsr_train.config.run import Config, command_of
 from lsr_train.config.training import DistillConfig
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_source
-from lsr_train.data.loading import Batches, SourceDataset, TargetDataset, build_source, build_target, open_batches
+from lsr_train.data.loading import (
+    Batches,
+    SourceDataset,
+    TargetDataset,
+    TargetLabels,
+    build_labelled,
+    build_source,
+    build_target,
+    open_batches,
+)
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.engine.selection import SelectionSignals, Selector
 from lsr_train.evaluation.scores import score_frames
@@ -42,8 +51,8 @@ logger = logging.getLogger(__name__)
 class RunInputs:
     """The data of a run, and what selects its checkpoint.
 
-    Without a target in the configuration `target` is None, without a split of source images that the run does not train
-    on `held_out`.
+    Without a target in the configuration `target` is None, without labelled frames of it `labelled`, without a split of
+    source images that the run does not train on `held_out`.
     """
 
     config: Config
@@ -51,26 +60,27 @@ class RunInputs:
     space: LabelSpace
     source: SourceDataset
     target: TargetDataset | None
+    labelled: TargetLabels | None
     held_out: LabelledImages | None
     selector: Selector
 
     @property
     def left_out(self) -> int:
         """How many unusable files `data.on_bad skip` left out."""
-        parts = (self.source, self.target, self.held_out)
+        parts = (self.source, self.target, self.labelled, self.held_out)
         return sum(len(part.left_out) for part in parts if part is not None)
 
     def batches(self, start: int, *, with_target: bool) -> AbstractContextManager[Batches]:
         """Load this rank's batches from sample `start` on, inside a `with` block that ends the workers."""
         accelerator = self.accelerator
         return open_batches(
-            self.config, self.source, self.target if with_target else None, start,
+            self.config, self.source, self.target if with_target else None, start, labelled=self.labelled,
             rank=accelerator.process_index, world=accelerator.num_processes, pin=accelerator.device.type == "cuda",
         )  # fmt: skip
 
 
 def open_inputs(config: Config, accelerator: Accelerator) -> RunInputs:
-    """Find and scan both data sets.
+    """Find and scan all data sets.
 
     Raises:
         UsageError: layout, split and ids do not fit together, or the held-out split is trained on.
@@ -79,12 +89,14 @@ def open_inputs(config: Config, accelerator: Accelerator) -> RunInputs:
     cache = user_cache_folder()
     space = choose_label_space(config)
     problems: list[str] = []
-    target = source = held_out = None
+    target = source = labelled = held_out = None
     with _collected(problems):
         target = build_target(config, cache=cache) if config.data.target.given else None
     with _collected(problems):
         plain = replace(config, augment=replace(config.augment, lab_transfer=0.0))  # needs the target's statistics
         source = build_source(plain if problems else config, space, target, cache=cache)
+    with _collected(problems):
+        labelled = build_labelled(config, space, cache=cache)
     with _collected(problems):
         held_out = _held_out(config, space, cache)
     if problems:
@@ -96,6 +108,7 @@ def open_inputs(config: Config, accelerator: Accelerator) -> RunInputs:
         space=space,
         source=source,
         target=target,
+        labelled=labelled,
         held_out=held_out,
         selector=_selector(config, space, target, held_out),
     )

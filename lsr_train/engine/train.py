@@ -50,16 +50,19 @@ def train(request: Request, deadline: Deadline | None = None) -> int:
         method = facts.method or "an unknown method"
         logger.info("teacher %s: %s, step %d, SHA-256 %s", config.distill.teacher, method, facts.step, facts.sha256)
     with _run_folder(request, config, main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as run:
-        networks = Networks(network=network, teacher=teacher)
+        few = 0 if inputs.labelled is None else len(inputs.labelled)
+        with_labels = f", {few} labelled ones ({config.data.labelled_batch} a step)" if few else ""
+        networks = Networks(network=network, teacher=teacher, labelled=few)
         engine = Engine(config, inputs.space, networks, accelerator, run, inputs.selector, deadline)
         if request.resume is not None:
             engine.resume()
         if accelerator.is_main_process:
             run.note_environment({**describe_environment(accelerator.device), "step": engine.step})
         logger.info(
-            "%s on %s (%s), %s, %d source images, %s target frames, steps %d to %d, run folder %s",
+            "%s on %s (%s), %s, %d source images, %s target frames%s, steps %d to %d, run folder %s",
             config.method, accelerator.device, config.train.precision, meaning, len(inputs.source),
-            "no" if inputs.target is None else len(inputs.target), engine.step, engine.schedule.steps, run.path,
+            "no" if inputs.target is None else len(inputs.target), with_labels, engine.step, engine.schedule.steps,
+            run.path,
         )  # fmt: skip
         try:
             loading = inputs.batches(engine.samples, with_target=engine.method.uses_target)

@@ -102,6 +102,7 @@ class CheckpointModel:
         if info.origin:
             logger.info("%s: recognised as %s", file, info.origin)
         what = info.origin or f"{info.method or 'unknown method'}, step {info.step}, {self._network.spec.backbone}"
+        what += f", trained with {info.labelled} labelled frames of the target" if info.labelled else ""
         self.num_classes = self._network.spec.num_classes
         self.space = info.label_space
         self.size = working_size(info, options.height, options.width)
@@ -113,6 +114,7 @@ class CheckpointModel:
             "method": info.method,
             "step": info.step,
             "origin": info.origin,
+            "labelled": info.labelled,
             "network": self._network.spec.to_dict(),
         }
 

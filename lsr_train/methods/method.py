@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lsr_train.config.run import Config
 from lsr_train.data.samples import LabelledBatch, UnlabelledBatch
 from lsr_train.device import autocast
-from lsr_train.losses.pixel import upsample
+from lsr_train.losses.pixel import cross_entropy, upsample
 from lsr_train.network import SegOutput
 from lsr_train.selftraining import FrozenTeacher
 
@@ -47,6 +47,8 @@ class Method(nn.Module):
 
     uses_target: ClassVar[bool] = False
     """Whether `terms` reads the target batch; without it none is loaded."""
+    labelled: LabelledBatch | None = None
+    """Labelled frames of the target in this micro-batch, which the engine sets; None where a run has none."""
 
     def __init__(self, config: Config, num_classes: int, channels: int) -> None:
         super().__init__()
@@ -66,6 +68,20 @@ class Method(nn.Module):
             One scalar a term, differentiable; the keys are the columns of the log and never change within a run.
         """
         raise NotImplementedError
+
+    def labelled_terms(self, network: Network) -> dict[str, Tensor]:
+        """Compute the unweighted term of the target's labelled frames, their cross-entropy; none where there are none.
+
+        The engine adds it to the `terms` of every method, weighted by `DataConfig.labelled_share`. The frames belong to
+        the target, so they go through the network by themselves, whatever `network.forward` says: in training mode
+        batch-norm sees no source image beside them, and frozen statistics are the target's. Nothing that aligns source
+        with target (prototypes, norms, critics, entropies) counts them as either domain.
+        """
+        if self.labelled is None:
+            return {}
+        image, labels = self.labelled.image, self.labelled.labels
+        logits = upsample(network(image).logits, labels.shape[-2:])  # [B,C,H,W]
+        return {"labelled": cross_entropy(logits, labels)}
 
     def term_weights(self) -> dict[str, float]:
         """Return the weight of each term; a term that is not named has weight 1."""

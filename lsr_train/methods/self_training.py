@@ -76,7 +76,7 @@ class SelfTraining(Method):
         self.teacher: EmaTeacher | None = None
         self.starting: EmaTeacher | None = None
         self._strength = Strength(**asdict(config.strong))
-        self._step = 0
+        self._step = self._sample = 0
         self._draws = ImageDraws(config.seed)
         self._diagnostics: dict[str, Tensor] = {}
 
@@ -88,7 +88,7 @@ class SelfTraining(Method):
 
     def begin(self, step: int, sample: int) -> None:
         """Learn which micro-batch comes next."""
-        self._step = step
+        self._step, self._sample = step, sample
         self._draws.begin(sample)
 
     def after_step(self, network: nn.Module, step: int) -> None:
@@ -191,7 +191,11 @@ class SelfTraining(Method):
 
     @torch.no_grad()
     def _mix(self, source: LabelledBatch, target: UnlabelledBatch, labels: PixelLabels) -> tuple[Tensor, PixelLabels]:
-        """Paste half of each source image's classes onto the target; return the augmented image and its labels."""
+        """Paste half of each source image's classes onto the target; return the augmented image and its labels.
+
+        Labelled frames of the target take the place of source images as often as they are drawn beside them.
+        """
+        source = self._donors(source)
         pasted = torch.zeros_like(labels.labels, dtype=torch.bool)
         if self.config.self_training.mix == "class":
             pasted = class_mix_mask(source.labels, self._draws(Stream.MIX, source.image, (self.num_classes,)))
@@ -209,6 +213,22 @@ class SelfTraining(Method):
             if self.alignment.guarded:
                 self._diagnostics["alignment_strength"] = self.alignment.effective_strength
         return image, both
+
+    def _donors(self, source: LabelledBatch) -> LabelledBatch:
+        """Put labelled frames of the target in the place of some source images, by the images' numbers."""
+        few, share = self.labelled, self.config.data.labelled_share
+        if few is None:
+            return source
+        B, part = len(source.image), share / (1 + share)
+        index = [
+            B + place * len(few.image) // B if int((n + 1) * part) > int(n * part) else place
+            for place, n in enumerate(range(self._sample, self._sample + B))
+        ]
+        chosen = to_device(torch.tensor(index), source.image.device)
+        image, labels = (
+            torch.cat(pair).index_select(0, chosen) for pair in ((source.image, few.image), (source.labels, few.labels))
+        )
+        return LabelledBatch(image=image, labels=labels)
 
     def _augment(self, image: Tensor, stream: Stream) -> Tensor:
         """Augment normalised images strongly."""

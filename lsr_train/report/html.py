@@ -169,6 +169,9 @@ def summary_section(runs: Mapping[str, ShownRun]) -> Section:
         "network": [f"{r.config.network.backbone} x {r.config.network.width:g}" for r in runs.values()],
         "seed": [str(run.config.seed) for run in runs.values()],
     }
+    labelled = [run.config.data.labelled for run in runs.values()]
+    if any(part.given for part in labelled):
+        rows["labels of the target"] = [Path(part.name).name if part.given else "none" for part in labelled]
     signals = [logged_curves(run.path, "signals") for run in runs.values()]
     for name in dict.fromkeys(name for series in signals for name in series):
         cells = [f"{s[name][1][0]:.3f} → {s[name][1][-1]:.3f}" if name in s else "-" for s in signals]

@@ -61,6 +61,7 @@ class ModelInfo:
         scores: figures by name, finite.
         origin: a phrase on where the file is from, where that is not this project.
         teacher: of a distilled network, else None.
+        labelled: how many frames of the target had labels that it was trained with.
     """
 
     label_space: LabelSpace | None
@@ -73,6 +74,7 @@ class ModelInfo:
     intended_use: str = INTENDED_USE
     origin: str = ""
     teacher: TeacherFacts | None = None
+    labelled: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain JSON data."""
@@ -100,6 +102,7 @@ class ModelInfo:
                 intended_use=str(document["intended_use"]),
                 origin=str(document["origin"]),
                 teacher=None if teacher is None else TeacherFacts.from_dict(teacher, "teacher"),
+                labelled=int(document.get("labelled", 0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the model's description is damaged: {type(error).__name__} {error}.") from error

@@ -43,7 +43,8 @@ def data_fingerprint(config: Config) -> str:
         UsageError: layout and ids do not fit together.
         InputError: a folder or file is missing or cannot be read.
     """
-    sources, target = config.data.sources, config.data.target
+    few, target = config.data.labelled_frames, config.data.target
+    sources = (*config.data.sources, few) if few is not None else config.data.sources
     files: list[Path] = []
     for source in sources:
         if source.layout.startswith("toytown"):

@@ -205,4 +205,4 @@ def _report(options: SuggestOptions, frames: int, chosen: int) -> None:
             why = f"every other of {frames} frames is of a scene that was chosen already (--apart, or nearly equal)"
         logger.warning("%d frames are suggested, not %d: %s", chosen, options.count, why)
     logger.info("%d frames with pre-filled labels are in %s; %s has all scores", chosen, options.out, FRAMES_FILE)
-    logger.info("correct the labels now: preview/ shows where to look first")
+    logger.info("correct the labels (preview/ shows where to look first), then train with --labelled %s", options.out)

@@ -196,6 +196,7 @@ FIELDS = {
     "": "init label_space method seed",
     "network": "backbone batch_norm batch_norm_frames dilations forward normalization output_stride stem weights width",
     "data": "batch_size ignore_mask more_sources on_bad workers",
+    "data.labelled": "height ids ignore_mask image_suffix label_suffix layout limit root split weight width",
     "data.source": "height ids ignore_mask image_suffix label_suffix layout limit root split weight width",
     "data.target": "height ignore_bottom ignore_top layout limit root seconds split static width",
     "augment": "blur blur_sigma brightness contrast crop_height crop_width flip hue "

@@ -22,6 +22,7 @@ from lsr_train.data.labels import CITYSCAPES_19
 from lsr_train.device import choose_precision
 from lsr_train.engine.loop import Engine
 from lsr_train.methods.self_training import LSRSelfTraining
+from lsr_train.runs.checkpoint import load_model
 from tests.lsr_train.training_runs import REPOSITORY, losses, run_here, start, weights, words
 
 RECIPES = {"source-only": "toytown_source", "target-only": "toytown_target_only", "lsr": "toytown_lsr",
@@ -53,6 +54,12 @@ TWO_SOURCES = (
 """A second labelled data set, for one sample in three."""
 
 
+FEW_LABELS = (
+    "--data.labelled.layout", "toytown-camera", "--data.labelled.split", "val", "--data.labelled.limit", "3",
+)  # fmt: skip
+"""Three labelled frames of the target."""
+
+
 def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, list[str]]:
     if method in ("source-only", "target-only"):
         return "pretrain", words(RECIPES[method], out, *more)
@@ -69,9 +76,10 @@ def command_for(method: str, source: Path, out: Path, *more: str) -> tuple[str, 
 
 @pytest.mark.parametrize("method", METHOD_SPECS)
 def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, tmp_path: Path) -> None:
-    more = ("--selection.signal", "flip", "--log.gradients", "2")
+    more = ("--selection.signal", "flip", "--log.gradients", "2", *FEW_LABELS)
     assert run_here(*command_for(method, source, tmp_path / "run", *more)) == 0
     run = tmp_path / "run"
+    assert load_model(run / "checkpoints/step-6/model.safetensors")[1].labelled == 3
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert (status["state"], status["step"]) == ("finished", 6)
     rows = losses(run)
@@ -82,7 +90,7 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
     assert [row["step"] for row in norms] == ["2", "4", "6"]
     assert set(norms[0]) <= set(rows[0])  # a norm for every loss term
     assert all(0 <= float(value) < math.inf for row in norms for value in row.values())
-    assert all(float(row[name]) > 0 for row in norms for name in ("cross_entropy",) if name in row)
+    assert all(float(row[name]) > 0 for row in norms for name in ("cross_entropy", "labelled"))
     assert (run / "checkpoints/last").read_text(encoding="utf-8") == "step-6\n"
     selected = status["selection"]["best_step"]  # none where six steps made a class collapse
     assert (run / "checkpoints/best").is_file() == (selected is not None)
@@ -375,7 +383,7 @@ def test_micro_batches_have_numbers_of_their_own_and_resume(
         begin(method, step, sample)
 
     monkeypatch.setattr(LSRSelfTraining, "begin", noted)
-    more = ["--train.accumulate", "2", "--train.checkpoint_every", "2", "--train.keep", "9"]
+    more = ["--train.accumulate", "2", "--train.checkpoint_every", "2", "--train.keep", "9", *FEW_LABELS]
     assert run_here(*command_for("lsr-st", source, tmp_path / "whole", *more)) == 0
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     for name in ("step-4", "step-6"):
@@ -394,7 +402,7 @@ def test_micro_batches_have_numbers_of_their_own_and_resume(
 )
 def test_two_processes_equal_one(method: str, source: Path, tmp_path: Path) -> None:
     """Two ranks with one image each give the losses of one rank with two (gloo, real processes)."""
-    more = ["--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none"]
+    more = ["--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none", *FEW_LABELS]
     rate = "0.0001" if method == "oce" else "0.01"  # its labels are the network's own: rounding would turn some over
     more += ["--optim.name", "sgd", "--optim.lr", rate]  # AdamW would blow rounding up to whole steps
     more += TWO_SOURCES
