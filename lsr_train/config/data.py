@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from math import inf
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lsr_infer.errors import UsageError
-from lsr_train.config.fields import ABOVE_0, check_fields
+from lsr_train.config.fields import check_fields
 
 __all__ = [
     "AugmentConfig", "DataConfig", "LabelledConfig", "Layout", "MoreSourceConfig", "SourceConfig", "TargetConfig",
@@ -49,9 +49,18 @@ class SourceConfig:
     limit: int = 0
     ignore_mask: str = ""
     weight: float = 1.0
+    _section: ClassVar[str] = "data.source"
+    _option: ClassVar[str] = "--source"
+    _has_size: ClassVar[bool] = True  # else a height or width of 0 is that of another section
 
     def __post_init__(self) -> None:
-        check_fields(self, "data.source", height=(32, 8192), width=(32, 8192), limit=(0, inf), weight=(ABOVE_0, inf))
+        sizes = {side: (32 if self._has_size or getattr(self, side) else 0, 8192) for side in ("height", "width")}
+        check_fields(self, self._section, **sizes, limit=(0, inf))
+        if not 0 < self.weight < inf:
+            raise UsageError(
+                f"the weight of {self._option} {self.name} is {self.weight:g}; it must be a number above 0. Write "
+                f"{self._option} {self.name}:WEIGHT."
+            )
 
     @property
     def given(self) -> bool:
@@ -70,10 +79,7 @@ class MoreSourceConfig(SourceConfig):
 
     height: int = 0
     width: int = 0
-
-    def __post_init__(self) -> None:
-        sizes = {side: (32 if getattr(self, side) else 0, 8192) for side in ("height", "width")}
-        check_fields(self, "data.more_sources", **sizes, limit=(0, inf), weight=(ABOVE_0, inf))
+    _has_size: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +92,9 @@ class LabelledConfig(SourceConfig):
 
     height: int = 0
     width: int = 0
-
-    def __post_init__(self) -> None:
-        sizes = {side: (32 if getattr(self, side) else 0, 8192) for side in ("height", "width")}
-        check_fields(self, "data.labelled", **sizes, limit=(0, inf), weight=(ABOVE_0, inf))
+    _section: ClassVar[str] = "data.labelled"
+    _option: ClassVar[str] = "--labelled"
+    _has_size: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)

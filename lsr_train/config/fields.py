@@ -94,14 +94,17 @@ def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def plain_fields(config: Any) -> dict[str, Any]:
-    """Return every value by dotted name, also those of sections in a list, such as `data.more_sources.0.root`."""
-    plain: dict[str, Any] = {}
-    for name, value in fields_of(config):
-        sections = value if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)) else ()
-        plain |= {f"{name}.{n}.{key}": item for n, part in enumerate(sections) for key, item in fields_of(part)}
-        if not sections:
-            plain[name] = value
-    return plain
+    """Return every value by dotted name; of a section in a list a text of what is not its default."""
+
+    def text(section: Any) -> str:
+        default = dict(fields_of(type(section)()))
+        return ", ".join(f"{name} {value}" for name, value in fields_of(section) if value != default[name])
+
+    def plain(value: Any) -> Any:
+        sections = isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value))
+        return "; ".join(map(text, value)) if sections else value
+
+    return {name: plain(value) for name, value in fields_of(config)}
 
 
 def with_fields(config: Tree, values: Mapping[str, Any]) -> Tree:

@@ -177,7 +177,7 @@ class Config:
         method: source-only, target-only, one of the adapting ones (docs/methods.md) or distill; an entry point of the
             group `lsr_train.methods`, or FILE.py:CLASS.
         label_space: `cityscapes19`, `synthia16`, `synthia13`, `camvid11`, a YAML file, or `auto` (the source folder's
-            classes.yaml, else cityscapes19).
+            classes.yaml, else cityscapes19; of several sources all classes by name).
         seed: of everything random.
         init: checkpoint (or run folder) whose weights are the start; empty starts from `network.weights`.
         network: the segmentation network.

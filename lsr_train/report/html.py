@@ -210,9 +210,9 @@ def configuration_section(runs: Mapping[str, ShownRun]) -> Section:
     """Return the fields in which runs differ, and every configuration as it is."""
     values = [plain_fields(run.config) for run in runs.values()]
     rows = {
-        name: [text if len(text) <= 60 else f"…{text[-58:]}" for text in (str(value.get(name)) for value in values)]
-        for name in dict.fromkeys(name for value in values for name in value)
-        if any(other.get(name) != values[0].get(name) for other in values[1:])
+        name: [text if len(text) <= 60 else f"…{text[-58:]}" for text in (str(value[name]) for value in values)]
+        for name in values[0]
+        if any(other[name] != values[0][name] for other in values[1:])
     }
     tables = [_by_run(runs, rows, "field that differs")] if rows else []
     folds = {f"{name}: config.yaml": run.text for name, run in runs.items()}

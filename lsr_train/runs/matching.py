@@ -77,8 +77,7 @@ def effective_fields(config: Config, *, with_length: bool = True) -> dict[str, A
 def differing(wanted: Config, other: Config, *, with_length: bool = True) -> list[str]:
     """Return, as text, the `effective_fields` in which another run is not the wanted one."""
     mine, theirs = (effective_fields(config, with_length=with_length) for config in (wanted, other))
-    names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-    return [f"{name} {theirs.get(name)} (here {mine.get(name)})" for name in names]
+    return [f"{name} {theirs[name]} (here {value})" for name, value in mine.items() if value != theirs[name]]
 
 
 def source_name(config: Config, data: str) -> str:

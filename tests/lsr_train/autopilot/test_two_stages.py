@@ -194,14 +194,17 @@ def test_a_finished_source_stage_is_used_again(
     assert sorted(path.name for path in beside.iterdir()) == sorted(["second", source.name])
 
 
-def test_another_seed_trains_another_source_stage(
-    data: Path, whole: Path, beside: Path, caplog: pytest.LogCaptureFixture
+def test_another_seed_and_another_source_train_another_source_stage(
+    data: Path, whole: Path, beside: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert run_here("adapt", words(data, beside / "second", *LENGTHS, "--seed", "1")) == 0
+    labelled_folder(tmp_path / "more")
+    more = ["--seed", "1", "--source", f"{tmp_path / 'more'}:0.5"]
+    assert run_here("adapt", words(data, beside / "second", *LENGTHS, *more)) == 0
     assert "the source stage is trained" in caplog.text
-    assert "has seed 0 (here 1)" in caplog.text
+    assert f"has seed 0 (here 1), data.more_sources () (here root {tmp_path / 'more'}, weight 0.5)" in caplog.text
     assert source_of(beside / "second").name != source_of(whole).name
+    assert caplog.text.count("10 source images") == 2, "both stages have both"
 
 
 def test_a_changed_label_file_trains_another_source_stage(
