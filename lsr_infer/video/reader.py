@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ _ONE_TO_ONE = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "mpeg4", "mpeg1v
 """Codecs of which every packet gives one picture at its own time, unless it is one of two fields or empty."""
 _EMPTY_BYTES = {"mpeg4": 19}
 """At most, of a packet that repeats the last picture; libav takes those of its `MAX_NVOP_SIZE` for such."""
+_FIXED_RATE = frozenset({"mpeg1video", "mpeg2video"})
+_LONGEST_STEP, _STEPS_BESIDE = 1.75, 8
+"""Pictures of a fixed rate from one to the next; a field that is shown twice makes it 1.5."""
 _MOST_REORDERED = 16
 """Pictures that a decoder may show before one that it decoded earlier."""
 _ROUNDING_SECONDS = 0.1
@@ -65,6 +69,7 @@ class _CompletenessCheck:
         self._codec = stream.codec_context.codec.canonical_name
         self._is_one_to_one = self._codec in _ONE_TO_ONE
         self._expected: set[int] = set()
+        self._stamps: list[int] = []
         self._begin: int | None = None
         self._last: int = -(1 << 63)
         self.is_in_order = True  # AVI and ASF number pictures as they are decoded
@@ -80,6 +85,8 @@ class _CompletenessCheck:
             self._packets += not packet.is_discard
             self._length += packet.duration or 0
             self._end = max(self._end, end)
+            if packet.dts is not None:
+                self._stamps.append(packet.dts)
             if packet.pts is not None and packet.dts is not None:
                 if self._delay is None:
                     self._delay = packet.pts - packet.dts
@@ -141,6 +148,8 @@ class _CompletenessCheck:
             return None  # some headers round the duration, and some files end in bytes that are no part of them
         if structure.damage:
             return f"{stated} claimed" if stated else structure.damage
+        if "mpeg" in self._formats and self._codec in _FIXED_RATE and self._has_gap():
+            return "pictures between others are missing"
         is_transport = "mpegts" in self._formats
         number = self._stream.id if is_transport else self._container.streams.video.index(self._stream)
         stored = structure.packets_of(number)
@@ -156,6 +165,20 @@ class _CompletenessCheck:
         if claimed is None or reached >= claimed - max(_ROUNDING_FRAMES / rate, _ROUNDING_SECONDS):
             return None
         return f"{self._stream.frames or f'{claimed:.1f} s'} claimed"
+
+    def _has_gap(self) -> bool:
+        """Whether pictures of a fixed rate are missing between others; the packs of program streams have no numbers.
+
+        libav may give a picture the time of the next one: the steps beside it make up for a gap that is none.
+        """
+        steps = [after - before for before, after in pairwise(self._stamps)]
+        usual = max(1, sorted(steps)[len(steps) // 2]) if steps else 1
+        leap = containers.LEAP_SECONDS / self._time_base  # to another clock
+        for at, step in enumerate(steps):
+            near = steps[max(0, at - _STEPS_BESIDE) : at + _STEPS_BESIDE]
+            if _LONGEST_STEP * usual < step < leap and sum(near) > (len(near) + 0.5) * usual:
+                return True
+        return False
 
     @property
     def _time_base(self) -> float:

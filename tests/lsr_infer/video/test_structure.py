@@ -294,6 +294,21 @@ def test_several_undecodable_packets_are_counted(tmp_path: Path) -> None:
     assert "3 packets could not be decoded" in problem
 
 
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+@pytest.mark.parametrize(("form", "sound"), [("mpeg", False), ("vob", False), ("dvd", False)])
+def test_packs_that_are_missing_in_the_middle_are_noticed(tmp_path: Path, codec: str, form: str, sound: bool) -> None:
+    path = clip(tmp_path / "clip.mpg", codec, {}, form=form, sound="mp2" if sound else "")
+    data = path.read_bytes()
+    assert read(path) == (FRAMES, None)
+    last = data.rindex(b"\0\0\1\xe0") // 2048 * 2048  # the end of the pictures is no middle
+    for at in range(3 * 2048, last - 3 * 2048, 2048):
+        path.write_bytes(data[:at] + data[at + 2048 :])
+        count, problem = read(path)
+        assert problem is not None or count == FRAMES, at
+    path.write_bytes(data + data)
+    assert read(path) == (2 * FRAMES, None)
+
+
 CODECS = [
     ("mp4", "libsvtav1"), ("mkv", "libsvtav1"), ("mp4", "libvpx-vp9"), ("mp4", "libx265"),
     ("mov", "libx264"), ("mkv", "mpeg2video"), ("mkv", "ffv1"), ("avi", "wmv2"), ("avi", "mpeg4"),
