@@ -108,6 +108,18 @@ def test_a_folder_and_a_clip_give_two_finished_runs(whole: Path) -> None:
     assert config_from_text((source / "config.yaml").read_text(encoding="utf-8"), "").optim.lr == 0.001
 
 
+def test_labels_of_the_target_are_for_the_adaptation_alone(whole: Path, data: Path, tmp_path: Path) -> None:
+    """So the source stage of the adaptation without them serves again."""
+    labelled_folder(tmp_path / "few")
+    out = whole.parent / "labelled"
+    assert run_here("adapt", words(data, out, *LENGTHS, "--labelled", f"{tmp_path / 'few'}:0.5")) == 0
+    assert source_of(out) == source_of(whole)
+    assert "labelled" not in losses(source_of(out))[0]
+    assert float(losses(out)[0]["labelled"]) > 0
+    summary = (out / "summary.txt").read_text(encoding="utf-8")
+    assert f"trained with 5 labelled frames of the target: {tmp_path / 'few'}" in summary
+
+
 def test_every_choice_is_written_down(whole: Path) -> None:
     choices = json.loads((whole / "stages.json").read_text(encoding="utf-8"))["choices"]
     for beginning in ("device cpu", "network resnet18", "size 96x64", "classes: the 19 of game", "batch of 2", "steps"):
