@@ -5,9 +5,10 @@ import io
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from lsr_infer.text import csv_cell
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.footage import Footage, FrameOrigin, TargetFrames, open_footage
 from lsr_train.data.loading import ignored_pixels
-from lsr_train.data.samples import UnlabelledBatch
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.evaluation.models import predicted_space, working_size
@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 FRAMES_FILE = "frames.csv"
 _LINE_SECONDS = 30.0
 _NOTHING = re.compile("(?!)")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,10 @@ def suggest(options: SuggestOptions) -> int:
     footage = open_footage(options.footage(*asked.size), on_bad=options.on_bad, cache=user_cache_folder())
     check_output_folder(out.parent)
     frames = TargetFrames(footage, 0, *asked.size, asked.ignored)
-    views = measure_views(asked.networks, _shown(frames))
+    batches = frames.batches(SIGNAL_BATCH)
+    views = measure_views(
+        asked.networks, _shown(batches, len(frames), "comparing views", lambda batch: len(batch.image))
+    )
     origins = [footage.origin(index) for index in range(len(footage))]
     chosen = choose_spread(
         views.scores, views.features, options.count, near=lambda index: _near(origins, index, options.apart)
@@ -111,19 +115,19 @@ def _open(options: SuggestOptions) -> _Asked:
     return _Asked(networks=networks, space=space, size=size, ignored=ignored)
 
 
-def _shown(frames: TargetFrames) -> Iterator[UnlabelledBatch]:
-    """Yield the batches of frames, and show how many are done: a bar on a terminal, elsewhere a line now and then."""
-    bar = tqdm(total=len(frames), desc="comparing views", unit="frame", disable=None)
+def _shown(items: Iterable[Item], total: int, what: str, frames: Callable[[Item], int]) -> Iterator[Item]:
+    """Yield items, and show how many of their frames are done: a bar on a terminal, elsewhere a line now and then."""
+    bar = tqdm(total=total, desc=what, unit="frame", disable=None)
     started = logged = time.monotonic()
     done = 0
-    for batch in frames.batches(SIGNAL_BATCH):
-        yield batch
-        done += len(batch.image)
-        bar.update(len(batch.image))
+    for item in items:
+        yield item
+        done += frames(item)
+        bar.update(frames(item))
         now = time.monotonic()
         if bar.disable and now - logged > _LINE_SECONDS:
-            left = (now - started) / done * (len(frames) - done)
-            logger.info("comparing views: %d of %d frames (%.0f s left)", done, len(frames), left)
+            left = (now - started) / done * (total - done)
+            logger.info("%s: %d of %d frames (%.0f s left)", what, done, total, left)
             logged = now
     bar.close()
 
@@ -153,7 +157,7 @@ def _prefilled(asked: _Asked, footage: Footage, chosen: Sequence[int]) -> Iterat
     predict = NetworkPredictor(networks.network, protocol)
     device = next(networks.network.parameters()).device
     ranks = {index: rank for rank, index in enumerate(chosen, start=1)}
-    for index, frame in tqdm(footage.whole(chosen), total=len(chosen), desc="labelling", unit="frame", disable=None):
+    for index, frame in _shown(footage.whole(chosen), len(chosen), "labelling", lambda _: 1):
         rows, columns = frame.shape[:2]
         labels = predict(frame, (rows, columns)).byte().cpu().numpy()
         mask = fit_mask(asked.ignored, rows, columns)

@@ -321,7 +321,7 @@ def test_fifty_kills(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_with_teacher_mix_and_class_statistics(source: Path, tmp_path: Path) -> None:
-    kill_series(20, source, tmp_path, method="lsr-st")
+    kill_series(20, source, tmp_path, *FEW_LABELS, method="lsr-st")
 
 
 @pytest.mark.slow

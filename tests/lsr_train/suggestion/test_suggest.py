@@ -177,6 +177,7 @@ def test_what_is_written_is_read_back_as_it_is(
         assert (sample.labels[54:] == 255).all()
     assert len(list((out / "preview").iterdir())) == 3
     again = tmp_path / "again"
+    again.mkdir()
     assert suggest(model, "-n", 3, "--out", again, *more) == 0
     assert content(again) == content(out)
     assert suggest(model, "-n", 3, "--out", out, *more) == 2  # never over what a person has corrected
