@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 FRAMES_FILE = "frames.csv"
 _LINE_SECONDS = 30.0
 _NOTHING = re.compile("(?!)")
-Item = TypeVar("Item")
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def _open(options: SuggestOptions) -> _Asked:
     return _Asked(networks=networks, space=space, size=size, ignored=ignored)
 
 
-def _shown(items: Iterable[Item], total: int, what: str, frames: Callable[[Item], int]) -> Iterator[Item]:
+def _shown(items: Iterable[Shown], total: int, what: str, frames: Callable[[Shown], int]) -> Iterator[Shown]:
     """Yield items, and show how many of their frames are done: a bar on a terminal, elsewhere a line now and then."""
     bar = tqdm(total=total, desc=what, unit="frame", disable=None)
     started = logged = time.monotonic()
