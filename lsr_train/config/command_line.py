@@ -5,13 +5,13 @@ therefore checked here first, against what the parser knows, and whatever is wro
 """
 
 import argparse
-import json
 import logging
 import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -415,7 +415,8 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         document = read_document(Path(expanded[1]), logging.DEBUG)  # the parser tells of old names
     further = _more_sources(document, more)
     if more:
-        expanded.append(f"--data.more_sources={json.dumps(further, ensure_ascii=False)}")
+        text = yaml.safe_dump(further, default_style='"', width=inf)  # quoted, for texts that look like numbers
+        expanded.append(f"--data.more_sources={text}")
         flags |= {"data.more_sources"}
     namespace = parse(parser, expanded, [name.removeprefix("--") for name in SHORT_NAMES])
     if namespace.resume:

@@ -83,6 +83,25 @@ def test_a_colon_of_a_path_is_no_weight(tmp_path: Path, monkeypatch: pytest.Monk
     ]  # fmt: skip
 
 
+def test_a_folder_may_be_called_anything() -> None:
+    odd = [
+        "b\x85c\x01",
+        "😀",
+        "b'\"q",
+        "b: x, y",
+        "{b}",
+        "[b]",
+        "123",
+        "null",
+        "b\nc\t",
+        " b #c ",
+        "~",
+        "1e5",
+    ]
+    found = sources("--source=a", *(f"--source={root}" for root in odd))
+    assert [source.root for source in found[1:]] == odd
+
+
 def test_the_sources_of_a_recipe_are_named_in_their_order(tmp_path: Path) -> None:
     file = tmp_path / "two.yaml"
     more = [{"layout": "synthia", "weight": 0.5, "height": 64, "width": 96}]

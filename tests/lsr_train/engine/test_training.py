@@ -48,7 +48,7 @@ EVERY_PART = (
 """So that the few steps of a test, whose teacher is sure of nothing, have all parts of self-training at work."""
 
 TWO_SOURCES = (
-    "--data.more_sources", "[{layout: toytown-camera, split: val, limit: 3, weight: 0.5}]",
+    "--data.more_sources", "[{layout: toytown-game, split: val, limit: 3, weight: 0.5}]",
     "--augment.rare_class_temperature", "0.1",
 )  # fmt: skip
 """A second labelled data set, for one sample in three."""
@@ -405,7 +405,7 @@ def test_two_processes_equal_one(method: str, source: Path, tmp_path: Path) -> N
     more = ["--optim.clip_norm", "1", "--train.steps", "4", "--selection.signal", "none", *FEW_LABELS]
     rate = "0.0001" if method == "oce" else "0.01"  # its labels are the network's own: rounding would turn some over
     more += ["--optim.name", "sgd", "--optim.lr", rate]  # AdamW would blow rounding up to whole steps
-    more += TWO_SOURCES
+    more += [*TWO_SOURCES, "--data.labelled.weight", "1.5"]  # as many labelled frames as images of a source
     assert run_here(*command_for(method, source, tmp_path / "one", *more)) == 0
     command, arguments = command_for(method, source, tmp_path / "two", *more)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lsr_train"]
