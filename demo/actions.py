@@ -160,14 +160,14 @@ class Actions:
         return *selectors, self.banner(before, after), self.model_rows()
 
     def banner(self, before: str, after: str) -> str:
-        """Return a notice where a chosen model is a demonstration, else nothing."""
-        chosen = [entry for entry in self._catalogue.usable() if entry.key in (before, after) and entry.demonstration]
+        """Return a notice where a chosen model is one of the package's, else nothing."""
+        chosen = [entry for entry in self._catalogue.usable() if entry.key in (before, after) and entry.shipped]
         if not chosen:
             return ""
-        use = "" if chosen[-1].manifest is None else chosen[-1].manifest.intended_use
-        if "demonstration" not in use.lower():
-            use = "trained on rendered streets; on real photographs it is often wrong. Try your own with --models DIR."
-        return f'<p role="note"><strong>Demonstration network:</strong> {escape(printable(use))}</p>'
+        drawn = all(entry.key.startswith("toytown") for entry in chosen)
+        use = "trained on drawn streets, it is wrong on photographs" if drawn else "it never saw your camera"
+        text = f"{use}. Adapt one to your footage, and show it here with --models DIR."
+        return f'<p role="note"><strong>Network of the package:</strong> {escape(text)}</p>'
 
     def model_rows(self) -> list[list[str]]:
         """List the models, with the reason where one cannot be used."""

@@ -1,6 +1,6 @@
 """Serves a page that shows pictures and clips before and after adaptation.
 
-python demo/app.py                       # the demonstration networks that come with the package
+python demo/app.py                       # the networks that come with the package
 python demo/app.py --models exported/    # your own ONNX files and engines
 """
 

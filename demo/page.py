@@ -31,7 +31,7 @@ _HEAD = (
     "<h1>What adaptation changes</h1><p>A network trained on a simulator, and adapted to a camera without labels.</p>"
 )
 _PICTURE: dict[str, Any] = {"type": "filepath", "sources": ["upload", "webcam", "clipboard"], "height": 200}
-_EXAMPLES = Path(lsr_infer.__file__).parent / "models" / "toytown"
+_EXAMPLES = Path(lsr_infer.__file__).parent / "models"
 _API = """
 Every function of this page can be called from a program. On a wide screen, **Use via API** at the foot of the page
 lists them with their arguments, for Python, JavaScript and curl.
@@ -142,7 +142,7 @@ def _picture_tab(actions: Actions, models: list[Any]) -> None:
         with gr.Column(scale=4, min_width=300, elem_classes="side"):
             image = gr.Image(**_PICTURE, label="Your picture", buttons=["fullscreen"], elem_id="picture-input")
             point = gr.Markdown("", elem_id="point", latex_delimiters=[])
-            _examples(image, "images/camera_*.jpg")
+            _examples(image, "street/images/*.jpg", "toytown/images/camera_*.jpg")
             shares = gr.Dataframe(
                 headers=SHARE_HEADERS, datatype=["html", "str", "str", "str"], interactive=False, elem_id="shares",
                 column_widths=["34px", "45%", "25%", "25%"], buttons=[], show_label=False, max_height=292,
@@ -171,7 +171,7 @@ def _video_tab(actions: Actions, models: list[Any], limits: Limits) -> None:
             with gr.Row():
                 run = gr.Button("Segment", variant="primary", size="md", min_width=120, interactive=False)
                 cancel = gr.Button("Cancel", size="md", min_width=120, interactive=False)
-            _examples(video, "clips/*.mp4")
+            _examples(video, "street/clips/*.mp4", "toytown/clips/*.mp4")
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
             shown = gr.Video(show_label=False, interactive=False, autoplay=True, elem_id="video-result")
             facts = gr.Markdown(NO_CLIP_YET, elem_id="video-facts", latex_delimiters=[])
@@ -193,7 +193,7 @@ def _compare_tab(actions: Actions, models: list[Any]) -> None:
     with gr.Row(elem_classes="viewer"):
         with gr.Column(scale=4, min_width=300, elem_classes="side"):
             image = gr.Image(**_PICTURE, label="Picture", elem_id="compare-input")
-            _examples(image, "images/camera_*.jpg")
+            _examples(image, "street/images/*.jpg", "toytown/images/camera_*.jpg")
             run = gr.Button("Compare the two models", variant="primary", size="md", interactive=False)
         with gr.Column(scale=10, min_width=340, elem_classes="result"):
             facts = gr.Markdown(COMPARES, latex_delimiters=[])
@@ -207,9 +207,9 @@ def _compare_tab(actions: Actions, models: list[Any]) -> None:
     _enable(image.change, image, [run])
 
 
-def _examples(component: Any, pattern: str) -> None:
-    """Add the package's files to choose from."""
-    files = [[str(path)] for path in sorted(_EXAMPLES.glob(pattern))][:5]
+def _examples(component: Any, *patterns: str) -> None:
+    """Add some of the package's files to choose from."""
+    files = [[str(path)] for pattern in patterns for path in sorted(_EXAMPLES.glob(pattern))[:3]]
     if files:
         name = f"{component.elem_id}-examples"
         gr.Examples(files, component, label="Examples", api_visibility="private", elem_id=name)

@@ -164,12 +164,6 @@ class Entry:
     problem: str = ""  # why it cannot be used, if so
 
     @property
-    def demonstration(self) -> bool:
-        """Whether the network is made to be tried rather than used: it says so, or it is one of the package's."""
-        use = "" if self.manifest is None else self.manifest.intended_use.lower()
-        return "demonstration" in use or self.choice.path.stem.startswith("toytown")
-
-    @property
     def source_only(self) -> bool:
         """Whether the network was not adapted."""
         return self.manifest is not None and self.manifest.method == "source-only"

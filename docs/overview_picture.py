@@ -1,4 +1,4 @@
-"""Draws the README's picture: frames of the embedded street, segmented before and after adaptation, with a legend.
+"""Draws the README's picture: real frames, segmented before and after adaptation, with a legend.
 
     python docs/overview_picture.py [--output docs/overview.jpg]
 
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer import Segmenter
+from lsr_infer.io.images import read_image, resize_frame
 
 SHIPPED = Path(__file__).resolve().parents[1] / "lsr_infer" / "models"
-FRAMES = ("camera_900001.jpg", "camera_900004.jpg")
-SHOWN = ("road", "sidewalk", "building", "vegetation", "sky", "person", "rider", "car", "truck", "train")
+FRAMES = ("udacity_solidWhiteRight_150.jpg", "udacity_test_video_020.jpg")
+SIZE = (288, 512)
+SHOWN = ("road", "sidewalk", "building", "wall", "fence", "vegetation", "terrain", "sky", "car", "truck")
 FONT, INK = cv2.FONT_HERSHEY_SIMPLEX, (40, 40, 40)
 
 
@@ -44,11 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the README's picture.")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("overview.jpg"))
     output = parser.parse_args().output
-    source, adapted = (Segmenter(name, device="cpu") for name in ("toytown-source", "toytown"))
+    source, adapted = (Segmenter(name, device="cpu") for name in ("street-source", "street"))
     rows = []
     for name in FRAMES:
-        frame = cv2.imread(str(SHIPPED / "toytown" / "images" / name))
-        assert frame is not None
+        frame = resize_frame(read_image(SHIPPED / "street" / "images" / name), *SIZE)
         pictures = (frame, *(model(frame).overlay(frame, alpha=0.65) for model in (source, adapted)))
         rows.append(np.hstack(pictures))
     third = rows[0].shape[1] // 3

@@ -49,6 +49,9 @@ def build_parser() -> ArgumentParser:
         "cityscapes19, or a classes.yaml")  # fmt: skip
     add("--dilations", metavar="A,B", help="of the classifier of a published .pth, whose names do not tell them: "
         "6,12,18,24 as in ADVENT's code, or 6,12 as in AdaptSegNet's (6,12)")  # fmt: skip
+    add("--licence", metavar="TEXT", default="", help="of the weights, for the Manifest (the checkpoint's)")
+    add("--meant-for", metavar="TEXT", default="", help="what the network is for and what not, for the Manifest (the "
+        "checkpoint's)")  # fmt: skip
     add = parser.section("graph")
     add("--precision", choices=PRECISIONS, default="fp32", common=True, help="of weights and arithmetic (fp32); int8 "
         "needs frames to calibrate on")  # fmt: skip
@@ -91,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         size=parse_size(options.size) if options.size else None,
         working_size=parse_size(options.working_size) if options.working_size else None, opset=options.opset,
         weight_bits=options.weight_bits, bar=bar_for(**vars(options)), label_space=space, overwrite=options.overwrite,
-        report=options.report, dilations=whole_numbers("dilations", options.dilations or ""),
+        licence=options.licence, intended_use=options.meant_for, report=options.report,
+        dilations=whole_numbers("dilations", options.dilations or ""),
     )  # fmt: skip
     frames = FramesOptions(
         compare=options.frames, labels=options.labels, label_ids=options.label_ids, count=options.num_frames,

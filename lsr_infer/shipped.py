@@ -9,7 +9,7 @@ __all__ = ["DEFAULT_MODEL", "model_path", "shipped_models"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "toytown"
+DEFAULT_MODEL = "street"
 _FOLDER = Path(__file__).parent / "models"
 
 
@@ -31,7 +31,6 @@ def model_path(model: str | Path | None) -> Path:
     if DEFAULT_MODEL not in shipped:
         raise UsageError("this installation ships no model. Name one, for `lsr-infer` with --model MODEL.onnx.")
     logger.info(
-        "no model named: using %s, a shipped demonstration network, trained on Toytown, not on real roads",
-        DEFAULT_MODEL,
+        "no model named: using %s, a shipped network that never saw your camera (docs/model_card.md)", DEFAULT_MODEL
     )
     return shipped[DEFAULT_MODEL]

@@ -68,7 +68,7 @@ class FramesOptions:
 class ExportOptions:
     """What is made of a checkpoint; `to_onnx.py --help all` says what each option means.
 
-    Sizes are (height, width); `bar` None takes the precision's own.
+    Sizes are (height, width); `bar` None takes the precision's own, an empty text the checkpoint's.
     """
 
     precision: str = "fp32"
@@ -81,6 +81,8 @@ class ExportOptions:
     bar: Bar | None = None
     label_space: LabelSpace | None = None
     dilations: tuple[int, ...] | None = None
+    licence: str = ""
+    intended_use: str = ""
     overwrite: bool = False
     report: Path | None = None
 
@@ -185,8 +187,9 @@ def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) ->
         label_space=space, output=options.outputs, height=height, width=width, fixed_size=fixed,
         resize="stretch" if fixed else "keep-aspect", multiple=network.spec.output_stride, precision=options.precision,
         normalization=network.spec.normalization, checkpoint=model_hash(model), method=info.method,
-        scores=dict(info.scores), teacher=info.teacher, licence=info.licence, intended_use=info.intended_use,
-        opset=options.opset, exporter=", ".join(f"{name} {version(name)}" for name in ("torch", "onnxscript", "onnx")),
+        scores=dict(info.scores), teacher=info.teacher, licence=options.licence or info.licence,
+        intended_use=options.intended_use or info.intended_use, opset=options.opset,
+        exporter=", ".join(f"{name} {version(name)}" for name in ("torch", "onnxscript", "onnx")),
         runtime=options.runtime if options.precision == "int8" else "any",
         choices=("batch-norm folded into the convolutions", *(() if options.outputs == "logits" else (_DECIDED,))),
     )  # fmt: skip

@@ -102,7 +102,7 @@ def box(view: Any, selector: str) -> dict[str, float]:
 @pytest.mark.parametrize(("size", "dark"), [("wide", False), ("narrow", True)])
 def test_a_picture_from_upload_to_downloads(visits: Visits, size: str, dark: bool) -> None:
     view = visits(size, dark=dark)
-    assert "trained on rendered streets" in view.locator("#banner").inner_text()
+    assert "never saw your camera" in view.locator("#banner").inner_text()
     show_picture(view)
     assert view.evaluate("scrollY") == 0
     # What has to be on the first screen: on a wide one the whole result, on a narrow one its head.
@@ -132,7 +132,7 @@ def test_a_picture_from_upload_to_downloads(visits: Visits, size: str, dark: boo
 def test_examples_the_camera_the_clipboard_and_another_model(visits: Visits) -> None:
     view = visits()
     view.locator("#picture-input-examples button, #picture-input-examples .gallery-item").first.click()
-    view.locator("#facts").get_by_text("camera_900000").wait_for()
+    view.locator("#facts").get_by_text("udacity_solidWhiteRight_060").wait_for()
     view.get_by_label("Before").click()
     view.get_by_role("option", name="the original picture").click()
     view.locator("#facts").get_by_text("agree on").wait_for(state="detached")
@@ -163,9 +163,9 @@ def test_a_clip_from_the_example_to_the_plot(visits: Visits, size: str) -> None:
     view.locator("#every input").click()
     view.get_by_role("option", name="every 5th frame").click()
     view.locator("#video-input-examples button, #video-input-examples .gallery-item").first.click()
-    view.locator("#video-facts").get_by_text("20 frames in").wait_for()
+    view.locator("#video-facts").get_by_text("10 frames in").wait_for()
     view.wait_for_function("document.querySelector('#video-result video')?.readyState > 1")
-    assert view.evaluate("document.querySelector('#video-result video').videoWidth") == 2 * 512 + 4
+    assert view.evaluate("document.querySelector('#video-result video').videoWidth") == 2 * 960 + 4
     view.locator("#plot svg").get_by_text("road").first.wait_for()
     for label in ("Clip", "Masks (ZIP)", "Shares (CSV)"):
         with view.expect_download():
@@ -216,7 +216,7 @@ def test_models_are_compared_and_listed_and_the_api_is_found(visits: Visits, siz
     view.locator("#difference").scroll_into_view_if_needed()
     view.locator("#difference img").wait_for()
     open_tab(view, "Models")
-    view.locator("#model-table .body-cell").filter(has_text="toytown.onnx").wait_for()
+    view.locator("#model-table .body-cell").filter(has_text="street.onnx").wait_for()
     open_tab(view, "API")
     if size == "wide":
         view.get_by_role("button", name="Use via API").click()
@@ -244,7 +244,7 @@ def test_an_empty_page_fits_its_window_and_what_has_nothing_to_work_on_cannot_be
 def test_a_model_that_is_added_to_the_folder_appears_and_can_be_chosen(visits: Visits, page: Page) -> None:
     view, added = visits(), page.folder / "models" / "mine.onnx"
     open_tab(view, "Models")
-    view.locator("#model-table .body-cell").filter(has_text="toytown.onnx").wait_for()
+    view.locator("#model-table .body-cell").filter(has_text="street.onnx").wait_for()
     row = view.locator("#model-table .body-cell").filter(has_text="mine.onnx")
     added.write_bytes((STREET.parents[2] / "toytown.onnx").read_bytes())
     try:

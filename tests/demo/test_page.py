@@ -46,7 +46,7 @@ def test_a_picture_by_program_is_what_the_segmenter_gives(page: Page) -> None:
     slider, facts, shares, overlay, mask, _, archive, *_ = page.client().predict(
         handled(STREET), api_name="/segment_image"
     )
-    expected = Segmenter(REPOSITORY / "lsr_infer/models/toytown.onnx", "cpu")(read_image(STREET))
+    expected = Segmenter("street", "cpu")(read_image(STREET))
     assert np.array_equal(cv2.imread(overlay), expected.overlay(read_image(STREET)))
     assert Path(mask).read_bytes() == expected.to_png()
     assert cv2.imread(slider[1]).shape == (256, 512, 3)
@@ -88,7 +88,8 @@ def test_two_models_are_compared(page: Page) -> None:
 
 def test_models_are_listed(page: Page) -> None:
     rows = page.client().predict(api_name="/models")
-    assert [row[1:3] for row in rows] == [["toytown-source.onnx", "ready"], ["toytown.onnx", "ready"]]
+    names = ("street-source", "street", "toytown-source", "toytown")
+    assert [row[1:3] for row in rows] == [[f"{name}.onnx", "ready"] for name in names]
     sentence = refusal(lambda: page.client().predict(handled(STREET), after="gone", api_name="/segment_image"))
     assert sentence == "The model gone is not in the folder. Choose another one."
 

@@ -9,7 +9,7 @@ import pytest
 from lsr_infer import InputError, UsageError
 from settings import Catalogue, Limits, ModelChoice, file_size, hash_password, read_password
 
-SHIPPED = ["toytown-source.onnx", "toytown.onnx"]
+SHIPPED = ["street-source.onnx", "street.onnx", "toytown-source.onnx", "toytown.onnx"]
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
@@ -94,27 +94,27 @@ def catalogue(folder: Path | None, opened: list[str] | None = None) -> Catalogue
     return Catalogue(folder, ModelChoice(device="cpu", threads=1), opener)
 
 
-def test_the_shipped_networks_are_offered_and_marked_as_demonstrations() -> None:
+def test_the_shipped_networks_are_offered_and_marked() -> None:
     found = catalogue(None)
     entries = asyncio.run(found.refresh())
     assert [entry.key for entry in entries] == SHIPPED
-    assert all(entry.demonstration and not entry.problem for entry in entries)
-    assert found.defaults() == tuple(SHIPPED)
+    assert all(entry.shipped and not entry.problem for entry in entries)
+    assert found.defaults() == tuple(SHIPPED[:2])
 
 
 def test_a_folder_s_models_come_first_and_unusable_ones_have_a_reason(tmp_path: Path, repository: Path) -> None:
-    adapted = repository / "lsr_infer" / "models" / SHIPPED[1]
+    adapted = repository / "lsr_infer" / "models" / SHIPPED[3]
     (tmp_path / "mine.onnx").write_bytes(adapted.read_bytes())
-    (tmp_path / SHIPPED[1]).write_bytes(adapted.read_bytes())
+    (tmp_path / SHIPPED[3]).write_bytes(adapted.read_bytes())
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     opened: list[str] = []
     found = catalogue(tmp_path, opened)
     entries = asyncio.run(found.refresh())
     assert [entry.key for entry in entries] == [
-        "broken.onnx", "mine.onnx", SHIPPED[1], SHIPPED[0], f"shipped/{SHIPPED[1]}",
+        "broken.onnx", "mine.onnx", SHIPPED[3], *SHIPPED[:3], f"shipped/{SHIPPED[3]}",
     ]  # fmt: skip
     assert "broken.onnx" in entries[0].problem
-    assert not entries[1].demonstration
+    assert not entries[1].shipped
     assert found.defaults() == ("", "mine.onnx")
     with pytest.raises(InputError, match=r"cannot be used\. .*broken\.onnx"):
         found.entry("broken.onnx")

@@ -74,7 +74,9 @@ def test_half_precision(run: Path, tmp_path: Path) -> None:
     assert figures["parity"] == manifest.parity.to_dict()
 
 
-@pytest.mark.parametrize(("words", "said"), [(["--for", "tensorrt"], True), ([], False)])
+@pytest.mark.parametrize(
+    ("words", "said"), [(["--for", "tensorrt"], True), pytest.param([], False, marks=pytest.mark.slow)]
+)
 def test_a_runtime_that_changes_nothing_is_said_so(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, words: list[str], said: bool
 ) -> None:
@@ -178,9 +180,8 @@ def test_what_exceeds_one_file_is_refused(run: Path, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("precision", "outputs"),
     [
-        ("fp32", "classes"), ("fp16", "logits"), ("int8", "classes"),
-        pytest.param("fp32", "logits", marks=pytest.mark.slow), pytest.param("fp16", "classes", marks=pytest.mark.slow),
-        pytest.param("int8", "logits", marks=pytest.mark.slow),
+        ("int8", "classes"), pytest.param("int8", "logits", marks=pytest.mark.slow),
+        *(pytest.param(name, of, marks=pytest.mark.slow) for name in ("fp32", "fp16") for of in ("logits", "classes")),
     ],
 )  # fmt: skip
 def test_one_dilation_in_every_precision(tmp_path: Path, precision: str, outputs: str) -> None:
@@ -201,7 +202,7 @@ def test_a_report_is_kept_and_its_place_is_checked_first(run: Path, tmp_path: Pa
     assert not (tmp_path / "a.onnx").exists()
 
 
-@pytest.mark.parametrize(("asked", "compared"), [(4, 4), (12, 4)])
+@pytest.mark.parametrize(("asked", "compared"), [(4, 4), pytest.param(12, 4, marks=pytest.mark.slow)])
 def test_frames_are_counted_after_those_that_calibrate(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: int, compared: int
 ) -> None:

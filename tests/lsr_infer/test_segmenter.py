@@ -115,8 +115,8 @@ def test_without_a_name_the_shipped_network_is_opened(
 ) -> None:
     caplog.set_level(logging.INFO)
     with Segmenter(device="cpu") as segmenter:
-        assert segmenter.path.name == "toytown.onnx"
-    assert "shipped demonstration network" in caplog.text
+        assert segmenter.path.name == "street.onnx"
+    assert "no model named: using street" in caplog.text
     monkeypatch.setattr("lsr_infer.shipped._FOLDER", tmp_path)
     with pytest.raises(UsageError, match="ships no model"):
         Segmenter(device="cpu")

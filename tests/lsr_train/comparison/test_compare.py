@@ -141,6 +141,7 @@ def test_killed_twice_and_resumed_it_is_the_same_table(table: Path, tmp_path: Pa
     assert losses(out / "minent/seed-0") == losses(table / "minent/seed-0")
 
 
+@pytest.mark.slow  # processes that import torch, and are stopped
 def test_ctrl_c_stops_every_process_and_says_130(tmp_path: Path) -> None:
     out = tmp_path / "table"
     default_handler = {

@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
 def test_a_size_an_exported_file_does_not_take_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([str(model_path(None)), *TOYTOWN, "--height", "257", "--width", "512"]) == 2
     captured = capsys.readouterr()
-    assert "toytown.onnx: the size 512x257 was asked for; sides are multiples of" in captured.err
+    assert "street.onnx: the size 512x257 was asked for; sides are multiples of" in captured.err
     assert captured.out == ""
 
 
