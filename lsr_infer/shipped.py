@@ -27,7 +27,8 @@ def model_path(model: str | Path | None) -> Path:
     shipped = shipped_models()
     if model is not None:
         path = Path(model)
-        return path if path.suffix or path.exists() else shipped.get(str(model), path)
+        is_name = str(model) in shipped and not path.exists()  # a file of that name goes before
+        return shipped[str(model)] if is_name else path
     if DEFAULT_MODEL not in shipped:
         raise UsageError("this installation ships no model. Name one, for `lsr-infer` with --model MODEL.onnx.")
     logger.info(
