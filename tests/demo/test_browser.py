@@ -156,7 +156,7 @@ def test_examples_the_camera_the_clipboard_and_another_model(visits: Visits) -> 
     view.locator("#facts").get_by_text("64 x 32 · on cpu").wait_for()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["wide", pytest.param("narrow", marks=pytest.mark.slow)])
 def test_a_clip_from_the_example_to_the_plot(visits: Visits, size: str) -> None:
     view = visits(size)
     open_tab(view, "Video")

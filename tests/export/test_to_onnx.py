@@ -178,7 +178,8 @@ def test_a_file_that_computes_something_else_does_not_appear(
     assert len(capsys.readouterr().err.strip().splitlines()) <= 6
 
 
-@pytest.mark.parametrize("name", ["model.onnx", pytest.param("report.json", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.onnx", "report.json"])
 def test_what_appears_during_an_export_is_kept(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

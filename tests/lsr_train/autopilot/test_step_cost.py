@@ -36,6 +36,7 @@ def test_a_step_takes_what_is_predicted(method: str) -> None:
     assert found["bytes"] == pytest.approx(found["predicted"], rel=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="resident memory is read from Linux's /proc")
 def test_an_evaluation_takes_no_more_than_is_predicted() -> None:
     argv = ["--one", "--evaluation", "--backbones", "resnet50", "--strides", "16", "--sizes", "384x192"]

@@ -330,11 +330,9 @@ def test_a_budget_ends_on_its_clock_though_steps_get_slower(
 
     monkeypatch.setattr(Engine, "train_step", slow)
     monkeypatch.setattr(two_stages, "measure_cost", lambda *_: StageCost(step=0.002, frame=0.001))
-    assert run_here("adapt", words(data, out, *recipes, "--budget", "12s", *RARE)) == 0
-    configs = [yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) for run in (source_of(out), out)]
-    planned, done = [config["train"]["steps"] for config in configs], steps_of(out)
-    assert done[0] < planned[0]
-    assert done[1] <= planned[1]  # what the first stage left it may be no more than a busy machine's start takes
+    assert run_here("adapt", words(data, out, *recipes, "--budget", "10s", *RARE)) == 0
+    planned = yaml.safe_load((source_of(out) / "config.yaml").read_text(encoding="utf-8"))["train"]["steps"]
+    assert steps_of(out)[0] < planned
     rates = [float(row["learning_rate"]) for row in csv.DictReader((out / "metrics.csv").open())]
     assert rates[-1] < 0.5 * max(rates)
 
