@@ -207,14 +207,14 @@ class _Column:
 def _figures(done: Sequence[Mapping[str, Any]], *, numbers: bool) -> list[_Column]:
     """Return the columns of the figures over classes, from the means of the runs that are done."""
 
-    def with_spread(title: str, key: str) -> list[_Column]:
-        more = [_Column(title=f"{title} spread", keys=(key,), of="spread")] if numbers else []
-        return [_Column(title=title, keys=(key,), spread=not numbers), *more]
+    def with_spread(title: str, *keys: str) -> list[_Column]:
+        more = [_Column(title=f"{title} spread", keys=keys, of="spread")] if numbers else []
+        return [_Column(title=title, keys=keys, spread=not numbers), *more]
 
     columns = with_spread("mIoU", "miou")
     columns.append(_Column(title="selected", keys=("selected_miou",)))
     for name in done[0].get("further", ()):
-        columns.append(_Column(title=f"mIoU {name}", keys=("further", name), spread=not numbers))
+        columns += with_spread(f"mIoU {name}", "further", name)
     columns.append(_Column(title="std", keys=("std",), lower_is_better=True))
     if any("masr" in mean for mean in done):
         columns += [*with_spread("mASR", "masr"), _Column(title="mASR*", keys=("masr_with_floor",))]
