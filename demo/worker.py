@@ -26,7 +26,7 @@ from lsr_infer import InputError, LsrError, Segmentation, Segmenter
 from lsr_infer.errors import stderr_handler
 from lsr_infer.io.image_headers import is_still
 from lsr_infer.io.images import depth_note, extra_pictures, image_size, read_image, resize_frame, used_bits
-from lsr_infer.render.overlay import captioned, side_by_side
+from lsr_infer.render.draw import Drawer, DrawingOptions, MaskIds, SegmentedFrame
 from lsr_infer.system.process import Trimmer, watch_parent
 from lsr_infer.system.threads import BackgroundWriter, prefetch
 from lsr_infer.text import csv_cell
@@ -43,7 +43,6 @@ _OPEN_MODELS = 4
 _TIMED_RUNS = 5
 _REPORT_SECONDS = 0.2
 _PLOTTED_TIMES = 150
-_GAP = 4
 
 Models = Callable[[ModelChoice], Segmenter]
 Report = Callable[[dict[str, Any]], None]
@@ -126,27 +125,31 @@ def segment_clip(
 ) -> dict[str, Any]:
     """Segment one frame in `every` of a video with one model, shown beside the original, or with two.
 
-    Writes `before_after.mp4` (side by side), `masks.zip` (a palette PNG for each frame) and `shares.csv`. Reports
-    `frames`, `total` (None where unknown) and `seconds` a few times a second.
+    Writes `before_after.mp4` (side by side, the classes below), `masks.zip` (a palette PNG for each frame) and
+    `shares.csv`. Reports `frames`, `total` (None where unknown) and `seconds` a few times a second.
     """
     info = _checked_clip(path, limits)
     opened, titles = [models(choice) for choice in choices], [choice.title for choice in choices]
-    captions, audio = ["original", *titles][-2:], AudioSource(place=path)
+    left, right = ["original", *titles][-2:]
+    space, audio = opened[-1].label_space, AudioSource(place=path)
+    drawer = Drawer(DrawingOptions(ids=MaskIds.of("train", space), captions=(left, right)), space, video=True)
     rows: list[list[float]] = []
     total = None if info.frames is None else -(-info.frames // every)
     started = reported = time.monotonic()
     report({"frames": 0, "total": total, "seconds": 0.0})
     frames = _Frames(path, every)
     options = VideoOptions(like=info, audio=audio)
-    size: dict[str, Any] = {"width": 2 * info.width + _GAP, "height": info.height}
+    size = dict(zip(("height", "width"), drawer.size(info.height, info.width), strict=True))
 
     def finish(done: tuple[VideoFrame, list[Segmentation]]) -> None:
         """Draw and encode a frame, while the network already works on the next one."""
         item, results = done
         masks.writestr(f"{len(rows):06d}.png", results[-1].to_png())
         rows.append([item.time - info.origin, *(share for result in results for share in _all_shares(result))])
-        pictures = [item.frame, *(result.overlay(item.frame) for result in results)][-2:]
-        video.write(side_by_side(*map(captioned, pictures, captions), gap=_GAP), item.time)
+        other = results[0] if len(results) > 1 else None
+        drawn = drawer(SegmentedFrame(item, len(rows), item.time, results[-1], other))
+        assert drawn.picture is not None  # captions ask for one
+        video.write(drawn.picture, item.time)
 
     with (
         VideoWriter(folder / "before_after.mp4", **size, fps=info.fps / every, options=options) as video,

@@ -3,17 +3,22 @@
 Colours come from the label space alone; void stays as the frame shows it.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.labelspace import LabelSpace
 
-__all__ = ["captioned", "colorize", "legend", "overlay", "side_by_side"]
+__all__ = ["captioned", "colorize", "explained", "legend", "overlay", "side_by_side"]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_CAPTION_ROWS, _LEAST_ROWS = 16, 16
-"""Of so many rows of a picture one is a caption's bar, half of which are its letters; rows of a bar at the least."""
+_CAPTION_ROWS, _LEAST_ROWS, _LETTERS = 14, 16, 0.7
+"""Of so many rows of a picture one is a caption's bar, rows of a bar at the least, and the share of it that is letters:
+capitals have over 3 % of the height of a picture and the legend below it."""
+_LEGEND_COLUMNS = 18
+"""Of so many columns a row of the legend has one at the most: below an upright picture it would be higher than that."""
 
 
 def colorize(classes: NDArray[np.integer], space: LabelSpace) -> NDArray[np.uint8]:
@@ -60,24 +65,28 @@ def _bar_rows(height: int) -> int:
     return max(_LEAST_ROWS, height // _CAPTION_ROWS)
 
 
+def _scale(rows: int) -> float:
+    """Return the size of letters in a bar of so many rows, as OpenCV takes it."""
+    return float(cv2.getFontScaleFromHeight(_FONT, int(_LETTERS * rows)))
+
+
 def _text_width(text: str, rows: int) -> int:
-    (width, _), _ = cv2.getTextSize(text, _FONT, cv2.getFontScaleFromHeight(_FONT, rows // 2), 1)
+    (width, _), _ = cv2.getTextSize(text, _FONT, _scale(rows), 1)
     return int(width)
 
 
 def _write(picture: NDArray[np.uint8], text: str, left: int, top: int, rows: int) -> None:
     """Write white letters into a bar of so many rows."""
-    scale = cv2.getFontScaleFromHeight(_FONT, rows // 2)
-    cv2.putText(picture, text, (left, top + rows * 3 // 4), _FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(picture, text, (left, top + rows * 3 // 4), _FONT, _scale(rows), (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def legend(space: LabelSpace, height: int, width: int, classes: NDArray[np.integer] | None = None) -> NDArray[np.uint8]:
     """Return what is put below a picture of a size, uint8 [H',width,3] BGR: the names of classes beside their colours.
 
     Class maps `classes` show which are named, in the order of the label space; None names all. H' is even; names are
-    written as captions are, and what is too wide is cut off.
+    written as captions are, smaller below upright pictures, and what is too wide is cut off.
     """
-    rows = _bar_rows(height)
+    rows = _bar_rows(min(height, width * _CAPTION_ROWS // _LEGEND_COLUMNS))
     present = range(space.num_classes) if classes is None else [n for n in np.unique(classes) if n < space.num_classes]
     places, left, top = list[tuple[int, int, int]](), 0, 0
     for number in present:
@@ -101,6 +110,14 @@ def side_by_side(*frames: NDArray[np.uint8], gap: int = 4) -> NDArray[np.uint8]:
     bar = np.zeros((frames[0].shape[0], gap, 3), dtype=np.uint8)
     parts = [part for frame in frames for part in (bar, frame)][1:]
     return np.concatenate(parts, axis=1)
+
+
+def explained(
+    pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str], space: LabelSpace, classes: NDArray[np.integer]
+) -> NDArray[np.uint8]:
+    """Put pictures of one height next to each other, each with its caption, and the names of `classes` below them."""
+    named = side_by_side(*map(captioned, pictures, captions))
+    return np.concatenate([named, legend(space, named.shape[0], named.shape[1], classes)])
 
 
 def _as_labels(classes: NDArray[np.integer]) -> NDArray[np.uint8]:

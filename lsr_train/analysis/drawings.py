@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
@@ -127,10 +128,14 @@ def _show(axes: Any, picture: NDArray[np.uint8], title: str = "") -> None:
     axes.set_axis_off()
 
 
-def _swatches(drawn: Figure, space: LabelSpace) -> None:
-    """Put the classes' colours and names below all axes."""
-    handles = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.3) for color in _class_colors(space)]
-    _legend_below(drawn, handles, _names(space))
+def _swatches(drawn: Figure, space: LabelSpace, *labels: NDArray[np.integer[Any]]) -> None:
+    """Put colours and names of the classes that `labels` hold below all axes."""
+    present = np.unique(np.concatenate([found.ravel() for found in labels]))
+    present = present[present < space.num_classes]
+    colors, names = _class_colors(space)[present], [_names(space)[index] for index in present]
+    handles = [Patch(facecolor=color, edgecolor="0.3", linewidth=0.3) for color in colors]
+    if names:
+        _legend_below(drawn, handles, names)
 
 
 def downsampling_figure(picture: ShownFrame, space: LabelSpace) -> Figure:
@@ -141,7 +146,7 @@ def downsampling_figure(picture: ShownFrame, space: LabelSpace) -> Figure:
     _show(axes[1], _rgb(picture.labels, space), "labels")
     _show(axes[2], _rgb(picture.nearest, space), "feature labels, nearest")
     _show(axes[3], _rgb(picture.histogram, space), "feature labels, histogram-aware (void is black)")
-    _swatches(drawn, space)
+    _swatches(drawn, space, picture.labels, picture.nearest, picture.histogram)
     return drawn
 
 
@@ -229,21 +234,53 @@ def angles_figure(angles: Mapping[str, Tensor]) -> Figure:
 
 
 def embedding_figure(embeddings: Mapping[str, tuple[NDArray[np.float32], Tensor]], space: LabelSpace) -> Figure:
-    """Draw t-SNE points [N,2] with their classes [N], each class named at its median (Fig. 7)."""
+    """Draw t-SNE points [N,2] with their classes [N], each class named at its median or near it (Fig. 7)."""
     drawn, axes = _panels(len(embeddings), 2, _PAGE if len(embeddings) > 1 else _COLUMN, 3.2)
     colors, names = _class_colors(space), _names(space)
     for axis, (name, (points, labels)) in zip(axes, embeddings.items(), strict=True):
-        classes = labels.numpy()
-        axis.scatter(points[:, 0], points[:, 1], s=2, c=colors[classes], linewidths=0, rasterized=True)
-        for index in np.unique(classes):
-            x, y = np.median(points[classes == index], axis=0)
-            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.6}
-            axis.text(x, y, names[index], fontsize=5.5, ha="center", va="center", bbox=box)
+        axis.scatter(points[:, 0], points[:, 1], s=2, c=colors[labels.numpy()], linewidths=0, rasterized=True)
         axis.set_title(name)
         axis.set_xticks([])
         axis.set_yticks([])
-    _swatches(drawn, space)
+    _swatches(drawn, space, *(labels.numpy() for _, labels in embeddings.values()))
+    drawn.draw_without_rendering()  # places are looked for in the axes as they will be
+    for axis, (points, labels) in zip(axes, embeddings.values(), strict=True):
+        medians = {int(index): np.median(points[labels.numpy() == index], axis=0) for index in labels.unique()}
+        _write_apart(axis, [names[index] for index in medians], np.stack(list(medians.values())))
     return drawn
+
+
+def _write_apart(axis: Any, names: Sequence[str], places: NDArray[np.floating[Any]]) -> None:
+    """Write names at places [N,2] of the data, or as near as no name lies on another, with a line from there."""
+    box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.6}
+    line = {"arrowstyle": "-", "color": "0.4", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0}
+    style: dict[str, Any] = {"fontsize": 5.5, "ha": "center", "va": "center", "bbox": box, "arrowprops": line}
+    texts = [axis.annotate(name, place, place, **style) for name, place in zip(names, places, strict=True)]
+    boxes = [Text.get_window_extent(text) for text in texts]  # without the line
+    sizes = np.array([(item.width, item.height) for item in boxes]) + axis.figure.dpi / 24  # 3 points between them
+    found = _apart(axis.transData.transform(places), sizes, axis.bbox.extents)
+    for text, place in zip(texts, axis.transData.inverted().transform(found), strict=True):
+        text.set_position(place)
+
+
+def _apart(
+    centres: NDArray[np.float64], sizes: NDArray[np.float64], bounds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Move boxes of `sizes` [N,2] from their `centres` [N,2] to the nearest places where none lies on an earlier one.
+
+    All stay within `bounds`, left, bottom, right, top. Where there is no room, a box lies where it covers the least.
+    """
+    turns = np.arange(0, 2 * math.pi, math.pi / 12)
+    rings = np.stack([np.cos(turns), np.sin(turns)], axis=1)  # [T,2]
+    steps = np.arange(0, np.hypot(*(bounds[2:] - bounds[:2])), sizes[:, 1].min() / 4)
+    ways = (steps[:, None, None] * rings).reshape(-1, 2)  # [S,2], the shortest first
+    found = np.empty_like(centres)
+    for index, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
+        tried = np.clip(centre + ways, bounds[:2] + size / 2, bounds[2:] - size / 2)  # [S,2]
+        gaps = (sizes[:index] + size) / 2 - abs(tried[:, None] - found[:index])  # [S,index,2]
+        covered = np.prod(gaps.clip(min=0), axis=2).sum(axis=1)
+        found[index] = tried[np.argmin(covered)]
+    return found
 
 
 def qualitative_figure(pictures: Mapping[str, Sequence[ShownFrame]], space: LabelSpace) -> Figure:
@@ -259,7 +296,8 @@ def qualitative_figure(pictures: Mapping[str, Sequence[ShownFrame]], space: Labe
         _show(axes[row, 1], _rgb(picture.labels, space), "labels" if titled else "")
         for column, name in enumerate(names, start=2):
             _show(axes[row, column], _rgb(pictures[name][row].classes, space), name if titled else "")
-    _swatches(drawn, space)
+    shown = [picture for row in pictures.values() for picture in row]
+    _swatches(drawn, space, *(found for picture in shown for found in (picture.labels, picture.classes)))
     return drawn
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import whole_folder, write_text, writing
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.render.overlay import captioned, legend, overlay, side_by_side
+from lsr_infer.render.overlay import explained, overlay
 from lsr_train.autopilot.budget import USEFUL_STEPS, format_duration
 from lsr_train.config.data import DataConfig
 from lsr_train.config.run import Config
@@ -100,13 +100,9 @@ def _pictures(
     with whole_folder(folder, overwrite=True, own=_PICTURE) as temporary:
         for index, sample in enumerate(frames):
             classes = [_classes(network, sample.frame, precision) for network in networks]
-            drawn = [
-                captioned(overlay(sample.frame, found, space), caption)
-                for found, caption in zip(classes, ("source network", "adapted"), strict=True)
-            ]
-            both = side_by_side(*drawn)
-            names = legend(space, sample.frame.shape[0], both.shape[1], np.stack(classes))
-            done, data = cv2.imencode(".png", np.concatenate([both, names]))
+            drawn = [overlay(sample.frame, found, space) for found in classes]
+            both = explained(drawn, ("source network", "adapted"), space, np.stack(classes))
+            done, data = cv2.imencode(".png", both)
             if not done:
                 raise InputError(f"{sample.file}: its picture cannot be encoded.")
             with writing(folder):

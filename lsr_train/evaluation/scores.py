@@ -22,7 +22,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import write_bytes, writing
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.render.overlay import captioned, legend, overlay, side_by_side
+from lsr_infer.render.overlay import explained, overlay
 from lsr_train.data.samples import LabelledSample
 from lsr_train.device import Precision, autocast
 from lsr_train.losses.pixel import upsample
@@ -302,8 +302,7 @@ def comparison(scored: ScoredFrame, space: LabelSpace) -> NDArray[np.uint8]:
     """Draw the frame, its labels over it and the prediction over it, from left to right, the classes below, in BGR."""
     both = (scored.labels, scored.classes)
     drawn = [scored.frame, *(overlay(scored.frame, classes, space, OVERLAY_ALPHA) for classes in both)]
-    named = side_by_side(*map(captioned, drawn, ("frame", "labels", "prediction")))
-    return np.concatenate([named, legend(space, named.shape[0], named.shape[1], np.stack(both))])
+    return explained(drawn, ("frame", "labels", "prediction"), space, np.stack(both))
 
 
 def write_worst(folder: Path, worst: Sequence[ScoredFrame], space: LabelSpace) -> list[Path]:

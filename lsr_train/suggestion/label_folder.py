@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import palette_png
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.render.overlay import captioned, legend, overlay, side_by_side
+from lsr_infer.render.overlay import explained, overlay
 from lsr_train.data.classes_file import classes_text
 
 __all__ = ["Prefilled", "with_distinct_colors", "write_cvat", "write_plain", "write_preview"]
@@ -141,6 +141,5 @@ def write_preview(folder: Path, item: Prefilled, space: LabelSpace) -> None:
     doubt = cv2.resize(np.clip(255 * item.doubt, 0, 255).astype(np.uint8), (columns, rows))
     bright = np.asarray(cv2.applyColorMap(doubt, cv2.COLORMAP_INFERNO), dtype=np.uint8)
     pictures = (item.frame, overlay(item.frame, item.labels, space), bright)
-    named = side_by_side(*map(captioned, pictures, ("frame", "pre-filled", "views disagree")))
-    below = legend(space, rows, named.shape[1], item.labels)
-    _write(folder / "preview" / f"{item.name}.jpg", _encoded(item.name, np.concatenate([named, below]), ".jpg"))
+    drawn = explained(pictures, ("frame", "pre-filled", "views disagree"), space, item.labels)
+    _write(folder / "preview" / f"{item.name}.jpg", _encoded(item.name, drawn, ".jpg"))

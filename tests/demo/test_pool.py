@@ -101,7 +101,8 @@ def test_a_clip_becomes_one_that_browsers_play(worker: Worker, tmp_path: Path, c
     with av.open(str(tmp_path / "before_after.mp4")) as video:
         stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.width, stream.height) == (2 * 512 + 4, 256)
+        assert stream.width == 2 * 512 + 4
+        assert stream.height > 256  # the classes stand below
         assert [round(float(frame.time), 2) for frame in video.decode(stream)] == [round(n / 5, 2) for n in range(11)]
     with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
         assert len(archive.namelist()) == 11

@@ -54,7 +54,7 @@ def test_what_does_not_fit(classes: np.ndarray, alpha: float) -> None:
 def test_a_caption_stays_in_its_corner(height: int, width: int) -> None:
     picture = np.full((height, width, 3), 90, dtype=np.uint8)
     result = captioned(picture, "adapted.onnx")
-    rows = max(16, height // 16)
+    rows = max(16, height // 14)
     assert (picture == 90).all()
     assert (result[rows:] == 90).all()
     assert (result[:rows, 0] == 0).all()
@@ -127,7 +127,7 @@ def test_a_legend_names_the_classes_that_are_there_beside_their_colours() -> Non
 
 
 def test_a_legend_of_all_classes_wraps_and_does_not_depend_on_the_frame() -> None:
-    wide, narrow = legend(SPACE, 360, 2000), legend(SPACE, 360, 120)
+    wide, narrow = legend(SPACE, 360, 2000), legend(SPACE, 360, 100)
     assert narrow.shape[0] > wide.shape[0]
     for strip in (wide, narrow):
         assert all((strip == color[::-1]).all(axis=2).any() for color in SPACE.colors)

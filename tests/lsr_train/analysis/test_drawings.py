@@ -74,7 +74,7 @@ def drawings(names: tuple[str, ...]) -> dict[str, Figure]:
     shares = torch.full((count,), 1 / count)
     spread = Polar(torch.linspace(1, 9, count), torch.linspace(0, 20, count), each)
     curve = (torch.rand(3), torch.rand(3), torch.tensor([0.1, 0.2, 0.7]), 0.1)
-    classes = np.zeros((4, 8), np.uint8)
+    classes = np.resize(np.arange(count, dtype=np.uint8), (4, 8))
     shown = ShownFrame(
         file="f", frame=np.zeros((4, 8, 3), np.uint8), labels=classes, classes=classes, nearest=classes,
         histogram=classes,
