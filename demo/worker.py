@@ -139,7 +139,8 @@ def segment_clip(
     report({"frames": 0, "total": total, "seconds": 0.0})
     frames = _Frames(path, every)
     options = VideoOptions(like=info, audio=audio)
-    size = dict(zip(("height", "width"), drawer.size(info.height, info.width), strict=True))
+    height, width = drawer.size(info.height, info.width)
+    clip = folder / "before_after.mp4"
 
     def finish(done: tuple[VideoFrame, list[Segmentation]]) -> None:
         """Draw and encode a frame, while the network already works on the next one."""
@@ -152,7 +153,7 @@ def segment_clip(
         video.write(drawn.picture, item.time)
 
     with (
-        VideoWriter(folder / "before_after.mp4", **size, fps=info.fps / every, options=options) as video,
+        VideoWriter(clip, width=width, height=height, fps=info.fps / every, options=options) as video,
         zipfile.ZipFile(folder / "masks.zip", "w", zipfile.ZIP_STORED) as masks,
         BackgroundWriter(finish, 2) as background,
     ):

@@ -245,8 +245,10 @@ def embedding_figure(embeddings: Mapping[str, tuple[NDArray[np.float32], Tensor]
     _swatches(drawn, space, *(labels.numpy() for _, labels in embeddings.values()))
     drawn.draw_without_rendering()  # places are looked for in the axes as they will be
     for axis, (points, labels) in zip(axes, embeddings.values(), strict=True):
-        medians = {int(index): np.median(points[labels.numpy() == index], axis=0) for index in labels.unique()}
-        _write_apart(axis, [names[index] for index in medians], np.stack(list(medians.values())))
+        classes = labels.numpy()
+        present = np.unique(classes)
+        medians = np.stack([np.median(points[classes == index], axis=0) for index in present])
+        _write_apart(axis, [names[index] for index in present], medians)
     return drawn
 
 

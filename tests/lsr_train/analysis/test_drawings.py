@@ -1,12 +1,14 @@
 """Drawings where data are many, few, or odd."""
 
 import io
+import itertools
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.text import printable
@@ -26,6 +28,7 @@ from lsr_train.analysis.drawings import (
 )
 from lsr_train.analysis.numbers import Polar
 from lsr_train.analysis.observation import BANDS, ShownFrame
+from lsr_train.data.labels import CITYSCAPES_19
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -118,3 +121,22 @@ def test_legends_name_networks_that_begin_with_an_underscore() -> None:
             if kind in ("reliability", "borders", "bars", "lines", "terms"):
                 legend = (figure.legends + [axes.get_legend() for axes in figure.axes if axes.get_legend()])[0]
                 assert [text.get_text()[:4] for text in legend.get_texts()] == ["_one", "$two"], kind
+
+
+@pytest.mark.parametrize(("networks", "spread"), [(1, 0.0), (2, 0.5)])
+def test_names_of_classes_do_not_lie_on_each_other(networks: int, spread: float) -> None:
+    rng = np.random.default_rng(0)
+    labels = torch.arange(19).repeat(30)
+    points = rng.normal(size=(len(labels), 2)) + spread * rng.normal(size=(19, 2))[labels.numpy()]
+    names = (f"network {number}" for number in range(networks))
+    with styled():
+        figure = embedding_figure(dict.fromkeys(names, (points.astype(np.float32), labels)), CITYSCAPES_19)
+        for dpi in (72, 200):  # of a page, and of a PNG
+            figure.set_dpi(dpi)
+            figure.draw_without_rendering()
+            for axes in figure.axes:
+                boxes = [Text.get_window_extent(text) for text in axes.texts]
+                assert len(boxes) == 19
+                assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+                room = axes.bbox.padded(1)
+                assert all(room.count_contains(box.corners()) == 4 for box in boxes)
