@@ -16,13 +16,16 @@ from lsr_train.config.fields import field_of, fields_of, with_fields
 from lsr_train.config.run import Config, is_of_all_stages
 
 __all__ = [
-    "MEMORY_SHARE", "SOURCE_RECIPE", "WIDEST", "Choices", "SourceStage", "fitting",
-    "network_of_file", "smaller_widths", "source_stage", "split_of_folder", "stages_wanted", "training_size",
+    "LIGHT_BACKBONE", "MEMORY_SHARE", "SOURCE_RECIPE", "WIDEST", "Choices", "SourceStage", "fitting",
+    "lighter_network_allowed", "network_of_file", "smaller_widths", "source_stage", "split_of_folder", "stages_wanted",
+    "take_light_network", "training_size",
 ]  # fmt: skip
 
 SOURCE_RECIPE = "my_footage_source"
 WIDEST = {"cuda": 1024, "cpu": 512}
 """Columns of the largest training size. Ours: four times the work of 512 is more than a CPU has time for."""
+LIGHT_BACKBONE = "efficientnet-lite0"
+"""Of a budget that is too short for the recipe's: a step takes a fraction, and its ImageNet weights are a package's."""
 MEMORY_SHARE = 0.8
 """Of the available memory, for a training step; the loaders, evaluations and everyone else have the rest. Ours."""
 _MULTIPLE = 32
@@ -86,6 +89,22 @@ def smaller_widths(choices: Choices) -> list[int]:
     if "data.target.width" not in choices.values:
         return []
     return [wide for wide in sorted(_WIDTHS) if wide < choices.config.data.target.width]
+
+
+def lighter_network_allowed(choices: Choices) -> bool:
+    """Whether nobody stated the network, nor the weights it starts from, and there is a lighter one."""
+    network = choices.config.network
+    free = choices.free("network.backbone", "network.width", "network.weights", "network.stem", "network.normalization")
+    return free and network.backbone != LIGHT_BACKBONE
+
+
+def take_light_network(choices: Choices) -> None:
+    """Take a network whose steps are several times as fast, for a budget that is too short for the recipe's."""
+    line = (
+        f"network {LIGHT_BACKBONE}: the budget has too few steps of {choices.config.network.backbone}, which "
+        "--network.backbone would keep"
+    )
+    choices.take({"network.backbone": LIGHT_BACKBONE}, line)
 
 
 def network_of_file(

@@ -28,12 +28,15 @@ from lsr_train.autopilot.budget import (
     plan_stages,
 )
 from lsr_train.autopilot.choices import (
+    LIGHT_BACKBONE,
     Choices,
     SourceStage,
     fitting,
+    lighter_network_allowed,
     network_of_file,
     smaller_widths,
     split_of_folder,
+    take_light_network,
     training_size,
 )
 from lsr_train.autopilot.memory import available_bytes, evaluation_bytes, step_bytes
@@ -51,6 +54,7 @@ from lsr_train.engine.loop import build_accelerator
 from lsr_train.engine.setup import RunInputs, network_spec, open_inputs
 from lsr_train.engine.train import train
 from lsr_train.network import DeepLabV2
+from lsr_train.network.weight_files import packaged_imagenet
 from lsr_train.network.weights import backbone_of, load_backbone_weights
 from lsr_train.runs.folder import STAGES_FILE, RunFolder
 from lsr_train.runs.matching import Match, data_fingerprint, find_match, is_finished, note_data, source_name
@@ -197,9 +201,14 @@ def _plan(request: Request, stage: SourceStage, started: float) -> _Stages:
     return _Stages(source=source, adapted=choices.config, data=data, ready=ready, lines=choices.lines, times=times)
 
 
-def _open(request: Request, stage: SourceStage, widest: int | None = None) -> _Inputs:
-    """Choose everything but lengths, with images of at most `widest` columns, and open the adaptation's inputs."""
+def _open(request: Request, stage: SourceStage, widest: int | None = None, *, light: bool = False) -> _Inputs:
+    """Choose everything but lengths, and open the adaptation's inputs.
+
+    Images have at most `widest` columns; `light` takes the network for short budgets.
+    """
     choices = Choices(request.config, request.stated, request.flags)
+    if light:
+        take_light_network(choices)
     device = _choose(choices, stage, widest)
     source = stage.beside(choices.config)
     accelerator = build_accelerator(choices.config, device)
@@ -229,44 +238,77 @@ def _measured(inputs: _Inputs, out: Path, seconds: float) -> Costs:
 
 
 def _sized(whole: _Inputs, request: Request, stage: SourceStage, started: float, data: str) -> tuple[_Inputs, Costs]:
-    """Take the largest images for which a budget has steps enough, by what was measured at one size or two.
+    """Take the network and the largest images for which a budget has steps enough, by what was measured.
 
-    The smallest size is measured first. What a larger one takes is at most in proportion to the pixels; the largest
-    that should do is measured, and sizes between are taken by the straight line through both.
+    The light network comes where nobody stated one and the recipe's has too few steps even on the smallest images.
     """
-    out, budget = request.out, request.budget
-    assert out is not None
-    assert budget is not None
-    allowed = min(MEASURED_SHARE * budget, MEASURED_SECONDS)
-    widths = [*smaller_widths(whole.choices), None]
-    begin = time.monotonic()
+    assert request.budget is not None
+    search = _Search(request, stage, started, data)
+    allowed = min(MEASURED_SHARE * request.budget, MEASURED_SECONDS)
+    if not lighter_network_allowed(whole.choices):
+        return search.largest(whole, allowed)
+    inputs, costs = search.largest(whole, allowed / 2)
+    if search.enough(inputs, costs):
+        return inputs, costs
+    try:
+        packaged_imagenet(LIGHT_BACKBONE)
+    except InputError:
+        inputs.choices.lines.append(
+            f"{LIGHT_BACKBONE} would have more steps in this budget, but the extra [mobile] with its weights is not "
+            "installed"
+        )
+        return inputs, costs
+    return search.largest(_open(request, stage, light=True), allowed / 2, light=True)
 
-    def opened(width: int | None) -> _Inputs:
-        with _quiet():
-            return whole if width is None else _open(request, stage, width)
 
-    def enough(inputs: _Inputs, costs: Costs) -> bool:
-        passed = Budget(seconds=budget, passed=time.monotonic() - started)
-        ready = find_match(out.parent, inputs.source, data, any_length=True)
+@dataclass(frozen=True)
+class _Search:
+    """Looks for the largest images for which a budget has steps enough."""
+
+    request: Request
+    stage: SourceStage
+    started: float  # when the command began
+    data: str  # fingerprint of the source stage's data
+
+    def largest(self, whole: _Inputs, seconds: float, *, light: bool = False) -> tuple[_Inputs, Costs]:
+        """Measure at one size or two, within about so many seconds, for the recipe's network or the light one.
+
+        The smallest size is measured first. What a larger one takes is at most in proportion to the pixels; the largest
+        that should do is measured, and sizes between are taken by the straight line through both.
+        """
+        assert self.request.out is not None
+        out, begin = self.request.out, time.monotonic()
+        widths = [*smaller_widths(whole.choices), None]
+
+        def opened(width: int | None) -> _Inputs:
+            with _quiet():
+                return whole if width is None else _open(self.request, self.stage, width, light=light)
+
+        first = opened(widths[0])
+        costs = _measured(first, out, seconds / len(widths[:2]))
+        measured = {_pixels(first): costs}
+        for width in reversed(widths[1:]):
+            inputs = opened(width)
+            predicted = _predicted(measured, _pixels(inputs))
+            if not self.enough(inputs, predicted):
+                continue
+            left = seconds - (time.monotonic() - begin)
+            if len(measured) == 1 and left > 2 * sum(cost.step for cost in predicted):
+                predicted = measured[_pixels(inputs)] = _measured(inputs, out, left)
+            if self.enough(inputs, predicted):
+                return inputs, predicted
+        return first, costs
+
+    def enough(self, inputs: _Inputs, costs: Costs) -> bool:
+        """Whether the budget has time for the steps that are wanted."""
+        assert self.request.out is not None
+        assert self.request.budget is not None
+        budget = Budget(seconds=self.request.budget, passed=time.monotonic() - self.started)
+        ready = find_match(self.request.out.parent, inputs.source, self.data, any_length=True)
         try:
-            return plan_stages(passed, *_both(inputs, stage, costs), ready.steps).has(WANTED_STEPS)
+            return plan_stages(budget, *_both(inputs, self.stage, costs), ready.steps).has(WANTED_STEPS)
         except UsageError:
             return False
-
-    first = opened(widths[0])
-    costs = _measured(first, out, allowed / len(widths[:2]))
-    measured = {_pixels(first): costs}
-    for width in reversed(widths[1:]):
-        inputs = opened(width)
-        predicted = _predicted(measured, _pixels(inputs))
-        if not enough(inputs, predicted):
-            continue
-        left = allowed - (time.monotonic() - begin)
-        if len(measured) == 1 and left > 2 * sum(cost.step for cost in predicted):
-            predicted = measured[_pixels(inputs)] = _measured(inputs, out, left)
-        if enough(inputs, predicted):
-            return inputs, predicted
-    return first, costs
 
 
 def _pixels(inputs: _Inputs) -> int:

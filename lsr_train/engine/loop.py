@@ -111,6 +111,7 @@ class Engine:
             selector=selector, schedule=self.schedule, scaler=accelerator.scaler, device=accelerator.device,
             config=hashlib.sha256(to_yaml(config).encode()).hexdigest(),
         )  # fmt: skip
+        self._rate = 0.0  # of the last step
         self._recent: deque[tuple[int, tuple[str, ...]]] = deque(maxlen=config.log.every * config.train.accumulate + 1)
 
     @property
@@ -127,7 +128,8 @@ class Engine:
         config = self.config
         waited = 0.0
         position = self.schedule.position(self.step)
-        set_learning_rate(self.optimizer, learning_rate(position, config.optim, config.train.steps))
+        self._rate = learning_rate(position, config.optim, config.train.steps)
+        set_learning_rate(self.optimizer, self._rate)
         for critic in self.critics.values():
             set_decayed_rate(critic, position, config.optim, config.train.steps)
         weights = {**self.method.term_weights(), "labelled": config.data.labelled_share}
@@ -277,9 +279,8 @@ class Engine:
         self.monitor.reset()
         if not self._is_main:
             return
-        rate = learning_rate(self.schedule.position(self.step - 1), self.config.optim, self.config.train.steps)
         images = clock.steps * self.config.train.accumulate * self.config.data.batch_size
-        self.log.row(self.step, means, {"learning_rate": rate, **clock.figures(images)})
+        self.log.row(self.step, means, {"learning_rate": self._rate, **clock.figures(images)})
         text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         if bar.disable:
             left = (self.schedule.steps - self.step) * clock.seconds() / clock.steps

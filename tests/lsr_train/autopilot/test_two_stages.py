@@ -335,6 +335,7 @@ def test_a_budget_ends_on_its_clock_though_steps_get_slower(
     assert steps_of(out)[0] < planned
     rates = [float(row["learning_rate"]) for row in csv.DictReader((out / "metrics.csv").open())]
     assert rates[-1] < 0.5 * max(rates)
+    assert min(rates) >= 0
 
 
 def test_a_ready_source_stage_gives_its_time_to_the_other(
@@ -394,6 +395,37 @@ def test_a_budget_takes_the_largest_images_that_there_are_steps_enough_for(
     sizes = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["data"]
     assert (sizes["source"]["width"], sizes["target"]["width"]) == (width, width)
     assert yaml.safe_load((source_of(out) / "config.yaml").read_text(encoding="utf-8"))["data"] == sizes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "more", "backbone"),
+    [
+        (0.1, (), "resnet50"),  # there is time for it
+        (10.0, (), "efficientnet-lite0"),
+        (10.0, ("--network.backbone", "resnet50"), "resnet50"),  # stated
+    ],
+)
+def test_a_budget_without_time_for_the_recipes_network_takes_a_lighter_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, more: tuple[str, ...], backbone: str
+) -> None:
+    """The cost is given: a step of the recipe's takes `seconds`, one of the light network a twentieth of it."""
+
+    def cost(prepared: RunInputs, *_: Any) -> StageCost:
+        return StageCost(step=seconds if prepared.config.network.backbone == "resnet50" else seconds / 20)
+
+    for name, value in (("measure_cost", cost), ("train", lambda *_: 0), ("write_summary", lambda *_: None)):
+        monkeypatch.setattr(two_stages, name, value)
+    monkeypatch.setattr(two_stages, "load_backbone_weights", lambda *_: "")
+    out = tmp_path / "runs/run"
+    named = ["--source", str(data / "game"), "--target", str(data / "camera.mp4"), "--out", str(out)]
+    assert run_here("adapt", [*named, *TINY[6:], *more, "--budget", "1000s"]) == 0
+    adapted, source = (
+        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["network"] for run in (out, source_of(out))
+    )
+    assert adapted["backbone"] == source["backbone"] == backbone
+    assert (adapted["normalization"] == "lite-rgb") == (backbone != "resnet50")
+    written = " ".join(json.loads((out / "stages.json").read_text(encoding="utf-8"))["choices"])
+    assert ("too few steps of resnet50" in written) == (backbone != "resnet50")
 
 
 def test_a_budget_that_is_too_small_says_what_is_needed_and_that_is_enough(
