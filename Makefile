@@ -145,8 +145,9 @@ docs: $(VENV)/.installed-docs  ## the documentation as a site in site/, which op
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
-overview-picture: install  ## the README's picture
-	$(BIN)/python docs/overview_picture.py
+overview-picture: install  ## the README's picture; needs SHARED
+	@test -n "$(SHARED)" || { echo "make overview-picture needs the folder of the data: SHARED=DIR"; exit 2; }
+	$(BIN)/python docs/overview_picture.py $(SHARED)/data
 
 pictures: install  ## Toytown's pictures in the documents
 	$(BIN)/python docs/toytown_pictures.py
@@ -155,15 +156,13 @@ pictures: install  ## Toytown's pictures in the documents
 page-pictures: install-all  ## the demo page's pictures in the documents
 	folder=$$(mktemp -d) && PYTHONPATH=. $(BIN)/python docs/page_pictures.py --temporary $$folder && rmdir $$folder
 
-# The pictures of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
+# The picture of the real pair: its runs are those of tests/benchmarks/real_pair.py, with a student beside them.
 RUNS := runs/real_pair
 STREET :=
-street-pictures: install-all  ## the pictures of the real pair; needs its runs and STREET, a clip
+street-pictures: install-all  ## the picture of the real pair; needs its runs and STREET, a clip
 	@test -n "$(STREET)" || { echo "make street-pictures needs a video of a road: STREET=FILE.mp4"; exit 2; }
 	for run in source lsr lsr_em self_training lsr_st; do \
 		$(BIN)/python export/to_onnx.py $(RUNS)/$${run}_0 -o $(RUNS)/$${run}_0.onnx --overwrite || exit 1; done
-	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \
-		--output docs/before_after.png
 	$(BIN)/python docs/street_frame.py $(STREET) "source-only=$(RUNS)/source_0.onnx" "LSR=$(RUNS)/lsr_0.onnx" \
 		"LSR+EM=$(RUNS)/lsr_em_0.onnx" "self-training=$(RUNS)/self_training_0.onnx" "LSR-ST=$(RUNS)/lsr_st_0.onnx" \
 		--output docs/methods.png

@@ -14,7 +14,7 @@ from lsr_infer.video.reader import read_frames
 from lsr_infer.video.writer import VideoWriter
 
 _HIGHWAY, _ROAD = "udacity_solidWhiteRight.mp4", "udacity_test_video.mp4"
-_FRAMES = ((_HIGHWAY, 60), (_HIGHWAY, 150), (_ROAD, 20))
+_FRAMES = ((_HIGHWAY, 60), (_HIGHWAY, 150), (_ROAD, 4))
 _CLIP = range(100, 148)
 
 

@@ -47,14 +47,15 @@ def overlay(
     return np.asarray(painted, dtype=np.uint8)
 
 
-def captioned(picture: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+def captioned(picture: NDArray[np.uint8], text: str, height: int = 0) -> NDArray[np.uint8]:
     """Write a caption into the upper left corner of a copy of a picture [H,W,3] uint8, white on black.
 
-    ASCII is drawn, other characters become question marks; what is too wide is cut off.
+    ASCII is drawn, other characters become question marks; what is too wide is cut off. `height` is that of the whole
+    where the picture is one of several below each other.
     """
     if not text:
         return picture.copy()
-    rows = _bar_rows(picture.shape[0])
+    rows = _bar_rows(height or picture.shape[0])
     result = picture.copy()
     result[:rows, : _text_width(text, rows) + rows] = 0
     _write(result, text, rows // 2, 0, rows)
@@ -113,11 +114,23 @@ def side_by_side(*frames: NDArray[np.uint8], gap: int = 4) -> NDArray[np.uint8]:
 
 
 def explained(
-    pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str], space: LabelSpace, classes: NDArray[np.integer]
+    pictures: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str],
+    space: LabelSpace,
+    classes: NDArray[np.integer],
+    columns: int = 0,
 ) -> NDArray[np.uint8]:
-    """Put pictures of one height next to each other, each with its caption, and the names of `classes` below them."""
-    named = side_by_side(*map(captioned, pictures, captions))
-    return np.concatenate([named, legend(space, named.shape[0], named.shape[1], classes)])
+    """Put pictures of one size in rows of so many, all in one by default, and the names of `classes` below.
+
+    Each has its caption, which may be empty.
+    """
+    columns = columns or len(pictures)
+    starts = range(0, len(pictures), columns)
+    height = len(starts) * pictures[0].shape[0]
+    named = [captioned(picture, text, height) for picture, text in zip(pictures, captions, strict=True)]
+    named += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
+    grid = np.concatenate([side_by_side(*named[start : start + columns]) for start in starts])
+    return np.concatenate([grid, legend(space, *grid.shape[:2], classes)])
 
 
 def _as_labels(classes: NDArray[np.integer]) -> NDArray[np.uint8]:

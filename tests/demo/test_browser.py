@@ -87,8 +87,8 @@ def send(view: Any, name: str, path: Path) -> None:
     view.locator(f"#{name} input[type=file]").first.set_input_files(path)
 
 
-def show_picture(view: Any) -> None:
-    send(view, "picture-input", STREET)
+def show_picture(view: Any, path: Path = STREET) -> None:
+    send(view, "picture-input", path)
     view.locator("#facts").get_by_text("agree on").wait_for()
     view.locator("#slider img").nth(1).wait_for()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lsr_infer.io.images import palette_png
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.draw import Drawer, DrawingOptions, MaskIds, SegmentedFrame
-from lsr_infer.render.overlay import captioned, colorize, legend, overlay, side_by_side
+from lsr_infer.render.overlay import captioned, colorize, explained, legend, overlay, side_by_side
 from lsr_infer.segmenter import Segmentation
 from lsr_infer.video.containers import VideoFrame
 
@@ -149,3 +149,15 @@ def test_where_a_legend_stands(setting: Any, of_picture: int, of_video: int, bes
         assert (picture.shape[0] > 40) == bool(expected)
         if video:
             assert picture.shape[:2] == drawer.size(40, 60)
+
+
+def test_pictures_in_rows_have_captions_of_the_height_of_all() -> None:
+    pictures = [np.full((100, 300, 3), 40 + number, np.uint8) for number in range(5)]
+    drawn = explained(pictures, ("one", "two", "three", "", ""), SPACE, np.zeros((1, 1), np.uint8), columns=3)
+    below = legend(SPACE, 200, 908, np.zeros((1, 1), np.uint8))
+    assert drawn.shape == (200 + below.shape[0], 908, 3)
+    np.testing.assert_array_equal(drawn[200:], below)
+    assert [int(drawn[99, x, 0]) for x in (299, 603, 907)] == [40, 41, 42]
+    assert [int(drawn[199, x, 0]) for x in (299, 603, 907)] == [43, 44, 0]  # the last place is empty
+    np.testing.assert_array_equal(drawn[:100, :300], captioned(pictures[0], "one", 200))
+    assert (drawn[: 200 // 14, 0] == 0).all()
