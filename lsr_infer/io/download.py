@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from lsr_infer.errors import InputError
-from lsr_infer.io.sources import without_secrets
+from lsr_infer.io.addresses import without_secrets
 
 __all__ = ["download", "refuse_other_scheme"]
 

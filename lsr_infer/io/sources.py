@@ -1,7 +1,4 @@
-"""Finds the images, videos, streams and cameras that a command line names.
-
-Whatever a server answers, a playlist too, may lead only to the protocols of the scheme that was asked for.
-"""
+"""Finds the images, videos, streams and cameras that a command line names."""
 
 import glob
 import os
@@ -12,18 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from lsr_infer.errors import InputError, UsageError
+from lsr_infer.errors import InputError
+from lsr_infer.io.addresses import file_name_for, is_address, label
 from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_one_picture, is_still
 from lsr_infer.io.images import IMAGE_SUFFIXES, common_bits
 from lsr_infer.io.label_images import without_labels
 
-__all__ = [
-    "VIDEO_SUFFIXES", "Found", "Source", "file_name_for", "find_sources", "image_files", "is_address", "label",
-    "protocols", "without_secrets",
-]  # fmt: skip
+__all__ = ["VIDEO_SUFFIXES", "Found", "Source", "find_sources", "image_files"]
 
 VIDEO_SUFFIXES = (
     ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".apng",
@@ -132,6 +127,10 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
     images = [place for place, (_, kind) in places.items() if kind == "image" and isinstance(place, Path)]
     found.sources = _named(places, dict.fromkeys(images, common_bits(images)))
     return found
+
+
+def _is_live_only(address: str) -> bool:
+    return urlsplit(address).scheme.lower().startswith("rtsp")
 
 
 def _kind_of(address: str) -> _Kind:
@@ -252,85 +251,3 @@ def _named(places: _Places, bits: Mapping[Path | str | int, int]) -> list[Source
         taken.add(name)
         sources.append(Source(key, kind, name, bits.get(key)))
     return sources
-
-
-_PROTOCOLS = {
-    "http": "http,tcp",
-    "https": "https,tls,tcp",
-    "rtsp": "rtsp,rtp,udp,tcp",
-    "rtsps": "rtsps,rtsp,rtp,udp,tls,tcp",
-}
-"""What libav may use for an address, by its scheme."""
-
-_PARTS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<path>[^?#]*)", re.DOTALL)
-_HOST = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
-_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-
-def is_address(argument: str) -> bool:
-    """Whether an argument is a network address; `UsageError` where it is malformed or of an unknown scheme.
-
-    A password with a / ? or # in it would end the host too early and be asked for as a path: an address with an @
-    behind its host is refused.
-    """
-    match = _PARTS.match(argument)
-    if match is None:
-        return False
-    if match["scheme"].lower() not in _PROTOCOLS:
-        raise UsageError(
-            f"{_scheme_and_host(argument)}: addresses are {', '.join(f'{scheme}://' for scheme in _PROTOCOLS)}."
-        )
-    try:
-        parts = urlsplit(argument)
-        whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # brackets that do not match, a port that is no number
-        whole = False
-    who = match["host"].rpartition("@")[0]
-    if not whole or "@" in argument[match.end("host") :] or _NO_ESCAPE.search(who):
-        raise UsageError(
-            f"{_scheme_and_host(argument)}: is no address. Write {match['scheme']}://HOST:PORT/PATH; in a user name or "
-            "password, / is %2F, ? is %3F, # is %23, @ is %40, : is %3A and % is %25; behind the host, @ is %40 too."
-        )
-    return True
-
-
-def _scheme_and_host(address: str) -> str:
-    """Return of a malformed address what holds no part of a password, wherever it ends: what follows the last @."""
-    scheme, _, rest = address.partition("://")
-    host = _HOST.match(rest.rpartition("@")[2])
-    return f"{scheme.lower()}://{host[0] if host else ''}"
-
-
-def _is_live_only(address: str) -> bool:
-    return urlsplit(address).scheme.lower().startswith("rtsp")
-
-
-def protocols(address: str) -> tuple[str, str]:
-    """Return an address's scheme and what libav may use for it, separated by commas."""
-    scheme = urlsplit(address).scheme.lower()
-    return scheme, _PROTOCOLS[scheme]
-
-
-def without_secrets(address: str) -> str:
-    """Return an address without what may be a secret: user, password, query, and parameters within the path."""
-    match = _PARTS.match(address)
-    assert match is not None
-    path = "/".join(map(_without_parameters, match["path"].split("/")))
-    return f"{match['scheme'].lower()}://{match['host'].rpartition('@')[2]}{path}"
-
-
-def _without_parameters(part: str) -> str:
-    """Return a part of a path as it is, or empty where it is a list such as `user=me&password=word`."""
-    return "" if "=" in unquote(part) else part
-
-
-def label(place: Path | str) -> str:
-    """Return what a file or an address is called in messages, without secrets."""
-    return without_secrets(place) if isinstance(place, str) and is_address(place) else str(place)
-
-
-def file_name_for(address: str) -> str:
-    """Return a file name for what an address gives, without secrets."""
-    host, _, path = without_secrets(address).partition("://")[2].partition("/")
-    text = f"{host}/{re.sub(r'[.][a-zA-Z0-9_]{1,5}$', '', path)}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "stream"

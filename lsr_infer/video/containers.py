@@ -20,11 +20,11 @@ from av.format import Flags
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.addresses import is_address, label, protocols
 from lsr_infer.io.colors import UNSPECIFIED
 from lsr_infer.io.download import refuse_other_scheme
 from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_still
-from lsr_infer.io.sources import is_address, label, protocols
 
 __all__ = [
     "BARE", "BT709", "LEAP_SECONDS", "TIMEOUT_SECONDS", "ColorTags", "Timeline", "VideoFrame", "VideoInfo",

@@ -21,8 +21,8 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.addresses import without_secrets
 from lsr_infer.io.image_headers import silence_decoders
-from lsr_infer.io.sources import without_secrets
 from lsr_infer.system.threads import prefetch
 from lsr_infer.video import containers
 from lsr_infer.video.containers import BT709, VideoFrame, VideoInfo

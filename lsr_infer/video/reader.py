@@ -18,8 +18,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from lsr_infer.errors import InputError, LostPacketsError
+from lsr_infer.io.addresses import is_address, label
 from lsr_infer.io.image_headers import UNCROPPED, Crop
-from lsr_infer.io.sources import is_address, label
 from lsr_infer.video import containers
 from lsr_infer.video.containers import TIMEOUT_SECONDS, VideoFrame, VideoInfo, open_container
 from lsr_infer.video.display import DisplayConverter, is_transposed, shown_colors, shown_size

@@ -22,8 +22,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.addresses import label
 from lsr_infer.io.files import AtomicOutputs, output_path_error, refuse_existing
-from lsr_infer.io.sources import label
 from lsr_infer.video import containers
 from lsr_infer.video.containers import BT709, TIMEOUT_SECONDS, VideoInfo, error_text
 

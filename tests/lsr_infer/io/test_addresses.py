@@ -17,9 +17,10 @@ import pytest
 import lsr_infer
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError, exit_status, stderr_handler
+from lsr_infer.io.addresses import file_name_for, is_address, label, without_secrets
 from lsr_infer.io.download import download
 from lsr_infer.io.images import read_label
-from lsr_infer.io.sources import file_name_for, find_sources, is_address, label, without_secrets
+from lsr_infer.io.sources import find_sources
 from lsr_infer.video.reader import probe
 
 

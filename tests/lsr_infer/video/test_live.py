@@ -14,7 +14,8 @@ import pytest
 
 from lsr_infer.cli import main
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.sources import file_name_for, find_sources, is_address, without_secrets
+from lsr_infer.io.addresses import file_name_for, is_address, without_secrets
+from lsr_infer.io.sources import find_sources
 from lsr_infer.pipeline.options import Selection
 from lsr_infer.system.threads import FairLock
 from lsr_infer.video.containers import VideoInfo
