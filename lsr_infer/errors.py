@@ -10,9 +10,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from lsr_infer.text import printable
 
@@ -100,9 +100,18 @@ class _Printable(logging.Formatter):
         return _message(super().formatMessage(record))
 
 
+class _PastBars(logging.StreamHandler[TextIO]):
+    """Writes a message above the bars of tqdm that are open on a terminal, not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        bars = sys.modules.get("tqdm")
+        with nullcontext() if bars is None else bars.tqdm.external_write_mode(self.stream):
+            super().emit(record)
+
+
 def stderr_handler() -> logging.Handler:
     """Return the log handler of a command: printable messages on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _PastBars(sys.stderr)
     handler.setFormatter(_Printable("%(message)s"))
     return handler
 

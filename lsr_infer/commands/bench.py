@@ -36,12 +36,14 @@ def main(argv: Sequence[str]) -> None:
     from lsr_infer.pipeline.timing import shipped_clip, time_steps
     from lsr_infer.segmenter import Segmenter
     from lsr_infer.system.process import usable_cores
+    from lsr_infer.system.progress import Progress
 
     started = time.perf_counter()
-    segmenter = Segmenter(
-        values.model, values.device, values.backend, threads=values.threads, precision=values.precision,
-        allow_unverified=values.allow_unverified,
-    )  # fmt: skip
+    with Progress("opening the network", unit=""):
+        segmenter = Segmenter(
+            values.model, values.device, values.backend, threads=values.threads, precision=values.precision,
+            allow_unverified=values.allow_unverified,
+        )  # fmt: skip
     opened_ms = 1e3 * (time.perf_counter() - started)
     with segmenter, TemporaryDirectory() as folder:
         clip = values.source or shipped_clip(Path(folder), values.frames)

@@ -25,6 +25,7 @@ from lsr_infer.io import image_headers as headers
 from lsr_infer.io.colors import in_bt709
 from lsr_infer.io.image_headers import BrokenImageError, ImageHeader
 from lsr_infer.system.process import usable_cores
+from lsr_infer.system.progress import with_progress
 from lsr_infer.text import folders_of
 
 __all__ = [
@@ -138,7 +139,8 @@ def common_bits(
     if len(candidates) > _MANY:
         logger.info("%d images may have 16 bits: looking at how many of these they use", len(candidates))
     with ThreadPoolExecutor(usable_cores()) as pool:
-        found = {path: bits for path, bits in zip(candidates, pool.map(look, candidates), strict=True) if bits}
+        looked = with_progress(pool.map(look, candidates), "reading 16-bit images", len(candidates), unit="image")
+        found = {path: bits for path, bits in zip(candidates, looked, strict=True) if bits}
     bits = max(found.values(), default=0)
     if note := depth_note(bits):
         tell(f"{folders_of(found)}: {note}. {_BRIGHTER}")

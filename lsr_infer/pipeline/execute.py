@@ -24,11 +24,12 @@ from lsr_infer.io.temporary import sweep
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.pipeline.outputs import FRAME_FILES, Outputs, plan_all
-from lsr_infer.pipeline.progress import Display, Progress, RunReport
+from lsr_infer.pipeline.run_report import Display, RunReport
 from lsr_infer.pipeline.task import SourceResult, Task, read_source_image, segment_images, segment_video
 from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.process import Trimmer
+from lsr_infer.system.progress import Progress
 from lsr_infer.text import printable_json
 from lsr_infer.video.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
 from lsr_infer.video.reader import probe
@@ -238,10 +239,11 @@ def _task(options: SegmentOptions, stack: ExitStack, display: Display | None) ->
 
 
 def _open(model: Path | None, options: SegmentOptions) -> Segmenter:
-    return Segmenter(
-        model, options.device, options.backend, threads=options.threads, precision=options.precision,
-        allow_unverified=options.allow_unverified,
-    )  # fmt: skip
+    with Progress("opening the network", unit=""):
+        return Segmenter(
+            model, options.device, options.backend, threads=options.threads, precision=options.precision,
+            allow_unverified=options.allow_unverified,
+        )  # fmt: skip
 
 
 def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack: ExitStack) -> list[PlannedSource]:

@@ -25,6 +25,7 @@ from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.render.overlay import overlay
 from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.segmenter import Segmenter
+from lsr_infer.system.progress import Progress, with_progress
 from lsr_infer.video.containers import VideoFrame
 from lsr_infer.video.reader import probe, read_frames
 from lsr_infer.video.writer import VideoWriter
@@ -88,7 +89,7 @@ def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int
         with VideoWriter(place, width=info.width, height=info.height, fps=info.fps) as writer:
             repeated = chain.from_iterable(read_frames(clip) for _ in count())
             source = of_one_size(repeated, (info.height, info.width), str(clip))
-            for _ in range(frames):
+            for _ in with_progress(range(frames), "one step after another", frames):
                 _one(segmenter, source, writer, size, steps)
         seconds = time.perf_counter() - started
         started = time.perf_counter()
@@ -129,13 +130,14 @@ def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, siz
     drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
     inference = Inference(segmenter, working=WorkingSize(size=size))
     done = 0
-    while done < frames:
-        task = Task(inference=inference, drawing=drawing, selection=Selection(max_frames=frames - done))
-        source = Source(clip, "video", Path(f"after_{done}"))
-        outcome = segment_video(source, plan_outputs(source, folder, drawing), task)
-        if outcome.broken is not None:
-            raise InputError(outcome.broken)
-        done += outcome.frames
+    with Progress("all steps overlapping", frames) as progress:
+        while done < frames:
+            task = Task(inference=inference, drawing=drawing, selection=Selection(max_frames=frames - done))
+            source = Source(clip, "video", Path(f"after_{done}"))
+            outcome = segment_video(source, plan_outputs(source, folder, drawing), task, on_frame=progress.step)
+            if outcome.broken is not None:
+                raise InputError(outcome.broken)
+            done += outcome.frames
 
 
 def shipped_clip(folder: Path, frames: int) -> Path:

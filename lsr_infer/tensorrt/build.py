@@ -6,9 +6,7 @@ reaches the main one, which then has the builder stop at its next step.
 
 import logging
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any
 from lsr_infer.errors import DeviceError, InputError
 from lsr_infer.io.files import write_bytes
 from lsr_infer.system.cuda import CudaDevice
+from lsr_infer.system.progress import Progress
 from lsr_infer.tensorrt.flavour import Library, make_logger
 from lsr_infer.tensorrt.runner import use_device
 from lsr_infer.tensorrt.types import network_types, working_types
@@ -28,8 +27,6 @@ __all__ = ["BuildOptions", "BuildProgress", "Builder", "Built", "Shapes", "build
 logger = logging.getLogger(__name__)
 
 Show = Callable[[float, str], None]
-_LINE_SECONDS = 10.0
-_REDRAW_SECONDS = 0.1
 
 
 @dataclass
@@ -88,12 +85,6 @@ class BuildProgress:
                     self._share = 1.0
             self._tell()
 
-    def again(self) -> None:
-        """Show what was shown last, so that a clock beside it runs on during a long step."""
-        with self._lock:
-            if self._phases:
-                self._tell()
-
     def _phase(self, name: str) -> _Phase | None:
         return next((phase for phase in reversed(self._phases) if phase.name == name), None)
 
@@ -126,30 +117,14 @@ def monitor(module: Any, progress: BuildProgress) -> Any:
 
 @contextmanager
 def terminal_progress() -> Iterator[BuildProgress]:
-    """Give a `BuildProgress` that shows a bar on a terminal, and a line now and then elsewhere."""
-    shown = 0.0
-    if not sys.stderr.isatty():
+    """Give a `BuildProgress` that is shown while it lasts."""
+    newest = (0.0, "")
 
-        def line(share: float, name: str) -> None:
-            nonlocal shown
-            if name and (not shown or time.monotonic() >= shown + _LINE_SECONDS):
-                shown = time.monotonic()
-                logger.info("building: %d %% (%s)", round(100 * share), name)
+    def show(share: float, name: str) -> None:
+        nonlocal newest
+        newest = 100 * share, name
 
-        yield BuildProgress(line)
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}", desc="building") as bar:
-
-        def show(share: float, name: str) -> None:
-            nonlocal shown
-            bar.n = 100 * share
-            bar.set_description_str(f"building: {name[:40]}" if name else "building", refresh=False)
-            if time.monotonic() >= shown + _REDRAW_SECONDS:  # steps come by the hundred, and some take seconds
-                shown = time.monotonic()
-                bar.refresh()
-
+    with Progress("building", 100, unit="%", look=lambda: newest):
         yield BuildProgress(show)
 
 
@@ -222,7 +197,6 @@ def build_engine(
         thread.start()
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
-            progress.again()
     (result,) = outcome
     if progress.cancelled:
         raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from lsr_infer.parity.frame_set import FrameSet, working_image
 from lsr_infer.parity.meter import Bar, LayerError, ParityMeter, Verdict, check_bar
 from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.system.process import import_onnxruntime
+from lsr_infer.system.progress import Progress, with_progress
 
 __all__ = ["OnnxReference", "RunGraph", "compare_with_onnx", "find_worst_layer", "inner_tensors", "judge_parity",
            "logits_tensor", "run_onnx", "with_outputs"]  # fmt: skip
@@ -110,6 +111,13 @@ def find_worst_layer(
     grows most is searched further, until one layer is left. Its `before` is the error of the last compared layer in
     front of it.
     """
+    with Progress("searching for the layer that drifts", unit=""):
+        return _worst_layer(model, frames, reference, candidate)
+
+
+def _worst_layer(
+    model: bytes, frames: NDArray[np.uint8], reference: RunGraph, candidate: RunGraph
+) -> LayerError | None:
     layers = inner_tensors(model)
     names = list(layers)
     if not names:
@@ -216,7 +224,7 @@ def compare_with_onnx(
     meter = ParityMeter(manifest.label_space, margin=margin)
     origin = f"{frames.origin}, on {where}" if where else frames.origin
     batch = manifest.fixed_batch or 1
-    for frame, truth in frames.pairs():
+    for frame, truth in with_progress(frames.pairs(), "comparing", len(frames)):
         image = working_image(frame, manifest)
         expected, classes = reference.run(image)
         found = candidate(np.repeat(image, batch, axis=0))[0]

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from lsr_infer.errors import UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, write_bytes, write_json, write_text
 from lsr_infer.parity.frame_set import evenly
+from lsr_infer.system.progress import with_progress
 from lsr_infer.text import markdown_text, printable_json
 from lsr_train.analysis import drawings, numbers
 from lsr_train.analysis.drawings import NothingToDraw
@@ -169,7 +170,7 @@ def _pseudo_label_figure(observations: Mapping[str, Mapping[int, Observation]]) 
 
 def _draw(options: AnalyzeOptions, analyzed: dict[str, _Analyzed]) -> Iterator[tuple[str, Figure]]:
     """Yield the figures that are asked for and that there are data for."""
-    for name in options.figure_names:
+    for name in with_progress(options.figure_names, "drawing", len(options.figure_names), unit="figure"):
         try:
             yield name, _figure(name, options, analyzed)
         except NothingToDraw as error:
@@ -202,7 +203,7 @@ def _write_figures(options: AnalyzeOptions, out: Path, drawn: dict[str, Figure])
     except OSError as error:
         raise output_path_error(out, error) from error
     undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
-    for name, figure in drawn.items():
+    for name, figure in with_progress(drawn.items(), "writing", len(drawn), unit="figure"):
         for kind in options.format_names:
             data = io.BytesIO()
             figure.savefig(data, format=kind, dpi=_DPI, metadata=undated[kind])

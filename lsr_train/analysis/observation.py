@@ -3,7 +3,7 @@
 Labels are read here for analysis alone; nothing of it reaches training or the selection of a checkpoint.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.images import resize_frame, resize_labels
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.parity.frame_set import evenly
+from lsr_infer.system.progress import with_progress
 from lsr_train.analysis.options import AnalyzeOptions
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.labelled import LabelledImages
@@ -322,13 +322,14 @@ def open_network(options: AnalyzeOptions, path: Path, file: Path) -> OpenedNetwo
 
 
 def observe_network(
-    options: AnalyzeOptions, opened: OpenedNetwork, frames: Iterable[LabelledSample], name: str, shown: Iterable[int]
-) -> Observation:
-    """Observe a network as the options say, behind a progress bar with its name."""
+    options: AnalyzeOptions, opened: OpenedNetwork, frames: SpreadFrames | Sequence[LabelledSample], name: str,
+    shown: Iterable[int],
+) -> Observation:  # fmt: skip
+    """Observe a network as the options say, and show how far it is under its name."""
     device = next(opened.network.parameters()).device
     try:
         return observe(
-            opened.network, tqdm(frames, desc=name, unit="frame", disable=None), opened.space, opened.size,
+            opened.network, with_progress(frames, name, len(frames)), opened.space, opened.size,
             precision=choose_precision(device, options.precision), per_class=options.per_class,
             confidence=options.confidence, seed=options.seed, shown=frozenset(shown),
         )  # fmt: skip

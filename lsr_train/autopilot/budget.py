@@ -15,6 +15,7 @@ import msgspec
 import torch
 
 from lsr_infer.errors import UsageError
+from lsr_infer.system.progress import Progress
 from lsr_train.config.run import Config
 from lsr_train.data.loading import Batches
 from lsr_train.engine.loop import Engine, Networks, build_accelerator
@@ -295,9 +296,11 @@ def measure_cost(prepared: RunInputs, folder: Path, seconds: float = 3.0) -> Sta
     engine.model.train()
     engine.method.train()
     times: list[float] = []
-    with prepared.batches(0, with_target=engine.method.uses_target) as batches:
+    measuring = Progress(f"measuring a step of {config.method}", _MOST_STEPS + 1, unit="step")
+    with measuring, prepared.batches(0, with_target=engine.method.uses_target) as batches:
         while len(times) <= _FEWEST_STEPS or (sum(times) < seconds and len(times) <= _MOST_STEPS):
             times.append(_step_seconds(engine, batches))
+            measuring.step()
     frame = _evaluation_seconds(prepared, network)
     return StageCost(step=sum(times[1:]) / len(times[1:]), frame=frame)
 
@@ -319,5 +322,5 @@ def _evaluation_seconds(prepared: RunInputs, network: DeepLabV2) -> float:
     frames = prepared.target.evenly(_FRAMES)
     assert precision != "auto"  # the command has chosen
     start = time.perf_counter()
-    label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision)
+    label_free_signals(network, frames.batches(SIGNAL_BATCH, what="measuring an evaluation"), precision=precision)
     return (time.perf_counter() - start) / len(frames)

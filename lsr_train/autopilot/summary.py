@@ -16,6 +16,7 @@ from lsr_infer.errors import InputError
 from lsr_infer.io.files import whole_folder, write_text, writing
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import explained, overlay
+from lsr_infer.system.progress import with_progress
 from lsr_train.autopilot.budget import USEFUL_STEPS, format_duration
 from lsr_train.config.data import DataConfig
 from lsr_train.config.run import Config
@@ -57,7 +58,8 @@ def write_summary(out: Path, config: Config, seconds: Mapping[str, float]) -> No
     pictures = _pictures(out / PICTURES, target.evenly(_PICTURES), (before, after), space, precision)
     frames = target.evenly(config.selection.frames)
     first, second = (
-        label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision) for network in (before, after)
+        label_free_signals(network, frames.batches(SIGNAL_BATCH, what=f"signals {word}"), precision=precision)
+        for word, network in (("before", before), ("after", after))
     )
     steps = min(RunFolder(run).status()["step"] for run in (Path(config.init), out))
     times = ", ".join(f"{format_duration(math.ceil(value))} for the {name}" for name, value in seconds.items())
@@ -98,7 +100,7 @@ def _pictures(
 ) -> list[Path]:
     """Write one picture a frame: the first network's classes on the left, the second's on the right."""
     with whole_folder(folder, overwrite=True, own=_PICTURE) as temporary:
-        for index, sample in enumerate(frames):
+        for index, sample in enumerate(with_progress(frames, "pictures before and after", len(frames))):
             classes = [_classes(network, sample.frame, precision) for network in networks]
             drawn = [overlay(sample.frame, found, space) for found in classes]
             both = explained(drawn, ("source network", "adapted"), space, np.stack(classes))

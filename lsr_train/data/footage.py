@@ -27,6 +27,7 @@ from lsr_infer.io.label_images import without_labels
 from lsr_infer.io.sources import VIDEO_SUFFIXES, image_files
 from lsr_infer.io.temporary import sweep
 from lsr_infer.parity.frame_set import evenly
+from lsr_infer.system.progress import Progress, with_progress
 from lsr_train.config.data import TargetConfig
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labelled import ToytownImages, toytown_seeds
@@ -149,7 +150,8 @@ class _ToytownFootage(Footage):
         return UnlabelledSample(frame=scene.frame, file=scene.file)
 
     def lab(self) -> NDArray[np.float64]:
-        return np.stack([lab_statistics(scene.frame) for scene in self._images])
+        scenes = with_progress(self._images, "rendering the target", len(self))
+        return np.stack([lab_statistics(scene.frame) for scene in scenes])
 
     def origin(self, index: int) -> FrameOrigin:
         return FrameOrigin(Path(self._images[index].file))
@@ -223,12 +225,14 @@ def _cached_video(folder: Path) -> _Sampled | None:
 
 def _sample(path: Path, sampling: VideoSampling, folder: Path | None) -> _Sampled:
     """Decode a video once; frames go to files in `folder`, or stay in memory where there is none."""
-    from lsr_infer.video.reader import read_frames
+    from lsr_infer.pipeline.options import Selection
+    from lsr_infer.video.reader import probe, read_frames
 
     sampled = _Sampled()
     logger.info("%s: taking frames %s", path, f"every {sampling.seconds:g} s" if sampling.seconds else "one by one")
     try:
-        for moment, frame in thinned(((item.time, item.frame) for item in read_frames(path)), sampling):
+        decoded = with_progress(read_frames(path), f"reading {path.name}", Selection().expected(probe(path)))
+        for moment, frame in thinned(((item.time, item.frame) for item in decoded), sampling):
             sampled.lab.append(lab_statistics(frame).tolist())
             if folder is None:
                 sampled.frames.append(frame)
@@ -411,11 +415,15 @@ class TargetFrames:
     def __iter__(self) -> Iterator[UnlabelledSample]:
         return (self[index] for index in range(len(self)))
 
-    def batches(self, size: int, *, whole: bool = False) -> Iterator[UnlabelledBatch]:
+    def batches(self, size: int, *, whole: bool = False, what: str = "target frames") -> Iterator[UnlabelledBatch]:
         """Yield the frames in order, on the CPU, in batches of `size`, of which the last may be smaller.
 
-        With `whole` a smaller one is left out where there are whole ones, for statistics that count every batch alike.
+        How far they are is shown under the name `what`. With `whole` a smaller batch is left out where there are whole
+        ones, for statistics that count every batch alike.
         """
         end = len(self) - len(self) % size if whole and len(self) >= size else len(self)
-        for start in range(0, end, size):
-            yield UnlabelledBatch.collate([self[index] for index in range(start, min(start + size, end))])
+        with Progress(what, end) as progress:
+            for start in range(0, end, size):
+                batch = UnlabelledBatch.collate([self[index] for index in range(start, min(start + size, end))])
+                yield batch
+                progress.step(len(batch.image))

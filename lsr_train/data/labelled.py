@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.io.images import fit_mask, read_image, read_label, read_mask
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.system.progress import with_progress
 from lsr_train.config.data import SourceConfig
 from lsr_train.config.run import Config
 from lsr_train.data.classes_file import classes_file, load_classes, load_label_space
@@ -162,7 +163,8 @@ class ToytownImages(LabelledImages):
     @cached_property
     def counts(self) -> NDArray[np.int64]:  # type: ignore[override]
         """Pixels of each class in each scene [N,C]; renders every scene."""
-        rows = [np.bincount(sample.labels.ravel(), minlength=256) for sample in self]
+        scenes = with_progress(self, "rendering", len(self))
+        rows = [np.bincount(sample.labels.ravel(), minlength=256) for sample in scenes]
         return np.stack(rows)[:, : self.num_classes].astype(np.int64)
 
 

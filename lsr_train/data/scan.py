@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lsr_infer.errors import InputError, LsrError, UnusableFilesError
 from lsr_infer.io.files import write_json
@@ -25,6 +23,7 @@ from lsr_infer.io.images import common_bits, fit_mask, read_image, read_label, r
 from lsr_infer.io.label_images import is_flat
 from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
+from lsr_infer.system.progress import with_progress
 from lsr_train.data.augmentation import lab_statistics
 from lsr_train.data.labels import IGNORE_INDEX, IdMap
 from lsr_train.data.pairing import Pair
@@ -37,7 +36,6 @@ Record = dict[str, Any]
 
 _VERSION = 2
 _MOST_VALUES = 4096
-_LINE_SECONDS = 30.0
 _LISTED = 20
 
 
@@ -158,17 +156,13 @@ def _read_all(
 
     pool = ThreadPoolExecutor(max_workers=usable_cores())
     try:
-        bar = tqdm(pool.map(attempt, missing), total=len(missing), desc=f"checking {what}", unit="file", disable=None)
-        logged = time.monotonic()
-        for done, (index, result) in enumerate(zip(missing, bar, strict=True), start=1):
+        attempts = with_progress(pool.map(attempt, missing), f"checking {what}", len(missing), unit="file")
+        for index, result in zip(missing, attempts, strict=True):
             results[index] = result
             key = keys[index]
             if key is not None and isinstance(result, dict):
                 cache.records[key] = result
                 cache.fresh += 1
-            if bar.disable and time.monotonic() - logged > _LINE_SECONDS:
-                logger.info("checking %s: %d of %d files", what, done, len(missing))
-                logged = time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)
         cache.save()

@@ -18,10 +18,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lsr_infer.errors import InputError, QualityGateError, UsageError
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.system.progress import Progress
 from lsr_train.config.recipes import to_yaml
 from lsr_train.config.run import Config
 from lsr_train.data.loading import Batches
@@ -177,37 +177,37 @@ class Engine:
         config, schedule = self.config, self.schedule
         clock = StepClock()
         saved = self.run_folder.pointer("last")
-        bar = tqdm(initial=self.step, total=schedule.steps, unit="step", disable=None if self._is_main else True)
         self.model.train()
         self.method.train()
         stop = self.step >= schedule.steps or self.selector.exhausted
         if self.step == 0 and self.selector.evaluates_first:
             self._evaluate()
-        while not stop:
-            begin = time.perf_counter()
-            clock.count(self.train_step(batches))
-            bar.update()
-            if schedule.stepped(self.step, time.perf_counter() - begin):
-                bar.total = schedule.steps
-            done = self.step >= schedule.steps
-            if self.step % config.log.every == 0 or done:
-                self._log_row(clock, bar)
-                clock = StepClock()
-            stop = done or self._interrupted(interrupted)
-            paused = time.perf_counter()
-            evaluated = self.selector.due(self.step, last=done)
-            improved = False
-            if evaluated:
-                improved = self._evaluate()
-                stop = stop or self.selector.exhausted
-            if evaluated or stop or self.step % config.train.checkpoint_every == 0:
-                self.save(best=improved)
-                saved = self.step
-            paused = time.perf_counter() - paused
-            clock.leave_out(paused)  # evaluations and checkpoints are not steps
-            if evaluated:
-                schedule.evaluated(paused)
-        bar.close()
+        silent = not self._is_main
+        with Progress(config.method, schedule.steps, unit="step", done=self.step, silent=silent) as progress:
+            while not stop:
+                begin = time.perf_counter()
+                clock.count(self.train_step(batches))
+                progress.step()
+                if schedule.stepped(self.step, time.perf_counter() - begin):
+                    progress.total = schedule.steps
+                done = self.step >= schedule.steps
+                if self.step % config.log.every == 0 or done:
+                    self._log_row(clock, progress)
+                    clock = StepClock()
+                stop = done or self._interrupted(interrupted)
+                paused = time.perf_counter()
+                evaluated = self.selector.due(self.step, last=done)
+                improved = False
+                if evaluated:
+                    improved = self._evaluate()
+                    stop = stop or self.selector.exhausted
+                if evaluated or stop or self.step % config.train.checkpoint_every == 0:
+                    self.save(best=improved)
+                    saved = self.step
+                paused = time.perf_counter() - paused
+                clock.leave_out(paused)  # evaluations and checkpoints are not steps
+                if evaluated:
+                    schedule.evaluated(paused)
         if saved is None:
             self.save(best=False)
         best = self.run_folder.pointer("best")
@@ -273,7 +273,7 @@ class Engine:
         step = self.run_folder.pointer("last")
         return "there is no checkpoint yet" if step is None else f"the last good one is step {step}"
 
-    def _log_row(self, clock: StepClock, bar: Any) -> None:
+    def _log_row(self, clock: StepClock, progress: Progress) -> None:
         """Write one row of the log; the only regular transfer from the device."""
         means = self._check()
         self.monitor.reset()
@@ -282,11 +282,8 @@ class Engine:
         images = clock.steps * self.config.train.accumulate * self.config.data.batch_size
         self.log.row(self.step, means, {"learning_rate": self._rate, **clock.figures(images)})
         text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-        if bar.disable:
-            left = (self.schedule.steps - self.step) * clock.seconds() / clock.steps
-            logger.info("step %d/%d: %s (%.0f s left)", self.step, self.schedule.steps, text, left)
-        else:
-            bar.set_postfix_str(text[:80])
+        left = (self.schedule.steps - self.step) * clock.seconds() / clock.steps
+        progress.tell(text, f"step {self.step}/{self.schedule.steps}: {text} ({left:.0f} s left)")
         self.write_status("running")
 
     def write_status(self, state: str) -> None:

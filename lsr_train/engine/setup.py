@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.labelspace import LabelSpace
+from lsr_infer.system.progress import with_progress
 from lsr_train.config.run import Config, command_of
 from lsr_train.config.training import DistillConfig
 from lsr_train.data.labelled import LabelledImages, choose_label_space, open_source
@@ -45,6 +46,8 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
+
+_SIGNALS = "signals of the target"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +161,12 @@ def _selector(
         signals: dict[str, float] = {}
         classes = None
         if frames is not None:
-            found = label_free_signals(network, frames.batches(SIGNAL_BATCH), precision=precision)
+            found = label_free_signals(network, frames.batches(SIGNAL_BATCH, what=_SIGNALS), precision=precision)
             signals, classes = found.higher_is_better(), found.classes
         if held_out is not None:
             size = (source.height, source.width)
-            signals["source"] = score_frames(network, held_out, size, space.num_classes, precision=precision)
+            scored = with_progress(held_out, "held-out source images", len(held_out))
+            signals["source"] = score_frames(network, scored, size, space.num_classes, precision=precision)
         return SelectionSignals(signals, classes)
 
     watch = CollapseWatch(space.names) if adapts and frames is not None else None

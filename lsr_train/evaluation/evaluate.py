@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_json
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.system.progress import with_progress
 from lsr_infer.text import printable_json
 from lsr_train.config.data import SourceConfig
 from lsr_train.data.classes_file import load_label_space
@@ -118,7 +118,7 @@ def evaluate(options: EvaluateOptions) -> int:
     try:
         evaluation = score(
             ready.predict,
-            tqdm(frames, unit="frame", disable=None),
+            with_progress(frames, "scoring", len(frames)),
             space.num_classes,
             resized=model.size if options.protocol == "resized" else None,
             relabel=relabel,

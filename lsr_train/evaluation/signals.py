@@ -165,7 +165,7 @@ def label_free_signals(
 def estimate_target_statistics(network: DeepLabV2, frames: TargetFrames) -> str:
     """Give a network the batch-norm statistics of unlabelled target frames (AdaBN), and return a phrase on it."""
     device = next(network.parameters()).device
-    batches = frames.batches(SIGNAL_BATCH, whole=True)
+    batches = frames.batches(SIGNAL_BATCH, whole=True, what="batch-norm of the target")
     reestimate_batch_norm(network, (batch.on(device, network.normalize).image for batch in batches))
     return f"batch-norm re-estimated on {len(frames)} unlabelled target frames"
 

@@ -5,7 +5,7 @@ frames that chose its ranges. All ways to choose a range are tried on held-out f
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from lsr_infer.manifest.records import Parity
 from lsr_infer.parity.frame_set import FrameSet, evenly, read_frame_set
 from lsr_infer.parity.meter import ParityMeter
 from lsr_infer.render.masks import upsample_argmax
+from lsr_infer.system.progress import with_progress
 from lsr_train.exporting.graph import Watched, copy_of, logits_name, open_session
 from lsr_train.exporting.precisions import LARGEST_HALF, Rewriting, ValueRange, quantise, tensors_to_quantise
 
@@ -179,11 +180,11 @@ class ValueHistogram:
         return max(self.least, -reach), min(self.largest, reach)
 
 
-def gather(model: Any, tensors: Sequence[str], images: Iterable[NDArray[np.uint8]]) -> dict[str, ValueHistogram]:
+def gather(model: Any, tensors: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> dict[str, ValueHistogram]:
     """Run images uint8 [1,H,W,3] through a float32 graph, and note how the values of tensors [N,C,h,w] are spread."""
     watched = Watched(model, tensors)
     spreads = {tensor: ValueHistogram() for tensor in tensors}
-    for image in images:
+    for image in with_progress(images, "ranges of values", len(images)):
         for tensor, (least, largest, sample) in watched.run(image).items():
             spreads[tensor].add(least, largest, sample)
     return spreads
@@ -263,7 +264,7 @@ def candidates(
     model: Any,
     how: Rewriting,
     space: LabelSpace,
-    ranges_from: Iterable[NDArray[np.uint8]],
+    ranges_from: Sequence[NDArray[np.uint8]],
     held_out: Sequence[NDArray[np.uint8]],
     *,
     margin: float = 1.0,
@@ -273,13 +274,13 @@ def candidates(
     Frames are uint8 [1,H,W,3], at sizes the graph takes; `margin` is that of a `Bar`.
     """
     spreads = gather(model, tensors_to_quantise(model, how), ranges_from)
-    reference = _logits(model, held_out)
+    reference = _logits(model, held_out, "the float file")
     found = []
     for name, choose in CALIBRATIONS.items():
         ranges = {tensor: choose(spread) for tensor, spread in spreads.items()}
         made = quantise(model, ranges, how)
         meter = ParityMeter(space, margin=margin)
-        for image, one, other in zip(held_out, reference, _logits(made, held_out), strict=True):
+        for image, one, other in zip(held_out, reference, _logits(made, held_out, f"calibration {name}"), strict=True):
             size = image.shape[1], image.shape[2]
             meter.update(one, other, upsample_argmax(one, *size), upsample_argmax(other, *size))
         parity = meter.result(reference="float file", frames_from="held-out frames")
@@ -292,15 +293,18 @@ def best_of(found: Sequence[Candidate]) -> Candidate:
     return max(found, key=Candidate.rank)
 
 
-def _logits(model: Any, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-    """Run frames through a graph; logits [C,h,w] also of a graph that gives classes."""
+def _logits(model: Any, images: Sequence[NDArray[np.uint8]], what: str) -> list[NDArray[np.float32]]:
+    """Run frames through a graph, called `what`; logits [C,h,w] also of a graph that gives classes."""
     import onnx
 
     shown, logits = copy_of(model), logits_name(model)
     del shown.graph.output[:]
     shown.graph.output.append(onnx.helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, None))
     session = open_session(shown)
-    return [np.asarray(session.run([logits], {"image": image})[0][0], dtype=np.float32) for image in images]
+    return [
+        np.asarray(session.run([logits], {"image": image})[0][0], dtype=np.float32)
+        for image in with_progress(images, what, len(images))
+    ]
 
 
 def check_reach(model: Any, images: Sequence[NDArray[np.uint8]]) -> None:

@@ -21,6 +21,7 @@ from lsr_infer.parity.frame_set import FrameSet, working_image
 from lsr_infer.parity.meter import LayerError, ParityCheck, ParityMeter, Verdict, check_bar
 from lsr_infer.render.masks import upsample_argmax
 from lsr_infer.segmenter import Segmenter
+from lsr_infer.system.progress import with_progress
 from lsr_train.exporting.graph import SAMPLED, Producers, Watched, layers
 
 __all__ = ["Written", "compare_with_checkpoint", "judge_export", "layer_errors", "worst_layer"]
@@ -52,7 +53,7 @@ def compare_with_checkpoint(network: Any, model: Path, frames: FrameSet, *, marg
         raise QualityGateError(f"{model.name}: the exported graph cannot be opened ({error})") from error
     with opened as segmenter, torch.inference_mode():
         meter = ParityMeter(segmenter.label_space, margin=margin)
-        for frame, labels in frames.pairs():
+        for frame, labels in with_progress(frames.pairs(), "comparing", len(frames)):
             size = frame.shape[0], frame.shape[1]
             image = working_image(frame, segmenter.manifest)
             expected = network(network.normalize(torch.from_numpy(image))).logits[0].numpy()
@@ -106,7 +107,7 @@ def layer_errors(network: Any, model: Any, images: Sequence[NDArray[np.uint8]]) 
     watched = Watched(model, list(found.values()))
     squares = {layer: np.zeros(2) for layer in found}  # of the differences, of the checkpoint's values
     largest = dict.fromkeys(found, 0.0)
-    for image in images:
+    for image in with_progress(images, "comparing layers", len(images)):
         observed = watched.run(image)
         outputs = _outputs(network, image)
         for layer, tensor in found.items():

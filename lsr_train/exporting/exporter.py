@@ -18,6 +18,7 @@ from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest
 from lsr_infer.manifest.records import Quantization
 from lsr_infer.parity.frame_set import FrameSet, check_labels, read_frame_set, shipped_frames_for, working_image
 from lsr_infer.parity.meter import BARS, Bar, ParityCheck, Verdict
+from lsr_infer.system.progress import Progress
 from lsr_train.exporting.calibration import (
     Calibration,
     Candidate,
@@ -141,7 +142,8 @@ def export(
     names = state.manifest.label_space.name, state.compared.origin
     logger.info("exporting in %s (%s classes), comparing on %s", options.precision, *names)
     with whole_file(output, overwrite=options.overwrite) as temporary:  # before the state: the place may be unusable
-        floats = trace(state.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
+        with Progress("writing the graph", unit=""):
+            floats = trace(state.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
         bar = options.bar or BARS[options.precision]
         try:
             model = _in_precision(floats, state, options, bar)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import check_output_folder, whole_file
+from lsr_infer.system.progress import Progress
 
 CAFFE_PREFIX = "Scale."
 _PREFIXES = ("module.", CAFFE_PREFIX)
@@ -256,7 +256,7 @@ def _download(url: str, temporary: Path, path: Path) -> None:
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdigit() else None
     received = 0
-    with response, temporary.open("wb") as file, tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
+    with response, temporary.open("wb") as file, Progress(path.name, total, unit="B") as progress:
         while True:
             try:
                 chunk = response.read(_CHUNK)
@@ -266,7 +266,7 @@ def _download(url: str, temporary: Path, path: Path) -> None:
                 break
             file.write(chunk)
             received += len(chunk)
-            bar.update(len(chunk))
+            progress.step(len(chunk))
     if total is not None and received != total:
         raise InputError(f"{url}: {received} of {total} bytes arrived. Start again. {by_hand}")
 

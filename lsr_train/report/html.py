@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.overlay import overlay
+from lsr_infer.system.progress import with_progress
 from lsr_infer.text import printable
 from lsr_train.analysis.analyze import figure_of, logged_curves
 from lsr_train.analysis.drawings import NothingToDraw, terms_figure
@@ -194,11 +195,12 @@ def _start(init: str) -> str:
 def curves_section(runs: Mapping[str, ShownRun]) -> Section | None:
     """Return curves of what was logged; None where nothing was."""
     found: list[_PagePicture] = []
-    for title, table, label, caption in (
+    kinds = (
         ("Label-free signals", "signals", "higher is better", "Of unlabelled frames, at each evaluation."),
         ("Training curves", "metrics", "value", CAPTIONS["curves"]),
         ("Gradient norms", "gradients", "norm", CAPTIONS["gradients"]),
-    ):
+    )
+    for title, table, label, caption in with_progress(kinds, "curves", len(kinds), unit="figure"):
         series = {name: item for name, run in runs.items() if (item := logged_curves(run.path, table))}
         if series:
             drawn = terms_figure(series, label, log=table == "gradients")
@@ -337,7 +339,7 @@ def _layered_frame(shown: Mapping[str, ShownFrame], scores: str, space: LabelSpa
 def _figures(options: ReportOptions, observed: Mapping[str, Observation]) -> list[_PagePicture]:
     """Draw the figures of networks; one without data is left out."""
     drawn = []
-    for name, title in _FIGURES.items():
+    for name, title in with_progress(_FIGURES.items(), "drawing", len(_FIGURES), unit="figure"):
         with contextlib.suppress(NothingToDraw):
             drawn.append(_vector_picture(title, figure_of(name, observed, options.seed), CAPTIONS[name]))
     return drawn

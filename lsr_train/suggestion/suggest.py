@@ -4,21 +4,19 @@ import csv
 import io
 import logging
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lsr_infer.errors import UsageError
 from lsr_infer.io.files import check_output_folder, refuse_existing, whole_folder
 from lsr_infer.io.images import fit_mask, resize_frame
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.system.progress import with_progress
 from lsr_infer.text import csv_cell
 from lsr_train.data.classes_file import load_label_space
 from lsr_train.data.footage import Footage, FrameOrigin, TargetFrames, open_footage
@@ -41,9 +39,7 @@ __all__ = ["FRAMES_FILE", "suggest"]
 logger = logging.getLogger(__name__)
 
 FRAMES_FILE = "frames.csv"
-_LINE_SECONDS = 30.0
 _NOTHING = re.compile("(?!)")
-Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +70,7 @@ def suggest(options: SuggestOptions) -> int:
     footage = open_footage(options.footage(*asked.size), on_bad=options.on_bad, cache=user_cache_folder())
     check_output_folder(out.parent)
     frames = TargetFrames(footage, 0, *asked.size, asked.ignored)
-    batches = frames.batches(SIGNAL_BATCH)
-    views = measure_views(
-        asked.networks, _shown(batches, len(frames), "comparing views", lambda batch: len(batch.image))
-    )
+    views = measure_views(asked.networks, frames.batches(SIGNAL_BATCH, what="comparing views"))
     origins = [footage.origin(index) for index in range(len(footage))]
     chosen = choose_spread(
         views.scores, views.features, options.count, near=lambda index: _near(origins, index, options.apart)
@@ -115,23 +108,6 @@ def _open(options: SuggestOptions) -> _Asked:
     return _Asked(networks=networks, space=space, size=size, ignored=ignored)
 
 
-def _shown(items: Iterable[Shown], total: int, what: str, frames: Callable[[Shown], int]) -> Iterator[Shown]:
-    """Yield items, and show how many of their frames are done: a bar on a terminal, elsewhere a line now and then."""
-    bar = tqdm(total=total, desc=what, unit="frame", disable=None)
-    started = logged = time.monotonic()
-    done = 0
-    for item in items:
-        yield item
-        done += frames(item)
-        bar.update(frames(item))
-        now = time.monotonic()
-        if bar.disable and now - logged > _LINE_SECONDS:
-            left = (now - started) / done * (total - done)
-            logger.info("%s: %d of %d frames (%.0f s left)", what, done, total, left)
-            logged = now
-    bar.close()
-
-
 def _near(origins: Sequence[FrameOrigin], index: int, apart: float) -> NDArray[np.bool_]:
     """Return which frames [N] are of the same video as one, and less than so many seconds from it."""
     file, seconds = origins[index]
@@ -157,7 +133,7 @@ def _prefilled(asked: _Asked, footage: Footage, chosen: Sequence[int]) -> Iterat
     predict = NetworkPredictor(networks.network, protocol)
     device = next(networks.network.parameters()).device
     ranks = {index: rank for rank, index in enumerate(chosen, start=1)}
-    for index, frame in _shown(footage.whole(chosen), len(chosen), "labelling", lambda _: 1):
+    for index, frame in with_progress(footage.whole(chosen), "labelling", len(chosen)):
         rows, columns = frame.shape[:2]
         labels = predict(frame, (rows, columns)).byte().cpu().numpy()
         mask = fit_mask(asked.ignored, rows, columns)

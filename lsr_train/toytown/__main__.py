@@ -1,6 +1,7 @@
 """Writes frames or a clip of Toytown as files: `python -m lsr_train.toytown frames|clip`."""
 
 import argparse
+import logging
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import cv2
 
 from lsr_infer.commands.parser import StrictParser
-from lsr_infer.errors import UsageError, exit_status
+from lsr_infer.errors import UsageError, exit_status, stderr_handler
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_bytes
+from lsr_infer.system.progress import with_progress
 from lsr_infer.video.writer import VideoWriter
 from lsr_train.toytown import clip, render
 
@@ -35,7 +37,8 @@ def _write_clip(options: argparse.Namespace) -> None:
     size = {"height": options.height, "width": options.width}
     check_output_folder(options.output.parent)
     with VideoWriter(options.output, fps=Fraction(options.fps), overwrite=options.overwrite, **size) as writer:
-        for frame, _ in clip(options.domain, options.seed, frames=options.frames, fps=options.fps, **size):
+        frames = clip(options.domain, options.seed, frames=options.frames, fps=options.fps, **size)
+        for frame, _ in with_progress(frames, options.output.name, options.frames):
             writer.write(frame)
 
 
@@ -44,7 +47,7 @@ def _write_frames(options: argparse.Namespace) -> None:
     suffixes = {"images": ".jpg" if options.jpeg else ".png", "labels": ".png"}
     for folder in suffixes:
         check_output_folder(options.output / folder)
-    for seed in range(options.seed, options.seed + options.frames):
+    for seed in with_progress(range(options.seed, options.seed + options.frames), "rendering", options.frames):
         arrays = render(options.domain, seed, height=options.height, width=options.width)
         for (folder, suffix), array in zip(suffixes.items(), arrays, strict=True):
             path = options.output / folder / f"{options.domain}_{seed:05d}{suffix}"
@@ -54,6 +57,7 @@ def _write_frames(options: argparse.Namespace) -> None:
 
 def _run() -> None:
     options = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()])
     if options.frames < 1 or options.fps < 1:
         raise UsageError(f"--frames is {options.frames} and --fps {options.fps}; at least 1 is needed.")
     {"clip": _write_clip, "frames": _write_frames}[options.what](options)

@@ -27,7 +27,7 @@ from lsr_infer.pipeline.execute import PlannedSource, SourceThreads
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection
 from lsr_infer.pipeline.outputs import plan_all, plan_outputs
-from lsr_infer.pipeline.progress import Progress, RunReport
+from lsr_infer.pipeline.run_report import RunReport
 from lsr_infer.pipeline.task import SourceResult, Task, segment_images, segment_video
 from lsr_infer.render.draw import DrawingOptions, MaskIds
 from lsr_infer.segmenter import Segmenter
@@ -208,17 +208,6 @@ def test_progress_on_a_terminal_shows_rate_and_time_left(model: Path, tmp_path: 
     assert b"/101 [" in text
     assert b"frame/s" in text
     assert b"<00:0" in text  # time left
-
-
-def test_progress_without_a_terminal_is_a_line_now_and_then(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lsr_infer.pipeline.progress._REPORT_SECONDS", 0.0)
-    with caplog.at_level("INFO"), Progress("clip", 4) as progress:
-        time.sleep(0.01)
-        progress.step()
-    assert "clip: 1 of 4 frames" in caplog.text
-    assert "s left" in caplog.text
 
 
 def picture(path: Path) -> Path:

@@ -166,7 +166,6 @@ def test_a_terminal_sees_a_bar_that_reaches_the_end(rtx: Library, monkeypatch: p
     monkeypatch.setattr("sys.stderr", terminal)
     with terminal_progress() as progress:
         build_engine(ahead(rtx), small_graph().SerializeToString(), progress=progress)
-    bars = terminal.getvalue().split("\r")
-    assert "0%" in bars[1]
+    bars = [bar for bar in terminal.getvalue().split("\r") if "%" in bar]
+    assert "building:   0%" in bars[0]
     assert "building: 100%" in bars[-1]
-    assert any("building: " in bar and "%" in bar for bar in bars)

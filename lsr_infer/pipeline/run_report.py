@@ -1,4 +1,4 @@
-"""Reports a run from several threads: progress, windows, the result of each source, and one JSON document."""
+"""Reports a run from several threads: windows, the result of each source, and one JSON document."""
 
 import logging
 import subprocess
@@ -18,9 +18,8 @@ from lsr_infer.io.sources import Source
 from lsr_infer.pipeline.outputs import Outputs
 from lsr_infer.pipeline.task import SourceResult
 from lsr_infer.segmenter import Segmenter
-from lsr_infer.text import printable
 
-__all__ = ["Display", "Progress", "RunReport"]
+__all__ = ["Display", "RunReport"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,6 @@ class Display:
         return cv2.waitKey(1) & 0xFF in _QUIT_KEYS
 
 
-_REPORT_SECONDS = 10.0
 _FEW = 12
 """Up to so many sources, each has a line of its own."""
 
@@ -173,38 +171,3 @@ class RunReport:
         with self._lock:
             self._reports[self._numbers[source]] = {"source": source.label, "kind": source.kind, **report}
             self.frames += report["frames"]
-
-
-class Progress:
-    """A bar with rate and time left on a terminal, else a line every few seconds; `row` counts bars from above."""
-
-    def __init__(self, name: str, total: int | None, *, unit: str = "frame", row: int = 0) -> None:
-        self._name = printable(name)  # a bar is written past the log
-        self._total, self._unit, self._row, self._done = total, unit, row, 0
-        self._started = self._logged = time.monotonic()
-        self._bar: Any = None
-
-    def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self._total, desc=self._name, unit=self._unit, leave=False, position=self._row)
-        return self
-
-    def step(self) -> None:
-        """Count one frame."""
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update()
-        elif time.monotonic() - self._logged >= _REPORT_SECONDS:
-            self._logged = time.monotonic()
-            rate = self._done / (self._logged - self._started)
-            of = left = ""
-            if self._total:
-                of = f" of {self._total}"
-                left = f", {max(0, self._total - self._done) / rate:.0f} s left"
-            logger.info("%s: %d%s %ss, %.1f %ss/s%s", self._name, self._done, of, self._unit, rate, self._unit, left)
-
-    def __exit__(self, *ended: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
