@@ -22,8 +22,6 @@ LINE_SECONDS = 30.0
 _REDRAW_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
 _REMARK = 80
-_SYMBOLS = ("B", "%")
-"""Units that have no plural."""
 Item = TypeVar("Item")
 
 
@@ -40,7 +38,7 @@ class Progress:
     Args:
         name: of the work.
         total: how many units it has; None where nobody knows.
-        unit: what is counted; `B` are bytes.
+        unit: what is counted; `B` are bytes, `%` is the share of 100, and none is a work of one long step.
         done: units that an earlier command did.
         row: counts bars from above where several threads show one each; None is below those that are open.
         look: asked for the units that are done and a remark, where nobody calls `step`.
@@ -101,15 +99,18 @@ class Progress:
     @property
     def left(self) -> float | None:
         """The seconds that are left; None where that cannot be told yet."""
-        done = self._done - self._first
-        if self.total is None or done <= 0:
+        done, total = self._done - self._first, self.total
+        if total is None or done <= 0:
             return None
-        return max(0.0, self.total - self._done) * (monotonic() - self._started) / done
+        return max(0.0, total - self._done) * (monotonic() - self._started) / done
 
     @property
     def _form(self) -> str | None:
-        """What the bar of a work of one long step looks like; None is tqdm's own."""
-        return "{desc}: {elapsed}" if self.total is None and self._unit == "" else None
+        """What the bar looks like; None is tqdm's own."""
+        return {
+            "": "{desc}: {elapsed}",
+            "%": "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
+        }.get(self._unit)
 
     def _watch(self) -> None:
         """Keep the bar or the lines alive until the work has ended."""
@@ -144,19 +145,25 @@ class Progress:
 
     def _line(self) -> str:
         """Return where the work is, in one line."""
-        seconds, left, done = monotonic() - self._started, self.left, self._done - self._first
+        seconds, done = monotonic() - self._started, self._done - self._first
         if self._unit == "":
             return f"{self.name}: {duration(seconds)} so far"
+        if self._unit == "%":
+            return self._joined([f"{self.name}: {self._done:.0f} %"])
         of = "" if self.total is None else f" of {self._count(self.total)}"
-        units = self._unit if self._unit in _SYMBOLS else f"{self._unit}s"
+        units = "B" if self._unit == "B" else f"{self._unit}s"
         parts = [f"{self.name}: {self._count(self._done)}{of} {units}"]
         if done > 0 and seconds > 0:
-            slow = self._unit not in _SYMBOLS and done < seconds
+            slow = self._unit != "B" and done < seconds
             parts.append(
                 f"{seconds / done:.1f} s a {self._unit}" if slow else f"{self._count(done / seconds)} {self._unit}/s"
             )
-        parts += [] if left is None else [f"{duration(left)} left"]
-        return "; ".join((", ".join(parts), *([self._remark] if self._remark else [])))
+        return self._joined(parts)
+
+    def _joined(self, parts: list[str]) -> str:
+        """Return parts of a line with the time that is left, and the remark."""
+        left = [] if self.left is None else [f"{duration(self.left)} left"]
+        return "; ".join((", ".join([*parts, *left]), *([self._remark] if self._remark else [])))
 
     def _count(self, value: float) -> str:
         if self._unit != "B":

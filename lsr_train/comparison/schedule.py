@@ -24,6 +24,7 @@ from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, writing
 from lsr_infer.io.temporary import discard
 from lsr_infer.system.process import usable_cores
+from lsr_train.comparison.activity import Activity
 from lsr_train.comparison.matrix import Training
 from lsr_train.config.fields import field_of, with_fields
 from lsr_train.config.recipes import read_config, to_yaml
@@ -140,15 +141,21 @@ class ProcessResult:
 
 
 class Processes:
-    """The processes that are running, so that all of them can be asked to stop."""
+    """The processes that are running and what they do, so that all of them can be followed, and asked to stop."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: dict[subprocess.Popen[bytes], Activity] = {}
         self._lock = threading.Lock()
         self.stopping = False
 
-    def run(self, commands: Sequence[Sequence[str]], slot: Slot, log: Path) -> ProcessResult:
+    def activities(self) -> list[Activity]:
+        """Return what is done at the moment."""
+        with self._lock:
+            return list(self._running.values())
+
+    def run(self, commands: Sequence[Sequence[str]], slot: Slot, activity: Activity) -> ProcessResult:
         """Run commands of `lsr_train`, lists of arguments, one after the other in one process; appends to the log."""
+        log = activity.log
         with writing(log):
             file = log.open("a", encoding="utf-8")
         with file:
@@ -164,7 +171,7 @@ class Processes:
                     stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True,
                     env={**os.environ, **slot.environment},
                 )  # fmt: skip
-                self._running.add(process)
+                self._running[process] = activity
             assert process.stdin is not None
             try:
                 with suppress(BrokenPipeError):  # it ended at once; its code says why
@@ -173,7 +180,7 @@ class Processes:
                 code = process.wait()
             finally:
                 with self._lock:
-                    self._running.discard(process)
+                    self._running.pop(process)
                 with suppress(BrokenPipeError):
                     process.stdin.close()
         return ProcessResult(code=code, error=_last_error(log.read_bytes()[start:]))
@@ -286,19 +293,20 @@ def train_run(training: Training, slot: Slot, processes: Processes) -> int:
     with acquire(folder.with_name(f".{folder.name}.lock")):
         if is_locked(folder / ".lock"):  # the process of a killed command, for an instant, or who resumed it by hand
             raise Busy
+        log, steps = folder.with_name(f"{folder.name}.log"), training.config.train.steps
         if _has_content(folder) and _is_without_checkpoint(training):
             discard(folder)  # of other settings, and nothing in it that could be missed
         if _has_content(folder):
             _check(training)
             if is_finished(folder):
                 return 0
-            logger.info("%s resumed", training.name)
+            logger.info("%s resumed, its log is %s", training.name, log)
         else:
             config = _on_device(training, slot)
             RunFolder.create(folder, to_yaml(config)).close()
-            logger.info("%s started: %s, %d steps", training.name, config.method, config.train.steps)
-        log = folder.with_name(f"{folder.name}.log")
-        result = processes.run([[training.command, "--resume", str(folder)]], slot, log)
+            logger.info("%s started: %s, %d steps, its log is %s", training.name, config.method, steps, log)
+        activity = Activity(name=training.name, log=log, folder=folder, steps=steps)
+        result = processes.run([[training.command, "--resume", str(folder)]], slot, activity)
     if result.code == _DIVERGED:
         raise Diverged(result.error)
     if result.code not in SUCCESS:

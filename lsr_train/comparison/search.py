@@ -3,6 +3,7 @@
 Who works on a trial holds its lock: one that is neither finished nor held was left by a killed process, and is resumed.
 """
 
+import itertools
 import json
 import logging
 import math
@@ -25,9 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lsr_infer.errors import InputError, LsrError, QualityGateError, UsageError
 from lsr_infer.io.files import check_output_folder, whole_file, write_json, write_text
+from lsr_infer.system.progress import Progress
 from lsr_infer.text import printable_json
 from lsr_train.comparison import schedule
-from lsr_train.comparison.matrix import TablePlan, Training
+from lsr_train.comparison.activity import TableWatch
+from lsr_train.comparison.matrix import TablePlan, Training, folder_name
 from lsr_train.comparison.options import AblateOptions
 from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
 from lsr_train.comparison.spec import RunSpec, SearchRange
@@ -282,11 +285,26 @@ def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy
         ScheduledTask(name=stage.name, work=partial(schedule.train_run, stage, processes=runs.processes))
         for stage in stages
     ]
-    schedule.run_tasks(sources, slots, runs.processes, failed)
-    if runs.failures:
-        raise InputError(f"there is nothing to start from: {runs.failures[0]}")
-    workers = [ScheduledTask(name=f"worker {index}", work=trial_after_trial) for index in range(len(slots))]
-    schedule.run_tasks(workers, slots, runs.processes, failed)
+    watch = _watch(runs, stages)
+    with Progress(f"search of {runs.run.name}", 100, unit="%", done=watch.look()[0], look=watch.look):
+        schedule.run_tasks(sources, slots, runs.processes, failed)
+        if runs.failures:
+            raise InputError(f"there is nothing to start from: {runs.failures[0]}")
+        workers = [ScheduledTask(name=f"worker {index}", work=trial_after_trial) for index in range(len(slots))]
+        schedule.run_tasks(workers, slots, runs.processes, failed)
+
+
+def _watch(runs: _SearchRuns, stages: Sequence[Training]) -> TableWatch:
+    """Return what follows the source stages and all trials, those too that nobody has proposed yet."""
+    steps = {stage.folder: stage.config.train.steps for stage in stages}
+    for number, seed in itertools.product(range(runs.trials), runs.seeds):
+        folder = runs.plan.out / folder_name(_trial_name(number)) / f"seed-{seed}"
+        steps[folder] = runs.config.train.steps
+    return TableWatch(runs.processes.activities, steps)
+
+
+def _trial_name(number: int) -> str:
+    return f"trial-{number:04}"
 
 
 def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) -> None:
@@ -314,7 +332,7 @@ def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) 
 
 def _train_trial(runs: _SearchRuns, trial: Trial, seed: int, slot: Slot) -> dict[str, float]:
     """Train a trial with one seed and return the signals of its last evaluation on the unlabelled frames."""
-    run = replace(runs.run, name=f"trial-{trial.number:04}", set={**runs.run.set, **trial.values})
+    run = replace(runs.run, name=_trial_name(trial.number), set={**runs.run.set, **trial.values})
     training = runs.plan.training(run, runs.plan.start(seed)[1], seed)
     while not runs.processes.stopping:
         try:

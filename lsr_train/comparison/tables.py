@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, output_path_error, write_json, write_text
+from lsr_infer.system.progress import Progress
 from lsr_infer.text import printable_json
 from lsr_train.comparison import schedule
+from lsr_train.comparison.activity import Activity, TableWatch
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
 from lsr_train.comparison.options import AblateOptions, CompareOptions, TableArguments, TableOptions
@@ -47,11 +49,19 @@ class _TableRuns:
     diverged: dict[str, str] = field(default_factory=dict)  # messages, by the name of an entry
     partial: list[str] = field(default_factory=list)  # entries whose runs or scores left unusable files out
     processes: Processes = field(default_factory=Processes)
-    count: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # of entries that are through
+    count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    ended: list[str] = field(default_factory=list)  # entries that are through
 
     def through(self, name: str, text: str) -> None:
         """Log the result of an entry, and how many there are."""
+        self.ended.append(name)
         logger.info("[%d/%d] %s: %s", next(self.count), len(self.scored), name, text)
+
+    def watch(self) -> TableWatch:
+        """Return what follows the runs."""
+        trainings = (training for item in self.scored for training in (item.start, item.training) if training)
+        steps = {training.folder: training.config.train.steps for training in trainings}
+        return TableWatch(self.processes.activities, steps, len(self.scored), lambda: len(self.ended))
 
 
 def compare(options: CompareOptions, arguments: TableArguments) -> int:
@@ -98,7 +108,9 @@ def _make_table(comparison: ComparisonSpec, options: TableOptions, arguments: Ta
         "%d runs, %d seeds, %d source stages; %d at a time, in %s",
         len(comparison.runs), len(options.seed_list), len(tasks) - len(table.scored), len(slots), out,
     )  # fmt: skip
-    schedule.run_tasks(tasks, slots, table.processes, partial(_failed, table))
+    watch = table.watch()
+    with Progress(comparison.name, 100, unit="%", done=watch.look()[0], look=watch.look):
+        schedule.run_tasks(tasks, slots, table.processes, partial(_failed, table))
     return _write(table, options)
 
 
@@ -196,7 +208,9 @@ def _complete(table: _TableRuns, item: ScoredRun, slot: Slot) -> None:
         missing = [one for one in _to_score(table, item) if not _is_result_of(one.file, one.model)]
         if missing:
             log = item.result.with_suffix(".score.log")
-            result = table.processes.run([_scoring(table, item, one, slot) for one in missing], slot, log)
+            logger.info("%s: scoring, its log is %s", item.name, log)
+            activity = Activity(name=f"scoring {item.name}", log=log)
+            result = table.processes.run([_scoring(table, item, one, slot) for one in missing], slot, activity)
             if result.code not in schedule.SUCCESS:
                 raise InputError(f"{result.error} (exit {result.code}; {log})")
             code = max(code, result.code)

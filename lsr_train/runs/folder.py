@@ -43,6 +43,8 @@ CHECKPOINT_FILES = (MODEL_FILE, "state.safetensors", "state.json")
 STAGES_FILE = "stages.json"
 """Beside the configuration of an adaptation that has a source stage, and there before it."""
 _ENVIRONMENT_FILE = "environment.json"
+_LAST_BYTES = 4096
+"""Of a table: a row is far shorter."""
 _PACKAGES = ("torch", "accelerate", "numpy", "opencv-python", "av")
 _POINTERS = ("best", "last")
 """Small files beside the checkpoint folders that hold the name of one."""
@@ -170,6 +172,16 @@ class StepTable:
         writer.writerow(map(csv_cell, row.values()))
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(text.getvalue())
+
+    def last_step(self) -> int:
+        """Return the step of the last whole row without reading the others; 0 where there is none."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, self.path.stat().st_size - _LAST_BYTES))
+                lines = file.read().split(b"\n")[:-1]
+            return int(lines[-1].split(b",", 1)[0]) if lines else 0
+        except (OSError, ValueError):
+            return 0
 
     def read(self) -> list[dict[str, str]]:
         """Return all rows as text by column."""

@@ -10,6 +10,7 @@ import pytest
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.system.process import usable_cores
+from lsr_train.comparison.activity import Activity
 from lsr_train.comparison.schedule import (
     Busy,
     Processes,
@@ -109,7 +110,8 @@ def test_device_slots() -> None:
 def test_a_command_runs_in_a_process_of_its_own_and_its_code_comes_back(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("error: of an earlier command\n", encoding="utf-8")
-    result = Processes().run([["evaluate", str(tmp_path / "none.pth"), "--layout", "toytown-camera"]], ONE[0], log)
+    command = ["evaluate", str(tmp_path / "none.pth"), "--layout", "toytown-camera"]
+    result = Processes().run([command], ONE[0], Activity(name="scoring", log=log))
     assert result.code == 4
     assert "none.pth" in result.error
     lines = log.read_text(encoding="utf-8").splitlines()
@@ -120,7 +122,7 @@ def test_a_command_runs_in_a_process_of_its_own_and_its_code_comes_back(tmp_path
 def test_once_stopped_nothing_starts(tmp_path: Path) -> None:
     processes = Processes()
     processes.stop()
-    assert processes.run([["evaluate"]], ONE[0], tmp_path / "log").code == 130
+    assert processes.run([["evaluate"]], ONE[0], Activity(name="x", log=tmp_path / "log")).code == 130
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
