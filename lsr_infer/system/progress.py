@@ -22,7 +22,7 @@ LINE_SECONDS = 30.0
 _REDRAW_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
 _REMARK = 80
-Item = TypeVar("Item")
+Counted = TypeVar("Counted")
 
 
 def duration(seconds: float) -> str:
@@ -173,7 +173,7 @@ class Progress:
         return str(tqdm.format_sizeof(value))
 
 
-def with_progress(items: Iterable[Item], name: str, total: int | None, *, unit: str = "frame") -> Iterator[Item]:
+def with_progress(items: Iterable[Counted], name: str, total: int | None, *, unit: str = "frame") -> Iterator[Counted]:
     """Yield items, and show how many of them are done; `total` is None where nobody knows how many there are."""
     with Progress(name, total, unit=unit) as progress:
         for item in items:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.comparison.matrix import ScoredRun
+from lsr_train.comparison.matrix import SOURCE_STAGE, ScoredRun, folder_name, last_checkpoint
 from lsr_train.comparison.spec import ComparisonSpec
-from lsr_train.evaluation.result import Supervised, TextTable, read_result
+from lsr_train.evaluation.result import STEADIER, Supervised, gain_in_words, read_result, subsets_in_words
+from lsr_train.evaluation.text_table import TextTable
 from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio
 from lsr_train.runs.folder import RunFolder
 
-__all__ = ["TABLE_FORMAT", "LeftOut", "comparison_document", "comparison_table"]
+__all__ = ["TABLE_FORMAT", "LeftOut", "comparison_document", "comparison_table", "table_networks"]
 
 TABLE_FORMAT = 1
 _BOUND = "target-only"  # the method that a table is measured against, whose runs do not compete in it
@@ -193,7 +194,7 @@ class _Column:
 
     title: str
     keys: tuple[str, ...]  # the way to it in a run's mean or spread
-    lower_is_better: bool = False
+    ranked: bool = True  # whether more is better, so that the best are marked
     spread: bool = False  # whether the spread over seeds is shown
     of: str = "mean"  # the figures that `keys` leads into: mean or spread
 
@@ -215,14 +216,14 @@ def _figures(done: Sequence[Mapping[str, Any]], *, numbers: bool) -> list[_Colum
     columns.append(_Column(title="selected", keys=("selected_miou",)))
     for name in done[0].get("further", ()):
         columns += with_spread(f"mIoU {name}", "further", name)
-    columns.append(_Column(title="std", keys=("std",), lower_is_better=True))
+    columns.append(_Column(title="std", keys=("std",), ranked=False))
     if any("masr" in mean for mean in done):
         columns += [*with_spread("mASR", "masr"), _Column(title="mASR*", keys=("masr_with_floor",))]
     for name in done[0]["subsets"]:
         for title, key in (("mIoU", "miou"), ("std", "std"), ("mASR", "masr")):
             if any(key in mean["subsets"][name] for mean in done):
                 keys = ("subsets", name, key)
-                columns.append(_Column(title=f"{title} {name}", keys=keys, lower_is_better=key == "std"))
+                columns.append(_Column(title=f"{title} {name}", keys=keys, ranked=key != "std"))
     return columns
 
 
@@ -243,15 +244,52 @@ def _state(row: Mapping[str, Any]) -> str:
     return ", ".join((str(states.count("done")), *others))
 
 
+def _is_bound(row: Mapping[str, Any]) -> bool:
+    """Whether a run is what the others are measured against."""
+    return any(entry.get("method") == _BOUND for entry in row["seeds"])
+
+
+def _first_and_best(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the first run that has a mean, and the best of the others; the supervised bound does not compete."""
+    done = [row for row in rows if row["mean"] is not None and row["mean"]["miou"] is not None and not _is_bound(row)]
+    return [*done[:1], *sorted(done[1:], key=lambda row: -row["mean"]["miou"])[:1]]
+
+
+def table_networks(folder: Path, document: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the last checkpoints of a table's first and best run by name, of their first seeds.
+
+    Only runs whose networks lie in the folder of the table count; a first run that was not trained is the source stage.
+    """
+    found: dict[str, Path] = {}
+    for place, row in enumerate(document["rows"]):
+        names = [folder_name(_name(row)), *([SOURCE_STAGE] if place == 0 else [])]
+        runs = (folder / name / f"seed-{row['seeds'][0]['seed']}" for name in names)
+        found |= {_name(row): last_checkpoint(run) for run in runs if RunFolder(run).pointer("last") is not None}
+    return {
+        _name(row): found[_name(row)] for row in _first_and_best(row for row in document["rows"] if _name(row) in found)
+    }
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    """Say how the best run compares with the first one that is done; nothing where there are no two."""
+    pair = _first_and_best(document["rows"])
+    if len(pair) < 2:
+        return ""
+    first, best = pair
+    spread = max((row["spread"]["miou"] for row in pair if len(row["seeds"]) > 1), default=0.0)
+    miou, iou = (tuple(row["mean"][key] for row in pair) for key in ("miou", "iou"))
+    return gain_in_words(_name(first), _name(best), miou, iou, spread)
+
+
 def _ranked(rows: Sequence[Mapping[str, Any]], column: _Column) -> tuple[set[int], set[int]]:
     """Return the runs that are best in a column, and the runners-up; equal as shown is equal."""
     values: dict[int, float] = {}
     for position, row in enumerate(rows):
-        bound = any(entry.get("method") == _BOUND for entry in row["seeds"])
-        value = None if bound else column.value(row)
+        bound = _is_bound(row)
+        value = None if bound or not column.ranked else column.value(row)
         if value is not None:
             values[position] = round(100 * value, 1)
-    order = sorted(set(values.values()), reverse=not column.lower_is_better)
+    order = sorted(set(values.values()), reverse=True)
     if len(order) < 2:
         return set(), set()
     best = {position for position, value in values.items() if value == order[0]}
@@ -289,6 +327,7 @@ def comparison_table(
         second |= {(row, position) for row in runners_up}
     return TextTable(
         header=tuple(header), rows=tuple(cells), title=document["name"] if part != "classes" else "",
+        headline=_headline(document) if part != "classes" else "",
         notes=_notes(document) if part != "classes" else (),
         best=frozenset(best), second=frozenset(second),
     )  # fmt: skip
@@ -308,8 +347,9 @@ def _notes(document: Mapping[str, Any]) -> tuple[str, ...]:
         notes += [f"protocol: {document['protocol']['text']}", f"data: {document['data']['text']}"]
         notes.append(
             "per cent, means over seeds (± sample deviation) of the last checkpoint; selected: of the one chosen "
-            "without labels; std: over classes."
+            "without labels."
         )
+        notes += [STEADIER, *subsets_in_words(LabelSpace.from_dict(document["label_space"]))]
         for name, differing in document.get("further", {}).items():
             shown = ", ".join(f"{option} {value}" for option, value in differing.items())
             notes.append(f"mIoU {name}: the same networks with {shown}.")

@@ -17,11 +17,11 @@ from lsr_train.config.run import Config, command_of, is_about_terms, is_foreign,
 from lsr_train.methods import method_class
 
 __all__ = [
-    "Overrides", "ScoredRun", "TablePlan", "Training", "adapting_run", "check_folders", "folder_name",
+    "SOURCE_STAGE", "Overrides", "ScoredRun", "TablePlan", "Training", "adapting_run", "check_folders", "folder_name",
     "last_checkpoint", "plan_table", "source_run", "supervised_run",
 ]  # fmt: skip
 
-_SOURCE_STAGE = "source-stage"  # the folder of the trainings that all others start from
+SOURCE_STAGE = "source-stage"  # the folder of the trainings that all others start from
 _OF_TABLE = frozenset({"method", "seed", "init", "out", "resume"})  # fields that the table sets itself for each run
 
 
@@ -93,7 +93,7 @@ def folder_name(name: str) -> str:
 
 def check_folders(runs: Iterable[RunSpec]) -> None:
     """Raise `UsageError` unless every run has a folder of its own."""
-    taken: dict[str, str] = {_SOURCE_STAGE: "the source stage"}
+    taken: dict[str, str] = {SOURCE_STAGE: "the source stage"}
     for run in runs:
         folder = folder_name(run.name)
         if folder in taken:
@@ -111,7 +111,7 @@ def source_run(own: Overrides, given: Overrides, seed: int, out: Path) -> Traini
     config = with_fields(own.config, {**given.shared(own.names), "seed": seed})
     if config.method != "source-only":
         raise UsageError(f"the source stage is {config.method}; it must be source-only.")
-    return Training(name=f"source stage, seed {seed}", folder=out / _SOURCE_STAGE / f"seed-{seed}", config=config)
+    return Training(name=f"source stage, seed {seed}", folder=out / SOURCE_STAGE / f"seed-{seed}", config=config)
 
 
 def adapting_run(run: RunSpec, recipe: Config, start: str, seed: int, out: Path) -> Training:

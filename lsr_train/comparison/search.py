@@ -35,8 +35,8 @@ from lsr_train.comparison.options import AblateOptions
 from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
 from lsr_train.comparison.spec import RunSpec, SearchRange
 from lsr_train.config.run import Config
-from lsr_train.evaluation.result import TextTable, comma_separated, markdown, terminal
 from lsr_train.evaluation.signals import CollapseWatch
+from lsr_train.evaluation.text_table import TextTable, comma_separated, markdown, terminal
 from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import effective_fields
 

@@ -22,12 +22,13 @@ from lsr_train.comparison.options import AblateOptions, CompareOptions, TableArg
 from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
 from lsr_train.comparison.spec import ComparisonSpec, read_comparison, search_ranges, select_runs, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
-from lsr_train.evaluation.options import evaluate_options
-from lsr_train.evaluation.result import comma_separated, latex, markdown, read_result, terminal
+from lsr_train.evaluation.options import EvaluateOptions, evaluate_options
+from lsr_train.evaluation.result import read_result
+from lsr_train.evaluation.text_table import comma_separated, latex, markdown, terminal
 from lsr_train.runs.checkpoint import model_hash
 from lsr_train.runs.folder import RunFolder, resolve_model
 
-__all__ = ["ablate", "compare"]
+__all__ = ["ablate", "compare", "table_scoring"]
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,18 @@ def _record_scoring(table: _TableRuns) -> None:
             f"{' '.join(table.evaluate)}. Choose another --out."
         )
     write_json(file, document)
+
+
+def table_scoring(folder: Path) -> EvaluateOptions:
+    """Return the options that the networks of a table were scored with; `InputError` where they cannot be read."""
+    file = folder / _SCORING_FILE
+    try:
+        words = json.loads(file.read_text(encoding="utf-8"))["evaluate"]
+        return evaluate_options(["-", *words])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}: how the table was scored cannot be read. Name labelled images with --data."
+        ) from error
 
 
 def _tasks(table: _TableRuns) -> list[ScheduledTask]:

@@ -19,8 +19,9 @@ from lsr_train.data.labels import translation
 from lsr_train.data.scan import user_cache_folder
 from lsr_train.evaluation.models import ScoredModel, open_scored_model, predicted_space
 from lsr_train.evaluation.options import EvaluateOptions
-from lsr_train.evaluation.result import Supervised, read_result, result_document, result_table, terminal
+from lsr_train.evaluation.result import Supervised, read_result, result_document, result_table
 from lsr_train.evaluation.scores import check_folder, score, write_worst
+from lsr_train.evaluation.text_table import terminal
 
 __all__ = ["evaluate", "open_data"]
 

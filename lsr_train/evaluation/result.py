@@ -1,14 +1,12 @@
 """Writes and reads the result of an evaluation as a JSON document, and shows it as a table.
 
 The document carries the protocol and the data next to every figure, shares of 1 in full precision, null where there is
-no value, and no path of the machine it was made on. A table is text for a terminal, Markdown, LaTeX or CSV.
+no value, and no path of the machine it was made on.
 """
 
-import csv
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,128 +16,13 @@ from torch import Tensor
 
 from lsr_infer.errors import InputError
 from lsr_infer.labelspace import LabelSpace
-from lsr_infer.text import csv_cell, markdown_text, printable
 from lsr_train.evaluation.scores import Evaluation
+from lsr_train.evaluation.text_table import TextTable
 from lsr_train.metrics import UNSTABLE_BELOW, mean_adapted_to_supervised_ratio, mean_iou, standard_deviation
 
 __all__ = [
-    "Supervised", "TextTable", "comma_separated", "latex", "markdown", "read_result", "result_document",
-    "result_table", "terminal",
+    "STEADIER", "Supervised", "gain_in_words", "read_result", "result_document", "result_table", "subsets_in_words",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextTable:
-    """Rows of cells under a header, a title above and notes below.
-
-    Args:
-        header: column names; the first column holds names, the others figures.
-        rows: cells, as many a row as the header has; None is a line between groups.
-        best: positions (row, column) of the best cells.
-        second: those of the runners-up.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...] | None, ...]
-    title: str = ""
-    notes: tuple[str, ...] = ()
-    best: frozenset[tuple[int, int]] = frozenset()
-    second: frozenset[tuple[int, int]] = frozenset()
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if row is not None and len(row) != len(self.header):
-                raise ValueError(f"row {row} has {len(row)} cells, the header {len(self.header)}")
-
-    def marked(self, best: str, second: str) -> "TextTable":
-        """Return the table with the best and second cells put into formats such as `**{}**`."""
-
-        def cells(position: int, row: tuple[str, ...] | None) -> tuple[str, ...] | None:
-            if row is None:
-                return None
-            return tuple(
-                best.format(cell) if (position, column) in self.best
-                else second.format(cell) if (position, column) in self.second
-                else cell
-                for column, cell in enumerate(row)
-            )  # fmt: skip
-
-        rows = tuple(cells(position, row) for position, row in enumerate(self.rows))
-        return TextTable(header=self.header, rows=rows, title=self.title, notes=self.notes)
-
-    def escaped(self, escape: Callable[[str], str]) -> "TextTable":
-        """Return the table with every text escaped, the marks kept."""
-        rows = tuple(None if row is None else tuple(map(escape, row)) for row in self.rows)
-        header, notes = tuple(map(escape, self.header)), tuple(map(escape, self.notes))
-        return replace(self, header=header, rows=rows, title=escape(self.title), notes=notes)
-
-
-def terminal(table: TextTable) -> str:
-    """Return the table as aligned text; names to the left, figures to the right, `*` at the best, `+` at the second."""
-    table = table.escaped(printable)
-    if table.best or table.second:
-        table = table.marked("*{}", "+{}")
-        table = replace(table, notes=(*table.notes, "* best, + runner-up"))
-    rows = [table.header, *(row for row in table.rows if row is not None)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(table.header))]
-
-    def line(row: tuple[str, ...]) -> str:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        return "  ".join(cells).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    body = [rule if row is None else line(row) for row in table.rows]
-    title = [table.title] if table.title else []
-    return "\n".join([*title, line(table.header), rule, *body, *table.notes]) + "\n"
-
-
-def markdown(table: TextTable) -> str:
-    """Return the table in GitHub's Markdown, best bold and second underlined; lines between groups are left out."""
-    table = table.escaped(markdown_text).marked("**{}**", "<u>{}</u>")
-
-    def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    rule = line(("---", *("---:" for _ in table.header[1:])))
-    body = [line(row) for row in table.rows if row is not None]
-    title = [f"**{table.title}**", ""] if table.title else []
-    notes = ["", *(f"{note}  " for note in table.notes)] if table.notes else []
-    return "\n".join([*title, line(table.header), rule, *body, *notes]) + "\n"
-
-
-_LATEX = str.maketrans({
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "[": "{[}", "*": "{*}",  # the last two would belong to the \\ before them
-})  # fmt: skip
-
-
-def latex(table: TextTable) -> str:
-    """Return the table as a LaTeX `tabular` with booktabs' rules, best bold and second underlined.
-
-    Title and notes are comments, for a caption to be written from.
-    """
-    table = table.escaped(lambda cell: printable(cell.replace("\n", " ")).translate(_LATEX)).marked(
-        r"\textbf{{{}}}", r"\underline{{{}}}"
-    )
-
-    def line(cells: tuple[str, ...]) -> str:
-        return " & ".join(cells) + r" \\"
-
-    body = [r"\midrule" if row is None else line(row) for row in table.rows]
-    return "\n".join([
-        *(f"% {text}" for text in (table.title, *table.notes) if text), r"% needs \usepackage{booktabs}",
-        r"\begin{tabular}{l" + "r" * (len(table.header) - 1) + "}", r"\toprule", line(table.header), r"\midrule",
-        *body, r"\bottomrule", r"\end{tabular}",
-    ]) + "\n"  # fmt: skip
-
-
-def comma_separated(table: TextTable) -> str:
-    """Return header and rows as CSV, without marks, title and notes."""
-    text = io.StringIO()
-    rows = [table.header, *(row for row in table.rows if row is not None)]
-    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
-    return text.getvalue()
 
 
 RESULT_FORMAT = 1
@@ -272,6 +155,10 @@ def result_document(
     return document
 
 
+STEADIER = "std: of the IoU over classes; lower is steadier, not better."
+"""The note under a table that has it."""
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
@@ -289,6 +176,52 @@ def _masr_notes(compared: Mapping[str, Any]) -> list[str]:
             f"the second figure leaves {'it' if len(names) == 1 else 'them'} out."
         )
     return notes
+
+
+_MOST_CHANGED = 4
+_POINTS = 0.1
+"""Below so many points two networks are called as good as each other: that is what is printed."""
+
+
+def gain_in_words(
+    before: str, after: str, miou: tuple[float, float], iou: tuple[Mapping[str, Any], Mapping[str, Any]],
+    spread: float = 0.0,
+) -> str:  # fmt: skip
+    """Say in one sentence how a network compares with another, and which classes changed most, in points of IoU.
+
+    Args:
+        before: the name of the other.
+        after: its name.
+        miou: of both, shares of 1.
+        iou: of both by class, shares of 1 or None.
+        spread: over seeds, a share of 1; a gain that is no greater tells nothing.
+    """
+    means = [100 * value for value in miou]
+    gain = means[1] - means[0]
+    changes = {
+        name: 100 * (value - iou[0][name])
+        for name, value in iou[1].items()
+        if value is not None and iou[0].get(name) is not None
+    }
+    largest = sorted(changes, key=lambda name: -abs(changes[name]))[:_MOST_CHANGED]
+    most = ", ".join(f"{name} {changes[name]:+.1f}" for name in largest)
+    verdict = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than {before}"
+    if abs(gain) < _POINTS:
+        verdict = f"as good as {before}"
+    elif abs(gain) <= 100 * spread:
+        verdict += f", no more than seeds differ by ({100 * spread:.1f})"
+    return f"{after} is {verdict} (mIoU {means[1]:.1f} % and {means[0]:.1f} %). Most changed: {most}."
+
+
+def subsets_in_words(space: LabelSpace) -> tuple[str, ...]:
+    """Say of every subset of the classes, in a line each, which they are."""
+    notes = []
+    for name, indices in space.subsets.items():
+        others = [other for index, other in enumerate(space.names) if index not in indices]
+        few = len(others) < len(indices)
+        listed = ", ".join(others if few else [space.names[index] for index in indices])
+        notes.append(f"{name}: {len(indices)} of the {space.num_classes} classes, {'all but ' if few else ''}{listed}.")
+    return tuple(f"subset {note}" for note in notes)
 
 
 def result_table(document: Mapping[str, Any]) -> TextTable:
@@ -312,6 +245,7 @@ def result_table(document: Mapping[str, Any]) -> TextTable:
         theirs = (_percent(compared["miou"]), "") if compared and scores is document else ()
         rows += [row(f"mIoU, {name}", _percent(scores["miou"]), *theirs), row(f"std, {name}", _percent(scores["std"]))]
     notes = [f"protocol: {document['protocol']['text']}", f"data: {document['data']['text']}"]
+    notes += [*subsets_in_words(LabelSpace.from_dict(document["label_space"])), STEADIER]
     if document["empty"]:
         notes.append(f"left out of the mean, neither labelled nor predicted: {', '.join(document['empty'])}.")
     if compared:

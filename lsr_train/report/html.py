@@ -40,8 +40,9 @@ from lsr_train.config.fields import plain_fields
 from lsr_train.config.run import Config
 from lsr_train.data.scan import cut
 from lsr_train.evaluation.evaluate import open_data
-from lsr_train.evaluation.result import TextTable
+from lsr_train.evaluation.result import gain_in_words, subsets_in_words
 from lsr_train.evaluation.scores import OVERLAY_ALPHA
+from lsr_train.evaluation.text_table import TextTable
 from lsr_train.metrics import mean_iou
 from lsr_train.runs.folder import resolve_model
 
@@ -52,9 +53,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_MOST_CHANGED = 4
-_POINTS = 0.1
-"""Below so many points two networks are called as good as each other: that is what is printed."""
 _PICTURE_WIDTH = 720
 _JPEG_QUALITY = 82
 _FIGURES = {
@@ -304,23 +302,21 @@ def _scores(observed: Mapping[str, Observation], space: LabelSpace) -> TextTable
     cells = tuple(
         (name, *("-" if math.isnan(value) else f"{100 * value:.1f}" for value in row)) for name, row in values.items()
     )
-    return TextTable(header=("per cent", *columns), rows=cells, best=frozenset(best))
+    notes = subsets_in_words(space)
+    return TextTable(header=("per cent", *columns), rows=cells, best=frozenset(best), notes=notes)
 
 
 def _headline(observed: Mapping[str, Observation], space: LabelSpace) -> str:
-    """Say how the last network compares with the first, and which classes changed most, in points of IoU."""
+    """Say how the last network compares with the first."""
     (before, first), *_, (after, last) = [*observed.items(), *observed.items()]
-    means = [100 * mean_iou(item.iou) for item in (first, last)]
+    means = mean_iou(first.iou), mean_iou(last.iou)
     if before == after:
-        return f"{after}: mIoU {means[1]:.1f} %."
-    gain = means[1] - means[0]
-    word = "better" if gain > 0 else "worse"
-    changes = dict(zip(space.names, (100 * (last.iou - first.iou)).tolist(), strict=True))
-    known = [name for name, change in changes.items() if not math.isnan(change)]
-    largest = sorted(known, key=lambda name: -abs(changes[name]))[:_MOST_CHANGED]
-    most = ", ".join(f"{name} {changes[name]:+.1f}" for name in largest)
-    verdict = f"{abs(gain):.1f} points {word} than" if abs(gain) >= _POINTS else "as good as"
-    return f"{after} is {verdict} {before} (mIoU {means[1]:.1f} % and {means[0]:.1f} %). Most changed: {most}."
+        return f"{after}: mIoU {100 * means[1]:.1f} %."
+    by_class = [
+        {name: None if math.isnan(value) else value for name, value in zip(space.names, item.iou.tolist(), strict=True)}
+        for item in (first, last)
+    ]
+    return gain_in_words(before, after, means, (by_class[0], by_class[1]))
 
 
 def _layered_frame(shown: Mapping[str, ShownFrame], scores: str, space: LabelSpace) -> _LayeredFrame:

@@ -3,7 +3,8 @@
 import csv
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from lsr_infer.errors import InputError, LsrError
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_text
 from lsr_train.analysis.drawings import styled
 from lsr_train.analysis.options import ReportOptions
-from lsr_train.comparison.document import TABLE_FORMAT, comparison_table
+from lsr_train.comparison.document import TABLE_FORMAT, comparison_table, table_networks
+from lsr_train.comparison.tables import table_scoring
 from lsr_train.config.recipes import config_from_text
 from lsr_train.device import choose_device
 from lsr_train.report.html import (
@@ -53,9 +55,9 @@ def report(options: ReportOptions) -> int:
     left_out: list[str] = []
     runs, tables = _read(options.named, left_out)
     sections = [summary_section(runs)] if runs else []
-    for place, (name, document) in enumerate(tables.items()):
-        parts = [comparison_table(document, "figures"), comparison_table(document, "classes")]
-        sections.append(Section(key=f"table-{place}", title=name, tables=parts))
+    with styled(letters=False):
+        for place, name in enumerate(tables):
+            sections += _table_sections(options, f"table-{place}", name, tables[name], left_out)
     if runs:
         with styled(letters=False):
             curves = curves_section(runs)
@@ -64,12 +66,44 @@ def report(options: ReportOptions) -> int:
                 sections += network_sections(options, {name: run.path for name, run in runs.items()}, left_out)
         sections += [configuration_section(runs), environment_section(runs)]
     page = ReportPage(
-        title=" · ".join([*runs, *tables]), subtitle=_subtitle(options), left_out=left_out, sections=sections
+        title=" · ".join([*runs, *tables]), subtitle=_subtitle(options, sections), left_out=left_out, sections=sections
     )
     text = render_page(page)
     write_text(out, text, overwrite=options.overwrite)
     logger.info("%s: %d runs, %.1f MB", out, len(runs) + len(tables), len(text.encode()) / 1e6)
     return 6 if left_out else 0
+
+
+def _table_sections(
+    options: ReportOptions, key: str, name: str, document: Mapping[str, Any], left_out: list[str]
+) -> list[Section]:
+    """Return a table, and pictures of its first and its best network on the labelled frames it was scored on."""
+    parts = [comparison_table(document, "figures"), comparison_table(document, "classes")]
+    folder = options.named[name]
+    networks = table_networks(folder, document)
+    text, pictures = [], list[Section]()
+    if not networks:
+        text = [f"No pictures: none of its runs lies in {folder.name}, beside the table."]
+    else:
+        try:
+            found = network_sections(options if options.uses_labels else _scored_alike(options, folder), networks, [])
+            pictures = [
+                replace(section, key=f"{key}-{section.key}", title=f"{name}: {section.title}", headline="")
+                for section in found
+                if section.key != "scores"
+            ]
+        except LsrError as error:
+            left_out.append(f"{name}, its pictures: {error}")
+            logger.error("the pictures of %s are left out: %s", name, error)
+    return [Section(key=key, title=name, headline=parts[0].headline, text=text, tables=parts), *pictures]
+
+
+def _scored_alike(options: ReportOptions, folder: Path) -> ReportOptions:
+    """Return the options with the labelled frames that a table was scored on."""
+    scoring = table_scoring(folder)
+    names = {item.name for item in fields(ReportOptions)} & {item.name for item in fields(scoring)}
+    kept = {"out", "overwrite", "json", "device", "precision", "threads", "on_bad"}
+    return replace(options, **{name: getattr(scoring, name) for name in names - kept})
 
 
 def _read(named: Mapping[str, Path], left_out: list[str]) -> tuple[dict[str, ShownRun], dict[str, dict[str, Any]]]:
@@ -121,11 +155,13 @@ def _read_table(file: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def _subtitle(options: ReportOptions) -> str:
+def _subtitle(options: ReportOptions, sections: Sequence[Section]) -> str:
     """Return the version that made the page, and the labels it read."""
     made = describe_environment(torch.device("cpu"))
     commit = f", commit {made['commit'][:12]}" if made["commit"] else ""
     labels = "No labelled frame was used."
+    if any(section.frames for section in sections):
+        labels = "Labelled frames that a table was scored on were used for pictures."
     if options.uses_labels:
         data = Path(options.data).name if options.data else options.layout
         labels = f"Labelled frames of {data}{f' {options.split}' * bool(options.split)} were used for this page alone."

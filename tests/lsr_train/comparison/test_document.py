@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from lsr_infer.labelspace import LabelSpace
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, Training
 from lsr_train.comparison.spec import ComparisonSpec, Published, RunSpec
 from lsr_train.config.run import Config
 from lsr_train.data.labels import LABEL_SPACES
-from lsr_train.evaluation.result import comma_separated, latex, markdown, result_document, terminal
+from lsr_train.evaluation.result import result_document, subsets_in_words
 from lsr_train.evaluation.scores import Evaluation
+from lsr_train.evaluation.text_table import comma_separated, latex, markdown, terminal
 
 SPACE = LABEL_SPACES["synthia13"]
 IOU = {
@@ -173,6 +175,43 @@ def test_best_and_second_are_marked_and_the_bound_does_not_compete(scores: list[
     assert shown.header[-1] == "published mIoU"
     assert shown.rows[0] is not None
     assert shown.rows[0][-1] == "46.0"
+
+
+def test_std_is_never_marked_and_says_what_it_is(scores: list[ScoredRun]) -> None:
+    shown = comparison_table(comparison_document(comparison(), scores, [], {}))
+    column = shown.header.index("std")
+    assert not {position for position in (*shown.best, *shown.second) if position[1] == column}
+    assert any("lower is steadier" in note for note in shown.notes)
+
+
+def gains(scores: list[ScoredRun], first: float, second: float) -> str:
+    """Return the headline of two runs of two seeds, `lsr` first."""
+    for score in scores:
+        spread = 0.1 if score.seed else -0.1
+        iou = {"lsr": first + spread, "minent": second, "target-only": 0.9}[score.run.name]
+        score.result.write_text(json.dumps(result(iou)), encoding="utf-8")
+    return comparison_table(comparison_document(comparison(), scores, [], {})).headline
+
+
+def test_the_headline_compares_the_best_run_with_the_first(scores: list[ScoredRun]) -> None:
+    assert gains(scores, 0.4, 0.7).startswith("minent is 30.0 points better than lsr (mIoU 70.0 % and 40.0 %). Most ch")
+    assert gains(scores, 0.7, 0.4).startswith("minent is 30.0 points worse than lsr (mIoU 40.0 % and 70.0 %).")
+    assert "as good as lsr" in gains(scores, 0.5, 0.5)
+    assert "10.0 points better than lsr, no more than seeds differ by (14.2)" in gains(scores, 0.5, 0.6)
+
+
+def test_without_two_runs_there_is_no_headline(scores: list[ScoredRun]) -> None:
+    for score in scores[2:4]:
+        score.result.unlink()
+    assert comparison_table(comparison_document(comparison(), scores, [], {})).headline == ""
+
+
+def test_subsets_are_explained_in_a_line_each() -> None:
+    assert subsets_in_words(LABEL_SPACES["synthia16"]) == (
+        "subset 13: 13 of the 16 classes, all but wall, fence, pole.",
+    )
+    small = LabelSpace(name="s", names=("a", "b", "c"), colors=((0, 0, 0),) * 3, subsets={"road": (1,)})
+    assert subsets_in_words(small) == ("subset road: 1 of the 3 classes, b.",)
 
 
 def test_a_tie_has_two_best_and_no_second(scores: list[ScoredRun]) -> None:

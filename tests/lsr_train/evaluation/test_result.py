@@ -9,8 +9,9 @@ import torch
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import write_json
 from lsr_infer.labelspace import LabelSpace
-from lsr_train.evaluation.result import read_result, result_document, result_table, terminal
+from lsr_train.evaluation.result import read_result, result_document, result_table
 from lsr_train.evaluation.scores import Evaluation
+from lsr_train.evaluation.text_table import terminal
 
 SPACE = LabelSpace(
     name="four",

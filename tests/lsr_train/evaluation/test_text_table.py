@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from lsr_train.evaluation.result import TextTable, comma_separated, latex, markdown, terminal
+from lsr_train.evaluation.text_table import TERMINAL_WIDTH, TextTable, comma_separated, latex, markdown, terminal
 
 TABLE = TextTable(
     header=("class", "IoU"), rows=(("road", "96.5"), None, ("a|b", "1.0")), title="t", notes=("protocol: native",)
@@ -42,6 +44,32 @@ def test_latex() -> None:
         r"x\textbar{}y \& z & \textbf{50 $\pm$ 1} \\", r"\midrule", r"\{\textasciitilde{}\} & \underline{40\%} \\",
         r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
+
+
+def test_a_headline_comes_first_in_every_form_but_csv() -> None:
+    told = replace(TABLE, headline="a_1 is 3.0 points better than b.")
+    assert terminal(told).startswith("a_1 is 3.0 points better than b.\nt\n")
+    assert markdown(told).startswith("a_1 is 3.0 points better than b.\n\n**t**\n")
+    assert latex(told).startswith("% a\\_1 is 3.0 points better than b.\n% t\n")
+    assert comma_separated(told) == comma_separated(TABLE)
+
+
+def test_a_wide_table_comes_in_blocks_that_fit_and_begin_with_the_names() -> None:
+    header = ("method", *(f"class {number}" for number in range(30)))
+    rows = tuple((name, *(f"{number}.{place}" for number in range(30))) for place, name in enumerate(("lsr", "minent")))
+    text = terminal(TextTable(header=header, rows=rows, notes=("word " * 40, "/a" * 80)))
+    lines = text.splitlines()
+    assert max(len(line) for line in lines if "/a" not in line) <= TERMINAL_WIDTH
+    blocks = [line for line in lines if line.startswith("method ")]
+    assert len(blocks) == 4
+    assert [name for line in blocks for name in line.split()[1:] if name != "class"] == [str(n) for n in range(30)]
+    assert sum(line.startswith("minent ") for line in lines) == len(blocks)
+    assert "/a" * 80 in text
+
+
+def test_a_column_that_is_too_wide_for_itself_stands_alone() -> None:
+    text = terminal(TextTable(header=("n" * 90, "f" * 30, "g"), rows=(("a", "1", "2"),)))
+    assert [line.split() for line in text.splitlines() if "n" in line] == [["n" * 90, "f" * 30], ["n" * 90, "g"]]
 
 
 def test_comma_separated() -> None:

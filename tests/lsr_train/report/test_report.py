@@ -12,6 +12,9 @@ import torch
 
 from lsr_infer.errors import exit_status
 from lsr_train.commands import dispatch
+from lsr_train.comparison.document import comparison_document
+from lsr_train.comparison.matrix import ScoredRun, last_checkpoint
+from lsr_train.comparison.spec import ComparisonSpec, RunSpec
 from lsr_train.runs.folder import RunFolder
 from tests.lsr_train.training_runs import run_here, words
 
@@ -38,6 +41,69 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(arguments: list[str]) -> int:
     return exit_status(lambda: dispatch.report(arguments))
+
+
+@pytest.fixture(scope="module")
+def scored(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of both runs as `compare` leaves it: results, networks, and how they were scored."""
+    folder = tmp_path_factory.mktemp("scored") / "pair"
+    entries = []
+    for name, place in (("source-only", "source-stage"), ("lsr-em", "lsr-em")):
+        run_folder = folder / place / "seed-0"
+        shutil.copytree(runs / ("source" if name == "source-only" else "adapted"), run_folder)
+        result = folder / name / "seed-0.json"
+        result.parent.mkdir(exist_ok=True)
+        model = last_checkpoint(run_folder)
+        words = [str(model), *DATA[:6], "--threads", "1", "--device", "cpu", "--out", str(result)]
+        assert exit_status(lambda words=words: dispatch.evaluate(words)) == 0  # type: ignore[misc]
+        spec = RunSpec(name=name)
+        entries.append(ScoredRun(run=spec, seed=0, training=None, start=None, model=model, result=result))
+    spec = ComparisonSpec(name="pair", source="s", base="b", evaluate={}, runs=tuple(item.run for item in entries))
+    document = comparison_document(spec, entries, [], {})
+    (folder / "table.json").write_text(json.dumps(document), encoding="utf-8")
+    (folder / "comparison.json").write_text(json.dumps({"evaluate": DATA[:6], "target": []}), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table_page(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of a table alone."""
+    file = tmp_path_factory.mktemp("page") / "table.html"
+    assert run([str(scored), "--threads", "1", "--per_class", "20", "--worst", "2", "--out", str(file)]) == 0
+    return file
+
+
+def test_a_table_has_a_headline_and_pictures_of_its_first_and_its_best_network(table_page: Path) -> None:
+    text = table_page.read_text(encoding="utf-8")
+    found = re.search(r'<p class="headline">lsr-em is .* source-only .*Most changed: .+\.</p>', text)
+    assert found is not None
+    assert found.start() < text.index("<nav>")
+    assert '<section id="table-0-worst">' in text
+    assert '<section id="table-0-figures">' in text
+    assert text.count('class="compare"') == 2
+    assert text.count('class="legend"') == 2
+    assert re.search(r"<figcaption>.*: mIoU source-only [\d.]+ %, lsr-em [\d.]+ %</figcaption>", text)
+    assert "Labelled frames that a table was scored on were used for pictures." in text
+    assert "subset 13: 13 of the 19 classes, " in text
+
+
+def test_a_table_without_its_networks_has_no_pictures_and_says_so(scored: Path, tmp_path: Path) -> None:
+    shutil.copytree(scored, tmp_path / "moved", ignore=shutil.ignore_patterns("seed-0"))
+    file = tmp_path / "report.html"
+    assert run([str(tmp_path / "moved"), "--out", str(file)]) == 0
+    text = file.read_text(encoding="utf-8")
+    assert "No pictures: none of its runs lies in moved, beside the table." in text
+    assert "No labelled frame was used." in text
+
+
+def test_pictures_that_cannot_be_made_are_named_and_the_table_stays(scored: Path, tmp_path: Path) -> None:
+    shutil.copytree(scored, tmp_path / "other")
+    (tmp_path / "other/comparison.json").write_text('{"evaluate": ["--data", "/nowhere"]}', encoding="utf-8")
+    file = tmp_path / "report.html"
+    assert run([str(tmp_path / "other"), "--out", str(file)]) == 6
+    text = file.read_text(encoding="utf-8")
+    assert "other, its pictures: /nowhere" in text
+    assert '<section id="table-0">' in text
 
 
 @pytest.fixture(scope="module")
