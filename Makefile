@@ -8,7 +8,7 @@ SCORED := --layout toytown-camera --split val --limit 40
 # What the quickstart takes, and what further targets and the tests try for real. TensorRT itself is not among them: only
 # NVIDIA's host has it.
 EXTRAS := train,export
-ALL_EXTRAS := train,mobile,export,analysis,openvino,trt-rtx,stores,demo,docs,dev
+ALL_EXTRAS := train,mobile,export,analysis,openvino,trt-rtx,ray,stores,demo,docs,dev
 # The ones that need no data; the others say in their first lines what they take.
 BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # Minutes to half an hour each: ResNet-101 in every backend, the whole lsr-infer on a clip, memory over 20 minutes of streams.

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 _READERS = ("prefetch", "live ", "camera ")
 """Names of the threads that read sources."""
-_COMMANDS = {"info": "info", "bench": "bench", "serve-config": "serve_config"}
+_COMMANDS = {"info": "info", "bench": "bench", "serve-config": "serve_config", "archive": "archive"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LAYERS = {
     "lsr_infer": (
         "text", "errors", "shipped", "labelspace", "system", "io", "video", "manifest", "render", "parity", "tensorrt",
-        "backends", "segmenter", "pipeline", "commands", "cli",
+        "backends", "segmenter", "pipeline", "archive", "commands", "cli",
     ),
     "lsr_train": (
         "randomness", "distributed", "device", "metrics", "latent", "losses", "network", "adversarial", "selftraining",
@@ -174,6 +174,7 @@ SAME_MEANING = {
     "options": "the options of a command, beside its work",
     "parser": "the parser of command lines of a package",
     "oce": "the method, and its losses",
+    "archive": "footage in pieces: the command, and its work",
     "commands": "what a command line calls, of each package",
     "tensorrt": "the engines of TensorRT: how they are built, and the backend that runs them",
     "data": "where images and labels come from: the fields of a configuration, and what reads them",

@@ -9,7 +9,7 @@ import mmap
 import re
 from pathlib import Path
 
-__all__ = ["BLANK", "digest_holds", "digest_in", "seal", "stated_digest"]
+__all__ = ["BLANK", "digest_holds", "digest_in", "file_digest", "seal", "stated_digest"]
 
 BLANK = f"sha256:{'0' * 64}"
 """Stands in a file where its digest will."""
@@ -68,3 +68,9 @@ def stated_digest(path: Path) -> str | None:
             return None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return digest_in(content, content)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content; `OSError` as it comes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

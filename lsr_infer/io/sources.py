@@ -18,7 +18,7 @@ from lsr_infer.io.image_headers import is_one_picture, is_still
 from lsr_infer.io.images import IMAGE_SUFFIXES, common_bits
 from lsr_infer.io.label_images import without_labels
 
-__all__ = ["VIDEO_SUFFIXES", "Found", "Source", "find_sources", "image_files"]
+__all__ = ["VIDEO_SUFFIXES", "Found", "Source", "find_sources", "folders_below", "image_files"]
 
 VIDEO_SUFFIXES = (
     ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".gif", ".apng",
@@ -169,7 +169,7 @@ def _search(top: Path, found: Found, places: _Places, without: str | None) -> No
         without = None  # the results lie at or above what is searched: nothing there is known to be one
     results: list[Path] = []
     files: list[Path] = []
-    for folder, names in _folders(top, found.unsearched):
+    for folder, names in folders_below(top, found.unsearched):
         passed_over = without is not None and _is_below(folder, without)
         (results if passed_over else files).extend(folder / name for name in names)
     found.passed_over.extend(path for path in sorted(results) if path.suffix.lower() in _SUFFIXES)
@@ -181,7 +181,7 @@ def _search(top: Path, found: Found, places: _Places, without: str | None) -> No
         places.setdefault(path, _file(path, path.relative_to(top)))
 
 
-def _folders(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]]]:
+def folders_below(top: Path, unsearched: list[str]) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and each one below it, with the names of what it holds besides folders; hidden ones are none.
 
     Folders behind links come last: what is reached without a link keeps its own name. None is entered twice,
@@ -216,7 +216,7 @@ def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[
         InputError: a folder cannot be searched.
     """
     unsearched: list[str] = []
-    walk = _folders(folder, unsearched) if folder.is_dir() else ()
+    walk = folders_below(folder, unsearched) if folder.is_dir() else ()
     found = [place / name for place, names in walk for name in names if name.lower().endswith(tuple(suffixes))]
     if unsearched:
         raise InputError(unsearched[0])

@@ -34,7 +34,7 @@ from lsr_infer.text import printable_json
 from lsr_infer.video.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
 from lsr_infer.video.reader import probe
 
-__all__ = ["PlannedSource", "SourceThreads"]
+__all__ = ["PlannedSource", "SourceThreads", "open_task", "segment_sources"]
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def segment_sources(options: SegmentOptions) -> None:
     found = find_sources(options.sources, without=options.output)
     with ExitStack() as stack:
         display = stack.enter_context(Display()) if options.show else None
-        task = _task(options, stack, display)
+        task = open_task(options, stack, display)
         left_out = len(found.left_out) + len(found.labels)
         report = RunReport(found.sources, left_out, len(found.passed_over), len(found.unsearched))
         segmenter = task.inference.segmenter
@@ -212,7 +212,7 @@ def segment_sources(options: SegmentOptions) -> None:
     report.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
 
 
-def _task(options: SegmentOptions, stack: ExitStack, display: Display | None) -> Task:
+def open_task(options: SegmentOptions, stack: ExitStack, display: Display | None = None) -> Task:
     """Open the models and gather what is done with every source."""
     ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
     segmenter = stack.enter_context(_open(options.model, options))

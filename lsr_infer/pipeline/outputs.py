@@ -111,7 +111,8 @@ _PNG_EFFORT = 1
 class FrameFormat:
     """What a sink must know before the first frame; `info` is None for an image, `audio` None for silence.
 
-    `picture_size` is rows and columns of a video's overlays, zeros for an image, whose legend gives its own.
+    `picture_size` is rows and columns of a video's overlays, zeros for an image, whose legend gives its own. Result
+    videos begin at the time `begin`.
     """
 
     source: str
@@ -125,6 +126,7 @@ class FrameFormat:
     live: bool = False
     audio: AudioSource | None = None
     overwrite: bool = False
+    begin: float = 0.0
 
 
 Sink = Callable[[DrawnFrame], None]
@@ -184,7 +186,9 @@ def _pictures(kind: str, path: Path, frame: FrameFormat, results: AtomicOutputs)
 @contextmanager
 def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     assert frame.info is not None
-    options = VideoOptions(like=frame.info, audio=frame.audio, fragmented=frame.live, outputs=results)
+    options = VideoOptions(
+        like=frame.info, audio=frame.audio, fragmented=frame.live, outputs=results, begin=frame.begin
+    )
     size = dict(zip(("height", "width"), frame.picture_size, strict=True))
     with VideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
 
@@ -198,7 +202,7 @@ def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[S
 @contextmanager
 def _mask_video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[Sink]:
     assert frame.info is not None
-    size, options = {"width": frame.width, "height": frame.height}, VideoOptions(outputs=results)
+    size, options = {"width": frame.width, "height": frame.height}, VideoOptions(outputs=results, begin=frame.begin)
     with MaskVideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
         yield lambda drawn: writer.write(frame.ids.numbers(drawn.classes), drawn.time)
 

@@ -56,6 +56,8 @@ class Task:
     """What is done with every source of a run.
 
     Setting `stop` ends it early and keeps what was done; `show` is called with a source's label and each picture.
+    `is_range`: the frames that are taken are a range that is joined with others, see `lsr_infer.archive.ranges`. Their
+    times count from the video's beginning, those within a result video from the range's, and no sound is copied.
     """
 
     inference: Inference
@@ -65,6 +67,7 @@ class Task:
     timeout_seconds: float = TIMEOUT_SECONDS
     stop: threading.Event = field(default_factory=threading.Event)
     show: Callable[[str, NDArray[np.uint8]], None] | None = None
+    is_range: bool = False
 
     def drawer(self, *, video: bool) -> Drawer:
         """Return what draws the results of one source."""
@@ -75,7 +78,7 @@ class Task:
     ) -> FrameFormat:
         """Describe a source's frames to the sinks; its sound begins at `start`, with the first frame that is taken."""
         audio, left = None, self.selection.duration
-        if source.kind == "video" and not isinstance(source.place, int):
+        if source.kind == "video" and not isinstance(source.place, int) and not self.is_range:
             if left is not None:  # the sound ends where it was to end
                 left += (self.selection.start or 0.0) - start
             audio = AudioSource(place=source.place, start=start, duration=left, timeout_seconds=self.timeout_seconds)
@@ -85,6 +88,7 @@ class Task:
             picture_size=(0, 0) if info is None else self.drawer(video=True).size(height, width),
             label_space=self.inference.label_space, ids=self.drawing.ids, live=source.live,
             model=self.inference.segmenter.path.name, audio=audio, overwrite=self.overwrite,
+            begin=(self.selection.start or 0.0) if self.is_range else 0.0,
         )  # fmt: skip
 
 
@@ -198,7 +202,7 @@ def segment_video(
         if first is None:
             raise InputError(f"{source.label}: ended before a frame was taken. Choose an earlier --start.")
         origin = info.origin if reader is None else 0.0
-        begin = first.time if task.selection.start else origin
+        begin = first.time if task.selection.start and not task.is_range else origin
         frame = task.frame(source, info.height, info.width, info, start=begin - origin)
         with _background_drawing(source, outputs, task, frame) as put:
             outcome = _feed(source, chain([first], frames), task, begin, put, on_frame)

@@ -27,7 +27,7 @@ from lsr_infer.io.files import AtomicOutputs, output_path_error, refuse_existing
 from lsr_infer.video import containers
 from lsr_infer.video.containers import BT709, TIMEOUT_SECONDS, VideoInfo, error_text
 
-__all__ = ["AudioSource", "MaskVideoWriter", "VideoOptions", "VideoWriter"]
+__all__ = ["AudioCopy", "AudioSource", "MaskVideoWriter", "VideoOptions", "VideoWriter", "overlay_time_base"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class AudioSource:
     cut: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
-class _AudioCopy:
+class AudioCopy:
     """Copies the audio streams of a video into an open container, to which nothing is written yet, packet by packet.
 
     `source.start` counts from `origin`, the time of the video's first picture on its own clock.
@@ -87,6 +87,7 @@ class _AudioCopy:
         self._pending: Any = next(self._packets, None)
 
     def close(self) -> None:
+        """Close the file that is read."""
         if self._input is not None:
             self._input.close()
 
@@ -147,7 +148,7 @@ class _AudioCopy:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions:
-    """How a video is written; all but `outputs` is for H.264 alone.
+    """How a video is written; all but `outputs` and `begin` is for H.264 alone.
 
     Args:
         like: a source whose time base, colour tags and pixel shape are kept.
@@ -158,6 +159,7 @@ class VideoOptions:
         fragmented: write the index in fragments of a second, so that an unfinished file can be played. Otherwise it is
             kept until the end, and memory grows by 72 bytes a frame, which a stream of unknown length should not.
         outputs: what the file appears together with; None for nothing.
+        begin: seconds, the time that is written as 0; no frame lies before it.
     """
 
     like: VideoInfo | None = None
@@ -167,13 +169,20 @@ class VideoOptions:
     audio: AudioSource | None = None
     fragmented: bool = False
     outputs: AtomicOutputs | None = None
+    begin: float = 0.0
+
+
+def overlay_time_base(like: VideoInfo) -> Fraction:
+    """Return the unit, in seconds, in which an H.264 video like a source counts its time."""
+    return max(like.time_base, _FINEST_TIME_BASE)
 
 
 class _VideoFile:
     """What the writers share: the temporary name, time stamps, and errors of libav as errors of the path or encoder."""
 
     _suffix: str
-    _time_base = Fraction(1, 1000)  # Matroska's
+    time_base = Fraction(1, 1000)
+    """Unit of the time stamps, in seconds; a millisecond is Matroska's."""
 
     def __init__(
         self,
@@ -252,7 +261,7 @@ class _VideoFile:
             raise self._failure(error) from error
 
     def _encode(self, picture: av.VideoFrame, stamp: int) -> None:
-        picture.pts, picture.time_base = stamp, self._time_base
+        picture.pts, picture.time_base = stamp, self.time_base
         try:
             self._container.mux(self._stream.encode(picture))
         except FFmpegError as error:
@@ -263,12 +272,15 @@ class _VideoFile:
     def _stamp(self, time: float | None) -> int:
         """Return the frame's time in units of the time base, always after the last one."""
         if time is not None:
-            stamp = round(Fraction(time) / self._time_base)
+            stamp = self._ticks(time) - self._ticks(self._options.begin)
         elif self._last_stamp is None:
             stamp = 0
         else:
-            stamp = self._last_stamp + max(1, round(1 / self._fps / self._time_base))
+            stamp = self._last_stamp + max(1, round(1 / self._fps / self.time_base))
         return stamp if self._last_stamp is None else max(stamp, self._last_stamp + 1)
+
+    def _ticks(self, time: float) -> int:
+        return round(Fraction(time) / self.time_base)
 
     def _check(self, frame: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
         if frame.shape != shape or frame.dtype != np.uint8:
@@ -301,7 +313,7 @@ class VideoWriter(_VideoFile):
     """
 
     _suffix = ".mp4"
-    _audio: _AudioCopy | None = None
+    _audio: AudioCopy | None = None
 
     def write(self, frame: NDArray[np.uint8], time: float | None = None) -> None:
         """Append a frame, [H,W,3] uint8 BGR of the writer's size, that is shown from `time` on, in seconds.
@@ -320,13 +332,13 @@ class VideoWriter(_VideoFile):
             threads=1,
         )
         if self._audio is not None:
-            self._mux(self._audio.until(float(stamp * self._time_base)))
+            self._mux(self._audio.until(float(stamp * self.time_base)))
         self._encode(picture, stamp)
 
     def _open(self, temporary: Path) -> None:
         options, color = self._options, self._like.color
         self._reformatter = VideoReformatter()
-        self._time_base = max(self._like.time_base, _FINEST_TIME_BASE)
+        self.time_base = overlay_time_base(self._like)
         flags = _FRAGMENTED if options.fragmented else "+faststart"
         self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": flags})
         encoder = {"crf": str(options.crf), "preset": options.preset, "x264-params": _X264}
@@ -335,7 +347,7 @@ class VideoWriter(_VideoFile):
         stream.height, stream.width = (side + side % 2 for side in self._size)
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        context.time_base = self._time_base
+        context.time_base = self.time_base
         context.thread_count = options.threads
         if options.fragmented:  # a fragment ends before a key frame; x264 would make one in ten seconds
             context.gop_size = max(1, round(self._rate))
@@ -346,13 +358,13 @@ class VideoWriter(_VideoFile):
         context.color_primaries = color.primaries
         context.color_trc = color.transfer
         if options.audio is not None:
-            self._audio = _AudioCopy(options.audio, self._container, self._like.origin)
+            self._audio = AudioCopy(options.audio, self._container, self._like.origin)
             self._stack.callback(self._audio.close)
 
     def _last_packets(self) -> Iterable[Any]:
         if self._audio is None or self._last_stamp is None:
             return ()
-        return self._audio.rest(float(self._last_stamp * self._time_base + 1 / self._fps))
+        return self._audio.rest(float(self._last_stamp * self.time_base + 1 / self._fps))
 
 
 class MaskVideoWriter(_VideoFile):
@@ -376,7 +388,7 @@ class MaskVideoWriter(_VideoFile):
         self._stream = self._container.add_stream("ffv1", rate=self._rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "gray"
         context = self._stream.codec_context
-        context.time_base = self._time_base
+        context.time_base = self.time_base
         context.color_range = 2
         context.thread_count = 1
 

@@ -1,0 +1,126 @@
+"""Finds the clips of an archive one after the other, and names the results of each.
+
+Every source that is named has a folder of its own below the output, in which results lie as the clips do. So the name
+of a clip depends on nothing but itself and its source, and stays when clips are added.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.files import file_status
+from lsr_infer.io.sources import VIDEO_SUFFIXES, folders_below
+
+__all__ = ["Clip", "ClipList"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video: the file, and the name of its results below the output, with `/` between its parts."""
+
+    place: str
+    name: str
+
+
+@dataclass
+class ClipList:
+    """The clips that sources name, found again each time the list is iterated.
+
+    Args:
+        sources: files, folders (searched through, but for hidden names), patterns, and lists (`@clips.txt`, a path a
+            line).
+        without: a folder whose files are passed over, such as the place of the results.
+
+    Attributes:
+        left_out: files in folders that are no videos by their names, counted by the last iteration.
+        unsearched: folders that it could not search, each with the reason.
+
+    Raises:
+        UsageError: two sources would have one folder of results.
+        InputError: a source is not there.
+    """
+
+    sources: Sequence[str]
+    without: Path | None = None
+    left_out: int = field(default=0, init=False)
+    unsearched: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        tops: dict[str, str] = {}
+        for source in self.sources:
+            if _is_pattern(source):
+                if next(glob.iglob(source, recursive=True), None) is None:
+                    raise InputError(f"{source}: no file fits this pattern.")
+            elif file_status(Path(source.removeprefix("@"))) is None:
+                raise InputError(f"{source}: does not exist.")
+            other = tops.setdefault(_top(source), source)
+            if other != source:
+                raise UsageError(
+                    f"{other} and {source} would both have their results in {_top(source)}/. Name the folder above "
+                    "them, or put their paths into a list: @clips.txt."
+                )
+
+    def __iter__(self) -> Iterator[Clip]:
+        self.left_out = 0
+        self.unsearched = []
+        for source in dict.fromkeys(self.sources):
+            top = _top(source)
+            if source.startswith("@"):
+                yield from _listed(Path(source[1:]), top)
+            elif _is_pattern(source):
+                base = _fixed_part(source)
+                for match in sorted(glob.iglob(source, recursive=True)):
+                    if os.path.isfile(match):
+                        yield Clip(match, f"{top}/{os.path.relpath(match, base)}")
+            elif os.path.isdir(source):
+                yield from self._below(Path(source), top)
+            else:
+                yield Clip(source, top)
+
+    def _below(self, folder: Path, top: str) -> Iterator[Clip]:
+        passed_over = None if self.without is None else os.path.realpath(self.without)
+        for place, names in folders_below(folder, self.unsearched):
+            if passed_over is not None and Path(os.path.realpath(place)).is_relative_to(passed_over):
+                continue
+            videos = sorted(name for name in names if name.lower().endswith(VIDEO_SUFFIXES))
+            self.left_out += len(names) - len(videos)
+            for name in videos:
+                path = place / name
+                yield Clip(str(path), f"{top}/{path.relative_to(folder).as_posix()}")
+
+
+def _is_pattern(source: str) -> bool:
+    return not source.startswith("@") and glob.has_magic(source) and not os.path.exists(source)
+
+
+def _top(source: str) -> str:
+    """Return the folder below the output in which the results of a source lie."""
+    if source.startswith("@"):
+        return Path(source).stem.removeprefix("@")
+    path = Path(_fixed_part(source) if _is_pattern(source) else source)
+    return path.absolute().resolve().name if path.name in ("", "..") else path.name
+
+
+def _fixed_part(pattern: str) -> str:
+    """Return the folder in front of the first part of a pattern that has a star, a question mark or a bracket."""
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    return str(Path(*parts[:fixed]))
+
+
+def _listed(file: Path, top: str) -> Iterator[Clip]:
+    """Yield the clips of a list; one that stands there twice is one clip."""
+    met: set[int] = set()
+    try:
+        with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                place = line.strip()
+                path = os.path.abspath(place)
+                if place and hash(path) not in met:
+                    met.add(hash(path))
+                    yield Clip(place, f"{top}{path}")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error}).") from error

@@ -1,0 +1,232 @@
+"""Runs units on a Ray cluster, or on this machine by Ray: Ray Data hands them to a pool of workers.
+
+What lies in a place of results is all that workers and driver share; a worker, a node or the driver may be lost at any
+time. The driver holds no units: they lie in lists beside the records, of which it knows the names.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from lsr_infer import errors
+from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit, WorkerHost
+from lsr_infer.archive.ledger import HIDDEN, ClipRecord
+from lsr_infer.archive.places import ResultPlace
+from lsr_infer.errors import DeviceError, LsrError
+
+__all__ = ["RayRunner", "WorkerPool"]
+
+_LIST = 100
+"""Clips in one list: a task looks at all of them, one after the other, to find the long ones."""
+_STORE_BYTES = 200 << 20
+"""Memory for objects that tasks hand on, where this starts Ray; units and records are small."""
+_BLOCK_BYTES = 1
+"""A block of more is split: so each unit is a task of its own, whichever list it was in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPool:
+    """The workers of a run: `workers` of `cores` each, 0 for as many as fit; `address` of a cluster, None for none."""
+
+    workers: int = 0
+    cores: int = 2
+    gpus: float = 0.0
+    address: str | None = None
+
+
+class RayRunner:
+    """An `UnitRunner` on Ray; entering it connects to the cluster, or starts Ray on this machine.
+
+    Raises:
+        DeviceError: Ray is not installed or not reached, or no node has room for a worker.
+    """
+
+    def __init__(self, job: ArchiveJob, pool: WorkerPool) -> None:
+        self._pool = pool
+        self._job = replace(job, options=replace(job.options, threads=pool.cores))
+        self._place = ResultPlace(job.place)
+        self._lists = f"{HIDDEN}/lists/{job.run}"
+        self._written = 0
+        self._joins: dict[Any, Unit] = {}
+        self._ray: Any = None
+
+    def __enter__(self) -> "RayRunner":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault(
+            "RAY_BACKEND_LOG_LEVEL", "fatal"
+        )  # its own notes go past the log; what is lost comes back
+        try:
+            self._ray = ray = import_module("ray")
+            data = import_module("ray.data")
+        except ModuleNotFoundError as error:
+            raise DeviceError(
+                f"archives are done by Ray, and {error.name} is not there. {errors.extra('ray')}"
+            ) from error
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        address, options = (self._pool.address, {}) if self._pool.address else ("local", own)
+        ends = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise DeviceError(
+                f"Ray cannot be reached at {address}: {reason} Check --address, and `ray status`."
+            ) from error
+        signal.signal(signal.SIGTERM, ends)  # Ray puts its own in its place, which ends with another code
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.target_max_block_size = _BLOCK_BYTES
+        context.max_consecutive_actor_init_deaths = 10
+        context.execution_no_progress_timeout_s = -1  # a long clip takes its time
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._ray.shutdown()
+
+    def workers(self) -> int:
+        """Return how many workers there are room for, or as many as were asked for."""
+
+        def room(resources: Mapping[str, float]) -> int:
+            by_cores = resources.get("CPU", 0.0) // self._pool.cores
+            by_gpus = resources.get("GPU", 0.0) / self._pool.gpus if self._pool.gpus else by_cores
+            return int(min(by_cores, by_gpus))
+
+        there = sum(room(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+        if there == 0 and not self._pool.workers:
+            asked = f"{self._pool.cores} cores" + (f" and {self._pool.gpus:g} GPUs" if self._pool.gpus else "")
+            raise DeviceError(f"no node has room for a worker of {asked}. Choose fewer --threads or --gpus-per-worker.")
+        return self._pool.workers or there
+
+    def outcomes(self, units: Iterable[Unit], *, cut: bool) -> Iterator[tuple[Unit, ClipRecord]]:
+        """See `UnitRunner`; `LsrError` where a worker met what no other would do better."""
+        lists = [{"list": name, "cut": cut} for name in self._write_lists(units)]
+        if not lists:
+            return
+        # A pool that may shrink: a fixed one waits for ever for a lost node's workers, which find no room.
+        data = self._ray.data
+        pool = data.ActorPoolStrategy(
+            min_size=1, max_size=self.workers(), initial_size=self.workers(), max_tasks_in_flight_per_actor=2
+        )
+        done = (
+            data.from_items(lists, override_num_blocks=len(lists))
+            .flat_map(_read_list, fn_args=(self._job,), num_cpus=0)
+            .map(
+                _Worker,
+                fn_constructor_args=(self._job,),
+                compute=pool,
+                num_cpus=self._pool.cores,
+                num_gpus=self._pool.gpus,
+            )
+        )
+        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                yield _read_row(row)
+
+    def start_join(self, unit: Unit) -> None:
+        """See `UnitRunner`; joining copies and takes little of a processor."""
+        join = self._ray.remote(num_cpus=0, max_retries=-1, scheduling_strategy="SPREAD")(_join)
+        self._joins[join.remote(self._job, _packed(unit))] = unit
+
+    def joined(self, *, wait: bool) -> Iterator[tuple[Unit, ClipRecord]]:
+        """See `UnitRunner`."""
+        while self._joins:
+            ready, _ = self._ray.wait(list(self._joins), timeout=None if wait else 0)
+            for reference in ready:
+                del self._joins[reference]
+                yield _read_row(self._ray.get(reference))
+            if not ready:
+                return
+
+    def clear(self) -> None:
+        """Remove the lists of this run, once nothing is left of it."""
+        self._place.remove(self._lists)
+
+    def _write_lists(self, units: Iterable[Unit]) -> Iterator[str]:
+        """Write units into lists, and yield the name of each."""
+        left = iter(units)
+        while some := list(islice(left, _LIST)):
+            name = f"{self._lists}/{self._written:06d}.json"
+            self._place.write(name, json.dumps(msgspec.to_builtins(some)).encode())
+            self._written += 1
+            yield name
+
+
+def _packed(item: Unit | ClipRecord) -> bytes:
+    """Return a unit or record as JSON of pure ASCII: names may hold bytes that are no UTF-8."""
+    return json.dumps(msgspec.to_builtins(item)).encode()
+
+
+def _read_row(row: dict[str, Any]) -> tuple[Unit, ClipRecord]:
+    """Return what a worker handed on, or raise what it met."""
+    if row["error"]:
+        name, message = json.loads(row["error"])
+        raise getattr(errors, name, LsrError)(message)
+    return msgspec.convert(json.loads(row["unit"]), Unit), msgspec.convert(json.loads(row["record"]), ClipRecord)
+
+
+def _row(unit: bytes, record: ClipRecord | None, error: LsrError | None = None) -> dict[str, Any]:
+    text = "" if error is None else json.dumps([_public_name(error), str(error)])
+    return {"unit": unit, "record": b"" if record is None else _packed(record), "error": text}
+
+
+def _public_name(error: LsrError) -> str:
+    """Return the name of the nearest class of an error that `lsr_infer.errors` has."""
+    return next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
+
+
+def _host() -> WorkerHost:
+    """Describe this node, by its name and the beginning of Ray's."""
+    ray = import_module("ray")
+
+    def alive(name: str) -> bool:
+        beginning = name.rpartition("/")[2]
+        return any(node["Alive"] and node["NodeID"].startswith(beginning) for node in ray.nodes())
+
+    return WorkerHost(f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}", alive)
+
+
+def _read_list(row: dict[str, Any], job: ArchiveJob) -> list[dict[str, Any]]:
+    """Return the units of a list, long clips by their ranges."""
+    content = ResultPlace(job.place).read(row["list"])
+    if content is None:
+        raise RuntimeError(f"{row['list']} is gone from {job.place}")
+    units = msgspec.convert(json.loads(content), list[Unit])
+    worker = ClipWorker(job, _host())
+    cut = [part for unit in units for part in (worker.cut(unit) if row["cut"] else [unit])]
+    return [{"unit": _packed(unit)} for unit in cut]
+
+
+class _Worker:
+    """A worker of the pool: a process with a model."""
+
+    def __init__(self, job: ArchiveJob) -> None:
+        self._worker = ClipWorker(job, _host())
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Do the unit of a row."""
+        try:
+            return _row(row["unit"], self._worker.work(msgspec.convert(json.loads(row["unit"]), Unit)))
+        except LsrError as error:
+            return _row(row["unit"], None, error)
+
+
+def _join(job: ArchiveJob, unit: bytes) -> dict[str, Any]:
+    """Join the ranges of a clip."""
+    try:
+        worker, clip = ClipWorker(job, _host()), msgspec.convert(json.loads(unit), Unit)
+        record = worker.join(clip)
+        if record.ended:
+            worker.clear(clip)
+        return _row(unit, record)
+    except LsrError as error:
+        return _row(unit, None, error)

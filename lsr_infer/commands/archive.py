@@ -1,0 +1,145 @@
+"""Runs `lsr-infer archive SOURCE…`: segments many clips on this machine or a Ray cluster, each exactly once."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from lsr_infer.commands.parser import ArgumentParser
+from lsr_infer.commands.segment import (
+    add_frame_options,
+    add_kinds,
+    add_looks,
+    add_working_size,
+    read_kinds,
+    read_selection,
+    read_working_size,
+)
+from lsr_infer.errors import InputError, PartialResultError, UsageError
+from lsr_infer.pipeline.options import SegmentOptions
+from lsr_infer.shipped import DEFAULT_MODEL, model_path, shipped_models
+from lsr_infer.text import printable_json
+
+if TYPE_CHECKING:
+    from lsr_infer.archive.cluster import WorkerPool
+
+__all__ = ["main"]
+
+logger = logging.getLogger(__name__)
+
+_RANGE_SECONDS = 120.0
+_CORES = 2
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command; raises `LsrError`."""
+    values = vars(_parser().parse_args(argv))
+    workers, gpus, address = (values.pop(name) for name in ("workers", "gpus_per_worker", "address"))
+    range_seconds, retry, sources = values.pop("range"), values.pop("retry"), values.pop("sources")
+    options = SegmentOptions(
+        sources=tuple(sources), save=read_kinds(values), selection=read_selection(values),
+        working=read_working_size(values), **values,
+    )  # fmt: skip
+    if workers < 0 or gpus < 0:
+        raise UsageError("--workers and --gpus-per-worker take 0 or more.")
+    if not range_seconds > 0:
+        raise UsageError(f"--range is {range_seconds}; allowed: seconds, more than 0, or inf to cut no clip.")
+    from lsr_infer.archive.cluster import WorkerPool
+
+    pool = WorkerPool(workers=workers, cores=options.threads or _CORES, gpus=gpus, address=address)
+    _run(options, pool, range_seconds=range_seconds, retry=retry)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "lsr-infer archive",
+        "SOURCE... -o PLACE [options]",
+        "Segment the videos of an archive with a pool of workers, on this machine or a Ray cluster. Each clip\n"
+        "gets a folder with what lsr-infer makes of it. The same command goes on where an earlier one was\n"
+        "stopped or killed; clips that changed, and all where the model or an option did, are done anew.",
+        examples=(
+            "lsr-infer archive drives/ --model model.onnx --output results",
+            "lsr-infer archive @clips.txt -m model.onnx -o /shared/results --address auto --gpus-per-worker 1",
+        ),
+        notes="Exit codes: 0 done, 2 usage, 3 device or Ray, 4 model or place unusable, 6 clips set aside or only\n"
+        "partly readable, 130 interrupted. Needs the extra ray: pip install 'lsr-road[ray]'.",
+    )
+    add = parser.section("input")
+    add("sources", nargs="+", metavar="SOURCE", common=True, help="folder, video, pattern, or list of paths (@FILE, "
+        "one a line); several at once")  # fmt: skip
+    add("-m", "--model", type=Path, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
+        f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
+    add = parser.section("results")
+    add("-o", "--output", type=Path, required=True, metavar="PLACE", common=True, help="folder of the results, which "
+        "all nodes share")  # fmt: skip
+    add_kinds(add)
+    add_looks(add)
+    add("--json", action="store_true", common=True, help="put the summary on stdout, too")
+    add = parser.section("cluster")
+    add("--workers", type=int, default=0, metavar="N", common=True, help="processes with a model each (0: as many as "
+        "fit)")  # fmt: skip
+    add("--gpus-per-worker", type=float, default=0.0, metavar="N", common=True, help="such as 1, or 0.5 for two "
+        "workers a GPU (0)")  # fmt: skip
+    add("--address", metavar="ADDRESS", common=True, help="of a Ray cluster: HOST:PORT, or auto for this machine's "
+        "(starts Ray here)")  # fmt: skip
+    add("--range", type=float, default=_RANGE_SECONDS, metavar="S", help="cut longer clips into ranges of S seconds, "
+        f"which workers do side by side; inf cuts none ({_RANGE_SECONDS:.0f})")  # fmt: skip
+    add("--retry", action="store_true", help="try again what earlier commands set aside")
+    add_frame_options(parser.section("frames"))
+    add_working_size(parser.section("network"))
+    return parser
+
+
+def _run(options: SegmentOptions, pool: "WorkerPool", *, range_seconds: float, retry: bool) -> None:
+    """Do the archive, and write its table and summary; device and input are checked before the output is."""
+    from lsr_infer.archive.clip_table import ClipTable
+    from lsr_infer.archive.clip_work import Unit, new_job
+    from lsr_infer.archive.clips import ClipList
+    from lsr_infer.archive.cluster import RayRunner
+    from lsr_infer.archive.driver import Driver
+    from lsr_infer.archive.places import ResultPlace
+    from lsr_infer.backends.model_file import read_model_file
+    from lsr_infer.system.progress import Progress
+
+    clips = ClipList(options.sources, without=options.output)
+    number = sum(1 for _ in clips)
+    if number == 0:
+        raise InputError(f"{', '.join(options.sources)}: holds no video ({clips.left_out} other files).")
+    model = model_path(options.model)
+    classes = read_model_file(model).manifest.label_space.names
+    job = new_job(replace(options, model=model), run=token_hex(8), range_seconds=range_seconds, retry=retry)
+    with RayRunner(job, pool) as runner:
+        workers = runner.workers()
+        logger.info("%d clips, %d workers of %d cores, results in %s", number, workers, pool.cores, job.place)
+        place = ResultPlace(job.place)
+        place.prepare()
+        units = (Unit(place=clip.place, name=clip.name) for clip in clips)
+        with (
+            ClipTable(place, classes, job.run) as table,
+            Progress("archive", number, unit="clip", look=table.progress),
+        ):
+            for unit, record in Driver(runner).records(units):
+                if unit.result_name == record.name:  # all but the joining of ranges, which were counted
+                    table.worked(record)
+                if unit.name == record.name:
+                    table.add(record)
+        runner.clear()
+    _conclude(table.summary(model=model.name, recipe=job.recipe, run=job.run), clips.unsearched, options)
+
+
+def _conclude(summary: dict[str, Any], unsearched: Sequence[str], options: SegmentOptions) -> None:
+    """Log how the archive ended; `PartialResultError` where clips or folders are missing."""
+    if options.json:
+        print(printable_json(summary, indent=2))  # noqa: T201 - what was asked for
+    for found in summary["reasons"]:
+        logger.error("%s: %s", found["status"], found["reason"])
+    for message in unsearched:
+        logger.error("failed: %s", message)
+    for node, work in summary["nodes"].items():
+        logger.info("%s: %d frames, %.1f frames/s", node, work["frames"], work["frames_per_second"])
+    text = "{done} of {clips} clips done ({kept} of them before), {partial} partly, {aside} set aside".format(**summary)
+    if summary["done"] < summary["clips"] or unsearched:
+        raise PartialResultError(f"{text}; {options.output}/summary.json says why. --retry tries these again.")
+    logger.info("%s, %d frames in %.1f s, in %s", text, summary["frames"], summary["seconds"], options.output)
