@@ -21,18 +21,25 @@ CLIP :=
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# $(call step,WHAT,COMMAND) runs a command that takes long: it says what it does, and every half minute for how long.
+# On a terminal, pip shows bars of its own with the time left.
+QUIET := $(shell test -t 2 || echo --quiet)
+PIP := $(BIN)/python -m pip install $(QUIET)
+step = @echo "== $(1)"; begin=$$(date +%s); \
+	(while sleep 30 >/dev/null 2>&1; do echo "== $(1): $$(($$(date +%s) - begin)) s so far"; done) & ticker=$$!; \
+	trap 'kill $$ticker 2>/dev/null' EXIT INT TERM; $(2)
+
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	$(call step,1/2 the environment $(VENV) and its pip,$(PYTHON) -m venv $(VENV) && $(PIP) --upgrade pip)
+	$(call step,2/2 the packages of $(EXTRAS),$(PIP) $(CONSTRAINTS) --editable ".[$(EXTRAS)]")
 	touch $@
 
 $(VENV)/.installed-all: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(ALL_EXTRAS)]'
+	$(call step,the packages of everything else,$(PIP) $(CONSTRAINTS) --editable ".[$(ALL_EXTRAS)]")
 	touch $(VENV)/.installed-demo $(VENV)/.installed-docs $@
 
 $(VENV)/.installed-%: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$*]'
+	$(call step,the packages of $*,$(PIP) $(CONSTRAINTS) --editable ".[$*]")
 	touch $@
 
 install: $(VENV)/.installed  ## the environment .venv with training and export
@@ -142,7 +149,7 @@ demo: $(VENV)/.installed-demo  ## the demo page on http://127.0.0.1:7860; DEMO="
 	$(BIN)/python demo/app.py $(DEMO)
 
 docs: $(VENV)/.installed-docs  ## the documentation as a site in site/, which opens from disk
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(call step,the site,NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet)
 	@echo "open site/index.html"
 
 overview-picture: install  ## the README's picture; needs SHARED

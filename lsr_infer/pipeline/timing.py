@@ -80,7 +80,8 @@ def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int
         raise UsageError(f"--frames is {frames}; at least 1 is needed, or nothing is timed.")
     info = probe(clip)
     started = time.perf_counter()
-    segmenter(np.zeros((info.height, info.width, 3), np.uint8), size=size)
+    with Progress("the first run", unit=""):
+        segmenter(np.zeros((info.height, info.width, 3), np.uint8), size=size)
     first_ms = 1e3 * (time.perf_counter() - started)
     steps: dict[str, list[float]] = {name: [] for name in STEPS}
     with TemporaryDirectory() as folder:

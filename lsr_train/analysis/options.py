@@ -191,7 +191,8 @@ class ReportOptions(AnalyzeOptions):
 
     Args:
         data: folder of a labelled data set, for scores, figures and the worst frames. Without it, and without a Toytown
-            layout, the page shows what the runs logged. Labels are read for the page alone.
+            layout, the page shows what the runs logged, and pictures of a table's networks on the frames it was scored
+            on. Labels are read for the page alone.
         worst: how many of the frames on which the last run is worst are shown.
         out: the HTML file.
         overwrite: replace it.

@@ -203,7 +203,8 @@ curves, configurations, hardware and versions, and with labelled images scores, 
 worst frames. RUN is a run folder, or a folder that `compare` wrote.
 
 Options (defaults in brackets):
-  --data DIR                a labelled data set, for scores, figures and the worst frames
+  --data DIR                a labelled data set, for scores, figures and the worst frames; of a
+                            folder of `compare` without it, the images that were scored
   --layout LAYOUT           how it is arranged: folder, gta5, synthia, cityscapes, camvid,
                             toytown-camera … [folder]
   --split NAME              a split of it, such as val; without, everything

@@ -204,7 +204,7 @@ def gain_in_words(
         if value is not None and iou[0].get(name) is not None
     }
     largest = sorted(changes, key=lambda name: -abs(changes[name]))[:_MOST_CHANGED]
-    most = ", ".join(f"{name} {changes[name]:+.1f}" for name in largest)
+    most = ", ".join(f"{name} {changes[name]:+.1f}" for name in largest if abs(changes[name]) >= _POINTS) or "none"
     verdict = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than {before}"
     if abs(gain) < _POINTS:
         verdict = f"as good as {before}"

@@ -30,6 +30,7 @@ from lsr_train.exporting import ExportOptions, export  # noqa: E402
 from lsr_train.exporting.calibration import CALIBRATIONS, Calibration  # noqa: E402
 from lsr_train.runs.checkpoint import load_model  # noqa: E402
 from tests.lsr_train.exporting.small import network, write_checkpoint  # noqa: E402
+from tests.silence import listening  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TOYTOWN = ROOT / "lsr_infer" / "models" / "toytown"
@@ -90,7 +91,9 @@ def test_a_runtime_that_changes_nothing_is_said_so(
 def test_integers_are_calibrated_on_the_runs_own_frames(run: Path, tmp_path: Path) -> None:
     path, report = tmp_path / "int8.onnx", tmp_path / "report.json"
     words = ["--precision", "int8", "--calibration-frames", "20", "--report", report]
-    assert code(run, "-o", path, *words) == 0
+    with listening() as heard:
+        assert code(run, "-o", path, *words) == 0
+    assert heard.found == []
     manifest = manifest_of(path)
     assert (manifest.precision, manifest.runtime) == ("int8", "onnxruntime")
     made = manifest.quantization

@@ -12,6 +12,7 @@ from lsr_infer.errors import exit_status
 from lsr_train.analysis.options import FIGURES
 from lsr_train.commands.dispatch import analyze
 from tests.lsr_train.training_runs import REPOSITORY, run_here, words
+from tests.silence import listening
 
 DATA = ["--layout", "toytown-camera", "--split", "val", "--frames", "4", "--threads", "1"]
 
@@ -34,7 +35,9 @@ def test_every_figure_of_two_networks_and_the_numbers_behind_them(runs: Path, tm
     out = tmp_path / "figures"
     networks = [f"before={runs / 'source'}", f"after={runs / 'adapted/checkpoints/last'}"]
     more = ["--formats", "pdf,svg,png", "--confidence", "0.05", "--out", str(out)]
-    assert run([*networks, *DATA, *more]) == 0
+    with listening() as heard:
+        assert run([*networks, *DATA, *more]) == 0
+    assert heard.found == []
     expected = {FIGURES[name] for name in FIGURES if name != "gradients"}  # the pointer is no run folder
     for kind in ("pdf", "svg", "png"):
         assert {path.stem for path in out.glob(f"*.{kind}")} == expected

@@ -15,6 +15,7 @@ from lsr_train.commands.dispatch import ablate
 from lsr_train.comparison.options import AblateOptions, read_options
 from lsr_train.config.renamed import current_argv
 from tests.lsr_train.training_runs import TINY, run_here, start, words
+from tests.silence import listening
 
 RUNS = {
     "source-only": {"train": False},
@@ -47,7 +48,9 @@ def run(argv: list[str]) -> int:
 @pytest.mark.slow
 def test_a_sweep_is_a_table(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
-    assert run(arguments(folder, out, "--run", "minent", "--sweep", "weights.entropy=0.001,0.5")) == 0
+    with listening() as heard:
+        assert run(arguments(folder, out, "--run", "minent", "--sweep", "weights.entropy=0.001,0.5")) == 0
+    assert heard.found == []
     document = json.loads((out / "table.json").read_text(encoding="utf-8"))
     names = ["minent, weights.entropy=0.001", "minent, weights.entropy=0.5"]
     assert [row["run"] for row in document["rows"]] == names
@@ -97,7 +100,9 @@ def test_the_option_row_of_version_0_1_is_read() -> None:
 def test_a_search_in_which_every_trial_loses_a_class_finds_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "search"
     search = arguments(folder, out, "--run", "minent", "--search", "weights.entropy=1..2", "--trials", "1")
-    assert run([*search, "--optim.lr", "0.5"]) == 5
+    with listening() as heard:
+        assert run([*search, "--optim.lr", "0.5"]) == 5
+    assert heard.found == []
     assert not (out / "best.yaml").exists()
     (trial,) = json.loads((out / "search.json").read_text(encoding="utf-8"))["trials"]
     assert trial["state"] == "failed"

@@ -17,6 +17,7 @@ from lsr_infer.errors import exit_status
 from lsr_train.commands.dispatch import compare
 from lsr_train.comparison.schedule import is_locked
 from tests.lsr_train.training_runs import TINY, losses, start, weights
+from tests.silence import listening
 
 RUNS = {
     "source-only": {"train": False},
@@ -63,7 +64,9 @@ def run(arguments: list[str]) -> int:
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table that an uninterrupted command makes."""
     folder = tmp_path_factory.mktemp("compare")
-    assert run(argv(folder, folder / "table", "--devices", "cpu,cpu")) == 0
+    with listening() as heard:
+        assert run(argv(folder, folder / "table", "--devices", "cpu,cpu")) == 0
+    assert heard.found == []
     return folder / "table"
 
 
