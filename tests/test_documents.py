@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lsr_infer.commands.archive import read_request
 from lsr_infer.commands.segment import read_options
 from lsr_infer.errors import InputError
 from lsr_infer.segmenter import Segmentation
@@ -90,9 +91,17 @@ def test_options_of_other_commands_exist(line: str) -> None:
 
 
 PARTS = ("info", "bench", "serve-config")
+ON_A_CLUSTER = "archive"
 
 
-@pytest.mark.parametrize("line", [line for line in commands("lsr-infer") if line.split()[1] not in PARTS])
+@pytest.mark.parametrize("line", commands(f"lsr-infer {ON_A_CLUSTER}"))
+def test_archive_commands_are_understood(line: str) -> None:
+    assert read_request(shlex.split(line)[2:]).options.sources
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in commands("lsr-infer") if line.split()[1] not in (*PARTS, ON_A_CLUSTER)]
+)
 def test_lsr_infer_commands_are_understood(line: str) -> None:
     assert read_options(shlex.split(line)[1:]).sources
 

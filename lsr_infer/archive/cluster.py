@@ -22,6 +22,7 @@ from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit, WorkerHost
 from lsr_infer.archive.ledger import HIDDEN, ClipRecord
 from lsr_infer.archive.places import ResultPlace
 from lsr_infer.errors import DeviceError, LsrError
+from lsr_infer.system.progress import Progress
 
 __all__ = ["RayRunner", "WorkerPool"]
 
@@ -75,7 +76,8 @@ class RayRunner:
         address, options = (self._pool.address, {}) if self._pool.address else ("local", own)
         ends = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+            with Progress("connecting to Ray" if self._pool.address else "starting Ray", unit=""):
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise DeviceError(

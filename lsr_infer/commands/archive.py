@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lsr_infer.commands.parser import ArgumentParser
 from lsr_infer.commands.segment import (
@@ -22,10 +22,7 @@ from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.shipped import DEFAULT_MODEL, model_path, shipped_models
 from lsr_infer.text import printable_json
 
-if TYPE_CHECKING:
-    from lsr_infer.archive.cluster import WorkerPool
-
-__all__ = ["main"]
+__all__ = ["ArchiveRequest", "main", "read_request"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,23 +30,38 @@ _RANGE_SECONDS = 120.0
 _CORES = 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArchiveRequest:
+    """A command line, checked; `lsr-infer archive --help all` says what each option means."""
+
+    options: SegmentOptions
+    workers: int = 0
+    gpus_per_worker: float = 0.0
+    address: str | None = None
+    range_seconds: float = _RANGE_SECONDS
+    retry: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.gpus_per_worker < 0:
+            raise UsageError("--workers and --gpus-per-worker take 0 or more.")
+        if not self.range_seconds > 0:
+            raise UsageError(f"--range is {self.range_seconds}; allowed: seconds, more than 0, or inf to cut no clip.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the command; raises `LsrError`."""
+    _run(read_request(argv))
+
+
+def read_request(argv: Sequence[str]) -> ArchiveRequest:
+    """Turn the command line into an `ArchiveRequest`."""
     values = vars(_parser().parse_args(argv))
-    workers, gpus, address = (values.pop(name) for name in ("workers", "gpus_per_worker", "address"))
-    range_seconds, retry, sources = values.pop("range"), values.pop("retry"), values.pop("sources")
+    own = {name: values.pop(name) for name in ("workers", "gpus_per_worker", "address", "range_seconds", "retry")}
     options = SegmentOptions(
-        sources=tuple(sources), save=read_kinds(values), selection=read_selection(values),
+        sources=tuple(values.pop("sources")), save=read_kinds(values), selection=read_selection(values),
         working=read_working_size(values), **values,
     )  # fmt: skip
-    if workers < 0 or gpus < 0:
-        raise UsageError("--workers and --gpus-per-worker take 0 or more.")
-    if not range_seconds > 0:
-        raise UsageError(f"--range is {range_seconds}; allowed: seconds, more than 0, or inf to cut no clip.")
-    from lsr_infer.archive.cluster import WorkerPool
-
-    pool = WorkerPool(workers=workers, cores=options.threads or _CORES, gpus=gpus, address=address)
-    _run(options, pool, range_seconds=range_seconds, retry=retry)
+    return ArchiveRequest(options=options, **own)
 
 
 def _parser() -> ArgumentParser:
@@ -84,35 +96,41 @@ def _parser() -> ArgumentParser:
         "workers a GPU (0)")  # fmt: skip
     add("--address", metavar="ADDRESS", common=True, help="of a Ray cluster: HOST:PORT, or auto for this machine's "
         "(starts Ray here)")  # fmt: skip
-    add("--range", type=float, default=_RANGE_SECONDS, metavar="S", help="cut longer clips into ranges of S seconds, "
-        f"which workers do side by side; inf cuts none ({_RANGE_SECONDS:.0f})")  # fmt: skip
+    add("--range", type=float, default=_RANGE_SECONDS, dest="range_seconds", metavar="S", help="cut longer clips into "
+        f"ranges of S seconds, which workers do side by side; inf cuts none ({_RANGE_SECONDS:.0f})")  # fmt: skip
     add("--retry", action="store_true", help="try again what earlier commands set aside")
     add_frame_options(parser.section("frames"))
     add_working_size(parser.section("network"))
     return parser
 
 
-def _run(options: SegmentOptions, pool: "WorkerPool", *, range_seconds: float, retry: bool) -> None:
+def _run(request: ArchiveRequest) -> None:
     """Do the archive, and write its table and summary; device and input are checked before the output is."""
     from lsr_infer.archive.clip_table import ClipTable
     from lsr_infer.archive.clip_work import Unit, new_job
     from lsr_infer.archive.clips import ClipList
-    from lsr_infer.archive.cluster import RayRunner
+    from lsr_infer.archive.cluster import RayRunner, WorkerPool
     from lsr_infer.archive.driver import Driver
     from lsr_infer.archive.places import ResultPlace
     from lsr_infer.backends.model_file import read_model_file
-    from lsr_infer.system.progress import Progress
+    from lsr_infer.system.progress import Progress, with_progress
 
+    options, cores = request.options, request.options.threads or _CORES
     clips = ClipList(options.sources, without=options.output)
-    number = sum(1 for _ in clips)
+    number = sum(1 for _ in with_progress(clips, "finding clips", None, unit="clip"))
     if number == 0:
         raise InputError(f"{', '.join(options.sources)}: holds no video ({clips.left_out} other files).")
     model = model_path(options.model)
     classes = read_model_file(model).manifest.label_space.names
-    job = new_job(replace(options, model=model), run=token_hex(8), range_seconds=range_seconds, retry=retry)
+    job = new_job(
+        replace(options, model=model), run=token_hex(8), range_seconds=request.range_seconds, retry=request.retry
+    )
+    pool = WorkerPool(
+        workers=request.workers, cores=cores, gpus=request.gpus_per_worker, address=request.address
+    )  # fmt: skip
     with RayRunner(job, pool) as runner:
         workers = runner.workers()
-        logger.info("%d clips, %d workers of %d cores, results in %s", number, workers, pool.cores, job.place)
+        logger.info("%d clips, %d workers of %d cores, results in %s", number, workers, cores, job.place)
         place = ResultPlace(job.place)
         place.prepare()
         units = (Unit(place=clip.place, name=clip.name) for clip in clips)
