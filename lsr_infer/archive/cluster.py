@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
@@ -45,14 +45,17 @@ class WorkerPool:
 
 
 class RayRunner:
-    """An `UnitRunner` on Ray; entering it connects to the cluster, or starts Ray on this machine.
+    """A `UnitRunner` on Ray; entering it connects to the cluster, or starts Ray on this machine.
+
+    `worker` is what each process of the pool makes of the job, and asks to `work`.
 
     Raises:
         DeviceError: Ray is not installed or not reached, or no node has room for a worker.
     """
 
-    def __init__(self, job: ArchiveJob, pool: WorkerPool) -> None:
+    def __init__(self, job: ArchiveJob, pool: WorkerPool, worker: Callable[[ArchiveJob], Any] | None = None) -> None:
         self._pool = pool
+        self._worker = worker or _clip_worker
         self._job = replace(job, options=replace(job.options, threads=pool.cores))
         self._place = ResultPlace(job.place)
         self._lists = f"{HIDDEN}/lists/{job.run}"
@@ -124,7 +127,7 @@ class RayRunner:
             .flat_map(_read_list, fn_args=(self._job,), num_cpus=0)
             .map(
                 _Worker,
-                fn_constructor_args=(self._job,),
+                fn_constructor_args=(self._worker, self._job),
                 compute=pool,
                 num_cpus=self._pool.cores,
                 num_gpus=self._pool.gpus,
@@ -208,11 +211,15 @@ def _read_list(row: dict[str, Any], job: ArchiveJob) -> list[dict[str, Any]]:
     return [{"unit": _packed(unit)} for unit in cut]
 
 
+def _clip_worker(job: ArchiveJob) -> ClipWorker:
+    return ClipWorker(job, _host())
+
+
 class _Worker:
     """A worker of the pool: a process with a model."""
 
-    def __init__(self, job: ArchiveJob) -> None:
-        self._worker = ClipWorker(job, _host())
+    def __init__(self, make: Callable[[ArchiveJob], Any], job: ArchiveJob) -> None:
+        self._worker = make(job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Do the unit of a row."""

@@ -1,0 +1,157 @@
+"""What Ray costs beside `lsr-infer` alone, and how the driver's memory grows with the number of clips.
+
+    python -m tests.benchmarks.archive_scale [--clips 2,6] [--rounds 2] [--units 300,30000] [--model MODEL.onnx]
+
+Prints JSON. Clips of 10 seconds are segmented by `lsr-infer` and by `lsr-infer archive` with one worker, on the same
+cores and in turn; what a further clip takes is the difference between many and few of them, so that no start counts.
+Memory is what the driver's process has for itself alone at its peak, each number of units in a process of its own; the
+work is empty.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Any
+
+import psutil
+
+from lsr_infer.archive.clip_table import ClipTable
+from lsr_infer.archive.clip_work import ArchiveJob, Unit, new_job
+from lsr_infer.archive.cluster import RayRunner, WorkerPool
+from lsr_infer.archive.driver import Driver
+from lsr_infer.archive.ledger import ClipRecord
+from lsr_infer.archive.places import ResultPlace
+from lsr_infer.parity.frame_set import shipped_frames
+from lsr_infer.pipeline.options import SegmentOptions
+from lsr_infer.shipped import model_path
+from lsr_infer.video.writer import VideoWriter
+
+COMMAND = "import sys; from lsr_infer.cli import main; sys.exit(main())"
+FPS, SECONDS = 25, 10
+_POLL_SECONDS = 0.2
+
+
+class EmptyWorker:
+    """Says of every unit that it is done, with as many shares as a clip of 19 classes has."""
+
+    def __init__(self, job: ArchiveJob) -> None:
+        self._run = job.run
+
+    def work(self, unit: Unit) -> ClipRecord:
+        shares = {f"class {number}": 0.05 for number in range(19)}
+        return ClipRecord(
+            name=unit.name, source=unit.place, recipe="", run=self._run, status="done", frames=250, shares=shares
+        )
+
+
+def make_clips(folder: Path, number: int) -> Path:
+    """Write clips of 10 seconds from shipped frames."""
+    frames = shipped_frames(12).frames
+    folder.mkdir()
+    for clip in range(number):
+        height, width = frames[0].shape[:2]
+        with VideoWriter(folder / f"{clip:03d}.mp4", width=width, height=height, fps=Fraction(FPS)) as writer:
+            for frame in range(FPS * SECONDS):
+                writer.write(frames[(clip + frame // 10) % len(frames)])
+    return folder
+
+
+def timed(words: list[str]) -> tuple[float, float]:
+    """Run `lsr-infer` and return its wall-clock time, and the processor time of all its processes."""
+    seconds: dict[int, float] = {}
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, *words], stderr=subprocess.PIPE)
+    own = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            for each in (own, *own.children(recursive=True)):
+                times = each.cpu_times()
+                seconds[each.pid] = times.user + times.system
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(_POLL_SECONDS)
+    if process.returncode:
+        raise SystemExit(f"{words} ended with {process.returncode}: {process.stderr and process.stderr.read()!r}")
+    return time.monotonic() - started, sum(seconds.values())
+
+
+def overhead(folder: Path, clips: tuple[int, int], rounds: int, model: Path) -> dict[str, Any]:
+    """Return what a further clip takes with Ray, over what it takes without."""
+    few, many = (make_clips(folder / f"clips{number}", number) for number in clips)
+    taken: dict[str, list[tuple[float, float]]] = {"alone": [], "archive": []}
+    for turn in range(rounds):
+        for name, first in (("alone", []), ("archive", ["archive", "--workers", "1", "--threads", "2"])):
+            words = [*first, "--model", str(model), "--save", "overlay,json"]
+            times = [timed([*words, str(place), "--output", str(folder / f"{name}{turn}{place.name}")])
+                     for place in (few, many)]  # fmt: skip
+            further = clips[1] - clips[0]
+            taken[name].append(tuple((b - a) / further for a, b in zip(*times, strict=True)))  # type: ignore[arg-type]
+            print(f"{name}: {taken[name][-1]}", file=sys.stderr, flush=True)
+    wall, processor = (
+        {name: round(statistics.median(one[kind] for one in found), 2) for name, found in taken.items()}
+        for kind in (0, 1)
+    )
+    ratios = {kind: round(of["archive"] / of["alone"], 3) for kind, of in (("wall", wall), ("processor", processor))}
+    return {"seconds_a_clip": wall, "processor_seconds_a_clip": processor, "ratio": ratios, "rounds": rounds}
+
+
+def drive(folder: Path, number: int) -> dict[str, Any]:
+    """Drive so many empty units and return the peak of this process's own memory."""
+    options = SegmentOptions(sources=(), output=folder / "out", model=model_path("toytown"))
+    job = replace(new_job(options, run="empty", range_seconds=float("inf"), retry=False))
+    place = ResultPlace(job.place)
+    place.prepare()
+    peak, ended = [0], Event()
+
+    def watch() -> None:
+        process = psutil.Process()
+        while not ended.wait(0.1):
+            peak[0] = max(peak[0], process.memory_full_info().uss)
+
+    started = time.monotonic()
+    with RayRunner(job, WorkerPool(workers=2, cores=1), worker=EmptyWorker) as runner:
+        Thread(target=watch, daemon=True).start()
+        units = (Unit(place=f"/archive/drives/day/{n:08d}.mp4", name=f"drives/day/{n:08d}.mp4") for n in range(number))
+        with ClipTable(place, [f"class {each}" for each in range(19)], job.run) as table:
+            for _, record in Driver(runner).records(units):
+                table.add(record)
+        ended.set()
+    assert table.clips == number
+    return {"units": number, "peak_mb": round(peak[0] / 1e6, 1), "seconds": round(time.monotonic() - started, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", default="2,6")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--units", default="300,30000")
+    parser.add_argument("--model", default="street")
+    parser.add_argument("--drive", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.drive:
+            print(json.dumps(drive(folder, options.drive)))
+            return
+        memory = []
+        for number in filter(None, options.units.split(",")):
+            words = [sys.executable, "-m", "tests.benchmarks.archive_scale", "--drive", number]
+            memory.append(json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, env=os.environ).stdout))
+            print(memory[-1], file=sys.stderr, flush=True)
+        few, many = map(int, options.clips.split(","))
+        cost = overhead(folder, (few, many), options.rounds, model_path(options.model)) if options.rounds else None
+    ratio = round(memory[-1]["peak_mb"] / memory[0]["peak_mb"], 3) if memory else None
+    print(json.dumps({"overhead": cost, "driver_memory": memory, "driver_memory_ratio": ratio}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

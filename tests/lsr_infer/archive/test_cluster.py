@@ -1,0 +1,89 @@
+"""Archives on Ray: nothing is lost or done twice, whatever is killed; and the sentences where Ray is not there."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lsr_infer.cli import main
+from tests.kills.archive import COMMAND, ROOT, faults, make_clips, run_under_kills
+from tests.lsr_infer.video.test_writer import clip_with_sound
+
+
+def run(*words: str | Path) -> int:
+    return main([str(word) for word in words])
+
+
+def test_without_ray_a_sentence_names_the_extra(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    clip = clip_with_sound(tmp_path / "clip.mp4")
+    assert run("archive", clip, "--model", model, "--output", tmp_path / "out") == 3
+    assert "Install lsr-road[ray]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["none"], 4, "none: does not exist"),
+        (["."], 4, "holds no video"),
+        (["clip.mp4", "--model", "none.onnx"], 4, "none.onnx"),
+        (["clip.mp4", "--workers", "-1"], 2, "--workers and --gpus-per-worker take 0 or more"),
+        (["clip.mp4", "--range", "0"], 2, "--range is 0.0"),
+        (["clip.mp4", "--save", "nothing"], 2, "--save is nothing"),
+    ],
+)
+def test_mistakes_are_told_before_ray_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    if "clip.mp4" in words:
+        clip_with_sound(tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert run("archive", *words, "--output", "out") == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_done_twice_under_kills(model: Path, tmp_path: Path) -> None:
+    """Two nodes; a worker, a node and the driver are killed, and long clips are joined."""
+    pytest.importorskip("ray")
+    clips = make_clips(tmp_path / "clips", 12, frames=45)
+    words = [str(clips), "--model", str(model), "--save", "overlay,json", "--threads", "1"]
+    alone = [sys.executable, "-c", COMMAND, *words, "--output", str(tmp_path / "alone")]
+    subprocess.run(alone, check=True, cwd=ROOT)
+    archive = ["archive", *words, "--output", str(tmp_path / "out")]
+    series = run_under_kills(archive, tmp_path / "out", clips=12, kills=3, draw=random.Random(1))
+    assert series["exit"] == 0
+    assert not any(faults(clips, tmp_path / "out", tmp_path / "alone").values())
+
+
+@pytest.mark.slow
+def test_an_archive_on_this_machine_goes_on_and_sets_aside(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    drives = tmp_path / "drives"
+    drives.mkdir()
+    clip_with_sound(drives / "good.mp4")
+    (drives / "bad.mp4").write_bytes(b"no video")
+    words = ["archive", str(drives), "--model", str(model), "--output", str(tmp_path / "out"), "--threads", "1"]
+    command = [sys.executable, "-c", COMMAND, *words, "--range", "1", "--json"]
+    for kept in (0, 1):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 6, done.stderr
+        summary = json.loads(done.stdout)
+        assert (summary["done"], summary["aside"], summary["frames"]) == (1, 1, 30)
+        assert summary["kept"] == 2 * kept
+        assert "bad.mp4: cannot be read as video" in done.stderr
+    assert {path.name for path in (tmp_path / "out/drives/good.mp4").iterdir()} == {
+        "good_overlay.mp4", "good_classes.jsonl",
+    }  # fmt: skip
