@@ -12,6 +12,7 @@ from lsr_train.commands.dispatch import COMMANDS
 from tests.conftest import REPOSITORY
 from tests.lsr_infer.onnxfile import colour_model
 from tests.lsr_infer.tensorrt.graphs import small_file
+from tests.lsr_infer.video.test_writer import clip_with_sound
 from tests.lsr_train.training_runs import TINY, run_here, words
 from tests.silence import Silence, listening
 
@@ -89,6 +90,9 @@ SCENARIOS: dict[str, Callable[[Path, Path], int]] = {
     "lsr-infer serve-config": lambda source, out: lsr_infer(
         "serve-config", colour_model(out / "model.onnx"), "-o", out / "served"
     ),
+    "lsr-infer archive": lambda source, out: lsr_infer(
+        "archive", clip_with_sound(out / "clip.mp4"), "--model", colour_model(out / "model.onnx"), "-o", out / "results"
+    ),
     "export/to_onnx.py": lambda source, out: script(
         "to_onnx", source, "-o", out / "model.onnx", "--precision", "int8", "--report", out / "report.json"
     ),
@@ -98,7 +102,10 @@ SCENARIOS: dict[str, Callable[[Path, Path], int]] = {
 }
 """A run of each command that has more to do than three seconds of the slow clock."""
 
-LONG = {"lsr_train compare", "lsr_train ablate", "lsr_train analyze", "lsr_train report", "export/to_onnx.py"}
+LONG = {
+    "lsr_train compare", "lsr_train ablate", "lsr_train analyze", "lsr_train report", "export/to_onnx.py",
+    "lsr-infer archive",
+}  # fmt: skip
 """Those that take longer than some seconds; the tests of the commands themselves listen, too."""
 
 
