@@ -14,6 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MODEL_SUFFIXES = (".onnx", ".engine")
+_OUTPUT = Path("segmented")
 _SELECTION = ("start", "duration", "every", "fps", "max_frames")
 
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "lsr-infer",
-        "SOURCE... -o DIR [options]",
+        "SOURCE... [options]",
         "Segment road scenes: images, videos and live streams in, overlays and masks out.\n\n"
         "Other commands: lsr-infer info MODEL shows what a model file says about itself, bench MODEL\n"
         "how fast it is here, serve-config MODEL writes a Triton model repository, archive SOURCE... does\n"
@@ -49,13 +50,14 @@ def _parser() -> ArgumentParser:
         "is lost (10)")  # fmt: skip
     add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
     add = parser.section("results")
-    add("-o", "--output", type=Path, metavar="DIR", common=True, help="folder of the results")
+    add("-o", "--output", type=Path, metavar="DIR", common=True, help=f"folder of the results ({_OUTPUT}; none with "
+        "--show)")  # fmt: skip
     add_kinds(add)
     add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx", common=True,
         help="on the left: the frame, or another model's overlay")  # fmt: skip
     add_looks(add)
     add("--overwrite", action="store_true", common=True, help="replace existing results")
-    add("--show", action="store_true", common=True, help="open a window; q ends; --output may be left out")
+    add("--show", action="store_true", common=True, help="open a window; q ends")
     add("--json", action="store_true", common=True, help="put one JSON document on stdout")
     add_frame_options(parser.section("frames"))
     add_working_size(parser.section("network"))
@@ -127,6 +129,8 @@ def read_options(argv: Sequence[str]) -> SegmentOptions:
         sources.insert(0, beside)
     if not sources:
         parser.error("name at least one image, video, folder, pattern, stream or camera")
+    if values["output"] is None and not values["show"]:
+        values["output"] = _OUTPUT
     return SegmentOptions(
         sources=tuple(sources),
         compare=beside is not None,

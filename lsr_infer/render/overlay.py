@@ -130,7 +130,7 @@ def explained(
     named = [captioned(picture, text, height) for picture, text in zip(pictures, captions, strict=True)]
     named += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
     grid = np.concatenate([side_by_side(*named[start : start + columns]) for start in starts])
-    return np.concatenate([grid, legend(space, *grid.shape[:2], classes)])
+    return np.concatenate([grid, legend(space, grid.shape[0], grid.shape[1], classes)])
 
 
 def _as_labels(classes: NDArray[np.integer]) -> NDArray[np.uint8]:

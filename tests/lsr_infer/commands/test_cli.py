@@ -86,11 +86,20 @@ def test_side_by_side_with_the_frame_and_with_another_model(shared: Shared, mode
     name = "camvid_0016E5_15fps_side_by_side.mp4"
     for folder in ("a", "b"):
         info = probe(tmp_path / folder / name)
-        assert (info.width, info.height, info.frames) == (2 * 480 + 4, 360 + 22, 3)  # the classes' names below
+        assert (info.width, info.height, info.frames) == (2 * 480 + 4, 360 + 26, 3)  # the classes' names below
     left = next(iter(read_frames(tmp_path / "a" / name))).frame[:360, :480].astype(int)
     assert np.abs(left - next(iter(read_frames(clip))).frame).mean() < 6
     both = next(iter(read_frames(tmp_path / "b" / name))).frame[:360].astype(int)
     assert np.abs(both[:, :480] - both[:, -480:]).mean() < 6  # the same model twice
+
+
+def test_results_lie_in_a_folder_of_their_own_where_none_is_named(
+    shared: Shared, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip = shared("data/clips/camvid_0016E5_15fps.mp4")
+    assert run(clip, "--model", model, "--max-frames", "2") == 0
+    assert [path.name for path in (tmp_path / "segmented").iterdir()] == ["camvid_0016E5_15fps_overlay.mp4"]
 
 
 def test_folders_mirror_names_stay_apart_and_bad_files_do_not_stop_good_ones(
@@ -383,7 +392,7 @@ def test_a_window_needs_a_display(model: Path, tmp_path: Path, monkeypatch: pyte
     [
         (["--help"], 0, "usage"),
         ([], 2, "at least one"),
-        (["x.mp4"], 2, "--output"),
+        (["x.mp4"], 4, "x.mp4"),
         (["x.mp4", "--ouput", "y"], 2, "--output"),
         (["x.mp4", "-o", "y", "--alpha", "2"], 2, "--alpha"),
         (["x.mp4", "-o", "y", "--save", "overlay,depth"], 2, "depth"),
