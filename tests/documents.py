@@ -12,7 +12,7 @@ PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 EXAMPLES = REPOSITORY / "examples"
 NOTEBOOK = EXAMPLES / "quickstart.ipynb"
 _WITHIN_TEXT = re.compile(r"`((?:python|lsr-infer|make|pip) [^`\n]+)`")
-_NAME_ALONE = re.compile(r"python -m lsr_train \w+|lsr-infer (info|bench|serve-config)")
+_NAME_ALONE = re.compile(r"python -m lsr_train \w+|lsr-infer (info|bench|serve-config|archive)")
 
 
 def shown_commands(*files: Path) -> list[str]:
