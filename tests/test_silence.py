@@ -1,18 +1,20 @@
 """No command of the three command lines is silent: each runs on a clock that slow work moves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from lsr_infer import cli
+from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit
+from lsr_infer.archive.ledger import ClipRecord
 from lsr_infer.errors import exit_status
 from lsr_infer.system.progress import Progress, with_progress
 from lsr_train.commands.dispatch import COMMANDS
 from tests.conftest import REPOSITORY
 from tests.lsr_infer.onnxfile import colour_model
 from tests.lsr_infer.tensorrt.graphs import small_file
-from tests.lsr_infer.video.test_writer import clip_with_sound
 from tests.lsr_train.training_runs import TINY, run_here, words
 from tests.silence import Silence, listening
 
@@ -20,7 +22,7 @@ DATA = ["--layout", "toytown-camera", "--split", "val", "--limit", "8", "--threa
 OF_STAGE = ["--network.weights", "none", "--source_stage.recipe", "toytown_source", "--source_stage.train.steps", "3"]
 TABLE = ["--recipe", "toytown", *TINY, "--source_stage.train.steps", "2"]
 
-Run = Callable[[list[str]], int]
+CLIP = REPOSITORY / "lsr_infer/models/toytown/clips/drive_camera_900101.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,37 @@ def script(name: str, *argv: object) -> int:
     """Run a script; that an untrained network misses its bar (5) is no matter here."""
     main = pytest.importorskip(f"export.{name}").main
     return {5: 0}.get(code := exit_status(lambda: main([*map(str, argv)])), code)
+
+
+class ThisProcess:
+    """Runs the units of an archive one after the other, where no cluster is."""
+
+    def __init__(self, job: ArchiveJob, _: object) -> None:
+        self._worker = ClipWorker(job)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._worker.close()
+
+    def workers(self) -> int:
+        return 1
+
+    def outcomes(self, units: Iterable[Unit], *, cut: bool) -> Iterator[tuple[Unit, ClipRecord]]:
+        return ((unit, self._worker.work(unit)) for unit in units)
+
+    def joined(self, *, wait: bool) -> Iterator[tuple[Unit, ClipRecord]]:
+        return iter(())
+
+    def clear(self) -> None:
+        pass
+
+
+def archive(clip: Path, model: Path, out: Path) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lsr_infer.archive.cluster.RayRunner", ThisProcess)
+        return lsr_infer("archive", clip, "--model", model, "-o", out)
 
 
 def frames(folder: Path) -> Path:
@@ -90,9 +123,7 @@ SCENARIOS: dict[str, Callable[[Path, Path], int]] = {
     "lsr-infer serve-config": lambda source, out: lsr_infer(
         "serve-config", colour_model(out / "model.onnx"), "-o", out / "served"
     ),
-    "lsr-infer archive": lambda source, out: lsr_infer(
-        "archive", clip_with_sound(out / "clip.mp4"), "--model", colour_model(out / "model.onnx"), "-o", out / "results"
-    ),
+    "lsr-infer archive": lambda source, out: archive(CLIP, colour_model(out / "model.onnx"), out / "archive"),
     "export/to_onnx.py": lambda source, out: script(
         "to_onnx", source, "-o", out / "model.onnx", "--precision", "int8", "--report", out / "report.json"
     ),
@@ -102,10 +133,7 @@ SCENARIOS: dict[str, Callable[[Path, Path], int]] = {
 }
 """A run of each command that has more to do than three seconds of the slow clock."""
 
-LONG = {
-    "lsr_train compare", "lsr_train ablate", "lsr_train analyze", "lsr_train report", "export/to_onnx.py",
-    "lsr-infer archive",
-}  # fmt: skip
+LONG = {"lsr_train compare", "lsr_train ablate", "lsr_train analyze", "lsr_train report", "export/to_onnx.py"}
 """Those that take longer than some seconds; the tests of the commands themselves listen, too."""
 
 
