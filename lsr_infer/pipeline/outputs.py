@@ -193,8 +193,11 @@ def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[S
     with VideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
 
         def write(drawn: DrawnFrame) -> None:
-            assert drawn.picture is not None
-            writer.write(drawn.picture, drawn.time)
+            if drawn.planes is not None:
+                writer.write_planes(drawn.planes, drawn.time)
+            else:
+                assert drawn.picture is not None
+                writer.write(drawn.picture, drawn.time)
 
         yield write
 

@@ -26,7 +26,7 @@ from lsr_infer.pipeline.outputs import FrameFormat, Outputs, Sink, open_sink
 from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, SegmentedFrame
 from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.system.threads import BackgroundWriter, prefetch
-from lsr_infer.video.containers import TIMEOUT_SECONDS, VideoFrame, VideoInfo
+from lsr_infer.video.containers import TIMEOUT_SECONDS, ColorTags, VideoFrame, VideoInfo
 from lsr_infer.video.live import LiveReader
 from lsr_infer.video.reader import probe, read_frames
 from lsr_infer.video.writer import AudioSource
@@ -69,9 +69,10 @@ class Task:
     show: Callable[[str, NDArray[np.uint8]], None] | None = None
     is_range: bool = False
 
-    def drawer(self, *, video: bool) -> Drawer:
-        """Return what draws the results of one source."""
-        return Drawer(self.drawing, self.inference.label_space, shown=self.show is not None, video=video)
+    def drawer(self, *, video: bool, color: ColorTags | None = None) -> Drawer:
+        """Return what draws the results of one source, `color` that of its video."""
+        shown = self.show is not None
+        return Drawer(self.drawing, self.inference.label_space, shown=shown, video=video, color=color)
 
     def frame(
         self, source: Source, height: int, width: int, info: VideoInfo | None = None, *, start: float = 0.0
@@ -240,7 +241,8 @@ def _background_drawing(
     source: Source, outputs: Outputs, task: Task, frame: FrameFormat
 ) -> Iterator[Callable[[SegmentedFrame], None]]:
     """Give what takes a video's results: they are drawn on one thread and encoded on another."""
-    drawer, show = task.drawer(video=True), task.show
+    drawer = task.drawer(video=True, color=None if frame.info is None else frame.info.color)
+    show = task.show
     with _opened(outputs, frame) as save, BackgroundWriter(save, _DEPTH) as encoder:
 
         def draw(result: SegmentedFrame) -> None:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from lsr_infer.errors import UsageError
 from lsr_infer.io.images import fit_mask, stretch_of
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
-from lsr_infer.render.overlay import captioned, legend, overlay, side_by_side
+from lsr_infer.render.overlay import captioned, legend, overlay, overlay_planes, side_by_side
 from lsr_infer.render.segmentation import Segmentation
-from lsr_infer.video.containers import VideoFrame
+from lsr_infer.video.containers import ColorTags, VideoFrame
+from lsr_infer.video.display import shown_colors
+from lsr_infer.video.planes import plane_palette
 
 __all__ = ["CITYSCAPES_NAMES", "Drawer", "DrawingOptions", "MaskIds", "SegmentedFrame"]
 
@@ -117,8 +119,9 @@ class SegmentedFrame:
 class DrawnFrame:
     """One frame's results, ready to be written: its number and time among them, from 0, and its time at the source.
 
-    `classes` [H,W] are 255 where ignored; `picture` [H,W',3] BGR is what an overlay shows; `confidence` [H,W] is the
-    probability of the class times 255, 0 where ignored. None stands for what nothing asks for.
+    `classes` [H,W] are 255 where ignored; `picture` [H,W',3] BGR is what an overlay shows, or `planes` [H*3/2,W], in
+    yuv420p as the source has it; `confidence` [H,W] is the probability of the class times 255, 0 where ignored. None
+    stands for what nothing asks for.
     """
 
     index: int
@@ -127,16 +130,32 @@ class DrawnFrame:
     classes: NDArray[np.uint8]
     picture: NDArray[np.uint8] | None
     confidence: NDArray[np.uint8] | None
+    planes: NDArray[np.uint8] | None = None
 
 
 class Drawer:
     """Draws the results of one source, on one thread; `shown` draws pictures even where none is kept.
 
-    Below a `video` all classes are named, so that its pictures are of one size; else those that are there.
+    Below a `video` all classes are named, so that its pictures are of one size; else those that are there. With the
+    `color` that a video is to have, plain overlays are drawn in the planes of frames that are stored so: they need no
+    conversion, which takes longer than the drawing.
     """
 
-    def __init__(self, drawing: DrawingOptions, space: LabelSpace, *, shown: bool = False, video: bool = False) -> None:
+    def __init__(
+        self,
+        drawing: DrawingOptions,
+        space: LabelSpace,
+        *,
+        shown: bool = False,
+        video: bool = False,
+        color: ColorTags | None = None,
+    ) -> None:
         self._drawing, self._space, self._video = drawing, space, video
+        plain = (
+            not shown and drawing.captions is None and drawing.ignored is None and not drawing.has_legend(video=video)
+        )
+        self._color = color if plain else None
+        self._plane_palette = None if self._color is None else plane_palette(space.palette(), self._color)
         self._legend: NDArray[np.uint8] | None = None
         self._pictures = shown or "overlay" in drawing.save
         self._fitted: NDArray[np.bool_] | None = None
@@ -153,8 +172,19 @@ class Drawer:
             confidence = np.rint(result.found.confidence * 255).astype(np.uint8)
             if ignored is not None:
                 confidence[ignored] = 0
-        picture = self._picture(result, classes, ignored) if self._pictures else None
-        return DrawnFrame(result.index, result.time, result.item.time, classes, picture, confidence)
+        picture = planes = None
+        if self._pictures:
+            planes = self._planes(result.item, classes)
+            picture = self._picture(result, classes, ignored) if planes is None else None
+        return DrawnFrame(result.index, result.time, result.item.time, classes, picture, confidence, planes)
+
+    def _planes(self, item: VideoFrame, classes: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Draw over the planes of a frame; None where they are not those of the video, or not of even sides."""
+        stored, (height, width) = item.stored, classes.shape
+        if self._plane_palette is None or stored is None or shown_colors(stored) != self._color or (height | width) % 2:
+            return None
+        planes = np.asarray(stored.to_ndarray(), dtype=np.uint8)
+        return overlay_planes(planes, classes, self._plane_palette, self._drawing.alpha)
 
     @staticmethod
     def _classes(found: Segmentation, ignored: NDArray[np.bool_] | None) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.labelspace import LabelSpace
 
-__all__ = ["captioned", "colorize", "explained", "legend", "overlay", "side_by_side"]
+__all__ = ["captioned", "colorize", "explained", "legend", "overlay", "overlay_planes", "side_by_side"]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CAPTION_ROWS, _LEAST_ROWS, _LETTERS = 14, 16, 0.7
@@ -45,6 +45,33 @@ def overlay(
     if void.any():
         painted = np.where(void[:, :, None], frame, painted)
     return np.asarray(painted, dtype=np.uint8)
+
+
+def overlay_planes(
+    planes: NDArray[np.uint8], classes: NDArray[np.uint8], table: NDArray[np.uint8], alpha: float = 0.5
+) -> NDArray[np.uint8]:
+    """Blend colours over a picture in yuv420p of even sides, which is not changed.
+
+    A picture's format is linear in its colours, so that this is `overlay` of what it shows, but for rounding, and for
+    chroma, which is neither enlarged nor reduced: each sample takes the mean of the colours of its four pixels.
+
+    Args:
+        planes: [H*3/2,W]: H rows of luma, then both chromas [H/2,W/2], row by row.
+        classes: [H,W], none of them void.
+        table: luma and both chromas of each class [3,256], as `plane_palette` gives them.
+        alpha: the colour's share, 0 to 1.
+    """
+    height, width = classes.shape
+    half, area = (width // 2, height // 2), height * width
+    labels, source = _as_labels(classes), planes.reshape(-1)
+    result = np.empty_like(source)
+    luma = cv2.addWeighted(source[:area], 1 - alpha, cv2.LUT(labels, table[0]).reshape(-1), alpha, 0)
+    result[:area] = luma.reshape(-1)
+    for begin, colors in ((area, table[1]), (area * 5 // 4, table[2])):
+        chroma = slice(begin, begin + area // 4)
+        paint = cv2.resize(cv2.LUT(labels, colors), half, interpolation=cv2.INTER_AREA)
+        result[chroma] = cv2.addWeighted(source[chroma], 1 - alpha, paint.reshape(-1), alpha, 0).reshape(-1)
+    return result.reshape(planes.shape)
 
 
 def captioned(picture: NDArray[np.uint8], text: str, height: int = 0) -> NDArray[np.uint8]:

@@ -157,11 +157,15 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """A frame [H,W,3] uint8 BGR, rotated for display, its time in seconds on the file's clock, and its number."""
+    """A frame [H,W,3] uint8 BGR, rotated for display, its time in seconds on the file's clock, and its number.
+
+    `stored` is the decoded picture that it was converted from, where that is in yuv420p and shown whole and upright.
+    """
 
     frame: NDArray[np.uint8]
     time: float
     index: int
+    stored: av.VideoFrame | None = None
 
 
 def error_text(error: FFmpegError) -> str:

@@ -287,7 +287,7 @@ def read_frames(
                     continue
                 seen += 1
                 if keep is None or keep(time):
-                    yield VideoFrame(convert(picture), time, index)
+                    yield VideoFrame(convert(picture), time, index, convert.stored(picture))
                     index += 1
                 if index == most:
                     until = float("-inf")  # what stands before the last one has been missed by now

@@ -17,7 +17,6 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from lsr_infer.io.addresses import label
 from lsr_infer.io.files import AtomicOutputs, output_path_error, refuse_existing
 from lsr_infer.video import containers
 from lsr_infer.video.containers import BT709, TIMEOUT_SECONDS, VideoInfo, error_text
+from lsr_infer.video.planes import PlaneConverter
 
 __all__ = ["AudioCopy", "AudioSource", "MaskVideoWriter", "VideoOptions", "VideoWriter", "overlay_time_base"]
 
@@ -39,10 +39,6 @@ _X264 = "bframes=0:mbtree=1:rc-lookahead=10"
 """Overlays flicker where classes meet, which B-frames predict badly. With `superfast` and crf 21, measured on overlays
 of three road clips by tests/benchmarks/overlay_encoding.py: 0.43 to 0.51 of the processor time of `veryfast` with crf
 20, 0.98 to 1.12 of its size, and an SSIM that is lower by 0.001 to 0.004."""
-# AVCOL_SPC_* of a file to the matrix of swscale; everything else, unspecified too, is read as BT.601 by libav.
-_MATRICES = {
-    1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020,
-}  # fmt: skip
 _MP4_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "flac", "alac"})
 
 
@@ -322,22 +318,28 @@ class VideoWriter(_VideoFile):
         tick of the time base. `InputError` where the size differs, or the encoder or the disk refuses it.
         """
         self._check(frame, (*self._size, 3))
+        self._append(self._to_planes(_even(frame)), time)
+
+    def write_planes(self, planes: NDArray[np.uint8], time: float | None = None) -> None:
+        """Append a frame that has the writer's matrix and range already, in yuv420p; both sides are even.
+
+        `planes` [H*3/2,W] uint8 holds H rows of luma, then both chromas [H/2,W/2], row by row; see `write` for `time`
+        and errors.
+        """
+        height, width = self._size
+        self._check(planes, (height * 3 // 2, width))
+        self._append(av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(planes), format="yuv420p"), time)
+
+    def _append(self, picture: av.VideoFrame, time: float | None) -> None:
+        """Encode a picture in yuv420p, with the sound before it."""
         stamp = self._stamp(time)
-        picture = av.VideoFrame.from_numpy_buffer(_even(frame), format="bgr24")
-        picture = self._reformatter.reformat(
-            picture,
-            format="yuv420p",
-            dst_colorspace=_MATRICES.get(self._like.color.matrix, Colorspace.ITU601),
-            dst_color_range=ColorRange.JPEG if self._like.color.full_range else ColorRange.MPEG,
-            threads=1,
-        )
         if self._audio is not None:
             self._mux(self._audio.until(float(stamp * self.time_base)))
         self._encode(picture, stamp)
 
     def _open(self, temporary: Path) -> None:
         options, color = self._options, self._like.color
-        self._reformatter = VideoReformatter()
+        self._to_planes = PlaneConverter(color)
         self.time_base = overlay_time_base(self._like)
         flags = _FRAGMENTED if options.fragmented else "+faststart"
         self._container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": flags})

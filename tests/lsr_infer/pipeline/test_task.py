@@ -78,6 +78,19 @@ def test_a_slow_encoder_holds_everything_back_and_loses_nothing(shared: Shared, 
     assert len(list(read_frames(outputs["overlay"]))) == 101
 
 
+def test_a_video_drawn_in_its_own_planes_is_that_drawn_in_pictures(shared: Shared, model: Path, tmp_path: Path) -> None:
+    (source,) = find_sources([str(shared("data/clips/camvid_0016E5_15fps.mp4"))]).sources
+    drawn = []
+    for show in (None, lambda _name, _picture: None):  # what is shown is drawn as a picture
+        task = task_of(model, show=show, selection=Selection(max_frames=5))
+        outputs = plan_outputs(source, tmp_path / str(len(drawn)), task.drawing)
+        segment_video(source, outputs, task)
+        drawn.append([item.frame.astype(float) for item in read_frames(outputs["overlay"])])
+    for planes, picture in zip(*drawn, strict=True):
+        assert np.abs((planes - picture).mean(axis=(0, 1))).max() < 1  # what H.264 loses included
+        assert np.abs(planes - picture).mean() < 4
+
+
 def test_a_task_stopped_before_its_first_frame_leaves_nothing(shared: Shared, model: Path, tmp_path: Path) -> None:
     (source,) = find_sources([str(shared("data/clips/camvid_0016E5_15fps.mp4"))]).sources
     task = task_of(model)

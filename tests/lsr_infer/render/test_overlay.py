@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from lsr_infer.io.images import palette_png
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.render.draw import Drawer, DrawingOptions, MaskIds, SegmentedFrame
-from lsr_infer.render.overlay import captioned, colorize, explained, legend, overlay, side_by_side
+from lsr_infer.render.overlay import captioned, colorize, explained, legend, overlay, overlay_planes, side_by_side
 from lsr_infer.segmenter import Segmentation
-from lsr_infer.video.containers import VideoFrame
+from lsr_infer.video.containers import BT709, ColorTags, VideoFrame
+from lsr_infer.video.planes import PlaneConverter, plane_palette
 
 SPACE = LabelSpace(name="two", names=("road", "sky"), colors=((128, 64, 32), (10, 200, 250)))
 THREE = LabelSpace(name="three", names=("road", "sky", "café"), colors=((128, 64, 32), (10, 200, 250), (9, 8, 7)))
@@ -161,3 +162,53 @@ def test_pictures_in_rows_have_captions_of_the_height_of_all() -> None:
     assert [int(drawn[199, x, 0]) for x in (299, 603, 907)] == [43, 44, 0]  # the last place is empty
     np.testing.assert_array_equal(drawn[:100, :300], captioned(pictures[0], "one", 200))
     assert (drawn[: 200 // 14, 0] == 0).all()
+
+
+@pytest.mark.parametrize("color", [BT709, ColorTags(matrix=6), ColorTags(matrix=1, full_range=True)])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.8])
+def test_an_overlay_in_planes_is_that_of_the_picture_but_for_rounding(color: ColorTags, alpha: float) -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(90, 160, (6, 9, 3), dtype=np.uint8)  # no colour outside RGB, which planes can hold
+    convert = PlaneConverter(color)
+    stored = convert(np.asarray(cv2.resize(coarse, (180, 90), interpolation=cv2.INTER_NEAREST), np.uint8))
+    stored.colorspace, stored.color_range = color.matrix, 2 if color.full_range else 1
+    frame = stored.to_ndarray(format="bgr24")
+    classes = np.repeat(np.repeat(rng.integers(0, 2, (45, 90), dtype=np.uint8), 2, axis=0), 2, axis=1)
+    expected = convert(overlay(frame, classes, SPACE, alpha)).to_ndarray().astype(int)
+    planes = stored.to_ndarray()
+    before = planes.copy()
+    found = overlay_planes(planes, classes, plane_palette(SPACE.palette(), color), alpha)
+    chroma = np.abs(found[90:].astype(int) - expected[90:]).reshape(2, 45, 90)
+    assert np.abs(found[:90].astype(int) - expected[:90]).max() <= 2
+    if color.full_range:  # libav's conversion to it takes chroma from neighbours too
+        same = classes[::2, ::2]
+        inside = (same == np.roll(same, 1, 1)) & (same == np.roll(same, -1, 1))
+        inside &= (same == np.roll(same, 1, 0)) & (same == np.roll(same, -1, 0))
+        chroma = chroma[:, inside]
+    assert chroma.max() <= (4 if color.full_range else 1)
+    np.testing.assert_array_equal(planes, before)
+
+
+def test_planes_are_drawn_where_they_are_those_of_the_video() -> None:
+    frame = np.full((40, 60, 3), 90, dtype=np.uint8)
+    stored = PlaneConverter(BT709)(frame)
+    stored.colorspace, stored.color_range, stored.color_primaries, stored.color_trc = 1, 1, 1, 1
+    found = Segmentation(SPACE, (40, 60), classes=np.ones((40, 60), np.uint8))
+
+    def drawn_in_planes(stored: Any = stored, color: ColorTags = BT709, shown: bool = False, **options: Any) -> bool:
+        drawer = Drawer(
+            DrawingOptions(ids=MaskIds.of("train", SPACE), **options), SPACE, video=True, color=color, shown=shown
+        )
+        result = drawer(SegmentedFrame(VideoFrame(frame, 0.0, 0, stored), 0, 0.0, found, None))
+        assert (result.planes is None) == (result.picture is not None)
+        return result.planes is not None
+
+    assert drawn_in_planes()
+    assert drawn_in_planes(alpha=0.8)
+    assert not drawn_in_planes(stored=None)
+    assert not drawn_in_planes(color=ColorTags(matrix=6))
+    assert not drawn_in_planes(color=ColorTags(matrix=1, primaries=1, transfer=1, full_range=True))
+    assert not drawn_in_planes(shown=True)
+    assert not drawn_in_planes(legend="on")
+    assert not drawn_in_planes(captions=("one", "two"))
+    assert not drawn_in_planes(ignored=np.eye(40, 60, dtype=bool))
