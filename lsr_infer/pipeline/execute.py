@@ -31,6 +31,7 @@ from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.process import Trimmer
 from lsr_infer.system.progress import Progress
 from lsr_infer.text import printable_json
+from lsr_infer.video.containers import VideoInfo
 from lsr_infer.video.live import LiveOptions, LiveReader, camera_pictures, stream_pictures
 from lsr_infer.video.reader import probe
 
@@ -46,11 +47,12 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """A source, where its results go, and for a live source its entered reader."""
+    """A source, where its results go, for a live source its entered reader, and what is known of a video already."""
 
     source: Source
     outputs: Outputs
     reader: LiveReader | None = None
+    info: VideoInfo | None = None
 
 
 class SourceThreads:
@@ -160,8 +162,7 @@ class SourceThreads:
         """Segment one video or live source; a bad one does not stop the others."""
         source = plan.source
         try:
-            timeout = self._task.timeout_seconds
-            info = plan.reader.info if plan.reader is not None else probe(source.file, timeout_seconds=timeout)
+            info = plan.info or probe(source.file, timeout_seconds=self._task.timeout_seconds)
             expected = self._task.selection.max_frames if source.live else self._task.selection.expected(info)
             with Progress(Path(source.label).name, expected, row=row) as progress:
                 outcome = segment_video(
@@ -266,6 +267,7 @@ def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack:
             if not source.live:
                 readers.pop(source).stop()  # a recording: it is read again, frame by frame
         outputs, refusal = plans[source], None
+        info = readers[source].info if source in readers else None
         try:
             for path in outputs.values():
                 refuse_existing(path, overwrite=options.overwrite, own=FRAME_FILES)
@@ -276,13 +278,13 @@ def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack:
                 if source.kind == "image":
                     read_source_image(source, task.timeout_seconds)
                 else:
-                    probe(source.file, timeout_seconds=task.timeout_seconds)
+                    info = probe(source.file, timeout_seconds=task.timeout_seconds)
             except InputError as error:
                 report.failed(source, str(error))
                 continue
         if refusal is not None:
             raise refusal
-        planned.append(PlannedSource(source, outputs, readers.get(source)))
+        planned.append(PlannedSource(source, outputs, readers.get(source), info))
     return planned
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from lsr_infer.render.draw import DrawingOptions, DrawnFrame, MaskIds
 from lsr_infer.video.containers import VideoInfo
 from lsr_infer.video.writer import AudioSource, MaskVideoWriter, VideoOptions, VideoWriter
 
-__all__ = ["FRAME_FILES", "FrameFormat", "Outputs", "Sink", "open_sink", "plan_all", "plan_outputs"]
+__all__ = ["FRAME_FILES", "FrameFormat", "Outputs", "Sink", "open_sink", "plan_all", "plan_outputs", "write_overlay"]
 
 Outputs = Mapping[str, Path]
 """Where the results of one source go, by kind."""
@@ -191,15 +191,16 @@ def _video(path: Path, frame: FrameFormat, results: AtomicOutputs) -> Iterator[S
     )
     size = dict(zip(("height", "width"), frame.picture_size, strict=True))
     with VideoWriter(path, **size, fps=frame.info.fps, overwrite=frame.overwrite, options=options) as writer:
+        yield partial(write_overlay, writer)
 
-        def write(drawn: DrawnFrame) -> None:
-            if drawn.planes is not None:
-                writer.write_planes(drawn.planes, drawn.time)
-            else:
-                assert drawn.picture is not None
-                writer.write(drawn.picture, drawn.time)
 
-        yield write
+def write_overlay(writer: VideoWriter, drawn: DrawnFrame) -> None:
+    """Append a frame's overlay to its video, as it was drawn."""
+    if drawn.planes is not None:
+        writer.write_planes(drawn.planes, drawn.time)
+    else:
+        assert drawn.picture is not None
+        writer.write(drawn.picture, drawn.time)
 
 
 @contextmanager

@@ -13,22 +13,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.sources import Source
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection, WorkingSize
-from lsr_infer.pipeline.outputs import plan_outputs
+from lsr_infer.pipeline.outputs import plan_outputs, write_overlay
 from lsr_infer.pipeline.task import Task, of_one_size, segment_video
-from lsr_infer.render.draw import DrawingOptions, MaskIds
-from lsr_infer.render.overlay import overlay
+from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, MaskIds, SegmentedFrame
 from lsr_infer.render.segmentation import Segmentation
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.system.progress import Progress, with_progress
 from lsr_infer.video.containers import VideoFrame
 from lsr_infer.video.reader import probe, read_frames
-from lsr_infer.video.writer import VideoWriter
+from lsr_infer.video.writer import VideoOptions, VideoWriter
 
 __all__ = ["STEPS", "Timing", "shipped_clip", "time_steps"]
 
@@ -87,11 +85,13 @@ def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
         place = Path(folder) / "steps.mp4"
-        with VideoWriter(place, width=info.width, height=info.height, fps=info.fps) as writer:
+        options = VideoOptions(like=info)
+        with VideoWriter(place, width=info.width, height=info.height, fps=info.fps, options=options) as writer:
+            drawer = Drawer(_drawing(segmenter), segmenter.label_space, video=True, color=info.color)
             repeated = chain.from_iterable(read_frames(clip) for _ in count())
             source = of_one_size(repeated, (info.height, info.width), str(clip))
-            for _ in with_progress(range(frames), "one step after another", frames):
-                _one(segmenter, source, writer, size, steps)
+            for number in with_progress(range(frames), "one step after another", frames):
+                _one(segmenter, source, float(number / info.fps), (drawer, writer), size, steps)
         seconds = time.perf_counter() - started
         started = time.perf_counter()
         _overlapped(segmenter, clip, Path(folder), frames, size)
@@ -105,11 +105,12 @@ def time_steps(segmenter: Segmenter, clip: Path, *, frames: int, size: tuple[int
 def _one(
     segmenter: Segmenter,
     source: Iterator[VideoFrame],
-    writer: VideoWriter,
+    begin: float,
+    sinks: tuple[Drawer, VideoWriter],
     size: tuple[int, int] | None,
     steps: dict[str, list[float]],
 ) -> None:
-    """Take one frame through all steps, each timed."""
+    """Take one frame through all steps, each timed; in the video it begins at `begin` seconds."""
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         started = time.perf_counter()
@@ -117,18 +118,23 @@ def _one(
         steps[name].append(1e3 * (time.perf_counter() - started))
         return result
 
-    frame: NDArray[np.uint8] = timed("decode", lambda: next(source).frame)
-    images = timed("preprocess", lambda: segmenter.prepare([frame], size=size))
+    drawer, writer = sinks
+    item: VideoFrame = timed("decode", lambda: next(source))
+    images = timed("preprocess", lambda: segmenter.prepare([item.frame], size=size))
     output = timed("infer", lambda: segmenter.run(images))[0]
-    found: Segmentation = segmenter.interpret(output, *frame.shape[:2])
-    classes = timed("mask", lambda: found.classes)
-    picture = timed("draw", lambda: overlay(frame, classes, segmenter.label_space))
-    timed("encode", lambda: writer.write(picture))
+    found: Segmentation = segmenter.interpret(output, *item.frame.shape[:2])
+    timed("mask", lambda: found.classes)
+    drawn: DrawnFrame = timed("draw", lambda: drawer(SegmentedFrame(item, 0, begin, found, None)))
+    timed("encode", lambda: write_overlay(writer, drawn))
+
+
+def _drawing(segmenter: Segmenter) -> DrawingOptions:
+    return DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
 
 
 def _overlapped(segmenter: Segmenter, clip: Path, folder: Path, frames: int, size: tuple[int, int] | None) -> None:
     """Make overlay videos of so many frames as `lsr-infer` does."""
-    drawing = DrawingOptions(ids=MaskIds.of("train", segmenter.label_space))
+    drawing = _drawing(segmenter)
     inference = Inference(segmenter, working=WorkingSize(size=size))
     done = 0
     with Progress("all steps overlapping", frames) as progress:

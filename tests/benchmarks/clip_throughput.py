@@ -34,7 +34,7 @@ from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection
 from lsr_infer.pipeline.outputs import open_sink, plan_outputs
 from lsr_infer.pipeline.task import Task, segment_video
-from lsr_infer.render.draw import Drawer, DrawingOptions, DrawnFrame, MaskIds, SegmentedFrame
+from lsr_infer.render.draw import DrawingOptions, DrawnFrame, MaskIds, SegmentedFrame
 from lsr_infer.segmenter import Segmentation, Segmenter
 from lsr_infer.video.containers import VideoFrame
 from lsr_infer.video.reader import probe, read_frames
@@ -157,13 +157,13 @@ def breakdown(model: Path, clip: Path, folder: Path, options: argparse.Namespace
     stages["network"] = measured(lambda: outputs.extend(segmenter.run(image)[0] for image in images), len(items))
     found.extend(segmenter.interpret(one, *items[0].frame.shape[:2]) for one in outputs)
     stages["mask"] = measured(lambda: [one.classes for one in found], len(items))
-    drawer = Drawer(drawing, segmenter.label_space)
+    info = probe(clip)
+    drawer = task.drawer(video=True, color=info.color)
     results = [
         SegmentedFrame(item, n, item.time, one, None) for n, (item, one) in enumerate(zip(items, found, strict=True))
     ]
     drawn: list[DrawnFrame] = []
     stages["draw"] = measured(lambda: drawn.extend(drawer(result) for result in results), len(items))
-    info = probe(clip)
     path = plan_outputs(source, folder, drawing)["overlay"]
 
     def encode() -> None:

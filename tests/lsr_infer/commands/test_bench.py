@@ -11,7 +11,7 @@ import pytest
 
 from lsr_infer.cli import main
 from lsr_infer.pipeline.timing import STEPS, Timing, shipped_clip, time_steps
-from lsr_infer.render.overlay import overlay
+from lsr_infer.render.overlay import overlay_planes
 from lsr_infer.segmenter import Segmenter
 from lsr_infer.video.reader import read_frames
 from lsr_infer.video.writer import VideoWriter
@@ -71,22 +71,23 @@ def test_the_throughput_is_that_of_the_stages_of_lsr_infer(
 
     def draw(*values: Any) -> Any:
         draws.append(threading.get_ident())
-        return overlay(*values)
+        return overlay_planes(*values)
 
     def write(writer: VideoWriter, *values: Any) -> None:
         writes.append(threading.get_ident())
         real_write(writer, *values)
 
-    real_write = VideoWriter.write
-    monkeypatch.setattr("lsr_infer.render.draw.overlay", draw)
-    monkeypatch.setattr(VideoWriter, "write", write)
+    real_write = VideoWriter.write_planes
+    monkeypatch.setattr("lsr_infer.render.draw.overlay_planes", draw)
+    monkeypatch.setattr(VideoWriter, "write_planes", write)
     with Segmenter(model, "cpu") as segmenter:
         time_steps(segmenter, clip, frames=5)
     main_thread = threading.get_ident()
     assert writes[:5] == [main_thread] * 5  # one step after another
-    assert (len(writes), len(draws)) == (10, 5)
-    assert main_thread not in {*writes[5:], *draws}
-    assert not {*draws[:3]} & {*writes[5:8]}
+    assert draws[:5] == [main_thread] * 5
+    assert (len(writes), len(draws)) == (10, 10)
+    assert main_thread not in {*writes[5:], *draws[5:]}
+    assert not {*draws[5:8]} & {*writes[5:8]}
 
 
 def test_on_the_shipped_frames_as_a_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
