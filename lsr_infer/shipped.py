@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 
 from lsr_infer.errors import UsageError
+from lsr_infer.io.store_cache import fetch_folder, local_path
+from lsr_infer.io.stores import is_url
 
 __all__ = ["DEFAULT_MODEL", "model_path", "shipped_models"]
 
@@ -19,11 +21,17 @@ def shipped_models() -> dict[str, Path]:
 
 
 def model_path(model: str | Path | None) -> Path:
-    """Return the file that a path or the name of a shipped network names; None takes one of these and logs it.
+    """Return the file that a path, an address or the name of a shipped network names; None takes one and logs it.
+
+    Of an address it is a copy, with an engine's Manifest beside it; see `lsr_infer.io.store_cache.fetch`.
 
     Raises:
         UsageError: no model is named and none is shipped.
+        InputError: what an address names cannot be fetched.
     """
+    if is_url(model):
+        url = str(model)
+        return fetch_folder(f"{url}*") / url.rpartition("/")[2] if url.endswith(".engine") else local_path(url)
     shipped = shipped_models()
     if model is not None:
         path = Path(model)

@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAYERS = {
     "lsr_infer": (
-        "text", "errors", "shipped", "labelspace", "system", "io", "video", "manifest", "render", "parity", "tensorrt",
+        "text", "errors", "labelspace", "system", "io", "shipped", "video", "manifest", "render", "parity", "tensorrt",
         "backends", "segmenter", "pipeline", "archive", "commands", "cli",
     ),
     "lsr_train": (

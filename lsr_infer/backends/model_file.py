@@ -292,9 +292,9 @@ def check_is_file(path: Path) -> None:
         raise InputError(f"{path}: there is no such model file.{names}")
 
 
-def read_model_file(path: Path) -> ModelFile:
+def read_model_file(model: Path | str) -> ModelFile:
     """Describe a model file; `InputError` where its graph is not what its Manifest says, or it is no model at all."""
-    path = model_path(path)
+    path = model_path(model)
     check_is_file(path)
     try:
         if path.suffix.lower() == ".engine":

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lsr_infer.commands.parser import ArgumentParser, add_network_options, parse_size
+from lsr_infer.commands.parser import ArgumentParser, add_network_options, parse_size, place
 from lsr_infer.errors import UsageError
 from lsr_infer.text import printable, printable_json
 
@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> None:
         notes="Exit codes: 0 done, 2 usage, 3 device, 4 video or model unusable, 130 interrupted.",
     )
     add = parser.section("input")
-    add("model", type=Path, metavar="MODEL", common=True, help="exported model")
-    add("--source", type=Path, metavar="VIDEO", common=True, help="frames to time on (shipped Toytown, 512x256)")
+    add("model", type=place, metavar="MODEL", common=True, help="exported model")
+    add("--source", type=place, metavar="VIDEO", common=True, help="frames to time on (shipped Toytown, 512x256)")
     add("--frames", type=int, default=50, metavar="N", common=True, help="how many are timed (50)")
     add("--json", action="store_true", common=True, help="put one JSON document on stdout")
     add_network_options(parser.section("network"))
@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
     if values.threads < 0:
         raise UsageError(f"--threads is {values.threads}; allowed: 0 (one a physical core) or more.")
     size = None if values.size is None else parse_size(values.size)
+    from lsr_infer.io.store_cache import local_path
     from lsr_infer.pipeline.timing import shipped_clip, time_steps
     from lsr_infer.segmenter import Segmenter
     from lsr_infer.system.process import usable_cores
@@ -46,10 +47,10 @@ def main(argv: Sequence[str]) -> None:
         )  # fmt: skip
     opened_ms = 1e3 * (time.perf_counter() - started)
     with segmenter, TemporaryDirectory() as folder:
-        clip = values.source or shipped_clip(Path(folder), values.frames)
+        clip = shipped_clip(Path(folder), values.frames) if values.source is None else local_path(values.source)
         timing = time_steps(segmenter, clip, frames=values.frames, size=size)
         report = {
-            "model": values.model.name,
+            "model": segmenter.path.name,
             "backend": segmenter.backend,
             "device": segmenter.device,
             "precision": segmenter.precision,

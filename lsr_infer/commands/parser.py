@@ -4,11 +4,13 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lsr_infer.errors import UsageError
+from lsr_infer.io.stores import is_url
 
-__all__ = ["ArgumentParser", "StrictParser", "add_network_options", "parse_size"]
+__all__ = ["ArgumentParser", "StrictParser", "add_network_options", "parse_size", "place"]
 
 
 class StrictParser(argparse.ArgumentParser):
@@ -129,6 +131,11 @@ def add_network_options(add: Callable[..., None]) -> None:
         "core the process may use)")  # fmt: skip
     add("--precision", metavar="NAME", help="bf16 on OpenVINO, tf32 on CUDA (the file's own)")
     add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
+
+
+def place(text: str) -> Path | str:
+    """Return what names a file or folder: a path, or the address of a store or http server as it is."""
+    return text if is_url(text) else Path(text)
 
 
 def parse_size(text: str) -> tuple[int, int]:

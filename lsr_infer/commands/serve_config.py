@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsr_infer.commands.parser import ArgumentParser
+from lsr_infer.commands.parser import ArgumentParser, place
 
 __all__ = ["main"]
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
         "REPOSITORY",
     )
     add = parser.section("options")
-    add("model", type=Path, metavar="MODEL", common=True, help=".onnx file or .engine of TensorRT")
+    add("model", type=place, metavar="MODEL", common=True, help=".onnx file or .engine of TensorRT")
     add("-o", "--output", type=Path, required=True, metavar="REPOSITORY", common=True, help="folder of the models")
     add("--name", metavar="NAME", common=True, help="of the model at the server (the file's)")
     add("--max-batch", type=int, default=8, metavar="N", common=True, help="frames put together at most (8)")
@@ -39,15 +39,17 @@ def main(argv: Sequence[str]) -> None:
     values = parser.parse_args(argv)
     from lsr_infer.backends.model_file import read_model_file
     from lsr_infer.backends.triton import Serving, write_repository
+    from lsr_infer.shipped import model_path
 
+    path = model_path(values.model)
     serving = Serving(
-        name=values.name if values.name is not None else re.sub(r"[^A-Za-z0-9_-]+", "_", values.model.stem) or "model",
+        name=values.name if values.name is not None else re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem) or "model",
         max_batch=values.max_batch,
         delay_microseconds=values.delay,
         instances=values.instances,
         kind=values.kind,
     )
-    model = read_model_file(values.model)
+    model = read_model_file(path)
     folder = write_repository(
         model, values.output, serving, overwrite=values.overwrite, allow_unverified=values.allow_unverified
     )

@@ -79,7 +79,7 @@ def _without_parameters(part: str) -> str:
 
 def label(place: Path | str) -> str:
     """Return what a file or an address is called in messages, without secrets."""
-    return without_secrets(place) if isinstance(place, str) and is_address(place) else str(place)
+    return without_secrets(place) if isinstance(place, str) and _PARTS.match(place) else str(place)
 
 
 def file_name_for(address: str) -> str:

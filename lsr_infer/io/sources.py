@@ -17,6 +17,8 @@ from lsr_infer.io.files import file_status
 from lsr_infer.io.image_headers import is_one_picture, is_still
 from lsr_infer.io.images import IMAGE_SUFFIXES, common_bits
 from lsr_infer.io.label_images import without_labels
+from lsr_infer.io.store_cache import kept_copy, local_path, release
+from lsr_infer.io.stores import above_pattern, is_store, listing, status
 
 __all__ = ["VIDEO_SUFFIXES", "Found", "Source", "find_sources", "folders_below", "image_files"]
 
@@ -36,7 +38,7 @@ class Source:
     """One image, video, stream or camera.
 
     Args:
-        place: the file, the address, or the camera's number.
+        place: the file, the address, of a stored file too, or the camera's number.
         kind: what it is taken for: by its name, until it says itself what it is.
         name: where its results go below the output folder, without suffix; unlike that of every other source.
         bits: how many of 16 bits the images of a search use, where it is one of their files; see `common_bits`.
@@ -59,9 +61,19 @@ class Source:
 
     @property
     def file(self) -> Path | str:
-        """The file or address of what is no camera."""
+        """The file or address of what is no camera; of a stored file its copy, which is kept until `release`."""
         assert not isinstance(self.place, int)
-        return self.place
+        return local_path(self.place) if is_store(self.place) else self.place
+
+    def release(self) -> None:
+        """Let go of the copy of a stored file."""
+        if isinstance(self.place, str):
+            release(self.place)
+
+    def by_label(self, message: str) -> str:
+        """Return a message about the copy of a stored file as one about the file."""
+        copy = kept_copy(self.place)
+        return message if copy is None else message.replace(str(copy), self.label)
 
     def opened(self, *, finite: bool) -> Self:
         """Return the source with its final kind, once it is known whether it has an end.
@@ -95,20 +107,23 @@ _Places = dict[Path | str | int, tuple[Path, _Kind]]
 """Place -> its name relative to what named it, and its kind."""
 
 
-def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Found:
+def find_sources(arguments: Sequence[str], *, without: Path | str | None = None) -> Found:
     """Find what a command line names.
 
     Args:
         arguments: files, folders (searched through, but for hidden names), patterns such as `clips/*.mp4`,
-            addresses (`rtsp://…`), cameras (`0`, `camera:0`; a file of that name goes first).
-        without: a folder whose files are passed over, such as the place of the results.
+            addresses (`rtsp://…`), cameras (`0`, `camera:0`; a file of that name goes first), and files, folders and
+            patterns of stores (`s3://…`), whose names alone tell what they are.
+        without: a folder, of a store too, whose files are passed over, such as the place of the results.
     """
     found = Found()
     places: _Places = {}
-    passed_over = None if without is None else os.path.realpath(without)
+    passed_over = os.path.realpath(without) if isinstance(without, Path) else None
     for argument in arguments:
         camera = _CAMERA.fullmatch(argument)
-        if is_address(argument):
+        if is_store(argument):
+            _search_store(argument, found, places, without)
+        elif is_address(argument):
             places.setdefault(argument, (Path(file_name_for(argument)), _kind_of(argument)))
         elif camera is not None and not os.path.exists(argument):
             places.setdefault(int(camera[1]), (Path(f"camera_{int(camera[1])}"), "camera"))
@@ -131,6 +146,21 @@ def find_sources(arguments: Sequence[str], *, without: Path | None = None) -> Fo
 
 def _is_live_only(address: str) -> bool:
     return urlsplit(address).scheme.lower().startswith("rtsp")
+
+
+def _search_store(url: str, found: Found, places: _Places, without: Path | str | None) -> None:
+    """Add a stored file, or what lies below a folder or fits a pattern."""
+    top = above_pattern(url).rstrip("/")
+    one = status(url) if above_pattern(url) == url else None
+    results = f"{without.rstrip('/')}/" if isinstance(without, str) and not f"{top}/".startswith(without) else None
+    for item in [one] if one else listing(url):
+        name = Path(item.url[len(top) + 1 :] or top.rpartition("/")[2])
+        if one is None and name.suffix.lower() not in _SUFFIXES:
+            found.left_out.append(name)
+        elif results is not None and item.url.startswith(results):
+            found.passed_over.append(name)
+        else:
+            places.setdefault(item.url, (name, "image" if name.suffix.lower() in IMAGE_SUFFIXES else "video"))
 
 
 def _kind_of(address: str) -> _Kind:
@@ -238,7 +268,8 @@ def _may_be_file(path: Path) -> bool:
 
 def _named(places: _Places, bits: Mapping[Path | str | int, int]) -> list[Source]:
     """Give each source a unique name: without its suffix, with it where stems are equal, numbered where names are."""
-    bare = {key: place.with_suffix("") if isinstance(key, Path) else place for key, (place, _) in places.items()}
+    files = (key for key in places if isinstance(key, Path) or is_store(key))
+    bare = {key: place for key, (place, _) in places.items()} | {key: places[key][0].with_suffix("") for key in files}
     stems = Counter(bare.values())
     taken: set[Path] = set()
     sources = []

@@ -26,7 +26,7 @@ from lsr_infer.io.addresses import without_secrets
 from lsr_infer.io.files import writing
 from lsr_infer.io.stores import StoredFile, above_pattern, is_store, is_url, listing, pieces, status
 
-__all__ = ["fetch", "fetch_folder", "local_path", "release"]
+__all__ = ["fetch", "fetch_folder", "kept_copy", "local_path", "release"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,16 @@ def local_path(place: str | Path) -> Path:
     return _local[url]
 
 
-def release(path: Path) -> None:
-    """Let go of a file or folder that `fetch` returned, once; what it did not return is left alone."""
+def kept_copy(place: object) -> Path | None:
+    """Return the copy that `local_path` has of an address, None where it has none."""
+    return _local.get(place) if isinstance(place, str) else None
+
+
+def release(place: Path | str) -> None:
+    """Let go of what `fetch` returned, once, or of the copy that `local_path` has of an address; else do nothing."""
+    path = _local.pop(place, None) if isinstance(place, str) else place
+    if path is None:
+        return
     with _guard:
         entry = next((place for place in path.parents if place in _held), None)
         if entry is None:

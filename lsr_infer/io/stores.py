@@ -286,7 +286,14 @@ def put_whole(local: Path, url: str) -> None:
     _tried(url, "written", put)
 
 
-def put_folder(local: Path, url: str) -> None:
-    """Write every file below a folder to a store, each as `put_whole`."""
-    for path in sorted(path for path in local.rglob("*") if path.is_file()):
-        put_whole(path, f"{url.rstrip('/')}/{path.relative_to(local).as_posix()}")
+def put_folder(local: Path, url: str, *, own: re.Pattern[str] | None = None) -> None:
+    """Write every file below a folder to a store, each as `put_whole`, and remove others there that have such names."""
+    top = url.rstrip("/")
+    names = sorted(path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file())
+    for name in names:
+        put_whole(local / name, f"{top}/{name}")
+    if own is not None:
+        file_system, path = _opened(top)
+        there = [found.url[len(top) + 1 :] for found in listing(top)]
+        for name in {name for name in there if own.fullmatch(name)} - {*names}:
+            _tried(url, "written", partial(file_system.rm_file, f"{path}/{name}"))

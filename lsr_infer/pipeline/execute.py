@@ -16,14 +16,16 @@ from itertools import groupby
 from pathlib import Path
 
 from lsr_infer.errors import InputError, LsrError, UsageError
-from lsr_infer.io.files import OutputPathError, check_output_folder, file_status, refuse_existing
+from lsr_infer.io.files import OutputPathError, check_output_folder, file_status
 from lsr_infer.io.images import read_mask
 from lsr_infer.io.label_images import labels_left_out
 from lsr_infer.io.sources import Source, find_sources
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.io.temporary import sweep
+from lsr_infer.pipeline.destination import Destination, open_destination
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import SegmentOptions
-from lsr_infer.pipeline.outputs import FRAME_FILES, Outputs, plan_all
+from lsr_infer.pipeline.outputs import Outputs, plan_all
 from lsr_infer.pipeline.run_report import Display, RunReport
 from lsr_infer.pipeline.task import SourceResult, Task, read_source_image, segment_images, segment_video
 from lsr_infer.render.draw import DrawingOptions, MaskIds
@@ -59,9 +61,15 @@ class SourceThreads:
     """The threads of a run: one for the files, one for each live source; `report` is told how each source ended."""
 
     def __init__(
-        self, planned: Sequence[PlannedSource], task: Task, report: RunReport, display: Display | None
+        self,
+        planned: Sequence[PlannedSource],
+        task: Task,
+        report: RunReport,
+        display: Display | None,
+        destination: Destination,
     ) -> None:
         self._task = task
+        self._destination = destination
         self._report = report
         self._display = display
         self._asked = 0.0  # when Ctrl-C came first
@@ -150,10 +158,13 @@ class SourceThreads:
         with Progress("images", len(planned), unit="image") as progress:
 
             def done(source: Source, outcome: SourceResult | LsrError) -> None:
-                if isinstance(outcome, LsrError):
-                    self._report.failed(source, str(outcome), type(outcome))
-                else:
-                    self._report.done(source, outputs[source], outcome)
+                try:
+                    if isinstance(outcome, LsrError):
+                        raise outcome
+                    self._report.done(source, self._destination.deliver(outputs[source]), outcome)
+                except LsrError as error:
+                    self._report.failed(source, str(error), type(error))
+                source.release()
                 progress.step()
 
             segment_images([(plan.source, plan.outputs) for plan in planned], self._task, done)
@@ -168,20 +179,23 @@ class SourceThreads:
                 outcome = segment_video(
                     source, plan.outputs, self._task, reader=plan.reader, info=info, on_frame=progress.step
                 )
+            self._report.done(source, self._destination.deliver(plan.outputs), outcome)
         except (InputError, UsageError) as error:
             self._report.failed(source, str(error), type(error))
             if isinstance(error, OutputPathError):
                 raise
         except KeyboardInterrupt:
             self._report.failed(source, "interrupted")
-        else:
-            self._report.done(source, plan.outputs, outcome)
+        finally:
+            source.release()
 
 
 def segment_sources(options: SegmentOptions) -> None:
     """Segment everything; device and input are checked before the output is."""
     found = find_sources(options.sources, without=options.output)
     with ExitStack() as stack:
+        destination = stack.enter_context(open_destination(options.output))
+        options = replace(options, output=destination.folder)
         display = stack.enter_context(Display()) if options.show else None
         task = open_task(options, stack, display)
         left_out = len(found.left_out) + len(found.labels)
@@ -198,24 +212,23 @@ def segment_sources(options: SegmentOptions) -> None:
         if found.passed_over:
             logger.warning(
                 "%d images and videos in %s are taken for earlier results and passed over. To segment them, choose an "
-                "--output outside what is searched.", len(found.passed_over), options.output,
+                "--output outside what is searched.", len(found.passed_over), destination,
             )  # fmt: skip
-        planned = _plan_sources(options, task, report, stack)
-        if options.output is not None and planned:
-            check_output_folder(
-                next(place for place in (options.output, *options.output.absolute().parents) if file_status(place))
-            )
+        planned = _plan_sources(options, task, report, stack, destination)
+        if destination.folder is not None and planned:
+            folders = (destination.folder, *destination.folder.absolute().parents)
+            check_output_folder(next(place for place in folders if file_status(place)))
         for folder in {path.parent for plan in planned for path in plan.outputs.values()}:
             sweep(folder)
-        broken_place = SourceThreads(planned, task, report, display).wait()
+        broken_place = SourceThreads(planned, task, report, display, destination).wait()
         if options.json:
             print(printable_json(report.document(segmenter), indent=2, ensure_ascii=False))  # noqa: T201 - the one result on stdout
-    report.conclude(f"in {options.output}" if options.output is not None else "shown", broken_place)
+    report.conclude("shown" if destination.folder is None else f"in {destination}", broken_place)
 
 
 def open_task(options: SegmentOptions, stack: ExitStack, display: Display | None = None) -> Task:
     """Open the models and gather what is done with every source."""
-    ignored = None if options.ignore_mask is None else read_mask(options.ignore_mask)
+    ignored = None if options.ignore_mask is None else read_mask(local_path(options.ignore_mask))
     segmenter = stack.enter_context(_open(options.model, options))
     other = None
     if options.other is not None:  # where the first one is, however that was chosen
@@ -239,7 +252,7 @@ def open_task(options: SegmentOptions, stack: ExitStack, display: Display | None
     )  # fmt: skip
 
 
-def _open(model: Path | None, options: SegmentOptions) -> Segmenter:
+def _open(model: Path | str | None, options: SegmentOptions) -> Segmenter:
     with Progress("opening the network", unit=""):
         return Segmenter(
             model, options.device, options.backend, threads=options.threads, precision=options.precision,
@@ -247,11 +260,14 @@ def _open(model: Path | None, options: SegmentOptions) -> Segmenter:
         )  # fmt: skip
 
 
-def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack: ExitStack) -> list[PlannedSource]:
+def _plan_sources(
+    options: SegmentOptions, task: Task, report: RunReport, stack: ExitStack, destination: Destination
+) -> list[PlannedSource]:
     """Connect to the live sources and name all results."""
     models = (task.inference.segmenter, task.inference.other)
-    inputs = [*(model.path for model in models if model), *([options.ignore_mask] if options.ignore_mask else [])]
-    plans = plan_all(report.sources, options.output, task.drawing, inputs=inputs)
+    masks = [options.ignore_mask] if isinstance(options.ignore_mask, Path) else []
+    inputs = [*(model.path for model in models if model), *masks]
+    plans = plan_all(report.sources, destination.folder, task.drawing, inputs=inputs)
     readers = {source: _reader(source, options, task) for source in report.sources if source.live}
     for reader in readers.values():
         reader.connect()  # all at once, so that waiting for a dead one holds up none
@@ -270,7 +286,7 @@ def _plan_sources(options: SegmentOptions, task: Task, report: RunReport, stack:
         info = readers[source].info if source in readers else None
         try:
             for path in outputs.values():
-                refuse_existing(path, overwrite=options.overwrite, own=FRAME_FILES)
+                destination.refuse_existing(path, overwrite=options.overwrite)
         except LsrError as error:
             refusal = error
         if not source.live and (len(report.sources) == 1 or refusal is not None):

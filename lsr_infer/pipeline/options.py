@@ -165,16 +165,16 @@ class SegmentOptions:
     """A command line of `lsr-infer`, checked; `lsr-infer --help all` says what each option means."""
 
     sources: tuple[str, ...]
-    output: Path | None = None
-    model: Path | None = None
+    output: Path | str | None = None
+    model: Path | str | None = None
     compare: bool = False
-    other: Path | None = None
+    other: Path | str | None = None
     save: frozenset[str] = frozenset({"overlay"})
     lossless: bool = False
     mask_ids: str = "train"
     alpha: float = 0.5
     legend: Literal["auto", "on", "off"] = "auto"
-    ignore_mask: Path | None = None
+    ignore_mask: Path | str | None = None
     selection: Selection = field(default_factory=Selection)
     working: WorkingSize = field(default_factory=WorkingSize)
     device: str = "auto"

@@ -5,8 +5,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import cv2
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, LsrError, PartialResultError
 from lsr_infer.io.sources import Source
-from lsr_infer.pipeline.outputs import Outputs
 from lsr_infer.pipeline.task import SourceResult
 from lsr_infer.segmenter import Segmenter
 
@@ -86,10 +86,11 @@ class RunReport:
     def __post_init__(self) -> None:
         self._numbers = {source: n for n, source in enumerate(self.sources)}
 
-    def done(self, source: Source, outputs: Outputs, outcome: SourceResult) -> None:
-        """Note what a source gave."""
+    def done(self, source: Source, outputs: Mapping[str, Path | str], outcome: SourceResult) -> None:
+        """Note what a source gave, and where it is."""
         written = [str(path) for path in outputs.values()]
-        error = outcome.broken or ("interrupted" if outcome.interrupted else None)
+        broken = outcome.broken and source.by_label(outcome.broken)
+        error = broken or ("interrupted" if outcome.interrupted else None)
         status = "partial" if error else "done"
         report = {"status": status, "frames": outcome.frames, "outputs": written, "error": error}
         if source.live:
@@ -97,15 +98,15 @@ class RunReport:
         if outcome.extra:
             report["pictures_left_out"] = outcome.extra
         self._note(source, report)
-        if outcome.broken:
-            logger.error("partial: %s", outcome.broken)
+        if broken:
+            logger.error("partial: %s", broken)
         live = f", {outcome.dropped} dropped, {outcome.reconnects} reconnects" if source.live else ""
         level = logging.INFO if len(self.sources) <= _FEW or source.kind != "image" else logging.DEBUG
         logger.log(level, "%s: %d frames%s -> %s", source.label, outcome.frames, live, ", ".join(written) or "shown")
 
     def failed(self, source: Source, error: str, kind: type[LsrError] = InputError) -> None:
         """Note that a source gave nothing; the kind of error matters where it is the only source."""
-        self._kind = kind
+        self._kind, error = kind, source.by_label(error)
         self._note(source, {"status": "failed", "frames": 0, "outputs": [], "error": error})
         if len(self.sources) > 1:  # a single source's error is the command's own
             logger.error("failed: %s", error)

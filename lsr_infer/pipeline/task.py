@@ -82,7 +82,7 @@ class Task:
         if source.kind == "video" and not isinstance(source.place, int) and not self.is_range:
             if left is not None:  # the sound ends where it was to end
                 left += (self.selection.start or 0.0) - start
-            audio = AudioSource(place=source.place, start=start, duration=left, timeout_seconds=self.timeout_seconds)
+            audio = AudioSource(place=source.file, start=start, duration=left, timeout_seconds=self.timeout_seconds)
         return FrameFormat(
             source=source.label, info=None if info is None else replace(info, fps=self.selection.rate(info.fps)),
             height=height, width=width,
@@ -164,10 +164,11 @@ def _inferred(source: Source, frame: NDArray[np.uint8], task: Task) -> tuple[Seg
 
 def _extra(source: Source) -> int:
     """Return how many further pictures of a file were left out, and warn about them."""
-    if not isinstance(source.place, Path):
+    file = source.file
+    if not isinstance(file, Path):
         return 0
     try:
-        extra = extra_pictures(source.place)
+        extra = extra_pictures(file)
     except InputError as error:  # the picture itself was read before, and its results are there
         logger.warning("%s; whether it holds further pictures is unknown", str(error).rstrip("."))
         return 0

@@ -13,7 +13,7 @@ import pytest
 from lsr_infer.errors import DeviceError, InputError, UsageError, exit_status, stderr_handler
 from lsr_infer.io.store_cache import fetch, fetch_folder, local_path, release
 from lsr_infer.io.stores import has_secret, is_store, is_url, listing, put_folder, put_whole, status, stored
-from tests.lsr_infer.io.object_store import KEY, SECRET, FaultyProxy
+from tests.object_store import KEY, SECRET, FaultyProxy
 
 KIB = 1 << 10
 

@@ -23,6 +23,7 @@ import pytest
 
 from lsr_infer.errors import InputError, LsrError, UsageError
 from lsr_infer.io.sources import Source, find_sources
+from lsr_infer.pipeline.destination import Destination
 from lsr_infer.pipeline.execute import PlannedSource, SourceThreads
 from lsr_infer.pipeline.frame_inference import Inference
 from lsr_infer.pipeline.options import Selection
@@ -386,7 +387,7 @@ def test_a_result_that_appears_meanwhile_is_a_mistake_in_usage_where_it_is_the_o
     report = RunReport([source])
     (tmp_path / "out").mkdir()
     task = task_of(model, drawing=drawing, show=lambda label, shown: outputs["overlay"].touch())
-    assert SourceThreads([PlannedSource(source, outputs)], task, report, None).wait() is None
+    assert SourceThreads([PlannedSource(source, outputs)], task, report, None, Destination(tmp_path)).wait() is None
     with pytest.raises(UsageError, match="--overwrite"):
         report.conclude("in out", None)
     assert outputs["overlay"].stat().st_size == 0
@@ -439,7 +440,11 @@ def test_an_interruption_while_the_last_thread_ends_is_not_waited_for(
     task = task_of(model)
     report = RunReport(sources)
     run = SourceThreads(
-        [PlannedSource(sources[0], plan_outputs(sources[0], tmp_path / "out", task.drawing))], task, report, None
+        [PlannedSource(sources[0], plan_outputs(sources[0], tmp_path / "out", task.drawing))],
+        task,
+        report,
+        None,
+        Destination(None),
     )
     waiting = threading.Thread(target=run.wait, daemon=True)
     interrupted: list[str] = []
