@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsr_infer.commands.parser import ArgumentParser, parse_size
+from lsr_infer.commands.parser import ArgumentParser, parse_size, place
 from lsr_infer.errors import exit_status, stderr_handler
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
 from lsr_infer.parity.meter import add_parity_options, bar_for
 from lsr_train.commands.option_names import with_own_names
@@ -41,7 +42,7 @@ def build_parser() -> ArgumentParser:
         "More: docs/export.md",
     )
     add = parser.section("file")
-    add("checkpoint", type=Path, metavar="CHECKPOINT", common=True, help="run folder (its best checkpoint, else its "
+    add("checkpoint", type=place, metavar="CHECKPOINT", common=True, help="run folder (its best checkpoint, else its "
         "last), .safetensors or .pth")  # fmt: skip
     add("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", common=True, help="the file to write")
     add("--overwrite", action="store_true", common=True, help="replace existing files")
@@ -64,7 +65,7 @@ def build_parser() -> ArgumentParser:
         "the training)")  # fmt: skip
     add("--opset", type=int, choices=OPSETS, default=OPSET, help=f"ONNX operator set of the graph ({OPSET})")
     add = parser.section("calibration")
-    add("--calibrate", type=Path, metavar="PLACE", common=True, help="INT8: folder or video of unlabelled frames to "
+    add("--calibrate", type=place, metavar="PLACE", common=True, help="INT8: folder or video of unlabelled frames to "
         "take ranges from (the run's training frames)")  # fmt: skip
     add("--calibration-frames", type=int, default=32, metavar="N", help="INT8: take ranges from N of them (32); up to "
         "16 more are kept back to choose and to prove")  # fmt: skip
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     )  # fmt: skip
     frames = FramesOptions(
         compare=options.frames, labels=options.labels, label_ids=options.label_ids, count=options.num_frames,
-        calibrate=options.calibrate, calibration_count=options.calibration_frames,
+        calibrate=options.calibrate and local_path(options.calibrate), calibration_count=options.calibration_frames,
     )  # fmt: skip
     with with_own_names():
         manifest = export(options.checkpoint, options.output, how, frames)

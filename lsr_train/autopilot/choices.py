@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lsr_infer.errors import UsageError
+from lsr_infer.io.store_cache import local_path
 from lsr_train.config.command_line import Request, resolve
 from lsr_train.config.data import SourceConfig, TargetConfig
 from lsr_train.config.fields import field_of, fields_of, with_fields
@@ -160,7 +161,7 @@ _KEPT_BACK = "split train: {} has val beside it, which is kept back"
 
 def _has_val(source: SourceConfig) -> bool:
     """Whether a labelled folder whose split is not named has `train` and `val`."""
-    images = Path(source.root) / "images"
+    images = local_path(source.root) / "images"
     plain = source.layout == "folder" and not source.split
     return plain and (images / "train").is_dir() and (images / "val").is_dir()
 

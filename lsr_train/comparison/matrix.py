@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.stores import is_url
 from lsr_train.comparison.options import TableArguments, TableOptions
 from lsr_train.comparison.spec import ComparisonSpec, RunSpec
 from lsr_train.config.command_line import Request, resolve
@@ -208,7 +209,7 @@ def plan_table(comparison: ComparisonSpec, options: TableOptions, arguments: Tab
     check_named(data)
     named = [(source.root, "source") for source in data.sources]
     for root, flag in (*named, (data.target.root, "target"), (data.labelled.root, "labelled")):
-        if root and not any(letter in root for letter in "*?[") and not Path(root).exists():
+        if root and not is_url(root) and not any(letter in root for letter in "*?[") and not Path(root).exists():
             raise InputError(f"{root}: there is no such file or folder. Set --{flag}.")
     return TablePlan(
         comparison=comparison, out=out, init=options.init, arguments=arguments,

@@ -19,6 +19,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.stores import has_secret, is_url
 from lsr_train.config.data import MoreSourceConfig, check_named
 from lsr_train.config.fields import fields_of, hint
 from lsr_train.config.method_values import fitted
@@ -426,6 +427,7 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
     if expanded[:1] == ["--recipe"]:
         _take_method(namespace, recipe or "", document, flags)
     config = build(parser, namespace)
+    _refuse_secrets(config)
     budget = getattr(namespace, "budget", "")
     return Request(
         config=config,
@@ -437,6 +439,17 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         stated=flags.union(flat(document) if named else (), _stated_of(further)),
         source_stage=source_stage,
     )
+
+
+def _refuse_secrets(config: Config) -> None:
+    """Raise where an address carries what would stand in config.yaml for all to read."""
+    more = {f"data.more_sources.{index}.root": source.root for index, source in enumerate(config.data.more_sources)}
+    for name, value in {**dict(fields_of(config)), **more}.items():
+        if is_url(value) and has_secret(value):
+            raise UsageError(
+                f"{name} carries a password or a signature, which config.yaml would keep. Set the credentials as the "
+                "store's own tools have them (for http in ~/.netrc), and leave them out of the address."
+            )
 
 
 def training_request(program: str, argv: list[str], default_recipe: str | None = None) -> Request | None:

@@ -8,6 +8,7 @@ import msgspec
 import yaml
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.plain_yaml import load_yaml
 from lsr_train.data.labels import LABEL_SPACES, Classes, Color, IdMap
@@ -26,7 +27,7 @@ def load_label_space(name: str) -> LabelSpace:
 
 def classes_file(label_space: str) -> Path | None:
     """Return the YAML file that a configuration's `label_space` names, None where it names a built-in space."""
-    return Path(label_space) if label_space.lower().endswith((".yaml", ".yml")) else None
+    return local_path(label_space) if label_space.lower().endswith((".yaml", ".yml")) else None
 
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]

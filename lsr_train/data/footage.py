@@ -25,6 +25,7 @@ from lsr_infer.io.files import write_json
 from lsr_infer.io.images import IMAGE_SUFFIXES, fit_mask, image_size, read_image, resize_frame
 from lsr_infer.io.label_images import without_labels
 from lsr_infer.io.sources import VIDEO_SUFFIXES, image_files
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.io.temporary import sweep
 from lsr_infer.parity.frame_set import evenly
 from lsr_infer.system.progress import Progress, with_progress
@@ -282,7 +283,7 @@ def sample_video(path: Path, sampling: VideoSampling, cache: Path | None) -> _Sa
 
 def _frame_files(root: str) -> tuple[list[Path], Path]:
     """Return images and videos of a folder (searched below), a glob or a file, in name order, and their folder."""
-    path, suffixes = Path(root), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    path, suffixes = local_path(root), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     if path.is_dir():
         files = image_files(path, suffixes)
     elif path.exists():

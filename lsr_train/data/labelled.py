@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
 from lsr_infer.io.images import fit_mask, read_image, read_label, read_mask
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.system.progress import with_progress
 from lsr_train.config.data import SourceConfig
@@ -182,7 +183,7 @@ def choose_label_space(config: Config) -> LabelSpace:
 
 def _own_space(source: SourceConfig) -> LabelSpace:
     """Return the classes of a labelled folder's classes.yaml, else Cityscapes' 19."""
-    classes = find_classes(Path(source.root)) if source.layout == "folder" and source.root else None
+    classes = find_classes(local_path(source.root)) if source.layout == "folder" and source.root else None
     return CITYSCAPES_19 if classes is None else load_classes(classes).space
 
 
@@ -203,7 +204,7 @@ def open_source(
     """
     alone = len(config.data.sources) == 1 and source != config.data.labelled_frames
     plain = source.layout == "folder" and source.root and source.ids in ("auto", "classes")
-    if plain and not alone and config.label_space == "auto" and find_classes(Path(source.root)) is None:
+    if plain and not alone and config.label_space == "auto" and find_classes(local_path(source.root)) is None:
         source = replace(source, ids="cityscapes-trainid")
     return open_labelled(
         source, space, label_space=config.label_space, on_bad=config.data.on_bad, cache=cache, alone=alone
@@ -249,14 +250,14 @@ def open_labelled(
         UsageError: layout, split and ids do not fit together.
         InputError: files are missing or unusable (all of them are listed), or the classes are.
     """
-    mask = read_mask(Path(source.ignore_mask)) if source.ignore_mask else None
+    mask = read_mask(local_path(source.ignore_mask)) if source.ignore_mask else None
     if source.layout.startswith("toytown-"):
         domain = source.layout.removeprefix("toytown-")
         seeds = toytown_seeds(domain, source.split, source.limit)
         return ToytownImages(domain, seeds, source.height, source.width, space, mask)
     found = source_pairs(source)
     if source.layout == "folder" and found.classes is None and label_space == "auto":
-        _warn_of_other_names(Path(source.root))
+        _warn_of_other_names(local_path(source.root))
     file = found.classes or classes_file(label_space)
     classes = load_classes(file) if file is not None and found.ids == "classes" else None
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.sources import image_files
+from lsr_infer.io.store_cache import local_path
 from lsr_train.config.data import SourceConfig
 from lsr_train.data.pairing import Matched, Pair, Suffixes, keyed, match
 
@@ -223,7 +224,7 @@ def find_pairs(layout: str, root: str, split: str, ids: str, suffixes: Suffixes 
     """
     if not root:
         raise UsageError(f"layout {layout} needs a folder. Set --data.source.root (or --source).")
-    found = FOLDER_LAYOUTS[layout](_folder(Path(root)), split, ids, suffixes)
+    found = FOLDER_LAYOUTS[layout](_folder(local_path(root)), split, ids, suffixes)
     if not found.pairs and not found.problems:
         raise InputError(f"{root}: holds no images in layout {layout}{f', split {split}' if split else ''}.")
     return found
@@ -237,7 +238,7 @@ def source_pairs(source: SourceConfig) -> FoundPairs:
 
 def find_images(layout: str, root: str, split: str) -> tuple[Path, ...]:
     """Find a data set's images and no label file; raises as `find_pairs`."""
-    base = _folder(Path(root))
+    base = _folder(local_path(root))
     if layout == "cityscapes":
         folders = [base / _CITYSCAPES_IMAGES / name for name in _cityscapes_splits(base, split, labelled=False)]
     elif layout == "camvid" and (base / _CAMVID_IMAGES).is_dir() and not split:

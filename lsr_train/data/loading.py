@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from lsr_infer.errors import LsrError, UsageError
 from lsr_infer.io.images import fit_mask, read_mask
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_train.config.data import TargetConfig
 from lsr_train.config.run import Config
@@ -286,7 +287,7 @@ def ignored_pixels(target: TargetConfig, ignore_mask: str) -> NDArray[np.bool_] 
 
     `ignore_mask` is the file of a mask, or empty.
     """
-    ignored = read_mask(Path(ignore_mask)) if ignore_mask else None
+    ignored = read_mask(local_path(ignore_mask)) if ignore_mask else None
     ignored = fit_mask(ignored, target.height, target.width)
     if not (target.ignore_top or target.ignore_bottom):
         return ignored

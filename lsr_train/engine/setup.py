@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from lsr_infer.errors import InputError, UnusableFilesError, UsageError
+from lsr_infer.io.stores import is_url
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.system.progress import with_progress
 from lsr_train.config.run import Config, command_of
@@ -216,7 +217,7 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
     if not fresh:
         return network.to(device), "resumed"
     if config.init:
-        path = resolve_model(Path(config.init))
+        path = resolve_model(config.init)
         loaded, info = load_model(path, dilations=spec.dilations, sure=False)
         wanted = spec.to_dict()
         found = [(key, value) for key, value in loaded.spec.to_dict().items() if wanted[key] != value]
@@ -247,7 +248,7 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
 
 def _teacher_model(settings: DistillConfig, device: torch.device | str = "cpu") -> tuple[DeepLabV2, ModelInfo]:
     """Read the teacher's network."""
-    path, dilations = Path(settings.teacher), settings.teacher_dilations or None
+    path, dilations = resolve_model(settings.teacher), settings.teacher_dilations or None
     return load_model(path, device, dilations=dilations, option="--distill.teacher_dilations")
 
 
@@ -270,14 +271,15 @@ def with_teacher_hash(config: Config) -> Config:
     """Return the configuration with the teacher's very file and hash, so that a resumed run has the same teacher."""
     if not config.distill.teacher:
         return config
-    path = resolve_model(Path(config.distill.teacher))
+    path = resolve_model(config.distill.teacher)
     found, wanted = model_hash(path), config.distill.sha256
     if wanted and found != wanted:
         raise InputError(
             f"{path}: the teacher's SHA-256 begins {found[:12]}, and the run was configured with {wanted[:12]}. Put "
             "the file back, or start a new run with this teacher."
         )
-    return replace(config, distill=replace(config.distill, teacher=str(path), sha256=found))
+    teacher = config.distill.teacher if is_url(config.distill.teacher) else str(path)
+    return replace(config, distill=replace(config.distill, teacher=teacher, sha256=found))
 
 
 def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tuple[FrozenTeacher, TeacherFacts] | None:
@@ -290,7 +292,7 @@ def load_teacher(config: Config, space: LabelSpace, device: torch.device) -> tup
     settings = config.distill
     if not settings.teacher:
         return None
-    path = Path(settings.teacher)
+    path = resolve_model(settings.teacher)
     network, info = _teacher_model(settings, device)
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.files import check_output_folder, refuse_existing, write_json
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.system.progress import with_progress
 from lsr_infer.text import printable_json
@@ -108,7 +109,7 @@ def evaluate(options: EvaluateOptions) -> int:
     model = open_scored_model(options)
     own, space = _spaces(options, model)
     relabel = _relabel(own, space)
-    supervised = read_result(Path(options.supervised), space) if options.supervised else None
+    supervised = read_result(local_path(options.supervised), space) if options.supervised else None
     frames = open_data(options, model.size, space)
     _check_outputs(options)
     ready = model.prepare()

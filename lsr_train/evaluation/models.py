@@ -68,7 +68,7 @@ class ScoredModel(Protocol):
 
 def open_scored_model(options: EvaluateOptions) -> ScoredModel:
     """Open what is to be scored, on the device that was asked for."""
-    file = resolve_model(Path(options.model))
+    file = resolve_model(options.model)
     return ExportedModel(file, options) if file.suffix.lower() in _EXPORTED else CheckpointModel(file, options)
 
 

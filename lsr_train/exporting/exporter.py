@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsr_infer.errors import DeviceError, InputError, QualityGateError, UsageError, extra
+from lsr_infer.io.addresses import label
 from lsr_infer.io.files import check_output_folder, file_status, refuse_existing, whole_file, write_json
 from lsr_infer.labelspace import LabelSpace
 from lsr_infer.manifest import OUTPUTS, PRECISIONS, Manifest
@@ -115,7 +116,10 @@ class _ExportState:
 
 
 def export(
-    checkpoint: Path, output: Path, options: ExportOptions = ExportOptions(), frames: FramesOptions = FramesOptions()
+    checkpoint: Path | str,
+    output: Path,
+    options: ExportOptions = ExportOptions(),
+    frames: FramesOptions = FramesOptions(),
 ) -> Manifest:
     """Export a checkpoint, compare the file with it, and return its Manifest with the figures of the comparison.
 
@@ -132,8 +136,10 @@ def export(
         raise DeviceError(f"{', '.join(missing)}: not installed. {extra('export')}")
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"{output}: the name of the file must end in .onnx.")
-    if checkpoint.suffix.lower() == ".onnx":
-        raise UsageError(f"{checkpoint}: is an ONNX file already. Name the checkpoint or the run it was made from.")
+    if Path(checkpoint).suffix.lower() == ".onnx":
+        raise UsageError(
+            f"{label(checkpoint)}: is an ONNX file already. Name the checkpoint or the run it was made from."
+        )
     state = _prepare(checkpoint, options, frames)
     for path in (output, options.report):
         if path is not None:
@@ -164,12 +170,13 @@ def export(
         return save(model, replace(state.manifest, parity=verdict.parity), temporary)
 
 
-def _prepare(checkpoint: Path, options: ExportOptions, frames: FramesOptions) -> _ExportState:
+def _prepare(checkpoint: Path | str, options: ExportOptions, frames: FramesOptions) -> _ExportState:
     """Read the checkpoint and the frames, and check that they fit together."""
     from lsr_train.runs.checkpoint import load_model, model_hash
     from lsr_train.runs.folder import resolve_model
 
-    file_status(checkpoint)  # raises where it cannot be examined
+    if isinstance(checkpoint, Path):
+        file_status(checkpoint)  # raises where it cannot be examined
     model = resolve_model(checkpoint)
     network, info = load_model(model, dilations=options.dilations)
     network.eval()

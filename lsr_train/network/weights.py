@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lsr_infer.errors import InputError
+from lsr_infer.io.store_cache import local_path
 from lsr_train.network.deeplab import DeepLabV2
 from lsr_train.network.spec import LITE_FEATURES, LITE_LAST, LITES, RESNETS, NetworkSpec
 from lsr_train.network.weight_files import (
@@ -58,7 +59,7 @@ def load_backbone_weights(
         InputError: the file is missing, damaged or of another shape, or nothing is published for this width.
     """
     if weights != "imagenet":
-        return load_backbone(network, Path(weights))
+        return load_backbone(network, local_path(weights))
     spec = network.spec
     if spec.backbone in LITE_FILES:
         path = packaged_imagenet(spec.backbone)

@@ -25,7 +25,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.addresses import without_secrets
 from lsr_infer.io.files import output_path_error, sync_folder, sync_tree, write_json, write_text, writing
+from lsr_infer.io.store_cache import fetch, local_path
+from lsr_infer.io.stores import is_url, status, stored
 from lsr_infer.io.temporary import sweep
 from lsr_infer.system.process import usable_cores
 from lsr_infer.text import csv_cell, from_csv_cell
@@ -98,16 +101,19 @@ def _commit() -> str | None:
         return None
 
 
-def resolve_model(path: Path) -> Path:
+def resolve_model(place: Path | str) -> Path:
     """Find the network a user means by a file, a checkpoint folder or a run folder.
 
     Args:
-        path: a file (returned as it is), `RUN/checkpoints/step-N`, `RUN/checkpoints/last` or `best`, or `RUN` (its
-            selected checkpoint, else its last, which is logged).
+        place: a file (returned as it is), `RUN/checkpoints/step-N`, `RUN/checkpoints/last` or `best`, or `RUN` (its
+            selected checkpoint, else its last, which is logged); or the address of one, of which a copy is returned.
 
     Raises:
         InputError: there is no such path, or no checkpoint in it.
     """
+    if is_url(place):
+        return _stored_model(str(place))
+    path = Path(place)
     if path.is_file() and path.name in _POINTERS and path.parent.name == "checkpoints":
         step = RunFolder(path.parent.parent).pointer(path.name)
         return path.with_name(f"step-{step}") / MODEL_FILE
@@ -126,6 +132,24 @@ def resolve_model(path: Path) -> Path:
             f"{path}: no checkpoint in it. Name a .safetensors or .pth file, or a run folder with checkpoints."
         )
     raise InputError(f"{path}: there is no such file or folder.")
+
+
+def _stored_model(url: str) -> Path:
+    """Return a copy of the network behind an address; see `resolve_model`."""
+    top, _, name = url.rstrip("/").rpartition("/")
+    is_pointer = name in _POINTERS and top.endswith("/checkpoints")
+    if status(url) is not None and not is_pointer:
+        return local_path(url)
+    run, pointers = (top.removesuffix("/checkpoints"), (name,)) if is_pointer else (url.rstrip("/"), _POINTERS)
+    if stored(f"{run}/{MODEL_FILE}"):
+        return local_path(f"{run}/{MODEL_FILE}")
+    for pointer in pointers:
+        if stored(f"{run}/checkpoints/{pointer}"):
+            folder = fetch(f"{run}/checkpoints/{pointer}").read_text(encoding="utf-8", errors="replace").strip()
+            if pointer == "last" and len(pointers) > 1:
+                logger.info("%s: no checkpoint was selected in it; the last one is taken, %s", run, folder)
+            return local_path(f"{run}/checkpoints/{folder}/{MODEL_FILE}")
+    raise InputError(f"{without_secrets(url)}: no checkpoint in it. Name a .safetensors file, or a run folder.")
 
 
 class StepTable:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lsr_infer.errors import InputError
 from lsr_infer.io.files import write_json
+from lsr_infer.io.store_cache import local_path
 from lsr_train.config.fields import plain_fields
 from lsr_train.config.recipes import config_from_text
 from lsr_train.config.run import Config
@@ -56,7 +57,7 @@ def data_fingerprint(config: Config) -> str:
         files += footage_files(target)
     masks = [source.ignore_mask for source in sources]
     named = (*masks, config.data.ignore_mask, config.label_space, config.network.weights)
-    files += [Path(name) for name in named if name and Path(name).is_file()]
+    files += [local_path(name) for name in named if name and local_path(name).is_file()]
     digest = hashlib.sha256()
     for path in files:
         try:

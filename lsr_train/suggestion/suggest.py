@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lsr_infer.errors import UsageError
 from lsr_infer.io.files import check_output_folder, refuse_existing, whole_folder
 from lsr_infer.io.images import fit_mask, resize_frame
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
 from lsr_infer.system.progress import with_progress
 from lsr_infer.text import csv_cell
@@ -86,7 +87,7 @@ def _open(options: SuggestOptions) -> _Asked:
     device = choose_device(options.device, options.precision)
     if options.threads:
         torch.set_num_threads(options.threads)
-    file = resolve_model(Path(options.model))
+    file = resolve_model(options.model)
     if file.suffix.lower() in (".onnx", ".engine"):
         raise UsageError(f"{file.name} is an exported file, which has no features to compare. Name its checkpoint.")
     network, info = load_model(file, dilations=options.branches)
@@ -162,7 +163,7 @@ def _write(folder: Path, options: SuggestOptions, asked: _Asked, frames: Iterabl
 def _table(options: SuggestOptions, views: FootageViews, origins: Sequence[FrameOrigin], chosen: Sequence[int]) -> str:
     """Return every frame that was looked at as a row of a CSV file, the chosen ones with rank and name."""
     ranks = {index: rank for rank, index in enumerate(chosen, start=1)}
-    root = Path(options.target)
+    root = local_path(options.target)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["frame", "seconds", "score", "disagreement", "rank", "image"])
