@@ -21,9 +21,11 @@ from lsr_infer.archive.ledger import HIDDEN, MOST_TRIES, ClipRecord, FailedTry, 
 from lsr_infer.archive.places import ResultPlace, clip_file, clip_stamp
 from lsr_infer.archive.ranges import join_ranges, mean_shares, range_starts
 from lsr_infer.errors import DeviceError, InputError, LsrError
+from lsr_infer.io.addresses import label
 from lsr_infer.io.digests import file_digest
 from lsr_infer.io.files import OutputPathError
 from lsr_infer.io.sources import Source
+from lsr_infer.io.store_cache import local_path
 from lsr_infer.pipeline.execute import open_task
 from lsr_infer.pipeline.options import SegmentOptions, Selection
 from lsr_infer.pipeline.outputs import plan_outputs
@@ -120,11 +122,11 @@ def new_job(options: SegmentOptions, *, run: str, range_seconds: float, retry: b
     )  # fmt: skip
 
 
-def _digest(path: Path) -> str:
+def _digest(place: Path | str) -> str:
     try:
-        return file_digest(path)
+        return file_digest(local_path(place))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise InputError(f"{label(place)}: cannot be read ({error.strerror or error}).") from error
 
 
 @dataclass(frozen=True)

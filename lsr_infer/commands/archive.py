@@ -116,6 +116,7 @@ def _run(request: ArchiveRequest) -> None:
     from lsr_infer.system.progress import Progress, with_progress
 
     options, cores = request.options, request.options.threads or _CORES
+    assert isinstance(options.output, Path)  # as its option is read
     clips = ClipList(options.sources, without=options.output)
     number = sum(1 for _ in with_progress(clips, "finding clips", None, unit="clip"))
     if number == 0:
