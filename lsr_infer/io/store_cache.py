@@ -25,6 +25,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.addresses import without_secrets
 from lsr_infer.io.files import writing
 from lsr_infer.io.stores import StoredFile, above_pattern, is_store, is_url, listing, pieces, status
+from lsr_infer.system.progress import Progress
 
 __all__ = ["fetch", "fetch_folder", "kept_copy", "local_path", "release"]
 
@@ -277,9 +278,11 @@ def _download(found: StoredFile, path: Path) -> None:
         if begin > found.size:
             begin = file.truncate(0)
         several = bool(begin)
-        for piece in pieces(found, begin):
-            file.write(piece)
-            several = several or len(piece) < found.size
+        with Progress(path.name, found.size, unit="B", done=begin) as progress:
+            for piece in pieces(found, begin):
+                file.write(piece)
+                progress.step(len(piece))
+                several = several or len(piece) < found.size
         file.flush()
         os.fsync(file.fileno())
     if several and status(found.url) != found:  # pieces of two contents would make none

@@ -156,7 +156,7 @@ class Progress:
         if done > 0 and seconds > 0:
             slow = self._unit != "B" and done < seconds
             parts.append(
-                f"{seconds / done:.1f} s a {self._unit}" if slow else f"{self._count(done / seconds)} {self._unit}/s"
+                f"{seconds / done:.1f} s a {self._unit}" if slow else f"{self._count(done / seconds)} {units}/s"
             )
         return self._joined(parts)
 

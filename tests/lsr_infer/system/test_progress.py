@@ -49,8 +49,8 @@ def test_units_may_be_done_by_the_batch(clock: Clock, caplog: pytest.LogCaptureF
             clock.now += 40
             shown.step(100)
     assert caplog.messages == [
-        "comparing: 100 of 400 frames, 2.5 frame/s, 2 min left",
-        "comparing: 200 of 400 frames, 2.5 frame/s, 80 s left",
+        "comparing: 100 of 400 frames, 2.5 frames/s, 2 min left",
+        "comparing: 200 of 400 frames, 2.5 frames/s, 80 s left",
     ]
 
 
@@ -60,7 +60,7 @@ def test_what_an_earlier_command_did_counts_but_not_for_the_rate(
     with Progress("lsr", 1000, unit="step", done=900) as shown:
         clock.now += 50
         shown.step(50)
-    assert caplog.messages == ["lsr: 950 of 1000 steps, 1 step/s, 50 s left"]
+    assert caplog.messages == ["lsr: 950 of 1000 steps, 1 steps/s, 50 s left"]
 
 
 def test_bytes_are_counted_in_their_units(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
