@@ -17,6 +17,7 @@ from lsr_infer.system.progress import Progress
 
 SLOW = {
     ("lsr_train.network", "DeepLabV2.forward"): 1.0,
+    ("onnxruntime", "InferenceSession.__init__"): 2.0,
     ("onnxruntime", "InferenceSession.run"): 1.0,
     ("torch.onnx", "export"): 20.0,
     ("matplotlib.figure", "Figure.savefig"): 2.0,

@@ -276,7 +276,7 @@ def candidates(
     spreads = gather(model, tensors_to_quantise(model, how), ranges_from)
     reference = _logits(model, held_out, "the float file")
     found = []
-    for name, choose in CALIBRATIONS.items():
+    for name, choose in with_progress(CALIBRATIONS.items(), "quantising", len(CALIBRATIONS), unit="calibration"):
         ranges = {tensor: choose(spread) for tensor, spread in spreads.items()}
         made = quantise(model, ranges, how)
         meter = ParityMeter(space, margin=margin)

@@ -152,7 +152,8 @@ def export(
             floats = trace(state.network, fixed=options.size, outputs=options.outputs, opset=options.opset)
         bar = options.bar or BARS[options.precision]
         try:
-            model = _in_precision(floats, state, options, bar)
+            with Progress(f"bringing the graph to {options.precision}", unit=""):
+                model = _in_precision(floats, state, options, bar)
         except QualityGateError as error:
             verdict = Verdict(failure=error)
         else:
