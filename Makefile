@@ -15,7 +15,7 @@ BENCHMARKS := latent_stack engine_overhead network_step exact_masks startup
 # CLIP is a video of a road.
 CLIP :=
 
-.PHONY: help install install-all docs test-fast overview-picture demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot shipped-frames shipped-models clean-quickstart
+.PHONY: help install install-all docs test-fast overview-picture demo quickstart test test-all lint bench bench-deploy pictures street-pictures page-pictures student-plot gpu-bundle gpu-check gpu-page shipped-frames shipped-models clean-quickstart
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -142,6 +142,23 @@ bench-deploy: install-all  ## the long benchmarks: backends, whole clips, stream
 	$(BIN)/python -m tests.benchmarks.backend_speed
 	$(BIN)/python -m tests.benchmarks.clip_throughput --clip $(CLIP) --frames 38 --small lsr_infer/models/street.onnx
 	$(BIN)/python -m tests.benchmarks.stream_memory --clip $(CLIP)
+
+# What a machine with a GPU and no network lacks is packed here and copied there, beside this checkout. GPU_PYTHON is the
+# version of its Python; BUNDLE_WITH adds options, such as BUNDLE_WITH="--extras train,export,cuda --torch".
+BUNDLE := gpu-bundle
+GPU_PYTHON := 3.12
+BUNDLE_WITH :=
+gpu-bundle: install  ## wheels and frames for `make gpu-check` on a machine with a GPU, in parts of at most 60 MiB
+	$(BIN)/python -m tests.gpu_check.bundle pack $(BUNDLE) --python $(GPU_PYTHON) $(BUNDLE_WITH)
+
+# There: PYTHON has a CUDA build of torch. DRY=1 tries the check itself on the CPU, at tiny sizes.
+CHECKED := runs/gpu-check
+DRY :=
+gpu-check:  ## tests, trainings, exported files and speed on a GPU, in at most 8 minutes
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu_check --bundle $(BUNDLE) --out $(CHECKED) $(if $(DRY),--dry)
+
+gpu-page:  ## docs/gpu.md with the results of `make gpu-check`
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) docs/gpu_page.py $(CHECKED)/gpu-check.json
 
 # The page in the browser, with the shipped networks; DEMO adds options, such as DEMO="--models exported/".
 DEMO :=
