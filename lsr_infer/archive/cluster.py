@@ -6,8 +6,6 @@ time. The driver holds no units: they lie in lists beside the records, of which 
 
 import json
 import logging
-import os
-import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,14 +20,12 @@ from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit, WorkerHost
 from lsr_infer.archive.ledger import HIDDEN, ClipRecord
 from lsr_infer.archive.places import ResultPlace
 from lsr_infer.errors import DeviceError, LsrError
-from lsr_infer.system.progress import Progress
+from lsr_infer.system.ray_cluster import join_cluster
 
 __all__ = ["RayRunner", "WorkerPool"]
 
 _LIST = 100
 """Clips in one list: a task looks at all of them, one after the other, to find the long ones."""
-_STORE_BYTES = 200 << 20
-"""Memory for objects that tasks hand on, where this starts Ray; units and records are small."""
 _BLOCK_BYTES = 1
 """A block of more is split: so each unit is a task of its own, whichever list it was in."""
 
@@ -64,31 +60,9 @@ class RayRunner:
         self._ray: Any = None
 
     def __enter__(self) -> "RayRunner":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault(
-            "RAY_BACKEND_LOG_LEVEL", "fatal"
-        )  # its own notes go past the log; what is lost comes back
-        try:
-            self._ray = ray = import_module("ray")
-            data = import_module("ray.data")
-        except ModuleNotFoundError as error:
-            raise DeviceError(
-                f"archives are done by Ray, and {error.name} is not there. {errors.extra('ray')}"
-            ) from error
-        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-        address, options = (self._pool.address, {}) if self._pool.address else ("local", own)
-        ends = signal.getsignal(signal.SIGTERM)
-        try:
-            with Progress("connecting to Ray" if self._pool.address else "starting Ray", unit=""):
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise DeviceError(
-                f"Ray cannot be reached at {address}: {reason} Check --address, and `ray status`."
-            ) from error
-        signal.signal(signal.SIGTERM, ends)  # Ray puts its own in its place, which ends with another code
+        self._ray = join_cluster(self._pool.address or "", "archives are done by Ray", "ray.data")
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = data.DataContext.get_current()
+        context = self._ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = _BLOCK_BYTES
         context.max_consecutive_actor_init_deaths = 10
