@@ -17,6 +17,7 @@ _TABLE_OPTIONS = """\
   --init FILE               start from this source checkpoint; {seed} stands for the seed
   --devices A,B             train at the same time on these, such as cuda:0,cuda:1 or cpu,cpu
                             [auto]
+  --on local|ray            on Ray, with its --address, --cpus N and --devices cuda a run [local]
   --json                    print the table as JSON
   --SECTION.FIELD VALUE     data, network and train.device for all runs, anything else for those
                             that adapt

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser
 
@@ -37,7 +37,11 @@ class TableOptions:
         init: source checkpoint to start from instead of training one; {seed} stands for the seed.
         data: folder of the labelled images that are scored; empty is that of the target.
         supervised: result of target-supervised training (evaluate --out), for mASR where target-only is no run.
-        devices: where runs are trained at the same time, with commas, such as cuda:0,cuda:1 or cpu,cpu.
+        devices: where runs are trained at the same time, with commas, such as cuda:0,cuda:1 or cpu,cpu; on Ray the kind
+            of device that each run takes: auto, cpu or cuda.
+        on: what runs them: `local`, processes on this machine, or `ray`, a cluster whose nodes share all folders.
+        address: of a Ray cluster, such as auto; empty starts Ray on this machine.
+        cpus: cores that each run takes on Ray.
         json: print the table as JSON.
 
     Raises:
@@ -51,12 +55,21 @@ class TableOptions:
     data: str = ""
     supervised: str = ""
     devices: str = "auto"
+    on: Literal["local", "ray"] = "local"
+    address: str = ""
+    cpus: int = 1
     json: bool = False
 
     def __post_init__(self) -> None:
         if not self.recipe:
             raise UsageError("no comparison is named. Set --recipe, such as --recipe toytown.")
         _ = self.seed_list
+        if self.cpus < 1:
+            raise UsageError(f"cpus is {self.cpus}; at least 1 is needed. Set --cpus.")
+        if self.on == "local" and (self.address or self.cpus != 1):
+            raise UsageError("--address and --cpus are about Ray. Set --on ray, or leave them out.")
+        if self.on == "ray" and self.devices not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"devices is {self.devices!r}; allowed with --on ray: auto, cpu, cuda. Set --devices.")
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from graphlib import TopologicalSorter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
@@ -34,8 +35,8 @@ from lsr_train.runs.folder import RunFolder
 from lsr_train.runs.matching import differing, is_finished
 
 __all__ = [
-    "SUCCESS", "Busy", "Diverged", "Processes", "ScheduledTask", "Slot", "acquire", "available_slots",
-    "device_slots", "is_locked", "run_tasks", "train_run",
+    "SUCCESS", "Busy", "Diverged", "LocalWorkers", "Processes", "ScheduledTask", "Slot", "Workers", "acquire",
+    "activity_of", "available_slots", "device_slots", "is_locked", "run_tasks", "train_on", "train_run",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -201,83 +202,137 @@ def _last_error(output: bytes) -> str:
 
 # -- tasks ----------------------------------------------------------------------------------------------------------
 
+T = TypeVar("T")
+
+
+class Workers(Protocol):
+    """Does work on devices; threads may call `do` at once, and the work waits for a device."""
+
+    count: int  # how much is done at a time
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing shall start any more."""
+
+    def activities(self) -> Collection[Activity]:
+        """Return what is done at the moment."""
+
+    def do(self, work: Callable[[Slot, Processes], T], activity: Activity) -> T:
+        """Return the result of work in a slot, which starts its processes with those it is handed, or raise as it."""
+
+    def stop(self) -> None:
+        """Ask all work that is done to end, and let none start."""
+
+
+class LocalWorkers:
+    """Does work in the slots of this machine."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self.count = len(slots)
+        self._processes = Processes()
+        self._idle = SimpleQueue[Slot]()
+        for slot in slots:
+            self._idle.put(slot)
+
+    @property
+    def stopping(self) -> bool:
+        """See `Workers`."""
+        return self._processes.stopping
+
+    def activities(self) -> Collection[Activity]:
+        """See `Workers`."""
+        return self._processes.activities()
+
+    def do(self, work: Callable[[Slot, Processes], T], activity: Activity) -> T:
+        """See `Workers`; its processes say by themselves what they do."""
+        slot = self._idle.get()
+        try:
+            return work(slot, self._processes)
+        finally:
+            self._idle.put(slot)
+
+    def stop(self) -> None:
+        """See `Workers`; trainings end after their step."""
+        self._processes.stop()
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScheduledTask:
-    """Something to be done in a slot; what `work` raises is its failure, but for `Busy`: it is tried again."""
+    """Something to be done; what `work` raises is its failure, but for `Busy`: it is tried again behind the others."""
 
     name: str
-    work: Callable[[Slot], object]
+    work: Callable[[], object]
     after: "ScheduledTask | None" = None  # what has to be done before
 
 
 def run_tasks(
-    tasks: Sequence[ScheduledTask],
-    slots: Sequence[Slot],
-    processes: Processes,
-    failed: Callable[[ScheduledTask, Exception | None], None],
+    tasks: Sequence[ScheduledTask], workers: Workers, failed: Callable[[ScheduledTask, Exception | None], None]
 ) -> None:
-    """Do all tasks, one at a time in each slot, in their order where nothing has to wait.
+    """Do all tasks, those that wait for another as soon as it is done, and the others in their order.
 
     Args:
-        tasks: what is to be done.
-        slots: where.
-        processes: asked to stop where this is interrupted.
+        tasks: what is to be done; each waits for a worker by itself.
+        workers: asked to stop where this is interrupted.
         failed: called for every task that failed, with what it raised; None where what it waits for has failed.
     """
-    order = TopologicalSorter({task: () if task.after is None else (task.after,) for task in tasks})
-    order.prepare()
-    ready: list[ScheduledTask] = []
-    idle, running = list(slots), dict[Future[object], tuple[ScheduledTask, Slot]]()
-    retry_at: dict[ScheduledTask, float] = {}
-    broken: set[ScheduledTask] = set()
+    running: dict[Future[object], ScheduledTask] = {}
+    busy: set[ScheduledTask] = set()
+
+    def start(after: ScheduledTask | None) -> None:
+        running.update({pool.submit(_attempt, task): task for task in tasks if task.after is after})
 
     def fail(task: ScheduledTask, error: Exception | None) -> None:
         if error is not None and not isinstance(error, LsrError | Diverged):
             logger.error("%s", task.name, exc_info=error)
-        broken.add(task)
         failed(task, error)
-        order.done(task)  # those that wait for it become ready, and fail likewise
+        for other in tasks:
+            if other.after is task:
+                fail(other, None)
 
-    def finish(future: Future[object]) -> None:
-        task, slot = running.pop(future)
-        idle.append(slot)
-        error = future.exception()
-        if isinstance(error, Busy):
-            if task not in retry_at:
-                logger.info("%s: another process is working on it", task.name)
-            retry_at[task] = time.monotonic() + _RETRY_SECONDS
-            ready.append(task)
-        elif error is None:
-            order.done(task)
-        elif isinstance(error, Exception):
-            fail(task, error)
-        else:
-            raise error
-
-    with ThreadPoolExecutor(len(slots)) as pool:
+    with ThreadPoolExecutor(workers.count) as pool:
         try:
-            while order.is_active():
-                ready = sorted((*ready, *order.get_ready()), key=tasks.index)
-                for task in tuple(ready):
-                    if task.after in broken:
-                        ready.remove(task)
-                        fail(task, None)
-                    elif idle and retry_at.get(task, 0) <= time.monotonic():
-                        ready.remove(task)
-                        slot = idle.pop(0)
-                        running[pool.submit(task.work, slot)] = task, slot
-                if running:
-                    for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
-                        finish(future)
-                else:
-                    time.sleep(0.05)
+            start(None)
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    task, error = running.pop(future), future.exception()
+                    if error is None:
+                        start(task)
+                    elif isinstance(error, Busy):
+                        if task not in busy:
+                            logger.info("%s: another process is working on it", task.name)
+                        busy.add(task)
+                        running[pool.submit(_attempt, task)] = task
+                    elif isinstance(error, Exception):
+                        fail(task, error)
+                    else:
+                        raise error
         except KeyboardInterrupt:
-            processes.stop()
+            workers.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+def _attempt(task: ScheduledTask) -> object:
+    """Do a task; where another process is working on it, say so after a while."""
+    try:
+        return task.work()
+    except Busy:
+        time.sleep(_RETRY_SECONDS)
+        raise
+
+
 # -- one training ---------------------------------------------------------------------------------------------------
+
+
+def activity_of(training: Training) -> Activity:
+    """Return what a process does that trains."""
+    log = training.folder.with_name(f"{training.folder.name}.log")
+    return Activity(name=training.name, log=log, folder=training.folder, steps=training.config.train.steps)
+
+
+def train_on(workers: Workers, training: Training) -> int:
+    """Have workers start or resume a training; returns and raises as `train_run`."""
+    return workers.do(partial(train_run, training), activity_of(training))
 
 
 def train_run(training: Training, slot: Slot, processes: Processes) -> int:
@@ -293,24 +348,24 @@ def train_run(training: Training, slot: Slot, processes: Processes) -> int:
     with acquire(folder.with_name(f".{folder.name}.lock")):
         if is_locked(folder / ".lock"):  # the process of a killed command, for an instant, or who resumed it by hand
             raise Busy
-        log, steps = folder.with_name(f"{folder.name}.log"), training.config.train.steps
+        activity = activity_of(training)
         if _has_content(folder) and _is_without_checkpoint(training):
             discard(folder)  # of other settings, and nothing in it that could be missed
         if _has_content(folder):
             _check(training)
             if is_finished(folder):
                 return 0
-            logger.info("%s resumed, its log is %s", training.name, log)
+            logger.info("%s resumed, its log is %s", training.name, activity.log)
         else:
             config = _on_device(training, slot)
             RunFolder.create(folder, to_yaml(config)).close()
-            logger.info("%s started: %s, %d steps, its log is %s", training.name, config.method, steps, log)
-        activity = Activity(name=training.name, log=log, folder=folder, steps=steps)
+            shown = training.name, config.method, activity.steps, activity.log
+            logger.info("%s started: %s, %d steps, its log is %s", *shown)
         result = processes.run([[training.command, "--resume", str(folder)]], slot, activity)
     if result.code == _DIVERGED:
         raise Diverged(result.error)
     if result.code not in SUCCESS:
-        raise InputError(f"{result.error} (exit {result.code}; {log})")
+        raise InputError(f"{result.error} (exit {result.code}; {activity.log})")
     return result.code
 
 

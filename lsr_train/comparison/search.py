@@ -32,7 +32,8 @@ from lsr_train.comparison import schedule
 from lsr_train.comparison.activity import TableWatch
 from lsr_train.comparison.matrix import TablePlan, Training, folder_name
 from lsr_train.comparison.options import AblateOptions
-from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
+from lsr_train.comparison.remote import workers_of
+from lsr_train.comparison.schedule import Diverged, ScheduledTask, Workers
 from lsr_train.comparison.spec import RunSpec, SearchRange
 from lsr_train.config.run import Config
 from lsr_train.evaluation.signals import CollapseWatch
@@ -216,7 +217,7 @@ class _SearchRuns:
     seeds: tuple[int, ...]  # each trial is run with all of them; its signal is their mean
     trials: int  # how many there are to be
     config: Config
-    processes: Processes = field(default_factory=Processes)
+    workers: Workers
     failures: list[str] = field(default_factory=list)  # runs that broke; grows
 
 
@@ -251,16 +252,19 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
             plan.training(replace(run, set={**run.set, item.field: value}), first, seeds[0])
         if not item.low <= item.current <= item.high:
             logger.info("%s is %g in %s, outside the search: no trial has it", item.field, item.current, run.name)
-    slots = schedule.available_slots(options.device_list)
-    check_output_folder(plan.out)
-    runs = _SearchRuns(plan=plan, run=run, ranges=ranges, seeds=seeds, trials=options.trials, config=config)
-    about = {
-        "run": run.name, "seeds": list(seeds), "start": [str(model) for _, model in starts],
-        **{name: value for name, value in effective_fields(config).items() if name not in _NOT_COMPARED},
-    }  # fmt: skip
-    study = SharedStudy(plan.out, ranges, about, seeds[0], lambda: runs.processes.stopping)
-    logger.info("%d trials of %d steps, %d at a time, in %s", runs.trials, config.train.steps, len(slots), plan.out)
-    _train_all(runs, [stage for stage, _ in starts if stage is not None], study, slots)
+    with workers_of(options) as workers:
+        check_output_folder(plan.out)
+        runs = _SearchRuns(
+            plan=plan, run=run, ranges=ranges, seeds=seeds, trials=options.trials, config=config, workers=workers
+        )
+        about = {
+            "run": run.name, "seeds": list(seeds), "start": [str(model) for _, model in starts],
+            **{name: value for name, value in effective_fields(config).items() if name not in _NOT_COMPARED},
+        }  # fmt: skip
+        study = SharedStudy(plan.out, ranges, about, seeds[0], lambda: workers.stopping)
+        shown = runs.trials, config.train.steps, workers.count, plan.out
+        logger.info("%d trials of %d steps, %d at a time, in %s", *shown)
+        _train_all(runs, [stage for stage, _ in starts if stage is not None], study)
     trials = study.trials()
     _write(runs, trials, as_json=options.json)
     if not runs.failures and all(trial.state == "failed" for trial in trials):
@@ -268,30 +272,27 @@ def search(plan: TablePlan, run: RunSpec, ranges: tuple[SearchRange, ...], optio
     return 6 if runs.failures else 0
 
 
-def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy, slots: Sequence[Slot]) -> None:
-    """Train the source stages, then trials in every slot until there are enough."""
+def _train_all(runs: _SearchRuns, stages: Sequence[Training], study: SharedStudy) -> None:
+    """Train the source stages, then trials on every worker until there are enough."""
 
     def failed(task: ScheduledTask, error: Exception | None) -> None:
         runs.failures.append(f"{task.name}: {error}")
         logger.error("%s failed: %s", task.name, error)
 
-    def trial_after_trial(slot: Slot) -> None:
+    def trial_after_trial() -> None:
         while (taken := study.take(runs.trials)) is not None:
             trial, lock = taken
             with lock:
-                _run_trial(runs, study, trial, slot)
+                _run_trial(runs, study, trial)
 
-    sources = [
-        ScheduledTask(name=stage.name, work=partial(schedule.train_run, stage, processes=runs.processes))
-        for stage in stages
-    ]
+    sources = [ScheduledTask(name=stage.name, work=partial(schedule.train_on, runs.workers, stage)) for stage in stages]
     watch = _watch(runs, stages)
     with Progress(f"search of {runs.run.name}", 100, unit="%", done=watch.look()[0], look=watch.look):
-        schedule.run_tasks(sources, slots, runs.processes, failed)
+        schedule.run_tasks(sources, runs.workers, failed)
         if runs.failures:
             raise InputError(f"there is nothing to start from: {runs.failures[0]}")
-        workers = [ScheduledTask(name=f"worker {index}", work=trial_after_trial) for index in range(len(slots))]
-        schedule.run_tasks(workers, slots, runs.processes, failed)
+        loops = [ScheduledTask(name=f"worker {index}", work=trial_after_trial) for index in range(runs.workers.count)]
+        schedule.run_tasks(loops, runs.workers, failed)
 
 
 def _watch(runs: _SearchRuns, stages: Sequence[Training]) -> TableWatch:
@@ -300,19 +301,19 @@ def _watch(runs: _SearchRuns, stages: Sequence[Training]) -> TableWatch:
     for number, seed in itertools.product(range(runs.trials), runs.seeds):
         folder = runs.plan.out / folder_name(_trial_name(number)) / f"seed-{seed}"
         steps[folder] = runs.config.train.steps
-    return TableWatch(runs.processes.activities, steps)
+    return TableWatch(runs.workers.activities, steps)
 
 
 def _trial_name(number: int) -> str:
     return f"trial-{number:04}"
 
 
-def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) -> None:
+def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial) -> None:
     """Train a trial with every seed and record its result; none where this was interrupted."""
     values = ", ".join(f"{name} {value:.4g}" for name, value in trial.values.items())
     shown = f"[trial {trial.number + 1}/{runs.trials}] {values}"
     try:
-        signals = [_train_trial(runs, trial, seed, slot) for seed in runs.seeds]
+        signals = [_train_trial(runs, trial, seed) for seed in runs.seeds]
     except _Stopped:
         return
     except Diverged as error:
@@ -330,17 +331,17 @@ def _run_trial(runs: _SearchRuns, study: SharedStudy, trial: Trial, slot: Slot) 
     logger.info("%s: %s %.4f", shown, name, means[name])
 
 
-def _train_trial(runs: _SearchRuns, trial: Trial, seed: int, slot: Slot) -> dict[str, float]:
+def _train_trial(runs: _SearchRuns, trial: Trial, seed: int) -> dict[str, float]:
     """Train a trial with one seed and return the signals of its last evaluation on the unlabelled frames."""
     run = replace(runs.run, name=_trial_name(trial.number), set={**runs.run.set, **trial.values})
     training = runs.plan.training(run, runs.plan.start(seed)[1], seed)
-    while not runs.processes.stopping:
+    while not runs.workers.stopping:
         try:
-            schedule.train_run(training, slot, runs.processes)
+            schedule.train_on(runs.workers, training)
             break
         except schedule.Busy:
             time.sleep(0.2)  # the process of a command that was killed ends in an instant
-    if runs.processes.stopping:
+    if runs.workers.stopping:
         raise _Stopped
     folder = RunFolder(training.folder)
     state = folder.status()["selection"]["watch"]

@@ -19,7 +19,8 @@ from lsr_train.comparison.activity import Activity, TableWatch
 from lsr_train.comparison.document import LeftOut, comparison_document, comparison_table
 from lsr_train.comparison.matrix import ScoredRun, TablePlan, check_folders, folder_name, last_checkpoint, plan_table
 from lsr_train.comparison.options import AblateOptions, CompareOptions, TableArguments, TableOptions
-from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot
+from lsr_train.comparison.remote import workers_of
+from lsr_train.comparison.schedule import Diverged, Processes, ScheduledTask, Slot, Workers
 from lsr_train.comparison.spec import ComparisonSpec, read_comparison, search_ranges, select_runs, sweeps, without_each
 from lsr_train.config.recipes import to_yaml
 from lsr_train.evaluation.options import EvaluateOptions, evaluate_options
@@ -37,32 +38,61 @@ _SCORING_FILE = "comparison.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Scorings:
+    """Arguments of `evaluate`, by which all runs of a table are scored alike."""
+
+    evaluate: tuple[str, ...]
+    further: Mapping[str, tuple[str, ...]]  # the same for further scorings, by their names
+    target: tuple[str, ...]  # for runs that are scored with the target's batch-norm statistics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        document: dict[str, Any] = {"evaluate": list(self.evaluate), "target": list(self.target)}
+        if self.further:
+            document["further"] = {name: list(flags) for name, flags in self.further.items()}
+        return document
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """How a run and its scores ended: words for the log, and whether unusable files were left out."""
+
+    text: str
+    diverged: str | None = None  # the message of a training that did
+    partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class _TableRuns:
     """The runs of a table while they are trained and scored; what is left out or has diverged is added on the way."""
 
     comparison: ComparisonSpec  # with the runs that were asked for
     out: Path
     scored: tuple[ScoredRun, ...]
-    evaluate: tuple[str, ...]  # arguments of `evaluate`, the same for all
-    further: Mapping[str, tuple[str, ...]]  # the same for further scorings, by their names
-    target: tuple[str, ...]  # for runs that are scored with the target's batch-norm statistics
+    scorings: _Scorings
     left_out: list[LeftOut] = field(default_factory=list)
     diverged: dict[str, str] = field(default_factory=dict)  # messages, by the name of an entry
     partial: list[str] = field(default_factory=list)  # entries whose runs or scores left unusable files out
-    processes: Processes = field(default_factory=Processes)
     count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     ended: list[str] = field(default_factory=list)  # entries that are through
 
-    def through(self, name: str, text: str) -> None:
-        """Log the result of an entry, and how many there are."""
-        self.ended.append(name)
-        logger.info("[%d/%d] %s: %s", next(self.count), len(self.scored), name, text)
+    def complete(self, item: ScoredRun, workers: Workers) -> None:
+        """Have an entry trained and scored, note how it ended, and log it with how many there are."""
+        scoring = Activity(name=f"scoring {item.name}", log=item.result.with_suffix(".score.log"))
+        activity = scoring if item.training is None else schedule.activity_of(item.training)
+        outcome = workers.do(partial(_complete, self.scorings, item), activity)
+        if outcome.diverged is not None:
+            self.diverged[item.name] = outcome.diverged
+        if outcome.partial:
+            self.partial.append(item.name)
+        self.ended.append(item.name)
+        logger.info("[%d/%d] %s: %s", next(self.count), len(self.scored), item.name, outcome.text)
 
-    def watch(self) -> TableWatch:
+    def watch(self, workers: Workers) -> TableWatch:
         """Return what follows the runs."""
         trainings = (training for item in self.scored for training in (item.start, item.training) if training)
         steps = {training.folder: training.config.train.steps for training in trainings}
-        return TableWatch(self.processes.activities, steps, len(self.scored), lambda: len(self.ended))
+        return TableWatch(workers.activities, steps, len(self.scored), lambda: len(self.ended))
 
 
 def compare(options: CompareOptions, arguments: TableArguments) -> int:
@@ -99,19 +129,19 @@ def ablate(options: AblateOptions, arguments: TableArguments) -> int:
 
 def _make_table(comparison: ComparisonSpec, options: TableOptions, arguments: TableArguments, out: Path) -> int:
     """Train and score what is not there yet, and write the table; returns and raises as `compare`."""
-    slots = schedule.available_slots(options.device_list)
     check_folders(comparison.runs)
     table = _table_runs(plan_table(comparison, options, arguments, out), options)
-    check_output_folder(out)
-    _record_scoring(table)
-    tasks = _tasks(table)
-    logger.info(
-        "%d runs, %d seeds, %d source stages; %d at a time, in %s",
-        len(comparison.runs), len(options.seed_list), len(tasks) - len(table.scored), len(slots), out,
-    )  # fmt: skip
-    watch = table.watch()
-    with Progress(comparison.name, 100, unit="%", done=watch.look()[0], look=watch.look):
-        schedule.run_tasks(tasks, slots, table.processes, partial(_failed, table))
+    with workers_of(options) as workers:
+        check_output_folder(out)
+        _record_scoring(table)
+        tasks = _tasks(table, workers)
+        logger.info(
+            "%d runs, %d seeds, %d source stages; %d at a time, in %s",
+            len(comparison.runs), len(options.seed_list), len(tasks) - len(table.scored), workers.count, out,
+        )  # fmt: skip
+        watch = table.watch(workers)
+        with Progress(comparison.name, 100, unit="%", done=watch.look()[0], look=watch.look):
+            schedule.run_tasks(tasks, workers, partial(_failed, table))
     return _write(table, options)
 
 
@@ -128,7 +158,8 @@ def _table_runs(plan: TablePlan, options: TableOptions) -> _TableRuns:
         read_result(Path(options.supervised))
     statistics = {"target": target.root, "target_layout": target.layout, "target_split": target.split}
     return _TableRuns(
-        comparison=plan.comparison, out=plan.out, evaluate=_flags(values), further=further, target=_flags(statistics),
+        comparison=plan.comparison, out=plan.out,
+        scorings=_Scorings(evaluate=_flags(values), further=further, target=_flags(statistics)),
         scored=tuple(item for seed in options.seed_list for item in _of_seed(plan, seed)),
     )  # fmt: skip
 
@@ -156,9 +187,7 @@ def _flags(values: Mapping[str, Any]) -> tuple[str, ...]:
 def _record_scoring(table: _TableRuns) -> None:
     """Write down how the table is scored; raises `UsageError` where one that is there is scored in another way."""
     file = table.out / _SCORING_FILE
-    document: dict[str, Any] = {"evaluate": list(table.evaluate), "target": list(table.target)}
-    if table.further:
-        document["further"] = {name: list(flags) for name, flags in table.further.items()}
+    document = table.scorings.to_dict()
     try:
         table.out.mkdir(parents=True, exist_ok=True)
         existing = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else document
@@ -169,7 +198,7 @@ def _record_scoring(table: _TableRuns) -> None:
     if existing != document:
         raise UsageError(
             f"{table.out} is a table that is scored with {' '.join(existing.get('evaluate', []))}; this one with "
-            f"{' '.join(table.evaluate)}. Choose another --out."
+            f"{' '.join(table.scorings.evaluate)}. Choose another --out."
         )
     write_json(file, document)
 
@@ -186,51 +215,46 @@ def table_scoring(folder: Path) -> EvaluateOptions:
         ) from error
 
 
-def _tasks(table: _TableRuns) -> list[ScheduledTask]:
+def _tasks(table: _TableRuns, workers: Workers) -> list[ScheduledTask]:
     """Return what is to be done; source stages first, since others wait for them."""
     stages = {item.start.folder: item.start for item in table.scored if item.start is not None}
     first = {
-        folder: ScheduledTask(name=stage.name, work=partial(schedule.train_run, stage, processes=table.processes))
+        folder: ScheduledTask(name=stage.name, work=partial(schedule.train_on, workers, stage))
         for folder, stage in stages.items()
     }
     others = []
     for item in table.scored:
         after = None if item.start is None else first[item.start.folder]
-        others.append(ScheduledTask(name=item.name, work=partial(_complete, table, item), after=after))
+        others.append(ScheduledTask(name=item.name, work=partial(table.complete, item, workers), after=after))
     return [*first.values(), *others]
 
 
-def _complete(table: _TableRuns, item: ScoredRun, slot: Slot) -> None:
+def _complete(scorings: _Scorings, item: ScoredRun, slot: Slot, processes: Processes) -> _Outcome:
     """Train a run and score it: the last checkpoint, and the selected one where it is another."""
     item.result.parent.mkdir(parents=True, exist_ok=True)
     with schedule.acquire(item.result.with_name(f".{item.result.name}.lock")):
         message = _known_to_diverge(item)
         if message is not None:
-            table.diverged[item.name] = message
-            table.through(item.name, "skipped: diverged in an earlier command")
-            return
+            return _Outcome(text="skipped: diverged in an earlier command", diverged=message)
         code = 0
         if item.training is not None:
             try:
-                code = schedule.train_run(item.training, slot, table.processes)
+                code = schedule.train_run(item.training, slot, processes)
             except Diverged as error:
                 write_json(item.diverged, {"message": str(error), "config": to_yaml(item.training.config)})
-                table.diverged[item.name] = str(error)
-                table.through(item.name, f"diverged: {error}")
-                return
-        missing = [one for one in _to_score(table, item) if not _is_result_of(one.file, one.model)]
+                return _Outcome(text=f"diverged: {error}", diverged=str(error))
+        missing = [one for one in _to_score(scorings, item) if not _is_result_of(one.file, one.model)]
         if missing:
             log = item.result.with_suffix(".score.log")
             logger.info("%s: scoring, its log is %s", item.name, log)
             activity = Activity(name=f"scoring {item.name}", log=log)
-            result = table.processes.run([_scoring(table, item, one, slot) for one in missing], slot, activity)
+            result = processes.run([_scoring(scorings, item, one, slot) for one in missing], slot, activity)
             if result.code not in schedule.SUCCESS:
                 raise InputError(f"{result.error} (exit {result.code}; {log})")
             code = max(code, result.code)
-        if code:
-            table.partial.append(item.name)
         miou = 100 * json.loads(item.result.read_text(encoding="utf-8"))["miou"]
-        table.through(item.name, f"mIoU {miou:.1f} %" if missing else f"skipped: scored already, mIoU {miou:.1f} %")
+        text = f"mIoU {miou:.1f} %" if missing else f"skipped: scored already, mIoU {miou:.1f} %"
+        return _Outcome(text=text, partial=bool(code))
 
 
 def _known_to_diverge(item: ScoredRun) -> str | None:
@@ -264,21 +288,21 @@ class _Scoring(NamedTuple):
     options: tuple[str, ...]
 
 
-def _to_score(table: _TableRuns, item: ScoredRun) -> list[_Scoring]:
+def _to_score(scorings: _Scorings, item: ScoredRun) -> list[_Scoring]:
     """Return the scorings of a run: of its last checkpoint, and of the selected one where it is another."""
-    found = [_Scoring(item.model, item.result, table.evaluate)]
-    found += [_Scoring(item.model, item.further(name), options) for name, options in table.further.items()]
+    found = [_Scoring(item.model, item.result, scorings.evaluate)]
+    found += [_Scoring(item.model, item.further(name), options) for name, options in scorings.further.items()]
     if item.training is not None:
         run = RunFolder(item.training.folder)
         best = run.pointer("best")
         if best is not None and best != run.pointer("last"):
-            found.append(_Scoring(run.checkpoint(best), item.selected, table.evaluate))
+            found.append(_Scoring(run.checkpoint(best), item.selected, scorings.evaluate))
     return found
 
 
-def _scoring(table: _TableRuns, item: ScoredRun, one: _Scoring, slot: Slot) -> list[str]:
+def _scoring(scorings: _Scorings, item: ScoredRun, one: _Scoring, slot: Slot) -> list[str]:
     """Return the arguments that score a checkpoint."""
-    more = ["--batch_norm", "target", *table.target] if item.run.batch_norm == "target" else []
+    more = ["--batch_norm", "target", *scorings.target] if item.run.batch_norm == "target" else []
     place = ["--device", slot.device, "--out", str(one.file), "--overwrite"]
     return ["evaluate", str(one.model), *one.options, *more, *place]
 

@@ -91,6 +91,20 @@ def test_a_search_that_is_killed_is_resumed(folder: Path, tmp_path: Path, capsys
     assert (out / "search.csv").read_text(encoding="utf-8").startswith("trial,weights.entropy,flip")
 
 
+@pytest.mark.slow  # Ray is started on this machine: a minute
+def test_a_search_on_ray_is_that_of_local_processes(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+    found = {}
+    for on in ("local", "ray"):
+        out = tmp_path / on
+        search = arguments(folder, out, "--run", "minent", "--search", "weights.entropy=1e-4..1e-1", "--trials", "1")
+        process = start("ablate", [*search, "--devices", "cpu", "--on", on])
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        found[on] = json.loads((out / "search.json").read_text(encoding="utf-8"))["trials"]
+    assert found["ray"] == found["local"]
+
+
 def test_the_option_row_of_version_0_1_is_read() -> None:
     for argv in (["--row", "minent"], ["--row=minent"]):
         options, _ = read_options("ablate", current_argv("ablate", ["--recipe", "toytown", *argv]), AblateOptions)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -17,6 +18,7 @@ from lsr_infer.errors import exit_status
 from lsr_train.commands.dispatch import compare
 from lsr_train.comparison.schedule import is_locked
 from tests.lsr_train.training_runs import TINY, losses, start, weights
+from tests.processes import wait_until
 from tests.silence import listening
 
 RUNS = {
@@ -169,6 +171,42 @@ def test_ctrl_c_stops_every_process_and_says_130(tmp_path: Path) -> None:
     assert Path(folder).read_text(encoding="utf-8") == before
 
 
+@pytest.mark.slow  # two Ray nodes on this machine, of which one is killed: a minute and more
+def test_on_two_ray_nodes_of_which_one_dies_in_a_run_it_is_the_same_table(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed (extra ray)")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    small = {"object_store_memory": 80 * 2**20}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small}
+    )
+    out = tmp_path / "table"
+    try:
+        nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+        process = start("compare", [*argv(tmp_path, out), "--on", "ray", "--address", cluster.address])
+        landmark = out / "minent/seed-0/checkpoints/step-2/model.safetensors"
+        wait_until(lambda: landmark.exists() or process.poll() is not None, 300)
+        assert process.poll() is None, process.communicate()[1]
+        node, child = next(
+            (node, child)
+            for node in nodes
+            for child in psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
+            if any(file.path == str(out / "minent/seed-0/.lock") for file in child.open_files())
+        )
+        child.suspend()  # so that the run is not over before the node is
+        cluster.remove_node(node, allow_graceful=False)
+        child.resume()
+        _, stderr = process.communicate(timeout=300)
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 0, stderr
+    assert (out / "minent/seed-0.log").read_text(encoding="utf-8").count("$ python -m lsr_train adapt --resume") == 2
+    assert figures(out) == figures(table)
+    for row, step in (("source-stage", 2), ("minent", 6), ("target-only", 2)):
+        assert weights(out / row / "seed-0", step) == weights(table / row / "seed-0", step)
+
+
 def _parent(process: Path) -> int:
     try:
         return int(re.search(r"^PPid:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)[1])  # type: ignore[index]
@@ -286,6 +324,10 @@ def test_a_method_of_ones_own_is_a_run_and_starts_from_ones_own_checkpoint(table
         (["--seeds", "00"], "a number such as 3"),
         (["--optim.lrr", "1"], "optim.lrr"),
         (["--source_stage.method", "lsr"], "source-only"),
+        (["--on", "ray", "--devices", "cuda:0"], "allowed with --on ray: auto, cpu, cuda"),
+        (["--on", "cluster"], "ray"),
+        (["--address", "auto"], "Set --on ray"),
+        (["--on", "ray", "--cpus", "0"], "at least 1"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from lsr_infer.system.process import usable_cores
 from lsr_train.comparison.activity import Activity
 from lsr_train.comparison.schedule import (
     Busy,
+    LocalWorkers,
     Processes,
     ScheduledTask,
     Slot,
@@ -26,8 +28,8 @@ from tests.lsr_train.training_runs import REPOSITORY
 ONE, TWO = [Slot(device="cpu")], [Slot(device="cpu"), Slot(device="cpu")]
 
 
-def recording(done: list[str], name: str, *, fails: bool = False) -> Callable[[Slot], None]:
-    def work(_: Slot) -> None:
+def recording(done: list[str], name: str, *, fails: bool = False) -> Callable[[], None]:
+    def work() -> None:
         if fails:
             raise InputError("broken")
         done.append(name)
@@ -48,8 +50,7 @@ def test_what_waits_for_a_failure_is_left_out_and_the_rest_is_done(slots: list[S
     ]  # fmt: skip
     run_tasks(
         tasks,
-        slots,
-        Processes(),
+        LocalWorkers(slots),
         lambda task, error: failures.append((task.name, None if error is None else str(error))),
     )
     assert sorted(done) == ["after good", "good"]
@@ -60,14 +61,14 @@ def test_what_another_process_is_working_on_is_tried_again_after_the_rest() -> N
     done: list[str] = []
     tries = iter([True, True, False])
 
-    def busy(_: Slot) -> None:
+    def busy() -> None:
         if next(tries):
             raise Busy
         done.append("busy")
 
     tasks = [ScheduledTask(name="busy", work=busy), ScheduledTask(name="free", work=recording(done, "free"))]
     failures: list[str] = []
-    run_tasks(tasks, ONE, Processes(), lambda task, error: failures.append(task.name))
+    run_tasks(tasks, LocalWorkers(ONE), lambda task, error: failures.append(task.name))
     assert (done, failures) == (["free", "busy"], [])
 
 
@@ -80,16 +81,35 @@ def test_tasks_are_done_in_their_order_where_nothing_has_to_wait() -> None:
         ScheduledTask(name="after first", work=recording(done, "after first"), after=first),
         ScheduledTask(name="free", work=recording(done, "free")),
     ]  # fmt: skip
-    run_tasks(tasks, ONE, Processes(), lambda task, error: None)
-    assert done == ["first", "second", "after second", "after first", "free"]
+    run_tasks(tasks, LocalWorkers(ONE), lambda task, error: None)
+    assert done == ["first", "second", "free", "after first", "after second"]
 
 
 def test_two_slots_work_at_the_same_time() -> None:
     meeting = threading.Barrier(2, timeout=20)
     failures: list[str] = []
-    tasks = [ScheduledTask(name=str(index), work=lambda _: meeting.wait() and None) for index in range(2)]
-    run_tasks(tasks, TWO, Processes(), lambda task, error: failures.append(f"{task.name} {error!r}"))
+    tasks = [ScheduledTask(name=str(index), work=lambda: meeting.wait() and None) for index in range(2)]
+    run_tasks(tasks, LocalWorkers(TWO), lambda task, error: failures.append(f"{task.name} {error!r}"))
     assert failures == []
+
+
+def test_each_slot_does_one_piece_of_work_at_a_time() -> None:
+    workers = LocalWorkers([Slot(device="cpu"), Slot(device="cuda")])
+    meeting, taken = threading.Barrier(2, timeout=20), []
+
+    activity = Activity(name="x", log=Path("log"))
+
+    def work(slot: Slot, _: Processes) -> None:
+        assert slot.device not in taken
+        taken.append(slot.device)
+        meeting.wait()
+        taken.remove(slot.device)
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(workers.do, work, activity) for _ in range(6)]:
+            done.result()
+    assert taken == []
+    assert {workers.do(lambda slot, _: slot.device, activity) for _ in range(2)} == {"cpu", "cuda"}
 
 
 def test_device_slots() -> None:
