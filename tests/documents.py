@@ -33,4 +33,4 @@ def shown_commands(*files: Path) -> list[str]:
 def _cells(text: str) -> list[str]:
     """Return the shell cells of a notebook, without the lines that make them such."""
     cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    return [cell.partition("%%bash\n")[2] for cell in cells if "%%bash\n" in cell]
+    return [cell.partition("%%bash -e\n")[2] for cell in cells if "%%bash -e\n" in cell]

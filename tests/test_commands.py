@@ -98,7 +98,7 @@ OF_THE_CONSUMER = ("g++ ", "OV=$(", "./segment ")
 def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = max((name for name in READERS if f"{line} ".startswith(f"{name} ")), key=len, default=None)
     assert program is not None, "no program of ours is named; READERS has to know how it is read"
-    words = re.split(r" [<>] ", line)[0].removeprefix(program).replace("…", "")
+    words = re.split(r" [<>] | \|\| ", line)[0].removeprefix(program).replace("…", "")
     if program in ("lsr-infer info", "lsr-infer bench", "lsr-infer serve-config"):
         monkeypatch.chdir(tmp_path)
     READERS[program](shlex.split(words))

@@ -1,5 +1,6 @@
 """Runs a command by its name, or shows its help; nothing heavy is imported before the command runs."""
 
+import importlib.util
 import logging
 import re
 import sys
@@ -186,6 +187,8 @@ def run(argv: list[str]) -> int | None:
 
         print(f"lsr_train {metadata.version('lsr-road')}")  # noqa: T201 - what was asked for
         return 0
+    if not argv and importlib.util.find_spec("torch") is None:  # the runtime alone: no command would run
+        raise ModuleNotFoundError("torch", name="torch")
     if not argv or argv[0] in ("-h", "--help", "help"):
         lines = {name: (command.__doc__ or "").rstrip(".") for name, command in COMMANDS.items()}
         table = "\n".join(f"  {name:<10} {text[:1].lower()}{text[1:]}" for name, text in lines.items())
