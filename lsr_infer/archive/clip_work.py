@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from lsr_infer.archive.ledger import HIDDEN, MOST_TRIES, ClipRecord, FailedTry, Ledger
-from lsr_infer.archive.places import ResultPlace, clip_file, clip_stamp
+from lsr_infer.archive.places import clip_file, clip_label, clip_stamp, result_place, result_place_name
 from lsr_infer.archive.ranges import join_ranges, mean_shares, range_starts
 from lsr_infer.errors import DeviceError, InputError, LsrError
 from lsr_infer.io.addresses import label
@@ -26,6 +26,7 @@ from lsr_infer.io.digests import file_digest
 from lsr_infer.io.files import OutputPathError
 from lsr_infer.io.sources import Source
 from lsr_infer.io.store_cache import local_path
+from lsr_infer.io.stores import is_url
 from lsr_infer.pipeline.execute import open_task
 from lsr_infer.pipeline.options import SegmentOptions, Selection
 from lsr_infer.pipeline.outputs import plan_outputs
@@ -86,7 +87,7 @@ class ArchiveJob:
     Args:
         options: of the segmentation; `threads` is the number of cores of a worker.
         place: of the results.
-        model_digest: SHA-256 of the model's file, which lies under the same path on every node.
+        model_digest: SHA-256 of the model's file, which has the same path or address on every node.
         recipe: digest of all on which results depend, but for the clips.
         run: names this command among others.
         range_seconds: clips that are longer are cut into ranges of about so much; infinite to cut none.
@@ -109,14 +110,14 @@ def new_job(options: SegmentOptions, *, run: str, range_seconds: float, retry: b
         InputError: the model cannot be read.
         UsageError: no model is named and none is shipped.
     """
-    model = model_path(options.model).absolute()
+    model = str(options.model) if is_url(options.model) else model_path(options.model).absolute()
     options = replace(options, model=model, save=options.save | {"json"})
     files = {"model": model, "ignore_mask": options.ignore_mask}
     digests = {name: _digest(path) for name, path in files.items() if path is not None}
     parts = {name: value for name, value in asdict(options).items() if name not in (*_NOT_IN_RESULTS, *files)}
     text = json.dumps(parts | digests, sort_keys=True, default=sorted)
     return ArchiveJob(
-        options=options, place=str(Path(options.output or '.').absolute()), model_digest=digests["model"],
+        options=options, place=result_place_name(options.output), model_digest=digests["model"],
         recipe=hashlib.sha256(text.encode()).hexdigest(), run=run, retry=retry,
         range_seconds=range_seconds if options.selection == Selection() else float("inf"),
     )  # fmt: skip
@@ -142,7 +143,7 @@ class ClipWorker:
 
     def __init__(self, job: ArchiveJob, host: WorkerHost | None = None) -> None:
         self._job, self._host = job, host or WorkerHost()
-        self._place = ResultPlace(job.place)
+        self._place = result_place(job.place)
         self._ledger = Ledger(self._place)
         self._stack = ExitStack()
         self._task: Task | None = None
@@ -180,7 +181,7 @@ class ClipWorker:
         known = self._ledger.read(name)
         recipe = self._job.recipe if name == unit.name else f"{self._job.recipe} {unit.starts[unit.index :][:2]}"
         record = ClipRecord(
-            name=name, source=unit.place, recipe=recipe, run=self._job.run, status="started",
+            name=name, source=clip_label(unit.place), recipe=recipe, run=self._job.run, status="started",
             tries=self._failed_tries(known), node=self._host.name,
         )  # fmt: skip
         try:
@@ -198,14 +199,18 @@ class ClipWorker:
                 started = time.perf_counter()
                 ended = make(unit, file, record)
                 if clip_stamp(unit.place) != record.stamp:
-                    raise InputError(f"{unit.place}: changed while it was read.")
+                    raise InputError(f"{clip_label(unit.place)}: changed while it was read.")
             return self._recorded(_with(ended, seconds=round(ended.seconds + time.perf_counter() - started, 3)))
         except OutputPathError:
             raise
         except _NoModelError as error:
             raise error.cause from error
         except Exception as error:  # noqa: BLE001 - one clip does not stop the others
-            reason = str(error) if isinstance(error, LsrError) else f"{unit.place}: {type(error).__name__}: {error}"
+            reason = (
+                str(error)
+                if isinstance(error, LsrError)
+                else f"{clip_label(unit.place)}: {type(error).__name__}: {error}"
+            )
             tries = (*record.tries, FailedTry(node=self._host.name, reason=reason))
             status = "failed" if len(tries) < MOST_TRIES else "aside"
             return self._recorded(_with(record, status=status, tries=tries, reason=reason))
@@ -217,18 +222,23 @@ class ClipWorker:
     def _segmented(self, unit: Unit, file: Path, record: ClipRecord) -> ClipRecord:
         """Segment a unit as `lsr-infer` does, and put its results into their place."""
         task = replace(self._opened(), selection=unit.selection(self._job.options.selection), is_range=unit.is_range)
-        source = Source(file, "video", Path(Path(unit.name).stem))
-        with self._place.folder(record.name) as folder:
-            outcome = segment_video(source, plan_outputs(source, folder, task.drawing), task)
-            ended = _counted(record, folder)
-        return _with(ended, status="partial" if outcome.broken else "done", reason=outcome.broken)
+        source = Source(unit.place if is_url(unit.place) else file, "video", Path(Path(unit.name).stem))
+        try:
+            with self._place.folder(record.name) as folder:
+                outcome = segment_video(source, plan_outputs(source, folder, task.drawing), task)
+                ended = _counted(record, folder)
+            broken = outcome.broken and source.by_label(outcome.broken)
+        finally:
+            source.release()
+        return _with(ended, status="partial" if broken else "done", reason=broken)
 
     def _joined(self, unit: Unit, file: Path, record: ClipRecord) -> ClipRecord:
         """Join the results of all ranges; they are removed once the record is there, by `clear`."""
         names = [msgspec.structs.replace(unit, index=index).result_name for index in range(len(unit.starts))]
         records = [self._ledger.read(name) for name in names]
-        with self._place.folder(record.name) as folder:
-            join_ranges(file, [self._place.local(name) for name in names], unit.starts, folder)
+        with self._place.folder(record.name) as folder, ExitStack() as stack:
+            folders = [stack.enter_context(self._place.local(name)) for name in names]
+            join_ranges(file, folders, unit.starts, folder)
             ended = _counted(record, folder)
         return _with(ended, status="done", seconds=sum(part.seconds for part in records if part is not None))
 

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
+from lsr_infer.io.addresses import without_secrets
 from lsr_infer.io.files import file_status
 from lsr_infer.io.sources import VIDEO_SUFFIXES, folders_below
+from lsr_infer.io.stores import above_pattern, is_store, is_url, listing, status
 
 __all__ = ["Clip", "ClipList"]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video: the file, and the name of its results below the output, with `/` between its parts."""
+    """A video: the file or address, and the name of its results below the output, with `/` between its parts."""
 
     place: str
     name: str
@@ -30,9 +32,9 @@ class ClipList:
     """The clips that sources name, found again each time the list is iterated.
 
     Args:
-        sources: files, folders (searched through, but for hidden names), patterns, and lists (`@clips.txt`, a path a
-            line).
-        without: a folder whose files are passed over, such as the place of the results.
+        sources: files, folders (searched through, but for hidden names), patterns, each of stores too, addresses of
+            videos, and lists (`@clips.txt`, a path or address a line).
+        without: a folder, of a store too, whose files are passed over, such as the place of the results.
 
     Attributes:
         left_out: files in folders that are no videos by their names, counted by the last iteration.
@@ -44,14 +46,16 @@ class ClipList:
     """
 
     sources: Sequence[str]
-    without: Path | None = None
+    without: Path | str | None = None
     left_out: int = field(default=0, init=False)
     unsearched: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         tops: dict[str, str] = {}
         for source in self.sources:
-            if _is_pattern(source):
+            if is_url(source):
+                pass  # a store is asked when it is listed
+            elif _is_pattern(source):
                 if next(glob.iglob(source, recursive=True), None) is None:
                     raise InputError(f"{source}: no file fits this pattern.")
             elif file_status(Path(source.removeprefix("@"))) is None:
@@ -68,7 +72,11 @@ class ClipList:
         self.unsearched = []
         for source in dict.fromkeys(self.sources):
             top = _top(source)
-            if source.startswith("@"):
+            if is_store(source):
+                yield from self._stored(source, top)
+            elif is_url(source):
+                yield Clip(source, top)
+            elif source.startswith("@"):
                 yield from _listed(Path(source[1:]), top)
             elif _is_pattern(source):
                 base = _fixed_part(source)
@@ -81,7 +89,7 @@ class ClipList:
                 yield Clip(source, top)
 
     def _below(self, folder: Path, top: str) -> Iterator[Clip]:
-        passed_over = None if self.without is None else os.path.realpath(self.without)
+        passed_over = os.path.realpath(self.without) if isinstance(self.without, Path) else None
         for place, names in folders_below(folder, self.unsearched):
             if passed_over is not None and Path(os.path.realpath(place)).is_relative_to(passed_over):
                 continue
@@ -91,6 +99,22 @@ class ClipList:
                 path = place / name
                 yield Clip(str(path), f"{top}/{path.relative_to(folder).as_posix()}")
 
+    def _stored(self, url: str, top: str) -> Iterator[Clip]:
+        base = above_pattern(url)
+        one = status(url) if base == url else None
+        if one is not None:
+            yield Clip(url, top)
+            return
+        base = f"{base.rstrip('/')}/"
+        results = f"{self.without.rstrip('/')}/" if isinstance(self.without, str) else None
+        for found in listing(url):
+            if results is not None and found.url.startswith(results):
+                continue
+            if found.url.lower().endswith(VIDEO_SUFFIXES):
+                yield Clip(found.url, f"{top}/{found.url[len(base) :]}")
+            else:
+                self.left_out += 1
+
 
 def _is_pattern(source: str) -> bool:
     return not source.startswith("@") and glob.has_magic(source) and not os.path.exists(source)
@@ -98,6 +122,8 @@ def _is_pattern(source: str) -> bool:
 
 def _top(source: str) -> str:
     """Return the folder below the output in which the results of a source lie."""
+    if is_url(source):
+        return above_pattern(without_secrets(source)).rstrip("/").rpartition("/")[2]
     if source.startswith("@"):
         return Path(source).stem.removeprefix("@")
     path = Path(_fixed_part(source) if _is_pattern(source) else source)
@@ -118,7 +144,7 @@ def _listed(file: Path, top: str) -> Iterator[Clip]:
         with file.open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:
                 place = line.strip()
-                path = os.path.abspath(place)
+                path = without_secrets(place).partition(":/")[2] if is_url(place) else os.path.abspath(place)
                 if place and hash(path) not in met:
                     met.add(hash(path))
                     yield Clip(place, f"{top}{path}")

@@ -18,7 +18,7 @@ import msgspec
 from lsr_infer import errors
 from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit, WorkerHost
 from lsr_infer.archive.ledger import HIDDEN, ClipRecord
-from lsr_infer.archive.places import ResultPlace
+from lsr_infer.archive.places import result_place
 from lsr_infer.errors import DeviceError, LsrError
 from lsr_infer.system.ray_cluster import join_cluster
 
@@ -53,7 +53,7 @@ class RayRunner:
         self._pool = pool
         self._worker = worker or _clip_worker
         self._job = replace(job, options=replace(job.options, threads=pool.cores))
-        self._place = ResultPlace(job.place)
+        self._place = result_place(job.place)
         self._lists = f"{HIDDEN}/lists/{job.run}"
         self._written = 0
         self._joins: dict[Any, Unit] = {}
@@ -176,7 +176,7 @@ def _host() -> WorkerHost:
 
 def _read_list(row: dict[str, Any], job: ArchiveJob) -> list[dict[str, Any]]:
     """Return the units of a list, long clips by their ranges."""
-    content = ResultPlace(job.place).read(row["list"])
+    content = result_place(job.place).read(row["list"])
     if content is None:
         raise RuntimeError(f"{row['list']} is gone from {job.place}")
     units = msgspec.convert(json.loads(content), list[Unit])

@@ -6,6 +6,7 @@ sound; its pictures were encoded range by range.
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -102,13 +103,21 @@ def _join_lines(parts: Sequence[Path], temporary: Path, path: Path) -> None:
 
 
 def _join_pictures(parts: Sequence[Path], counts: Sequence[int], folder: Path, path: Path) -> None:
-    """Link the pictures of all ranges into one folder, numbered through; they are on one disk."""
+    """Link the pictures of all ranges into one folder, numbered through."""
     number = 0
     with writing(path):
         for part, count in zip(parts, counts, strict=True):
             for index in range(count):
-                os.link(part / f"{index:06d}.png", folder / f"{number:06d}.png")
+                _link(part / f"{index:06d}.png", folder / f"{number:06d}.png")
                 number += 1
+
+
+def _link(one: Path, other: Path) -> None:
+    """Give a file a second name; a copy where that is on another disk, or on one without links."""
+    try:
+        os.link(one, other)
+    except OSError:
+        shutil.copyfile(one, other)
 
 
 def mean_shares(path: Path) -> tuple[int, dict[str, int], dict[str, float]]:

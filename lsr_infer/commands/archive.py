@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from lsr_infer.commands.parser import ArgumentParser
+from lsr_infer.commands.parser import ArgumentParser, place
 from lsr_infer.commands.segment import (
     add_frame_options,
     add_kinds,
@@ -18,6 +17,7 @@ from lsr_infer.commands.segment import (
     read_working_size,
 )
 from lsr_infer.errors import InputError, PartialResultError, UsageError
+from lsr_infer.io.stores import is_url
 from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.shipped import DEFAULT_MODEL, model_path, shipped_models
 from lsr_infer.text import printable_json
@@ -79,13 +79,13 @@ def _parser() -> ArgumentParser:
         "partly readable, 130 interrupted. Needs the extra ray: pip install 'lsr-road[ray]'.",
     )
     add = parser.section("input")
-    add("sources", nargs="+", metavar="SOURCE", common=True, help="folder, video, pattern, or list of paths (@FILE, "
-        "one a line); several at once")  # fmt: skip
-    add("-m", "--model", type=Path, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
+    add("sources", nargs="+", metavar="SOURCE", common=True, help="folder, video or pattern, of a store "
+        "too, or list of them (@FILE, a clip a line); several at once")  # fmt: skip
+    add("-m", "--model", type=place, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
         f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
     add = parser.section("results")
-    add("-o", "--output", type=Path, required=True, metavar="PLACE", common=True, help="folder of the results, which "
-        "all nodes share")  # fmt: skip
+    add("-o", "--output", type=place, required=True, metavar="PLACE", common=True, help="folder of the results, which "
+        "all nodes share, or of a store (s3://, gs://, az://)")  # fmt: skip
     add_kinds(add)
     add_looks(add)
     add("--json", action="store_true", common=True, help="put the summary on stdout, too")
@@ -111,32 +111,30 @@ def _run(request: ArchiveRequest) -> None:
     from lsr_infer.archive.clips import ClipList
     from lsr_infer.archive.cluster import RayRunner, WorkerPool
     from lsr_infer.archive.driver import Driver
-    from lsr_infer.archive.places import ResultPlace
+    from lsr_infer.archive.places import result_place
     from lsr_infer.backends.model_file import read_model_file
     from lsr_infer.system.progress import Progress, with_progress
 
     options, cores = request.options, request.options.threads or _CORES
-    assert isinstance(options.output, Path)  # as its option is read
     clips = ClipList(options.sources, without=options.output)
     number = sum(1 for _ in with_progress(clips, "finding clips", None, unit="clip"))
     if number == 0:
         raise InputError(f"{', '.join(options.sources)}: holds no video ({clips.left_out} other files).")
     model = model_path(options.model)
     classes = read_model_file(model).manifest.label_space.names
-    job = new_job(
-        replace(options, model=model), run=token_hex(8), range_seconds=request.range_seconds, retry=request.retry
-    )
+    options = replace(options, model=options.model if is_url(options.model) else model)
+    job = new_job(options, run=token_hex(8), range_seconds=request.range_seconds, retry=request.retry)
     pool = WorkerPool(
         workers=request.workers, cores=cores, gpus=request.gpus_per_worker, address=request.address
     )  # fmt: skip
     with RayRunner(job, pool) as runner:
         workers = runner.workers()
         logger.info("%d clips, %d workers of %d cores, results in %s", number, workers, cores, job.place)
-        place = ResultPlace(job.place)
-        place.prepare()
+        results = result_place(job.place)
+        results.prepare()
         units = (Unit(place=clip.place, name=clip.name) for clip in clips)
         with (
-            ClipTable(place, classes, job.run) as table,
+            ClipTable(results, classes, job.run) as table,
             Progress("archive", number, unit="clip", look=table.progress),
         ):
             for unit, record in Driver(runner).records(units):

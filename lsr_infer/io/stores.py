@@ -20,7 +20,7 @@ from lsr_infer.io.addresses import is_address, without_secrets
 
 __all__ = [
     "StoredFile", "above_pattern", "has_secret", "is_store", "is_url", "listing", "pieces", "put_folder", "put_whole",
-    "status", "stored",
+    "remove_folder", "status", "stored",
 ]  # fmt: skip
 
 _Answer = TypeVar("_Answer")
@@ -263,6 +263,12 @@ def pieces(found: StoredFile, begin: int = 0) -> Iterator[bytes]:
         chunk = min(_CHUNK, 2 * chunk)
         begin += len(piece)
         yield piece
+
+
+def remove_folder(url: str) -> None:
+    """Remove every file below an address of a store; raises as `put_whole`."""
+    file_system, path = _opened(url)
+    _tried(url, "removed", partial(file_system.rm, path, recursive=True))
 
 
 def put_whole(local: Path, url: str) -> None:

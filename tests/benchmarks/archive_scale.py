@@ -29,7 +29,7 @@ from lsr_infer.archive.clip_work import ArchiveJob, Unit, new_job
 from lsr_infer.archive.cluster import RayRunner, WorkerPool
 from lsr_infer.archive.driver import Driver
 from lsr_infer.archive.ledger import ClipRecord
-from lsr_infer.archive.places import ResultPlace
+from lsr_infer.archive.places import result_place
 from lsr_infer.parity.frame_set import shipped_frames
 from lsr_infer.pipeline.options import SegmentOptions
 from lsr_infer.shipped import model_path
@@ -108,7 +108,7 @@ def drive(folder: Path, number: int) -> dict[str, Any]:
     """Drive so many empty units and return the peak of this process's own memory."""
     options = SegmentOptions(sources=(), output=folder / "out", model=model_path("toytown"))
     job = replace(new_job(options, run="empty", range_seconds=float("inf"), retry=False))
-    place = ResultPlace(job.place)
+    place = result_place(job.place)
     place.prepare()
     peak, ended = [0], Event()
 

@@ -7,7 +7,7 @@ import pytest
 
 from lsr_infer.archive.clip_table import ClipTable
 from lsr_infer.archive.ledger import ClipRecord
-from lsr_infer.archive.places import ResultPlace
+from lsr_infer.archive.places import result_place
 
 
 def record(number: int, **changes: object) -> ClipRecord:
@@ -21,7 +21,7 @@ def record(number: int, **changes: object) -> ClipRecord:
 
 def test_a_query_finds_clips_by_their_classes(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    with ClipTable(ResultPlace(str(tmp_path)), ["road", "traffic light"], "this") as table:
+    with ClipTable(result_place(str(tmp_path)), ["road", "traffic light"], "this") as table:
         for number in range(2500):
             table.add(record(number))
     found = parquet.read_table(tmp_path / "summary.parquet", filters=[("share_traffic_light", ">", 2.4)])
@@ -30,7 +30,7 @@ def test_a_query_finds_clips_by_their_classes(tmp_path: Path) -> None:
 
 def test_the_summary_counts_what_was_done_where(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    with ClipTable(ResultPlace(str(tmp_path)), ["road", "traffic light"], "this") as table:
+    with ClipTable(result_place(str(tmp_path)), ["road", "traffic light"], "this") as table:
         for found in (
             record(1),
             record(2, run="before"),
@@ -51,6 +51,6 @@ def test_the_summary_counts_what_was_done_where(tmp_path: Path) -> None:
 def test_an_interrupted_run_leaves_the_former_table(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "summary.parquet").write_bytes(b"former")
-    with pytest.raises(KeyboardInterrupt), ClipTable(ResultPlace(str(tmp_path)), ["road"], "this"):
+    with pytest.raises(KeyboardInterrupt), ClipTable(result_place(str(tmp_path)), ["road"], "this"):
         raise KeyboardInterrupt
     assert (tmp_path / "summary.parquet").read_bytes() == b"former"

@@ -11,7 +11,7 @@ import pytest
 
 from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit, WorkerHost, new_job
 from lsr_infer.archive.ledger import MOST_TRIES, ClipRecord, Ledger
-from lsr_infer.archive.places import ResultPlace
+from lsr_infer.archive.places import result_place
 from lsr_infer.cli import main
 from lsr_infer.errors import DeviceError, UsageError
 from lsr_infer.pipeline.options import SegmentOptions, Selection
@@ -64,7 +64,7 @@ def test_other_options_are_other_results(model: Path, tmp_path: Path, unit: Unit
 
 
 def test_results_that_were_removed_are_made_again(model: Path, tmp_path: Path, unit: Unit) -> None:
-    place = ResultPlace(str(tmp_path / "out"))
+    place = result_place(str(tmp_path / "out"))
     ClipWorker(job(model, tmp_path / "out")).work(unit)
     place.remove(unit.name)
     assert ClipWorker(job(model, tmp_path / "out", "second")).work(unit).run == "second"
@@ -104,7 +104,7 @@ def lost_try(own: ArchiveJob, unit: Unit, node: str) -> ClipRecord:
 
 
 def test_a_clip_that_ends_its_process_three_times_is_set_aside(model: Path, tmp_path: Path, unit: Unit) -> None:
-    own, ledger = job(model, tmp_path / "out"), Ledger(ResultPlace(str(tmp_path / "out")))
+    own, ledger = job(model, tmp_path / "out"), Ledger(result_place(str(tmp_path / "out")))
     started = ClipRecord(
         name=unit.name, source=unit.place, recipe=own.recipe, run=own.run, status="started", node="here"
     )
@@ -119,7 +119,7 @@ def test_a_clip_that_ends_its_process_three_times_is_set_aside(model: Path, tmp_
 
 
 def test_a_lost_node_is_no_fault_of_the_clip(model: Path, tmp_path: Path, unit: Unit) -> None:
-    own, ledger = job(model, tmp_path / "out"), Ledger(ResultPlace(str(tmp_path / "out")))
+    own, ledger = job(model, tmp_path / "out"), Ledger(result_place(str(tmp_path / "out")))
     started = ClipRecord(
         name=unit.name, source=unit.place, recipe=own.recipe, run=own.run, status="started", node="gone"
     )
@@ -163,7 +163,7 @@ def test_what_is_wrong_with_the_command_is_no_fault_of_a_clip(model: Path, tmp_p
     own = job(model, tmp_path / "out")
     with pytest.raises(UsageError):
         ClipWorker(replace(own, options=replace(own.options, backend="none"))).work(unit)
-    known = Ledger(ResultPlace(own.place)).read(unit.name)
+    known = Ledger(result_place(own.place)).read(unit.name)
     assert known is not None
     assert not known.ended
     assert not known.tries
@@ -178,7 +178,7 @@ def test_a_damaged_record_is_made_again(model: Path, tmp_path: Path, unit: Unit)
 
 
 def test_a_record_takes_names_that_are_no_text(tmp_path: Path) -> None:
-    ledger = Ledger(ResultPlace(str(tmp_path)))
+    ledger = Ledger(result_place(str(tmp_path)))
     record = ClipRecord(name="drives/\udcff.mp4", source="/\udcff.mp4", recipe="", run="", status="done")
     ledger.write(record)
     assert ledger.read(record.name) == record
