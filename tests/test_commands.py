@@ -3,6 +3,7 @@
 `tests/test_command_runs.py` runs those of the README and of the tutorial.
 """
 
+import argparse
 import re
 import shlex
 import subprocess
@@ -11,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from app import _parser as demo_parser
 from export.to_onnx import build_parser as onnx_parser
@@ -63,6 +67,14 @@ def part(name: str, words: list[str]) -> None:
     assert lsr_infer([name, *given, *(["--frames", "3"] if name == "bench" else [])]) == 0
 
 
+def launch(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """Read a line of a launcher by its own parser, and the training command in it by ours."""
+    launched = parser.parse_args(words)
+    command, *rest = launched.training_script_args
+    assert (launched.module, launched.training_script) == (True, "lsr_train")
+    train(command, rest)
+
+
 def script(words: list[str]) -> None:
     assert (REPOSITORY / words[0]).is_file()
 
@@ -80,10 +92,13 @@ READERS: dict[str, Callable[[list[str]], object]] = {
     "python export/to_trt.py": trt_parser().parse_args,
     "python demo/app.py": demo_parser().parse_args,
     "python -m tests.benchmarks.street_scores": lambda _: script(["tests/benchmarks/street_scores.py"]),
+    "python -m tests.lsr_train.engine.two_hosts": lambda _: script(["tests/lsr_train/engine/two_hosts.py"]),
     "python": script,
     "lsr-infer": segment_options,
     "lsr-infer archive": lambda words: archive_request(words).options,
     **{f"lsr-infer {name}": lambda words, name=name: part(name, words) for name in ("info", "bench", "serve-config")},
+    "torchrun": lambda words: launch(torchrun_parser(), words),
+    "accelerate launch": lambda words: launch(launch_command_parser(), words),
     "make": make,
     "pip install": install,
     "source": lambda words: "VENV := .venv\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8"),
@@ -107,3 +122,40 @@ def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["compare", "ablate", "analyze", "report", "suggest", "evaluate", "distill"])
 def test_each_command_is_shown(name: str) -> None:
     assert any(line.startswith(f"python -m lsr_train {name} ") for line in COMMANDS)
+
+
+SEVERAL_HOSTS = (REPOSITORY / "docs" / "guide" / "several_hosts.md").read_text(encoding="utf-8")
+DIRECTIVES = {  # of sbatch(1), with what may stand behind them
+    "job-name": r"\w+", "nodes": r"\d+", "ntasks-per-node": r"\d+", "gpus-per-node": r"\d+", "cpus-per-task": r"\d+",
+    "time": r"\d\d:\d\d:\d\d", "requeue": "", "open-mode": "append|truncate", "output": r"[\w.%]+",
+}  # fmt: skip
+
+
+def test_the_script_for_slurm_is_one() -> None:
+    (text,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", SEVERAL_HOSTS, flags=re.DOTALL)
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    given = re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", text, flags=re.MULTILINE)
+    assert len(given) == text.count("#SBATCH") == len(DIRECTIVES)
+    assert all(re.fullmatch(DIRECTIVES[name], value) for name, value in given)
+    (line,) = re.findall(r"^srun torchrun (.*)", text.replace("\\\n", " "), flags=re.MULTILINE)
+    launch(torchrun_parser(), shlex.split(line.replace("$SLURM_JOB_NUM_NODES", "2")))
+
+
+def test_the_manifests_for_kubernetes_fit_its_schemas() -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate")
+    (text,) = re.findall(r"```yaml\n(apiVersion.*?)```", SEVERAL_HOSTS, flags=re.DOTALL)
+    service, job = yaml.safe_load_all(text)
+    for manifest in (service, job):
+        kubernetes.validate(manifest, kubernetes.latest_version(), strict=True)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["torchrun"]
+    launch(torchrun_parser(), container["args"])
+    name = job["metadata"]["name"]
+    assert f"--rdzv-endpoint={name}-0.{service['metadata']['name']}:29400" in container["args"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    job["spec"]["completionMode"] = 1
+    with pytest.raises(kubernetes.ValidationError):
+        kubernetes.validate(job, kubernetes.latest_version(), strict=True)

@@ -63,6 +63,8 @@ def adapt(argv: list[str]) -> int | None:
 
             return resume_stages(request.resume)
     if stages_wanted(request):
+        if request.or_resume:
+            raise UsageError("--or_resume continues one training. Set --init to the source stage's run folder.")
         source = source_stage(request)
         from lsr_train.autopilot.two_stages import adapt_from_scratch
 

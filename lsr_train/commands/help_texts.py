@@ -42,6 +42,7 @@ Options (defaults in brackets; a recipe may set others):
   --target DIR|GLOB|VIDEO   unlabelled footage, to take colours or batch-norm statistics from
   --out RUN                 the run folder to make [runs/RECIPE]
   --resume RUN              continue an interrupted run
+  --or_resume               continue the run at --out where it is there (restarts of torchrun)
   --init RUN|FILE           start from a checkpoint instead of network.weights
   --network.backbone NAME   resnet18 to resnet101, efficientnet-lite0 or -lite2 [resnet101]
   --network.weights W       imagenet (fetched once), none, or a file [imagenet]
@@ -73,6 +74,7 @@ Options (defaults in brackets; a recipe may set others):
   --budget TIME             time for both stages, such as 90s, 30m or 2h
   --out RUN                 the run folder to make [runs/selftraining]
   --resume RUN              continue an interrupted run
+  --or_resume               continue the run at --out where it is there (restarts of torchrun)
   --init RUN|FILE           adapt this checkpoint instead of training a source stage
   --recipe NAME|FILE        settings by name, such as gta5_cityscapes_lsr, or a YAML file
                             [selftraining]
@@ -112,6 +114,7 @@ Options (defaults in brackets; a recipe may set others):
                             [imagenet]
   --out RUN                 the run folder to make [runs/my_footage_distill]
   --resume RUN              continue an interrupted run
+  --or_resume               continue the run at --out where it is there (restarts of torchrun)
   --recipe NAME|FILE        settings by name, or a YAML file [my_footage_distill]
   --distill.temperature T   divides the logits of both before they are compared [1.0]
   --distill.teacher_size S  the teacher sees images at the student's size, or at its own [student]

@@ -181,6 +181,7 @@ class Request:
         config: the resolved configuration.
         out: the run folder to make; None when resuming.
         resume: the run folder to continue; None for a new run.
+        or_resume: whether to continue the run at `out` where it is there, as its config.yaml says.
         print_config: whether only to show the configuration.
         budget: seconds for the whole command; None leaves lengths as they are configured.
         flags: dotted names of the fields that the command line sets, by themselves or with their section.
@@ -196,6 +197,7 @@ class Request:
     flags: frozenset[str] = frozenset()
     stated: frozenset[str] = frozenset()
     source_stage: tuple[str, ...] = ()
+    or_resume: bool = False
 
 
 def parse_duration(text: str) -> float:
@@ -215,6 +217,7 @@ def _parser(program: str) -> ArgumentParser:
     parser.add_argument("--recipe", action=ActionConfigFile, help="a recipe by name, or a YAML file")
     parser.add_argument("--out", type=str, default="", help="the run folder to make (default: runs/RECIPE)")
     parser.add_argument("--resume", type=str, default="", help="continue this run folder as it is configured")
+    parser.add_argument("--or_resume", action="store_true", help="continue the run at --out where it is there")
     if program == "adapt":
         parser.add_argument("--budget", type=str, default="", help="time for both stages, such as 90s, 30m or 2h")
     parser.add_argument("--show_config", action="store_true", help=argparse.SUPPRESS)  # --print_config
@@ -438,6 +441,7 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         flags=flags,
         stated=flags.union(flat(document) if named else (), _stated_of(further)),
         source_stage=source_stage,
+        or_resume=namespace.or_resume,
     )
 
 

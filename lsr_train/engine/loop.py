@@ -355,10 +355,13 @@ def build_accelerator(config: Config, device: torch.device) -> Accelerator:
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.train.precision]
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
+    # Without looking for unused parameters DDP regroups gradients after its first step, and sums them in another order
+    # from there on, so that a resumed run would have other weights.
+    own = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[own],
     )
     if accelerator.num_processes > 1 and device.type == "cpu" and config.network.batch_norm == "train":
         raise UsageError(

@@ -8,10 +8,12 @@ from dataclasses import replace
 from types import FrameType
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
-from lsr_infer.errors import LsrError
+from lsr_infer.errors import LsrError, UsageError
 from lsr_train.config.command_line import Request
-from lsr_train.config.recipes import to_yaml
+from lsr_train.config.recipes import read_config, to_yaml
 from lsr_train.config.run import Config
 from lsr_train.device import choose_device, choose_precision
 from lsr_train.engine.deadline import Deadline
@@ -19,10 +21,14 @@ from lsr_train.engine.loop import Engine, Networks, TrainingResult, build_accele
 from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
 from lsr_train.runs.folder import RunFolder, describe_environment
+from lsr_train.runs.matching import differing
 
 __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
+
+_LOST_HOST_SECONDS = 120.0
+"""How long a run folder may still be held by a host that is gone: NFS lets go of its locks after 90 s."""
 
 
 def train(request: Request, deadline: Deadline | None = None) -> int:
@@ -32,8 +38,9 @@ def train(request: Request, deadline: Deadline | None = None) -> int:
         0 when finished, 130 when interrupted (after a checkpoint), 6 when finished without the files that
         `data.on_bad skip` left out.
     """
+    device = choose_device(request.config.train.device, request.config.train.precision, prefix="train.")
+    request = _taken_up(request, device)
     config = request.config
-    device = choose_device(config.train.device, config.train.precision, prefix="train.")
     precision = choose_precision(device, config.train.precision)
     config = replace(config, train=replace(config.train, precision=precision))  # so that a resumed run computes alike
     config = with_teacher_hash(config)
@@ -84,6 +91,27 @@ def train(request: Request, deadline: Deadline | None = None) -> int:
     return 6 if inputs.left_out else 0
 
 
+def _taken_up(request: Request, device: torch.device) -> Request:
+    """Return the request to resume where `or_resume` finds the run; every process does as the main one.
+
+    Raises:
+        UsageError: the run that is there is one of another configuration.
+    """
+    out = request.out
+    if not request.or_resume or out is None:
+        return request
+    PartialState(cpu=device.type == "cpu")  # with which `broadcast_object_list` works
+    is_there = broadcast_object_list([(out / "config.yaml").is_file()])[0]
+    if not is_there:
+        return request
+    found, given = read_config(out / "config.yaml"), request.config
+    if given.train.precision == "auto":
+        given = replace(given, train=replace(given.train, precision=found.train.precision))
+    if others := differing(with_teacher_hash(given), found):
+        raise UsageError(f"{out} is a run of another configuration: {', '.join(others[:3])}. Choose another --out.")
+    return replace(request, config=found, resume=out, out=None)
+
+
 @contextlib.contextmanager
 def _run_folder(request: Request, config: Config, *, main: bool, wait: Callable[[], None]) -> Iterator[RunFolder]:
     """Create or open the run folder; processes other than the main one only read it."""
@@ -93,7 +121,8 @@ def _run_folder(request: Request, config: Config, *, main: bool, wait: Callable[
         wait()  # until the main process has made it
         yield RunFolder(path)
         return
-    run = RunFolder.open(path) if request.resume else RunFolder.create(path, to_yaml(config))
+    patience = _LOST_HOST_SECONDS if request.or_resume else 0.0
+    run = RunFolder.open(path, patience) if request.resume else RunFolder.create(path, to_yaml(config))
     with run:
         wait()
         yield run

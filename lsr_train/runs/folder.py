@@ -271,8 +271,8 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
-        """Open an existing run and remove what an interrupted write left behind.
+    def open(cls, path: Path, patience_seconds: float = 0.0) -> "RunFolder":
+        """Open an existing run and remove what an interrupted write left behind; wait so long where another holds it.
 
         Raises:
             InputError: there is no run at `path`, or its pointer `last` is damaged or missing; nothing was removed.
@@ -281,7 +281,7 @@ class RunFolder:
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: no run to resume (no config.yaml in it). Start one with --out.")
         run = cls(path)
-        run._acquire()
+        run._acquire(patience_seconds)
         run._make_checkpoints()
         last = run.pointer("last")
         newer = [step for step in run.steps() if last is None or step > last]
@@ -315,9 +315,9 @@ class RunFolder:
         with writing(self.path / "checkpoints"):
             (self.path / "checkpoints").mkdir(exist_ok=True)
 
-    def _acquire(self) -> None:
+    def _acquire(self, patience_seconds: float = 0.0) -> None:
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=patience_seconds)
         except Timeout as error:
             raise UsageError(
                 f"{self.path}: another process is working in this run. Wait for it, or stop it."
