@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -29,6 +30,7 @@ from lsr_train.autopilot.budget import (
 )
 from lsr_train.autopilot.choices import (
     LIGHT_BACKBONE,
+    LIGHT_GAIN,
     Choices,
     SourceStage,
     fitting,
@@ -231,34 +233,44 @@ def _both(inputs: _Inputs, stage: SourceStage, costs: Costs) -> tuple[Stage, Sta
     )
 
 
-def _measured(inputs: _Inputs, out: Path, seconds: float) -> Costs:
-    """Measure a step of either stage, within about so many seconds in all."""
-    source = open_inputs(inputs.source, inputs.prepared.accelerator)
-    return measure_cost(source, out, seconds / 2), measure_cost(inputs.prepared, out, seconds / 2)
-
-
 def _sized(whole: _Inputs, request: Request, stage: SourceStage, started: float, data: str) -> tuple[_Inputs, Costs]:
     """Take the network and the largest images for which a budget has steps enough, by what was measured.
 
-    The light network comes where nobody stated one and the recipe's has too few steps even on the smallest images.
+    The light network comes where nobody stated one and the recipe's has too few steps even on the smallest images. It
+    is measured first, since that takes least of the budget.
     """
     assert request.budget is not None
     search = _Search(request, stage, started, data)
     allowed = min(MEASURED_SHARE * request.budget, MEASURED_SECONDS)
     if not lighter_network_allowed(whole.choices):
-        return search.largest(whole, allowed)
-    inputs, costs = search.largest(whole, allowed / 2)
-    if search.enough(inputs, costs):
-        return inputs, costs
+        return search.largest(whole, search.smallest(whole, allowed / 2), allowed / 2)
     try:
         packaged_imagenet(LIGHT_BACKBONE)
     except InputError:
-        inputs.choices.lines.append(
-            f"{LIGHT_BACKBONE} would have more steps in this budget, but the extra [mobile] with its weights is not "
-            "installed"
-        )
-        return inputs, costs
-    return search.largest(_open(request, stage, light=True), allowed / 2, light=True)
+        found = search.largest(whole, search.smallest(whole, allowed / 2), allowed / 2)
+        if not search.enough(*found):
+            found.inputs.choices.lines.append(f"{LIGHT_BACKBONE} would have more steps: it needs the extra [mobile]")
+        return found
+    light = _open(request, stage, light=True)
+    of_light = search.smallest(light, allowed / 4)
+    if search.enough(of_light.inputs, _slower(of_light.costs)):
+        of_whole = search.smallest(whole, allowed / 4)
+        if search.enough(*of_whole):
+            return search.largest(whole, of_whole, allowed / 2)
+    return search.largest(light, of_light, allowed / 2)
+
+
+def _slower(costs: Costs) -> Costs:
+    """Return what a network costs at least that takes `LIGHT_GAIN` times as long as the light one."""
+    source, adapted = (StageCost(step=LIGHT_GAIN * cost.step, frame=LIGHT_GAIN * cost.frame) for cost in costs)
+    return source, adapted
+
+
+class _Measured(NamedTuple):
+    """Inputs of a size, and what their stages cost."""
+
+    inputs: _Inputs
+    costs: Costs
 
 
 @dataclass(frozen=True)
@@ -270,34 +282,30 @@ class _Search:
     started: float  # when the command began
     data: str  # fingerprint of the source stage's data
 
-    def largest(self, whole: _Inputs, seconds: float, *, light: bool = False) -> tuple[_Inputs, Costs]:
-        """Measure at one size or two, within about so many seconds, for the recipe's network or the light one.
+    def smallest(self, whole: _Inputs, seconds: float) -> _Measured:
+        """Measure a network at the smallest size, within about so many seconds."""
+        inputs = self._at(whole, [*smaller_widths(whole.choices), None][0])
+        return _Measured(inputs, self._measured(inputs, seconds))
 
-        The smallest size is measured first. What a larger one takes is at most in proportion to the pixels; the largest
-        that should do is measured, and sizes between are taken by the straight line through both.
+    def largest(self, whole: _Inputs, first: _Measured, seconds: float) -> _Measured:
+        """Return the largest size that will do, of a network that was measured at the smallest.
+
+        What a larger one takes is at most in proportion to the pixels; the largest that should do is measured, within
+        about so many seconds, and sizes between are taken by the straight line through both.
         """
-        assert self.request.out is not None
-        out, begin = self.request.out, time.monotonic()
-        widths = [*smaller_widths(whole.choices), None]
-
-        def opened(width: int | None) -> _Inputs:
-            with _quiet():
-                return whole if width is None else _open(self.request, self.stage, width, light=light)
-
-        first = opened(widths[0])
-        costs = _measured(first, out, seconds / len(widths[:2]))
-        measured = {_pixels(first): costs}
-        for width in reversed(widths[1:]):
-            inputs = opened(width)
+        begin = time.monotonic()
+        measured = {_pixels(first.inputs): first.costs}
+        for width in reversed([*smaller_widths(whole.choices), None][1:]):
+            inputs = self._at(whole, width)
             predicted = _predicted(measured, _pixels(inputs))
             if not self.enough(inputs, predicted):
                 continue
             left = seconds - (time.monotonic() - begin)
             if len(measured) == 1 and left > 2 * sum(cost.step for cost in predicted):
-                predicted = measured[_pixels(inputs)] = _measured(inputs, out, left)
+                predicted = measured[_pixels(inputs)] = self._measured(inputs, left)
             if self.enough(inputs, predicted):
-                return inputs, predicted
-        return first, costs
+                return _Measured(inputs, predicted)
+        return first
 
     def enough(self, inputs: _Inputs, costs: Costs) -> bool:
         """Whether the budget has time for the steps that are wanted."""
@@ -309,6 +317,19 @@ class _Search:
             return plan_stages(budget, *_both(inputs, self.stage, costs), ready.steps).has(WANTED_STEPS)
         except UsageError:
             return False
+
+    def _at(self, whole: _Inputs, width: int | None) -> _Inputs:
+        """Open what is open at the footage's own size with images of at most so many columns."""
+        light = whole.choices.config.network.backbone != self.request.config.network.backbone
+        with _quiet():
+            return whole if width is None else _open(self.request, self.stage, width, light=light)
+
+    def _measured(self, inputs: _Inputs, seconds: float) -> Costs:
+        """Measure a step of either stage, within about so many seconds in all."""
+        assert self.request.out is not None
+        source = open_inputs(inputs.source, inputs.prepared.accelerator)
+        out, half = self.request.out, seconds / 2
+        return measure_cost(source, out, half), measure_cost(inputs.prepared, out, half)
 
 
 def _pixels(inputs: _Inputs) -> int:
