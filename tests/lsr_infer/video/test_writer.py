@@ -1,6 +1,7 @@
 """Masks as FFV1 that read back exactly, and sound that is copied packet by packet."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -219,3 +220,23 @@ def test_lossless_masks_and_pngs_hold_the_same_numbers(tmp_path: Path, model: Pa
     assert len(pngs) == 5
     for one, other in zip(maps, pngs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_the_same_frames_are_encoded_alike_each_time(tmp_path: Path) -> None:
+    """x264's code for AVX-512 differs now and then, where several encoders are at work."""
+    rng = np.random.default_rng(1)
+    coarse = cv2.resize(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8), (160, 90))
+    frames = [np.roll(coarse, 3 * n, axis=1).copy() for n in range(15)]
+
+    def encoded(number: int) -> bytes:
+        path = tmp_path / f"{number}.mp4"
+        with VideoWriter(path, width=160, height=90, fps=Fraction(15)) as writer:
+            for frame in frames:
+                writer.write(frame)
+        content = path.read_bytes()
+        path.unlink()
+        return content
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(encoded, range(600)))) == 1
