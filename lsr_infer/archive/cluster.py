@@ -7,7 +7,7 @@ time. The driver holds no units: they lie in lists beside the records, of which 
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
@@ -27,7 +27,9 @@ __all__ = ["RayRunner", "WorkerPool"]
 _LIST = 100
 """Clips in one list: a task looks at all of them, one after the other, to find the long ones."""
 _BLOCK_BYTES = 1
-"""A block of more is split: so each unit is a task of its own, whichever list it was in."""
+"""A block of more is split: so each row is a task of its own, whichever list it was in."""
+_MOST_TASKS = 4000
+"""About as many, whatever the number of units: the driver remembers 1.3 KB of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +90,11 @@ class RayRunner:
 
     def outcomes(self, units: Iterable[Unit], *, cut: bool) -> Iterator[tuple[Unit, ClipRecord]]:
         """See `UnitRunner`; `LsrError` where a worker met what no other would do better."""
-        lists = [{"list": name, "cut": cut} for name in self._write_lists(units)]
-        if not lists:
+        names = list(self._write_lists(units))
+        if not names:
             return
+        together = max(1, len(names) * _LIST // _MOST_TASKS)
+        lists = [{"list": name, "cut": cut, "together": together} for name in names]
         # A pool that may shrink: a fixed one waits for ever for a lost node's workers, which find no room.
         data = self._ray.data
         pool = data.ActorPoolStrategy(
@@ -109,12 +113,12 @@ class RayRunner:
         )
         for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in batch.to_pylist():
-                yield _read_row(row)
+                yield from _read_row(row)
 
     def start_join(self, unit: Unit) -> None:
         """See `UnitRunner`; joining copies and takes little of a processor."""
         join = self._ray.remote(num_cpus=0, max_retries=-1, scheduling_strategy="SPREAD")(_join)
-        self._joins[join.remote(self._job, _packed(unit))] = unit
+        self._joins[join.remote(self._job, _packed([unit]))] = unit
 
     def joined(self, *, wait: bool) -> Iterator[tuple[Unit, ClipRecord]]:
         """See `UnitRunner`."""
@@ -122,7 +126,7 @@ class RayRunner:
             ready, _ = self._ray.wait(list(self._joins), timeout=None if wait else 0)
             for reference in ready:
                 del self._joins[reference]
-                yield _read_row(self._ray.get(reference))
+                yield from _read_row(self._ray.get(reference))
             if not ready:
                 return
 
@@ -135,27 +139,34 @@ class RayRunner:
         left = iter(units)
         while some := list(islice(left, _LIST)):
             name = f"{self._lists}/{self._written:06d}.json"
-            self._place.write(name, json.dumps(msgspec.to_builtins(some)).encode())
+            self._place.write(name, _packed(some))
             self._written += 1
             yield name
 
 
-def _packed(item: Unit | ClipRecord) -> bytes:
-    """Return a unit or record as JSON of pure ASCII: names may hold bytes that are no UTF-8."""
-    return json.dumps(msgspec.to_builtins(item)).encode()
+def _packed(items: Sequence[Unit] | Sequence[ClipRecord]) -> bytes:
+    """Return units or records as JSON of pure ASCII: names may hold bytes that are no UTF-8."""
+    return json.dumps(msgspec.to_builtins(items)).encode()
 
 
-def _read_row(row: dict[str, Any]) -> tuple[Unit, ClipRecord]:
+def _units(packed: bytes) -> list[Unit]:
+    return msgspec.convert(json.loads(packed), list[Unit])
+
+
+def _read_row(row: dict[str, Any]) -> Iterator[tuple[Unit, ClipRecord]]:
     """Return what a worker handed on, or raise what it met."""
     if row["error"]:
         name, message = json.loads(row["error"])
         raise getattr(errors, name, LsrError)(message)
-    return msgspec.convert(json.loads(row["unit"]), Unit), msgspec.convert(json.loads(row["record"]), ClipRecord)
+    return zip(_units(row["units"]), msgspec.convert(json.loads(row["records"]), list[ClipRecord]), strict=True)
 
 
-def _row(unit: bytes, record: ClipRecord | None, error: LsrError | None = None) -> dict[str, Any]:
-    text = "" if error is None else json.dumps([_public_name(error), str(error)])
-    return {"unit": unit, "record": b"" if record is None else _packed(record), "error": text}
+def _row(packed: bytes, work: Callable[[Unit], ClipRecord]) -> dict[str, Any]:
+    """Do units one after the other; return them with their records, or with what no other worker would do better."""
+    try:
+        return {"units": packed, "records": _packed([work(unit) for unit in _units(packed)]), "error": ""}
+    except LsrError as error:
+        return {"units": packed, "records": b"", "error": json.dumps([_public_name(error), str(error)])}
 
 
 def _public_name(error: LsrError) -> str:
@@ -179,10 +190,9 @@ def _read_list(row: dict[str, Any], job: ArchiveJob) -> list[dict[str, Any]]:
     content = result_place(job.place).read(row["list"])
     if content is None:
         raise RuntimeError(f"{row['list']} is gone from {job.place}")
-    units = msgspec.convert(json.loads(content), list[Unit])
-    worker = ClipWorker(job, _host())
-    cut = [part for unit in units for part in (worker.cut(unit) if row["cut"] else [unit])]
-    return [{"unit": _packed(unit)} for unit in cut]
+    worker, together = ClipWorker(job, _host()), row["together"]
+    cut = [part for unit in _units(content) for part in (worker.cut(unit) if row["cut"] else [unit])]
+    return [{"units": _packed(cut[start : start + together])} for start in range(0, len(cut), together)]
 
 
 def _clip_worker(job: ArchiveJob) -> ClipWorker:
@@ -196,20 +206,18 @@ class _Worker:
         self._worker = make(job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do the unit of a row."""
-        try:
-            return _row(row["unit"], self._worker.work(msgspec.convert(json.loads(row["unit"]), Unit)))
-        except LsrError as error:
-            return _row(row["unit"], None, error)
+        """Do the units of a row."""
+        return _row(row["units"], self._worker.work)
 
 
-def _join(job: ArchiveJob, unit: bytes) -> dict[str, Any]:
+def _join(job: ArchiveJob, packed: bytes) -> dict[str, Any]:
     """Join the ranges of a clip."""
-    try:
-        worker, clip = ClipWorker(job, _host()), msgspec.convert(json.loads(unit), Unit)
+
+    def join(clip: Unit) -> ClipRecord:
+        worker = ClipWorker(job, _host())
         record = worker.join(clip)
         if record.ended:
             worker.clear(clip)
-        return _row(unit, record)
-    except LsrError as error:
-        return _row(unit, None, error)
+        return record
+
+    return _row(packed, join)

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lsr_infer.archive import cluster
+from lsr_infer.archive.clip_work import ClipWorker, Unit, WorkerHost, new_job
+from lsr_infer.archive.ledger import ClipRecord
 from lsr_infer.cli import main
+from lsr_infer.errors import InputError
+from lsr_infer.io.files import OutputPathError
+from lsr_infer.pipeline.options import SegmentOptions
 from tests.kills.archive import COMMAND, ROOT, faults, make_clips, run_under_kills
 from tests.lsr_infer.video.test_writer import clip_with_sound
 
@@ -52,6 +58,33 @@ def test_mistakes_are_told_before_ray_starts(
     monkeypatch.chdir(tmp_path)
     assert run("archive", *words, "--output", "out") == code
     assert said in capsys.readouterr().err
+
+
+def test_rows_carry_several_units_and_what_was_made_of_each(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_host", WorkerHost)
+    options = SegmentOptions(sources=(), output=tmp_path / "out", model=model, threads=1)
+    job = new_job(options, run="run", range_seconds=float("inf"), retry=False)
+    runner = cluster.RayRunner(job, cluster.WorkerPool())
+    units = [Unit(place=f"{n}\udcff.mp4", name=f"{n}\udcff.mp4") for n in range(250)]
+    names = list(runner._write_lists(units))
+    assert len(names) == 3
+    rows = [row for name in names for row in cluster._read_list({"list": name, "cut": True, "together": 40}, job)]
+    assert len(rows) == 3 + 3 + 2
+    worker = cluster._Worker(ClipWorker, job)
+    ended = [pair for row in rows for pair in cluster._read_row(worker(row))]
+    assert [unit for unit, _ in ended] == units
+    assert all(record.name == unit.name and "does not exist" in str(record.reason) for unit, record in ended)
+
+
+def test_what_no_worker_would_do_better_is_raised_as_it_was(model: Path, tmp_path: Path) -> None:
+    def full(_: object) -> ClipRecord:
+        raise OutputPathError("the disk is full")
+
+    row = cluster._row(cluster._packed([Unit(place="a.mp4", name="a.mp4")]), full)
+    with pytest.raises(InputError, match="the disk is full"):
+        cluster._read_row(row)
 
 
 @pytest.mark.slow
