@@ -4,8 +4,8 @@
 
 Prints JSON. Clips of 10 seconds are segmented by `lsr-infer` and by `lsr-infer archive` with one worker, on the same
 cores and in turn; what a further clip takes is the difference between many and few of them, so that no start counts.
-Memory is what the driver's process has for itself alone at its peak, each number of units in a process of its own; the
-work is empty.
+Memory is what the driver's process has written to at its peak, each number of units in a process of its own; the work
+is empty.
 """
 
 import argparse
@@ -104,6 +104,12 @@ def overhead(folder: Path, clips: tuple[int, int], rounds: int, model: Path) -> 
     return {"seconds_a_clip": wall, "processor_seconds_a_clip": processor, "ratio": ratios, "rounds": rounds}
 
 
+def own_bytes() -> int:
+    """Return the memory that this process has written to, without what it reads of files, which others may share."""
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    return 1024 * int(next(line for line in rollup.splitlines() if line.startswith("Anonymous:")).split()[1])
+
+
 def drive(folder: Path, number: int) -> dict[str, Any]:
     """Drive so many empty units and return the peak of this process's own memory."""
     options = SegmentOptions(sources=(), output=folder / "out", model=model_path("toytown"))
@@ -113,9 +119,8 @@ def drive(folder: Path, number: int) -> dict[str, Any]:
     peak, ended = [0], Event()
 
     def watch() -> None:
-        process = psutil.Process()
         while not ended.wait(0.1):
-            peak[0] = max(peak[0], process.memory_full_info().uss)
+            peak[0] = max(peak[0], own_bytes())
 
     started = time.monotonic()
     with RayRunner(job, WorkerPool(workers=2, cores=1), worker=EmptyWorker) as runner:
