@@ -2,12 +2,13 @@
 
     python -m tests.benchmarks.against_opencv [--clip CLIP] [--model street] [--rounds 5] [--repeats 8]
 
-Prints JSON. The script is OpenCV's capture, ONNX Runtime with its own defaults, `argmax`, `addWeighted` and OpenCV's
-writer (mp4v), one after another. Once it resizes the logits to the frame before `argmax` (`logits`), as papers define
-the mask and as `lsr-infer` computes it exactly, and once it takes the classes of the cells and resizes those (`cells`),
-which is cheaper and shows blocks. All are whole processes and take turns within one run, start included; the ratios are
-medians over the rounds. `a_frame` is without the start: the clip is tried alone and `--repeats` times in a row, and the
-difference is divided by the frames. `processor` counts the seconds of all threads, which disturbances hardly change.
+Prints JSON, and each process's seconds on stderr. The script is OpenCV's capture, ONNX Runtime with its own defaults,
+`argmax`, `addWeighted` and OpenCV's writer (mp4v), one after another. Once it resizes the logits to the frame before
+`argmax` (`logits`), as papers define the mask and as `lsr-infer` computes it exactly, and once it takes the classes of
+the cells and resizes those (`cells`), which is cheaper and shows blocks. All are whole processes and take turns within
+one run, start included; the ratios are medians over the rounds. `a_frame` is without the start: the clip is tried alone
+and `--repeats` times in a row, and the difference is divided by the frames. `processor` counts the seconds of all
+threads, which disturbances change less than the clock.
 Without --clip the shipped highway clip is enlarged to 1280x720.
 """
 
@@ -146,6 +147,7 @@ def main() -> None:
                 }
                 for who, arguments in commands.items():
                     found = measured(arguments, folder / "bytecode")
+                    print(round_number, length, who, *(f"{seconds:.2f} s" for seconds in found), file=sys.stderr)
                     if round_number:  # the first round compiles, and brings the files into memory
                         taken.setdefault((length, who), []).append(found)
         frames = {length: sum(1 for _ in read_frames(place)) for length, place in clips.items()}
