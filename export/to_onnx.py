@@ -9,9 +9,8 @@ The file appears only after it has been compared with the checkpoint, frame by f
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from lsr_infer.commands.parser import ArgumentParser, parse_size, place
+from lsr_infer.commands.parser import ArgumentParser, disk_path, parse_size, place
 from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.io.store_cache import local_path
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
@@ -44,7 +43,7 @@ def build_parser() -> ArgumentParser:
     add = parser.section("file")
     add("checkpoint", type=place, metavar="CHECKPOINT", common=True, help="run folder (its best checkpoint, else its "
         "last), .safetensors or .pth")  # fmt: skip
-    add("-o", "--output", type=Path, required=True, metavar="MODEL.onnx", common=True, help="the file to write")
+    add("-o", "--output", type=disk_path, required=True, metavar="MODEL.onnx", common=True, help="the file to write")
     add("--overwrite", action="store_true", common=True, help="replace existing files")
     add("--label-space", metavar="NAME|YAML", help="classes of a checkpoint that does not name its own, such as "
         "cityscapes19, or a classes.yaml")  # fmt: skip

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsr_infer.backends.model_file import read_model_file
-from lsr_infer.commands.parser import ArgumentParser
+from lsr_infer.commands.parser import ArgumentParser, disk_path
 from lsr_infer.errors import DeviceError, InputError, UsageError, exit_status, stderr_handler
 from lsr_infer.io.files import check_output_folder, refuse_existing
 from lsr_infer.manifest import LARGEST_BATCH, LARGEST_SIDE, Manifest
@@ -63,7 +63,7 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.section("files")
     add("model", type=Path, metavar="MODEL.onnx", common=True, help="what export/to_onnx.py wrote")
-    add("-o", "--output", type=Path, metavar="MODEL.engine", common=True, help="the file to write")
+    add("-o", "--output", type=disk_path, metavar="MODEL.engine", common=True, help="the file to write")
     add("--verify", type=Path, metavar="ENGINE", common=True, help="build nothing: compare this engine with MODEL.onnx "
         "on the GPU here, and complete its Manifest")  # fmt: skip
     add("--overwrite", action="store_true", common=True, help="replace existing files")

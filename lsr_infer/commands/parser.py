@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from lsr_infer.errors import UsageError
 from lsr_infer.io.stores import is_url
 
-__all__ = ["ArgumentParser", "StrictParser", "add_network_options", "parse_size", "place"]
+__all__ = ["ArgumentParser", "StrictParser", "add_network_options", "disk_path", "parse_size", "place"]
 
 
 class StrictParser(argparse.ArgumentParser):
@@ -136,6 +136,15 @@ def add_network_options(add: Callable[..., None]) -> None:
 def place(text: str) -> Path | str:
     """Return what names a file or folder: a path, or the address of a store or http server as it is."""
     return text if is_url(text) else Path(text)
+
+
+def disk_path(text: str) -> Path:
+    """Return the path of what is written to a disk; an address is refused."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError(
+            "is an address, and this command writes to disks alone. Name a path, and copy it"
+        )
+    return Path(text)
 
 
 def parse_size(text: str) -> tuple[int, int]:

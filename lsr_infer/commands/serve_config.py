@@ -3,9 +3,8 @@
 import logging
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from lsr_infer.commands.parser import ArgumentParser, place
+from lsr_infer.commands.parser import ArgumentParser, disk_path, place
 
 __all__ = ["main"]
 
@@ -28,7 +27,15 @@ def main(argv: Sequence[str]) -> None:
     )
     add = parser.section("options")
     add("model", type=place, metavar="MODEL", common=True, help=".onnx file or .engine of TensorRT")
-    add("-o", "--output", type=Path, required=True, metavar="REPOSITORY", common=True, help="folder of the models")
+    add(
+        "-o",
+        "--output",
+        type=disk_path,
+        required=True,
+        metavar="REPOSITORY",
+        common=True,
+        help="folder of the models",
+    )
     add("--name", metavar="NAME", common=True, help="of the model at the server (the file's)")
     add("--max-batch", type=int, default=8, metavar="N", common=True, help="frames put together at most (8)")
     add("--delay", type=int, default=2000, metavar="US", common=True, help="microseconds to wait for them (2000)")

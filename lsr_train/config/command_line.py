@@ -89,9 +89,16 @@ def parse(parser: ArgumentParser, argv: list[str], short: Collection[str] = ()) 
             raise unknown_option(name, known | set(short), parser.prog)
     argv = _with_checked_files(parser, argv)
     try:
-        return parser.parse_args(argv)
+        namespace = parser.parse_args(argv)
     except ArgumentError as error:
         raise UsageError(_one_line(error.message, parser, known | set(short))) from error
+    for name in ("out", "resume", "overlay_dir"):
+        if is_url(namespace.get(name)):
+            raise UsageError(
+                f"--{name} is an address, and this command writes to disks alone. Name a folder or file, and copy "
+                "it to the store once it is done."
+            )
+    return namespace
 
 
 def unknown_option(name: str, known: Iterable[str], program: str) -> UsageError:

@@ -17,7 +17,7 @@ FIELDS = [
 ]  # fmt: skip
 
 
-def pretrain(source: str, out: Path, *more: str) -> int:
+def pretrain(source: str, out: Path | str, *more: str) -> int:
     places = ["--source", source, "--out", str(out)]
     return run_here("pretrain", ["--recipe", "toytown_source", *TINY, *FIELDS, *places, *more])
 
@@ -76,3 +76,10 @@ def test_an_address_with_a_secret_is_refused_before_it_stands_in_a_file(
         assert pretrain("https://host/a", tmp_path / "out", "--source", secret) == 2
         assert "data.more_sources.0.root carries" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_folder_is_no_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain("data", "s3://runs/a") == 2
+    assert "--out is an address, and this command writes to disks alone" in capsys.readouterr().err
+    assert run_here("pretrain", ["--resume", "s3://runs/a"]) == 2
+    assert run_here("evaluate", ["a.onnx", "--data", "data", "--out", "s3://results/a.json"]) == 2
