@@ -24,7 +24,7 @@ class SourceConfig:
 
     Args:
         layout: how the folder is arranged. `folder` is images/ and labels/ matched by stem, with a classes.yaml.
-        root: the folder. Toytown needs none.
+        root: the folder, or its address in a store. Toytown needs none.
         split: a split by the layout's own name (`train`, `val`); empty means everything there is.
         ids: what the label files hold: `auto` (what the layout's publisher wrote), `cityscapes-id`,
             `cityscapes-trainid`, `synthia-id`, or `classes` (as classes.yaml or the label space has them).
@@ -103,7 +103,8 @@ class TargetConfig:
 
     Args:
         layout: `frames` is a folder (searched below), a glob or a video; the others find a data set's images.
-        root: the folder, glob or video. Empty means no target (plain source-only training). Toytown needs none.
+        root: the folder, glob or video, or its address in a store. Empty means no target (plain source-only training).
+            Toytown needs none.
         split: a split by the layout's own name; empty means everything there is.
         height: training height in pixels, before any crop.
         width: training width in pixels, before any crop.
