@@ -20,7 +20,7 @@ from lsr_infer.io.addresses import is_address, without_secrets
 
 __all__ = [
     "StoredFile", "above_pattern", "has_secret", "is_store", "is_url", "listing", "pieces", "put_folder", "put_whole",
-    "remove_folder", "status", "stored",
+    "remove", "remove_folder", "status", "stored",
 ]  # fmt: skip
 
 _Answer = TypeVar("_Answer")
@@ -292,6 +292,12 @@ def put_whole(local: Path, url: str) -> None:
     _tried(url, "written", put)
 
 
+def remove(url: str) -> None:
+    """Remove a file of a store; raises `InputError`."""
+    file_system, path = _opened(url)
+    _tried(url, "removed", partial(file_system.rm_file, path))
+
+
 def put_folder(local: Path, url: str, *, own: re.Pattern[str] | None = None) -> None:
     """Write every file below a folder to a store, each as `put_whole`, and remove others there that have such names."""
     top = url.rstrip("/")
@@ -299,7 +305,6 @@ def put_folder(local: Path, url: str, *, own: re.Pattern[str] | None = None) -> 
     for name in names:
         put_whole(local / name, f"{top}/{name}")
     if own is not None:
-        file_system, path = _opened(top)
         there = [found.url[len(top) + 1 :] for found in listing(top)]
         for name in {name for name in there if own.fullmatch(name)} - {*names}:
-            _tried(url, "written", partial(file_system.rm_file, f"{path}/{name}"))
+            remove(f"{top}/{name}")

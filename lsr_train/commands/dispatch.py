@@ -63,8 +63,10 @@ def adapt(argv: list[str]) -> int | None:
 
             return resume_stages(request.resume)
     if stages_wanted(request):
-        if request.or_resume:
-            raise UsageError("--or_resume continues one training. Set --init to the source stage's run folder.")
+        if request.or_resume or request.copy_to:
+            raise UsageError(
+                "--or_resume and --copy_to are of one training. Set --init to the source stage's run folder."
+            )
         source = source_stage(request)
         from lsr_train.autopilot.two_stages import adapt_from_scratch
 

@@ -42,6 +42,7 @@ Options (defaults in brackets; a recipe may set others):
   --target DIR|GLOB|VIDEO   unlabelled footage, to take colours or batch-norm statistics from
   --out RUN                 the run folder to make [runs/RECIPE]
   --resume RUN              continue an interrupted run
+  --copy_to s3://BUCKET/RUN a copy of each finished checkpoint in a store; --or_resume takes it up
   --or_resume               continue the run at --out where it is there (restarts of torchrun)
   --init RUN|FILE           start from a checkpoint instead of network.weights
   --network.backbone NAME   resnet18 to resnet101, efficientnet-lite0 or -lite2 [resnet101]
@@ -74,6 +75,7 @@ Options (defaults in brackets; a recipe may set others):
   --budget TIME             time for both stages, such as 90s, 30m or 2h
   --out RUN                 the run folder to make [runs/selftraining]
   --resume RUN              continue an interrupted run
+  --copy_to s3://BUCKET/RUN a copy of each finished checkpoint in a store; --or_resume takes it up
   --or_resume               continue the run at --out where it is there (restarts of torchrun)
   --init RUN|FILE           adapt this checkpoint instead of training a source stage
   --recipe NAME|FILE        settings by name, such as gta5_cityscapes_lsr, or a YAML file
@@ -114,6 +116,7 @@ Options (defaults in brackets; a recipe may set others):
                             [imagenet]
   --out RUN                 the run folder to make [runs/my_footage_distill]
   --resume RUN              continue an interrupted run
+  --copy_to s3://BUCKET/RUN a copy of each finished checkpoint in a store; --or_resume takes it up
   --or_resume               continue the run at --out where it is there (restarts of torchrun)
   --recipe NAME|FILE        settings by name, or a YAML file [my_footage_distill]
   --distill.temperature T   divides the logits of both before they are compared [1.0]

@@ -19,7 +19,8 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.stores import has_secret, is_url
+from lsr_infer.io.addresses import label
+from lsr_infer.io.stores import has_secret, is_store, is_url
 from lsr_train.config.data import MoreSourceConfig, check_named
 from lsr_train.config.fields import fields_of, hint
 from lsr_train.config.method_values import fitted
@@ -189,6 +190,7 @@ class Request:
         out: the run folder to make; None when resuming.
         resume: the run folder to continue; None for a new run.
         or_resume: whether to continue the run at `out` where it is there, as its config.yaml says.
+        copy_to: address in a store that gets a copy of each finished checkpoint; empty means none.
         print_config: whether only to show the configuration.
         budget: seconds for the whole command; None leaves lengths as they are configured.
         flags: dotted names of the fields that the command line sets, by themselves or with their section.
@@ -205,6 +207,7 @@ class Request:
     stated: frozenset[str] = frozenset()
     source_stage: tuple[str, ...] = ()
     or_resume: bool = False
+    copy_to: str = ""
 
 
 def parse_duration(text: str) -> float:
@@ -224,6 +227,7 @@ def _parser(program: str) -> ArgumentParser:
     parser.add_argument("--recipe", action=ActionConfigFile, help="a recipe by name, or a YAML file")
     parser.add_argument("--out", type=str, default="", help="the run folder to make (default: runs/RECIPE)")
     parser.add_argument("--resume", type=str, default="", help="continue this run folder as it is configured")
+    parser.add_argument("--copy_to", type=str, default="", help="address in a store for a copy of each checkpoint")
     parser.add_argument("--or_resume", action="store_true", help="continue the run at --out where it is there")
     if program == "adapt":
         parser.add_argument("--budget", type=str, default="", help="time for both stages, such as 90s, 30m or 2h")
@@ -449,7 +453,15 @@ def resolve(program: str, argv: list[str], default_recipe: str | None) -> Reques
         stated=flags.union(flat(document) if named else (), _stated_of(further)),
         source_stage=source_stage,
         or_resume=namespace.or_resume,
+        copy_to=_store(namespace.copy_to),
     )
+
+
+def _store(address: str) -> str:
+    """Return the address of a store, or nothing, as it was given; `UsageError` where it is none."""
+    if address and not is_store(address):
+        raise UsageError(f"--copy_to is {label(address)!r}; an address such as s3://BUCKET/RUN is needed.")
+    return address
 
 
 def _refuse_secrets(config: Config) -> None:

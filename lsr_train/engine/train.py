@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import torch
@@ -20,6 +21,7 @@ from lsr_train.engine.deadline import Deadline
 from lsr_train.engine.loop import Engine, Networks, TrainingResult, build_accelerator
 from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
+from lsr_train.runs.copies import copy_run, fetch_run
 from lsr_train.runs.folder import RunFolder, describe_environment
 from lsr_train.runs.matching import differing
 
@@ -61,6 +63,8 @@ def train(request: Request, deadline: Deadline | None = None) -> int:
         with_labels = f", {few} labelled ones ({config.data.labelled_batch} a step)" if few else ""
         networks = Networks(network=network, teacher=teacher, labelled=few)
         engine = Engine(config, inputs.space, networks, accelerator, run, inputs.selector, deadline)
+        if request.copy_to:
+            run.saved = partial(copy_run, run, request.copy_to)
         if request.resume is not None:
             engine.resume()
         if accelerator.is_main_process:
@@ -83,6 +87,7 @@ def train(request: Request, deadline: Deadline | None = None) -> int:
         if accelerator.is_main_process:
             state = "finished" if result.finished else "interrupted"
             engine.write_status(state)
+            run.saved()
             _report(result, inputs, run)
     accelerator.wait_for_everyone()
     accelerator.end_training()  # a process that ends with its group open may abort: its threads are still running
@@ -101,6 +106,8 @@ def _taken_up(request: Request, device: torch.device) -> Request:
     if not request.or_resume or out is None:
         return request
     PartialState(cpu=device.type == "cpu")  # with which `broadcast_object_list` works
+    if request.copy_to and PartialState().is_main_process and not out.exists():
+        fetch_run(request.copy_to, out)
     is_there = broadcast_object_list([(out / "config.yaml").is_file()])[0]
     if not is_there:
         return request

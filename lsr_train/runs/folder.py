@@ -228,6 +228,8 @@ class RunFolder:
         self.signals = StepTable(path / "signals.csv")
         self.classes = StepTable(path / "classes.csv")
         self.gradients = StepTable(path / "gradients.csv")
+        self.saved: Callable[[], None] = lambda: None
+        """Called after each checkpoint."""
         self._lock = FileLock(path / ".lock", thread_local=False)  # let go of when this process ends, whoever it forked
 
     @staticmethod
@@ -434,6 +436,7 @@ class RunFolder:
         if best:
             self.point("best", step)
         self.prune(keep)
+        self.saved()
 
     def prune(self, keep: int) -> None:
         """Remove all checkpoints but the newest `keep`, the selected and the last one."""
