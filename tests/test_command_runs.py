@@ -36,7 +36,7 @@ def as_run(line: str) -> str:
     if re.match(r"python -m lsr_train (pretrain|adapt|distill)\b", line) and "--resume" not in line:
         if "--budget" in line:
             more = [] if "--network.weights" in line else NETWORK
-            return re.sub(r"--budget \S+", "--budget 1m", line) + f" {shlex.join(more)}"
+            return re.sub(r"--budget \S+", "--budget 3m", line) + f" {shlex.join(more)}"
         stage = ["--source_stage.train.steps", "2"] if " adapt " in line and "--init" not in line else []
         own = ["--weights.cluster=0", "--weights.perpendicularity=0"] if "--method" in line else []
         student = [word for word in SHORT if word not in NETWORK[2:4]] if "distill" in line else SHORT
