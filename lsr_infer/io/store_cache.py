@@ -213,8 +213,8 @@ def _make_room(entry: _Entry) -> None:
             f"{_readable(limit)}. Set LSR_CACHE_LIMIT higher, and LSR_CACHE to a folder with so much room."
         )
     with _guard:
-        if _unchecked.get(folder, 0) >= size:
-            _unchecked[folder] -= size
+        if (left := _unchecked.get(folder, 0)) >= size:
+            _unchecked[folder] = left - size
             return
     sizes = {place: _size(place) for place in folder.iterdir() if place != entry.folder}
     total = sum(sizes.values()) + size

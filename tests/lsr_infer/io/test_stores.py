@@ -74,6 +74,11 @@ def test_a_read_that_was_killed_goes_on(place: str, proxy: FaultyProxy, tmp_path
     assert line.endswith(f"bytes={200 * KIB}-{500 * KIB - 1}")
 
 
+def test_an_empty_file_is_the_first_in_the_cache(place: str, tmp_path: Path) -> None:
+    assert written(tmp_path, f"{place}/empty.bin", 0) == b""
+    assert fetch(f"{place}/empty.bin").read_bytes() == b""
+
+
 def test_changed_content_is_fetched_anew(place: str, tmp_path: Path) -> None:
     old = written(tmp_path, f"{place}/a.bin", 10 * KIB, seed=1)
     first = fetch(f"{place}/a.bin")
