@@ -177,6 +177,7 @@ def test_on_ray_nodes_of_which_one_dies_in_a_run_it_is_the_same_table(
 ) -> None:
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed (extra ray)")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # its own 15 starves them where other programs run
     small = {"object_store_memory": 80 * 2**20}
     head = {"num_cpus": 0, "include_dashboard": False, **small}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
