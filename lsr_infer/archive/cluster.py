@@ -28,8 +28,9 @@ _LIST = 100
 """Clips in one list: a task looks at all of them, one after the other, to find the long ones."""
 _BLOCK_BYTES = 1
 """A block of more is split: so each row is a task of its own, whichever list it was in."""
-_MOST_TASKS = 4000
-"""About as many, whatever the number of units: the driver remembers 1.3 KB of each."""
+_TASKS, _TASKS_A_WORKER = 1000, 20
+"""About as many, whatever the number of units: the driver remembers 9 KB of each. With fewer a worker, the last ones
+would be waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class RayRunner:
         names = list(self._write_lists(units))
         if not names:
             return
-        together = max(1, len(names) * _LIST // _MOST_TASKS)
+        together = max(1, len(names) * _LIST // max(_TASKS, _TASKS_A_WORKER * self.workers()))
         lists = [{"list": name, "cut": cut, "together": together} for name in names]
         # A pool that may shrink: a fixed one waits for ever for a lost node's workers, which find no room.
         data = self._ray.data
