@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from lsr_infer.commands.parser import ArgumentParser, disk_path, parse_size, place
+from lsr_infer.commands.parser import ArgumentParser, disk_path, named, parse_size
 from lsr_infer.errors import exit_status, stderr_handler
 from lsr_infer.io.store_cache import local_path
 from lsr_infer.manifest import OUTPUTS, PRECISIONS
@@ -41,7 +41,7 @@ def build_parser() -> ArgumentParser:
         "More: docs/export.md",
     )
     add = parser.section("file")
-    add("checkpoint", type=place, metavar="CHECKPOINT", common=True, help="run folder (its best checkpoint, else its "
+    add("checkpoint", type=named, metavar="CHECKPOINT", common=True, help="run folder (its best checkpoint, else its "
         "last), .safetensors or .pth")  # fmt: skip
     add("-o", "--output", type=disk_path, required=True, metavar="MODEL.onnx", common=True, help="the file to write")
     add("--overwrite", action="store_true", common=True, help="replace existing files")
@@ -64,7 +64,7 @@ def build_parser() -> ArgumentParser:
         "the training)")  # fmt: skip
     add("--opset", type=int, choices=OPSETS, default=OPSET, help=f"ONNX operator set of the graph ({OPSET})")
     add = parser.section("calibration")
-    add("--calibrate", type=place, metavar="PLACE", common=True, help="INT8: folder or video of unlabelled frames to "
+    add("--calibrate", type=named, metavar="PLACE", common=True, help="INT8: folder or video of unlabelled frames to "
         "take ranges from (the run's training frames)")  # fmt: skip
     add("--calibration-frames", type=int, default=32, metavar="N", help="INT8: take ranges from N of them (32); up to "
         "16 more are kept back to choose and to prove")  # fmt: skip

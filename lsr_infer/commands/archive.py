@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
 
-from lsr_infer.commands.parser import ArgumentParser, place
+from lsr_infer.commands.parser import ArgumentParser, named
 from lsr_infer.commands.segment import (
     add_frame_options,
     add_kinds,
@@ -81,10 +81,10 @@ def _parser() -> ArgumentParser:
     add = parser.section("input")
     add("sources", nargs="+", metavar="SOURCE", common=True, help="folder, video or pattern, of a store "
         "too, or list of them (@FILE, a clip a line); several at once")  # fmt: skip
-    add("-m", "--model", type=place, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
+    add("-m", "--model", type=named, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
         f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
     add = parser.section("results")
-    add("-o", "--output", type=place, required=True, metavar="PLACE", common=True, help="folder of the results, which "
+    add("-o", "--output", type=named, required=True, metavar="PLACE", common=True, help="folder of the results, which "
         "all nodes share, or of a store (s3://, gs://, az://)")  # fmt: skip
     add_kinds(add)
     add_looks(add)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lsr_infer.commands.parser import ArgumentParser, add_network_options, parse_size, place
+from lsr_infer.commands.parser import ArgumentParser, add_network_options, named, parse_size
 from lsr_infer.errors import UsageError
 from lsr_infer.text import printable, printable_json
 
@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> None:
         notes="Exit codes: 0 done, 2 usage, 3 device, 4 video or model unusable, 130 interrupted.",
     )
     add = parser.section("input")
-    add("model", type=place, metavar="MODEL", common=True, help="exported model")
-    add("--source", type=place, metavar="VIDEO", common=True, help="frames to time on (shipped Toytown, 512x256)")
+    add("model", type=named, metavar="MODEL", common=True, help="exported model")
+    add("--source", type=named, metavar="VIDEO", common=True, help="frames to time on (shipped Toytown, 512x256)")
     add("--frames", type=int, default=50, metavar="N", common=True, help="how many are timed (50)")
     add("--json", action="store_true", common=True, help="put one JSON document on stdout")
     add_network_options(parser.section("network"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lsr_infer.commands.parser import ArgumentParser, place
+from lsr_infer.commands.parser import ArgumentParser, named
 from lsr_infer.text import printable, printable_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
         notes="Exit codes: 0 done, 2 usage, 4 model unusable.",
     )
     add = parser.section("options")
-    add("model", type=place, metavar="MODEL", common=True, help=".onnx or .engine file")
+    add("model", type=named, metavar="MODEL", common=True, help=".onnx or .engine file")
     add("--json", action="store_true", common=True, help="put one JSON document on stdout")
     add("--manifest", action="store_true", common=True, help="put the Manifest alone on stdout, as JSON")
     values = parser.parse_args(argv)

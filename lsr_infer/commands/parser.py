@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from lsr_infer.errors import UsageError
 from lsr_infer.io.stores import is_url
 
-__all__ = ["ArgumentParser", "StrictParser", "add_network_options", "disk_path", "parse_size", "place"]
+__all__ = ["ArgumentParser", "StrictParser", "add_network_options", "disk_path", "named", "parse_size"]
 
 
 class StrictParser(argparse.ArgumentParser):
@@ -133,7 +133,7 @@ def add_network_options(add: Callable[..., None]) -> None:
     add("--allow-unverified", action="store_true", help="run an engine whose parity has not been checked yet")
 
 
-def place(text: str) -> Path | str:
+def named(text: str) -> Path | str:
     """Return what names a file or folder: a path, or the address of a store or http server as it is."""
     return text if is_url(text) else Path(text)
 

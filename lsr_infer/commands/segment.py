@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lsr_infer.commands.parser import ArgumentParser, add_network_options, parse_size, place
+from lsr_infer.commands.parser import ArgumentParser, add_network_options, named, parse_size
 from lsr_infer.pipeline.options import SegmentOptions, Selection, WorkingSize
 from lsr_infer.shipped import DEFAULT_MODEL, shipped_models
 
@@ -44,13 +44,13 @@ def _parser() -> ArgumentParser:
     add = parser.section("input")
     add("sources", nargs="*", metavar="SOURCE", common=True, help="image, video, folder, pattern (of "
         "s3://, gs://, az:// too), rtsp:// or http:// stream, camera (0 or camera:0); several at once")  # fmt: skip
-    add("-m", "--model", type=place, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
+    add("-m", "--model", type=named, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
         f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
     add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S seconds "
         "is lost (10)")  # fmt: skip
     add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
     add = parser.section("results")
-    add("-o", "--output", type=place, metavar="DIR", common=True, help=f"folder of the results, of a store too "
+    add("-o", "--output", type=named, metavar="DIR", common=True, help=f"folder of the results, of a store too "
         f"({_OUTPUT}; none with --show)")  # fmt: skip
     add_kinds(add)
     add("--side-by-side", nargs="?", const="", metavar="OTHER.onnx", common=True,
@@ -77,7 +77,7 @@ def add_looks(add: Callable[..., None]) -> None:
         "pictures and videos side by side (auto)")  # fmt: skip
     add("--lossless", action="store_true", help="masks of a video as one FFV1 .mkv instead of PNGs")
     add("--mask-ids", default="train", metavar="IDS", help="numbers in masks: train, or cityscapes label ids (train)")
-    add("--ignore-mask", type=place, metavar="PNG", help="show nothing where this image is not black")
+    add("--ignore-mask", type=named, metavar="PNG", help="show nothing where this image is not black")
 
 
 def add_frame_options(add: Callable[..., None]) -> None:
@@ -124,7 +124,7 @@ def read_options(argv: Sequence[str]) -> SegmentOptions:
     sources = list(values.pop("sources"))
     beside = values.pop("side_by_side")
     is_model = Path(beside or "").suffix.lower() in _MODEL_SUFFIXES or beside in shipped_models()
-    other = place(beside) if beside and is_model and (Path(beside).suffix or not Path(beside).exists()) else None
+    other = named(beside) if beside and is_model and (Path(beside).suffix or not Path(beside).exists()) else None
     if beside and other is None:  # the argument after a bare --side-by-side is the first source
         sources.insert(0, beside)
     if not sources:

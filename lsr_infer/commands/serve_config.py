@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from lsr_infer.commands.parser import ArgumentParser, disk_path, place
+from lsr_infer.commands.parser import ArgumentParser, disk_path, named
 
 __all__ = ["main"]
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
         "REPOSITORY",
     )
     add = parser.section("options")
-    add("model", type=place, metavar="MODEL", common=True, help=".onnx file or .engine of TensorRT")
+    add("model", type=named, metavar="MODEL", common=True, help=".onnx file or .engine of TensorRT")
     add(
         "-o",
         "--output",
