@@ -150,7 +150,8 @@ def main() -> None:
         memory = []
         for number in filter(None, options.units.split(",")):
             words = [sys.executable, "-m", "tests.benchmarks.archive_scale", "--drive", number]
-            memory.append(json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, env=os.environ).stdout))
+            said = subprocess.run(words, check=True, stdout=subprocess.PIPE, env=os.environ).stdout
+            memory.append(json.loads(said.splitlines()[-1]))  # Ray may say something before
             print(memory[-1], file=sys.stderr, flush=True)
         few, many = map(int, options.clips.split(","))
         cost = overhead(folder, (few, many), options.rounds, model_path(options.model)) if options.rounds else None
