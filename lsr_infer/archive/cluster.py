@@ -26,6 +26,8 @@ __all__ = ["RayRunner", "WorkerPool"]
 
 _LIST = 100
 """Clips in one list: a task looks at all of them, one after the other, to find the long ones."""
+_READERS = 4
+"""Lists that are read at a time, each by a process of its own, which Ray would start for all of them at once."""
 _BLOCK_BYTES = 1
 """A block of more is split: so each row is a task of its own, whichever list it was in."""
 _TASKS, _TASKS_A_WORKER = 1000, 20
@@ -103,7 +105,7 @@ class RayRunner:
         )
         done = (
             data.from_items(lists, override_num_blocks=len(lists))
-            .flat_map(_read_list, fn_args=(self._job,), num_cpus=0)
+            .flat_map(_read_list, fn_args=(self._job,), num_cpus=0, concurrency=_READERS)
             .map(
                 _Worker,
                 fn_constructor_args=(self._worker, self._job),
