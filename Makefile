@@ -27,7 +27,7 @@ QUIET := $(shell test -t 2 || echo --quiet)
 PIP := $(BIN)/python -m pip install $(QUIET)
 step = @echo "== $(1)"; begin=$$(date +%s); \
 	(while sleep 30 >/dev/null 2>&1; do echo "== $(1): $$(($$(date +%s) - begin)) s so far"; done) & ticker=$$!; \
-	trap 'kill $$ticker 2>/dev/null' EXIT INT TERM; $(2)
+	trap 'kill $$ticker 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; $(2)
 
 $(VENV)/.installed: pyproject.toml constraints/cpu.txt
 	$(call step,1/2 the environment $(VENV) and its pip,$(PYTHON) -m venv $(VENV) && $(PIP) --upgrade pip)

@@ -51,6 +51,12 @@ def make(words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def source(words: list[str]) -> None:
+    """A shell's `source` of the environment that the Makefile makes."""
+    assert words == [".venv/bin/activate"]
+    assert "VENV := .venv\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
 def install(words: list[str]) -> None:
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (what,) = words
@@ -101,7 +107,7 @@ READERS: dict[str, Callable[[list[str]], object]] = {
     "accelerate launch": lambda words: launch(launch_command_parser(), words),
     "make": make,
     "pip install": install,
-    "source": lambda words: "VENV := .venv\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8"),
+    "source": source,
 }
 """By the beginning of a line; the longest holds. A line that ends in … leaves out more options of the same kind."""
 

@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 _FINEST_TIME_BASE = Fraction(1, 90_000)
 _FRAGMENTED = "+frag_keyframe+delay_moov+default_base_moof"
-"""The header waits for the first piece (`delay_moov`): one written before it (`empty_moov`) knows nothing of the delay
-of B-frames, and the video begins late by it."""
+"""The header waits for the first piece (`delay_moov`), and so knows of a delay of the encoder; one written before it
+(`empty_moov`) does not, and the video would begin late by it."""
 _AVX_512 = 256  # OpenCV's CV_CPU_AVX512_SKX
 _X264 = "bframes=0:mbtree=1:rc-lookahead=10" + (":asm=AVX2" if cv2.checkHardwareSupport(_AVX_512) else "")
 """Overlays flicker where classes meet, which B-frames predict badly. With `superfast` and crf 21, measured on overlays

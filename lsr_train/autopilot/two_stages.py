@@ -79,6 +79,7 @@ class _Inputs:
     choices: Choices
     source: Config  # the source stage beside it
     prepared: RunInputs
+    light: bool  # whether the network is that of short budgets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +224,7 @@ def _open(request: Request, stage: SourceStage, widest: int | None = None, *, li
         space = choose_label_space(choices.config)
         load_backbone_weights(DeepLabV2(network_spec(source, space)), source.network.weights)  # before anything is read
     prepared = open_inputs(choices.config, accelerator)  # every file is checked before the output is
-    return _Inputs(choices=choices, source=source, prepared=prepared)
+    return _Inputs(choices=choices, source=source, prepared=prepared, light=light)
 
 
 def _both(inputs: _Inputs, stage: SourceStage, costs: Costs) -> tuple[Stage, Stage]:
@@ -320,9 +321,8 @@ class _Search:
 
     def _at(self, whole: _Inputs, width: int | None) -> _Inputs:
         """Open what is open at the footage's own size with images of at most so many columns."""
-        light = whole.choices.config.network.backbone != self.request.config.network.backbone
         with _quiet():
-            return whole if width is None else _open(self.request, self.stage, width, light=light)
+            return whole if width is None else _open(self.request, self.stage, width, light=whole.light)
 
     def _measured(self, inputs: _Inputs, seconds: float) -> Costs:
         """Measure a step of either stage, within about so many seconds in all."""

@@ -81,20 +81,23 @@ def _table_sections(
     parts = [comparison_table(document, "figures"), comparison_table(document, "classes")]
     folder = options.named[name]
     networks = table_networks(folder, document)
-    text, pictures = [], list[Section]()
+    text, pictures, missing = [], list[Section](), list[str]()
     if not networks:
         text = [f"No pictures: none of its runs lies in {folder.name}, beside the table."]
     else:
         try:
-            found = network_sections(options if options.uses_labels else _scored_alike(options, folder), networks, [])
+            found = network_sections(
+                options if options.uses_labels else _scored_alike(options, folder), networks, missing
+            )
             pictures = [
                 replace(section, key=f"{key}-{section.key}", title=f"{name}: {section.title}", headline="")
                 for section in found
                 if section.key != "scores"
             ]
         except LsrError as error:
-            left_out.append(f"{name}, its pictures: {error}")
+            missing.append(str(error))
             logger.error("the pictures of %s are left out: %s", name, error)
+    left_out += [f"{name}, its pictures: {line}" for line in missing]
     return [Section(key=key, title=name, headline=parts[0].headline, text=text, tables=parts), *pictures]
 
 

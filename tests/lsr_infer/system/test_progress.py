@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import threading
 
 import pytest
@@ -86,7 +87,7 @@ def test_a_long_step_is_not_silent(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     with Progress("tracing", unit=""):
         threading.Event().wait(0.3)
     assert len(caplog.messages) >= 2
-    assert set(caplog.messages) == {"tracing: 0 s so far"}
+    assert all(re.fullmatch(r"tracing: \d+ s so far", line) for line in caplog.messages)
 
 
 def test_what_nobody_counts_is_asked_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,8 +96,8 @@ def test_what_nobody_counts_is_asked_for(monkeypatch: pytest.MonkeyPatch, caplog
     caplog.set_level(logging.INFO)
     with Progress("table", 100, unit="%", look=lambda: (25, "lsr, seed 0: step 25 of 50")):
         threading.Event().wait(0.3)
-    assert set(caplog.messages) <= {f"table: 25 %, {n} s left; lsr, seed 0: step 25 of 50" for n in (0, 1)}
     assert caplog.messages
+    assert all(re.fullmatch(r"table: 25 %, \d+ s left; lsr, seed 0: step 25 of 50", line) for line in caplog.messages)
 
 
 def test_a_terminal_sees_a_bar_that_goes_on_during_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -318,6 +318,7 @@ def test_a_budget_that_is_large_enough_gives_four_times_the_recipes_steps(data: 
     assert any("a source step and" in line and line.startswith("steps 40 and 32: measured") for line in choices)
 
 
+@pytest.mark.slow(reason="keeps to a real clock, for which the machine has to be quiet")
 def test_a_budget_ends_on_its_clock_though_steps_get_slower(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,7 +335,7 @@ def test_a_budget_ends_on_its_clock_though_steps_get_slower(
     planned = yaml.safe_load((source_of(out) / "config.yaml").read_text(encoding="utf-8"))["train"]["steps"]
     assert steps_of(out)[0] < planned
     rates = [float(row["learning_rate"]) for row in csv.DictReader((out / "metrics.csv").open())]
-    assert rates[-1] < 0.5 * max(rates) or len(rates) < 8  # a machine without time for more has not got far
+    assert rates[-1] < 0.5 * max(rates)
     assert min(rates) >= 0
 
 
@@ -426,6 +427,25 @@ def test_a_budget_without_time_for_the_recipes_network_takes_a_lighter_one(
     assert (adapted["normalization"] == "lite-rgb") == (backbone != "resnet50")
     written = " ".join(json.loads((out / "stages.json").read_text(encoding="utf-8"))["choices"])
     assert ("too few steps of resnet50" in written) == (backbone != "resnet50")
+
+
+def test_a_budget_keeps_the_network_of_a_weights_file_at_every_size(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("measure_cost", lambda *_: StageCost(step=10.0)), ("train", lambda *_: 0), ("write_summary", lambda *_: None),
+        ("backbone_of", lambda _: ("resnet18", 0.125, ("caffe", "caffe-bgr"))),
+        ("load_backbone_weights", lambda *_: ""),
+    ):  # fmt: skip
+        monkeypatch.setattr(two_stages, name, value)
+    monkeypatch.setattr(automatic, "_WIDTHS", (64,))
+    out, named = tmp_path / "runs/run", ["--source", str(data / "game"), "--target", str(data / "camera.mp4")]
+    own = ["--out", str(out), *TINY[6:], "--network.weights", "encoder.pth", "--budget", "1000s"]
+    assert run_here("adapt", [*named, *own]) == 0
+    config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    assert config["data"]["target"]["width"] == 64  # a smaller size was opened
+    assert config["network"]["backbone"] == "resnet18"
+    assert "efficientnet" not in (out / "stages.json").read_text(encoding="utf-8")
 
 
 def test_a_budget_that_is_too_small_says_what_is_needed_and_that_is_enough(
