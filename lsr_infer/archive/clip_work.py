@@ -19,7 +19,7 @@ import msgspec
 
 from lsr_infer.archive.ledger import HIDDEN, MOST_TRIES, ClipRecord, FailedTry, Ledger
 from lsr_infer.archive.places import clip_file, clip_label, clip_stamp, result_place, result_place_name
-from lsr_infer.archive.ranges import join_ranges, mean_shares, range_starts
+from lsr_infer.archive.ranges import CUT_SUFFIXES, join_ranges, mean_shares, range_starts
 from lsr_infer.errors import DeviceError, InputError, LsrError
 from lsr_infer.io.addresses import label
 from lsr_infer.io.digests import file_digest
@@ -33,11 +33,13 @@ from lsr_infer.pipeline.outputs import plan_outputs
 from lsr_infer.pipeline.task import Task, segment_video
 from lsr_infer.shipped import model_path
 
-__all__ = ["ArchiveJob", "ClipWorker", "Unit", "WorkerHost", "new_job"]
+__all__ = ["RANGES", "ArchiveJob", "ClipWorker", "Unit", "WorkerHost", "new_job"]
 
 _NOT_IN_RESULTS = ("sources", "output", "device", "threads", "timeout", "reconnects", "overwrite", "show", "json")
 """Options on which no result depends, but for rounding."""
 _WHOLE = (0.0,)
+RANGES = f"{HIDDEN}/ranges"
+"""Where results of ranges lie until they are joined."""
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
 
 def ranges_folder(name: str) -> str:
     """Return where the results of a clip's ranges lie until they are joined."""
-    return f"{HIDDEN}/ranges/{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
+    return f"{RANGES}/{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,8 @@ class ClipWorker:
 
     def cut(self, unit: Unit) -> list[Unit]:
         """Return the ranges of a clip, or the clip itself where it is short, done, or cannot be cut."""
-        if self._job.range_seconds == float("inf"):
+        stored_uncut = is_url(unit.place) and not clip_label(unit.place).lower().endswith(CUT_SUFFIXES)
+        if self._job.range_seconds == float("inf") or stored_uncut:  # to look into one it must be fetched
             return [unit]
         try:
             stamp = clip_stamp(unit.place)
@@ -254,8 +257,8 @@ class ClipWorker:
             try:
                 if _digest(model) != self._job.model_digest:
                     raise DeviceError(
-                        f"{model}: is another file on {self._host.name} than where the command was started. Put the "
-                        "model under one path that all nodes share."
+                        f"{label(model)}: is another file on {self._host.name} than where the command was started. Put "
+                        "the model under one path that all nodes share."
                     )
                 self._task = open_task(self._job.options, self._stack)
             except LsrError as error:

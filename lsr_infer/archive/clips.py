@@ -11,20 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lsr_infer.errors import InputError, UsageError
-from lsr_infer.io.addresses import without_secrets
+from lsr_infer.io.addresses import label, without_secrets
 from lsr_infer.io.files import file_status
 from lsr_infer.io.sources import VIDEO_SUFFIXES, folders_below
-from lsr_infer.io.stores import above_pattern, is_store, is_url, listing, status
+from lsr_infer.io.stores import above_pattern, has_secret, is_store, is_url, listing, status
 
 __all__ = ["Clip", "ClipList"]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video: the file or address, and the name of its results below the output, with `/` between its parts."""
+    """A video: the file or address, and the name of its results below the output, with `/` between its parts.
+
+    Raises:
+        UsageError: the name would lead out of the output.
+    """
 
     place: str
     name: str
+
+    def __post_init__(self) -> None:
+        if ".." in self.name.split("/"):
+            raise UsageError(f"{label(self.place)}: its path has `..` in it. Write it without.")
 
 
 @dataclass
@@ -41,7 +49,7 @@ class ClipList:
         unsearched: folders that it could not search, each with the reason.
 
     Raises:
-        UsageError: two sources would have one folder of results.
+        UsageError: two sources, or two lines of a list, would have one folder of results; or see `Clip`.
         InputError: a source is not there.
     """
 
@@ -63,8 +71,8 @@ class ClipList:
             other = tops.setdefault(_top(source), source)
             if other != source:
                 raise UsageError(
-                    f"{other} and {source} would both have their results in {_top(source)}/. Name the folder above "
-                    "them, or put their paths into a list: @clips.txt."
+                    f"{label(other)} and {label(source)} would both have their results in {_top(source)}/. Name the "
+                    "folder above them, or put their paths into a list: @clips.txt."
                 )
 
     def __iter__(self) -> Iterator[Clip]:
@@ -79,14 +87,22 @@ class ClipList:
             elif source.startswith("@"):
                 yield from _listed(Path(source[1:]), top)
             elif _is_pattern(source):
-                base = _fixed_part(source)
-                for match in sorted(glob.iglob(source, recursive=True)):
-                    if os.path.isfile(match):
-                        yield Clip(match, f"{top}/{os.path.relpath(match, base)}")
+                yield from self._fitting(source, top)
             elif os.path.isdir(source):
                 yield from self._below(Path(source), top)
             else:
                 yield Clip(source, top)
+
+    def _fitting(self, pattern: str, top: str) -> Iterator[Clip]:
+        base = _fixed_part(pattern)
+        passed_over = None
+        if isinstance(self.without, Path):  # beside results that lie around them, clips are taken
+            whole, above = Path(os.path.realpath(self.without)), Path(os.path.realpath(base))
+            passed_over = whole if above in whole.parents else whole / top
+        for match in sorted(glob.iglob(pattern, recursive=True)):
+            place = Path(os.path.realpath(os.path.dirname(match)))
+            if os.path.isfile(match) and (passed_over is None or not place.is_relative_to(passed_over)):
+                yield Clip(match, f"{top}/{os.path.relpath(match, base)}")
 
     def _below(self, folder: Path, top: str) -> Iterator[Clip]:
         passed_over = os.path.realpath(self.without) if isinstance(self.without, Path) else None
@@ -139,14 +155,34 @@ def _fixed_part(pattern: str) -> str:
 
 def _listed(file: Path, top: str) -> Iterator[Clip]:
     """Yield the clips of a list; one that stands there twice is one clip."""
-    met: set[int] = set()
+    met: dict[int, int] = {}
     try:
         with file.open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:
                 place = line.strip()
-                path = without_secrets(place).partition(":/")[2] if is_url(place) else os.path.abspath(place)
-                if place and hash(path) not in met:
-                    met.add(hash(path))
+                if not place:
+                    continue
+                path = _path_in_list(place)
+                whole = hash(place if is_url(place) else path)
+                if hash(path) not in met:
+                    met[hash(path)] = whole
                     yield Clip(place, f"{top}{path}")
+                elif met[hash(path)] != whole:
+                    raise UsageError(
+                        f"{file}: two of its lines would both have their results in {top}{path}/, whose name "
+                        "holds nothing that may be a secret. Put them into two lists."
+                    )
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error}).") from error
+
+
+def _path_in_list(place: str) -> str:
+    """Return the path of a line below its list's folder, without what may be a secret."""
+    if not is_url(place):
+        return os.path.abspath(place)
+    if is_store(place) and has_secret(place):
+        raise UsageError(
+            f"{label(place)}: credentials are not read from an address. Set them as the store's own tools have them "
+            "(docs/guide/stores.md)."
+        )
+    return (place if is_store(place) else without_secrets(place)).partition(":/")[2]

@@ -1,7 +1,8 @@
 """Runs units on a Ray cluster, or on this machine by Ray: Ray Data hands them to a pool of workers.
 
 What lies in a place of results is all that workers and driver share; a worker, a node or the driver may be lost at any
-time. The driver holds no units: they lie in lists beside the records, of which it knows the names.
+time. The driver holds no units: they lie in lists beside the records, of which it knows the names. Addresses that may
+hold a secret are in no list; they go with its name.
 """
 
 import json
@@ -16,14 +17,17 @@ from typing import Any
 import msgspec
 
 from lsr_infer import errors
-from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit, WorkerHost
+from lsr_infer.archive.clip_work import RANGES, ArchiveJob, ClipWorker, Unit, WorkerHost
 from lsr_infer.archive.ledger import HIDDEN, ClipRecord
 from lsr_infer.archive.places import result_place
 from lsr_infer.errors import DeviceError, LsrError
+from lsr_infer.io.addresses import label
+from lsr_infer.io.stores import is_store
 from lsr_infer.system.ray_cluster import join_cluster
 
 __all__ = ["RayRunner", "WorkerPool"]
 
+_LISTS = f"{HIDDEN}/lists"
 _LIST = 100
 """Clips in one list: a task looks at all of them, one after the other, to find the long ones."""
 _READERS = 4
@@ -59,7 +63,7 @@ class RayRunner:
         self._worker = worker or _clip_worker
         self._job = replace(job, options=replace(job.options, threads=pool.cores))
         self._place = result_place(job.place)
-        self._lists = f"{HIDDEN}/lists/{job.run}"
+        self._lists = f"{_LISTS}/{job.run}"
         self._written = 0
         self._joins: dict[Any, Unit] = {}
         self._ray: Any = None
@@ -93,18 +97,18 @@ class RayRunner:
 
     def outcomes(self, units: Iterable[Unit], *, cut: bool) -> Iterator[tuple[Unit, ClipRecord]]:
         """See `UnitRunner`; `LsrError` where a worker met what no other would do better."""
-        names = list(self._write_lists(units))
-        if not names:
+        lists = list(self._write_lists(units))
+        if not lists:
             return
-        together = max(1, len(names) * _LIST // max(_TASKS, _TASKS_A_WORKER * self.workers()))
-        lists = [{"list": name, "cut": cut, "together": together} for name in names]
+        together = max(1, len(lists) * _LIST // max(_TASKS, _TASKS_A_WORKER * self.workers()))
+        rows = [{**one, "cut": cut, "together": together} for one in lists]
         # A pool that may shrink: a fixed one waits for ever for a lost node's workers, which find no room.
         data = self._ray.data
         pool = data.ActorPoolStrategy(
             min_size=1, max_size=self.workers(), initial_size=self.workers(), max_tasks_in_flight_per_actor=2
         )
         done = (
-            data.from_items(lists, override_num_blocks=len(lists))
+            data.from_items(rows, override_num_blocks=len(rows))
             .flat_map(_read_list, fn_args=(self._job,), num_cpus=0, concurrency=_READERS)
             .map(
                 _Worker,
@@ -134,17 +138,23 @@ class RayRunner:
                 return
 
     def clear(self) -> None:
-        """Remove the lists of this run, once nothing is left of it."""
-        self._place.remove(self._lists)
+        """Remove lists and ranges, those that killed runs left too, once nothing is left to be done."""
+        self._place.remove(_LISTS)
+        self._place.remove(RANGES)
 
-    def _write_lists(self, units: Iterable[Unit]) -> Iterator[str]:
-        """Write units into lists, and yield the name of each."""
+    def _write_lists(self, units: Iterable[Unit]) -> Iterator[dict[str, str]]:
+        """Write units into lists, and yield of each its name, and as JSON the places that are not in it."""
         left = iter(units)
         while some := list(islice(left, _LIST)):
             name = f"{self._lists}/{self._written:06d}.json"
+            secret = {}
+            for index, unit in enumerate(some):
+                if not is_store(unit.place) and label(unit.place) != unit.place:
+                    secret[str(index)] = unit.place
+                    some[index] = msgspec.structs.replace(unit, place=label(unit.place))
             self._place.write(name, _packed(some))
             self._written += 1
-            yield name
+            yield {"list": name, "secret": json.dumps(secret)}
 
 
 def _packed(items: Sequence[Unit] | Sequence[ClipRecord]) -> bytes:
@@ -194,7 +204,10 @@ def _read_list(row: dict[str, Any], job: ArchiveJob) -> list[dict[str, Any]]:
     if content is None:
         raise RuntimeError(f"{row['list']} is gone from {job.place}")
     worker, together = ClipWorker(job, _host()), row["together"]
-    cut = [part for unit in _units(content) for part in (worker.cut(unit) if row["cut"] else [unit])]
+    units = _units(content)
+    for index, place in json.loads(row["secret"]).items():
+        units[int(index)] = msgspec.structs.replace(units[int(index)], place=place)
+    cut = [part for unit in units for part in (worker.cut(unit) if row["cut"] else [unit])]
     return [{"units": _packed(cut[start : start + together])} for start in range(0, len(cut), together)]
 
 

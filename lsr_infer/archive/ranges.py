@@ -21,7 +21,10 @@ from lsr_infer.video.joining import join_videos
 from lsr_infer.video.reader import picture_stream, probe
 from lsr_infer.video.writer import AudioSource, MaskVideoWriter, overlay_time_base
 
-__all__ = ["join_ranges", "mean_shares", "range_starts"]
+__all__ = ["CUT_SUFFIXES", "join_ranges", "mean_shares", "range_starts"]
+
+CUT_SUFFIXES = (".mp4", ".mov", ".m4v", ".qt", ".3gp", ".3g2")
+"""Names of files whose format is cut end with these."""
 
 
 def range_starts(path: Path, seconds: float) -> tuple[float, ...]:

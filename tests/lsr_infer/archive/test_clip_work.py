@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lsr_infer.archive import clip_work
 from lsr_infer.archive.clip_work import ArchiveJob, ClipWorker, Unit, WorkerHost, new_job
 from lsr_infer.archive.ledger import MOST_TRIES, ClipRecord, Ledger
 from lsr_infer.archive.places import result_place
@@ -43,6 +45,29 @@ def test_a_clip_gets_what_lsr_infer_makes_of_it(model: Path, tmp_path: Path, uni
     assert main([str(word) for word in [*alone, "--threads", "1"]]) == 0
     assert results(tmp_path / "out" / unit.name) == results(tmp_path / "alone")
     assert not list((tmp_path / "out").rglob("*.part*"))
+
+
+def test_only_a_stored_clip_that_can_be_cut_is_fetched_to_be_cut(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(clip_work, "clip_stamp", lambda place: asked.append(place) or "")
+    monkeypatch.setattr(clip_work, "clip_file", lambda _place: nullcontext(clip_with_sound(tmp_path / "fetched.mp4")))
+    worker = ClipWorker(replace(job(model, tmp_path / "out"), range_seconds=1.0))
+    units = [Unit(place=f"https://host/{name}?sig=a.mp4", name=name) for name in ("a.MP4", "b.mkv", "c.avi")]
+    assert [len(worker.cut(unit)) for unit in units] == [3, 1, 1]
+    assert asked == [units[0].place]
+
+
+def test_a_signed_model_is_named_without_its_signature(
+    model: Path, tmp_path: Path, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = job(model, tmp_path / "out")
+    own = replace(own, options=replace(own.options, model="https://host/m.onnx?sig=key"))  # type: ignore[arg-type]
+    monkeypatch.setattr(clip_work, "_digest", lambda _place: "another")
+    with pytest.raises(DeviceError, match=r"host/m\.onnx: is another file") as met:
+        ClipWorker(own).work(unit)
+    assert "key" not in str(met.value)
 
 
 def test_what_is_done_stays_done_until_its_content_changes(model: Path, tmp_path: Path, unit: Unit) -> None:

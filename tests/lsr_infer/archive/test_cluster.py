@@ -68,14 +68,41 @@ def test_rows_carry_several_units_and_what_was_made_of_each(
     job = new_job(options, run="run", range_seconds=float("inf"), retry=False)
     runner = cluster.RayRunner(job, cluster.WorkerPool())
     units = [Unit(place=f"{n}\udcff.mp4", name=f"{n}\udcff.mp4") for n in range(250)]
-    names = list(runner._write_lists(units))
-    assert len(names) == 3
-    rows = [row for name in names for row in cluster._read_list({"list": name, "cut": True, "together": 40}, job)]
+    lists = list(runner._write_lists(units))
+    assert len(lists) == 3
+    rows = [row for one in lists for row in cluster._read_list({**one, "cut": True, "together": 40}, job)]
     assert len(rows) == 3 + 3 + 2
     worker = cluster._Worker(ClipWorker, job)
     ended = [pair for row in rows for pair in cluster._read_row(worker(row))]
     assert [unit for unit, _ in ended] == units
     assert all(record.name == unit.name and "does not exist" in str(record.reason) for unit, record in ended)
+
+
+def test_a_signed_address_is_in_no_file_and_reaches_its_worker(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_host", WorkerHost)
+    options = SegmentOptions(sources=(), output=tmp_path / "out", model=model)
+    job = new_job(options, run="run", range_seconds=float("inf"), retry=False)
+    places = ["a.mp4", "https://me:word@host/b.mp4?sig=key", "s3://clips/date=02/c.mp4"]
+    units = [Unit(place=place, name=f"{n}.mp4") for n, place in enumerate(places)]
+    (one,) = cluster.RayRunner(job, cluster.WorkerPool())._write_lists(units)
+    written = (tmp_path / "out" / one["list"]).read_text(encoding="ascii")
+    assert "word" not in written
+    assert "sig" not in written
+    assert "date=02" in written
+    (row,) = cluster._read_list({**one, "cut": False, "together": 3}, job)
+    assert cluster._units(row["units"]) == units
+
+
+def test_nothing_that_killed_runs_left_stays_at_the_end(model: Path, tmp_path: Path) -> None:
+    options = SegmentOptions(sources=(), output=tmp_path / "out", model=model)
+    job = new_job(options, run="run", range_seconds=float("inf"), retry=False)
+    for name in (".archive/lists/killed/000000.json", ".archive/ranges/0123/000000.json", ".archive/records/kept"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True)
+        (tmp_path / "out" / name).touch()
+    cluster.RayRunner(job, cluster.WorkerPool()).clear()
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["kept"]
 
 
 def test_what_no_worker_would_do_better_is_raised_as_it_was(model: Path, tmp_path: Path) -> None:
