@@ -21,7 +21,7 @@ from lsr_train.engine.deadline import Deadline
 from lsr_train.engine.loop import Engine, Networks, TrainingResult, build_accelerator
 from lsr_train.engine.setup import RunInputs, load_teacher, open_inputs, starting_network, with_teacher_hash
 from lsr_train.evaluation.signals import nothing_selected
-from lsr_train.runs.copies import copy_run, fetch_run
+from lsr_train.runs.copies import check_copy, copy_run, fetch_run
 from lsr_train.runs.folder import RunFolder, describe_environment
 from lsr_train.runs.matching import differing
 
@@ -69,6 +69,8 @@ def train(request: Request, deadline: Deadline | None = None) -> int:
             engine.resume()
         if accelerator.is_main_process:
             run.note_environment({**describe_environment(accelerator.device), "step": engine.step})
+            if request.copy_to:
+                check_copy(run, request.copy_to)
         logger.info(
             "%s on %s (%s), %s, %d source images, %s target frames%s, steps %d to %d, run folder %s",
             config.method, accelerator.device, config.train.precision, meaning, len(inputs.source),
@@ -106,7 +108,7 @@ def _taken_up(request: Request, device: torch.device) -> Request:
     if not request.or_resume or out is None:
         return request
     PartialState(cpu=device.type == "cpu")  # with which `broadcast_object_list` works
-    if request.copy_to and PartialState().is_main_process and not out.exists():
+    if request.copy_to and PartialState().is_main_process:
         fetch_run(request.copy_to, out)
     is_there = broadcast_object_list([(out / "config.yaml").is_file()])[0]
     if not is_there:

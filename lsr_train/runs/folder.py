@@ -34,7 +34,8 @@ from lsr_infer.system.process import usable_cores
 from lsr_infer.text import csv_cell, from_csv_cell
 
 __all__ = [
-    "CHECKPOINT_FILES", "MODEL_FILE", "STAGES_FILE", "RunFolder", "StepTable", "describe_environment", "resolve_model",
+    "CHECKPOINT_FILES", "ENVIRONMENT_FILE", "MODEL_FILE", "STAGES_FILE", "RunFolder", "StepTable",
+    "describe_environment", "resolve_model",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ CHECKPOINT_FILES = (MODEL_FILE, "state.safetensors", "state.json")
 """All of a checkpoint: the network, the tensors of the state, and the rest of it."""
 STAGES_FILE = "stages.json"
 """Beside the configuration of an adaptation that has a source stage, and there before it."""
-_ENVIRONMENT_FILE = "environment.json"
+ENVIRONMENT_FILE = "environment.json"
+"""What the run was computed with, one entry for each start; the first one tells runs apart."""
 _LAST_BYTES = 4096
 """Of a table: a row is far shorter."""
 _PACKAGES = ("torch", "accelerate", "numpy", "opencv-python", "av")
@@ -366,7 +368,7 @@ class RunFolder:
     def environments(self) -> list[dict[str, Any]]:
         """Return what the run was computed with, one entry each time it was started or resumed; empty if unknown."""
         try:
-            found = json.loads((self.path / _ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+            found = json.loads((self.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return []
         entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
@@ -374,7 +376,7 @@ class RunFolder:
 
     def note_environment(self, entry: Mapping[str, Any]) -> None:
         """Add what the run is computed with from here on."""
-        write_json(self.path / _ENVIRONMENT_FILE, [*self.environments(), dict(entry)])
+        write_json(self.path / ENVIRONMENT_FILE, [*self.environments(), dict(entry)])
 
     def checkpoint(self, step: int) -> Path:
         """Return where the checkpoint of `step` lies or would lie."""
