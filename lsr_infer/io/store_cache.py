@@ -259,7 +259,8 @@ def _remove_unused(entry: Path) -> bool:
         return True
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(entry, ignore_errors=True)
+        if _is_at(lock, entry / "lock"):  # else another process removed it, and somebody may fill it anew
+            shutil.rmtree(entry, ignore_errors=True)
     except BlockingIOError:
         return False
     finally:

@@ -34,6 +34,7 @@ _TRIES = 8
 """Failures in a row after which a store is given up."""
 _WAIT_SECONDS = 0.2
 """Before a request is made again the first time; each further time twice as long, at most 15 s."""
+_AS_STORED = {"Accept-Encoding": "identity"}
 _REFUSED = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ClientAuthenticationError",
             "ProfileNotFound", "RefreshError", "TokenRetrievalError")  # fmt: skip
 """What stores' libraries raise without credentials, or with wrong ones."""
@@ -80,11 +81,14 @@ def _opened(url: str) -> tuple[Any, str]:
     options: dict[str, Any] = {"use_listings_cache": False}
     if url.lower().startswith("s3://"):  # else its libraries try 25 times behind each try of `_Patience`
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
-    elif not is_store(url):  # proxies and ~/.netrc as for other programs; sizes as they are stored
-        options = {"client_kwargs": {"trust_env": True}, "headers": {"Accept-Encoding": "identity"}}
     try:
         from fsspec.core import url_to_fs
 
+        if not is_store(url):  # proxies and ~/.netrc as for other programs; sizes as they are stored
+            from aiohttp import ClientTimeout
+
+            timeout = ClientTimeout(total=None, sock_connect=30, sock_read=60)  # a large file takes as long as it does
+            options = {"client_kwargs": {"trust_env": True, "timeout": timeout}, "headers": _AS_STORED}
         file_system, path = url_to_fs(url, **options)
     except ImportError as error:
         raise DeviceError(
@@ -244,16 +248,19 @@ def _folders(url: str, file_system: Any, top: str) -> Iterator[tuple[str, dict[s
 
 
 def pieces(found: StoredFile, begin: int = 0) -> Iterator[bytes]:
-    """Yield the bytes of a file from a place on; where connections are cut, smaller pieces are asked for."""
+    """Yield the bytes of a file from a place on, and go on where connections are cut."""
+    return _ranges(found, begin) if is_store(found.url) else _streamed(found, begin)
+
+
+def _ranges(found: StoredFile, begin: int) -> Iterator[bytes]:
+    """Yield ranges of a file, each asked for by itself; where connections are cut, smaller ones."""
     file_system, path = _opened(found.url)
     patience, chunk = _Patience(found.url, "read"), _CHUNK
     while begin < found.size:
         end = min(begin + chunk, found.size)
         try:
             piece = file_system.cat_file(path, start=begin, end=end)
-            if len(piece) == found.size != end - begin:  # a server that knows no ranges sends all of it
-                piece = piece[begin:]
-            elif len(piece) != end - begin:
+            if len(piece) != end - begin:
                 raise EOFError(f"{len(piece)} of {end - begin} bytes")
         except Exception as error:  # noqa: BLE001 - as in `_tried`
             patience.failed(error)
@@ -265,10 +272,32 @@ def pieces(found: StoredFile, begin: int = 0) -> Iterator[bytes]:
         yield piece
 
 
+def _streamed(found: StoredFile, begin: int) -> Iterator[bytes]:
+    """Yield the bytes of a file of an http server as they come, since it may know no ranges and send all of it."""
+    file_system, path = _opened(found.url)
+    patience = _Patience(found.url, "read")
+    while begin < found.size:
+        headers = {**_AS_STORED, "Range": f"bytes={begin}-"}
+        try:
+            with file_system.open(path, block_size=0, size=found.size, headers=headers) as file:
+                known = 0 if file.r.status == 206 else begin
+                while begin < found.size:
+                    if not (piece := file.read(_CHUNK)):
+                        raise EOFError(f"{begin} of {found.size} bytes")
+                    fresh = piece[known : known + found.size - begin]
+                    known = max(0, known - len(piece))
+                    begin += len(fresh)
+                    if fresh:
+                        patience.progress()
+                        yield fresh
+        except Exception as error:  # noqa: BLE001 - as in `_tried`
+            patience.failed(error)
+
+
 def remove_folder(url: str) -> None:
-    """Remove every file below an address of a store; raises as `put_whole`."""
+    """Remove every file below an address of a store, if there is any; raises as `put_whole`."""
     file_system, path = _opened(url)
-    _tried(url, "removed", partial(file_system.rm, path, recursive=True))
+    _removed(url, partial(file_system.rm, path, recursive=True))
 
 
 def put_whole(local: Path, url: str) -> None:
@@ -293,9 +322,19 @@ def put_whole(local: Path, url: str) -> None:
 
 
 def remove(url: str) -> None:
-    """Remove a file of a store; raises `InputError`."""
+    """Remove a file of a store, if it is there; raises `InputError`."""
     file_system, path = _opened(url)
-    _tried(url, "removed", partial(file_system.rm_file, path))
+    _removed(url, partial(file_system.rm_file, path))
+
+
+def _removed(url: str, action: Callable[[], object]) -> None:
+    """Remove something; it may be gone since a try whose answer was lost."""
+
+    def remove_once() -> None:
+        with suppress(FileNotFoundError):
+            action()
+
+    _tried(url, "removed", remove_once)
 
 
 def put_folder(local: Path, url: str, *, own: re.Pattern[str] | None = None) -> None:

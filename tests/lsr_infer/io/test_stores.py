@@ -1,7 +1,7 @@
 """Stores and their cache, on a real object store behind a proxy whose connections fail."""
 
+import fcntl
 import logging
-import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,20 @@ from pathlib import Path
 import pytest
 
 from lsr_infer.errors import DeviceError, InputError, UsageError, exit_status, stderr_handler
-from lsr_infer.io.store_cache import fetch, fetch_folder, local_path, release
-from lsr_infer.io.stores import has_secret, is_store, is_url, listing, put_folder, put_whole, status, stored
+from lsr_infer.io.store_cache import _remove_unused, fetch, fetch_folder, local_path, release
+from lsr_infer.io.stores import (
+    has_secret,
+    is_store,
+    is_url,
+    listing,
+    pieces,
+    put_folder,
+    put_whole,
+    remove,
+    remove_folder,
+    status,
+    stored,
+)
 from tests.object_store import KEY, SECRET, FaultyProxy
 
 KIB = 1 << 10
@@ -135,6 +147,23 @@ def test_a_file_that_is_fetched_twice_is_let_go_of_twice(
     assert not path.exists()
 
 
+def test_an_entry_that_was_made_anew_is_not_removed_by_who_held_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, flock = tmp_path / "entry", fcntl.flock
+    entry.mkdir()
+
+    def late(descriptor: int, how: int) -> None:
+        flock(descriptor, how)
+        (entry / "lock").unlink()  # what other processes do meanwhile
+        (entry / "lock").touch()
+        (entry / "a.bin.part").touch()
+
+    monkeypatch.setattr("lsr_infer.io.store_cache.fcntl.flock", late)
+    _remove_unused(entry)
+    assert (entry / "a.bin.part").exists()
+
+
 def test_several_readers_fetch_a_file_once(place: str, proxy: FaultyProxy, tmp_path: Path) -> None:
     content = written(tmp_path, f"{place}/a.bin", 300 * KIB)
     proxy.requests.clear()
@@ -183,6 +212,19 @@ def test_what_is_written_is_whole_or_not_there(place: str, proxy: FaultyProxy, t
     put_folder(tmp_path / "tree", f"{place}/tree")
     assert stored(f"{place}/tree")
     assert fetch(f"{place}/tree/in/a").read_text() == "a"
+
+
+def test_what_is_removed_may_be_gone_since_a_try_whose_answer_was_cut(
+    place: str, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    written(tmp_path, f"{place}/run/a.bin", 10)
+    proxy.requests.clear()
+    proxy.plan = ["", "cut answer"]
+    remove_folder(f"{place}/run")
+    assert proxy.requests[1].startswith("POST"), proxy.requests
+    assert not stored(f"{place}/run/a.bin")
+    remove_folder(f"{place}/run")
+    remove(f"{place}/run/a.bin")
 
 
 def transfers(place: str, proxy: FaultyProxy, tmp_path: Path, count: int, workers: int) -> None:
@@ -313,6 +355,27 @@ class _Locked(SimpleHTTPRequestHandler):
         pass
 
 
+def test_a_file_of_a_server_without_ranges_is_never_in_memory_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsr_infer.io.stores._CHUNK", 500 * KIB)
+    content = random.Random(0).randbytes(6000 * KIB)
+    (tmp_path / "a.onnx").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Locked)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        found = status(f"http://127.0.0.1:{server.server_port}/a.onnx?key=5ignature")
+        assert found is not None
+        for begin in (0, 3000 * KIB + 1):
+            parts = list(pieces(found, begin))
+            assert b"".join(parts) == content[begin:]
+            assert max(map(len, parts)) <= 500 * KIB
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_files_come_from_http_with_passwords_that_nobody_sees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -343,4 +406,5 @@ def test_files_come_from_http_with_passwords_that_nobody_sees(
         fetch(f"http://{host}/a%20model.onnx")
     with pytest.raises(UsageError, match="http servers are only read"):
         put_whole(tmp_path / "a model.onnx", f"http://{host}/b")
-    assert not [name for name in os.listdir(tmp_path / "cache" / "stores") if "passw0rd" in name]
+    assert not [path for path in (tmp_path / "cache" / "stores").rglob("*") if "passw0rd" in str(path)]
+    assert [path.name for path in (tmp_path / "cache" / "stores").rglob("*.onnx")] == ["a model.onnx"] * 2
