@@ -1,7 +1,9 @@
 """Runs the trainings of a table on a Ray cluster, which places them and starts those of a lost node again."""
 
+import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from lsr_train.comparison.options import TableOptions
 from lsr_train.comparison.schedule import LocalWorkers, Processes, Slot, T, Workers, available_slots
 
 __all__ = ["RayWorkers", "workers_of"]
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -51,7 +55,14 @@ class RayWorkers:
         if device == "auto":
             device = "cuda" if there.get("GPU") else "cpu"
         needed = {"CPU": cpus, "GPU": 1 if device == "cuda" else 0}
-        self.count = max(1, min(int(there.get(name, 0) // number) for name, number in needed.items() if number))
+        room = min(int(there.get(name, 0) // number) for name, number in needed.items() if number)
+        if not room:
+            what = f"{cpus} CPUs{' and a GPU' if needed['GPU'] else ''}"
+            logger.warning(
+                "Ray: the cluster lacks %s for a run, which waits until they are there (Ctrl-C ends it)", what
+            )
+        self.count = max(1, room)
+        self._lock = threading.Lock()
         self.stopping = False
         threads = {name: str(cpus) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} if device == "cpu" else {}
         self._slot = Slot(device=device, environment=threads)
@@ -65,8 +76,11 @@ class RayWorkers:
 
     def do(self, work: Callable[[Slot, Processes], T], activity: Activity) -> T:
         """See `Workers`."""
-        task = self._task.remote(work, self._slot, Path.cwd())
-        self._begun[task] = activity
+        with self._lock:
+            if self.stopping:
+                raise InputError(f"{activity.name}: interrupted")
+            task = self._task.remote(work, self._slot, Path.cwd())
+            self._begun[task] = activity
         try:
             result: T = self._ray.get(task)
         except self._ray.exceptions.RayTaskError as error:
@@ -79,8 +93,10 @@ class RayWorkers:
 
     def stop(self) -> None:
         """See `Workers`; trainings end at once, and keep their last checkpoint."""
-        self.stopping = True
-        for task in tuple(self._begun):
+        with self._lock:
+            self.stopping = True
+            tasks = tuple(self._begun)
+        for task in tasks:
             self._ray.cancel(task, force=True)
 
 
