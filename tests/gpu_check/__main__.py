@@ -6,8 +6,9 @@ With a bundle (`make gpu-bundle`) its wheels are installed first, without a netw
 used. `OUT/gpu-check.json` holds the card's name, versions, and every step's state and figures, and is written anew
 after each step. With --dry the same steps run on the CPU at tiny sizes, to try the check itself.
 
-Exit codes: 0 every step passed or had a reason to be skipped, 2 OUT is there already, 6 a step failed or ran out of
-time. This module runs on the standard library alone: the packages come with the first step.
+Exit codes: 0 every step passed or had a reason to be skipped, 2 OUT is there already, 6 a step failed, ran out of
+time, or was not run for lack of it. This module runs on the standard library alone: the packages come with the first
+step.
 """
 
 import argparse
@@ -31,7 +32,7 @@ LIMIT_SECONDS = 470
 DRY_PATIENCE = 5
 """How many times as long a dry run may take: nothing is measured, and other programs may use the machine."""
 LEAST_SECONDS = 5
-FAILED = ("failed", "timed out")
+FAILED = ("failed", "timed out", "not run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,9 @@ def run_step(
     except OSError as error:  # the environment was not made
         return {**about, "state": "failed", "reason": str(error)}
     record = {**about, "seconds": round(time.monotonic() - started, 1)}
-    result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    result: dict[str, Any] = {}
+    with suppress(FileNotFoundError, ValueError):  # it wrote nothing, or was killed within
+        result = json.loads(file.read_text(encoding="utf-8"))
     if code is None:
         return {**record, "state": "timed out", "reason": f"killed after {seconds:.0f} seconds", "result": result}
     if code != 0:
@@ -141,7 +144,7 @@ def check(
     environment: Mapping[str, str],
     *,
     dry: bool,
-    said: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> dict[str, Any]:
     """Run steps one after the other, whatever becomes of each, and keep the document of all in `out/gpu-check.json`."""
     for folder in ("logs", "results"):
@@ -156,8 +159,8 @@ def check(
             record = run_step(step, words, out, min(patience * step.seconds, left), environment)
         else:
             reason = f"the {LIMIT_SECONDS} seconds of the whole check are used up"
-            record = {"name": step.name, "about": step.about, "state": "skipped", "reason": reason}
-        said(f"{record.get('seconds', 0):6.1f} s  {record['state']:9}  {step.name}: {record.get('reason', step.about)}")
+            record = {"name": step.name, "about": step.about, "state": "not run", "reason": reason}
+        log(f"{record.get('seconds', 0):6.1f} s  {record['state']:9}  {step.name}: {record.get('reason', step.about)}")
         if step.name == "machine":
             document["machine"] = record.pop("result", {})
         document["steps"].append(record)

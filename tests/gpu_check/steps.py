@@ -441,7 +441,10 @@ STEPS: dict[str, Callable[[Place], dict[str, Any]]] = {
 
 def write(result: dict[str, Any]) -> None:
     """Write the figures of this step, so far."""
-    Path(os.environ["GPU_CHECK_RESULT"]).write_text(json.dumps(result), encoding="utf-8")
+    file = Path(os.environ["GPU_CHECK_RESULT"])
+    temporary = file.with_name(f".{file.name}")
+    temporary.write_text(json.dumps(result), encoding="utf-8")
+    temporary.replace(file)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from docs.gpu_page import BEGIN, END, PAGE, fill
 from tests.gpu_check import bundle
-from tests.gpu_check.__main__ import STEPS, Step, check
+from tests.gpu_check.__main__ import FAILED, STEPS, Step, check
 from tests.processes import running, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -70,21 +70,26 @@ def of_python(name: str, code: str, seconds: float = 60) -> tuple[Step, list[str
 
 
 def test_no_step_stops_another(tmp_path: Path) -> None:
+    so_far = """printf '{"so far": 1}' > "$GPU_CHECK_RESULT"; """
     report = "import os; open(os.environ['GPU_CHECK_RESULT'], 'w').write('{}'); "
     steps = [
-        of_python("hangs", report.format('{"so far": 1}') + "import time; time.sleep(600)", 1),
+        (Step(name="hangs", about="", seconds=3, words=()), ["sh", "-c", so_far + "sleep 600"]),
+        (
+            Step(name="is killed within", about="", seconds=60, words=()),
+            ["sh", "-c", "printf '{' > \"$GPU_CHECK_RESULT\""],
+        ),
         of_python("crashes", "import os; os.abort()"),
         of_python("raises", "raise SystemExit('error: no card')"),
         of_python("is not there", report.format('{"skipped": "no library"}')),
         (Step(name="cannot start", about="", seconds=60, words=()), [str(tmp_path / "no-python")]),
         of_python("works", report.format('{"figure": 3}')),
     ]
-    document = check(tmp_path, steps, dict(os.environ), dry=False, said=lambda line: None)
+    document = check(tmp_path, steps, dict(os.environ), dry=False, log=lambda line: None)
     assert json.loads((tmp_path / "gpu-check.json").read_text(encoding="utf-8")) == document
     found = {step["name"]: step for step in document["steps"]}
     assert {name: step["state"] for name, step in found.items()} == {
         "hangs": "timed out", "crashes": "failed", "raises": "failed", "is not there": "skipped",
-        "cannot start": "failed", "works": "passed",
+        "cannot start": "failed", "works": "passed", "is killed within": "passed",
     }  # fmt: skip
     assert found["hangs"]["result"] == {"so far": 1}
     assert "signal 6" in found["crashes"]["reason"]
@@ -93,9 +98,16 @@ def test_no_step_stops_another(tmp_path: Path) -> None:
     assert found["works"]["result"] == {"figure": 3}
 
 
+def test_a_step_for_which_no_time_is_left_counts_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.gpu_check.__main__.LIMIT_SECONDS", 0)
+    document = check(tmp_path, [of_python("late", "")], dict(os.environ), dry=False, log=lambda line: None)
+    assert document["steps"][0]["state"] == "not run"
+    assert document["steps"][0]["state"] in FAILED
+
+
 def test_what_a_killed_step_had_started_ends_with_it(tmp_path: Path) -> None:
     child = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
-    check(tmp_path, [of_python("hangs", child, 3)], dict(os.environ), dry=False, said=lambda line: None)
+    check(tmp_path, [of_python("hangs", child, 3)], dict(os.environ), dry=False, log=lambda line: None)
     pid = int((tmp_path / "logs/hangs.log").read_text(encoding="utf-8"))
     wait_until(lambda: not running(pid))
 
