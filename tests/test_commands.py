@@ -82,7 +82,9 @@ def launch(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 
 def script(words: list[str]) -> None:
-    assert (REPOSITORY / words[0]).is_file()
+    """A file of the repository, or a module of its tests."""
+    name = f"{words[1].replace('.', '/')}.py" if words[0] == "-m" and words[1].startswith("tests.") else words[0]
+    assert (REPOSITORY / name).is_file()
 
 
 READERS: dict[str, Callable[[list[str]], object]] = {
@@ -97,8 +99,6 @@ READERS: dict[str, Callable[[list[str]], object]] = {
     "python export/to_onnx.py": onnx_parser().parse_args,
     "python export/to_trt.py": trt_parser().parse_args,
     "python demo/app.py": demo_parser().parse_args,
-    "python -m tests.benchmarks.street_scores": lambda _: script(["tests/benchmarks/street_scores.py"]),
-    "python -m tests.lsr_train.engine.two_hosts": lambda _: script(["tests/lsr_train/engine/two_hosts.py"]),
     "python": script,
     "lsr-infer": segment_options,
     "lsr-infer archive": lambda words: archive_request(words).options,

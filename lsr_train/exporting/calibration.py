@@ -134,7 +134,8 @@ def training_frames(model: Path, count: int) -> tuple[FrameSet, bool]:
             wanted = -(-(count - len(frames)) // left)
             limit = place.limit if place.layout.startswith("toytown") else wanted
             footage = open_footage(replace(place, limit=limit), on_bad="skip")
-            frames += [footage[n].frame for n in evenly(len(footage), wanted)]
+            taken = evenly(len(footage), wanted)
+            frames += [footage[n].frame for n in with_progress(taken, "training frames", len(taken))]
     except LsrError as error:
         raise UsageError(f"the training frames of {run.name} cannot be read: {error} {advice}") from error
     names = ", ".join(Path(place.root).name if place.root else place.layout for place in chosen)

@@ -281,12 +281,19 @@ SECRETS = ("AKIASECRET", "passw0rd", "5ignature", SECRET, KEY)
 
 def said(capsys: pytest.CaptureFixture[str], url: str) -> tuple[int, str]:
     """Return the exit code and all that a command says that fetches an address."""
-    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler()], force=True)
+    root, handler = logging.getLogger(), stderr_handler()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
 
     def command() -> None:
         fetch(url)
 
-    code = exit_status(command, argv=[url])
+    try:
+        code = exit_status(command, argv=[url])
+    finally:  # its stream is closed with this test
+        root.removeHandler(handler)
+        root.setLevel(level)
     return code, "".join(capsys.readouterr())
 
 
