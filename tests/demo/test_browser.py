@@ -172,6 +172,7 @@ def test_a_clip_from_the_example_to_the_plot(visits: Visits, size: str) -> None:
             view.get_by_role("button", name=label, exact=True).click()
 
 
+@pytest.mark.slow
 def test_progress_is_shown_and_a_clip_is_cancelled(visits: Visits, clip_of: Callable[[int], Path]) -> None:
     view = visits()
     open_tab(view, "Video")

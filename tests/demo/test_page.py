@@ -142,6 +142,7 @@ def test_a_file_is_uploaded_and_never_fetched_or_read_from_elsewhere(page: Page)
     assert asked == []
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_takes_no_upload_and_no_result(tmp_path: Path) -> None:
     full = "The server has no room for files at the moment. Try again later."
     with running_page(tmp_path, "--free-bytes", str(1 << 60)) as page:
@@ -256,6 +257,7 @@ def test_a_decoder_that_hangs_is_killed_and_the_page_goes_on(strict: Page) -> No
     assert client.predict(handled(STREET), api_name="/segment_image")
 
 
+@pytest.mark.slow
 def test_a_queue_is_full_by_several_addresses_alone_and_what_waits_keeps_its_file(
     strict: Page, clip_of: Callable[[int], Path]
 ) -> None:

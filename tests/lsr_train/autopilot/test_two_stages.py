@@ -310,6 +310,7 @@ def steps_of(out: Path) -> tuple[int, int]:
     return source["step"], adapted["step"]
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_large_enough_gives_four_times_the_recipes_steps(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs/budget"
     assert run_here("adapt", words(data, out, *small_recipes(tmp_path), *RARE, "--budget", "2h")) == 0
@@ -339,6 +340,7 @@ def test_a_budget_ends_on_its_clock_though_steps_get_slower(
     assert min(rates) >= 0
 
 
+@pytest.mark.slow
 def test_a_ready_source_stage_gives_its_time_to_the_other(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

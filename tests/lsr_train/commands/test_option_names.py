@@ -12,8 +12,8 @@ from lsr_train.commands.option_names import own_names, with_own_names
 from tests.lsr_train.commands.test_help import known
 from tests.lsr_train.training_runs import REPOSITORY
 
-NOT_REACHED = {"loading", "folder", "state", "weight_files"}
-"""Modules of training batches, of new runs, and of downloads."""
+NOT_REACHED = {"loading", "folder", "state", "weight_files", "copies"}
+"""Modules of training batches, of new runs and their copies in stores, and of downloads."""
 OF_OTHERS = {"network.backbone", "network.width", "network.weights", "network.stem", "network.normalization"}
 """Of the starting weights of a training, which the commands that score do not load."""
 

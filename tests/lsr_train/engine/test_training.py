@@ -116,6 +116,7 @@ def test_every_method_trains_and_writes_a_whole_run(method: str, source: Path, t
 LONGER = pytest.mark.slow
 """Methods whose state is part of another's, which the quick tests hold, or that have hardly any."""
 ALIKE = {
+    "source-only",
     "minent",
     "maxsquare-iw",
     "lsr",

@@ -79,6 +79,7 @@ def test_of_two_starts_in_one_new_folder_one_is_refused(tmp_path: Path, monkeypa
     RunFolder.open(tmp_path).close()  # nobody holds it
 
 
+@pytest.mark.slow
 def test_of_many_starts_at_once_one_wins(tmp_path: Path) -> None:
     for turn in range(20):
         children = []
