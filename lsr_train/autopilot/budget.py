@@ -254,7 +254,7 @@ def plan_stages(budget: Budget, source: Stage, adapted: Stage, ready: int = 0) -
         UsageError: the least of both takes more than twice the time there is; names a budget that will do.
     """
     left = max(0.0, budget.seconds - budget.passed)
-    usable = max(0.0, left - adapted.plan(left * (1 - SOURCE_SHARE)).summary)
+    usable = max(0.0, left - adapted.plan(left).summary)  # of as many frames as it could ever have
     first = source.plan(usable * SOURCE_SHARE)
     stages = (source, adapted)
     if ready >= ENOUGH * first.steps:

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lsr_infer.errors import UsageError
@@ -63,6 +63,7 @@ def test_no_stage_is_longer_than_four_recipes_and_the_other_has_the_rest() -> No
     assert planned(1000, stage(10_000, 0.25), stage(75, 0.5)) == (int((998 - 154 - 4) / 0.25), 300)
 
 
+@example(seconds=248.0, passed=0.0, source=1.0, adapted=2.0, frame=1.0, source_steps=6, steps=20, slower=1.0)
 @given(
     seconds=st.floats(1, 1e5), passed=st.floats(0, 100), source=st.floats(0.01, 5), adapted=st.floats(0.01, 5),
     frame=st.floats(0, 1), source_steps=st.integers(1, 20_000), steps=st.integers(1, 20_000),
