@@ -11,6 +11,7 @@ from lsr_infer.commands.segment import (
     add_frame_options,
     add_kinds,
     add_looks,
+    add_model,
     add_working_size,
     read_kinds,
     read_selection,
@@ -19,7 +20,7 @@ from lsr_infer.commands.segment import (
 from lsr_infer.errors import InputError, PartialResultError, UsageError
 from lsr_infer.io.stores import is_url
 from lsr_infer.pipeline.options import SegmentOptions
-from lsr_infer.shipped import DEFAULT_MODEL, model_path, shipped_models
+from lsr_infer.shipped import model_path
 from lsr_infer.text import printable_json
 
 __all__ = ["ArchiveRequest", "main", "read_request"]
@@ -81,8 +82,7 @@ def _parser() -> ArgumentParser:
     add = parser.section("input")
     add("sources", nargs="+", metavar="SOURCE", common=True, help="folder, video or pattern, of a store "
         "too, or list of them (@FILE, a clip a line); several at once")  # fmt: skip
-    add("-m", "--model", type=named, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
-        f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
+    add_model(add)
     add = parser.section("results")
     add("-o", "--output", type=named, required=True, metavar="PLACE", common=True, help="folder of the results, which "
         "all nodes share, or of a store (s3://, gs://, az://)")  # fmt: skip

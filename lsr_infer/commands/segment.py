@@ -9,7 +9,7 @@ from lsr_infer.pipeline.options import SegmentOptions, Selection, WorkingSize
 from lsr_infer.shipped import DEFAULT_MODEL, shipped_models
 
 __all__ = [
-    "add_frame_options", "add_kinds", "add_looks", "add_working_size", "main", "read_kinds", "read_options",
+    "add_frame_options", "add_kinds", "add_model", "add_looks", "add_working_size", "main", "read_kinds", "read_options",
     "read_selection", "read_working_size",
 ]  # fmt: skip
 
@@ -44,8 +44,7 @@ def _parser() -> ArgumentParser:
     add = parser.section("input")
     add("sources", nargs="*", metavar="SOURCE", common=True, help="image, video, folder, pattern (of "
         "s3://, gs://, az:// too), rtsp:// or http:// stream, camera (0 or camera:0); several at once")  # fmt: skip
-    add("-m", "--model", type=named, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
-        f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
+    add_model(add)
     add("--timeout", type=float, default=10.0, metavar="S", help="an address or camera that is silent for S seconds "
         "is lost (10)")  # fmt: skip
     add("--reconnects", type=int, default=5, metavar="N", help="attempts in a row to get a stream back (5)")
@@ -62,6 +61,12 @@ def _parser() -> ArgumentParser:
     add_frame_options(parser.section("frames"))
     add_working_size(parser.section("network"))
     return parser
+
+
+def add_model(add: Callable[..., None]) -> None:
+    """Add the option that names the network."""
+    add("-m", "--model", type=named, metavar="MODEL", common=True, help="exported model, or a shipped one by name: "
+        f"{', '.join(shipped_models())} ({DEFAULT_MODEL})")  # fmt: skip
 
 
 def add_kinds(add: Callable[..., None]) -> None:

@@ -25,6 +25,7 @@ from lsr_infer.errors import InputError, UsageError
 from lsr_infer.io.addresses import without_secrets
 from lsr_infer.io.files import writing
 from lsr_infer.io.stores import StoredFile, above_pattern, is_store, is_url, listing, pieces, status
+from lsr_infer.io.temporary import is_at
 from lsr_infer.system.progress import Progress
 
 __all__ = ["fetch", "fetch_folder", "kept_copy", "local_path", "release"]
@@ -180,13 +181,13 @@ def _locked(entry: _Entry) -> int | None:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        if _is_at(lock, path) and not entry.is_whole():
+        if is_at(lock, path) and not entry.is_whole():
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if _is_at(lock, path) and not entry.is_whole():
+            if is_at(lock, path) and not entry.is_whole():
                 _make_room(entry)
                 entry.fill()
             fcntl.flock(lock, fcntl.LOCK_SH)
-        if _is_at(lock, path) and entry.is_whole():
+        if is_at(lock, path) and entry.is_whole():
             os.utime(lock)  # the last to be removed
             return lock
     except BaseException:
@@ -194,14 +195,6 @@ def _locked(entry: _Entry) -> int | None:
         raise
     os.close(lock)
     return None
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether a path still leads to an open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _make_room(entry: _Entry) -> None:
@@ -259,7 +252,7 @@ def _remove_unused(entry: Path) -> bool:
         return True
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(lock, entry / "lock"):  # else another process removed it, and somebody may fill it anew
+        if is_at(lock, entry / "lock"):  # else another process removed it, and somebody may fill it anew
             shutil.rmtree(entry, ignore_errors=True)
     except BlockingIOError:
         return False

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["HeldPath", "discard", "exchange", "sweep"]
+__all__ = ["HeldPath", "discard", "exchange", "is_at", "sweep"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class HeldPath:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-            if _is_at(descriptor, self.path):
+            if is_at(descriptor, self.path):
                 self._descriptor = descriptor
                 return mode
             os.close(descriptor)  # somebody swept before the lock was there
@@ -84,8 +84,8 @@ def _opened(path: Path) -> int:
     return os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether a path still leads to an open file."""
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether a path still leads to the file that is open under a descriptor."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
