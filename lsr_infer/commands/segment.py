@@ -9,8 +9,8 @@ from lsr_infer.pipeline.options import SegmentOptions, Selection, WorkingSize
 from lsr_infer.shipped import DEFAULT_MODEL, shipped_models
 
 __all__ = [
-    "add_frame_options", "add_kinds", "add_model", "add_looks", "add_working_size", "main", "read_kinds", "read_options",
-    "read_selection", "read_working_size",
+    "add_frame_options", "add_kinds", "add_looks", "add_model", "add_working_size", "main", "read_kinds",
+    "read_options", "read_selection", "read_working_size",
 ]  # fmt: skip
 
 _MODEL_SUFFIXES = (".onnx", ".engine")
