@@ -101,7 +101,11 @@ class RayRunner:
         if not lists:
             return
         together = max(1, len(lists) * _LIST // max(_TASKS, _TASKS_A_WORKER * self.workers()))
-        rows = [{**one, "cut": cut, "together": together} for one in lists]
+        read = max(1, together // _LIST)
+        rows = [
+            {"lists": json.dumps(lists[start : start + read]), "cut": cut, "together": together}
+            for start in range(0, len(lists), read)
+        ]
         # A pool that may shrink: a fixed one waits for ever for a lost node's workers, which find no room.
         data = self._ray.data
         pool = data.ActorPoolStrategy(
@@ -109,7 +113,7 @@ class RayRunner:
         )
         done = (
             data.from_items(rows, override_num_blocks=len(rows))
-            .flat_map(_read_list, fn_args=(self._job,), num_cpus=0, concurrency=_READERS)
+            .flat_map(_read_lists, fn_args=(self._job,), num_cpus=0, concurrency=min(_READERS, len(rows)))
             .map(
                 _Worker,
                 fn_constructor_args=(self._worker, self._job),
@@ -142,8 +146,8 @@ class RayRunner:
         self._place.remove(_LISTS)
         self._place.remove(RANGES)
 
-    def _write_lists(self, units: Iterable[Unit]) -> Iterator[dict[str, str]]:
-        """Write units into lists, and yield of each its name, and as JSON the places that are not in it."""
+    def _write_lists(self, units: Iterable[Unit]) -> Iterator[dict[str, Any]]:
+        """Write units into lists, and yield of each its name, and the places that are not in it."""
         left = iter(units)
         while some := list(islice(left, _LIST)):
             name = f"{self._lists}/{self._written:06d}.json"
@@ -154,7 +158,7 @@ class RayRunner:
                     some[index] = msgspec.structs.replace(unit, place=label(unit.place))
             self._place.write(name, _packed(some))
             self._written += 1
-            yield {"list": name, "secret": json.dumps(secret)}
+            yield {"list": name, "secret": secret}
 
 
 def _packed(items: Sequence[Unit] | Sequence[ClipRecord]) -> bytes:
@@ -198,16 +202,18 @@ def _host() -> WorkerHost:
     return WorkerHost(f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}", alive)
 
 
-def _read_list(row: dict[str, Any], job: ArchiveJob) -> list[dict[str, Any]]:
-    """Return the units of a list, long clips by their ranges."""
-    content = result_place(job.place).read(row["list"])
-    if content is None:
-        raise RuntimeError(f"{row['list']} is gone from {job.place}")
-    worker, together = ClipWorker(job, _host()), row["together"]
-    units = _units(content)
-    for index, place in json.loads(row["secret"]).items():
-        units[int(index)] = msgspec.structs.replace(units[int(index)], place=place)
-    cut = [part for unit in units for part in (worker.cut(unit) if row["cut"] else [unit])]
+def _read_lists(row: dict[str, Any], job: ArchiveJob) -> list[dict[str, Any]]:
+    """Return the units of some lists, long clips by their ranges."""
+    place, worker, together = result_place(job.place), ClipWorker(job, _host()), row["together"]
+    cut = []
+    for one in json.loads(row["lists"]):
+        content = place.read(one["list"])
+        if content is None:
+            raise RuntimeError(f"{one['list']} is gone from {job.place}")
+        units = _units(content)
+        for index, secret in one["secret"].items():
+            units[int(index)] = msgspec.structs.replace(units[int(index)], place=secret)
+        cut += [part for unit in units for part in (worker.cut(unit) if row["cut"] else [unit])]
     return [{"units": _packed(cut[start : start + together])} for start in range(0, len(cut), together)]
 
 

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import re
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +22,8 @@ _VARIABLES = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its own notes go past the log; what is lost comes back
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # it warns where nobody has chosen
 }
+_LEVEL_NOTE = re.compile(rb"\[[^\n]*\] logging\.cc:[^\n]*\n")
+"""What Ray writes to the terminal when a level is set, whatever the level."""
 
 
 def join_cluster(address: str, why: str, *parts: str) -> Any:
@@ -44,7 +49,7 @@ def join_cluster(address: str, why: str, *parts: str) -> Any:
     place, options = (address, {}) if address else ("local", own)
     ends = signal.getsignal(signal.SIGTERM)
     try:
-        with Progress("connecting to Ray" if address else "starting Ray", unit=""):
+        with Progress("connecting to Ray" if address else "starting Ray", unit=""), _without_note():
             ray.init(address=place, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -52,3 +57,26 @@ def join_cluster(address: str, why: str, *parts: str) -> Any:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ends)  # Ray puts its own in its place, which ends with another code
     return ray
+
+
+@contextmanager
+def _without_note() -> Iterator[None]:
+    """Leave out what Ray says of its level, which comes from no Python code; all else reaches stderr as it is."""
+    before = os.dup(2)
+    read, write = os.pipe()
+    os.dup2(write, 2)
+    os.close(write)
+
+    def copy() -> None:
+        with open(read, "rb", buffering=0) as said:
+            while some := said.read(65536):
+                os.write(before, _LEVEL_NOTE.sub(b"", some))
+        os.close(before)
+
+    copying = threading.Thread(target=copy, daemon=True)
+    copying.start()
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        copying.join(0.2)  # no longer: processes that Ray has started may hold the pipe for as long as they live

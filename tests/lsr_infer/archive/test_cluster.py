@@ -70,8 +70,10 @@ def test_rows_carry_several_units_and_what_was_made_of_each(
     units = [Unit(place=f"{n}\udcff.mp4", name=f"{n}\udcff.mp4") for n in range(250)]
     lists = list(runner._write_lists(units))
     assert len(lists) == 3
-    rows = [row for one in lists for row in cluster._read_list({**one, "cut": True, "together": 40}, job)]
+    asked = {"cut": True, "together": 40}
+    rows = [row for one in lists for row in cluster._read_lists({**asked, "lists": json.dumps([one])}, job)]
     assert len(rows) == 3 + 3 + 2
+    assert len(cluster._read_lists({**asked, "lists": json.dumps(lists)}, job)) == 7
     worker = cluster._Worker(ClipWorker, job)
     ended = [pair for row in rows for pair in cluster._read_row(worker(row))]
     assert [unit for unit, _ in ended] == units
@@ -91,7 +93,7 @@ def test_a_signed_address_is_in_no_file_and_reaches_its_worker(
     assert "word" not in written
     assert "sig" not in written
     assert "date=02" in written
-    (row,) = cluster._read_list({**one, "cut": False, "together": 3}, job)
+    (row,) = cluster._read_lists({"lists": json.dumps([one]), "cut": False, "together": 3}, job)
     assert cluster._units(row["units"]) == units
 
 
