@@ -154,7 +154,8 @@ class DataConfig:
         target: the unlabelled footage.
         labelled: a few labelled frames of the target.
         batch_size: images of each domain in a step, over all processes.
-        workers: loader processes for each domain; 0 loads in the training process. No result depends on it.
+        workers: loader processes for each domain, one for each core at most; 0 loads in the training process. No result
+            depends on it.
         on_bad: `stop` lists every unusable file and ends with exit code 4; `skip` leaves them out, counts and says so.
         ignore_mask: PNG whose non-zero pixels of the target camera never count (the car's own hood, burnt-in text).
     """

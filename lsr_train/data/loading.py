@@ -25,6 +25,7 @@ from lsr_infer.errors import LsrError, UsageError
 from lsr_infer.io.images import fit_mask, read_mask
 from lsr_infer.io.store_cache import local_path
 from lsr_infer.labelspace import IGNORE_INDEX, LabelSpace
+from lsr_infer.system.process import usable_cores
 from lsr_train.config.data import TargetConfig
 from lsr_train.config.run import Config
 from lsr_train.data.augmentation import Augmentation
@@ -386,7 +387,7 @@ def batches_of(
             f"data.batch_size is {config.data.batch_size} over {world} processes; it must be a multiple. "
             "Set --data.batch_size."
         )
-    workers = config.data.workers
+    workers = min(config.data.workers, usable_cores())
     loader: DataLoader[Any] = DataLoader(
         _ErrorsAsValues(dataset),  # type: ignore[arg-type]  # torch asks for its own class, but uses __getitem__ alone
         batch_sampler=SampleNumbers(start, batch_size, rank, world),
