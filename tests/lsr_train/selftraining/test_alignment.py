@@ -233,15 +233,15 @@ def test_a_guarded_alignment_does_no_harm_where_a_road_is_not_the_simulators() -
 def test_the_guards_strength_falls_with_the_difference_and_its_own_shares_are_the_first() -> None:
     alignment = LabelAlignment(3, strength=0.8, guarded=True)
     labels, first, later = (
-        torch.arange(3).repeat_interleave(torch.tensor(counts)).view(1, 2, 5)
-        for counts in ([5, 3, 2], [4, 4, 2], [0, 0, 10])
+        torch.arange(3).repeat_interleave(torch.tensor(counts)).view(1, 4, 5)
+        for counts in ([10, 6, 4], [7, 9, 4], [0, 0, 20])
     )
     for step in range(150):
         found = first if step < alignment.BEGINNING else later
         alignment(labels, 9 * torch.nn.functional.one_hot(found, 3).permute(0, 3, 1, 2).float())
-    torch.testing.assert_close(alignment.own, torch.tensor([0.4, 0.4, 0.2]))
-    distance = 0.1  # |0.5 - 0.4| + |0.3 - 0.4| over 2
-    assert alignment.effective_strength.item() == pytest.approx(0.8 * (0.2 - distance) / 0.15, rel=1e-4)
+    torch.testing.assert_close(alignment.own, torch.tensor([0.35, 0.45, 0.2]))
+    distance = 0.15  # |0.5 - 0.35| + |0.3 - 0.45| over 2
+    assert alignment.effective_strength.item() == pytest.approx(0.8 * (0.2 - distance) / 0.08, rel=1e-4)
 
 
 def test_what_the_source_never_shows_is_not_called_up() -> None:
