@@ -221,7 +221,8 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
         loaded, info = load_model(path, dilations=spec.dilations, sure=False)
         wanted = spec.to_dict()
         found = [(key, value) for key, value in loaded.spec.to_dict().items() if wanted[key] != value]
-        if found:
+        resampled = bool(found) and spec.is_resampled(loaded.spec)
+        if found and not resampled:
             shown = ", ".join(f"{key} {value} (here {wanted[key]})" for key, value in found)
             flags = [f"--network.{key} '{value}'" for key, value in found if hasattr(config.network, key)]
             flags = [flag if " " in flag[flag.index("'") :] else flag.replace("'", "") for flag in flags]
@@ -233,6 +234,8 @@ def starting_network(config: Config, inputs: RunInputs, device: torch.device, *,
             )
         network.load_state_dict(loaded.state_dict())
         meaning = f"from {path}"
+        if resampled:
+            meaning += f", its output stride {loaded.spec.output_stride} made {spec.output_stride}"
     elif config.network.weights == "none":
         meaning = "from random weights"
     elif config.network.weights == "teacher":

@@ -5,7 +5,7 @@ The numbers of a normalisation belong to the weights a network started from.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -212,6 +212,14 @@ class NetworkSpec:
         if self.backbone in LITES:
             return LITE_FEATURES
         return self.stage_channels[3] * self.shape.expansion
+
+    def is_resampled(self, other: "NetworkSpec") -> bool:
+        """Whether this is another network on a finer or coarser grid: its weights fit, and every branch reaches as far.
+
+        Where the output stride is halved, dilations are doubled (Chen et al. 2018), and nothing else differs.
+        """
+        reach, others = ([one.output_stride * dilation for dilation in one.dilations] for one in (self, other))
+        return reach == others and replace(other, output_stride=self.output_stride, dilations=self.dilations) == self
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON data."""

@@ -215,6 +215,14 @@ def test_a_start_of_another_architecture_is_named(
     assert "width" in capsys.readouterr().err
 
 
+def test_a_start_may_be_on_a_finer_grid(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    finer = ["--network.output_stride", "8", "--network.dilations", "[2,4]", "--train.steps", "1"]
+    arguments = words("toytown_lsr", tmp_path / "run", "--init", str(source), *finer, "--selection.signal", "none")
+    assert run_here("adapt", arguments) == 0
+    assert "its output stride 16 made 8" in caplog.text
+
+
 @pytest.mark.skipif(os.environ.get("CUDA_VISIBLE_DEVICES", "") != "", reason="a CUDA device may be here")
 def test_a_missing_device_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_here("pretrain", words("toytown_source", tmp_path / "run", "--train.device", "cuda:7")) == 3

@@ -80,3 +80,12 @@ def test_the_configuration_offers_what_the_network_has() -> None:
         config.NetworkConfig(stem=stem)  # type: ignore[arg-type]  # the literal's values
     for name in NORMALIZATIONS:
         config.NetworkConfig(normalization=name)  # type: ignore[arg-type]  # the literal's values
+
+
+def test_a_finer_grid_whose_branches_reach_as_far_takes_the_weights() -> None:
+    coarse = NetworkSpec(output_stride=16)
+    fine = replace(coarse, output_stride=8, dilations=(12, 24, 36, 48))
+    assert fine.is_resampled(coarse)
+    assert coarse.is_resampled(fine)
+    assert not replace(fine, dilations=coarse.dilations).is_resampled(coarse)
+    assert not replace(fine, width=0.5).is_resampled(coarse)
