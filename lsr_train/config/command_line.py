@@ -157,6 +157,8 @@ def _one_line(message: str, parser: ArgumentParser, known: Iterable[str]) -> str
         names = literal["names"].replace("'", "")
         wanted, near = f"one of {names}", hint(match["value"].strip(), names.split(", "))
     wanted = _TYPES.get(wanted, wanted)
+    if wanted == "a list":
+        near = f" Write '[{match['value'].strip()}]'."
     key = f"data.source.{match['key']}" if match["key"] in _SOURCE_FIELDS else match["key"]
     return f"{key} is {match['value'].strip()!r}; {wanted} is needed.{near} Set --{key}."
 

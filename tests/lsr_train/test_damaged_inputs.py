@@ -233,7 +233,7 @@ CONFIGURATION: dict[str, tuple[int, str, str]] = {  # exit code, words of the me
     "a number for a section": (2, "optim holds '3'", "optim: 3\n"),
     "a text for a number": (2, "optim.lr is 'fast'", "optim: {lr: fast}\n"),
     "a list for a number": (2, "optim.lr is '[1.0]'", "optim: {lr: [1.0]}\n"),
-    "a number for a list": (2, "network.dilations is '6'; a list is needed", "network: {dilations: 6}\n"),
+    "a number for a list": (2, "network.dilations is '6'; a list is needed. Write '[6]'", "network: {dilations: 6}\n"),
     "a text for a switch": (2, "train.channels_last is 'perhaps'", "train: {channels_last: perhaps}\n"),
     "a fraction for a count": (2, "train.steps is '2.5'", "train: {steps: 2.5}\n"),
     "nothing for a count": (2, "train.steps is None", "train: {steps: null}\n"),
