@@ -59,7 +59,8 @@ def source(words: list[str]) -> None:
 
 def install(words: list[str]) -> None:
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (what,) = words
+    what = words[-1]
+    assert words[:-1] in ([], ["-e"])
     known = [".", *(f".[{name}]" for name in extras["optional-dependencies"])]
     assert what in known or any(
         line.startswith(what) for one in extras["optional-dependencies"].values() for line in one

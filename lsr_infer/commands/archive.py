@@ -156,7 +156,7 @@ def _conclude(summary: dict[str, Any], unsearched: Sequence[str], options: Segme
         logger.error("failed: %s", message)
     for node, work in summary["nodes"].items():
         logger.info("%s: %d frames, %.1f frames/s", node, work["frames"], work["frames_per_second"])
-    text = "{done} of {clips} clips done ({kept} of them before), {partial} partly, {aside} set aside".format(**summary)
+    text = "{done} of {clips} clips done, {partial} partly, {aside} set aside, {kept} of all before".format(**summary)
     if summary["done"] < summary["clips"] or unsearched:
         raise PartialResultError(f"{text}; {options.output}/summary.json says why. --retry tries these again.")
     logger.info("%s, %d frames in %.1f s, in %s", text, summary["frames"], summary["seconds"], options.output)
