@@ -78,9 +78,7 @@ def _opened(url: str) -> tuple[Any, str]:
         is_address(url)  # raises where it is malformed
     for noisy in ("aiobotocore", "botocore", "azure", "google", "urllib3", "asyncio", "s3fs", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("gcsfs").setLevel(
-        logging.ERROR
-    )  # it warns at each request where a bucket's kind is not to be told
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it warns at each request to a bucket of unknown kind
     options: dict[str, Any] = {"use_listings_cache": False}
     if url.lower().startswith("s3://"):  # else its libraries try 25 times behind each try of `_Patience`
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
